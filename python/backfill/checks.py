@@ -1,0 +1,64 @@
+"""Checks of what callers give: each refuses bad input at once, naming the field, the value and the limit.
+
+Used by jobs.py, tasks.py and the client's verbs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from backfill.errors import InvalidJobError
+
+IDENTIFIER_LIMIT: Final = 128
+KEY_LIMIT: Final = 512
+SMALLINT: Final = range(-32768, 32768)
+
+
+def check_text(field: str, value: object, limit: int) -> None:
+    """Refuse what is no text of 1 to `limit` characters that PostgreSQL can hold."""
+    if not isinstance(value, str):
+        raise InvalidJobError(field, value, "a string")
+    if not 1 <= len(value) <= limit:
+        raise InvalidJobError(field, value, f"1 to {limit} characters, not {len(value)}")
+    if "\0" in value:
+        raise InvalidJobError(field, value, "text without NUL, which PostgreSQL cannot hold")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidJobError(field, value, "text without lone surrogates, which PostgreSQL cannot hold") from None
+
+
+def check_time(field: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, datetime):
+        raise InvalidJobError(field, value, "a datetime.datetime with a time zone")
+    if value.utcoffset() is None:
+        raise InvalidJobError(field, value, "a time with its zone, such as datetime.now(UTC); this one is naive")
+
+
+def check_duration(field: str, value: object, *, zero: bool) -> None:
+    if value is None:
+        return
+    if not isinstance(value, timedelta):
+        raise InvalidJobError(field, value, "a datetime.timedelta")
+    if value < timedelta(0) or (not zero and not value) or value > timedelta(days=36_525):
+        raise InvalidJobError(field, value, f"from {'zero' if zero else 'just over zero'} to 36525 days")
+
+
+def check_int(field: str, value: object, allowed: range) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
+        raise InvalidJobError(field, value, f"an integer from {allowed.start} to {allowed.stop - 1}")
+
+
+def checked_flags(value: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise InvalidJobError("flags", value, "a list, tuple or set of strings")
+    flags = sorted(value) if isinstance(value, (set, frozenset)) else list(value)
+    for flag in flags:
+        check_text("flags", flag, KEY_LIMIT)
+    return tuple(dict.fromkeys(flags))

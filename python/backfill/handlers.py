@@ -1,0 +1,102 @@
+"""What a handler looks like: which parameters it takes, whether it is async, which type its payload has.
+
+Used by tasks.py when a handler is registered and when its first job comes. Annotations are resolved lazily, since a
+payload's type may be defined below its handler, and only the payload's own: the others are no concern of the queue's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from backfill.errors import TaskDefinitionError
+
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_SHAPES: Final = "(payload), (payload, ctx), (ctx: WorkerContext) or ()"
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerShape:
+    """How a handler is called.
+
+    Attributes:
+        is_async: it is a coroutine function; others run in threads.
+        payload: the parameter that takes the payload, or None.
+        context: whether it takes the worker's context.
+    """
+
+    is_async: bool
+    payload: inspect.Parameter | None
+    context: bool
+
+
+def shape_of(identifier: str, handler: Callable[..., Any]) -> HandlerShape:
+    """The shape of a handler.
+
+    Raises:
+        TaskDefinitionError: it is no function, is a generator, or its parameters are none that a worker could fill.
+    """
+    if not callable(handler):
+        raise TaskDefinitionError(f"task {identifier!r}: {handler!r} is not callable; decorate a function")
+    function = handler if inspect.isroutine(handler) or not hasattr(handler, "__call__") else handler.__call__
+    if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
+        raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} is a generator; a handler returns one result")
+    is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(function)
+    positional = _positional(identifier, handler)
+    if len(positional) == 1 and _is_context(positional[0].annotation):
+        return HandlerShape(is_async, None, context=True)
+    return HandlerShape(is_async, positional[0] if positional else None, context=len(positional) == 2)
+
+
+def payload_type(identifier: str, handler: Callable[..., Any], shape: HandlerShape, local: Mapping[str, Any]) -> object:
+    """The type that the payload's annotation names; `Any` where there is none.
+
+    Args:
+        identifier: the task's name, for the error.
+        handler: the function.
+        shape: its shape.
+        local: names of the scope in which the handler was defined.
+
+    Raises:
+        TaskDefinitionError: a name in the annotation is not to be had at run time; it is named.
+    """
+    if shape.payload is None or shape.payload.annotation is inspect.Parameter.empty:
+        return Any
+    function = inspect.unwrap(handler)
+    holder = type("Payload", (), {"__annotations__": {"payload": shape.payload.annotation}})
+    scope = getattr(function, "__globals__", None) or getattr(type(function).__call__, "__globals__", {})
+    try:
+        return typing.get_type_hints(holder, globalns=dict(scope), localns=dict(local), include_extras=True)["payload"]
+    except NameError as error:
+        raise TaskDefinitionError(
+            f"task {identifier!r}: the annotation {shape.payload.annotation!r} of {_name(handler)}'s parameter "
+            f"{shape.payload.name!r} cannot be resolved: {error.name!r} is not defined when the program runs; "
+            "import it outside `if TYPE_CHECKING:`"
+        ) from error
+
+
+def _positional(identifier: str, handler: Callable[..., Any]) -> list[inspect.Parameter]:
+    found: list[inspect.Parameter] = []
+    for parameter in inspect.signature(handler).parameters.values():
+        if parameter.kind in _POSITIONAL:
+            if len(found) < 2 or parameter.default is inspect.Parameter.empty:
+                found.append(parameter)
+        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty:
+            raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} requires {parameter.name!r}; use {_SHAPES}")
+    if len(found) > 2:
+        raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} takes {len(found)} parameters; use {_SHAPES}")
+    if len(found) == 2 and _is_context(found[0].annotation):
+        raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} takes ctx first; it is the second: {_SHAPES}")
+    return found
+
+
+def _is_context(annotation: object) -> bool:
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", None) or str(annotation)
+    return text.split("[", 1)[0].rsplit(".", 1)[-1] == "WorkerContext"
+
+
+def _name(handler: object) -> str:
+    return getattr(handler, "__qualname__", None) or repr(handler)

@@ -1,0 +1,20 @@
+-- does: Adds one job, or applies it to the job of its key, and gives back the row; no row if it lost a race for the key.
+-- locks: the _private_jobs row of that key (update), its _private_tasks and _private_job_queues rows for key share
+-- index: none: the function's own statements are served by jobs_key_key1, tasks_identifier_key, job_queues_queue_name_key
+-- params: $1 identifier text, $2 payload json, $3 queue_name text, $4 run_at timestamptz, $5 delay interval,
+--   $6 max_attempts integer, $7 job_key text, $8 priority integer, $9 flags text[], $10 job_key_mode text
+select
+  job.id, job.job_queue_id, job.task_id, job.payload, job.priority, job.run_at, job.attempts, job.max_attempts,
+  job.last_error, job.created_at, job.updated_at, job.key, job.locked_at, job.locked_by, job.revision, job.flags
+from :"schema".add_job(
+  $1::text,
+  $2::json,
+  $3::text,
+  coalesce($4::timestamptz, clock_timestamp() + $5::interval),
+  $6::integer,
+  $7::text,
+  $8::integer,
+  $9::text[],
+  $10::text
+) as job
+where job.id is not null

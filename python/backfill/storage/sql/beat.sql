@@ -1,0 +1,7 @@
+-- does: Writes a worker's row, or, where it has one, its heartbeat.
+-- locks: its backfill_workers row (update)
+-- index: backfill_workers_pkey
+-- params: $1 id text, $2 host text, $3 pid integer, $4 protocol integer, $5 lanes jsonb, $6 tasks text[], $7 version text
+insert into :"schema".backfill_workers (id, host, pid, started_at, heartbeat_at, protocol, lanes, tasks, version)
+values ($1::text, $2::text, $3::integer, now(), now(), $4::integer, $5::jsonb, $6::text[], $7::text)
+on conflict (id) do update set heartbeat_at = now()

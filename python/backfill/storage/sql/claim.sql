@@ -1,0 +1,68 @@
+-- does: Claims the first jobs for a worker: parallel ones, and the first job of each queue that was just locked, merged in
+--   the order of the contract; raises their attempts and locks the queues of those it takes.
+-- locks: _private_jobs rows for update, skip locked; _private_job_queues rows that are locked already
+-- index: jobs_no_queue_index, backfill_jobs_serial_head, job_queues_pkey1
+-- params: $1 worker text, $2 wanted integer, $3 forbidden_flags text[] (then the lane's own)
+with parallel as materialized (
+  select jobs.ctid, jobs.priority, jobs.run_at, jobs.id
+  from :"schema"._private_jobs as jobs
+  where jobs.is_available = true
+    and jobs.job_queue_id is null
+    and jobs.run_at <= now()
+    and (jobs.flags is null or not jobs.flags ?| $3::text[])
+    -- lane: parallel
+  order by jobs.priority, jobs.run_at
+  limit $2::integer
+  for update skip locked
+),
+heads as (
+  select head.id, queues.id as queue_id
+  from unnest(current_setting('backfill.queues')::integer[]) as free (id)
+  join :"schema"._private_job_queues as queues on queues.id = free.id
+  cross join lateral (
+    select jobs.id
+    from :"schema"._private_jobs as jobs
+    where jobs.is_available = true
+      and jobs.job_queue_id = queues.id
+      and jobs.run_at <= now()
+      and (jobs.flags is null or not jobs.flags ?| $3::text[])
+      -- lane: serial
+    order by jobs.priority, jobs.run_at, jobs.id
+    limit 1
+  ) as head
+),
+serial as materialized (
+  select jobs.ctid, jobs.priority, jobs.run_at, jobs.id
+  from heads
+  join :"schema"._private_jobs as jobs on jobs.id = heads.id
+  where jobs.is_available = true
+    and jobs.job_queue_id = heads.queue_id
+    and jobs.run_at <= now()
+  for update of jobs skip locked
+),
+pick as (
+  select ctid
+  from (select * from parallel union all select * from serial) as both_kinds
+  order by priority, run_at, id
+  limit $2::integer
+),
+claimed as (
+  update :"schema"._private_jobs as jobs
+  set attempts = jobs.attempts + 1, locked_by = $1::text, locked_at = now()
+  where jobs.ctid = any (array(select ctid from pick))
+  returning jobs.*
+),
+queued as (
+  update :"schema"._private_job_queues as queues
+  set locked_by = $1::text, locked_at = now()
+  from claimed
+  where queues.id = claimed.job_queue_id
+  returning queues.id, queues.queue_name
+)
+select
+  claimed.id, claimed.job_queue_id, claimed.task_id, claimed.payload, claimed.priority, claimed.run_at,
+  claimed.attempts, claimed.max_attempts, claimed.last_error, claimed.created_at, claimed.updated_at, claimed.key,
+  claimed.locked_at, claimed.locked_by, claimed.revision, claimed.flags, queued.queue_name
+from claimed
+left join queued on queued.id = claimed.job_queue_id
+order by claimed.priority, claimed.run_at, claimed.id

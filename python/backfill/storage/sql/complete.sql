@@ -1,0 +1,24 @@
+-- does: Ends attempts well: deletes their jobs and frees their queues, each only while it is still locked by this attempt;
+--   gives back the ids that it found.
+-- locks: _private_jobs rows (delete), _private_job_queues rows (update)
+-- index: jobs_pkey1, job_queues_pkey1
+-- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[]
+with ended as (
+  select *
+  from unnest($2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[])
+    as ended (id, locked_at, queue_id, queue_locked_at)
+),
+freed as (
+  update :"schema"._private_job_queues as queues
+  set locked_by = null, locked_at = null
+  from ended
+  where queues.id = ended.queue_id
+    and queues.locked_by = $1::text
+    and queues.locked_at = ended.queue_locked_at
+)
+delete from :"schema"._private_jobs as jobs
+using ended
+where jobs.id = ended.id
+  and jobs.locked_by = $1::text
+  and jobs.locked_at = ended.locked_at
+returning jobs.id

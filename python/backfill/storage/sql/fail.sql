@@ -1,0 +1,53 @@
+-- does: Ends attempts badly: keeps the error, sets when to try again (after $8 seconds, else by the contract's schedule) and
+--   unlocks job and queue; a final one keeps no attempts. A job that was replaced or removed while it ran is deleted.
+-- locks: _private_jobs rows (update, delete), _private_job_queues rows (update)
+-- index: jobs_pkey1, job_queues_pkey1
+-- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
+--   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 errors text[], $10 final boolean[]
+with ended as (
+  select *
+  from unnest(
+    $2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[],
+    $6::smallint[], $7::boolean[], $8::double precision[], $9::text[], $10::boolean[]
+  ) as ended (id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, error, final)
+),
+freed as (
+  update :"schema"._private_job_queues as queues
+  set locked_by = null, locked_at = null
+  from ended
+  where queues.id = ended.queue_id
+    and queues.locked_by = $1::text
+    and queues.locked_at = ended.queue_locked_at
+),
+superseded as (
+  delete from :"schema"._private_jobs as jobs
+  using ended
+  where jobs.id = ended.id
+    and jobs.locked_by = $1::text
+    and jobs.locked_at = ended.locked_at
+    and (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
+  returning jobs.id
+),
+failed as (
+  update :"schema"._private_jobs as jobs
+  set
+    last_error = ended.error,
+    attempts = case when ended.final then greatest(jobs.max_attempts, jobs.attempts) else jobs.attempts end,
+    run_at = case
+      when ended.delay is null
+        then greatest(now(), jobs.run_at) + exp(least(jobs.attempts, 10)) * interval '1 second'
+      else now() + ended.delay * interval '1 second'
+    end,
+    updated_at = now(),
+    locked_by = null,
+    locked_at = null
+  from ended
+  where jobs.id = ended.id
+    and jobs.locked_by = $1::text
+    and jobs.locked_at = ended.locked_at
+    and not (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
+  returning jobs.id
+)
+select id from failed
+union all
+select id from superseded

@@ -1,0 +1,41 @@
+-- does: Gives claimed jobs back as they were: unlocks job and queue and lowers the attempts again. A job that was replaced or
+--   removed while it was held is deleted.
+-- locks: _private_jobs rows (update, delete), _private_job_queues rows (update)
+-- index: jobs_pkey1, job_queues_pkey1
+-- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
+--   $6 attempts smallint[], $7 keyed boolean[]
+with ended as (
+  select *
+  from unnest($2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[], $6::smallint[], $7::boolean[])
+    as ended (id, locked_at, queue_id, queue_locked_at, attempts, keyed)
+),
+freed as (
+  update :"schema"._private_job_queues as queues
+  set locked_by = null, locked_at = null
+  from ended
+  where queues.id = ended.queue_id
+    and queues.locked_by = $1::text
+    and queues.locked_at = ended.queue_locked_at
+),
+superseded as (
+  delete from :"schema"._private_jobs as jobs
+  using ended
+  where jobs.id = ended.id
+    and jobs.locked_by = $1::text
+    and jobs.locked_at = ended.locked_at
+    and (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
+  returning jobs.id
+),
+returned as (
+  update :"schema"._private_jobs as jobs
+  set attempts = greatest(jobs.attempts - 1, 0), locked_by = null, locked_at = null
+  from ended
+  where jobs.id = ended.id
+    and jobs.locked_by = $1::text
+    and jobs.locked_at = ended.locked_at
+    and not (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
+  returning jobs.id
+)
+select id from returned
+union all
+select id from superseded

@@ -1,0 +1,55 @@
+-- does: Where lock_near_queues.sql saw too few, locks the free serial queues whose first jobs come first, going from the
+--   queues' side by a loose scan, so that any number of jobs in busy queues can hide nothing. Adds to backfill.queues.
+-- locks: _private_job_queues rows for no key update, skip locked, until the transaction ends
+-- index: backfill_jobs_serial_head, job_queues_pkey1
+-- params: $1 wanted integer, $2 forbidden_flags text[] (then the lane's own)
+with recursive waiting as (
+  (
+    select jobs.job_queue_id
+    from :"schema"._private_jobs as jobs
+    where current_setting('backfill.hidden') = 'true'
+      and jobs.is_available = true
+      and jobs.job_queue_id is not null
+    order by jobs.job_queue_id
+    limit 1
+  )
+  union all
+  select (
+    select jobs.job_queue_id
+    from :"schema"._private_jobs as jobs
+    where jobs.is_available = true
+      and jobs.job_queue_id > waiting.job_queue_id
+    order by jobs.job_queue_id
+    limit 1
+  )
+  from waiting
+  where waiting.job_queue_id is not null
+),
+free as materialized (
+  select queues.id
+  from waiting
+  join :"schema"._private_job_queues as queues on queues.id = waiting.job_queue_id
+  cross join lateral (
+    select jobs.priority, jobs.run_at, jobs.id
+    from :"schema"._private_jobs as jobs
+    where jobs.is_available = true
+      and jobs.job_queue_id = queues.id
+      and jobs.run_at <= now()
+      and (jobs.flags is null or not jobs.flags ?| $2::text[])
+      -- lane: serial
+    order by jobs.priority, jobs.run_at, jobs.id
+    limit 1
+  ) as head
+  where queues.locked_at is null
+    and queues.id <> all (current_setting('backfill.queues')::integer[])
+  order by head.priority, head.run_at, head.id
+  limit $1::integer
+  for no key update of queues skip locked
+)
+select set_config(
+  'backfill.queues',
+  (current_setting('backfill.queues')::integer[] || coalesce(array_agg(id), '{}'))::text,
+  true
+)
+from free
+having count(*) > 0

@@ -1,0 +1,36 @@
+-- does: Locks the free serial queues whose jobs come first among the first 2,000 available serial jobs, and leaves their
+--   ids to claim.sql in the transaction's setting backfill.queues. backfill.hidden says whether more may lie behind.
+-- locks: _private_job_queues rows for no key update, skip locked, until the transaction ends
+-- index: backfill_jobs_serial_scan, job_queues_pkey1
+-- params: $1 wanted integer, $2 forbidden_flags text[] (then the lane's own)
+with scan as materialized (
+  select job_queue_id, task_id, priority, run_at, id, flags
+  from :"schema"._private_jobs
+  where is_available = true
+    and job_queue_id is not null
+    and run_at <= now()
+  order by priority, run_at, id
+  limit 2000
+),
+first as (
+  select distinct on (jobs.job_queue_id) jobs.job_queue_id, jobs.priority, jobs.run_at, jobs.id
+  from scan as jobs
+  join :"schema"._private_job_queues as queues on queues.id = jobs.job_queue_id
+  where queues.locked_at is null
+    and (jobs.flags is null or not jobs.flags ?| $2::text[])
+    -- lane: serial
+  order by jobs.job_queue_id, jobs.priority, jobs.run_at, jobs.id
+),
+free as materialized (
+  select queues.id
+  from first
+  join :"schema"._private_job_queues as queues on queues.id = first.job_queue_id
+  where queues.locked_at is null
+  order by first.priority, first.run_at, first.id
+  limit $1::integer
+  for no key update of queues skip locked
+)
+select
+  set_config('backfill.queues', coalesce(array_agg(id), '{}')::text, true),
+  set_config('backfill.hidden', (count(*) < $1::integer and (select count(*) from scan) = 2000)::text, true)
+from free

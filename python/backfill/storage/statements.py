@@ -1,0 +1,110 @@
+"""Statements by name: one `.sql` file each, with a header that tests read, rendered for a schema once.
+
+Used by client, worker and shell; nothing else in the package holds SQL. A statement's schema is the token :"schema",
+which psql understands too, so a file can be tried by hand with `psql -v schema=graphile_worker`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Final, LiteralString, cast
+
+from psycopg import sql
+
+from backfill.errors import ConfigurationError
+
+DEFAULT_SCHEMA: Final = "graphile_worker"
+SCHEMA_TOKEN: Final = ':"schema"'
+_IDENTIFIER_BYTES: Final = 63
+_HEADER_LINE: Final = re.compile(r"-- (?P<field>does|locks|index|params): (?P<text>.*)|--   (?P<more>.*)")
+_PARAM: Final = re.compile(r"\$(\d+) (\w+) ([a-z0-9_ ]+(?:\[\])?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement as its file has it.
+
+    Attributes:
+        name: the file's name without its ending.
+        text: the whole file, header included; its schema is still the token.
+        does: what it does.
+        locks: which rows it locks, and how.
+        indexes: the indexes that serve it; empty where the header says why there is none.
+        params: name and type of $1, $2 ... in order.
+    """
+
+    name: str
+    text: str
+    does: str
+    locks: str
+    index: str
+    params: tuple[tuple[str, str], ...]
+
+    @property
+    def indexes(self) -> tuple[str, ...]:
+        """The names that the header's index line lists, or none."""
+        return () if self.index.startswith("none") else tuple(name.strip() for name in self.index.split(","))
+
+
+@cache
+def load(name: str) -> Statement:
+    """The statement of that name, its header parsed.
+
+    Raises:
+        ConfigurationError: there is no such file, or its header is not complete.
+    """
+    try:
+        text = (files("backfill.storage") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError(f"statement = {name!r}: no such file in storage/sql") from None
+    fields = _header(text)
+    missing = {"does", "locks", "index", "params"} - fields.keys()
+    if missing:
+        raise ConfigurationError(f"statement = {name!r}: its header lacks {', '.join(sorted(missing))}")
+    params = tuple((word, kind.strip()) for _, word, kind in _PARAM.findall(fields["params"]))
+    return Statement(name, text, fields["does"], fields["locks"], fields["index"], params)
+
+
+@cache
+def render(name: str, schema: str = DEFAULT_SCHEMA) -> LiteralString:
+    """The text of that statement for one schema, ready to be executed."""
+    return render_text(load(name).text, schema)
+
+
+def render_text(text: str, schema: str) -> LiteralString:
+    """Any SQL text of ours with its schema token replaced by the quoted name."""
+    # Our own files and a name that the driver quoted: what LiteralString is there to promise.
+    return cast(LiteralString, text.replace(SCHEMA_TOKEN, quoted_schema(schema)))  # type: ignore[redundant-cast]
+
+
+def quoted_schema(schema: str) -> str:
+    """The schema's name as an identifier, quoted by the driver.
+
+    Raises:
+        ConfigurationError: empty, over PostgreSQL's 63 bytes (it would be cut off), with NUL or a lone surrogate in it.
+    """
+    try:
+        size = len(schema.encode())
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"schema = {schema!r}: a name without lone surrogates") from None
+    if not 1 <= size <= _IDENTIFIER_BYTES or "\0" in schema:
+        raise ConfigurationError(f"schema = {schema!r}: a name of 1 to {_IDENTIFIER_BYTES} bytes without NUL")
+    return sql.Identifier(schema).as_string(None)
+
+
+def _header(text: str) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    current = ""
+    for line in text.splitlines():
+        match = _HEADER_LINE.fullmatch(line)
+        if match is None:
+            break
+        if match["field"]:
+            current = match["field"]
+            fields[current] = match["text"].strip()
+        elif current:
+            fields[current] += f" {match['more'].strip()}"
+    return fields

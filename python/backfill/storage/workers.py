@@ -1,0 +1,66 @@
+"""What a worker asks of the database besides claims and settlements: its row, its tasks' ids, what is due next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from backfill.storage.connection import Connection
+from backfill.storage.statements import render
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker as others see it in `backfill_workers`."""
+
+    id: str
+    host: str
+    pid: int
+    protocol: int
+    lanes: list[dict[str, Any]]
+    tasks: list[str]
+    version: str
+
+
+async def beat(connection: Connection, row: WorkerRow, *, schema: str) -> None:
+    """Write the worker's row, or its heartbeat where it has one."""
+    values = [row.id, row.host, row.pid, row.protocol, Jsonb(row.lanes), row.tasks, row.version]
+    await connection.execute(render("beat", schema), values)
+
+
+async def remove_worker(connection: Connection, worker: str, *, schema: str) -> None:
+    """Delete the worker's row: it ended in good order."""
+    await connection.execute(render("remove_worker", schema), [worker])
+
+
+async def find_tasks(connection: Connection, identifiers: Iterable[str], *, schema: str) -> dict[str, int]:
+    """The ids of tasks by name, making the rows that are missing."""
+    wanted = list(identifiers)
+    found = await _tasks(connection, wanted, schema)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        await connection.execute(render("create_tasks", schema), [missing])
+        found = await _tasks(connection, wanted, schema)
+    return found
+
+
+async def next_due(connection: Connection, *, schema: str) -> float | None:
+    """Seconds until the next job that waits for its time is due, or None where none waits."""
+    cursor = await connection.execute(render("next_due", schema))
+    row = await cursor.fetchone()
+    return None if row is None or row[0] is None else float(row[0])
+
+
+async def _tasks(connection: Connection, identifiers: list[str], schema: str) -> dict[str, int]:
+    cursor = await connection.execute(render("find_tasks", schema), [identifiers])
+    return {name: task_id for task_id, name in await cursor.fetchall()}
+
+
+async def listen(connection: Connection, channels: Iterable[str]) -> None:
+    """Listen on channels; a channel's name is an identifier, quoted by the driver."""
+    for channel in channels:
+        await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))

@@ -1,0 +1,279 @@
+"""Tasks: the decorator that turns a handler into a `Task`, and the registry that a worker runs.
+
+Imported by applications first of all, so it reads no annotation and opens no connection until a job needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+
+from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
+from backfill.errors import InvalidPayloadError, TaskDefinitionError
+from backfill.handlers import HandlerShape, payload_type, shape_of
+from backfill.jobs import JobSpec, NewJob
+from backfill.payloads import Decoder, decoder
+from backfill.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from backfill.client import BackfillClient
+    from backfill.worker.context import WorkerContext
+
+P = TypeVar("P")
+R = TypeVar("R")
+D = TypeVar("D")
+
+
+class Task(Generic[P, R]):
+    """A kind of work: its name, its handler, and what is said about its runs. `P` is its payload's type, `R` its result's.
+
+    Made by `TaskRegistry.task`. Calling it runs the handler here and now, without the queue; `job()` makes what
+    `enqueue` takes.
+
+    Attributes:
+        identifier: the task's name in the database.
+        aliases: other names whose jobs it runs too, such as a former name.
+        retry: its policy, or None.
+        timeout: how long one attempt may run, or None.
+        handler: the function.
+    """
+
+    def __init__(
+        self,
+        identifier: str,
+        handler: Callable[..., Any],
+        *,
+        aliases: tuple[str, ...] = (),
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        scope: dict[str, Any] | None = None,
+    ) -> None:
+        self.identifier = identifier
+        self.handler = handler
+        self.aliases = aliases
+        self.retry = retry
+        self.timeout = timeout
+        self.shape: HandlerShape = shape_of(identifier, handler)
+        self._scope = scope or {}
+        self._decoder: Decoder | None = None
+        self._payload_type: object = None
+        self.__doc__ = inspect.getdoc(handler)
+
+    @property
+    def default_max_attempts(self) -> int | None:
+        """The runs that the task's own policy allows, or None where it has none."""
+        return None if self.retry is None else self.retry.max_attempts
+
+    @property
+    def payload_type(self) -> object:
+        """The payload's type, from the handler's annotation; `Any` where there is none.
+
+        Raises:
+            TaskDefinitionError: a name in the annotation is missing at run time.
+        """
+        self._resolve()
+        return self._payload_type
+
+    def decode(self, raw: bytes) -> Any:
+        """The payload of a row as the handler's type.
+
+        Raises:
+            PayloadDecodeError: it does not fit.
+            TaskDefinitionError: a name in the annotation is missing at run time.
+        """
+        return self._resolve()(raw)
+
+    @overload
+    def job(self: Task[None, R]) -> NewJob[R]: ...
+    @overload
+    def job(self, payload: P, spec: JobSpec | None = None) -> NewJob[R]: ...
+    def job(self, payload: Any = None, spec: JobSpec | None = None) -> NewJob[R]:
+        """A job of this task, to be enqueued.
+
+        Args:
+            payload: the handler's first argument.
+            spec: how it is to be run; `enqueue` takes the same as keywords.
+
+        Raises:
+            InvalidPayloadError: the payload is not of the class that the handler takes.
+        """
+        self.check_payload(payload)
+        return NewJob(self, payload, spec)
+
+    def check_payload(self, payload: object) -> None:
+        """Refuse a payload that is not of the class that the handler takes, where that is a class of records.
+
+        Raises:
+            InvalidPayloadError: it is of another; both classes are named.
+        """
+        expected = self.payload_type
+        if isinstance(expected, type) and _is_record(expected) and not isinstance(payload, expected):
+            limit = f"task {self.identifier!r} takes {expected.__qualname__}, not {type(payload).__name__}"
+            raise InvalidPayloadError("payload", payload, limit)
+
+    @overload
+    def __call__(self: Task[None, R], *, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]: ...
+    @overload
+    def __call__(self, payload: P, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]: ...
+    def __call__(self, payload: Any = None, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]:
+        """Run the handler directly; always awaitable, a synchronous one in a thread.
+
+        Raises:
+            TypeError: the handler takes a context and none was given.
+        """
+        return self.run(payload, ctx)
+
+    async def run(
+        self,
+        payload: Any,
+        ctx: WorkerContext[Any] | None,
+        threads: Callable[..., Awaitable[Any]] = asyncio.to_thread,
+    ) -> R:
+        """Call the handler with what it takes, and await what it gives; `threads` runs a synchronous one."""
+        arguments: list[Any] = [] if self.shape.payload is None else [payload]
+        if self.shape.context:
+            if ctx is None:
+                raise TypeError(
+                    f"task {self.identifier!r}: its handler takes a context and none was given; "
+                    "pass one, or use backfill.testing's run_job, which makes one"
+                )
+            arguments.append(ctx)
+        if self.shape.is_async:
+            return await self.handler(*arguments)  # type: ignore[no-any-return]
+        result: Any = await threads(self.handler, *arguments)
+        returned: R = await result if inspect.isawaitable(result) else result
+        return returned
+
+    def _resolve(self) -> Decoder:
+        if self._decoder is None:
+            self._payload_type = payload_type(self.identifier, self.handler, self.shape, self._scope)
+            self._decoder = decoder(self._payload_type)
+            self._scope = {}
+        return self._decoder
+
+    def __repr__(self) -> str:
+        """The task's name and its handler's."""
+        return f"Task({self.identifier!r}, {getattr(self.handler, '__qualname__', self.handler)})"
+
+
+class TaskDecorator(Protocol):
+    """What `registry.task(...)` gives: it turns each shape of a handler into a Task of the right types."""
+
+    @overload
+    def __call__(self, handler: Callable[[], Awaitable[R]], /) -> Task[None, R]: ...
+    @overload
+    def __call__(self, handler: Callable[[WorkerContext[Any]], Awaitable[R]], /) -> Task[None, R]: ...
+    @overload  # a handler of a context alone is sorted out above; the two shapes look alike to a checker
+    def __call__(self, handler: Callable[[P], Awaitable[R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, handler: Callable[[P, WorkerContext[Any]], Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, handler: Callable[[], R], /) -> Task[None, R]: ...
+    @overload
+    def __call__(self, handler: Callable[[WorkerContext[Any]], R], /) -> Task[None, R]: ...
+    @overload
+    def __call__(self, handler: Callable[[P], R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, handler: Callable[[P, WorkerContext[Any]], R], /) -> Task[P, R]: ...
+
+
+Lifespan = Callable[["BackfillClient"], AbstractAsyncContextManager[D]]
+
+
+class TaskRegistry(Generic[D]):
+    """The tasks of a program, and what its workers set up once: facts of the code. `D` is what its lifespan yields.
+
+    Args:
+        lifespan: an async context manager, entered once a worker process on its loop with the worker's client; what it
+            yields is every handler's `ctx.deps`.
+    """
+
+    @overload
+    def __init__(self: TaskRegistry[None]) -> None: ...
+    @overload
+    def __init__(self, *, lifespan: Lifespan[D]) -> None: ...
+    def __init__(self, *, lifespan: Lifespan[Any] | None = None) -> None:
+        self.lifespan = lifespan
+        self._tasks: dict[str, Task[Any, Any]] = {}
+        self._names: dict[str, Task[Any, Any]] = {}
+
+    def task(
+        self,
+        identifier: str,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        aliases: Iterable[str] = (),
+    ) -> TaskDecorator:
+        """Register the decorated function as the handler of a task.
+
+        Args:
+            identifier: the task's name in the database, 1 to 128 characters.
+            retry: its retry policy; a job's own goes before it.
+            timeout: how long one attempt may run; a job's own goes before it.
+            aliases: other names whose jobs this handler runs too.
+
+        Raises:
+            TaskDefinitionError: a name that is taken, or a handler that no worker could call.
+            InvalidJobError: a name or a duration out of range.
+        """
+        if not isinstance(identifier, str):
+            raise TaskDefinitionError('name the task: @tasks.task("send_email"), not @tasks.task')
+        if isinstance(aliases, str):
+            raise TaskDefinitionError(f"task {identifier!r}: aliases is a list of names; got the string {aliases!r}")
+        others = tuple(aliases)
+        for name in (identifier, *others):
+            check_text("task", name, IDENTIFIER_LIMIT)
+        check_duration("timeout", timeout, zero=False)
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise TaskDefinitionError(f"task {identifier!r}: retry = {retry!r}: expected a RetryPolicy")
+
+        def decorate(handler: Callable[..., Any], /) -> Task[Any, Any]:
+            task: Task[Any, Any] = Task(
+                identifier, handler, aliases=others, retry=retry, timeout=timeout, scope=_scope(sys._getframe(1))
+            )
+            return self._add(task)
+
+        return decorate
+
+    def get(self, identifier: str) -> Task[Any, Any] | None:
+        """The task of that name or alias, or None."""
+        return self._names.get(identifier)
+
+    def identifiers(self) -> tuple[str, ...]:
+        """Every name whose jobs this registry's handlers run, aliases included."""
+        return tuple(self._names)
+
+    def __iter__(self) -> Iterator[Task[Any, Any]]:
+        """The tasks, in order of registration."""
+        return iter(self._tasks.values())
+
+    def __len__(self) -> int:
+        """How many tasks there are."""
+        return len(self._tasks)
+
+    def _add(self, task: Task[Any, Any]) -> Task[Any, Any]:
+        names = (task.identifier, *task.aliases)
+        for name in names:
+            if name in self._names or names.count(name) > 1:
+                raise TaskDefinitionError(f"task {name!r} is registered already, by {self._names.get(name, task)!r}")
+        self._tasks[task.identifier] = task
+        self._names.update(dict.fromkeys(names, task))
+        return task
+
+
+def _scope(frame: Any) -> dict[str, Any]:
+    """The names that a handler defined inside a function can see there; a module's own are found by its globals."""
+    return {} if frame.f_locals is frame.f_globals else dict(frame.f_locals)
+
+
+def _is_record(kind: type) -> bool:
+    """Whether a payload's class is one whose instances a producer makes, so that another type is surely a mistake."""
+    return (
+        hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__struct_fields__") or hasattr(kind, "__pydantic_fields__")
+    )

@@ -1,0 +1,198 @@
+"""What a worker is told at its start: the database, its lanes, its limits. Facts of the deployment, not of the code."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from backfill.errors import ConfigurationError
+from backfill.storage.claims import LaneFilter, anchored
+from backfill.storage.connection import Dsn
+from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
+
+MOST_CONCURRENT: Final = 10_000
+_SMALLINT: Final = range(-32768, 32768)
+Globs = str | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """A lane: a share of a worker's concurrency, with its own filter.
+
+    A job goes to the first lane, in the order given, whose filters all match; a lane without any filter comes last.
+
+    Args:
+        name: a label for logs and metrics.
+        concurrency: how many of its jobs run at once in this worker; 1 to 10,000.
+        tasks: a glob of task names or a list of them (`video.*`); all tasks if not given.
+        queues: a glob of serial queues' names or a list of them (`user:*`); given, the lane takes serial jobs only.
+        priority: a range of priorities with step 1, such as `range(-20, 0)`; all if not given.
+
+    Raises:
+        ConfigurationError: a value out of range; it is named.
+    """
+
+    name: str
+    concurrency: int
+    tasks: Globs | None = None
+    queues: Globs | None = None
+    priority: range | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a lane that could never take a job."""
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigurationError(f"QueueConfig.name = {self.name!r}: expected a label")
+        check_count(f"QueueConfig({self.name!r}).concurrency", self.concurrency, MOST_CONCURRENT)
+        for field in ("tasks", "queues"):
+            object.__setattr__(self, field, _globs(f"QueueConfig({self.name!r}).{field}", getattr(self, field)))
+        if self.priority is not None:
+            _check_range(f"QueueConfig({self.name!r}).priority", self.priority)
+
+    @classmethod
+    def default_queue(cls, concurrency: int) -> QueueConfig:
+        """The lane that takes what no other lane takes, wherever it stands in the list."""
+        return cls("default", concurrency)
+
+    @classmethod
+    def named_queue(cls, name: str, concurrency: int) -> QueueConfig:
+        """A lane for the jobs of one serial queue, or of all whose names match a glob."""
+        return cls(name, concurrency, queues=name)
+
+    @classmethod
+    def priority_queue(cls, name: str, concurrency: int, priority: range) -> QueueConfig:
+        """A lane for jobs of some priorities."""
+        return cls(name, concurrency, priority=priority)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it has no filter."""
+        return self.tasks is None and self.queues is None and self.priority is None
+
+    def matching_tasks(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of the names that this lane's task filter lets pass."""
+        if self.tasks is None:
+            return tuple(names)
+        expression = re.compile("|".join(anchored(self.tasks)), re.DOTALL)
+        return tuple(name for name in names if expression.match(name))
+
+    def filter(self, names: Sequence[str], *, own: bool) -> LaneFilter:
+        """Its filter over the tasks that a worker knows.
+
+        Args:
+            names: the worker's tasks.
+            own: for the lane itself, which takes none but the worker's tasks; else for excluding its jobs from another's.
+        """
+        tasks = self.matching_tasks(names) if own or self.tasks is not None else None
+        queues = None if self.queues is None else anchored(self.queues)
+        priority = None if self.priority is None else (self.priority.start, self.priority.stop - 1)
+        return LaneFilter(tasks, queues, priority)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """What a worker is told at its start.
+
+    Args:
+        dsn: a connection string, or a callable asked for one at each new connection; `DATABASE_URL` if not given.
+        schema: the queue's schema.
+        queues: its lanes; one default lane of `concurrency` if not given.
+        concurrency: how many jobs run at once where no lanes are given; 1 to 10,000.
+        poll_interval: how often it looks for jobs where nothing woke it; 10 ms to 1 hour.
+        shutdown_timeout: how long a graceful stop waits for what runs before giving it back; 0 to 1 day.
+        listen: whether it listens for new jobs; without, it polls.
+        listen_dsn: another way to the same database for listening, round a pooler.
+        forbidden_flags: jobs with one of these flags are left alone.
+        pool_size: connections that handlers and their client may use at most; 1 to 1,000.
+        heartbeat_interval: how often it writes its row; 100 ms to 5 s.
+
+    Raises:
+        ConfigurationError: a value out of range; it is named.
+    """
+
+    dsn: Dsn | None = None
+    schema: str = DEFAULT_SCHEMA
+    queues: Sequence[QueueConfig] = ()
+    concurrency: int = 10
+    poll_interval: timedelta = timedelta(seconds=2)
+    shutdown_timeout: timedelta = timedelta(seconds=30)
+    listen: bool = True
+    listen_dsn: Dsn | None = None
+    forbidden_flags: Sequence[str] = ()
+    pool_size: int = 10
+    heartbeat_interval: timedelta = timedelta(seconds=5)
+
+    def __post_init__(self) -> None:
+        """Refuse what no worker could run with, and put the default lane last."""
+        quoted_schema(self.schema)
+        check_count("WorkerConfig.concurrency", self.concurrency, MOST_CONCURRENT)
+        check_count("WorkerConfig.pool_size", self.pool_size, 1000)
+        _check_span("WorkerConfig.poll_interval", self.poll_interval, timedelta(milliseconds=10), timedelta(hours=1))
+        _check_span("WorkerConfig.shutdown_timeout", self.shutdown_timeout, timedelta(0), timedelta(days=1))
+        _check_span(
+            "WorkerConfig.heartbeat_interval", self.heartbeat_interval, timedelta(milliseconds=100), timedelta(seconds=5)
+        )
+        if isinstance(self.forbidden_flags, str):
+            raise ConfigurationError(f"WorkerConfig.forbidden_flags = {self.forbidden_flags!r}: expected a list of flags")
+        object.__setattr__(self, "forbidden_flags", tuple(self.forbidden_flags))
+        object.__setattr__(self, "queues", self._lanes())
+
+    def _lanes(self) -> tuple[QueueConfig, ...]:
+        if isinstance(self.queues, (str, QueueConfig)) or not all(isinstance(q, QueueConfig) for q in self.queues):
+            raise ConfigurationError(f"WorkerConfig.queues = {self.queues!r}: expected a list of QueueConfig")
+        lanes = tuple(self.queues) or (QueueConfig.default_queue(self.concurrency),)
+        defaults = [lane for lane in lanes if lane.is_default]
+        if len(defaults) > 1:
+            names = ", ".join(repr(lane.name) for lane in defaults)
+            raise ConfigurationError(f"WorkerConfig.queues: {names} have no filter; one lane at most takes all the rest")
+        names_seen = [lane.name for lane in lanes]
+        for name in names_seen:
+            if names_seen.count(name) > 1:
+                raise ConfigurationError(f"WorkerConfig.queues: two lanes are named {name!r}")
+        return tuple(sorted(lanes, key=lambda lane: lane.is_default))
+
+    def required_dsn(self) -> Dsn:
+        """The connection string, from `DATABASE_URL` where none was given.
+
+        Raises:
+            ConfigurationError: there is neither.
+        """
+        dsn = self.dsn if self.dsn is not None else os.environ.get("DATABASE_URL")
+        if not dsn:
+            raise ConfigurationError("WorkerConfig.dsn: none given, and DATABASE_URL is not set")
+        return dsn
+
+    @property
+    def slots(self) -> int:
+        """How many jobs run at once at most, all lanes together."""
+        return sum(lane.concurrency for lane in self.queues)
+
+
+def check_count(field: str, value: Any, most: int) -> None:
+    """Refuse what is no integer from 1 to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ConfigurationError(f"{field} = {value!r}: expected an integer from 1 to {most}")
+
+
+def _check_span(field: str, value: Any, low: timedelta, high: timedelta) -> None:
+    if not isinstance(value, timedelta) or not low <= value <= high:
+        raise ConfigurationError(f"{field} = {value!r}: expected a timedelta from {low} to {high}")
+
+
+def _check_range(field: str, value: Any) -> None:
+    if not isinstance(value, range) or value.step != 1 or not value:
+        raise ConfigurationError(f"{field} = {value!r}: expected a range with step 1 that is not empty: range(-20, 0)")
+    if value.start not in _SMALLINT or value.stop - 1 not in _SMALLINT:
+        raise ConfigurationError(f"{field} = {value!r}: expected priorities from -32768 to 32767")
+
+
+def _globs(field: str, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    globs = (value,) if isinstance(value, str) else tuple(value)
+    if not globs or not all(isinstance(glob, str) and glob and "\0" not in glob for glob in globs):
+        raise ConfigurationError(f"{field} = {value!r}: expected a glob or a list of globs")
+    return globs

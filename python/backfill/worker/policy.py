@@ -1,0 +1,63 @@
+"""What a job's flags and its task say about one attempt: how long it may run, and until when it is worth running."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from backfill.errors import ConfigurationError
+from backfill.flags import DEADLINE_FLAG, TIMEOUT_FLAG
+from backfill.records import Job
+from backfill.retry import parse_duration
+from backfill.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLimits:
+    """How long an attempt may run.
+
+    Attributes:
+        timeout: from its start, or None.
+        remaining: until the job's deadline, by the database's clock at the claim, or None; negative when it is over.
+    """
+
+    timeout: timedelta | None = None
+    remaining: timedelta | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """The nearer of the two, in seconds; None where there is no limit."""
+        spans = [span.total_seconds() for span in (self.timeout, self.remaining) if span is not None]
+        return min(spans) if spans else None
+
+    @property
+    def deadline_is_nearer(self) -> bool:
+        """Whether it is the deadline that ends the attempt, so that another would be worth nothing."""
+        return self.remaining is not None and (self.timeout is None or self.remaining <= self.timeout)
+
+
+def limits_of(job: Job, task: Task[Any, Any]) -> AttemptLimits:
+    """The limits of a claimed job's attempt: its own flags first, else its task's."""
+    timeout, deadline = task.timeout, None
+    for flag in job.flags:
+        try:
+            if flag.startswith(TIMEOUT_FLAG):
+                timeout = parse_duration(flag.removeprefix(TIMEOUT_FLAG))
+            elif flag.startswith(DEADLINE_FLAG):
+                deadline = _aware(flag.removeprefix(DEADLINE_FLAG))
+        except (ConfigurationError, ValueError) as error:
+            logger.warning("job %d (%s): flag %r is ignored: %s", job.id, job.task_identifier, flag, error)
+    if deadline is None or job.locked_at is None:
+        return AttemptLimits(timeout)
+    return AttemptLimits(timeout, deadline - job.locked_at)
+
+
+def _aware(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.utcoffset() is None:
+        raise ConfigurationError("a deadline is ISO 8601 with its zone")
+    return moment
