@@ -6,7 +6,7 @@ Used by jobs.py, tasks.py and the client's verbs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from backfill.errors import InvalidJobError
@@ -37,6 +37,10 @@ def check_time(field: str, value: object) -> None:
         raise InvalidJobError(field, value, "a datetime.datetime with a time zone")
     if value.utcoffset() is None:
         raise InvalidJobError(field, value, "a time with its zone, such as datetime.now(UTC); this one is naive")
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidJobError(field, value, "a time within the years 1 to 9999 in UTC") from None
 
 
 def check_duration(field: str, value: object, *, zero: bool) -> None:

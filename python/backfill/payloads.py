@@ -52,7 +52,7 @@ def decoder(payload_type: object) -> Decoder:
     if _is_pydantic(payload_type):
         return _pydantic_decoder(payload_type)
     try:
-        typed = msgspec.json.Decoder(payload_type)
+        typed = msgspec.json.Decoder(payload_type, dec_hook=_decode_other)
     except TypeError:
         return _pydantic_decoder(payload_type)
     return lambda raw: _decoded(typed.decode, raw)
@@ -85,6 +85,15 @@ def _is_pydantic(payload_type: object) -> bool:
     return isinstance(payload_type, type) and (
         hasattr(payload_type, "__pydantic_validator__") or hasattr(payload_type, "__pydantic_core_schema__")
     )
+
+
+def _decode_other(kind: type, value: object) -> object:
+    """A pydantic model within another type; msgspec asks for what it does not know itself."""
+    if _is_pydantic(kind):
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(kind).validate_python(value)
+    raise TypeError(f"{kind.__name__} cannot be read from JSON")
 
 
 def _encode_other(value: object) -> object:

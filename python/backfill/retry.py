@@ -18,8 +18,8 @@ FLAG_PREFIX: Final = "backfill.retry:"
 MAX_ATTEMPTS_LIMIT: Final = 32767
 _LONGEST: Final = timedelta(days=366)
 _UNITS: Final = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
-_DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d)", re.ASCII)
-_NUMBER: Final = re.compile(r"\d{1,9}(?:\.\d{1,17})?(?:e-\d{1,3})?", re.ASCII)
+_DURATION: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)(ms|s|m|h|d)", re.ASCII)
+_NUMBER: Final = re.compile(r"\d{1,9}(?:\.\d{1,25})?(?:e-\d{1,3})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

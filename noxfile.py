@@ -1,0 +1,89 @@
+"""What is run on the project: `nox -s ci` is everything that a change must pass, the others are its parts.
+
+The sessions run in the environment that `python3 tools/dev.py setup` makes, where backfill's own wheel is installed; so
+tests meet what users install, and never the source tree.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+sys.path.insert(0, str(Path(__file__).parent / "tools"))
+from own_server import own_server
+
+nox.options.sessions = ["ci"]
+nox.options.default_venv_backend = "none"
+
+FAST = ["tests/unit", "tests/properties", "tests/twins"]
+DATABASE = ["tests/integration", "tests/faults", "tests/interop"]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff and rustfmt."""
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("cargo", "fmt", "--check", external=True)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy (strict), pyright, and the stub against the module."""
+    session.run("mypy")
+    session.run("pyright")
+    session.run("python", "-m", "mypy.stubtest", "backfill._native", "--ignore-disjoint-bases")
+
+
+@nox.session
+def rust(session: nox.Session) -> None:
+    """Clippy and the native crate's own tests."""
+    session.run("cargo", "clippy", "--all-targets", "--", "--deny", "warnings", external=True)
+    session.run("cargo", "test", "--quiet", external=True)
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Tests without a server."""
+    session.run("pytest", *FAST, *session.posargs)
+
+
+@nox.session
+def embedded(session: nox.Session) -> None:
+    """All tests on PostgreSQL from the embedded wheel."""
+    session.run("pytest", "-m", "not long", *(session.posargs or FAST + DATABASE), env=_without_server())
+
+
+@nox.session
+def server(session: nox.Session) -> None:
+    """The tests that talk to a database, on this machine's own server."""
+    with own_server() as dsn:
+        session.run("pytest", "-m", "not long", *(session.posargs or DATABASE), env={"DATABASE_URL": dsn})
+
+
+@nox.session
+def ci(session: nox.Session) -> None:
+    """All that a change must pass."""
+    for part in (lint, types, rust, server, embedded):
+        session.log("== %s", part.__name__)
+        part(session)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Benchmarks, as ratios within one run."""
+    session.run("pytest", "benches", "--benchmark-only", *session.posargs)
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """The full forms of what has a short one, and many more examples of each property."""
+    environment = {**_without_server(), "BACKFILL_HYPOTHESIS": "long"}
+    session.run("pytest", "--timeout", "7200", *(session.posargs or FAST + DATABASE), env=environment)
+
+
+def _without_server() -> dict[str, str | None]:
+    return {"DATABASE_URL": None} if "DATABASE_URL" in os.environ else {}

@@ -1,0 +1,64 @@
+"""The commands put together, and the one place where the shell's errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from backfill.cli import demo, enqueue, migrate, worker
+from backfill.cli.common import explain
+
+app = typer.Typer(
+    name="backfill",
+    help="A durable, prioritised job queue on PostgreSQL, in Graphile Worker's schema.",
+    epilog=(
+        "Exit codes: 0 done, 1 failed, 2 bad usage, 3 the database cannot be reached, 4 its schema is missing or of "
+        "another version, 130 interrupted."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("worker")(worker.command)
+app.command("migrate")(migrate.command)
+app.command("enqueue")(enqueue.command)
+app.command("demo")(demo.command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"backfill {version('backfill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="BACKFILL_DEBUG", help="Show tracebacks of errors.", show_default=False)
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What goes before a command."""
+    if debug:
+        os.environ["BACKFILL_DEBUG"] = "1"
+
+
+def run() -> None:
+    """Run the command that the arguments name; an error is one line on standard error, and an exit code."""
+    try:
+        app()
+    except Exception as error:
+        if os.environ.get("BACKFILL_DEBUG"):
+            raise
+        line, code = explain(error)
+        print(f"backfill: {line}", file=sys.stderr)
+        sys.exit(code)

@@ -1,0 +1,130 @@
+"""What the commands share: the options for database and schema, running a coroutine, and what an error becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from enum import IntEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import typer
+
+from backfill.errors import (
+    BackfillError,
+    ConfigurationError,
+    DatabaseConnectionError,
+    InvalidJobError,
+    SchemaError,
+    TaskDefinitionError,
+)
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+T = TypeVar("T")
+
+
+class ExitCode(IntEnum):
+    """What the shell's exit codes mean."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    SCHEMA = 4
+    INTERRUPTED = 130
+
+
+DsnOption = Annotated[
+    str | None,
+    typer.Option("--dsn", envvar="DATABASE_URL", metavar="DSN", show_default=False, help="The database."),
+]
+SchemaOption = Annotated[str, typer.Option("--schema", metavar="NAME", help="The queue's schema.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print data as JSON.", show_default=False)]
+
+_secrets: Final[set[str]] = set()
+
+
+def required_dsn(dsn: str | None) -> str:
+    """The connection string that was given; its password will not be shown, whatever an error says.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if not dsn:
+        raise ConfigurationError(
+            "no database given: pass --dsn or set DATABASE_URL, such as postgresql://user@localhost:5432/database"
+        )
+    _remember_secret(dsn)
+    return dsn
+
+
+def duration(text: str | None, option: str) -> timedelta | None:
+    """A duration as the shell takes it: `100ms`, `30s`, `5m`, `2h`, `1d`; None where none was given.
+
+    Raises:
+        ConfigurationError: any other text; the option is named.
+    """
+    from backfill.retry import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{option}: {error}") from None
+
+
+def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine to its end, on uvloop where it is installed; Ctrl-C ends the shell without a traceback."""
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(work())
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+def explain(error: Exception) -> tuple[str, ExitCode]:
+    """What an error is in one line, without any password, and the exit code that goes with it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, BackfillError):
+        text = f"{type(error).__name__}: {text} (backfill --debug shows the traceback)"
+    for secret in _secrets:
+        text = text.replace(secret, "***")
+    return text, _code(error)
+
+
+def _code(error: Exception) -> ExitCode:
+    if isinstance(error, (ConfigurationError, InvalidJobError, TaskDefinitionError)):
+        return ExitCode.USAGE
+    if isinstance(error, DatabaseConnectionError):
+        return ExitCode.UNREACHABLE
+    if isinstance(error, SchemaError):
+        return ExitCode.SCHEMA
+    return ExitCode.FAILED
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return asyncio.SelectorEventLoop  # psycopg cannot use the proactor
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _remember_secret(dsn: str) -> None:
+    """Note the password of a DSN, as it is written there and as it is meant."""
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    found: list[object] = []
+    try:
+        found.append(urlsplit(dsn).password)
+        found.append(conninfo_to_dict(dsn).get("password"))
+    except (ValueError, psycopg.ProgrammingError):
+        pass  # what cannot be read is refused, and not shown, where the connection is made
+    _secrets.update(str(secret) for secret in found if secret)

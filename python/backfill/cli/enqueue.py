@@ -1,0 +1,109 @@
+"""`backfill enqueue`: add one job from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from backfill.cli.common import DsnOption, JsonOption, SchemaOption, duration, required_dsn, run_async
+from backfill.errors import InvalidJobError, InvalidPayloadError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from backfill.jobs import EnqueueOutcome, JobKeyMode, JobSpec
+
+
+def command(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")],
+    payload: Annotated[
+        str, typer.Argument(metavar="[JSON]", help="The payload; - reads it from standard input.", show_default=False)
+    ] = "{}",
+    priority: Annotated[
+        int | None, typer.Option("--priority", help="-32768 to 32767, lower first; 0 if not given.")
+    ] = None,
+    queue: Annotated[str | None, typer.Option("--queue", metavar="NAME", help="A serial queue.")] = None,
+    delay: Annotated[str | None, typer.Option("--delay", metavar="TIME", help="Not before so long: 30s, 5m.")] = None,
+    run_at: Annotated[
+        str | None, typer.Option("--run-at", metavar="ISO", help="Not before: 2030-01-31T12:00:00Z.")
+    ] = None,
+    max_attempts: Annotated[int | None, typer.Option("--max-attempts", help="All runs, the first included.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="A key that at most one waiting job has.")] = None,
+    key_mode: Annotated[
+        str | None, typer.Option("--key-mode", help="replace, preserve_run_at or unsafe_dedupe.")
+    ] = None,
+    flag: Annotated[list[str] | None, typer.Option("--flag", help="A flag of the job; may be repeated.")] = None,
+    as_json: JsonOption = False,
+    dsn: DsnOption = None,
+    schema: SchemaOption = "graphile_worker",
+) -> None:
+    """Add a job, and print its id and what became of it."""
+    from backfill.client import BackfillClient
+    from backfill.jobs import JobSpec, Queue
+
+    spec = JobSpec(
+        priority=priority,
+        queue=None if queue is None else Queue.serial(queue),
+        delay=duration(delay, "--delay"),
+        run_at=_time(run_at),
+        max_attempts=max_attempts,
+        job_key=key,
+        job_key_mode=cast("JobKeyMode | None", key_mode),  # it checks the word itself
+        flags=flag or None,
+    )
+    data = _json(sys.stdin.read() if payload == "-" else payload)
+    database = required_dsn(dsn)
+
+    async def add() -> EnqueueOutcome[Any]:
+        async with BackfillClient(database, schema=schema) as client:
+            return await client.enqueue(task, data, spec=spec)
+
+    _show(run_async(add), task, spec, as_json=as_json)
+
+
+def _show(outcome: EnqueueOutcome[Any], task: str, spec: JobSpec, *, as_json: bool) -> None:
+    job = outcome.job
+    if not as_json:
+        typer.echo(f"{outcome.status}: job {outcome.id} ({task})")
+        return
+    typer.echo(
+        json.dumps(
+            {
+                "id": outcome.id,
+                "status": str(outcome.status),
+                "task": task,
+                "queue": job.queue_name,
+                "priority": job.priority,
+                "run_at": job.run_at.isoformat(),
+                "max_attempts": job.max_attempts,
+                "key": job.key,
+                "revision": outcome.revision,
+            }
+        )
+    )
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except ValueError as error:
+        raise InvalidPayloadError("payload", text, f"not JSON: {error}") from None
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _time(text: str | None) -> datetime | None:
+    from datetime import datetime
+
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidJobError("run_at", text, "an ISO 8601 time with its zone, such as 2030-01-31T12:00:00Z") from None
+

@@ -1,0 +1,125 @@
+"""`backfill worker`: run a registry's tasks until a signal, then drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from backfill.cli.common import DsnOption, ExitCode, SchemaOption, duration, required_dsn, run_async
+from backfill.cli.logs import LogLevel, set_up_logs
+
+if TYPE_CHECKING:
+    from backfill.worker import QueueConfig, WorkerRunner
+
+logger = logging.getLogger("backfill.cli.worker")
+
+
+def command(
+    registry: Annotated[
+        str, typer.Argument(metavar="MODULE:REGISTRY", help="Where the TaskRegistry is, such as app.jobs:tasks.")
+    ],
+    concurrency: Annotated[int, typer.Option("--concurrency", "-c", help="How many jobs run at once.")] = 10,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option("--queue", metavar="GLOB", help="Only jobs of serial queues that match; may be repeated."),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="GLOB", help="Only jobs of tasks that match; may be repeated."),
+    ] = None,
+    poll_interval: Annotated[
+        str, typer.Option("--poll-interval", metavar="TIME", help="How often to look where nothing wakes it.")
+    ] = "2s",
+    shutdown_timeout: Annotated[
+        str,
+        typer.Option("--shutdown-timeout", metavar="TIME", help="How long running jobs may take to end at a stop."),
+    ] = "30s",
+    log_level: Annotated[LogLevel, typer.Option("--log-level", help="How much to log.")] = LogLevel.INFO,
+    json_logs: Annotated[bool, typer.Option("--json", help="Log JSON, an object a line.", show_default=False)] = False,
+    dsn: DsnOption = None,
+    schema: SchemaOption = "graphile_worker",
+) -> None:
+    """Run the jobs of a registry's tasks.
+
+    The first Ctrl-C (or SIGTERM) stops claiming and waits for running jobs up to the shutdown timeout; the second
+    interrupts them at once. Interrupted jobs go back to the queue.
+    """
+    from backfill.cli.registry import load_registry
+    from backfill.worker import WorkerConfig, WorkerRunner
+
+    set_up_logs(log_level, as_json=json_logs)
+    poll, patience = duration(poll_interval, "--poll-interval"), duration(shutdown_timeout, "--shutdown-timeout")
+    assert poll is not None
+    assert patience is not None
+    config = WorkerConfig(
+        required_dsn(dsn),
+        schema=schema,
+        queues=[_lane(concurrency, tasks=task, queues=queue)],
+        poll_interval=poll,
+        shutdown_timeout=patience,
+    )
+    tasks = load_registry(registry)
+
+    async def work() -> bool:
+        return await _Shift(WorkerRunner(config, tasks)).run()
+
+    if not run_async(work):
+        raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def _lane(concurrency: int, *, tasks: list[str] | None, queues: list[str] | None) -> QueueConfig:
+    from backfill.worker import QueueConfig
+
+    if not tasks and not queues:
+        return QueueConfig.default_queue(concurrency)
+    return QueueConfig("shell", concurrency, tasks=tasks or None, queues=queues or None)
+
+
+class _Shift:
+    """A runner under this process's signals: the first drains, the second hurries, the third ends the process."""
+
+    def __init__(self, runner: WorkerRunner) -> None:
+        self._runner = runner
+        self._stop = asyncio.Event()
+        self._signals = 0
+        self._task: asyncio.Task[Any] | None = None
+
+    async def run(self) -> bool:
+        """Work until a signal; whether the stop was an orderly one."""
+        self._task = asyncio.current_task()
+        self._install()
+        try:
+            await self._runner.run_until_cancelled(self._stop)
+        except asyncio.CancelledError:
+            if self._signals == 0:
+                raise
+        return self._signals < 2
+
+    def _install(self) -> None:
+        loop = asyncio.get_running_loop()
+        if sys.platform == "win32":
+            signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(self._on_signal))
+            return
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, a hangup is none of ours
+                loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            patience = self._runner.config.shutdown_timeout.total_seconds()
+            logger.info("stopping: running jobs have %g s to end; another signal interrupts them at once", patience)
+            self._stop.set()
+        elif self._signals == 2:
+            logger.warning("stopping at once: running jobs are interrupted and given back")
+            self._runner.hurry()
+            if self._runner.worker_id is None and self._task is not None:  # it never got as far as starting
+                self._task.cancel()
+        else:
+            os._exit(ExitCode.INTERRUPTED)

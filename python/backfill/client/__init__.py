@@ -1,0 +1,54 @@
+"""The client: what producers hold. Its verbs are a module each; here they are put together.
+
+connect: its life and its connections · enqueue: one job · bulk (items, writing): many · manage: jobs that are there ·
+presets: functions for the common cases · prepare: what all of them send, free of I/O · execute: one way to send it.
+"""
+
+from __future__ import annotations
+
+from backfill.client.bulk import BulkVerb
+from backfill.client.enqueue import EnqueueVerb
+from backfill.client.manage import ManageVerbs
+from backfill.client.presets import (
+    enqueue_bulk,
+    enqueue_bulk_with_retries,
+    enqueue_critical,
+    enqueue_emergency,
+    enqueue_fast,
+    enqueue_fast_with_retries,
+    enqueue_serial,
+)
+
+__all__ = [
+    "BackfillClient",
+    "enqueue_bulk",
+    "enqueue_bulk_with_retries",
+    "enqueue_critical",
+    "enqueue_emergency",
+    "enqueue_fast",
+    "enqueue_fast_with_retries",
+    "enqueue_serial",
+]
+
+
+class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs):
+    """A producer's way to the queue: enqueue jobs, and manage those that are there.
+
+    Making one does no I/O and needs no event loop, so a client may live at module level. The first verb connects and
+    checks the schema; `async with client`, or `open()` and `close()`, say when instead. After `close()` verbs raise
+    `ClientClosedError` until it is opened again, on the same event loop or another. A client works on one loop at a time;
+    in a forked child it opens connections of its own. Any number of tasks may use it at once.
+
+    Args:
+        dsn: a connection string, or a callable (async too) that is asked for one at each new connection, for passwords
+            that expire. Without it, and without a pool, DATABASE_URL is read when the client opens.
+        schema: the queue's schema, 1 to 63 bytes.
+        pool: a psycopg pool to use instead of one of its own. It must be open when the client opens, is never closed by
+            it, and its connections may be set up in any way; they come back as they were.
+        migrate: whether opening brings the schema up to date; else a missing or outdated one is an error.
+        min_size: connections kept at rest, from 0.
+        max_size: connections at most, from 1; calls beyond wait for one, 30 s at most.
+
+    Raises:
+        ConfigurationError: an argument that cannot be used; it is named.
+    """

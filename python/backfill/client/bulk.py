@@ -1,0 +1,232 @@
+"""Adding many jobs: the verb `enqueue_bulk`, all or nothing or in committed parts, with memory for one chunk."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar, Unpack, cast, overload
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from backfill.checks import check_int
+from backfill.client.connect import ClientLife
+from backfill.client.execute import run, translated
+from backfill.client.items import CHUNK_ROWS, Encoder, ItemError, Reader, Row, check_items
+from backfill.client.prepare import BulkKeywords, check_keywords, checked_spec
+from backfill.client.writing import REMEMBERED, BulkTransaction, names_of, queues, tasks
+from backfill.errors import BackfillError, BulkEnqueueError, InvalidJobError
+from backfill.jobs import UNSAID, BulkOutcome, JobSpec, NewJob
+from backfill.storage.connection import Connection
+from backfill.tasks import Task
+
+P = TypeVar("P")
+Stream = Iterable[P] | AsyncIterable[P]
+
+_COMMIT_LIMIT: Final = range(1, 2**31)
+
+
+class BulkVerb(ClientLife):
+    """The verb that adds many jobs."""
+
+    @overload
+    async def enqueue_bulk(
+        self,
+        jobs: Stream[NewJob[Any]],
+        /,
+        *,
+        commit_every: int | None = None,
+        return_ids: bool = False,
+        spec: JobSpec | None = None,
+        connection: Connection | None = None,
+        **keywords: Unpack[BulkKeywords],
+    ) -> BulkOutcome: ...
+    @overload
+    async def enqueue_bulk(
+        self,
+        task: Task[P, Any],
+        payloads: Stream[P | NewJob[Any]],
+        /,
+        *,
+        commit_every: int | None = None,
+        return_ids: bool = False,
+        spec: JobSpec | None = None,
+        connection: Connection | None = None,
+        **keywords: Unpack[BulkKeywords],
+    ) -> BulkOutcome: ...
+    @overload
+    async def enqueue_bulk(
+        self,
+        task: str,
+        payloads: Stream[Any],
+        /,
+        *,
+        commit_every: int | None = None,
+        return_ids: bool = False,
+        spec: JobSpec | None = None,
+        connection: Connection | None = None,
+        **keywords: Unpack[BulkKeywords],
+    ) -> BulkOutcome: ...
+    async def enqueue_bulk(
+        self,
+        jobs: Stream[NewJob[Any]] | Task[Any, Any] | str,
+        payloads: Stream[Any] | None = None,
+        /,
+        *,
+        commit_every: int | None = None,
+        return_ids: bool = False,
+        spec: JobSpec | None = None,
+        connection: Connection | None = None,
+        **keywords: Unpack[BulkKeywords],
+    ) -> BulkOutcome:
+        """Add many jobs: `enqueue_bulk(task.job(p) for p in ...)` or `enqueue_bulk(task, payloads)`.
+
+        All or nothing: one transaction, of which an error or a cancellation leaves no job. With `commit_every=n` each n
+        jobs are committed as they come. Memory holds a chunk at a time (about a megabyte), whatever the number of jobs,
+        and the event loop is given its turn every few milliseconds. Workers are told once a transaction.
+
+        Jobs of one serial queue that have no key run in the order given. Jobs with keys are added or applied as
+        `enqueue` does; a key that comes twice is applied in order. Names of tasks and queues that are new stay behind
+        when a call is undone; they are only names.
+
+        Args:
+            jobs: any iterable or async iterable of `NewJob`s, tasks mixed; or a task, or its name, for `payloads`.
+            payloads: any iterable or async iterable of that task's payloads; an item may be a NewJob instead.
+            commit_every: commit after each this many jobs, from 1; not inside a caller's transaction.
+            return_ids: give back the jobs' ids, in the order given; memory then holds a number for each.
+            spec: what each job's own spec leaves unsaid; no job_key.
+            connection: a psycopg connection to write on, inside its transaction (a savepoint, undone alone by an error),
+                or in a transaction of its own where it is in autocommit.
+            keywords: the same as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`, `timeout`,
+                `deadline`, `flags`.
+
+        Returns:
+            How many jobs were written, and their ids where they were asked for.
+
+        Raises:
+            BulkEnqueueError: it stopped on the way; `written` says how many jobs are committed, `index` which item was
+                bad or could not be had (then what it, or the iterable, raised is the cause), `__cause__` why.
+            InvalidJobError: the arguments themselves; a single payload or job in the place of many, too.
+            TypeError: one thing was said twice, or a keyword is unknown.
+            DatabaseConnectionError: no connection at the start.
+            ClientClosedError: the client was closed.
+        """
+        check_keywords("enqueue_bulk", keywords, BulkKeywords.__optional_keys__)
+        check_int("commit_every", commit_every, _COMMIT_LIMIT)
+        reader = _reader(jobs, payloads, _defaults(spec, keywords))
+        call = _Call(self._schema, reader, commit_every, [] if return_ids else None)
+        self._refuse_closed()
+        if await call.read():
+            async with self._connection(connection) as chosen:
+                await call.write(chosen, owned=connection is None)
+        return BulkOutcome(call.written, call.ids)
+
+
+class _Call:
+    """One call's progress.
+
+    Attributes:
+        written: jobs committed so far (in a caller's transaction: written).
+        ids: of all jobs, where they were asked for.
+    """
+
+    def __init__(self, schema: str, reader: Reader, commit_every: int | None, ids: list[int] | None) -> None:
+        self.written = 0
+        self.ids = ids
+        self._schema = schema
+        self._reader = reader
+        self._share = commit_every or sys.maxsize
+        self._in_parts = commit_every is not None
+        self._made: set[str] = set()
+        self._rows: list[Row] = []
+        self._committing = False
+
+    async def read(self) -> bool:
+        """Read the first chunk of a transaction, while none is open: whether there is anything to write."""
+        with self._stopping():
+            self._rows = await self._reader.read(min(self._share, CHUNK_ROWS))
+        return bool(self._rows)
+
+    async def write(self, connection: Connection, *, owned: bool) -> None:
+        """Write all there is, in one transaction or several."""
+        if not owned:
+            await self._join(connection)
+        own_transaction = connection.info.transaction_status is TransactionStatus.IDLE
+        while self._rows:
+            with self._stopping(connection):
+                if own_transaction:
+                    await self._make_names(connection)
+                async with connection.transaction():
+                    await self._write_share(connection)
+                    self._committing = own_transaction
+            self.written, self._committing = self._reader.count, False
+            await self.read()
+
+    async def _write_share(self, connection: Connection) -> None:
+        left = self._share
+        async with BulkTransaction(connection, self._schema, self.ids) as transaction:
+            while self._rows:
+                await transaction.write(self._rows)
+                left -= len(self._rows)
+                self._rows = await self._reader.read(min(left, CHUNK_ROWS)) if left else []
+
+    async def _join(self, connection: Connection) -> None:
+        """Begin the caller's transaction where the driver would with its first statement, so that ours is a part of it."""
+        idle = connection.info.transaction_status is TransactionStatus.IDLE
+        if self._in_parts and not (idle and connection.autocommit):
+            raise InvalidJobError("commit_every", self._share, "not inside a caller's transaction, which commits as a whole")
+        if idle and not connection.autocommit:
+            await run(connection, "bulk_begin", self._schema, (self._schema,))
+
+    async def _make_names(self, connection: Connection) -> None:
+        """Make the names that a transaction begins with before it begins: while it lasts, a new one would block others."""
+        for kind, names in zip((tasks, queues), names_of([shape for shape, _ in self._rows]), strict=True):
+            await kind(connection, self._schema).create(names - self._made)
+            self._made |= names
+        if len(self._made) > REMEMBERED:
+            self._made.clear()
+
+    @contextmanager
+    def _stopping(self, connection: Connection | None = None) -> Iterator[None]:
+        """Tell how far the call came, whatever stopped it."""
+        try:
+            yield
+        except ItemError as stop:
+            error = stop.__cause__ or stop
+            raise self._stopped(f"item {stop.index}: {_line(error)}", stop.index) from error
+        except psycopg.Error as error:
+            seen = translated(error, connection, where="the server", schema=self._schema)
+            if seen is not error:
+                seen.__cause__ = error
+            doubt = "; it was lost while committing, so what came last may be there too" if self._committing else ""
+            raise self._stopped(f"{_line(seen)}{doubt}", None) from seen
+        except BackfillError as error:
+            raise self._stopped(_line(error), None) from error
+
+    def _stopped(self, reason: str, index: int | None) -> BulkEnqueueError:
+        return BulkEnqueueError(
+            f"bulk enqueue stopped with {self.written} jobs written: {reason}", written=self.written, index=index
+        )
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _defaults(spec: JobSpec | None, keywords: Mapping[str, Any]) -> JobSpec:
+    defaults = (UNSAID if spec is None else checked_spec(spec)).merged(**keywords)
+    if defaults.job_key is not None:
+        raise InvalidJobError("job_key", defaults.job_key, "one job's own: give it to a NewJob, NewJob(task, payload, spec)")
+    return defaults
+
+
+def _reader(jobs: object, payloads: object, defaults: JobSpec) -> Reader:
+    if payloads is None:
+        check_items("jobs", jobs, task=None)
+        return Reader(cast("Stream[Any]", jobs), Encoder(None, defaults))
+    if not isinstance(jobs, (str, Task)):
+        raise InvalidJobError("task", jobs, "a task's name or a registered task, before its payloads")
+    encoder = Encoder(jobs, defaults)
+    check_items("payloads", payloads, task=jobs)
+    return Reader(cast("Stream[Any]", payloads), encoder)

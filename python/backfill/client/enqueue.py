@@ -1,0 +1,167 @@
+"""Adding one job: the verb `enqueue`, on a connection of the client's or of the caller's."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar, Unpack, overload
+
+from backfill.client.connect import ClientLife
+from backfill.client.execute import name_job, run
+from backfill.client.prepare import (
+    JobKeywords,
+    JobShape,
+    add_job_parameters,
+    check_keywords,
+    insert_job_parameters,
+    shape_of,
+    spec_of,
+    status_of,
+)
+from backfill.errors import BackfillError
+from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
+from backfill.payloads import encode
+from backfill.records import Job
+from backfill.storage.connection import Connection
+from backfill.storage.rows import decode_jobs
+from backfill.tasks import Task
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+_TRIES: Final = 5
+
+
+class EnqueueVerb(ClientLife):
+    """The verb that adds one job."""
+
+    @overload
+    async def enqueue(
+        self,
+        job: NewJob[R],
+        /,
+        *,
+        spec: JobSpec | None = None,
+        connection: Connection | None = None,
+        **keywords: Unpack[JobKeywords],
+    ) -> EnqueueOutcome[R]: ...
+    @overload
+    async def enqueue(
+        self,
+        task: Task[None, R],
+        /,
+        *,
+        spec: JobSpec | None = None,
+        connection: Connection | None = None,
+        **keywords: Unpack[JobKeywords],
+    ) -> EnqueueOutcome[R]: ...
+    @overload
+    async def enqueue(
+        self,
+        task: Task[P, R],
+        /,
+        payload: P,
+        *,
+        spec: JobSpec | None = None,
+        connection: Connection | None = None,
+        **keywords: Unpack[JobKeywords],
+    ) -> EnqueueOutcome[R]: ...
+    @overload
+    async def enqueue(
+        self,
+        task: str,
+        /,
+        payload: object = None,
+        *,
+        spec: JobSpec | None = None,
+        connection: Connection | None = None,
+        **keywords: Unpack[JobKeywords],
+    ) -> EnqueueOutcome[Any]: ...
+    async def enqueue(
+        self,
+        job: NewJob[Any] | Task[Any, Any] | str,
+        /,
+        payload: Any = None,
+        *,
+        spec: JobSpec | None = None,
+        connection: Connection | None = None,
+        **keywords: Unpack[JobKeywords],
+    ) -> EnqueueOutcome[Any]:
+        """Add one job: `enqueue(task.job(payload))`, `enqueue(task, payload)` or `enqueue("name", payload)`.
+
+        One round trip. Once it returns, the job is committed and workers were told; with `connection=` it is the
+        caller's transaction that commits it.
+
+        Args:
+            job: a `NewJob`, a registered task, or a task's name (1 to 128 characters; no worker needs to know it yet).
+            payload: what the handler gets, as JSON: plain values, a dataclass, a msgspec Struct, a pydantic model.
+                None becomes `{}`.
+            spec: a bundle of the keywords below; each thing may be said once, here, in the NewJob or as a keyword.
+            connection: a psycopg connection to write on, inside its transaction (or its autocommit). The client's own
+                connections are not used, nor opened, and the driver's errors come as they are.
+            keywords: `run_at` (aware datetime) or `delay` (timedelta, by the database's clock): not before then;
+                `priority` (-32,768 to 32,767, lower first, 0 if not said); `queue` (a `Queue`, parallel if not said);
+                `max_attempts` (1 to 32,767, all runs); `retry` (RetryPolicy), `timeout` (timedelta, of an attempt) and
+                `deadline` (aware datetime), which travel in the job's flags; `flags` (names that workers can be told to
+                leave alone); `job_key` (1 to 512 characters) and `job_key_mode`.
+
+        Returns:
+            What was done, and the job's row as it was written. Look at its `status` where a mode of unsafe_dedupe was
+            given: only then can the job not be enqueued.
+
+        Raises:
+            InvalidJobError: bad input, refused before anything is written; field, value and limit are named.
+            TypeError: one thing was said twice, or a keyword is unknown.
+            DatabaseConnectionError: no connection; where one was lost on the way, the job may have been added.
+            ClientClosedError: the client was closed.
+        """
+        check_keywords("enqueue", keywords)
+        new = new_job(job, payload)
+        shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts)
+        payload = encode(new.payload).decode()
+        async with self._connection(connection) as chosen:
+            if shape.key is None:
+                row = await self._insert(chosen, shape, payload)
+                if row is not None:
+                    return EnqueueOutcome(EnqueueStatus.ADDED, row.id, row)
+            return await self._add(chosen, shape, payload)
+
+    async def _insert(self, connection: Connection, shape: JobShape, payload: str) -> Job | None:
+        """Add a job without a key, in a third of the function's time; None where its task or queue is new."""
+        parameters = insert_job_parameters(shape, payload)
+        rows = decode_jobs(await run(connection, "insert_job", self._schema, parameters, binary=True))
+        return _named(rows[0], shape) if rows else None
+
+    async def _add(self, connection: Connection, shape: JobShape, payload: str) -> EnqueueOutcome[Any]:
+        """Add a job by the schema's own function."""
+        parameters = add_job_parameters(shape, payload)
+        for _ in range(_TRIES):
+            rows = decode_jobs(await run(connection, "add_job", self._schema, parameters, binary=True))
+            if not rows:  # another engine's function may lose a race for a key, and say so by giving nothing
+                continue
+            row, status = rows[0], status_of(rows[0], shape.mode)
+            if status in (EnqueueStatus.ADDED, EnqueueStatus.REPLACED):
+                _named(row, shape)
+            else:  # the row is an older job's, perhaps of another task
+                await name_job(connection, self._schema, row)
+            return EnqueueOutcome(status, row.id, row, row.revision)
+        raise BackfillError(
+            f"task {shape.task!r}, job_key {shape.key!r}: add_job gave no row, {_TRIES} times; the key is being fought over"
+        )
+
+
+def _named(row: Job, shape: JobShape) -> Job:
+    row.task_identifier, row.queue_name = shape.task, shape.queue
+    return row
+
+
+def new_job(job: NewJob[Any] | Task[Any, Any] | str, payload: Any) -> NewJob[Any]:
+    """What a call's first two arguments ask for.
+
+    Raises:
+        InvalidJobError: the first is nothing that names a task, or the payload is not of the task's class.
+        TypeError: a NewJob and another payload.
+    """
+    if isinstance(job, NewJob):
+        if payload is not None:
+            raise TypeError("enqueue() got a payload beside a NewJob, which has one")
+        return job
+    return job.job(payload) if isinstance(job, Task) else NewJob(job, payload)

@@ -1,0 +1,101 @@
+"""One way to run a statement on any connection, whatever its row factory, cursor, adapters or mode, and to read what came.
+
+Used by the client's verbs. Results are taken from libpq as they are, so that a row which Python cannot hold, or a loader
+that a caller registered, can do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from backfill.client.prepare import Parameters
+from backfill.errors import BackfillError, DatabaseConnectionError, SchemaMissingError
+from backfill.records import PG_EPOCH, Job
+from backfill.storage.connection import Connection
+from backfill.storage.rows import decode_jobs
+from backfill.storage.statements import render
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+_MISSING: Final = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.InvalidSchemaName,
+)
+
+
+async def run(
+    connection: Connection, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False
+) -> PGresult:
+    """Run a statement by name and give back libpq's result, in text unless `binary` is asked for."""
+    cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
+    if connection.pgconn.pipeline_status:
+        async with connection.pipeline():  # left again at once, which waits for the result
+            await cursor.execute(render(name, schema), parameters, binary=binary)
+    else:
+        await cursor.execute(render(name, schema), parameters, binary=binary)
+    if cursor.pgresult is None:
+        raise BackfillError(f"statement {name!r}: the driver gave no result")
+    return cursor.pgresult
+
+
+async def read_jobs(connection: Connection, name: str, schema: str, parameters: Parameters) -> list[Job]:
+    """Run a statement that gives back jobs with the names of their tasks and queues."""
+    jobs = decode_jobs(await run(connection, name, schema, parameters, binary=True))
+    for job in jobs:
+        if not job.task_identifier:  # made by another program after the statement had begun
+            await name_job(connection, schema, job)
+    return jobs
+
+
+async def name_job(connection: Connection, schema: str, job: Job) -> None:
+    """Look up the names of a job's task and serial queue."""
+    queue = None if job.job_queue_id is None else str(job.job_queue_id)
+    names = await run(connection, "name_job", schema, (str(job.task_id), queue))
+    job.task_identifier = text(names, 0, 0) or ""
+    job.queue_name = text(names, 0, 1)
+
+
+def text(result: PGresult, row: int, column: int) -> str | None:
+    """One value of a result in text."""
+    raw = result.get_value(row, column)
+    return None if raw is None else raw.decode("utf-8", "replace")
+
+
+def integers(result: PGresult, column: int = 0) -> list[int]:
+    """A column of integers of a result in text."""
+    return [int(result.get_value(row, column) or 0) for row in range(result.ntuples)]
+
+
+def ids_by_text(result: PGresult) -> Iterable[tuple[str, int]]:
+    """The rows of a result in text whose columns are an id and what it is known by."""
+    for row in range(result.ntuples):
+        yield text(result, row, 1) or "", int(result.get_value(row, 0) or 0)
+
+
+def moment(result: PGresult, column: int) -> datetime:
+    """A time of the first row of a binary result."""
+    raw = result.get_value(0, column) or b""
+    return PG_EPOCH + timedelta(microseconds=int.from_bytes(raw, "big", signed=True))
+
+
+def translated(error: psycopg.Error, connection: Connection | None, *, where: str, schema: str) -> Exception:
+    """What a caller should see of a driver's error on a connection of the client's own.
+
+    A lost connection and a missing schema have names of ours; any other error (a deadlock, a lack of rights) is itself.
+    """
+    reason = " ".join(str(error).split())
+    if isinstance(error, psycopg.OperationalError) and (connection is None or connection.closed):
+        done = "" if connection is None else "; what was being written then may or may not be"
+        return DatabaseConnectionError(f"no connection to PostgreSQL at {where}: {reason}{done}")
+    if isinstance(error, _MISSING):
+        return SchemaMissingError(f"schema {schema!r} at {where} lacks what the queue needs ({reason}): `backfill migrate` makes it")
+    return error

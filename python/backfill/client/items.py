@@ -1,0 +1,161 @@
+"""The items of a bulk call, read in chunks and encoded: any iterable, async too, of payloads or new jobs.
+
+Used by `bulk`. Memory holds a chunk at a time, encoded, and the loop gets its turn between slices of a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from backfill.client.prepare import JobShape, shape_of, with_defaults
+from backfill.errors import InvalidJobError, InvalidPayloadError
+from backfill.jobs import JobSpec, NewJob
+from backfill.payloads import encode
+from backfill.tasks import Task
+
+Row = tuple[JobShape, bytes]
+CHUNK_ROWS: Final = 2000
+CHUNK_BYTES: Final = 1_000_000
+_SLICE_ROWS: Final = 64
+_SLICE_SECONDS: Final = 0.002
+
+
+class ItemError(Exception):
+    """An item that is bad, or that could not be had: `__cause__` says why."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        super().__init__(index)
+
+
+class Encoder:
+    """Turns the items of one call into rows: their shape and their payload's bytes.
+
+    Args:
+        task: of the items that are payloads; None where all must be NewJobs.
+        defaults: what an item's own spec leaves unsaid.
+    """
+
+    def __init__(self, task: Task[Any, Any] | str | None, defaults: JobSpec) -> None:
+        self._defaults = defaults
+        self._check: Callable[[Any], None] | None = None
+        self._shape: JobShape | None = None
+        if isinstance(task, Task):
+            self._check = task.check_payload
+            self._shape = shape_of(task.identifier, defaults, task.default_max_attempts)
+        elif task is not None:
+            self._shape = shape_of(NewJob(task).task, defaults, None)
+        self._last: tuple[JobSpec, str, int | None, JobShape] | None = None
+
+    def encode(self, item: object) -> Row:
+        """One item as a row.
+
+        Raises:
+            InvalidJobError: a payload without a task, one that is not of the task's class, or one that is not JSON.
+        """
+        if isinstance(item, NewJob):
+            return self._shape_of(item), encode(item.payload)
+        if self._shape is None:
+            limit = "a NewJob, such as task.job(payload); payloads need their task: enqueue_bulk(task, payloads)"
+            raise InvalidPayloadError("jobs", item, limit)
+        if self._check is not None:
+            self._check(item)
+        return self._shape, encode(item)
+
+    def _shape_of(self, job: NewJob[Any]) -> JobShape:
+        last = self._last
+        if last is not None and job.spec is last[0] and job.task == last[1] and job.default_max_attempts == last[2]:
+            return last[3]
+        shape = shape_of(job.task, with_defaults(job.spec, self._defaults), job.default_max_attempts)
+        self._last = job.spec, job.task, job.default_max_attempts, shape
+        return shape
+
+
+class Reader:
+    """Reads the items of one call.
+
+    Attributes:
+        count: how many were read.
+        exhausted: whether there are no more.
+    """
+
+    def __init__(self, items: Iterable[Any] | AsyncIterable[Any], encoder: Encoder) -> None:
+        self.count = 0
+        self.exhausted = False
+        self._encode = encoder.encode
+        self._turn = 0.0
+        self._items: Iterator[Any] | None = None
+        self._async_items: AsyncIterator[Any] | None = None
+        if isinstance(items, AsyncIterable):
+            self._async_items = aiter(items)
+        else:
+            self._items = iter(items)
+
+    async def read(self, most: int = CHUNK_ROWS) -> list[Row]:
+        """The next rows: at most that many, and about a megabyte of payloads; none where the items are at their end.
+
+        Raises:
+            ItemError: one was bad, or the iterable raised; the position is its index.
+        """
+        rows: list[Row] = []
+        size = 0
+        while len(rows) < most and size < CHUNK_BYTES and not self.exhausted:
+            size += await self._slice(rows, min(_SLICE_ROWS, most - len(rows)))
+            if time.monotonic() > self._turn:
+                await asyncio.sleep(0)
+                self._turn = time.monotonic() + _SLICE_SECONDS
+        return rows
+
+    async def _slice(self, rows: list[Row], most: int) -> int:
+        before = len(rows)
+        try:
+            if self._items is not None:
+                for item in islice(self._items, most):
+                    rows.append(self._encode(item))
+            elif self._async_items is not None:
+                await self._async_slice(rows, most, self._async_items)
+        except Exception as error:
+            raise ItemError(self.count + len(rows) - before) from error
+        added = len(rows) - before
+        self.count += added
+        self.exhausted = added < most
+        return sum([len(payload) for _, payload in rows[before:]])
+
+    async def _async_slice(self, rows: list[Row], most: int, items: AsyncIterator[Any]) -> None:
+        for _ in range(most):
+            try:
+                item = await anext(items)
+            except StopAsyncIteration:
+                return
+            rows.append(self._encode(item))
+
+
+def check_items(field: str, items: object, *, task: object) -> None:
+    """Refuse what is one job, or nothing to iterate over, in the place of many; the right call is named.
+
+    Raises:
+        InvalidPayloadError: it is refused; its value is not shown, since it may be a payload.
+    """
+    if isinstance(items, NewJob):
+        raise InvalidJobError(field, items, "an iterable of jobs; for one, client.enqueue(job)")
+    if isinstance(items, Task):
+        raise InvalidJobError(field, items, "an iterable of jobs, or a task and its payloads: enqueue_bulk(task, payloads)")
+    one = isinstance(items, (Mapping, str, bytes, bytearray, memoryview, msgspec.Struct)) or (
+        not isinstance(items, type) and (dataclasses.is_dataclass(items) or hasattr(items, "__pydantic_fields__"))
+    )
+    if one:
+        call = "client.enqueue(task, payload)" if task is None else f"client.enqueue({_shown(task)}, payload)"
+        raise InvalidPayloadError(field, items, f"an iterable of them, or an async one; for one job, {call}")
+    if not isinstance(items, (Iterable, AsyncIterable)) and not hasattr(items, "__getitem__"):
+        raise InvalidPayloadError(field, items, "an iterable, or an async one")
+
+
+def _shown(task: object) -> str:
+    return repr(task.identifier) if isinstance(task, Task) else repr(task)

@@ -1,0 +1,171 @@
+"""Jobs that are in the queue already: read one, remove by key, complete, fail, reschedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from backfill.checks import KEY_LIMIT, SMALLINT, check_duration, check_int, check_text, check_time
+from backfill.client.connect import ClientLife
+from backfill.client.execute import read_jobs
+from backfill.client.prepare import int_array, interval
+from backfill.errors import InvalidJobError
+from backfill.jobs import EnqueueOutcome
+from backfill.records import Job
+from backfill.retry import MAX_ATTEMPTS_LIMIT
+from backfill.storage.connection import Connection
+
+JobReference = int | Job | EnqueueOutcome[Any]
+REASON_LIMIT: Final = 100_000
+_BIGINT: Final = range(-(2**63), 2**63)
+
+
+class ManageVerbs(ClientLife):
+    """The verbs for jobs that were added before.
+
+    Completing, failing and rescheduling pass over a job that a worker holds (unless its lock is over 4 hours old) and
+    ids that are not there; the rows that come back say which were changed.
+    """
+
+    async def get_job(self, job: JobReference, *, connection: Connection | None = None) -> Job | None:
+        """Read one job.
+
+        Args:
+            job: its id; a `Job` or an `EnqueueOutcome` will do.
+            connection: a psycopg connection to read on; else one of the client's.
+
+        Returns:
+            Its row as it is now, or None: it was completed or removed, or never was.
+
+        Raises:
+            InvalidJobError: no id.
+        """
+        parameters = (str(_id("job", job)),)
+        async with self._connection(connection) as chosen:
+            jobs = await read_jobs(chosen, "get_job", self._schema, parameters)
+        return jobs[0] if jobs else None
+
+    async def remove_job(self, job_key: str, *, connection: Connection | None = None) -> Job | None:
+        """Remove the job of a key.
+
+        A job that a worker holds runs to its end; it loses its key, and is not tried again.
+
+        Args:
+            job_key: 1 to 512 characters.
+            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+
+        Returns:
+            The job's row as it was last (`locked_by` says whether it is running still), or None: there was none.
+
+        Raises:
+            InvalidJobError: the key is none.
+        """
+        check_text("job_key", job_key, KEY_LIMIT)
+        async with self._connection(connection) as chosen:
+            jobs = await read_jobs(chosen, "remove_job", self._schema, (job_key,))
+        return jobs[0] if jobs else None
+
+    async def complete_jobs(
+        self, jobs: Iterable[JobReference], *, connection: Connection | None = None
+    ) -> list[Job]:
+        """Delete jobs as done, without running them.
+
+        Args:
+            jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
+            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+
+        Returns:
+            The rows that were deleted; jobs that a worker holds, and ids that are not there, are passed over.
+
+        Raises:
+            InvalidJobError: something that is no id, or no list of them.
+        """
+        ids = _ids(jobs)
+        return await self._change("complete_jobs", ids, (int_array(ids),), connection)
+
+    async def fail_jobs(
+        self, jobs: Iterable[JobReference], reason: str | None = None, *, connection: Connection | None = None
+    ) -> list[Job]:
+        """Give jobs up for good: they keep their rows, and will not be tried again.
+
+        Args:
+            jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
+            reason: what `last_error` will say, 1 to 100,000 characters; else that they were marked by hand.
+            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+
+        Returns:
+            The rows that were changed; jobs that a worker holds, and ids that are not there, are passed over.
+
+        Raises:
+            InvalidJobError: something that is no id, no list of them, or no text.
+        """
+        ids = _ids(jobs)
+        if reason is not None:
+            check_text("reason", reason, REASON_LIMIT)
+        return await self._change("permanently_fail_jobs", ids, (int_array(ids), reason), connection)
+
+    async def reschedule_jobs(
+        self,
+        jobs: Iterable[JobReference],
+        *,
+        run_at: datetime | None = None,
+        delay: timedelta | None = None,
+        priority: int | None = None,
+        attempts: int | None = None,
+        max_attempts: int | None = None,
+        connection: Connection | None = None,
+    ) -> list[Job]:
+        """Change when and how jobs run; what is not given stays as it is.
+
+        Args:
+            jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
+            run_at: not before this time; aware.
+            delay: not before this long from now, by the database's clock; instead of `run_at`.
+            priority: -32,768 to 32,767, lower first.
+            attempts: how many runs are counted as done, 0 to 32,767; 0 lets a job that was given up run again.
+            max_attempts: all runs, 1 to 32,767.
+            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+
+        Returns:
+            The rows that were changed; jobs that a worker holds, and ids that are not there, are passed over.
+
+        Raises:
+            InvalidJobError: something that is no id, or a value out of range; it is named.
+        """
+        if run_at is not None and delay is not None:
+            raise InvalidJobError("delay", delay, "give run_at or delay, not both")
+        check_time("run_at", run_at)
+        check_duration("delay", delay, zero=True)
+        check_int("priority", priority, SMALLINT)
+        check_int("attempts", attempts, range(MAX_ATTEMPTS_LIMIT + 1))
+        check_int("max_attempts", max_attempts, range(1, MAX_ATTEMPTS_LIMIT + 1))
+        ids = _ids(jobs)
+        parameters = (
+            int_array(ids),
+            None if run_at is None else run_at.astimezone(UTC).isoformat(),
+            None if delay is None else interval(delay),
+            *(None if value is None else str(int(value)) for value in (priority, attempts, max_attempts)),
+        )
+        return await self._change("reschedule_jobs", ids, parameters, connection)
+
+    async def _change(
+        self, statement: str, ids: list[int], parameters: tuple[str | None, ...], connection: Connection | None
+    ) -> list[Job]:
+        if not ids:
+            return []
+        async with self._connection(connection) as chosen:
+            return await read_jobs(chosen, statement, self._schema, parameters)
+
+
+def _ids(jobs: object) -> list[int]:
+    if isinstance(jobs, (str, bytes, Mapping)) or not isinstance(jobs, Iterable):
+        raise InvalidJobError("jobs", jobs, "a list of ids; for one job, a list of one: [id]")
+    return [_id(f"jobs[{index}]", job) for index, job in enumerate(jobs)]
+
+
+def _id(field: str, job: object) -> int:
+    value = job.id if isinstance(job, (Job, EnqueueOutcome)) else job
+    if not isinstance(value, int) or isinstance(value, bool) or value not in _BIGINT:
+        raise InvalidJobError(field, job, "a job's id: an integer from -2^63 to 2^63 - 1, a Job or an EnqueueOutcome")
+    return value

@@ -1,0 +1,242 @@
+"""What a producer's call becomes, free of I/O: keywords and specs to one shape, shapes and payloads to parameters.
+
+Used by every verb that adds jobs, and by whatever client, awaited or not, carries the parameters to the database. All
+parameters are text (or None) that the statements cast, so that no adapter of a caller's connection can change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypedDict
+
+import orjson
+
+from backfill.errors import InvalidJobError
+from backfill.flags import flags_of
+from backfill.jobs import DEFAULT_MAX_ATTEMPTS, UNSAID, EnqueueStatus, JobKeyMode, JobSpec, NewJob, Queue
+from backfill.records import Job
+from backfill.retry import RetryPolicy
+
+Parameters = tuple[str | None, ...]
+_KEYWORDS: Final = frozenset(field.name for field in fields(JobSpec))
+
+
+class SharedKeywords(TypedDict, total=False):
+    """What any producer's call may say of its jobs, in bulk too; `JobSpec` says what each means."""
+
+    run_at: datetime | None
+    delay: timedelta | None
+    timeout: timedelta | None
+    deadline: datetime | None
+    flags: Iterable[str] | None
+
+
+class SerialKeywords(SharedKeywords, total=False):
+    """What may be said of one job whose queue and priority are arguments."""
+
+    job_key: str | None
+    job_key_mode: JobKeyMode | None
+
+
+class QueuedKeywords(SharedKeywords, total=False):
+    """What may be said of many jobs whose priority and retries are set by the function's name."""
+
+    queue: Queue | None
+
+
+class KeyedKeywords(QueuedKeywords, total=False):
+    """What may be said of one job whose priority and retries are set by the function's name."""
+
+    job_key: str | None
+    job_key_mode: JobKeyMode | None
+
+
+class BulkKeywords(QueuedKeywords, total=False):
+    """What a bulk call may say of all its jobs; a key belongs to one job, so it is not among them."""
+
+    priority: int | None
+    max_attempts: int | None
+    retry: RetryPolicy | None
+
+
+class JobKeywords(BulkKeywords, total=False):
+    """What `enqueue` may say of its job: the same as a `JobSpec`."""
+
+    job_key: str | None
+    job_key_mode: JobKeyMode | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobShape:
+    """All that is said of a job but its payload, ready to be written; jobs of one spec share one.
+
+    Attributes:
+        task: the task's identifier.
+        queue: the serial queue's name, or None.
+        priority: lower runs first.
+        run_at: not before this time, or None for now.
+        delay: not before this long from now, or None.
+        max_attempts: all runs.
+        flags: the caller's own and ours; empty where there are none.
+        key: the job key, or None.
+        mode: what happens to a waiting job of that key.
+    """
+
+    task: str
+    queue: str | None
+    priority: int
+    run_at: datetime | None
+    delay: timedelta | None
+    max_attempts: int
+    flags: tuple[str, ...]
+    key: str | None
+    mode: JobKeyMode
+
+
+def check_keywords(verb: str, given: Mapping[str, Any], allowed: Iterable[str] = _KEYWORDS) -> None:
+    """Refuse a keyword that the verb does not know, as Python does, whatever its value.
+
+    Raises:
+        TypeError: the first such keyword is named.
+    """
+    unknown = given.keys() - set(allowed)
+    if unknown:
+        raise TypeError(f"{verb}() got an unexpected keyword argument {min(unknown)!r}")
+
+
+def spec_of(job: NewJob[Any], spec: JobSpec | None, keywords: Mapping[str, Any]) -> JobSpec:
+    """What a job's own spec, the call's spec and its keywords say together.
+
+    Raises:
+        TypeError: one thing was said twice.
+        InvalidJobError: a value out of range, or values that contradict each other.
+    """
+    whole = job.spec
+    if spec is not None:
+        whole = whole.merged(**said(spec)) if whole is not UNSAID else checked_spec(spec)
+    return whole.merged(**keywords) if keywords else whole
+
+
+def checked_spec(spec: object) -> JobSpec:
+    """The spec, or an error that says what one is."""
+    if not isinstance(spec, JobSpec):
+        raise InvalidJobError("spec", spec, "a JobSpec")
+    return spec
+
+
+def said(spec: JobSpec) -> dict[str, Any]:
+    """What a spec says: its fields that are not None."""
+    checked_spec(spec)
+    return {name: value for name in _KEYWORDS if (value := getattr(spec, name)) is not None}
+
+
+def with_defaults(spec: JobSpec, defaults: JobSpec) -> JobSpec:
+    """A job's own spec, and what it leaves unsaid from the call's.
+
+    `run_at` and `delay` are one thing, said in two ways. A job's own retry policy brings its own number of runs.
+    """
+    own = said(spec)
+    if not own:
+        return defaults
+    shared = said(defaults)
+    if own.keys() & {"run_at", "delay"}:
+        shared = {name: value for name, value in shared.items() if name not in ("run_at", "delay")}
+    if "retry" in own:
+        shared.pop("max_attempts", None)
+    return JobSpec(**{**shared, **own})
+
+
+def shape_of(task: str, spec: JobSpec, default_max_attempts: int | None) -> JobShape:
+    """The shape of a task's jobs under a spec.
+
+    The number of runs is the spec's own, else its policy's, else the task's policy's, else 8.
+    """
+    return JobShape(
+        task=task,
+        queue=None if spec.queue is None else spec.queue.name,
+        priority=0 if spec.priority is None else int(spec.priority),
+        run_at=None if spec.run_at is None else spec.run_at.astimezone(UTC),
+        delay=spec.delay,
+        max_attempts=_max_attempts(spec, default_max_attempts),
+        flags=tuple(flags_of(spec)),
+        key=spec.job_key,
+        mode=spec.job_key_mode or JobKeyMode.REPLACE,
+    )
+
+
+def insert_job_parameters(shape: JobShape, payload: str) -> Parameters:
+    """The parameters of the statement `insert_job`, for a job without a key and its payload's JSON."""
+    return (
+        shape.task,
+        payload,
+        shape.queue,
+        None if shape.run_at is None else shape.run_at.isoformat(),
+        None if shape.delay is None else interval(shape.delay),
+        str(shape.max_attempts),
+        str(shape.priority),
+        flags_json(shape),
+    )
+
+
+def add_job_parameters(shape: JobShape, payload: str) -> Parameters:
+    """The parameters of the statement `add_job`, for a job and its payload's JSON."""
+    return (
+        shape.task,
+        payload,
+        shape.queue,
+        None if shape.run_at is None else shape.run_at.isoformat(),
+        None if shape.delay is None else interval(shape.delay),
+        str(shape.max_attempts),
+        shape.key,
+        str(shape.priority),
+        text_array(shape.flags) if shape.flags else None,
+        shape.mode.value,
+    )
+
+
+def flags_json(shape: JobShape) -> str | None:
+    """Flags as the jobs table has them: a JSON object whose keys they are, or null."""
+    return orjson.dumps(dict.fromkeys(shape.flags, True)).decode() if shape.flags else None
+
+
+def status_of(job: Job, mode: JobKeyMode) -> EnqueueStatus:
+    """What adding did, from the row that came back."""
+    if job.revision == 0:
+        return EnqueueStatus.ADDED
+    if mode is not JobKeyMode.UNSAFE_DEDUPE:
+        return EnqueueStatus.REPLACED
+    if job.locked_by is not None:
+        return EnqueueStatus.ALREADY_IN_PROGRESS
+    return EnqueueStatus.EXHAUSTED if job.attempts >= job.max_attempts else EnqueueStatus.KEPT
+
+
+def interval(duration: timedelta) -> str:
+    """A duration as PostgreSQL reads it under any setting, exact, and without days, whose length depends on the zone."""
+    minutes, seconds = divmod(duration.days * 86_400 + duration.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}.{duration.microseconds:06}"
+
+
+def text_array(values: Iterable[str | None]) -> str:
+    """The text of a PostgreSQL array of texts."""
+    return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
+
+
+def int_array(values: Iterable[int | None]) -> str:
+    """The text of a PostgreSQL array of integers."""
+    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _max_attempts(spec: JobSpec, default: int | None) -> int:
+    if spec.max_attempts is not None:
+        return spec.max_attempts
+    if spec.retry is not None:
+        return spec.retry.max_attempts
+    return DEFAULT_MAX_ATTEMPTS if default is None else default

@@ -1,0 +1,78 @@
+"""What travels in a job's flags comes back as it was: policies, durations, and the flags of a whole spec."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import strategies as make
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from backfill import ConfigurationError, JobSpec, RetryPolicy
+from backfill.flags import DEADLINE_FLAG, TIMEOUT_FLAG, flags_of
+from backfill.retry import FLAG_PREFIX, format_duration, parse_duration
+
+
+@given(st.timedeltas(timedelta(0), timedelta(days=36_525)))
+@example(timedelta(days=36_524, microseconds=1))
+@example(timedelta(days=36_525) - timedelta(microseconds=1))
+@example(timedelta(microseconds=1))
+def test_duration_comes_back(duration: timedelta) -> None:
+    """Any duration that a job may have is read as it was written, to the microsecond."""
+    assert parse_duration(format_duration(duration)) == duration
+
+
+@given(make.policies())
+@example(RetryPolicy(8, timedelta(0), timedelta(0), 1.0, 0.00012345678901234567))
+@example(RetryPolicy(8, timedelta(0), timedelta(days=366), 1000.0, 5e-324))
+def test_policy_comes_back(policy: RetryPolicy) -> None:
+    """A policy's timing is read as it was written."""
+    read = RetryPolicy.from_flag(policy.to_flag())
+    assert (read.initial_delay, read.max_delay, read.backoff_multiplier, read.jitter_factor) == (
+        policy.initial_delay,
+        policy.max_delay,
+        policy.backoff_multiplier,
+        policy.jitter_factor,
+    )
+
+
+@given(make.specs())
+def test_flags_of_a_spec(spec: JobSpec) -> None:
+    """A spec's flags are the caller's own, in order and once each, then policy, timeout and deadline, each readable."""
+    flags = flags_of(spec)
+    own = list(spec.flags or ())
+    assert flags[: len(own)] == own
+    rest = flags[len(own) :]
+    if spec.retry is not None:
+        assert RetryPolicy.from_flag(rest.pop(0)).initial_delay == spec.retry.initial_delay
+    if spec.timeout is not None:
+        assert parse_duration(rest.pop(0).removeprefix(TIMEOUT_FLAG)) == spec.timeout
+    if spec.deadline is not None:
+        read = datetime.fromisoformat(rest.pop(0).removeprefix(DEADLINE_FLAG))
+        assert read.astimezone(UTC) == spec.deadline.astimezone(UTC)
+    assert rest == []
+
+
+@given(st.text(max_size=40) | st.from_regex(r"\d{0,20}\.?\d{0,9}(ms|s|m|h|d|w)?", fullmatch=True))
+def test_any_duration_text_is_read_or_refused(text: str) -> None:
+    """No text does anything but give a duration or the one error."""
+    try:
+        assert parse_duration(text) >= timedelta(0)
+    except ConfigurationError as error:
+        assert repr(text) in str(error)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[0-9a-z.]{0,9},[0-9a-z.]{0,9},[0-9.e-]{0,9},[0-9.e-]{0,9}", fullmatch=True))
+def test_any_policy_text_is_read_or_refused(text: str) -> None:
+    """No flag does anything but give a policy or the one error."""
+    try:
+        assert isinstance(RetryPolicy.from_flag(FLAG_PREFIX + text), RetryPolicy)
+    except ConfigurationError as error:
+        assert str(error)
+
+
+def test_other_flags_are_no_policies() -> None:
+    """A flag that does not begin with our prefix is refused by name."""
+    with pytest.raises(ConfigurationError, match=r"backfill\.retry:"):
+        RetryPolicy.from_flag("retry:fast")

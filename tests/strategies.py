@@ -1,0 +1,120 @@
+"""Every hypothesis strategy of the tests: what the queue takes, and what it must refuse."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+from hypothesis import strategies as st
+
+from backfill import JobKeyMode, JobSpec, Queue, RetryPolicy
+
+# --- what is taken
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=128)
+keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=512)
+awkward_texts = st.text("\\\"'{},\t\n\r\b\x7f NULL\u2028\U0001f40d:$%", max_size=20) | texts
+zones = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+times = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=zones | st.just(UTC))
+durations = st.timedeltas(timedelta(0), timedelta(days=36_525))
+some_time = st.timedeltas(timedelta(microseconds=1), timedelta(days=36_525))
+smallints = st.integers(-32_768, 32_767)
+attempts = st.integers(1, 32_767)
+queues = st.just(Queue.parallel()) | names.map(Queue.serial)
+flag_lists = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40), max_size=4)
+
+json_scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    json_scalars | awkward_texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(awkward_texts, inner, max_size=4),
+    max_leaves=12,
+)
+payloads = st.dictionaries(awkward_texts, json_values, max_size=4)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> RetryPolicy:
+    """Any retry policy."""
+    longest = draw(st.timedeltas(timedelta(0), timedelta(days=366)))
+    return RetryPolicy(
+        max_attempts=draw(attempts),
+        initial_delay=draw(st.timedeltas(timedelta(0), longest)),
+        max_delay=longest,
+        backoff_multiplier=draw(st.floats(1.0, 1000.0)),
+        jitter_factor=draw(st.floats(0.0, 1.0)),
+    )
+
+
+@st.composite
+def specs(draw: st.DrawFn, *, keyed: bool = True) -> JobSpec:
+    """Any spec, with a key or without."""
+    said: dict[str, Any] = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "priority": smallints,
+                "queue": queues,
+                "max_attempts": attempts,
+                "retry": policies(),
+                "timeout": some_time,
+                "deadline": times,
+                "flags": flag_lists,
+            },
+        )
+    )
+    said |= draw(st.just({}) | times.map(lambda at: {"run_at": at}) | durations.map(lambda by: {"delay": by}))
+    if keyed and draw(st.booleans()):
+        said |= {"job_key": draw(keys), "job_key_mode": draw(st.sampled_from(JobKeyMode))}
+    return JobSpec(**said)
+
+
+# --- what is refused, with the field that the error must name
+
+bad_texts = st.sampled_from(["\0", "a\0b", "\ud800", "ok\udfff"])
+not_text = st.none() | st.integers() | st.binary(max_size=3) | st.lists(st.text(max_size=2), max_size=2)
+too_long = st.integers(513, 700).map(lambda size: "x" * size)
+naive_times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1))
+beyond_times = st.sampled_from(
+    [datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))), datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))]
+)
+not_times = naive_times | beyond_times | st.sampled_from(["2030-01-01", 12345, 1.5])
+not_durations = st.sampled_from([timedelta(microseconds=-1), timedelta(days=36_526), 30, 1.5, "30s"])
+not_smallints = st.integers(max_value=-32_769) | st.integers(32_768) | st.sampled_from([True, 1.0, "5", math.nan])
+not_attempts = st.integers(max_value=0) | st.integers(32_768) | st.sampled_from([True, 3.0, "3"])
+not_ids = st.integers(2**63) | st.integers(max_value=-(2**63) - 1) | st.sampled_from([True, "1", 1.0, None, b"1"])
+not_numbers = st.sampled_from([math.nan, math.inf, -math.inf])
+
+bad_keywords = st.one_of(
+    not_times.map(lambda value: ("run_at", value)),
+    not_durations.map(lambda value: ("delay", value)),
+    (not_durations | st.just(timedelta(0))).map(lambda value: ("timeout", value)),
+    not_times.map(lambda value: ("deadline", value)),
+    not_smallints.map(lambda value: ("priority", value)),
+    not_attempts.map(lambda value: ("max_attempts", value)),
+    st.sampled_from(["fast", 3, object()]).map(lambda value: ("retry", value)),
+    st.sampled_from(["emails", 3, b"q"]).map(lambda value: ("queue", value)),
+    (bad_texts | too_long | st.just("") | not_text.filter(lambda value: value is not None)).map(lambda value: ("job_key", value)),
+    st.sampled_from(["keep", "REPLACE", 1]).map(lambda value: ("job_key_mode", value)),
+    (bad_texts | too_long | st.just("") | not_text).map(lambda value: ("flags", [value])),
+    st.sampled_from(["one", b"one", {"a": True}, 3]).map(lambda value: ("flags", value)),
+)
+bad_names = bad_texts | st.just("") | st.integers(129, 200).map(lambda size: "t" * size) | not_text
+
+
+def _buried(leaf: Any) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        st.just(leaf),
+        lambda inner: st.lists(json_scalars, max_size=2).flatmap(lambda before: inner.map(lambda x: [*before, x]))
+        | texts.flatmap(lambda key: inner.map(lambda x: {key: x})),
+        max_leaves=4,
+    )
+
+
+bad_payloads = (
+    st.one_of(not_numbers, bad_texts, st.binary(max_size=4), st.just({1, 2}), st.just(2**64), st.just(object()))
+    | st.just({"\0": 1})
+    | st.just({"\ud800": 1})
+    | st.just({1: 1})
+).flatmap(_buried)
