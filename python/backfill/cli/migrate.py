@@ -24,12 +24,73 @@ class Duty(StrEnum):
 def command(
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL, and change nothing.", show_default=False)] = False,
     grants: Annotated[
-        Duty | None, typer.Option("--grants", help="What a role needs to enqueue, or to work.", show_default=False)
+        Duty | None,
+        typer.Option("--grants", help="Print what a role needs to enqueue, or to work.", show_default=False),
     ] = None,
     role: Annotated[str | None, typer.Option("--role", metavar="NAME", help="The role of --grants.")] = None,
     as_json: JsonOption = False,
     dsn: DsnOption = None,
     schema: SchemaOption = "graphile_worker",
 ) -> None:
-    """Make the schema or bring it up to date; safe from many processes at once."""
-    typer.echo("todo")
+    """Make the schema or bring it up to date; safe from many processes at once.
+
+    With --sql it prints what the database given lacks or, without one, what a database without the schema needs. With
+    --grants it prints the grants and policies of a role. Both go together, and both change nothing.
+    """
+    if role is not None and grants is None:
+        raise ConfigurationError("--role: it names the role of --grants producer or --grants worker")
+    if grants is not None and role is None:
+        raise ConfigurationError("--grants: name the role too, as in --grants producer --role web")
+    if sql or grants is not None:
+        if as_json:
+            raise ConfigurationError("--json: --sql and --grants print SQL")
+        typer.echo("\n".join(_texts(sql, grants, role, dsn, schema)), nl=False)
+        return
+    report = run_async(lambda: _migrate(required_dsn(dsn), schema))
+    if as_json:
+        import orjson
+
+        shown = {
+            "schema": report.schema,
+            "applied": report.applied,
+            "version": report.version,
+            "foundation": report.foundation,
+        }
+        typer.echo(orjson.dumps(shown))
+    elif report.applied:
+        typer.echo(f"schema {report.schema!r}: {len(report.applied)} migrations applied; it is at {report.version}")
+    else:
+        typer.echo(f"schema {report.schema!r} is up to date: migration {report.version}")
+
+
+def _texts(sql: bool, grants: Duty | None, role: str | None, dsn: str | None, schema: str) -> list[str]:
+    from backfill.storage.grants import grants_script
+    from backfill.storage.script import migration_script
+
+    texts = []
+    if sql:
+        texts.append(
+            migration_script(schema) if dsn is None else run_async(lambda: _script(required_dsn(dsn), schema))
+        )
+    if grants is not None and role is not None:
+        texts.append(grants_script(grants.value, role, schema))
+    return texts
+
+
+async def _script(dsn: str, schema: str) -> str:
+    from backfill.storage.connection import connect
+    from backfill.storage.schema import read_state, refuse_newer
+    from backfill.storage.script import migration_script
+
+    async with await connect(dsn, application_name="backfill migrate") as connection:
+        state = await read_state(connection, schema)
+    refuse_newer(state, schema)
+    return migration_script(schema, state)
+
+
+async def _migrate(dsn: str, schema: str) -> MigrationReport:
+    from backfill.storage.connection import connect
+    from backfill.storage.migrate import migrate
+
+    async with await connect(dsn, application_name="backfill migrate") as connection:
+        return await migrate(connection, schema=schema)

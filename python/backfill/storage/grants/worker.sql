@@ -1,0 +1,21 @@
+-- What a role needs to work: to claim and settle jobs, and to enqueue and manage them.
+grant usage on schema :"schema" to :"role";
+grant select on :"schema".migrations, :"schema".backfill_migrations to :"role";
+grant select, insert on :"schema"._private_tasks to :"role";
+-- Holding a row against its deletion takes the right to update a column; this one cannot be changed by anyone.
+grant update (id) on :"schema"._private_tasks to :"role";
+grant select, insert, update on :"schema"._private_job_queues, :"schema"._private_known_crontabs to :"role";
+grant select, insert, update, delete on :"schema"._private_jobs, :"schema".backfill_workers to :"role";
+grant usage on sequence :"sequence" to :"role";
+grant execute on all functions in schema :"schema" to :"role";
+
+drop policy if exists :"policy" on :"schema"._private_tasks;
+create policy :"policy" on :"schema"._private_tasks to :"role" using (true) with check (true);
+drop policy if exists :"policy" on :"schema"._private_job_queues;
+create policy :"policy" on :"schema"._private_job_queues to :"role" using (true) with check (true);
+drop policy if exists :"policy" on :"schema"._private_jobs;
+create policy :"policy" on :"schema"._private_jobs to :"role" using (true) with check (true);
+drop policy if exists :"policy" on :"schema"._private_known_crontabs;
+create policy :"policy" on :"schema"._private_known_crontabs to :"role" using (true) with check (true);
+drop policy if exists :"policy" on :"schema".backfill_workers;
+create policy :"policy" on :"schema".backfill_workers to :"role" using (true) with check (true);

@@ -1,0 +1,103 @@
+"""The migrations by number, as their files and headers have them.
+
+Used by `migrate`, which carries them out, and by `schema`, which asks whether they were. A migration of the *foundation*
+makes what the contract describes; on a database that another program set up, those are passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from backfill.errors import ConfigurationError
+from backfill.storage.statements import quoted_schema
+
+_FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
+_HEADER_LINE: Final = re.compile(r"-- (?P<field>does|foundation|transaction|index|breaking): (?P<text>.*)|--   (?P<more>.*)")
+_FLAG: Final = {"yes": True, "no": False}
+FUNCTION_QUOTE: Final = "$function$"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One migration.
+
+    Attributes:
+        number: its place, from 1.
+        name: the file's name without number and ending.
+        text: the whole file; its schema is still the token.
+        does: what it does.
+        foundation: whether it makes what the contract describes, and so is not for another program's database.
+        transaction: whether it can run in a transaction; an index made concurrently cannot.
+        index: the index that it makes concurrently, if it does.
+        breaking: whether older versions of backfill must not work with the schema afterwards.
+    """
+
+    number: int
+    name: str
+    text: str
+    does: str
+    foundation: bool
+    transaction: bool
+    index: str | None
+    breaking: bool
+
+    def sql(self, schema: str, *, concurrently: bool = True) -> str:
+        """Its text for a schema; `concurrently=False` makes its index under a lock, as a transaction can."""
+        if FUNCTION_QUOTE in schema:
+            raise ConfigurationError(f"schema = {schema!r}: a name without {FUNCTION_QUOTE}")
+        text = self.text.replace(':"schema"', quoted_schema(schema))
+        return text if concurrently else text.replace("create index concurrently", "create index")
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """All migrations that this version knows, in order.
+
+    Raises:
+        ConfigurationError: a file's header is not complete, or a number is missing or comes twice.
+    """
+    found = []
+    for file in (files("backfill.storage") / "migrations").iterdir():
+        match = _FILE.fullmatch(file.name)
+        if match is not None:
+            found.append(_parse(int(match[1]), match[2], file.read_text(encoding="utf-8")))
+    found.sort(key=lambda migration: migration.number)
+    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
+        raise ConfigurationError(f"migrations: numbers that leave a gap: {[migration.number for migration in found]}")
+    return tuple(found)
+
+
+def newest() -> int:
+    """The number of the newest migration that this version knows."""
+    return len(migrations())
+
+
+def _parse(number: int, name: str, text: str) -> Migration:
+    fields: dict[str, str] = {}
+    current = ""
+    for line in text.splitlines():
+        match = _HEADER_LINE.fullmatch(line)
+        if match is None:
+            break
+        if match["field"]:
+            current = match["field"]
+            fields[current] = match["text"].strip()
+        elif current:
+            fields[current] += f" {match['more'].strip()}"
+    try:
+        return Migration(
+            number,
+            name,
+            text,
+            fields["does"],
+            _FLAG[fields["foundation"]],
+            _FLAG[fields["transaction"]],
+            fields.get("index"),
+            _FLAG[fields["breaking"]],
+        )
+    except KeyError as error:
+        raise ConfigurationError(f"migration {number} ({name}): its header lacks {error}") from None
