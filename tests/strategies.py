@@ -23,9 +23,13 @@ some_time = st.timedeltas(timedelta(microseconds=1), timedelta(days=36_525))
 smallints = st.integers(-32_768, 32_767)
 attempts = st.integers(1, 32_767)
 queues = st.just(Queue.parallel()) | names.map(Queue.serial)
-flag_lists = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40), max_size=4)
+flag_lists = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40), max_size=4
+)
 
-json_scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+json_scalars = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+)
 json_values = st.recursive(
     json_scalars | awkward_texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(awkward_texts, inner, max_size=4),
@@ -77,7 +81,10 @@ not_text = st.none() | st.integers() | st.binary(max_size=3) | st.lists(st.text(
 too_long = st.integers(513, 700).map(lambda size: "x" * size)
 naive_times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1))
 beyond_times = st.sampled_from(
-    [datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))), datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))]
+    [
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))),
+        datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5))),
+    ]
 )
 not_times = naive_times | beyond_times | st.sampled_from(["2030-01-01", 12345, 1.5])
 not_durations = st.sampled_from([timedelta(microseconds=-1), timedelta(days=36_526), 30, 1.5, "30s"])
@@ -95,7 +102,9 @@ bad_keywords = st.one_of(
     not_attempts.map(lambda value: ("max_attempts", value)),
     st.sampled_from(["fast", 3, object()]).map(lambda value: ("retry", value)),
     st.sampled_from(["emails", 3, b"q"]).map(lambda value: ("queue", value)),
-    (bad_texts | too_long | st.just("") | not_text.filter(lambda value: value is not None)).map(lambda value: ("job_key", value)),
+    (bad_texts | too_long | st.just("") | not_text.filter(lambda value: value is not None)).map(
+        lambda value: ("job_key", value)
+    ),
     st.sampled_from(["keep", "REPLACE", 1]).map(lambda value: ("job_key_mode", value)),
     (bad_texts | too_long | st.just("") | not_text).map(lambda value: ("flags", [value])),
     st.sampled_from(["one", b"one", {"a": True}, 3]).map(lambda value: ("flags", value)),
@@ -106,8 +115,10 @@ bad_names = bad_texts | st.just("") | st.integers(129, 200).map(lambda size: "t"
 def _buried(leaf: Any) -> st.SearchStrategy[Any]:
     return st.recursive(
         st.just(leaf),
-        lambda inner: st.lists(json_scalars, max_size=2).flatmap(lambda before: inner.map(lambda x: [*before, x]))
-        | texts.flatmap(lambda key: inner.map(lambda x: {key: x})),
+        lambda inner: (
+            st.lists(json_scalars, max_size=2).flatmap(lambda before: inner.map(lambda x: [*before, x]))
+            | texts.flatmap(lambda key: inner.map(lambda x: {key: x}))
+        ),
         max_leaves=4,
     )
 

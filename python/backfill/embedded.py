@@ -260,7 +260,7 @@ _keepers: Final[list[_Keeper]] = []
 
 @atexit.register
 def _end_all() -> None:
-    for keeper in list(_keepers):
+    for keeper in _keepers:
         keeper.end()
 
 

@@ -105,5 +105,7 @@ def _shortened(value: object, limit: int = 120) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def _rebuild_bulk_error(kind: type[BulkEnqueueError], message: str, written: int, index: int | None) -> BulkEnqueueError:
+def _rebuild_bulk_error(
+    kind: type[BulkEnqueueError], message: str, written: int, index: int | None
+) -> BulkEnqueueError:
     return kind(message, written=written, index=index)

@@ -85,7 +85,9 @@ def _positional(identifier: str, handler: Callable[..., Any]) -> list[inspect.Pa
             if len(found) < 2 or parameter.default is inspect.Parameter.empty:
                 found.append(parameter)
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty:
-            raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} requires {parameter.name!r}; use {_SHAPES}")
+            raise TaskDefinitionError(
+                f"task {identifier!r}: {_name(handler)} requires {parameter.name!r}; use {_SHAPES}"
+            )
     if len(found) > 2:
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} takes {len(found)} parameters; use {_SHAPES}")
     if len(found) == 2 and _is_context(found[0].annotation):

@@ -186,7 +186,9 @@ class JobSpec:
             return self
         mine = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
         for name in said.keys() & mine.keys():
-            raise TypeError(f"{name} was given twice: as a keyword ({said[name]!r}) and in the JobSpec ({mine[name]!r})")
+            raise TypeError(
+                f"{name} was given twice: as a keyword ({said[name]!r}) and in the JobSpec ({mine[name]!r})"
+            )
         return JobSpec(**mine, **said)
 
 

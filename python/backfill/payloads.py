@@ -20,7 +20,9 @@ from backfill.errors import InvalidPayloadError, PayloadDecodeError
 
 Decoder = Callable[[bytes], Any]
 _ESCAPED_NUL: Final = b"\\u0000"
-_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # after an even run of backslashes: else it is text that looks like one
+_NUL: Final = re.compile(
+    rb"(?<!\\)(?:\\\\)*\\u0000"
+)  # after an even run of backslashes: else it is text that looks like one
 
 
 def encode(payload: object) -> bytes:
@@ -41,7 +43,9 @@ def encode(payload: object) -> bytes:
     if b"null" in encoded:
         _refuse_numbers(payload, "payload")
     if _ESCAPED_NUL in encoded and _NUL.search(encoded):
-        raise InvalidPayloadError("payload", payload, "JSON text without NUL (\\u0000), which PostgreSQL's jsonb cannot hold")
+        raise InvalidPayloadError(
+            "payload", payload, "JSON text without NUL (\\u0000), which PostgreSQL's jsonb cannot hold"
+        )
     return encoded
 
 
@@ -77,7 +81,7 @@ def _decoded(decode: Decoder, raw: bytes) -> Any:
 def _pydantic_decoder(payload_type: object) -> Decoder:
     from pydantic import TypeAdapter  # optional: only where a task's payload is one of its types
 
-    adapter: Any = TypeAdapter(cast(Any, payload_type))
+    adapter: Any = TypeAdapter(cast("Any", payload_type))
     return lambda raw: _decoded(adapter.validate_json, raw)
 
 

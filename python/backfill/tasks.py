@@ -275,5 +275,7 @@ def _scope(frame: Any) -> dict[str, Any]:
 def _is_record(kind: type) -> bool:
     """Whether a payload's class is one whose instances a producer makes, so that another type is surely a mistake."""
     return (
-        hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__struct_fields__") or hasattr(kind, "__pydantic_fields__")
+        hasattr(kind, "__dataclass_fields__")
+        or hasattr(kind, "__struct_fields__")
+        or hasattr(kind, "__pydantic_fields__")
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from programs import shell
 
 QUERY = """
@@ -45,7 +46,18 @@ def test_a_plain_job(dsn: str) -> None:
 
 def test_every_option(dsn: str) -> None:
     """Each option lands in the row, and `--json` tells what was written."""
-    words = ["greet", '{"name": "Ada"}', "--priority", "-10", "--queue", "people", "--delay", "5m", "--max-attempts", "3"]
+    words = [
+        "greet",
+        '{"name": "Ada"}',
+        "--priority",
+        "-10",
+        "--queue",
+        "people",
+        "--delay",
+        "5m",
+        "--max-attempts",
+        "3",
+    ]
     words += ["--key", "k", "--key-mode", "preserve_run_at", "--flag", "slow", "--flag", "night", "--json"]
     printed = json.loads(enqueue(dsn, *words))
     job = row(dsn)

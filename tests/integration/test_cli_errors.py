@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from psycopg.conninfo import make_conninfo
+
 from programs import shell
 
 TASKS = "from backfill import TaskRegistry\ntasks = TaskRegistry()\nother = 3\n\n@tasks.task('noop')\ndef noop(): ...\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from programs import Program, shell
 
 TASKS = """

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from programs import Program, assert_nothing_left, own_temp_folder, processes_of, shell, wait_until_gone
 
 SMALL = ("--jobs", "2000", "--each", "50")
@@ -46,7 +47,14 @@ def test_runs_to_its_end_without_a_terminal(temp: Path) -> None:
     retried = re.search(r"Retried +(\d+) \(of (\d+) attempts", program.output)
     assert retried is not None
     assert retried[1] == retried[2] != "0"
-    for priority in ("-20 emergency", "-10 fast_high", "-5 fast_default", "0 bulk_default", "5 bulk_low", "10 bulk_lowest"):
+    for priority in (
+        "-20 emergency",
+        "-10 fast_high",
+        "-5 fast_default",
+        "0 bulk_default",
+        "5 bulk_low",
+        "10 bulk_lowest",
+    ):
         assert priority in program.output
     assert "\x1b" not in program.output
     assert_nothing_left(temp)

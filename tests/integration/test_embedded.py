@@ -13,11 +13,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from programs import assert_nothing_left, own_temp_folder, processes_of, running, wait_until_gone
 
 from backfill import embedded_keeper
 from backfill.embedded import MISSING_EXTRA, EmbeddedPostgres
 from backfill.errors import BackfillError, ConfigurationError
+from programs import assert_nothing_left, own_temp_folder, processes_of, running, wait_until_gone
 
 PROGRAM = """
 import sys

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import psycopg
+
 from programs import Program, shell
 
 ROOT = Path(__file__).parents[2]

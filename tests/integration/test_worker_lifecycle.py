@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from test_worker_runs import rows
 
 from backfill import (
     BackfillClient,
@@ -21,8 +22,6 @@ from backfill import (
     WorkerContext,
     WorkerRunner,
 )
-
-from test_worker_runs import rows
 
 NEVER = timedelta(hours=1)
 JOBS = "select count(*) from graphile_worker._private_jobs"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import strategies as make
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import strategies as make
 from backfill import ConfigurationError, JobSpec, RetryPolicy
 from backfill.flags import DEADLINE_FLAG, TIMEOUT_FLAG, flags_of
 from backfill.retry import FLAG_PREFIX, format_duration, parse_duration
@@ -63,7 +63,9 @@ def test_any_duration_text_is_read_or_refused(text: str) -> None:
         assert repr(text) in str(error)
 
 
-@given(st.text(max_size=40) | st.from_regex(r"[0-9a-z.]{0,9},[0-9a-z.]{0,9},[0-9.e-]{0,9},[0-9.e-]{0,9}", fullmatch=True))
+@given(
+    st.text(max_size=40) | st.from_regex(r"[0-9a-z.]{0,9},[0-9a-z.]{0,9},[0-9.e-]{0,9},[0-9.e-]{0,9}", fullmatch=True)
+)
 def test_any_policy_text_is_read_or_refused(text: str) -> None:
     """No flag does anything but give a policy or the one error."""
     try:

@@ -57,7 +57,11 @@ def test_invalid_payload_keeps_secrets() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [InvalidJobError("priority", 7, "less"), InvalidPayloadError("payload", "secret", "less"), errors.SchemaError("no")],
+    [
+        InvalidJobError("priority", 7, "less"),
+        InvalidPayloadError("payload", "secret", "less"),
+        errors.SchemaError("no"),
+    ],
 )
 def test_errors_pickle(error: Exception) -> None:
     """An error goes through a process pool as it is."""

@@ -104,7 +104,9 @@ def test_nul_is_looked_for_in_linear_time() -> None:
     encode("\\u0000" * 200_000)
 
 
-@pytest.mark.parametrize("payload", [{1, 2}, object(), b"bytes", {1: 2}, "\ud800", {"\udfff": 1}, 2**64, Decimal(1), Point])
+@pytest.mark.parametrize(
+    "payload", [{1, 2}, object(), b"bytes", {1: 2}, "\ud800", {"\udfff": 1}, 2**64, Decimal(1), Point]
+)
 def test_refuses_what_is_not_json(payload: object) -> None:
     """What is not JSON is refused, and not shown."""
     with pytest.raises(InvalidPayloadError, match=r"^payload \(of type|^payload = \d+"):

@@ -82,7 +82,17 @@ def test_flags(policy: RetryPolicy, flag: str) -> None:
 
 @pytest.mark.parametrize(
     "flag",
-    ["", "slow", "1s,2s,3", "1s,2s,3,4,5", "1,2,3,4", "1s,2s,2.0,1.5", "1s,2s,-2.0,0.1", "1s,2s,nan,0.1", "2s,1s,2.0,0.1"],
+    [
+        "",
+        "slow",
+        "1s,2s,3",
+        "1s,2s,3,4,5",
+        "1,2,3,4",
+        "1s,2s,2.0,1.5",
+        "1s,2s,-2.0,0.1",
+        "1s,2s,nan,0.1",
+        "2s,1s,2.0,0.1",
+    ],
 )
 def test_bad_flags_are_refused(flag: str) -> None:
     """A flag of ours that cannot be read is one clear error."""

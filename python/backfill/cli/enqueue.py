@@ -106,4 +106,3 @@ def _time(text: str | None) -> datetime | None:
         return datetime.fromisoformat(text)
     except ValueError:
         raise InvalidJobError("run_at", text, "an ISO 8601 time with its zone, such as 2030-01-31T12:00:00Z") from None
-

@@ -69,9 +69,7 @@ def _texts(sql: bool, grants: Duty | None, role: str | None, dsn: str | None, sc
 
     texts = []
     if sql:
-        texts.append(
-            migration_script(schema) if dsn is None else run_async(lambda: _script(required_dsn(dsn), schema))
-        )
+        texts.append(migration_script(schema) if dsn is None else run_async(lambda: _script(required_dsn(dsn), schema)))
     if grants is not None and role is not None:
         texts.append(grants_script(grants.value, role, schema))
     return texts

@@ -175,7 +175,9 @@ class _Call:
         """Begin the caller's transaction where the driver would with its first statement, so that ours is a part of it."""
         idle = connection.info.transaction_status is TransactionStatus.IDLE
         if self._in_parts and not (idle and connection.autocommit):
-            raise InvalidJobError("commit_every", self._share, "not inside a caller's transaction, which commits as a whole")
+            raise InvalidJobError(
+                "commit_every", self._share, "not inside a caller's transaction, which commits as a whole"
+            )
         if idle and not connection.autocommit:
             await run(connection, "bulk_begin", self._schema, (self._schema,))
 
@@ -217,7 +219,9 @@ def _line(error: BaseException) -> str:
 def _defaults(spec: JobSpec | None, keywords: Mapping[str, Any]) -> JobSpec:
     defaults = (UNSAID if spec is None else checked_spec(spec)).merged(**keywords)
     if defaults.job_key is not None:
-        raise InvalidJobError("job_key", defaults.job_key, "one job's own: give it to a NewJob, NewJob(task, payload, spec)")
+        raise InvalidJobError(
+            "job_key", defaults.job_key, "one job's own: give it to a NewJob, NewJob(task, payload, spec)"
+        )
     return defaults
 
 

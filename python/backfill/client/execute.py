@@ -97,5 +97,7 @@ def translated(error: psycopg.Error, connection: Connection | None, *, where: st
         done = "" if connection is None else "; what was being written then may or may not be"
         return DatabaseConnectionError(f"no connection to PostgreSQL at {where}: {reason}{done}")
     if isinstance(error, _MISSING):
-        return SchemaMissingError(f"schema {schema!r} at {where} lacks what the queue needs ({reason}): `backfill migrate` makes it")
+        return SchemaMissingError(
+            f"schema {schema!r} at {where} lacks what the queue needs ({reason}): `backfill migrate` makes it"
+        )
     return error

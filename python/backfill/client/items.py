@@ -146,7 +146,9 @@ def check_items(field: str, items: object, *, task: object) -> None:
     if isinstance(items, NewJob):
         raise InvalidJobError(field, items, "an iterable of jobs; for one, client.enqueue(job)")
     if isinstance(items, Task):
-        raise InvalidJobError(field, items, "an iterable of jobs, or a task and its payloads: enqueue_bulk(task, payloads)")
+        raise InvalidJobError(
+            field, items, "an iterable of jobs, or a task and its payloads: enqueue_bulk(task, payloads)"
+        )
     one = isinstance(items, (Mapping, str, bytes, bytearray, memoryview, msgspec.Struct)) or (
         not isinstance(items, type) and (dataclasses.is_dataclass(items) or hasattr(items, "__pydantic_fields__"))
     )

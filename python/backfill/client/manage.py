@@ -66,9 +66,7 @@ class ManageVerbs(ClientLife):
             jobs = await read_jobs(chosen, "remove_job", self._schema, (job_key,))
         return jobs[0] if jobs else None
 
-    async def complete_jobs(
-        self, jobs: Iterable[JobReference], *, connection: Connection | None = None
-    ) -> list[Job]:
+    async def complete_jobs(self, jobs: Iterable[JobReference], *, connection: Connection | None = None) -> list[Job]:
         """Delete jobs as done, without running them.
 
         Args:

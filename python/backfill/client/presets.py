@@ -383,5 +383,11 @@ async def enqueue_bulk_with_retries(
         TypeError: a keyword that this function sets itself, or does not know.
     """
     return await client.enqueue_bulk(
-        task, payloads, commit_every=commit_every, return_ids=return_ids, spec=_BULK_WITH_RETRIES, connection=connection, **keywords
+        task,
+        payloads,
+        commit_every=commit_every,
+        return_ids=return_ids,
+        spec=_BULK_WITH_RETRIES,
+        connection=connection,
+        **keywords,
     )

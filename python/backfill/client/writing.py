@@ -143,7 +143,9 @@ class BulkTransaction:
         if not self._may_copy:
             await self._insert(rows)
         elif self._ids is None:
-            await self._copy_block(b"".join([b"%b%b\n" % (self._prefix(shape), escaped(payload)) for _, shape, payload in rows]))
+            await self._copy_block(
+                b"".join([b"%b%b\n" % (self._prefix(shape), escaped(payload)) for _, shape, payload in rows])
+            )
         else:
             await self._copy_with_ids(rows, self._ids)
 
@@ -217,7 +219,13 @@ class BulkTransaction:
             queue = "\\N" if shape.queue is None else str(self._queues[shape.queue])
             flags = flags_json(shape)
             flags = "\\N" if flags is None else escaped(flags.encode()).decode()
-            columns = (self._tasks[shape.task], queue, shape.priority, self._run_at(shape).isoformat(), shape.max_attempts)
+            columns = (
+                self._tasks[shape.task],
+                queue,
+                shape.priority,
+                self._run_at(shape).isoformat(),
+                shape.max_attempts,
+            )
             prefix = self._prefixes[shape] = "\t".join([*map(str, columns), flags, ""]).encode()
         return prefix
 

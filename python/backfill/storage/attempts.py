@@ -90,9 +90,7 @@ async def settle(connection: Connection, settlement: Settlement, *, schema: str,
     return {row[0] for cursor in cursors for row in await cursor.fetchall()}
 
 
-async def renew(
-    connection: Connection, attempts: Sequence[Attempt], *, schema: str, worker: str
-) -> list[Attempt]:
+async def renew(connection: Connection, attempts: Sequence[Attempt], *, schema: str, worker: str) -> list[Attempt]:
     """Renew the locks of attempts and write the new times into them; returns those that are this worker's no more."""
     cursor = await connection.execute(render("renew", schema), [worker, *_fences(attempts), *_claims(attempts)])
     rows = {row[0]: row[1:] for row in await cursor.fetchall()}
@@ -106,9 +104,7 @@ async def renew(
     return lost
 
 
-async def give_back_strays(
-    connection: Connection, *, schema: str, worker: str, held: Collection[int]
-) -> list[int]:
+async def give_back_strays(connection: Connection, *, schema: str, worker: str, held: Collection[int]) -> list[int]:
     """Give back what this worker has locked and does not hold: the rows of a claim whose answer was lost."""
     cursor = await connection.execute(render("give_back_strays", schema), [worker, list(held)])
     return [row[0] for row in await cursor.fetchall()]

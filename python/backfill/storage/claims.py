@@ -69,14 +69,12 @@ class LaneClaim:
         shapes = [lane.shape for lane in self.lanes]
         quoted = quoted_schema(self.schema)
         texts = tuple(
-            cast(LiteralString, claim_statement(load(name).text, quoted, shapes, first))
+            cast("LiteralString", claim_statement(load(name).text, quoted, shapes, first))
             for name, first in _FIRST_LANE_PARAMETER.items()
         )
         object.__setattr__(self, "_texts", texts)
 
-    async def take(
-        self, connection: Connection, *, worker: str, wanted: int, task_ids: Mapping[str, int]
-    ) -> list[Job]:
+    async def take(self, connection: Connection, *, worker: str, wanted: int, task_ids: Mapping[str, int]) -> list[Job]:
         """Claim up to `wanted` jobs for a worker, in the order of the contract.
 
         One transaction in one round trip: free serial queues are locked first, so that the second statement's fresh

@@ -81,7 +81,9 @@ async def migrate(
     """
     quoted_schema(schema)
     if not connection.autocommit:
-        raise ConfigurationError("connection: expected one in autocommit, since indexes are made outside of transactions")
+        raise ConfigurationError(
+            "connection: expected one in autocommit, since indexes are made outside of transactions"
+        )
     try:
         state = await read_state(connection, schema)
         refuse_newer(state, schema)
@@ -247,12 +249,14 @@ class _Run:
         logger.info("schema %r: migrated %s of %d", self._schema, names, newest())
 
     def _failed(self, error: Exception) -> MigrationError:
-        return MigrationError(f"schema {self._schema!r}: a migration failed ({_line(error)}); what came before it stands")
+        return MigrationError(
+            f"schema {self._schema!r}: a migration failed ({_line(error)}); what came before it stands"
+        )
 
 
 def _sql(step: Migration, schema: str, *, concurrently: bool) -> LiteralString:
     # Our own file and a name that the driver quoted: what LiteralString is there to promise.
-    return cast(LiteralString, step.sql(schema, concurrently=concurrently))
+    return cast("LiteralString", step.sql(schema, concurrently=concurrently))
 
 
 def _line(error: Exception) -> str:

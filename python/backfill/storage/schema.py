@@ -94,7 +94,9 @@ def refuse_newer(state: SchemaState, schema: str) -> None:
                 f"knows {known}: upgrade backfill"
             )
         if has > known:
-            logger.warning("schema %r has %s migration %d; this version of backfill knows %d", schema, whose, has, known)
+            logger.warning(
+                "schema %r has %s migration %d; this version of backfill knows %d", schema, whose, has, known
+            )
 
 
 async def check_schema(connection: Connection, schema: str) -> SchemaState:

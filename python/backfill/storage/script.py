@@ -28,7 +28,9 @@ def migration_script(schema: str = DEFAULT_SCHEMA, state: SchemaState | None = N
         return _whole(schema)
     if not state.pending:
         return f"-- schema {schema!r} is up to date: migration {newest()}\n"
-    parts = [f"-- backfill: schema {_comment(schema)}, migrations up to {newest()}; run it with psql -v ON_ERROR_STOP=1"]
+    parts = [
+        f"-- backfill: schema {_comment(schema)}, migrations up to {newest()}; run it with psql -v ON_ERROR_STOP=1"
+    ]
     ledger_there = state.ours_there
     for together, steps in groupby(state.pending, lambda step: step.transaction):
         body = [] if ledger_there else [_own("create_ledger", schema)]

@@ -77,7 +77,7 @@ def render(name: str, schema: str = DEFAULT_SCHEMA) -> LiteralString:
 def render_text(text: str, schema: str) -> LiteralString:
     """Any SQL text of ours with its schema token replaced by the quoted name."""
     # Our own files and a name that the driver quoted: what LiteralString is there to promise.
-    return cast(LiteralString, text.replace(SCHEMA_TOKEN, quoted_schema(schema)))  # type: ignore[redundant-cast]
+    return cast("LiteralString", text.replace(SCHEMA_TOKEN, quoted_schema(schema)))  # type: ignore[redundant-cast]
 
 
 def quoted_schema(schema: str) -> str:

@@ -16,7 +16,9 @@ from backfill.errors import ConfigurationError
 from backfill.storage.statements import quoted_schema
 
 _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
-_HEADER_LINE: Final = re.compile(r"-- (?P<field>does|foundation|transaction|index|breaking): (?P<text>.*)|--   (?P<more>.*)")
+_HEADER_LINE: Final = re.compile(
+    r"-- (?P<field>does|foundation|transaction|index|breaking): (?P<text>.*)|--   (?P<more>.*)"
+)
 _FLAG: Final = {"yes": True, "no": False}
 FUNCTION_QUOTE: Final = "$function$"
 

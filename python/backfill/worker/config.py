@@ -133,10 +133,15 @@ class WorkerConfig:
         _check_span("WorkerConfig.poll_interval", self.poll_interval, timedelta(milliseconds=10), timedelta(hours=1))
         _check_span("WorkerConfig.shutdown_timeout", self.shutdown_timeout, timedelta(0), timedelta(days=1))
         _check_span(
-            "WorkerConfig.heartbeat_interval", self.heartbeat_interval, timedelta(milliseconds=100), timedelta(seconds=5)
+            "WorkerConfig.heartbeat_interval",
+            self.heartbeat_interval,
+            timedelta(milliseconds=100),
+            timedelta(seconds=5),
         )
         if isinstance(self.forbidden_flags, str):
-            raise ConfigurationError(f"WorkerConfig.forbidden_flags = {self.forbidden_flags!r}: expected a list of flags")
+            raise ConfigurationError(
+                f"WorkerConfig.forbidden_flags = {self.forbidden_flags!r}: expected a list of flags"
+            )
         object.__setattr__(self, "forbidden_flags", tuple(self.forbidden_flags))
         object.__setattr__(self, "queues", self._lanes())
 
@@ -147,7 +152,9 @@ class WorkerConfig:
         defaults = [lane for lane in lanes if lane.is_default]
         if len(defaults) > 1:
             names = ", ".join(repr(lane.name) for lane in defaults)
-            raise ConfigurationError(f"WorkerConfig.queues: {names} have no filter; one lane at most takes all the rest")
+            raise ConfigurationError(
+                f"WorkerConfig.queues: {names} have no filter; one lane at most takes all the rest"
+            )
         names_seen = [lane.name for lane in lanes]
         for name in names_seen:
             if names_seen.count(name) > 1:

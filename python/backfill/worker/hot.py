@@ -133,9 +133,7 @@ class HotConnection:
                 if not await end_predecessor(connection, self._name):
                     break
                 await asyncio.sleep(0.05)
-            strays = await give_back_strays(
-                connection, schema=self._schema, worker=self._worker, held=self._held()
-            )
+            strays = await give_back_strays(connection, schema=self._schema, worker=self._worker, held=self._held())
         except BaseException:
             await connection.close()
             raise

@@ -80,5 +80,3 @@ class Listener(Service):
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-

@@ -304,5 +304,3 @@ async def _quietly(service: Service) -> None:
     """Stop a service whose failure has been told already."""
     with contextlib.suppress(Exception):
         await service.stop(5.0)
-
-

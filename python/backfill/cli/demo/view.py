@@ -70,7 +70,9 @@ class View:
         self._console.print(_table(board, title="Waits from run_at to the handler's start"))
         if board.enqueue_seconds:
             rate = board.expected / board.enqueue_seconds
-            self.say(f"Enqueued in bulk   {board.expected:,} jobs in {_duration(board.enqueue_seconds)} ({rate:,.0f}/s)")
+            self.say(
+                f"Enqueued in bulk   {board.expected:,} jobs in {_duration(board.enqueue_seconds)} ({rate:,.0f}/s)"
+            )
         rate_run = board.backlog_rate()
         if rate_run is not None:
             finished = "" if board.finished_backlog else f" of {board.expected:,}"
