@@ -10,6 +10,8 @@ import pytest
 
 from backfill import BackfillClient, Queue, QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
 
+from reading import rows
+
 
 class Gate:
     """Handlers that wait until told, and count who is inside."""
@@ -96,6 +98,4 @@ async def test_tasks_that_match_no_lane_are_named(dsn: str, caplog: pytest.LogCa
 
 
 async def _left(dsn: str) -> int:
-    from test_worker_runs import rows
-
     return int((await rows(dsn, "select count(*) from graphile_worker._private_jobs"))[0][0])

@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from test_worker_runs import rows
 
 from backfill import (
     BackfillClient,
@@ -22,6 +21,8 @@ from backfill import (
     WorkerContext,
     WorkerRunner,
 )
+
+from reading import rows
 
 NEVER = timedelta(hours=1)
 JOBS = "select count(*) from graphile_worker._private_jobs"

@@ -11,11 +11,12 @@ from datetime import timedelta
 from typing import Any, TypedDict
 
 import msgspec
-import psycopg
 import pydantic
 import pytest
 
 from backfill import BackfillClient, JobSpec, Queue, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+
+from reading import rows
 
 SCHEMA = "graphile_worker"
 
@@ -44,13 +45,6 @@ class Order(pydantic.BaseModel):
     """A payload as a pydantic model."""
 
     number: int
-
-
-async def rows(dsn: str, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    """What a query gives on a connection of its own."""
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        cursor = await connection.execute(query, parameters or None)
-        return await cursor.fetchall() if cursor.description else []
 
 
 async def test_handlers_of_every_shape_run(dsn: str) -> None:

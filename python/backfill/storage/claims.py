@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString
 
 from backfill._native import claim_statement
 from backfill.records import Job
 from backfill.storage.connection import Connection
 from backfill.storage.rows import decode_jobs
-from backfill.storage.statements import load, quoted_schema
+from backfill.storage.statements import load, quoted_schema, trusted
 
 _FIRST_LANE_PARAMETER = {"lock_near_queues": 3, "lock_far_queues": 3, "claim": 4}
 
@@ -69,7 +69,7 @@ class LaneClaim:
         shapes = [lane.shape for lane in self.lanes]
         quoted = quoted_schema(self.schema)
         texts = tuple(
-            cast("LiteralString", claim_statement(load(name).text, quoted, shapes, first))
+            trusted(claim_statement(load(name).text, quoted, shapes, first))
             for name, first in _FIRST_LANE_PARAMETER.items()
         )
         object.__setattr__(self, "_texts", texts)

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
-from typing import Final, LiteralString, cast
+from typing import Final
 
 import psycopg
 from psycopg import errors, sql
@@ -23,7 +23,7 @@ from psycopg import errors, sql
 from backfill.errors import ConfigurationError, MigrationError, SchemaVersionError
 from backfill.storage.connection import Connection
 from backfill.storage.schema import KNOWN_CONTRACT, Foundation, SchemaState, read_state, refuse_newer
-from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render
+from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render, trusted
 from backfill.storage.steps import Migration, newest
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class _Run:
             for step in steps:
                 skipped = step.foundation and state.foundation == "foreign"
                 if not skipped:
-                    await self._connection.execute(_sql(step, self._schema, concurrently=False))
+                    await self._connection.execute(trusted(step.sql(self._schema, concurrently=False)))
                 await self._note(step, skipped=skipped)
         self._report(steps)
 
@@ -211,7 +211,7 @@ class _Run:
                 logger.warning("index %s of schema %r is invalid: making it anew", index, self._schema)
                 await self._drop_index(index)
             if not valid:
-                await self._connection.execute(_sql(step, self._schema, concurrently=True))
+                await self._connection.execute(trusted(step.sql(self._schema)))
             await self._note(step, skipped=False)
         finally:
             if not self._connection.closed:
@@ -252,11 +252,6 @@ class _Run:
         return MigrationError(
             f"schema {self._schema!r}: a migration failed ({_line(error)}); what came before it stands"
         )
-
-
-def _sql(step: Migration, schema: str, *, concurrently: bool) -> LiteralString:
-    # Our own file and a name that the driver quoted: what LiteralString is there to promise.
-    return cast("LiteralString", step.sql(schema, concurrently=concurrently))
 
 
 def _line(error: Exception) -> str:

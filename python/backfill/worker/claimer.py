@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import psycopg
@@ -120,7 +121,7 @@ class Claimer(Service):
         while lane.hungry and lane.free > 0 and not self._stopping.is_set():
             wanted = min(lane.free, LARGEST_CLAIM)
             wakes = self._wakes
-            taken = await self._hot.run(lambda c, n=wanted: self._take(c, lane, n))
+            taken = await self._hot.run(partial(self._take, lane, wanted))
             for running in taken:
                 self._executor.start(running)
                 if self._claimed is not None:
@@ -130,7 +131,7 @@ class Claimer(Service):
                 lane.hungry = False
         return started
 
-    async def _take(self, connection: Connection, lane: Lane, wanted: int) -> list[Running]:
+    async def _take(self, lane: Lane, wanted: int, connection: Connection) -> list[Running]:
         jobs = await lane.claim.take(connection, worker=self._worker, wanted=wanted, task_ids=self._task_ids)
         return [self._executor.hold(job, lane) for job in jobs]
 

@@ -171,7 +171,7 @@ class Executor:
             else:
                 self._end(running, GivenBack())
                 raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
             # Not the handler's: ours. The job must not be lost with it.
             logger.exception("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier)
             ending = Failed(describe(error))
@@ -210,7 +210,7 @@ class Executor:
                 await work
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
             if running.given_up:
                 return GivenBack()
             if limit.expired() and isinstance(error, TimeoutError):

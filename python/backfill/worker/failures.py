@@ -49,7 +49,7 @@ def _summaries(error: BaseException, depth: int) -> list[str]:
 def _summary(error: BaseException) -> str:
     try:
         message = str(error)
-    except Exception as unprintable:  # a handler's own __str__ may fail; that must not cost the worker its settlement
+    except Exception as unprintable:  # noqa: BLE001 - a handler's own __str__ may fail; that must not cost the worker its settlement
         message = f"(its message cannot be had: {type(unprintable).__name__})"
     name = type(error).__qualname__
     return f"{name}: {message}" if message else name

@@ -77,7 +77,7 @@ async def finish(work: Coroutine[Any, Any, None]) -> None:
             if task.cancelled():
                 raise
             cancelled = error
-        except BaseException:  # raised again by result(), once it is sure that the task is done
+        except BaseException:  # noqa: BLE001 - raised again by result(), once it is sure that the task is done
             break
     if cancelled is not None:
         if not task.cancelled() and task.exception() is not None:

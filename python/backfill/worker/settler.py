@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import psycopg
 
-from backfill.storage.attempts import Failure, Settlement, give_back_strays, renew, settle
+from backfill.storage.attempts import Attempt, Failure, Settlement, give_back_strays, renew, settle
+from backfill.storage.connection import Connection
 from backfill.worker.executor import Completed, Ending, Executor, Failed, GivenBack, Running, as_failure
 from backfill.worker.failures import describe
 from backfill.worker.hot import Backoff, ConnectionLostError, HotConnection
@@ -152,7 +154,7 @@ class Settler(Service):
         due = [r for r in held.values() if now - self._renewed.setdefault(r.job.id, now) >= RENEW_AFTER - RENEW_LOOK]
         for start in range(0, len(due), LARGEST_BATCH):
             attempts = [running.attempt for running in due[start : start + LARGEST_BATCH]]
-            lost = await self._hot.run(lambda c, a=attempts: renew(c, a, schema=self._schema, worker=self._worker))
+            lost = await self._hot.run(partial(self._renew_these, attempts))
             for attempt in attempts:
                 self._renewed[attempt.id] = now
             for attempt in lost:
@@ -163,6 +165,9 @@ class Settler(Service):
         if strays:
             logger.warning("gave back %d jobs that this worker had locked without holding them", len(strays))
         self._next_look = now + RENEW_LOOK
+
+    async def _renew_these(self, attempts: list[Attempt], connection: Connection) -> list[Attempt]:
+        return await renew(connection, attempts, schema=self._schema, worker=self._worker)
 
 
 def _settlement(batch: Sequence[_Ended]) -> Settlement:

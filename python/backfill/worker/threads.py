@@ -53,7 +53,7 @@ class HandlerThreads:
             result, error = None, None
             try:
                 result = context.run(function)
-            except BaseException as raised:  # whatever a handler raises is its attempt's failure
+            except BaseException as raised:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
                 error = raised
             with self._lock:
                 self._idle += 1

@@ -1,0 +1,20 @@
+"""Reading a database from a test, on a connection of its own."""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString
+
+import psycopg
+
+
+async def rows(dsn: str, query: LiteralString, *parameters: Any) -> list[tuple[Any, ...]]:
+    """What a query gives."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        cursor = await connection.execute(query, parameters or None)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def value(dsn: str, query: LiteralString, *parameters: Any) -> Any:
+    """The first column of a query's only row."""
+    [[found]] = [row[:1] for row in await rows(dsn, query, *parameters)]
+    return found
