@@ -1,0 +1,166 @@
+"""The shape of the house: which way imports point, how long a file may be, where SQL lives."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import backfill
+
+ROOT = Path(__file__).parent.parent.parent
+PACKAGE = ROOT / "python" / "backfill"
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+# A module may import what stands before its own place, and its own room. `embedded` stands beside storage.
+PLACES = [
+    {"errors"},
+    {"retry", "checks", "_native"},
+    {"records"},
+    {"jobs", "flags", "payloads"},
+    {"storage", "embedded", "embedded_keeper"},
+    {"handlers"},
+    {"tasks"},
+    {"client"},
+    {"worker"},
+    {"cli"},
+    {"__main__", "__init__"},
+]
+PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}
+LIMITS = {".py": 400, ".rs": 350}
+SQL_LIMITS = {"sql": 80, "migrations": 100, "grants": 100}
+_SQL = re.compile(
+    r"^\s*(with\s+\w+\s+as\s*(materialized\s*)?\(|select\s+[\w*(:,.' ]+\s+from\s|insert\s+into\s|update\s+\S+\s+set\s|delete\s+from\s"
+    r"|create\s+(table|index|schema|function|type|view|policy)\s|alter\s+table\s|drop\s+(table|index|schema)|select\s+pg_|copy\s+\S+\s*\(|grant\s+\w+\s+on\s|set\s+local\s)",
+    re.IGNORECASE,
+)
+
+
+def _room(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def _runtime_imports(tree: ast.AST) -> Iterator[str]:
+    """Modules imported when the code runs: those under `if TYPE_CHECKING` are not."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield from _runtime_imports(other)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole path"
+            yield node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        else:
+            yield from _runtime_imports(node)
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """String constants that are no docstrings."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def test_every_room_has_its_place() -> None:
+    """A new room is given a place on purpose."""
+    assert {_room(path) for path in FILES} == set(PLACE) - {"_native"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    """What runs never imports upward."""
+    room = _room(path)
+    for module in _runtime_imports(ast.parse(path.read_text())):
+        parts = module.split(".")
+        if parts[0] != "backfill":
+            continue
+        target = parts[1] if len(parts) > 1 else "__init__"
+        if target == "__init__" and room == "cli":
+            continue  # the shell is a user of the public names
+        assert target == room or PLACE[target] < PLACE[room], f"{room} imports {module}"
+
+
+def test_errors_and_retry_know_nothing() -> None:
+    """errors.py imports nothing of ours; retry.py only the errors."""
+    for name, allowed in (("errors", set[str]()), ("retry", {"backfill.errors"})):
+        imports = set(_runtime_imports(ast.parse((PACKAGE / f"{name}.py").read_text())))
+        assert {module for module in imports if module.startswith("backfill")} <= allowed
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if _room(path) != "storage"], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_sql_lives_in_storage(path: Path) -> None:
+    """No statement stands in Python outside of storage."""
+    for text in _texts(ast.parse(path.read_text())):
+        assert not _SQL.match(text), f"SQL in {path.name}: {text[:80]!r}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_say_what_they_are_for(path: Path) -> None:
+    """Every module opens with a docstring."""
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_files_are_of_a_readable_length() -> None:
+    """No file of code passes its limit, tests included."""
+    folders = [PACKAGE, ROOT / "native" / "src", ROOT / "tests", ROOT / "tools", ROOT / "benches"]
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix in LIMITS and (lines := len(path.read_text().splitlines())) > LIMITS[path.suffix]
+    }
+    assert not long
+
+
+def test_statements_are_short() -> None:
+    """One statement a file under 80 lines; a migration under 100."""
+    long = {
+        f"{folder}/{path.name}": lines
+        for folder, limit in SQL_LIMITS.items()
+        for path in (PACKAGE / "storage" / folder).glob("*.sql")
+        if (lines := len(path.read_text().splitlines())) >= limit
+    }
+    assert not long
+
+
+def test_public_names_are_there_and_documented() -> None:
+    """Each name of `backfill.__all__` exists, and classes and functions among them have a docstring."""
+    for name in backfill.__all__:
+        found = getattr(backfill, name)
+        if isinstance(found, type) or callable(found):
+            assert found.__doc__, name
+    assert list(backfill.__all__) == sorted(backfill.__all__, key=lambda name: (not name.isupper(), name))
+
+
+def test_the_natives_are_documented_at_run_time() -> None:
+    """`help()` on the extension tells what the boundary does."""
+    from backfill import _native
+
+    names = [name for name in dir(_native) if not name.startswith("_")]
+    assert names
+    assert all(getattr(_native, name).__doc__ for name in names)
+    assert _native.__doc__
+
+
+def test_the_library_table_of_contents_is_short() -> None:
+    """lib.rs says what crosses the boundary, and nothing else; unsafe is allowed in one file only."""
+    source = ROOT / "native" / "src"
+    assert len((source / "lib.rs").read_text().splitlines()) < 80
+    for path in source.glob("*.rs"):
+        if path.name != "libpq.rs":
+            assert not re.search(r"\bunsafe\s*(\{|fn|impl)", path.read_text()), path.name
+            assert "allow(unsafe_code)" not in path.read_text(), path.name
