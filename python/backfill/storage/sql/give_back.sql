@@ -4,6 +4,8 @@
 -- index: jobs_pkey1, job_queues_pkey1
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
 --   $6 attempts smallint[], $7 keyed boolean[]
+-- The fence is wrapped in coalesce so that the planner makes no guess of it: by statistics of a while ago nothing is locked
+-- by this worker, and it would compare each of its jobs with each attempt.
 with ended as (
   select *
   from unnest($2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[], $6::smallint[], $7::boolean[])
@@ -14,15 +16,13 @@ freed as (
   set locked_by = null, locked_at = null
   from ended
   where queues.id = ended.queue_id
-    and queues.locked_by = $1::text
-    and queues.locked_at = ended.queue_locked_at
+    and coalesce(queues.locked_by = $1::text and queues.locked_at = ended.queue_locked_at, false)
 ),
 superseded as (
   delete from :"schema"._private_jobs as jobs
   using ended
   where jobs.id = ended.id
-    and jobs.locked_by = $1::text
-    and jobs.locked_at = ended.locked_at
+    and coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
     and (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
   returning jobs.id
 ),
@@ -31,8 +31,7 @@ returned as (
   set attempts = greatest(jobs.attempts - 1, 0), locked_by = null, locked_at = null
   from ended
   where jobs.id = ended.id
-    and jobs.locked_by = $1::text
-    and jobs.locked_at = ended.locked_at
+    and coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
     and not (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
   returning jobs.id
 )

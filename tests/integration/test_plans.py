@@ -1,0 +1,136 @@
+"""Every statement's plan on filled tables uses the indexes that its header names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, LiteralString, cast
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import backfill
+from backfill.storage.claims import LaneClaim, LaneFilter
+from backfill.storage.statements import load, render
+from plans import (
+    CALLS,
+    FILL,
+    PARALLEL,
+    SAMPLES,
+    TABLES,
+    Connection,
+    explain,
+    header_indexes,
+    indexes,
+    nodes,
+    whole_scans,
+)
+
+CLAIMS = ("lock_near_queues", "lock_far_queues", "claim")
+NAMES = sorted(path.stem for path in (Path(backfill.__file__).parent / "storage" / "sql").glob("*.sql"))
+TASKS = {f"task{n}": n for n in range(1, 501)}
+LANES = {
+    "all tasks": (LaneFilter(tasks=tuple(TASKS)),),
+    "some tasks": (LaneFilter(tasks=("task1", "task2", "task3")),),
+    "behind another": (LaneFilter(tasks=("task4",)), LaneFilter(tasks=tuple(TASKS))),
+    "one priority": (LaneFilter(tasks=tuple(TASKS), priority=(0, 0)),),
+}
+
+
+@pytest.fixture(scope="module")
+def filled_dsn(server_dsn: str, migrated_template: str) -> Iterator[str]:
+    """A database with 240,000 jobs, most of them of one run_at, 2,000 queues and 2,000 workers."""
+    name = f"{migrated_template}_filled"
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(cast("LiteralString", f'create database "{name}" template "{migrated_template}"'))
+    dsn = make_conninfo(server_dsn, dbname=name)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(FILL)
+        for table in TABLES:
+            connection.execute(cast("LiteralString", f"vacuum analyze graphile_worker.{table}"))
+    yield dsn
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(cast("LiteralString", f'drop database "{name}" with (force)'))
+
+
+@pytest.fixture
+def filled(filled_dsn: str) -> Iterator[Connection]:
+    """A transaction in that database, rolled back at the end."""
+    with psycopg.connect(filled_dsn, cursor_factory=psycopg.RawCursor) as connection:
+        yield connection
+        connection.rollback()
+
+
+def test_each_statement_is_looked_at() -> None:
+    """A statement whose header names an index has sample parameters here, or is a claim's."""
+    assert {name for name in NAMES if header_indexes(name)} <= SAMPLES.keys() | set(CLAIMS)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES.keys() - set(CALLS) - {"bulk_begin"}))
+def test_a_plan_uses_the_indexes_of_its_header(filled: Connection, name: str) -> None:
+    """The indexes that the header names serve it, and no table of size is read from end to end."""
+    plan = explain(filled, name, SAMPLES[name])
+    assert indexes(plan) >= header_indexes(name)
+    assert whole_scans(plan) == set()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_functions_read_no_table_from_end_to_end(filled: Connection, name: str) -> None:
+    """What the contract's functions do inside goes by indexes too."""
+    query = "select coalesce(sum(seq_scan), 0) from pg_stat_xact_user_tables where relname in ('_private_jobs')"
+    before = filled.execute(query).fetchone()
+    filled.execute(render(name), SAMPLES[name])
+    assert filled.execute(query).fetchone() == before
+    assert indexes(explain(filled, name, SAMPLES[name])) >= header_indexes(name)
+
+
+def _claim_texts(lane: str) -> tuple[dict[str, str], list[Any]]:
+    filters = LANES[lane]
+    values = [value for filter_ in filters for value in filter_.parameters(TASKS)]
+    return dict(zip(CLAIMS, LaneClaim("graphile_worker", filters)._texts, strict=True)), values
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("name", CLAIMS)
+def test_claims_go_by_their_indexes(filled: Connection, lane: str, name: str) -> None:
+    """The picks of a claim, whatever the lane, go by the indexes made for them."""
+    texts, values = _claim_texts(lane)
+    filled.execute(
+        "select set_config('backfill.queues', '{1,2,3,4,5}', true), set_config('backfill.hidden', 'true', true)"
+    )
+    first = [100, []] if name != "claim" else ["nobody", 100, []]
+    plan = explain(filled, name, [*first, *values], texts[name])
+    assert indexes(plan) >= header_indexes(name) & {
+        "jobs_no_queue_index",
+        "backfill_jobs_serial_head",
+        "backfill_jobs_serial_scan",
+    }
+    assert "_private_jobs" not in whole_scans(plan)
+
+
+@pytest.mark.parametrize("lane", ["all tasks", "behind another", "one priority"])
+def test_the_parallel_pick_stops_at_the_limit(filled: Connection, lane: str) -> None:
+    """With 200,000 jobs of one run_at nothing sorts or reads more than a few times the limit."""
+    texts, values = _claim_texts(lane)
+    filled.execute("select set_config('backfill.queues', '{}', true), set_config('backfill.hidden', 'false', true)")
+    limit = 100
+    statement = cast("LiteralString", f"explain (analyze, format json) {texts['claim']}")
+    row = filled.execute(statement, ["nobody", limit, [], *values]).fetchone()
+    assert row is not None
+    plan = (row[0] if isinstance(row[0], list) else json.loads(row[0]))[0]["Plan"]
+    for node in nodes(plan):
+        rows = node["Actual Rows"] * node["Actual Loops"]
+        if node["Node Type"] in {"Sort", "Incremental Sort"}:
+            assert rows <= limit, node
+        assert rows <= 10 * limit, node
+        assert node.get("Rows Removed by Filter", 0) <= 10 * limit, node
+    assert 100 * limit < PARALLEL
+
+
+def test_headers_name_real_indexes(filled: Connection) -> None:
+    """Every index that a header names exists."""
+    there = {name for (name,) in filled.execute("select indexname from pg_indexes").fetchall()}
+    for name in NAMES:
+        assert set(load(name).indexes) <= there

@@ -1,0 +1,111 @@
+"""Filled tables and sample parameters, for the tests that look at plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg.types.json import Json, Jsonb
+
+from backfill.storage.statements import load, render
+
+Plan = dict[str, Any]
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+TASKS = 20_000
+PARALLEL = 200_000
+QUEUES = 60_000
+SERIAL = 120_000
+LOCKED = 500
+WORKER = "backfill_filled"
+_NOW = datetime.now(UTC)
+_IDS = list(range(1, 101))
+_TIMES = [_NOW] * 100
+_NUMBERS = [1] * 100
+_KEYED = [False] * 100
+
+FILL: LiteralString = f"""
+insert into graphile_worker._private_tasks (identifier) select 'task' || n from generate_series(1, {TASKS}) as n;
+insert into graphile_worker._private_job_queues (queue_name) select 'queue' || n from generate_series(1, {QUEUES}) as n;
+insert into graphile_worker._private_jobs (task_id, run_at, key)
+select 1 + n % 500, now() - interval '1 hour', 'key' || n from generate_series(1, {PARALLEL}) as n;
+insert into graphile_worker._private_jobs (task_id, job_queue_id, priority, run_at)
+select 1 + n % 500, 1 + n % {QUEUES}, n % 3, now() - n * interval '1 second' from generate_series(1, {SERIAL}) as n;
+insert into graphile_worker._private_jobs (task_id, run_at)
+select 1, now() + n * interval '1 second' from generate_series(1, 5000) as n;
+update graphile_worker._private_jobs set locked_at = now(), locked_by = '{WORKER}', attempts = 1
+where id <= {LOCKED};
+insert into graphile_worker.backfill_workers (id, host, pid, protocol, version)
+select 'worker' || n, 'host', n, 1, '0' from generate_series(1, 2000) as n;
+"""
+TABLES = ("_private_tasks", "_private_job_queues", "_private_jobs", "backfill_workers")
+
+SAMPLES: dict[str, Sequence[Any]] = {
+    "beat": ["worker5", "host", 1, 1, Jsonb([]), [], "0"],
+    "bulk_begin": ["graphile_worker"],
+    "complete": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES],
+    "complete_jobs": [_IDS],
+    "create_queues": [["queue1", "new"]],
+    "create_tasks": [["task1", "new"]],
+    "dedupe_jobs": [[1], [None], ["{}"], [0], [_NOW], [5], [None], ["key5"]],
+    "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED],
+    "find_tasks": [["task1", "task2"]],
+    "get_job": [5],
+    "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED],
+    "give_back_strays": [WORKER, _IDS],
+    "hold_queues": [["queue1", "queue2"]],
+    "hold_tasks": [["task1", "task2"]],
+    "insert_job": ["task1", Json({}), "queue1", None, None, 5, 0, None],
+    "name_job": [1, 1],
+    "next_due": [],
+    "permanently_fail_jobs": [_IDS, "no"],
+    "remove_job": ["key5"],
+    "remove_worker": ["worker5"],
+    "renew": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED],
+    "reschedule_jobs": [_IDS, None, None, 3, None, None],
+    "add_job": ["task1", Json({}), "queue1", None, None, 5, "key7", 0, None, "replace"],
+    "add_jobs": [["task1"], ["{}"], [None], [None], [5], ["key9"], [0], [None], False],
+}
+CALLS = ("add_job", "add_jobs", "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs")
+"""Statements whose work is done inside a function, where no plan is shown."""
+
+
+def explain(connection: Connection, name: str, parameters: Sequence[Any], text: str | None = None) -> Plan:
+    """The plan of a statement as the server would run it now."""
+    statement = cast("LiteralString", f"explain (format json) {text or render(name)}")
+    row = connection.execute(statement, parameters).fetchone()
+    assert row is not None
+    found = row[0] if isinstance(row[0], list) else json.loads(row[0])
+    return cast("Plan", found[0]["Plan"])
+
+
+def nodes(plan: Plan) -> Iterator[Plan]:
+    """A plan's nodes, itself first."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def indexes(plan: Plan) -> set[str]:
+    """The indexes that a plan uses, those that settle conflicts too."""
+    found = {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
+    for node in nodes(plan):
+        found.update(node.get("Conflict Arbiter Indexes", ()))
+    return found
+
+
+def whole_scans(plan: Plan) -> set[str]:
+    """The tables of any size that a plan reads from end to end."""
+    return {
+        node["Relation Name"]
+        for node in nodes(plan)
+        if node["Node Type"] == "Seq Scan" and node["Relation Name"] in TABLES
+    }
+
+
+def header_indexes(name: str) -> set[str]:
+    """The indexes that a statement's header names."""
+    return set(load(name).indexes)
