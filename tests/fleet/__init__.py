@@ -1,0 +1,1 @@
+"""Worker processes that tests start, kill and stop."""

@@ -1,0 +1,68 @@
+"""A worker process of the fleet tests: records in a table what it runs, and says on its output which worker it is.
+
+Called as `program.py DSN CONCURRENCY`; ends when its input is closed or on SIGTERM, by a graceful stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg_pool
+import uvloop
+
+from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+
+Records = psycopg_pool.AsyncConnectionPool[Any]
+_dsn, _concurrency = sys.argv[1], int(sys.argv[2])
+
+
+@asynccontextmanager
+async def records(_: BackfillClient) -> AsyncIterator[Records]:
+    """Connections to write the records by: one statement, committed at once."""
+    async with psycopg_pool.AsyncConnectionPool(_dsn, min_size=4, max_size=4, kwargs={"autocommit": True}) as pool:
+        yield pool
+
+
+tasks: TaskRegistry[Records] = TaskRegistry(lifespan=records)
+
+
+@tasks.task("record")
+async def record(number: int, ctx: WorkerContext[Records]) -> None:
+    """One row when the attempt has ended."""
+    async with ctx.deps.connection() as connection:
+        await connection.execute(
+            "insert into runs (job_id, number, worker, attempt) values (%s, %s, %s, %s)",
+            (ctx.job.id, number, ctx.worker_id, ctx.attempt),
+        )
+
+
+@tasks.task("record_span")
+async def record_span(number: int, ctx: WorkerContext[Records]) -> None:
+    """One row at the begin, and its end in it."""
+    async with ctx.deps.connection() as connection:
+        await connection.execute(
+            "insert into spans (job_id, number, queue, began) values (%s, %s, %s, clock_timestamp())",
+            (ctx.job.id, number, ctx.job.queue_name),
+        )
+        await connection.execute("update spans set ended = clock_timestamp() where job_id = %s", (ctx.job.id,))
+
+
+async def main() -> None:
+    """Work until told to stop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_reader(sys.stdin.fileno(), stop.set)
+    config = WorkerConfig(_dsn, queues=[QueueConfig.default_queue(_concurrency)])
+    async with WorkerRunner(config, tasks) as runner:
+        print(runner.worker_id, flush=True)
+        await stop.wait()
+
+
+uvloop.run(main())
