@@ -64,7 +64,7 @@ class Beat(Service):
                 await self._beat()
                 backoff.reset()
             except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
-                logger.warning("a heartbeat failed: %s", " ".join(str(error).split()))
+                logger.log(backoff.level(), "a heartbeat failed: %s", " ".join(str(error).split()))
                 await self._close()
                 await backoff.wait(self._stopping)
 

@@ -171,7 +171,7 @@ class Executor:
             else:
                 self._end(running, GivenBack())
                 raise
-        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
+        except BaseException as error:
             # Not the handler's: ours. The job must not be lost with it.
             logger.exception("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier)
             ending = Failed(describe(error))
@@ -181,7 +181,7 @@ class Executor:
         job = running.job
         reason = unreadable(job)
         if reason is not None:
-            return self._failure(job, reason)
+            return self._failure(job, f"PayloadDecodeError: {reason}")
         task = self._registry.get(job.task_identifier)
         if task is None:
             return GivenBack()
@@ -191,7 +191,7 @@ class Executor:
         try:
             payload = task.decode(job.payload_bytes) if task.shape.payload is not None else None
         except PayloadDecodeError as error:
-            return self._failure(job, str(error))
+            return self._failure(job, f"PayloadDecodeError: {error}")
         context = WorkerContext(
             job=job, worker_id=self._worker_id, deps=self._deps, client=self._client, stop=running.stop
         )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypeVar
 
@@ -24,6 +25,7 @@ QUERY_TIMEOUT: Final = 60.0
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 _PREDECESSOR_LOOKS: Final = 100
+_REMINDER: Final = 60.0
 
 
 class ConnectionLostError(BackfillError):
@@ -35,10 +37,20 @@ class Backoff:
 
     def __init__(self) -> None:
         self._pause = _FIRST_PAUSE
+        self._said: float | None = None
 
     def reset(self) -> None:
         """Begin again after a success."""
         self._pause = _FIRST_PAUSE
+        self._said = None
+
+    def level(self) -> int:
+        """At which level to log a failure: a warning at an outage's begin and once a minute, else for debugging."""
+        now = time.monotonic()
+        if self._said is not None and now - self._said < _REMINDER:
+            return logging.DEBUG
+        self._said = now
+        return logging.WARNING
 
     async def wait(self, unless: asyncio.Event) -> bool:
         """Pause; whether the event was set meanwhile."""
@@ -113,7 +125,7 @@ class HotConnection:
                     connection = await self._connect()
                     await self._settle_past(connection)
             except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
-                logger.warning("the database is away, trying again: %s", " ".join(str(error).split()))
+                logger.log(backoff.level(), "the database is away, trying again: %s", " ".join(str(error).split()))
                 if await backoff.wait(self.give_up):
                     raise ConnectionLostError("the shutdown's deadline is over and the database is away") from error
             else:

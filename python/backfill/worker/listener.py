@@ -55,7 +55,9 @@ class Listener(Service):
                     async for notification in connection.notifies():
                         self._hear(notification)
             except (DatabaseConnectionError, psycopg.Error, OSError) as error:
-                logger.warning("the listener lost the database; jobs are found by polling: %s", _line(error))
+                logger.log(
+                    backoff.level(), "the listener lost the database; jobs are found by polling: %s", _line(error)
+                )
             await backoff.wait(self._stopping)
 
     def _hear(self, notification: psycopg.Notify) -> None:
