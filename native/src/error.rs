@@ -5,18 +5,27 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
+use crate::arrays::ArrayError;
 use crate::backoff::BackoffError;
 use crate::claim::ClaimError;
+use crate::libpq::LibpqError;
+use crate::rows::RowError;
 
 static CONFIGURATION_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static PAYLOAD_DECODE_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
-/// A `ConfigurationError` (which is a `ValueError`) with this message; a plain `ValueError` where the package's errors
-/// cannot be imported, so that the message is never lost.
-fn configuration_error(message: String) -> PyErr {
-    Python::attach(|py| match CONFIGURATION_ERROR.import(py, "backfill.errors", "ConfigurationError") {
+/// An exception of the package with this message; a plain `ValueError` where its errors cannot be imported, so that the
+/// message is never lost.
+fn raised(cell: &'static PyOnceLock<Py<PyType>>, name: &str, message: String) -> PyErr {
+    Python::attach(|py| match cell.import(py, "backfill.errors", name) {
         Ok(class) => PyErr::from_type(class.clone(), message),
         Err(_) => PyValueError::new_err(message),
     })
+}
+
+/// A `ConfigurationError`, which is a `ValueError`.
+fn configuration_error(message: String) -> PyErr {
+    raised(&CONFIGURATION_ERROR, "ConfigurationError", message)
 }
 
 impl From<BackoffError> for PyErr {
@@ -28,5 +37,23 @@ impl From<BackoffError> for PyErr {
 impl From<ClaimError> for PyErr {
     fn from(error: ClaimError) -> Self {
         configuration_error(error.to_string())
+    }
+}
+
+impl From<ArrayError> for PyErr {
+    fn from(error: ArrayError) -> Self {
+        configuration_error(error.to_string())
+    }
+}
+
+impl From<LibpqError> for PyErr {
+    fn from(error: LibpqError) -> Self {
+        configuration_error(error.to_string())
+    }
+}
+
+impl From<RowError> for PyErr {
+    fn from(error: RowError) -> Self {
+        raised(&PAYLOAD_DECODE_ERROR, "PayloadDecodeError", error.to_string())
     }
 }

@@ -5,15 +5,28 @@
 #![deny(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod arrays;
 pub mod backoff;
 pub mod claim;
+pub mod decode;
 mod error;
+pub mod job;
+pub mod libpq;
+pub mod rows;
 
 /// Native parts of backfill: delays with jitter, and the claim statements of a lane.
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
+    use crate::arrays::pack_array;
+    #[pymodule_export]
     use crate::backoff::{backoff_delay, backoff_delays};
     #[pymodule_export]
     use crate::claim::claim_statement;
+    #[pymodule_export]
+    use crate::decode::{decode_result, decode_rows};
+    #[pymodule_export]
+    use crate::job::Job;
+    #[pymodule_export]
+    use crate::libpq::reach_libpq;
 }

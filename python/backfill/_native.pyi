@@ -1,6 +1,94 @@
 """What the native extension offers; its documentation is there at run time too."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, final
+
+__all__ = [
+    "Job",
+    "backoff_delay",
+    "backoff_delays",
+    "claim_statement",
+    "decode_result",
+    "decode_rows",
+    "pack_array",
+    "reach_libpq",
+]
+
+@final
+class Job:
+    def __new__(
+        cls,
+        *,
+        id: int,
+        task_identifier: str,
+        payload_bytes: bytes | None = None,
+        queue_name: str | None = None,
+        priority: int = 0,
+        attempts: int = 0,
+        max_attempts: int = 25,
+        last_error: str | None = None,
+        key: str | None = None,
+        revision: int = 0,
+        flags: tuple[str, ...] | None = None,
+        locked_by: str | None = None,
+        task_id: int = 0,
+        job_queue_id: int | None = None,
+        run_at_micros: int = 0,
+        created_at_micros: int = 0,
+        updated_at_micros: int = 0,
+        locked_at_micros: int | None = None,
+    ) -> Job: ...
+    task_identifier: str
+    queue_name: str | None
+    @property
+    def id(self) -> int: ...
+    @property
+    def task_id(self) -> int: ...
+    @property
+    def job_queue_id(self) -> int | None: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def max_attempts(self) -> int: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def run_at_micros(self) -> int: ...
+    @property
+    def created_at_micros(self) -> int: ...
+    @property
+    def updated_at_micros(self) -> int: ...
+    @property
+    def locked_at_micros(self) -> int | None: ...
+    @property
+    def payload_bytes(self) -> bytes: ...
+    @property
+    def last_error(self) -> str | None: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def locked_by(self) -> str | None: ...
+    @property
+    def flags(self) -> tuple[str, ...]: ...
+    @property
+    def has_flags(self) -> bool: ...
+    @property
+    def readable(self) -> bool: ...
+    @property
+    def payload(self) -> Any: ...
+    @property
+    def run_at(self) -> datetime: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def updated_at(self) -> datetime: ...
+    @property
+    def locked_at(self) -> datetime | None: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
 
 def backoff_delay(
     attempt: int, initial: float, maximum: float, multiplier: float, jitter: float, unit: float
@@ -14,3 +102,12 @@ def backoff_delays(
     seed: int | None = None,
 ) -> list[float]: ...
 def claim_statement(template: str, schema: str, lanes: Sequence[tuple[bool, bool, bool]], first_param: int) -> str: ...
+def decode_result(result: object, identifiers: Mapping[int, str] | None = None, ordered: bool = False) -> list[Job]: ...
+def decode_rows(
+    names: Sequence[bytes],
+    rows: Sequence[Sequence[bytes | None]],
+    identifiers: Mapping[int, str] | None = None,
+    ordered: bool = False,
+) -> list[Job]: ...
+def pack_array(values: Sequence[int | None], kind: str) -> bytes: ...
+def reach_libpq(path: str, result_class: type) -> bool: ...
