@@ -8,6 +8,7 @@ use pyo3::types::PyType;
 use crate::arrays::ArrayError;
 use crate::backoff::BackoffError;
 use crate::claim::ClaimError;
+use crate::copy::CopyError;
 use crate::libpq::LibpqError;
 use crate::rows::RowError;
 
@@ -42,6 +43,12 @@ impl From<ClaimError> for PyErr {
 
 impl From<ArrayError> for PyErr {
     fn from(error: ArrayError) -> Self {
+        configuration_error(error.to_string())
+    }
+}
+
+impl From<CopyError> for PyErr {
+    fn from(error: CopyError) -> Self {
         configuration_error(error.to_string())
     }
 }

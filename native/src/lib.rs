@@ -8,6 +8,7 @@
 pub mod arrays;
 pub mod backoff;
 pub mod claim;
+pub mod copy;
 pub mod decode;
 mod error;
 pub mod job;
@@ -23,6 +24,8 @@ mod _native {
     use crate::backoff::{backoff_delay, backoff_delays};
     #[pymodule_export]
     use crate::claim::claim_statement;
+    #[pymodule_export]
+    use crate::copy::{copy_prefix, copy_rows};
     #[pymodule_export]
     use crate::decode::{decode_result, decode_rows};
     #[pymodule_export]

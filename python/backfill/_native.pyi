@@ -9,6 +9,8 @@ __all__ = [
     "backoff_delay",
     "backoff_delays",
     "claim_statement",
+    "copy_prefix",
+    "copy_rows",
     "decode_result",
     "decode_rows",
     "pack_array",
@@ -102,6 +104,17 @@ def backoff_delays(
     seed: int | None = None,
 ) -> list[float]: ...
 def claim_statement(template: str, schema: str, lanes: Sequence[tuple[bool, bool, bool]], first_param: int) -> str: ...
+def copy_prefix(
+    task_id: int, job_queue_id: int | None, priority: int, run_at: int, max_attempts: int, flags: bytes | None
+) -> bytes: ...
+def copy_rows(
+    prefixes: Sequence[bytes],
+    payloads: Sequence[bytes],
+    ids: Sequence[int] | None = None,
+    *,
+    begin: bool = False,
+    end: bool = False,
+) -> bytes: ...
 def decode_result(result: object, identifiers: Mapping[int, str] | None = None, ordered: bool = False) -> list[Job]: ...
 def decode_rows(
     names: Sequence[bytes],
