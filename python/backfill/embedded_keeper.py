@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 WINDOWS: Final = sys.platform == "win32"
 SOCKET_PATH_LIMIT: Final = 103
@@ -39,6 +39,16 @@ class KeeperError(Exception):
 
 class NotWantedError(Exception):
     """The program that wanted the server has ended, or asked us to."""
+
+
+class _Identity(TypedDict, total=False):
+    """How a child starts, in the words of subprocess."""
+
+    process_group: int
+    preexec_fn: Callable[[], None] | None
+    user: int
+    group: int | None
+    extra_groups: list[int]
 
 
 class Keeper:
@@ -131,6 +141,8 @@ class Keeper:
                 if not self.temp.exists():
                     break
                 time.sleep(GLANCE_SECONDS)
+        if self.exclusive is not None:
+            self.exclusive.close()
 
     def _end_server(self, server: subprocess.Popen[bytes]) -> None:
         if WINDOWS:
@@ -166,11 +178,11 @@ class Keeper:
         self.children.append(child)
         return child
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> _Identity:
         """How a child starts: in a process group of its own, as the server's user, and ended if we are killed."""
         if WINDOWS:
             return {}
-        options: dict[str, Any] = {"process_group": 0, "preexec_fn": _end_with_parent()}
+        options: _Identity = {"process_group": 0, "preexec_fn": _end_with_parent()}
         if self.uid is not None:
             options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
         return options
@@ -195,7 +207,7 @@ class Keeper:
             return
         import fcntl
 
-        self.exclusive = open(folder / "lock", "a")
+        self.exclusive = open(folder / "lock", "a")  # noqa: SIM115 (held until the end)
         deadline = time.monotonic() + LOCK_SECONDS  # the last owner may still be shutting down
         while True:
             try:
@@ -325,7 +337,7 @@ def main() -> None:
             pass
         except KeeperError as error:
             _tell({"error": str(error)})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, who waits for our one line must hear of it)
             _tell({"error": f"{type(error).__name__}: {error}"})
         finally:
             keeper.end()

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -17,6 +18,7 @@ import pytest
 from backfill import embedded_keeper
 from backfill.embedded import MISSING_EXTRA, EmbeddedPostgres
 from backfill.errors import BackfillError, ConfigurationError
+
 from programs import assert_nothing_left, own_temp_folder, processes_of, running, wait_until_gone
 
 PROGRAM = """
@@ -215,26 +217,34 @@ def test_a_missing_extra_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> N
     assert str(caught.value) == MISSING_EXTRA
 
 
-def keeper_of(folder: Path, **changed: object) -> embedded_keeper.Keeper:
-    """A keeper in this process, to try its refusals."""
+@contextmanager
+def keeper_of(folder: Path, **changed: object) -> Iterator[embedded_keeper.Keeper]:
+    """A keeper in this process, to try its refusals; ended with the block."""
     config = {"install": "/nowhere", "uid": None, "gid": None, "folder": str(folder), "temp": "/tmp"}
     config |= {"settings": {}, "durable": False, **changed}
-    return embedded_keeper.Keeper(json.loads(json.dumps(config)), threading.Event())
+    keeper = embedded_keeper.Keeper(json.loads(json.dumps(config)), threading.Event())
+    try:
+        yield keeper
+    finally:
+        keeper.end()
 
 
 def test_a_folder_in_use_is_refused(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second server in one folder is refused, once the first has had its time to end."""
     monkeypatch.setattr(embedded_keeper, "LOCK_SECONDS", 0.0)
-    first = keeper_of(temp / "data")
-    first.prepare()
-    with pytest.raises(embedded_keeper.KeeperError, match="in use by another"):
-        keeper_of(temp / "data").prepare()
+    with keeper_of(temp / "data") as first, keeper_of(temp / "data") as second:
+        first.prepare()
+        with pytest.raises(embedded_keeper.KeeperError, match="in use by another"):
+            second.prepare()
 
 
 def test_a_folder_out_of_reach_is_refused(tmp_path: Path) -> None:
     """A folder that the server's user cannot reach is named, and nobody's permissions are widened for it."""
     tmp_path.chmod(0o700)
-    stranger = keeper_of(tmp_path / "data", uid=os.getuid() + 54_321, gid=os.getgid() + 54_321)
-    with pytest.raises(embedded_keeper.KeeperError, match="cannot reach it"):
+    other = os.getuid() + 54_321
+    with (
+        keeper_of(tmp_path / "data", uid=other, gid=other) as stranger,
+        pytest.raises(embedded_keeper.KeeperError, match="cannot reach it"),
+    ):
         stranger.prepare()
     assert tmp_path.stat().st_mode & 0o777 == 0o700
