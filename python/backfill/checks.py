@@ -31,6 +31,7 @@ def check_text(field: str, value: object, limit: int) -> None:
 
 
 def check_time(field: str, value: object) -> None:
+    """Refuse what is neither None nor a time with its zone that has its place in UTC's years 1 to 9999."""
     if value is None:
         return
     if not isinstance(value, datetime):
@@ -44,6 +45,7 @@ def check_time(field: str, value: object) -> None:
 
 
 def check_duration(field: str, value: object, *, zero: bool) -> None:
+    """Refuse what is neither None nor a duration of at most a century; `zero` says whether none at all is one."""
     if value is None:
         return
     if not isinstance(value, timedelta):
@@ -53,6 +55,7 @@ def check_duration(field: str, value: object, *, zero: bool) -> None:
 
 
 def check_int(field: str, value: object, allowed: range) -> None:
+    """Refuse what is neither None nor an integer of the range; a bool is no integer."""
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
@@ -60,6 +63,7 @@ def check_int(field: str, value: object, allowed: range) -> None:
 
 
 def checked_flags(value: Iterable[str]) -> tuple[str, ...]:
+    """The flags, once each: a set's sorted, others in the order given; a lone string is refused as no list of them."""
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise InvalidJobError("flags", value, "a list, tuple or set of strings")
     flags = sorted(value) if isinstance(value, (set, frozenset)) else list(value)

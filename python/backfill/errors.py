@@ -100,7 +100,7 @@ class MigrationError(SchemaError):
 def _shortened(value: object, limit: int = 120) -> str:
     try:
         text = repr(value)
-    except Exception:  # a caller's own __repr__ must not hide the error that names the field
+    except Exception:  # noqa: BLE001 (a caller's own __repr__ must not hide the error that names the field)
         text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 

@@ -41,10 +41,9 @@ def shape_of(identifier: str, handler: Callable[..., Any]) -> HandlerShape:
     """
     if not callable(handler):
         raise TaskDefinitionError(f"task {identifier!r}: {handler!r} is not callable; decorate a function")
-    function = handler if inspect.isroutine(handler) or not hasattr(handler, "__call__") else handler.__call__
     if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} is a generator; a handler returns one result")
-    is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(function)
+    is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
     positional = _positional(identifier, handler)
     if len(positional) == 1 and _is_context(positional[0].annotation):
         return HandlerShape(is_async, None, context=True)

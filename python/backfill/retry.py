@@ -94,7 +94,7 @@ class RetryPolicy:
         `max_attempts` is not in it: once a job is added, its column alone limits the runs.
         """
         for name, preset in _PRESETS.items():
-            if self._timing() == preset._timing():
+            if _timing(self) == _timing(preset):
                 return f"{FLAG_PREFIX}{name}"
         initial, longest = format_duration(self.initial_delay), format_duration(self.max_delay)
         return f"{FLAG_PREFIX}{initial},{longest},{float(self.backoff_multiplier)!r},{float(self.jitter_factor)!r}"
@@ -117,9 +117,6 @@ class RetryPolicy:
             raise _refused("flag", flag, f"{FLAG_PREFIX}<preset> or {FLAG_PREFIX}<initial>,<max>,<multiplier>,<jitter>")
         initial, longest = parse_duration(parts[0]), parse_duration(parts[1])
         return cls(_PRESETS["default"].max_attempts, initial, longest, float(parts[2]), float(parts[3]))
-
-    def _timing(self) -> tuple[timedelta, timedelta, float, float]:
-        return self.initial_delay, self.max_delay, self.backoff_multiplier, self.jitter_factor
 
 
 def parse_duration(text: str) -> timedelta:
@@ -144,6 +141,10 @@ def format_duration(duration: timedelta) -> str:
         if micros % size == 0 and (micros or unit == "s"):
             return f"{micros // size}{unit}"
     return f"{micros // 1000}.{micros % 1000:03d}ms"
+
+
+def _timing(policy: RetryPolicy) -> tuple[timedelta, timedelta, float, float]:
+    return policy.initial_delay, policy.max_delay, policy.backoff_multiplier, policy.jitter_factor
 
 
 def _check_number(field: str, value: object, low: float, high: float) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, Protocol, TypeAlias, TypeVar, overload
 
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
 from backfill.errors import InvalidPayloadError, TaskDefinitionError
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 P = TypeVar("P")
 R = TypeVar("R")
 D = TypeVar("D")
+
+PayloadOf: TypeAlias = P | Callable[[P], Never]
+"""A payload of type `P` beside a `Task[P, R]`, in the words that make mypy name one that does not fit.
+
+Mypy settles callables last, so `P` comes from the task alone, and the payload is then compared with it; a bare `P` would
+come from both, and where they differ mypy only says that it cannot be inferred. No function of that kind exists.
+"""
 
 
 class Task(Generic[P, R]):
@@ -89,7 +96,7 @@ class Task(Generic[P, R]):
         return self._resolve()(raw)
 
     @overload
-    def job(self: Task[None, R]) -> NewJob[R]: ...
+    def job(self: Task[None, R], *, spec: JobSpec | None = None) -> NewJob[R]: ...
     @overload
     def job(self, payload: P, spec: JobSpec | None = None) -> NewJob[R]: ...
     def job(self, payload: Any = None, spec: JobSpec | None = None) -> NewJob[R]:
@@ -102,7 +109,6 @@ class Task(Generic[P, R]):
         Raises:
             InvalidPayloadError: the payload is not of the class that the handler takes.
         """
-        self.check_payload(payload)
         return NewJob(self, payload, spec)
 
     def check_payload(self, payload: object) -> None:
@@ -161,25 +167,37 @@ class Task(Generic[P, R]):
         return f"Task({self.identifier!r}, {getattr(self.handler, '__qualname__', self.handler)})"
 
 
-class TaskDecorator(Protocol):
-    """What `registry.task(...)` gives: it turns each shape of a handler into a Task of the right types."""
+class _Anything:
+    """No payload's type. A handler that could be given one takes anything (`Any`, `object`), so any payload is its type."""
+
+
+class TaskDecorator(Protocol[D]):
+    """What `registry.task(...)` gives: it turns each shape of a handler into a Task of the right types.
+
+    `D` is the registry's; a handler that asks for a context of another is refused by the checkers. The shape of two
+    arguments stands first and last: of all that do not fit, mypy shows the first, and pyright the last.
+    """
 
     @overload
-    def __call__(self, handler: Callable[[], Awaitable[R]], /) -> Task[None, R]: ...
+    def __call__(self, handler: Callable[[P, WorkerContext[D]], Awaitable[R]], /) -> Task[P, R]: ...
     @overload
-    def __call__(self, handler: Callable[[WorkerContext[Any]], Awaitable[R]], /) -> Task[None, R]: ...
+    def __call__(self, handler: Callable[[_Anything], Awaitable[R]], /) -> Task[Any, R]: ...
+    @overload
+    def __call__(self, handler: Callable[[WorkerContext[D]], Awaitable[R]], /) -> Task[None, R]: ...
     @overload  # a handler of a context alone is sorted out above; the two shapes look alike to a checker
     def __call__(self, handler: Callable[[P], Awaitable[R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, handler: Callable[[P, WorkerContext[Any]], Awaitable[R]], /) -> Task[P, R]: ...
+    def __call__(self, handler: Callable[[], Awaitable[R]], /) -> Task[None, R]: ...
     @overload
-    def __call__(self, handler: Callable[[], R], /) -> Task[None, R]: ...
+    def __call__(self, handler: Callable[[_Anything], R], /) -> Task[Any, R]: ...
     @overload
-    def __call__(self, handler: Callable[[WorkerContext[Any]], R], /) -> Task[None, R]: ...
+    def __call__(self, handler: Callable[[WorkerContext[D]], R], /) -> Task[None, R]: ...
     @overload
     def __call__(self, handler: Callable[[P], R], /) -> Task[P, R]: ...
     @overload
-    def __call__(self, handler: Callable[[P, WorkerContext[Any]], R], /) -> Task[P, R]: ...
+    def __call__(self, handler: Callable[[], R], /) -> Task[None, R]: ...
+    @overload
+    def __call__(self, handler: Callable[[P, WorkerContext[D]], R], /) -> Task[P, R]: ...
 
 
 Lifespan = Callable[["BackfillClient"], AbstractAsyncContextManager[D]]
@@ -209,7 +227,7 @@ class TaskRegistry(Generic[D]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         aliases: Iterable[str] = (),
-    ) -> TaskDecorator:
+    ) -> TaskDecorator[D]:
         """Register the decorated function as the handler of a task.
 
         Args:
@@ -234,9 +252,8 @@ class TaskRegistry(Generic[D]):
             raise TaskDefinitionError(f"task {identifier!r}: retry = {retry!r}: expected a RetryPolicy")
 
         def decorate(handler: Callable[..., Any], /) -> Task[Any, Any]:
-            task: Task[Any, Any] = Task(
-                identifier, handler, aliases=others, retry=retry, timeout=timeout, scope=_scope(sys._getframe(1))
-            )
+            scope = _scope(sys._getframe(1))  # noqa: SLF001 (documented in spite of its name)
+            task: Task[Any, Any] = Task(identifier, handler, aliases=others, retry=retry, timeout=timeout, scope=scope)
             return self._add(task)
 
         return decorate

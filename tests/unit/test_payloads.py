@@ -21,28 +21,38 @@ from backfill.payloads import decoder, encode
 
 @dataclass
 class Point:
+    """A dataclass, with a field of each kind of default."""
+
     x: float
     y: float = 0.0
     tags: list[str] = field(default_factory=list)
 
 
 class Shape(msgspec.Struct):
+    """A struct that holds dataclasses and a set."""
+
     name: str
     points: list[Point]
     numbers: set[float] = set()
 
 
 class Person(pydantic.BaseModel):
+    """A pydantic model."""
+
     name: str
     age: int = 0
     scores: list[float] = []
 
 
 class Address(TypedDict):
+    """A typed dictionary."""
+
     street: str
 
 
 class Level(enum.Enum):
+    """One value that JSON has, and one that it has not."""
+
     LOW = 1.5
     BAD = math.nan
 
@@ -146,5 +156,5 @@ def test_decodes(kind: object, raw: bytes, value: object) -> None:
 )
 def test_decoding_fails_alone(kind: object, raw: bytes) -> None:
     """What does not fit is one error, whichever library reads it."""
-    with pytest.raises(PayloadDecodeError, match="^payload: "):
+    with pytest.raises(PayloadDecodeError, match=r"^payload: "):
         decoder(kind)(raw)

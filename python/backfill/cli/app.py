@@ -43,7 +43,7 @@ def options(
     debug: Annotated[
         bool, typer.Option("--debug", envvar="BACKFILL_DEBUG", help="Show tracebacks of errors.", show_default=False)
     ] = False,
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:

@@ -61,16 +61,14 @@ def required_dsn(dsn: str | None) -> str:
     return dsn
 
 
-def duration(text: str | None, option: str) -> timedelta | None:
-    """A duration as the shell takes it: `100ms`, `30s`, `5m`, `2h`, `1d`; None where none was given.
+def duration(text: str, option: str) -> timedelta:
+    """A duration as the shell takes it: `100ms`, `30s`, `5m`, `2h`, `1d`.
 
     Raises:
         ConfigurationError: any other text; the option is named.
     """
     from backfill.retry import parse_duration
 
-    if text is None:
-        return None
     try:
         return parse_duration(text)
     except ConfigurationError as error:

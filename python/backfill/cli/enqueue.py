@@ -14,7 +14,7 @@ from backfill.errors import InvalidJobError, InvalidPayloadError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from backfill.jobs import EnqueueOutcome, JobKeyMode, JobSpec
+    from backfill.jobs import EnqueueOutcome, JobKeyMode
 
 
 def command(
@@ -42,12 +42,12 @@ def command(
 ) -> None:
     """Add a job, and print its id and what became of it."""
     from backfill.client import BackfillClient
-    from backfill.jobs import JobSpec, Queue
+    from backfill.jobs import JobSpec, NewJob, Queue
 
     spec = JobSpec(
         priority=priority,
         queue=None if queue is None else Queue.serial(queue),
-        delay=duration(delay, "--delay"),
+        delay=None if delay is None else duration(delay, "--delay"),
         run_at=_time(run_at),
         max_attempts=max_attempts,
         job_key=key,
@@ -55,16 +55,17 @@ def command(
         flags=flag or None,
     )
     data = _json(sys.stdin.read() if payload == "-" else payload)
+    job: NewJob[Any] = NewJob(task, data, spec)  # bad input is refused before there is a connection
     database = required_dsn(dsn)
 
     async def add() -> EnqueueOutcome[Any]:
         async with BackfillClient(database, schema=schema) as client:
-            return await client.enqueue(task, data, spec=spec)
+            return await client.enqueue(job)
 
-    _show(run_async(add), task, spec, as_json=as_json)
+    _show(run_async(add), task, as_json=as_json)
 
 
-def _show(outcome: EnqueueOutcome[Any], task: str, spec: JobSpec, *, as_json: bool) -> None:
+def _show(outcome: EnqueueOutcome[Any], task: str, *, as_json: bool) -> None:
     job = outcome.job
     if not as_json:
         typer.echo(f"{outcome.status}: job {outcome.id} ({task})")

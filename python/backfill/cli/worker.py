@@ -54,15 +54,12 @@ def command(
     from backfill.worker import WorkerConfig, WorkerRunner
 
     set_up_logs(log_level, as_json=json_logs)
-    poll, patience = duration(poll_interval, "--poll-interval"), duration(shutdown_timeout, "--shutdown-timeout")
-    assert poll is not None
-    assert patience is not None
     config = WorkerConfig(
         required_dsn(dsn),
         schema=schema,
         queues=[_lane(concurrency, tasks=task, queues=queue)],
-        poll_interval=poll,
-        shutdown_timeout=patience,
+        poll_interval=duration(poll_interval, "--poll-interval"),
+        shutdown_timeout=duration(shutdown_timeout, "--shutdown-timeout"),
     )
     tasks = load_registry(registry)
 

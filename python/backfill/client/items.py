@@ -117,8 +117,7 @@ class Reader:
         before = len(rows)
         try:
             if self._items is not None:
-                for item in islice(self._items, most):
-                    rows.append(self._encode(item))
+                rows.extend(map(self._encode, islice(self._items, most)))  # where one raises, those before it stay
             elif self._async_items is not None:
                 await self._async_slice(rows, most, self._async_items)
         except Exception as error:

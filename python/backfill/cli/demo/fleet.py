@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self, cast
 
 from backfill.cli.demo.board import Board
 from backfill.cli.demo.tasks import REPORT_VARIABLE
@@ -71,7 +71,7 @@ class Fleet:
         log = self._folder / f"worker-{number}.log"
         arguments = ["-P", "-m", "backfill", "worker", "backfill.cli.demo.tasks:tasks"]
         arguments += ["--concurrency", str(self._concurrency), "--shutdown-timeout", f"{_DRAIN_SECONDS}s"]
-        with open(log, "wb") as stderr:
+        with _opened(log) as stderr:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *arguments,
@@ -88,17 +88,14 @@ class Fleet:
         self._readers.append(asyncio.ensure_future(self._read(number, process, log)))
 
     async def _read(self, number: int, process: asyncio.subprocess.Process, log: Path) -> None:
-        assert process.stdout is not None
-        async for line in process.stdout:
+        async for line in cast("asyncio.StreamReader", process.stdout):  # a pipe, as _start asked for
             report: dict[str, Any] | None = json.loads(line) if line.strip() else None
             if report is not None:
                 self._board.add(report)
             self.changed.set()
         code = await process.wait()
         if not self._stopping:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            end = lines[-1] if lines else "its log is empty"
-            self.failure = BackfillError(f"worker process {number} ended with exit code {code}: {end}")
+            self.failure = BackfillError(f"worker process {number} ended with exit code {code}: {_last_line(log)}")
         self.changed.set()
 
     async def _drain(self) -> None:
@@ -114,3 +111,12 @@ class Fleet:
                 process.kill()
         for reader in self._readers:
             reader.cancel()
+
+
+def _opened(log: Path) -> IO[bytes]:
+    return open(log, "wb")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "its log is empty"

@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -110,7 +110,7 @@ class LiveView(View):
         board = self._board
         for greeting in board.take_greetings():
             self.say(greeting)
-        parts = [Text(f"{board.elapsed():5.1f} s  {board.step}", style="bold"), _bar(board)]
+        parts: list[RenderableType] = [Text(f"{board.elapsed():5.1f} s  {board.step}", style="bold"), _bar(board)]
         if board.enqueue_seconds is not None:
             parts += [_table(board), Text(_state(board)), Text("Ctrl-C ends the demo.", style="dim")]
         self._live.update(Group(*parts), refresh=True)
