@@ -7,10 +7,10 @@ the field, the value and the limit.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, overload
 
 from backfill.checks import (
     IDENTIFIER_LIMIT,
@@ -27,7 +27,7 @@ from backfill.records import Job
 from backfill.retry import MAX_ATTEMPTS_LIMIT, RetryPolicy
 
 if TYPE_CHECKING:
-    from backfill.tasks import Task
+    from backfill.tasks import PayloadOf, Task
 
 __all__ = [
     "DEFAULT_MAX_ATTEMPTS",
@@ -44,6 +44,7 @@ __all__ = [
     "TaskReference",
 ]
 
+P = TypeVar("P")
 R_co = TypeVar("R_co", covariant=True)
 
 DEFAULT_MAX_ATTEMPTS: Final = 8
@@ -209,31 +210,43 @@ class TaskReference(Protocol):
         """The runs that the task's own policy allows, if it has one."""
         ...
 
+    def check_payload(self, payload: object) -> None:
+        """Refuse a payload that is not of the class that the handler takes."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class NewJob(Generic[R_co]):
     """A job that is not enqueued yet; `R` is what its task returns.
 
     `task.job(payload)` makes one that type checkers know; `NewJob("name", payload, JobSpec(...))` makes one by name.
+
+    Raises:
+        InvalidJobError: what names no task, or is no spec.
+        InvalidPayloadError: a payload that is not of the class that the task's handler takes.
     """
 
     task: str
-    payload: object
+    payload: object = field(repr=False)  # it may be a secret, and a job is shown in messages
     spec: JobSpec
     default_max_attempts: int | None
 
+    @overload
+    def __init__(self, task: Task[None, R_co], payload: None = None, spec: JobSpec | None = None) -> None: ...
+    @overload
+    def __init__(self, task: Task[P, R_co], payload: PayloadOf[P], spec: JobSpec | None = None) -> None: ...
+    @overload
+    def __init__(self: NewJob[Any], task: str, payload: object = None, spec: JobSpec | None = None) -> None: ...
     def __init__(
-        self,
-        task: str | TaskReference | Task[Any, R_co],
-        payload: object = None,
-        spec: JobSpec | None = None,
+        self, task: str | TaskReference | Task[Any, Any], payload: object = None, spec: JobSpec | None = None
     ) -> None:
-        name, attempts = (task, None) if isinstance(task, str) else _reference(task)
+        name, attempts = (task, None) if isinstance(task, str) else _reference(task, payload)
         check_text("task", name, IDENTIFIER_LIMIT)
         if spec is not None and not isinstance(spec, JobSpec):
             raise InvalidJobError("spec", spec, "a JobSpec")
-        for field, value in (("task", name), ("payload", payload), ("spec", UNSAID if spec is None else spec)):
-            object.__setattr__(self, field, value)
+        object.__setattr__(self, "task", name)
+        object.__setattr__(self, "payload", payload)
+        object.__setattr__(self, "spec", UNSAID if spec is None else spec)
         object.__setattr__(self, "default_max_attempts", attempts)
 
     @property
@@ -301,14 +314,15 @@ class BulkOutcome:
     ids: list[int] | None = None
 
 
-def _reference(task: TaskReference | Task[Any, Any]) -> tuple[str, int | None]:
+def _reference(task: TaskReference | Task[Any, Any], payload: object) -> tuple[str, int | None]:
     if not hasattr(task, "identifier"):
         raise InvalidJobError("task", task, "a task's name or a registered task")
+    task.check_payload(payload)
     return task.identifier, task.default_max_attempts
 
 
-def _settle(spec: JobSpec, field: str, value: object) -> None:
-    object.__setattr__(spec, field, value)
+def _settle(spec: JobSpec, name: str, value: object) -> None:
+    object.__setattr__(spec, name, value)
 
 
 def _mode(value: object) -> JobKeyMode:

@@ -1,17 +1,16 @@
 """The client: what producers hold. Its verbs are a module each; here they are put together.
 
 connect: its life and its connections · enqueue: one job · bulk (items, writing): many · manage: jobs that are there ·
-presets: functions for the common cases · prepare: what all of them send, free of I/O · execute: one way to send it.
+presets, bulk_presets: the common cases by name · prepare: what all of them send, free of I/O · execute: one way to send it.
 """
 
 from __future__ import annotations
 
 from backfill.client.bulk import BulkVerb
+from backfill.client.bulk_presets import enqueue_bulk, enqueue_bulk_with_retries
 from backfill.client.enqueue import EnqueueVerb
 from backfill.client.manage import ManageVerbs
 from backfill.client.presets import (
-    enqueue_bulk,
-    enqueue_bulk_with_retries,
     enqueue_critical,
     enqueue_emergency,
     enqueue_fast,

@@ -19,7 +19,7 @@ from backfill.client.writing import REMEMBERED, BulkTransaction, names_of, queue
 from backfill.errors import BackfillError, BulkEnqueueError, InvalidJobError
 from backfill.jobs import UNSAID, BulkOutcome, JobSpec, NewJob
 from backfill.storage.connection import Connection
-from backfill.tasks import Task
+from backfill.tasks import PayloadOf, Task
 
 P = TypeVar("P")
 Stream = Iterable[P] | AsyncIterable[P]
@@ -46,7 +46,20 @@ class BulkVerb(ClientLife):
     async def enqueue_bulk(
         self,
         task: Task[P, Any],
-        payloads: Stream[P | NewJob[Any]],
+        payloads: AsyncIterable[PayloadOf[P] | NewJob[Any]],
+        /,
+        *,
+        commit_every: int | None = None,
+        return_ids: bool = False,
+        spec: JobSpec | None = None,
+        connection: Connection | None = None,
+        **keywords: Unpack[BulkKeywords],
+    ) -> BulkOutcome: ...
+    @overload  # apart from the one above, so that pyright sees payloads in a generator as the task's
+    async def enqueue_bulk(
+        self,
+        task: Task[P, Any],
+        payloads: Iterable[PayloadOf[P] | NewJob[Any]],
         /,
         *,
         commit_every: int | None = None,

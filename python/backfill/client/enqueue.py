@@ -22,7 +22,7 @@ from backfill.payloads import encode
 from backfill.records import Job
 from backfill.storage.connection import Connection
 from backfill.storage.rows import decode_jobs
-from backfill.tasks import Task
+from backfill.tasks import PayloadOf, Task
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -58,7 +58,7 @@ class EnqueueVerb(ClientLife):
         self,
         task: Task[P, R],
         /,
-        payload: P,
+        payload: PayloadOf[P],
         *,
         spec: JobSpec | None = None,
         connection: Connection | None = None,

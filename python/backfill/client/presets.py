@@ -1,19 +1,19 @@
-"""Functions that add jobs with priorities and retries set: the common cases by name.
+"""Functions that add a job with its priority and retries set: the common cases by name. Those for many are beside it.
 
-Each is `client.enqueue` or `client.enqueue_bulk` with part of the spec said already; saying it again is a TypeError.
+Each is `client.enqueue` with part of the spec said already; saying it again is a TypeError.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, overload
 
-from backfill.client.bulk import Stream
-from backfill.client.prepare import KeyedKeywords, QueuedKeywords, SerialKeywords
+from backfill.client.enqueue import new_job
+from backfill.client.prepare import KeyedKeywords, SerialKeywords
 from backfill.errors import InvalidJobError
-from backfill.jobs import BulkOutcome, EnqueueOutcome, JobSpec, NewJob, Priority, Queue
+from backfill.jobs import EnqueueOutcome, JobSpec, NewJob, Priority, Queue
 from backfill.retry import RetryPolicy
 from backfill.storage.connection import Connection
-from backfill.tasks import Task
+from backfill.tasks import PayloadOf, Task
 
 if TYPE_CHECKING:
     from backfill.client import BackfillClient
@@ -25,15 +25,21 @@ _FAST: Final = JobSpec(priority=Priority.FAST_DEFAULT)
 _EMERGENCY: Final = JobSpec(priority=Priority.EMERGENCY)
 _FAST_WITH_RETRIES: Final = JobSpec(priority=Priority.FAST_HIGH, retry=RetryPolicy.fast())
 _CRITICAL: Final = JobSpec(priority=Priority.FAST_HIGH, retry=RetryPolicy.aggressive())
-_BULK: Final = JobSpec(priority=Priority.BULK_DEFAULT)
-_BULK_WITH_RETRIES: Final = JobSpec(priority=Priority.BULK_DEFAULT, retry=RetryPolicy.conservative())
 
 
 @overload
 async def enqueue_fast(
     client: BackfillClient,
+    task: NewJob[R] | Task[None, R],
+    *,
+    connection: Connection | None = None,
+    **keywords: Unpack[KeyedKeywords],
+) -> EnqueueOutcome[R]: ...
+@overload
+async def enqueue_fast(
+    client: BackfillClient,
     task: Task[P, R],
-    payload: P,
+    payload: PayloadOf[P],
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],
@@ -49,7 +55,7 @@ async def enqueue_fast(
 ) -> EnqueueOutcome[Any]: ...
 async def enqueue_fast(
     client: BackfillClient,
-    task: Task[Any, Any] | str,
+    task: NewJob[Any] | Task[Any, Any] | str,
     payload: Any = None,
     *,
     connection: Connection | None = None,
@@ -61,7 +67,7 @@ async def enqueue_fast(
 
     Args:
         client: to add it with.
-        task: a registered task, or a task's name.
+        task: a registered task, a task's name, or a `NewJob`, which has its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; else one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `enqueue`.
@@ -73,14 +79,22 @@ async def enqueue_fast(
         InvalidJobError: bad input, refused before anything is written.
         TypeError: a keyword that this function sets itself, or does not know.
     """
-    return await client.enqueue(task, payload, spec=_FAST, connection=connection, **keywords)
+    return await client.enqueue(new_job(task, payload), spec=_FAST, connection=connection, **keywords)
 
 
 @overload
 async def enqueue_emergency(
     client: BackfillClient,
+    task: NewJob[R] | Task[None, R],
+    *,
+    connection: Connection | None = None,
+    **keywords: Unpack[KeyedKeywords],
+) -> EnqueueOutcome[R]: ...
+@overload
+async def enqueue_emergency(
+    client: BackfillClient,
     task: Task[P, R],
-    payload: P,
+    payload: PayloadOf[P],
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],
@@ -96,7 +110,7 @@ async def enqueue_emergency(
 ) -> EnqueueOutcome[Any]: ...
 async def enqueue_emergency(
     client: BackfillClient,
-    task: Task[Any, Any] | str,
+    task: NewJob[Any] | Task[Any, Any] | str,
     payload: Any = None,
     *,
     connection: Connection | None = None,
@@ -108,7 +122,7 @@ async def enqueue_emergency(
 
     Args:
         client: to add it with.
-        task: a registered task, or a task's name.
+        task: a registered task, a task's name, or a `NewJob`, which has its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; else one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `enqueue`.
@@ -120,14 +134,22 @@ async def enqueue_emergency(
         InvalidJobError: bad input, refused before anything is written.
         TypeError: a keyword that this function sets itself, or does not know.
     """
-    return await client.enqueue(task, payload, spec=_EMERGENCY, connection=connection, **keywords)
+    return await client.enqueue(new_job(task, payload), spec=_EMERGENCY, connection=connection, **keywords)
 
 
 @overload
 async def enqueue_fast_with_retries(
     client: BackfillClient,
+    task: NewJob[R] | Task[None, R],
+    *,
+    connection: Connection | None = None,
+    **keywords: Unpack[KeyedKeywords],
+) -> EnqueueOutcome[R]: ...
+@overload
+async def enqueue_fast_with_retries(
+    client: BackfillClient,
     task: Task[P, R],
-    payload: P,
+    payload: PayloadOf[P],
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],
@@ -143,7 +165,7 @@ async def enqueue_fast_with_retries(
 ) -> EnqueueOutcome[Any]: ...
 async def enqueue_fast_with_retries(
     client: BackfillClient,
-    task: Task[Any, Any] | str,
+    task: NewJob[Any] | Task[Any, Any] | str,
     payload: Any = None,
     *,
     connection: Connection | None = None,
@@ -153,7 +175,7 @@ async def enqueue_fast_with_retries(
 
     Args:
         client: to add it with.
-        task: a registered task, or a task's name.
+        task: a registered task, a task's name, or a `NewJob`, which has its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; else one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `enqueue`.
@@ -165,14 +187,22 @@ async def enqueue_fast_with_retries(
         InvalidJobError: bad input, refused before anything is written.
         TypeError: a keyword that this function sets itself, or does not know.
     """
-    return await client.enqueue(task, payload, spec=_FAST_WITH_RETRIES, connection=connection, **keywords)
+    return await client.enqueue(new_job(task, payload), spec=_FAST_WITH_RETRIES, connection=connection, **keywords)
 
 
 @overload
 async def enqueue_critical(
     client: BackfillClient,
+    task: NewJob[R] | Task[None, R],
+    *,
+    connection: Connection | None = None,
+    **keywords: Unpack[KeyedKeywords],
+) -> EnqueueOutcome[R]: ...
+@overload
+async def enqueue_critical(
+    client: BackfillClient,
     task: Task[P, R],
-    payload: P,
+    payload: PayloadOf[P],
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],
@@ -188,7 +218,7 @@ async def enqueue_critical(
 ) -> EnqueueOutcome[Any]: ...
 async def enqueue_critical(
     client: BackfillClient,
-    task: Task[Any, Any] | str,
+    task: NewJob[Any] | Task[Any, Any] | str,
     payload: Any = None,
     *,
     connection: Connection | None = None,
@@ -198,7 +228,7 @@ async def enqueue_critical(
 
     Args:
         client: to add it with.
-        task: a registered task, or a task's name.
+        task: a registered task, a task's name, or a `NewJob`, which has its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; else one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `enqueue`.
@@ -210,14 +240,14 @@ async def enqueue_critical(
         InvalidJobError: bad input, refused before anything is written.
         TypeError: a keyword that this function sets itself, or does not know.
     """
-    return await client.enqueue(task, payload, spec=_CRITICAL, connection=connection, **keywords)
+    return await client.enqueue(new_job(task, payload), spec=_CRITICAL, connection=connection, **keywords)
 
 
 @overload
 async def enqueue_serial(
     client: BackfillClient,
     task: Task[P, R],
-    payload: P,
+    payload: PayloadOf[P],
     queue: Queue,
     priority: int = Priority.BULK_DEFAULT,
     *,
@@ -269,125 +299,3 @@ async def enqueue_serial(
     if queue is None or queue.is_parallel:
         raise InvalidJobError("queue", queue, "a serial queue, such as Queue.serial(name)")
     return await client.enqueue(task, payload, spec=spec, connection=connection, **keywords)
-
-
-@overload
-async def enqueue_bulk(
-    client: BackfillClient,
-    task: Task[P, Any],
-    payloads: Stream[P | NewJob[Any]],
-    *,
-    commit_every: int | None = None,
-    return_ids: bool = False,
-    connection: Connection | None = None,
-    **keywords: Unpack[QueuedKeywords],
-) -> BulkOutcome: ...
-@overload
-async def enqueue_bulk(
-    client: BackfillClient,
-    task: str,
-    payloads: Stream[Any],
-    *,
-    commit_every: int | None = None,
-    return_ids: bool = False,
-    connection: Connection | None = None,
-    **keywords: Unpack[QueuedKeywords],
-) -> BulkOutcome: ...
-async def enqueue_bulk(
-    client: BackfillClient,
-    task: Task[Any, Any] | str,
-    payloads: Stream[Any],
-    *,
-    commit_every: int | None = None,
-    return_ids: bool = False,
-    connection: Connection | None = None,
-    **keywords: Unpack[QueuedKeywords],
-) -> BulkOutcome:
-    """Add many jobs that can wait: priority BULK_DEFAULT (0).
-
-    Runs: an item's own, the task's policy, else 8. What an item's own spec says goes before what this function or its keywords say.
-
-    Args:
-        client: to add them with.
-        task: a registered task, or a task's name.
-        payloads: any iterable or async iterable of payloads; an item may be a `NewJob` instead, with a spec of its own.
-        commit_every: commit after each this many jobs; else all or nothing.
-        return_ids: give back the jobs' ids, in the order given.
-        connection: a psycopg connection to write on, inside its transaction; else one of the client's.
-        keywords: `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `client.enqueue_bulk`.
-
-    Returns:
-        How many jobs were written, and their ids where they were asked for.
-
-    Raises:
-        BulkEnqueueError: it stopped on the way; it says how many jobs are committed, and why.
-        InvalidJobError: the arguments themselves; a single payload in the place of many, too.
-        TypeError: a keyword that this function sets itself, or does not know.
-    """
-    return await client.enqueue_bulk(
-        task, payloads, commit_every=commit_every, return_ids=return_ids, spec=_BULK, connection=connection, **keywords
-    )
-
-
-@overload
-async def enqueue_bulk_with_retries(
-    client: BackfillClient,
-    task: Task[P, Any],
-    payloads: Stream[P | NewJob[Any]],
-    *,
-    commit_every: int | None = None,
-    return_ids: bool = False,
-    connection: Connection | None = None,
-    **keywords: Unpack[QueuedKeywords],
-) -> BulkOutcome: ...
-@overload
-async def enqueue_bulk_with_retries(
-    client: BackfillClient,
-    task: str,
-    payloads: Stream[Any],
-    *,
-    commit_every: int | None = None,
-    return_ids: bool = False,
-    connection: Connection | None = None,
-    **keywords: Unpack[QueuedKeywords],
-) -> BulkOutcome: ...
-async def enqueue_bulk_with_retries(
-    client: BackfillClient,
-    task: Task[Any, Any] | str,
-    payloads: Stream[Any],
-    *,
-    commit_every: int | None = None,
-    return_ids: bool = False,
-    connection: Connection | None = None,
-    **keywords: Unpack[QueuedKeywords],
-) -> BulkOutcome:
-    """Add many jobs that can wait: priority BULK_DEFAULT (0), RetryPolicy.conservative().
-
-    Runs: an item's own, else 5. What an item's own spec says goes before what this function or its keywords say.
-
-    Args:
-        client: to add them with.
-        task: a registered task, or a task's name.
-        payloads: any iterable or async iterable of payloads; an item may be a `NewJob` instead, with a spec of its own.
-        commit_every: commit after each this many jobs; else all or nothing.
-        return_ids: give back the jobs' ids, in the order given.
-        connection: a psycopg connection to write on, inside its transaction; else one of the client's.
-        keywords: `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `client.enqueue_bulk`.
-
-    Returns:
-        How many jobs were written, and their ids where they were asked for.
-
-    Raises:
-        BulkEnqueueError: it stopped on the way; it says how many jobs are committed, and why.
-        InvalidJobError: the arguments themselves; a single payload in the place of many, too.
-        TypeError: a keyword that this function sets itself, or does not know.
-    """
-    return await client.enqueue_bulk(
-        task,
-        payloads,
-        commit_every=commit_every,
-        return_ids=return_ids,
-        spec=_BULK_WITH_RETRIES,
-        connection=connection,
-        **keywords,
-    )
