@@ -73,10 +73,10 @@ class View:
             self.say(
                 f"Enqueued in bulk   {board.expected:,} jobs in {_duration(board.enqueue_seconds)} ({rate:,.0f}/s)"
             )
-        rate_run = board.backlog_rate()
-        if rate_run is not None:
+            rate_run = board.backlog_rate()
             finished = "" if board.finished_backlog else f" of {board.expected:,}"
-            self.say(f"Backlog run        {board.done['backlog']:,}{finished} jobs ({rate_run:,.0f}/s)")
+            speed = "" if rate_run is None else f" ({rate_run:,.0f}/s)"
+            self.say(f"Backlog run        {board.done['backlog']:,}{finished} jobs{speed}")
         if board.streamed:
             self.say(f"Stream run         {board.done['stream']:,} of {board.streamed:,} jobs")
         self.say(f"Retried            {board.retried:,} (of {board.failed:,} attempts that failed on purpose)")
@@ -128,8 +128,9 @@ def _bar(board: Board) -> Table:
 
 
 def _table(board: Board, *, title: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("priority")
+    # No edges: with the widest of waits, such as 100.5 ms, it still fits into 80 columns.
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False)
+    table.add_column("priority", no_wrap=True)
     for phase in ("backlog", "stream"):
         table.add_column(phase, justify="right")
         table.add_column("p50", justify="right")
