@@ -66,7 +66,8 @@ def checked_flags(value: Iterable[str]) -> tuple[str, ...]:
     """The flags, once each: a set's sorted, others in the order given; a lone string is refused as no list of them."""
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise InvalidJobError("flags", value, "a list, tuple or set of strings")
-    flags = sorted(value) if isinstance(value, (set, frozenset)) else list(value)
+    flags = list(value)
     for flag in flags:
         check_text("flags", flag, KEY_LIMIT)
-    return tuple(dict.fromkeys(flags))
+    texts = map(str.__str__, flags)  # a StrEnum's too: they become the keys of a JSON object
+    return tuple(sorted(texts)) if isinstance(value, (set, frozenset)) else tuple(dict.fromkeys(texts))

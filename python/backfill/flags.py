@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 from backfill.retry import format_duration
@@ -21,5 +22,6 @@ def flags_of(spec: JobSpec) -> list[str]:
     if spec.timeout is not None:
         flags.append(f"{TIMEOUT_FLAG}{format_duration(spec.timeout)}")
     if spec.deadline is not None:
-        flags.append(f"{DEADLINE_FLAG}{spec.deadline.isoformat()}")
+        # In UTC: a zone may be off by seconds, for which ISO 8601 has no words.
+        flags.append(f"{DEADLINE_FLAG}{spec.deadline.astimezone(UTC).isoformat()}")
     return list(dict.fromkeys(flags))
