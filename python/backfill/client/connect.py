@@ -17,7 +17,7 @@ import psycopg
 import psycopg_pool
 from psycopg.rows import tuple_row
 
-from backfill.client.execute import translated
+from backfill.client.execute import run, translated
 from backfill.errors import BackfillError, ClientClosedError, ConfigurationError
 from backfill.storage.connection import Connection, Dsn, Pool, connect, is_alive, make_pool, redacted, resolve
 from backfill.storage.migrate import migrate
@@ -148,10 +148,11 @@ class ClientLife:
 
     @asynccontextmanager
     async def _connection(self, given: Connection | None) -> AsyncIterator[Connection]:
-        """The caller's connection, as it is; else one of the pool's, in autocommit."""
+        """The caller's connection, as it is; else one of the pool's, in autocommit. Its texts are UTF-8 either way."""
         if given is not None:
             self._refuse_closed()
-            yield _checked(given)
+            async with _in_utf8(_checked(given)):
+                yield given
             return
         session = self._session_here() or await self._opened(reopen=False)
         connection: Connection | None = None
@@ -161,7 +162,8 @@ class ClientLife:
             was_autocommit = connection.autocommit
             if not was_autocommit:
                 await connection.set_autocommit(True)
-            yield connection
+            async with _in_utf8(connection):
+                yield connection
         except psycopg_pool.PoolClosed as error:
             raise ClientClosedError(f"this client's pool is closed: {error}") from error
         except psycopg.Error as error:
@@ -262,6 +264,21 @@ async def _in_our_manner(connection: Connection) -> AsyncIterator[None]:
         connection.row_factory, connection.cursor_factory = before[:2]
         with suppress(psycopg.Error):
             await connection.set_autocommit(before[2])
+
+
+@asynccontextmanager
+async def _in_utf8(connection: Connection) -> AsyncIterator[None]:
+    """A session whose texts are in UTF-8, and then as it was: the session of a database in LATIN1 begins in LATIN1."""
+    before = connection.info.parameter_status("client_encoding")
+    if before in (None, "UTF8"):
+        yield
+        return
+    await run(connection, "set_client_encoding", DEFAULT_SCHEMA, ("UTF8",))
+    try:
+        yield
+    finally:
+        with suppress(psycopg.Error):  # of a transaction that failed: its rollback puts this back too
+            await run(connection, "set_client_encoding", DEFAULT_SCHEMA, (before,))
 
 
 def _checked(connection: object) -> Connection:
