@@ -201,12 +201,16 @@ class ClientLife:
         finally:
             await first.close()
         pool = make_pool(dsn, min_size=self._sizes[0], max_size=self._sizes[1])
+        where = redacted(resolved)
         try:
-            await pool.open()
+            await pool.open(wait=True)  # a call that finds none ready would have the pool make another beside it
+        except psycopg_pool.PoolTimeout as error:
+            await pool.close()
+            raise translated(error, None, where=where, schema=self._schema) from error
         except BaseException:
             await pool.close()
             raise
-        return _Session(pool, owned=True, where=redacted(resolved))
+        return _Session(pool, owned=True, where=where)
 
     async def _adopt(self, pool: Pool) -> _Session:
         if pool.closed:
