@@ -6,7 +6,9 @@ payload's type may be defined below its handler, and only the payload's own: the
 
 from __future__ import annotations
 
+import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from backfill.errors import TaskDefinitionError
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _SHAPES: Final = "(payload), (payload, ctx), (ctx: WorkerContext) or ()"
+_CONTEXT: Final = re.compile(r"\bWorkerContext\b")
+_CONTEXT_NAME: Final = "ctx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ def shape_of(identifier: str, handler: Callable[..., Any]) -> HandlerShape:
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} is a generator; a handler returns one result")
     is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
     positional = _positional(identifier, handler)
-    if len(positional) == 1 and _is_context(positional[0].annotation):
+    if len(positional) == 1 and _is_context(positional[0], handler):
         return HandlerShape(is_async, None, context=True)
     return HandlerShape(is_async, positional[0] if positional else None, context=len(positional) == 2)
 
@@ -64,7 +68,7 @@ def payload_type(identifier: str, handler: Callable[..., Any], shape: HandlerSha
     """
     if shape.payload is None or shape.payload.annotation is inspect.Parameter.empty:
         return Any
-    function = inspect.unwrap(handler)
+    function = _function(handler)
     holder = type("Payload", (), {"__annotations__": {"payload": shape.payload.annotation}})
     scope = getattr(function, "__globals__", None) or getattr(type(function).__call__, "__globals__", {})
     try:
@@ -75,28 +79,49 @@ def payload_type(identifier: str, handler: Callable[..., Any], shape: HandlerSha
             f"{shape.payload.name!r} cannot be resolved: {error.name!r} is not defined when the program runs; "
             "import it outside `if TYPE_CHECKING:`"
         ) from error
+    except (AttributeError, SyntaxError, TypeError) as error:
+        raise TaskDefinitionError(
+            f"task {identifier!r}: the annotation {shape.payload.annotation!r} of {_name(handler)}'s parameter "
+            f"{shape.payload.name!r} cannot be resolved: {error}"
+        ) from error
 
 
 def _positional(identifier: str, handler: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters that a worker fills: those that have to be given, an optional payload, an optional context."""
     found: list[inspect.Parameter] = []
     for parameter in inspect.signature(handler).parameters.values():
+        required = parameter.default is inspect.Parameter.empty
         if parameter.kind in _POSITIONAL:
-            if len(found) < 2 or parameter.default is inspect.Parameter.empty:
+            if required or not found or (len(found) == 1 and _is_context(parameter, handler)):
                 found.append(parameter)
-        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty:
+        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY and required:
             raise TaskDefinitionError(
                 f"task {identifier!r}: {_name(handler)} requires {parameter.name!r}; use {_SHAPES}"
             )
     if len(found) > 2:
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} takes {len(found)} parameters; use {_SHAPES}")
-    if len(found) == 2 and _is_context(found[0].annotation):
+    if len(found) == 2 and _is_context(found[0], handler):
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} takes ctx first; it is the second: {_SHAPES}")
     return found
 
 
-def _is_context(annotation: object) -> bool:
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", None) or str(annotation)
-    return text.split("[", 1)[0].rsplit(".", 1)[-1] == "WorkerContext"
+def _is_context(parameter: inspect.Parameter, handler: Callable[..., Any]) -> bool:
+    """Whether a parameter takes the worker's context, as far as can be told before its annotation can be resolved."""
+    annotation = parameter.annotation
+    if annotation is inspect.Parameter.empty:
+        return parameter.name == _CONTEXT_NAME
+    if isinstance(annotation, str):  # it may be a name for `WorkerContext[Deps]`
+        annotation = getattr(_function(handler), "__globals__", {}).get(annotation, annotation)
+    text = annotation if isinstance(annotation, str) else f"{getattr(annotation, '__name__', '')} {annotation}"
+    return _CONTEXT.search(text) is not None
+
+
+def _function(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that a handler was made from, by decorators or `functools.partial`."""
+    function: Callable[..., Any] = inspect.unwrap(handler)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    return function
 
 
 def _name(handler: object) -> str:

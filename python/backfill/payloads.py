@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 import msgspec
 import orjson
 
-from backfill.errors import InvalidPayloadError, PayloadDecodeError
+from backfill.errors import InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
 
 Decoder = Callable[[bytes], Any]
 _ESCAPED_NUL: Final = b"\\u0000"
@@ -50,14 +50,23 @@ def encode(payload: object) -> bytes:
 
 
 def decoder(payload_type: object) -> Decoder:
-    """What reads a payload as that type: a dataclass, Struct, TypedDict, pydantic model, or plain JSON (`Any`, None)."""
+    """What reads a payload as that type: a dataclass, Struct, TypedDict, pydantic model, or plain JSON (`Any`, None).
+
+    Raises:
+        TaskDefinitionError: there is no reading such a type from JSON.
+    """
     if payload_type is None or payload_type is Any or payload_type is object:
         return decode_plain
     if _is_pydantic(payload_type):
         return _pydantic_decoder(payload_type)
     try:
         typed = msgspec.json.Decoder(payload_type, dec_hook=_decode_other)
-    except TypeError:
+    except NameError as error:
+        raise TaskDefinitionError(
+            f"payloads of type {_name(payload_type)} cannot be read: {error.name!r}, in one of its annotations, is not "
+            "defined when the program runs; import it outside `if TYPE_CHECKING:`"
+        ) from error
+    except TypeError:  # msgspec tells unions of records apart by tags only
         return _pydantic_decoder(payload_type)
     return lambda raw: _decoded(typed.decode, raw)
 
@@ -79,10 +88,24 @@ def _decoded(decode: Decoder, raw: bytes) -> Any:
 
 
 def _pydantic_decoder(payload_type: object) -> Decoder:
-    from pydantic import TypeAdapter  # optional: only where a task's payload is one of its types
-
-    adapter: Any = TypeAdapter(cast("Any", payload_type))
+    try:
+        from pydantic import TypeAdapter  # optional: only where a task's payload is one of its types
+        from pydantic.errors import PydanticUserError
+    except ImportError as error:
+        raise TaskDefinitionError(
+            f"payloads of type {_name(payload_type)} are read by pydantic, which is missing: "
+            "pip install backfill[pydantic]"
+        ) from error
+    try:
+        adapter: Any = TypeAdapter(cast("Any", payload_type))
+        len(adapter.core_schema)  # one that lacks a name is put off until it is used
+    except (PydanticUserError, TypeError) as error:
+        raise TaskDefinitionError(f"payloads of type {_name(payload_type)} cannot be read: {error}") from error
     return lambda raw: _decoded(adapter.validate_json, raw)
+
+
+def _name(payload_type: object) -> str:
+    return payload_type.__qualname__ if isinstance(payload_type, type) else str(payload_type)
 
 
 def _is_pydantic(payload_type: object) -> bool:

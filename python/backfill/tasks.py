@@ -123,16 +123,25 @@ class Task(Generic[P, R]):
             raise InvalidPayloadError("payload", payload, limit)
 
     @overload
+    def __call__(self: Task[None, R], ctx: WorkerContext[Any], /) -> Awaitable[R]: ...
+    @overload
     def __call__(self: Task[None, R], *, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]: ...
     @overload
     def __call__(self, payload: P, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]: ...
     def __call__(self, payload: Any = None, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]:
-        """Run the handler directly; always awaitable, a synchronous one in a thread.
+        """Run the handler directly, with its own arguments; always awaitable, a synchronous one in a thread.
 
         Raises:
-            TypeError: the handler takes a context and none was given.
+            TypeError: the handler takes a context and none was given, or it takes no payload and one was given.
         """
-        return self.run(payload, ctx)
+        return self._direct(payload, ctx)
+
+    async def _direct(self, payload: Any, ctx: WorkerContext[Any] | None) -> R:
+        if payload is not None and self.shape.payload is None:
+            if not self.shape.context or ctx is not None:
+                raise TypeError(f"task {self.identifier!r}: its handler takes no payload")
+            payload, ctx = None, payload  # the context is its first argument
+        return await self.run(payload, ctx)
 
     async def run(
         self,
@@ -158,7 +167,10 @@ class Task(Generic[P, R]):
     def _resolve(self) -> Decoder:
         if self._decoder is None:
             self._payload_type = payload_type(self.identifier, self.handler, self.shape, self._scope)
-            self._decoder = decoder(self._payload_type)
+            try:
+                self._decoder = decoder(self._payload_type)
+            except TaskDefinitionError as error:
+                raise TaskDefinitionError(f"task {self.identifier!r}: {error}") from error.__cause__
             self._scope = {}
         return self._decoder
 
@@ -209,6 +221,9 @@ class TaskRegistry(Generic[D]):
     Args:
         lifespan: an async context manager, entered once a worker process on its loop with the worker's client; what it
             yields is every handler's `ctx.deps`.
+
+    Raises:
+        TaskDefinitionError: the lifespan is no function that gives such a thing.
     """
 
     @overload
@@ -216,6 +231,11 @@ class TaskRegistry(Generic[D]):
     @overload
     def __init__(self, *, lifespan: Lifespan[D]) -> None: ...
     def __init__(self, *, lifespan: Lifespan[Any] | None = None) -> None:
+        if lifespan is not None and (not callable(lifespan) or inspect.isasyncgenfunction(lifespan)):
+            raise TaskDefinitionError(
+                f"lifespan = {lifespan!r}: expected a function that gives an async context manager, such as an async "
+                "generator with @asynccontextmanager above it"
+            )
         self.lifespan = lifespan
         self._tasks: dict[str, Task[Any, Any]] = {}
         self._names: dict[str, Task[Any, Any]] = {}

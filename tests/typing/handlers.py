@@ -195,5 +195,6 @@ async def direct(ctx: WorkerContext[Deps]) -> None:
     assert_type(await sync_payload(Parcel(1.5)), float)
     assert_type(await nothing(), int)
     assert_type(await context_alone(ctx=ctx), bytes)
+    assert_type(await context_alone(ctx), bytes)
     await async_payload("a")  # error: "Mail"
     await nothing(Mail("a"))  # error: Mail
