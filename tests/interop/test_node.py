@@ -1,0 +1,295 @@
+"""Node's graphile-worker and backfill on one schema, whoever made it: each runs the other's jobs, and queues stay serial."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg_pool
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from backfill import BackfillClient, EnqueueStatus, Queue, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+from catalogue import catalogue
+
+from plugins.waiting import Eventually
+from reading import rows, value
+
+SCRIPTS = Path(__file__).parent / "node"
+JOBS = "select count(*) from graphile_worker._private_jobs"
+LOCKED_QUEUES = "select count(*) from graphile_worker._private_job_queues where locked_at is not null"
+SOON = timedelta(milliseconds=20)
+VARIABLES = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+
+
+@dataclass
+class Node:
+    """Node's worker, as scripts that run on one database."""
+
+    modules: Path
+    dsn: str
+
+    async def start(self, script: str, *words: str) -> asyncio.subprocess.Process:
+        """Start a script; its output is lines of JSON."""
+        said = conninfo_to_dict(self.dsn)
+        where = {variable: str(said[word]) for word, variable in VARIABLES.items() if word in said}
+        environment = {"PATH": os.environ["PATH"], "NODE_PATH": str(self.modules), "NODE_ENV": "test", **where}
+        return await asyncio.create_subprocess_exec(
+            "node", str(SCRIPTS / script), *words, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE
+        )
+
+    async def run(self, script: str, *words: str) -> list[Any]:
+        """Run a script to its end; what it told."""
+        process = await self.start(script, *words)
+        told, complaints = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0, complaints.decode()
+        return [json.loads(line) for line in told.splitlines()]
+
+    async def work(self, *tasks: str, forbidden: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+        """Run what is due, as Node does; what each handler was given."""
+        return await self.run("work.js", json.dumps({"tasks": tasks, "forbiddenFlags": forbidden}))
+
+    async def add(self, *jobs: tuple[str, Any, dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add jobs by Node's addJob: each one's task, payload and spec; the rows."""
+        return await self.run("add.js", json.dumps(jobs))
+
+
+async def work(dsn: str, *names: str) -> list[dict[str, Any]]:
+    """Run what is due, as we do; what each handler was given."""
+    seen: list[dict[str, Any]] = []
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    async def handle(payload: Any, ctx: WorkerContext[None]) -> None:
+        fields = ("id", "task_identifier", "queue_name", "priority", "key", "flags", "max_attempts")
+        seen.append({"payload": payload, "attempt": ctx.attempt, **{name: getattr(ctx.job, name) for name in fields}})
+
+    for name in names:
+        tasks.task(name)(handle)
+    await WorkerRunner(WorkerConfig(dsn, concurrency=1), tasks).process_available_jobs()
+    return seen
+
+
+@pytest.fixture(params=["backfill's schema", "Node's schema"])
+async def node(request: pytest.FixtureRequest, node_modules: Path, dsn: str, empty_dsn: str) -> Node:
+    """Node's worker on a database that we migrated, and on one that Node did first and we after it."""
+    if request.param == "backfill's schema":
+        return Node(node_modules, dsn)
+    node = Node(node_modules, empty_dsn)
+    await node.run("migrate.js")
+    await (await BackfillClient.connect(empty_dsn, migrate=True)).close()
+    return node
+
+
+async def test_node_accepts_our_schema(node_modules: Path, dsn: str) -> None:
+    """Node's own migrations find nothing to do in a schema of ours, and change nothing."""
+    before = await catalogue(dsn)
+    assert len(before) > 100, "the catalogue sees the schema"
+    await Node(node_modules, dsn).run("migrate.js")
+    assert await catalogue(dsn) == before
+
+
+async def test_we_leave_nodes_schema_alone(node_modules: Path, empty_dsn: str) -> None:
+    """Where Node came first, migrating adds objects named backfill_*, and touches nothing but autovacuum's settings."""
+    await Node(node_modules, empty_dsn).run("migrate.js")
+    before = await catalogue(empty_dsn)
+    async with BackfillClient(empty_dsn, migrate=True):
+        pass
+    after = await catalogue(empty_dsn)
+    added = after.keys() - before.keys()
+    assert "relation backfill_workers" in added
+    assert [
+        name for name in added if not name.split(" ", 1)[1].removeprefix("graphile_worker.").startswith("backfill_")
+    ] == []
+    for name, definition in before.items():
+        assert _without_vacuum(after[name]) == definition, name
+    await Node(node_modules, empty_dsn).run("migrate.js")
+    assert await catalogue(empty_dsn) == after, "Node still accepts it, and leaves ours alone"
+
+
+def _without_vacuum(definition: str) -> str:
+    """A relation's definition without the storage parameters of autovacuum."""
+    if not definition.startswith("[") or "autovacuum_" not in definition:
+        return definition
+    *rest, options = json.loads(definition)
+    return json.dumps([*rest, [option for option in options if not option.startswith("autovacuum_")]])
+
+
+async def test_node_runs_our_jobs(node: Node) -> None:
+    """A plain job, a serial one, one with a key and one with flags, which Node can be told to leave alone."""
+    async with BackfillClient(node.dsn) as client:
+        plain = await client.enqueue("greet", {"name": "Ada"}, priority=-3)
+        serial = await client.enqueue("greet", {"name": "Grace"}, queue=Queue.serial_for("user", 7), max_attempts=3)
+        keyed = await client.enqueue("greet", {"name": "Barbara"}, job_key="welcome:7", priority=5)
+        flagged = await client.enqueue("greet", {"name": "Radia"}, flags=["slow"], priority=9)
+    first = await node.work("greet", forbidden=("slow",))
+    assert [(job["id"], job["payload"]["name"]) for job in first] == [
+        (str(plain.id), "Ada"),
+        (str(serial.id), "Grace"),
+        (str(keyed.id), "Barbara"),
+    ]
+    assert [job["attempts"] for job in first] == [1, 1, 1]
+    assert [job["priority"] for job in first] == [-3, 0, 5]
+    assert [job["max_attempts"] for job in first] == [8, 3, 8]
+    assert [job["queue"] for job in first] == [None, "user:7", None]
+    assert [job["key"] for job in first] == [None, None, "welcome:7"]
+    [last] = await node.work("greet")
+    assert (last["id"], last["flags"]) == (str(flagged.id), {"slow": True})
+    assert await value(node.dsn, JOBS) == 0
+    assert await value(node.dsn, LOCKED_QUEUES) == 0
+
+
+async def test_node_runs_our_bulk(node: Node) -> None:
+    """Jobs that came by COPY are jobs like any other to Node."""
+    async with BackfillClient(node.dsn) as client:
+        await client.enqueue_bulk("greet", [{"name": str(number)} for number in range(50)])
+        await client.enqueue_bulk("greet", [{"name": "serial"}] * 3, queue=Queue.serial("line"))
+    names = [job["payload"]["name"] for job in await node.work("greet")]
+    assert sorted(names) == sorted([str(number) for number in range(50)] + ["serial"] * 3)
+    assert await value(node.dsn, JOBS) == 0
+
+
+async def test_we_run_nodes_jobs(node: Node) -> None:
+    """What Node's addJob was told reaches our handler: payload, queue, key, priority, flags and number of runs."""
+    plain, full = await node.add(
+        ("greet", {"name": "Ada"}, {}),
+        (
+            "greet",
+            {"name": "Grace"},
+            {
+                "queueName": "line",
+                "jobKey": "k",
+                "priority": -7,
+                "maxAttempts": 4,
+                "flags": ["slow"],
+                "runAt": (datetime.now(UTC) - timedelta(hours=1)).isoformat(),
+            },
+        ),
+    )
+    assert await work(node.dsn, "greet") == [
+        {
+            "payload": {"name": "Grace"},
+            "attempt": 1,
+            "id": int(full["id"]),
+            "task_identifier": "greet",
+            "queue_name": "line",
+            "priority": -7,
+            "key": "k",
+            "flags": ("slow",),
+            "max_attempts": 4,
+        },
+        {
+            "payload": {"name": "Ada"},
+            "attempt": 1,
+            "id": int(plain["id"]),
+            "task_identifier": "greet",
+            "queue_name": None,
+            "priority": 0,
+            "key": None,
+            "flags": (),
+            "max_attempts": 25,
+        },
+    ]
+    assert await value(node.dsn, JOBS) == 0
+    assert await value(node.dsn, LOCKED_QUEUES) == 0
+
+
+async def test_a_key_is_one_for_both(node: Node) -> None:
+    """A job that one side added is replaced by the other's of the same key."""
+    async with BackfillClient(node.dsn) as client:
+        ours = await client.enqueue("greet", {"name": "ours"}, job_key="k")
+        [theirs] = await node.add(("greet", {"name": "theirs"}, {"jobKey": "k"}))
+        assert (theirs["id"], theirs["revision"]) == (str(ours.id), 1)
+        again = await client.enqueue("greet", {"name": "ours again"}, job_key="k")
+        assert (again.status, again.id, again.revision) == (EnqueueStatus.REPLACED, ours.id, 2)
+    [run] = await node.work("greet")
+    assert run["payload"] == {"name": "ours again"}
+
+
+async def test_a_failure_passes_from_one_to_the_other(node: Node) -> None:
+    """A job that failed in one is retried by the other, and each attempt is counted once."""
+    async with BackfillClient(node.dsn) as client:
+        outcome = await client.enqueue("greet", {"fail": "not today"}, queue=Queue.serial("line"))
+        assert await node.work("greet") == []
+        failed = await client.get_job(outcome.id)
+        assert failed is not None
+        assert (failed.attempts, failed.last_error, failed.locked_by) == (1, "not today", None)
+        await client.reschedule_jobs([outcome.id], run_at=datetime.now(UTC) - timedelta(seconds=1))
+    assert [job["attempt"] for job in await work(node.dsn, "greet")] == [2]
+
+
+async def test_a_queue_is_serial_for_both_together(node: Node, eventually: Eventually) -> None:
+    """With both workers at one serial queue, and each with jobs at once to spare, no two of its jobs overlap."""
+    await rows(
+        node.dsn,
+        """create table spans (
+             job_id bigint primary key, queue_id integer, worker text not null, began timestamptz not null,
+             ended timestamptz
+           )""",
+    )
+    tasks = _recording(node.dsn)
+    beside = await node.start("record.js", "4")
+    try:
+        assert beside.stdout is not None
+        assert json.loads(await beside.stdout.readline()) == "ready"
+        config = WorkerConfig(node.dsn, concurrency=4, poll_interval=SOON)
+        async with WorkerRunner(config, tasks), BackfillClient(node.dsn) as client:
+
+            async def feed() -> bool:
+                """Whether both have done their share; while not, the queue gets more to do, and so do free hands."""
+                counts = dict(await rows(node.dsn, "select worker, count(*) from spans where queue_id > 0 group by 1"))
+                if counts.get("node", 0) >= 10 and counts.get("backfill", 0) >= 10:
+                    return True
+                if await value(node.dsn, JOBS) < 20:
+                    await client.enqueue_bulk("record", range(20), queue=Queue.serial("line"))
+                    await client.enqueue_bulk("record", range(5))
+                return False
+
+            await eventually(feed)
+            await eventually(lambda: value(node.dsn, JOBS), lambda left: left == 0)
+        assert beside.stdin is not None
+        beside.stdin.close()
+        _, complaints = await asyncio.wait_for(beside.communicate(), 30)
+        assert beside.returncode == 0, complaints.decode()
+    finally:
+        if beside.returncode is None:
+            beside.kill()
+            await beside.communicate()
+    assert await value(node.dsn, "select count(*) from spans where ended is null") == 0
+    overlaps = await rows(
+        node.dsn,
+        """select one.job_id, other.job_id from spans as one
+           join spans as other on one.queue_id = other.queue_id and one.job_id < other.job_id
+             and one.began < other.ended and other.began < one.ended""",
+    )
+    assert overlaps == []
+    assert await value(node.dsn, LOCKED_QUEUES) == 0
+
+
+def _recording(dsn: str) -> TaskRegistry[Any]:
+    @asynccontextmanager
+    async def records(_: BackfillClient) -> AsyncIterator[psycopg_pool.AsyncConnectionPool[Any]]:
+        async with psycopg_pool.AsyncConnectionPool(dsn, min_size=4, max_size=4, kwargs={"autocommit": True}) as pool:
+            yield pool
+
+    tasks: TaskRegistry[psycopg_pool.AsyncConnectionPool[Any]] = TaskRegistry(lifespan=records)
+
+    @tasks.task("record")
+    async def record(ctx: WorkerContext[psycopg_pool.AsyncConnectionPool[Any]]) -> None:
+        async with ctx.deps.connection() as connection:
+            await connection.execute(
+                """insert into spans (job_id, queue_id, worker, began)
+                   values (%s, %s, 'backfill', clock_timestamp())""",
+                (ctx.job.id, ctx.job.job_queue_id),
+            )
+            await connection.execute("select pg_sleep(0.005)")
+            await connection.execute("update spans set ended = clock_timestamp() where job_id = %s", (ctx.job.id,))
+
+    return tasks
