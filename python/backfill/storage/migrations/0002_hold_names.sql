@@ -7,13 +7,12 @@
 -- Held first and made only where missing: an insert that conflicts burns a number of the identity, and integers end.
 -- Missing ones are made in the order of their names, so that two callers never wait for each other in a ring. A collector
 -- may delete an unused name between the insert and the lock; then it is made again: a job must not be left without its
--- task or its queue.
+-- task or its queue. No name may come twice.
 create function :"schema".backfill_hold_names(identifiers text[], queue_names text[])
 returns void
 language plpgsql
 as $function$
 declare
-  v_wanted integer := (select count(distinct name) from unnest(identifiers) as name);
   v_held integer;
 begin
   if array_position(identifiers, null) is not null then
@@ -24,14 +23,14 @@ begin
     where tasks.identifier = any (identifiers)
     for key share;
     get diagnostics v_held = row_count;
-    exit when v_held = v_wanted;
+    exit when v_held = cardinality(identifiers);
 
     if round = 100 then
       raise exception 'tasks % can be neither seen nor made; row level security may hide them', identifiers
         using errcode = 'insufficient_privilege';
     end if;
     insert into :"schema"._private_tasks (identifier)
-    select distinct name
+    select name
     from unnest(identifiers) as name
     where not exists (select from :"schema"._private_tasks as tasks where tasks.identifier = name)
     order by name
@@ -41,20 +40,19 @@ begin
   if coalesce(cardinality(queue_names), 0) = 0 then
     return;
   end if;
-  v_wanted := (select count(distinct name) from unnest(queue_names) as name);
   for round in 1..100 loop
     perform from :"schema"._private_job_queues as queues
     where queues.queue_name = any (queue_names)
     for key share;
     get diagnostics v_held = row_count;
-    exit when v_held = v_wanted;
+    exit when v_held = cardinality(queue_names);
 
     if round = 100 then
       raise exception 'queues % can be neither seen nor made; row level security may hide them', queue_names
         using errcode = 'insufficient_privilege';
     end if;
     insert into :"schema"._private_job_queues (queue_name)
-    select distinct name
+    select name
     from unnest(queue_names) as name
     where not exists (select from :"schema"._private_job_queues as queues where queues.queue_name = name)
     order by name
