@@ -31,12 +31,10 @@ language sql
 as $function$
   update :"schema"._private_jobs as jobs
   set locked_at = null, locked_by = null
-  where jobs.locked_by = any (worker_ids)
-    and jobs.locked_at is not null;
+  where jobs.locked_by = any (worker_ids);
   update :"schema"._private_job_queues as queues
   set locked_at = null, locked_by = null
   where queues.locked_by = any (worker_ids)
-    and queues.locked_at is not null
 $function$;
 
 insert into :"schema".migrations (id, breaking)

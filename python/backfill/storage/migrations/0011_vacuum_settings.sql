@@ -1,4 +1,4 @@
--- does: Has autovacuum look after the queue's tables often, and leaves room for updates in place.
+-- does: Has autovacuum look after the queue's tables often.
 -- foundation: no
 -- transaction: yes
 -- breaking: no
@@ -14,9 +14,7 @@ alter table :"schema"._private_jobs set (
   autovacuum_analyze_threshold = 2000
 );
 
--- A queue's row is updated twice a job; with room on its page that costs no index entry.
 alter table :"schema"._private_job_queues set (
-  fillfactor = 70,
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 500,
   autovacuum_vacuum_cost_delay = 0
