@@ -77,12 +77,13 @@ def _texts(sql: bool, grants: Duty | None, role: str | None, dsn: str | None, sc
 
 async def _script(dsn: str, schema: str) -> str:
     from backfill.storage.connection import connect
-    from backfill.storage.schema import read_state, refuse_newer
+    from backfill.storage.schema import read_state, refuse_newer, refuse_older
     from backfill.storage.script import migration_script
 
     async with await connect(dsn, application_name="backfill migrate") as connection:
         state = await read_state(connection, schema)
     refuse_newer(state, schema)
+    refuse_older(state, schema)
     return migration_script(schema, state)
 
 

@@ -20,16 +20,16 @@ from typing import Final
 import psycopg
 from psycopg import errors, sql
 
-from backfill.errors import ConfigurationError, MigrationError, SchemaVersionError
+from backfill.errors import ConfigurationError, MigrationError
 from backfill.storage.connection import Connection
-from backfill.storage.schema import KNOWN_CONTRACT, Foundation, SchemaState, read_state, refuse_newer
-from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render, trusted
+from backfill.storage.schema import KNOWN_CONTRACT, Foundation, SchemaState, read_state, refuse_newer, refuse_older
+from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render
 from backfill.storage.steps import Migration, newest
 
 logger = logging.getLogger(__name__)
 
 LOCK_WAIT: Final = timedelta(minutes=5)
-_LOCK_TIMEOUT: Final = timedelta(seconds=3)
+_LOCK_TIMEOUT: Final = timedelta(seconds=1)
 _POLL: Final = 0.1
 _RACES: Final = (
     errors.LockNotAvailable,
@@ -165,12 +165,10 @@ class _Run:
             state = await read_state(self._connection, self._schema)
             refuse_newer(state, self._schema)
             if state.foundation == "ours" or state.contract >= KNOWN_CONTRACT:
+                refuse_older(state, self._schema)
                 return state
             if state.contract == seen:
-                raise SchemaVersionError(
-                    f"schema {self._schema!r} has Graphile Worker's migration {state.contract}; backfill needs "
-                    f"{KNOWN_CONTRACT}: start graphile-worker 0.17 or later on it once, then run this again"
-                )
+                refuse_older(state, self._schema)
             seen = state.contract
             await asyncio.sleep(1)
 
@@ -193,7 +191,7 @@ class _Run:
             for step in steps:
                 skipped = step.foundation and state.foundation == "foreign"
                 if not skipped:
-                    await self._connection.execute(trusted(step.sql(self._schema, concurrently=False)))
+                    await self._connection.execute(step.sql(self._schema, concurrently=False))
                 await self._note(step, skipped=skipped)
         self._report(steps)
 
@@ -211,7 +209,7 @@ class _Run:
                 logger.warning("index %s of schema %r is invalid: making it anew", index, self._schema)
                 await self._drop_index(index)
             if not valid:
-                await self._connection.execute(trusted(step.sql(self._schema)))
+                await self._connection.execute(step.sql(self._schema))
             await self._note(step, skipped=False)
         finally:
             if not self._connection.closed:
@@ -241,7 +239,9 @@ class _Run:
                 f"schema {self._schema!r} could not be migrated in the time given ({why}); run it again when the database "
                 "is quieter"
             ) from error
-        await asyncio.sleep(_POLL * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+        # Whoever queued up behind our wait for a lock gets as long to go on before the next one.
+        pause = _LOCK_TIMEOUT.total_seconds() if isinstance(error, errors.LockNotAvailable) else _POLL
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
 
     def _report(self, steps: Sequence[Migration]) -> None:
         self._done += [step.number for step in steps]

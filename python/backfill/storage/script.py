@@ -47,7 +47,7 @@ def _whole(schema: str) -> str:
         f"-- backfill: schema {_comment(schema)}, migrations 1 to {newest()}, for a database without it",
         "begin;",
         _own("refuse_existing", schema),
-        _own("create_schema", schema).replace("create schema", "create schema if not exists"),
+        _own("create_schema", schema),
         _own("create_ledger", schema),
     ]
     for step in migrations():

@@ -21,6 +21,7 @@ SCHEMA_TOKEN: Final = ':"schema"'  # noqa: S105 - a place for a name, no passwor
 _IDENTIFIER_BYTES: Final = 63
 _HEADER_LINE: Final = re.compile(r"-- (?P<field>does|locks|index|params): (?P<text>.*)|--   (?P<more>.*)")
 _PARAM: Final = re.compile(r"\$(\d+) (\w+) ([a-z0-9_ ]+(?:\[\])?)")
+_DOLLAR_QUOTE: Final = re.compile(r"\$([a-z]+)\$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,12 @@ def render(name: str, schema: str = DEFAULT_SCHEMA) -> LiteralString:
 
 
 def render_text(text: str, schema: str) -> LiteralString:
-    """Any SQL text of ours with its schema token replaced by the quoted name."""
+    """Any SQL text of ours with its schema token replaced by the quoted name, which can end no `$body$` of the text."""
+    for word in sorted(set(_DOLLAR_QUOTE.findall(text))):
+        number = 0
+        while f"${word}{number or ''}$" in schema:
+            number += 1
+        text = text.replace(f"${word}$", f"${word}{number or ''}$")
     return trusted(text.replace(SCHEMA_TOKEN, quoted_schema(schema)))
 
 

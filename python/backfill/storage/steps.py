@@ -10,17 +10,16 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Final, LiteralString
 
 from backfill.errors import ConfigurationError
-from backfill.storage.statements import quoted_schema
+from backfill.storage.statements import render_text
 
 _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 _HEADER_LINE: Final = re.compile(
     r"-- (?P<field>does|foundation|transaction|index|breaking): (?P<text>.*)|--   (?P<more>.*)"
 )
 _FLAG: Final = {"yes": True, "no": False}
-FUNCTION_QUOTE: Final = "$function$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +46,10 @@ class Migration:
     index: str | None
     breaking: bool
 
-    def sql(self, schema: str, *, concurrently: bool = True) -> str:
+    def sql(self, schema: str, *, concurrently: bool = True) -> LiteralString:
         """Its text for a schema; `concurrently=False` makes its index under a lock, as a transaction can."""
-        if FUNCTION_QUOTE in schema:
-            raise ConfigurationError(f"schema = {schema!r}: a name without {FUNCTION_QUOTE}")
-        text = self.text.replace(':"schema"', quoted_schema(schema))
-        return text if concurrently else text.replace("create index concurrently", "create index")
+        text = self.text if concurrently else self.text.replace("create index concurrently", "create index")
+        return render_text(text, schema)
 
 
 @cache

@@ -1,5 +1,5 @@
--- does: Makes the queue's schema.
+-- does: Makes the queue's schema, if it is not there.
 -- locks: none
 -- index: none: it only makes
 -- params: none
-create schema :"schema"
+create schema if not exists :"schema"
