@@ -33,6 +33,7 @@ def grants_script(duty: Duty, role: str, schema: str = DEFAULT_SCHEMA) -> str:
         ':"schema"': quoted_schema(schema),
         ':"role"': _quoted(role),
         ':"policy"': _quoted(_policy(duty, role)),
+        ':"held"': _quoted(_policy(f"held_{duty}", role)),
         ':"sequence"': sql.Identifier(schema, _JOBS_SEQUENCE).as_string(None),
     }
     text = (files("backfill.storage") / "grants" / f"{duty}.sql").read_text(encoding="utf-8")
@@ -44,7 +45,7 @@ def grants_script(duty: Duty, role: str, schema: str = DEFAULT_SCHEMA) -> str:
     return f"begin;\n{filled}commit;\n"
 
 
-def _policy(duty: Duty, role: str) -> str:
+def _policy(duty: str, role: str) -> str:
     name = f"backfill_{duty}_{role}"
     if len(name.encode()) <= _IDENTIFIER_BYTES:
         return name

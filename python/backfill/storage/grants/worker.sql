@@ -2,7 +2,7 @@
 grant usage on schema :"schema" to :"role";
 grant select on :"schema".migrations, :"schema".backfill_migrations to :"role";
 grant select, insert on :"schema"._private_tasks to :"role";
--- Holding a row against its deletion takes the right to update a column; this one cannot be changed by anyone.
+-- Holding a row against its deletion takes the right to update one of its columns; a policy below refuses to use it.
 grant update (id) on :"schema"._private_tasks to :"role";
 grant select, insert, update on :"schema"._private_job_queues, :"schema"._private_known_crontabs to :"role";
 grant select, insert, update, delete on :"schema"._private_jobs, :"schema".backfill_workers to :"role";
@@ -11,6 +11,8 @@ grant execute on all functions in schema :"schema" to :"role";
 
 drop policy if exists :"policy" on :"schema"._private_tasks;
 create policy :"policy" on :"schema"._private_tasks to :"role" using (true) with check (true);
+drop policy if exists :"held" on :"schema"._private_tasks;
+create policy :"held" on :"schema"._private_tasks as restrictive for update to :"role" using (true) with check (false);
 drop policy if exists :"policy" on :"schema"._private_job_queues;
 create policy :"policy" on :"schema"._private_job_queues to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema"._private_jobs;
