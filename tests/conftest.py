@@ -6,7 +6,14 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["plugins.server", "plugins.databases", "plugins.leaks", "plugins.waiting", "plugins.node"]
+pytest_plugins = [
+    "plugins.server",
+    "plugins.databases",
+    "plugins.leaks",
+    "plugins.waiting",
+    "plugins.node",
+    "plugins.schemas",
+]
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=_QUIET)

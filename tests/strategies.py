@@ -129,3 +129,11 @@ bad_payloads = (
     | st.just({"\ud800": 1})
     | st.just({1: 1})
 ).flatmap(_buried)
+
+# --- what a database is asked for
+
+schema_names = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from("\"'$:;%\\ .-/*"),
+    min_size=1,
+    max_size=63,
+).filter(lambda name: len(name.encode()) <= 63 and not name.startswith("pg_"))

@@ -1,0 +1,1 @@
+"""What the contract's catalogue lists, and the ways in which tests hold a database against it."""
