@@ -6,8 +6,8 @@ that a caller registered, can do no harm.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 
 from backfill.client.prepare import Parameters
 from backfill.errors import BackfillError, DatabaseConnectionError, SchemaMissingError
-from backfill.records import PG_EPOCH, Job
+from backfill.records import Job
 from backfill.storage.connection import Connection
 from backfill.storage.rows import decode_jobs
 from backfill.storage.statements import render
@@ -23,6 +23,8 @@ from backfill.storage.statements import render
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
+_ARRAY_HEADER: Final = 20
+_INT8: Final = struct.Struct("!iq")  # an element and its length
 _MISSING: Final = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedFunction,
@@ -75,16 +77,21 @@ def integers(result: PGresult, column: int = 0) -> list[int]:
     return [int(result.get_value(row, column) or 0) for row in range(result.ntuples)]
 
 
+def array_of_int8(result: PGresult) -> list[int]:
+    """The array of bigints, without nulls, that a binary result's only value is."""
+    raw = result.get_value(0, 0) or b""
+    return [value for _, value in _INT8.iter_unpack(raw[_ARRAY_HEADER:])]
+
+
 def ids_by_text(result: PGresult) -> Iterable[tuple[str, int]]:
     """The rows of a result in text whose columns are an id and what it is known by."""
     for row in range(result.ntuples):
         yield text(result, row, 1) or "", int(result.get_value(row, 0) or 0)
 
 
-def moment(result: PGresult, column: int) -> datetime:
-    """A time of the first row of a binary result."""
-    raw = result.get_value(0, column) or b""
-    return PG_EPOCH + timedelta(microseconds=int.from_bytes(raw, "big", signed=True))
+def moment(result: PGresult, column: int) -> int:
+    """A time of the first row of a binary result, in PostgreSQL's microseconds."""
+    return int.from_bytes(result.get_value(0, column) or b"", "big", signed=True)
 
 
 def translated(error: psycopg.Error, connection: Connection | None, *, where: str, schema: str) -> Exception:

@@ -13,13 +13,15 @@ from typing import Any, Final, TypedDict
 
 import orjson
 
-from backfill.errors import InvalidJobError
+from backfill.errors import InvalidJobError, InvalidPayloadError
 from backfill.flags import flags_of
 from backfill.jobs import DEFAULT_MAX_ATTEMPTS, UNSAID, EnqueueStatus, JobKeyMode, JobSpec, NewJob, Queue
 from backfill.records import Job
 from backfill.retry import RetryPolicy
 
 Parameters = tuple[str | None, ...]
+PAYLOAD_LIMIT: Final = 2**30 - 2**16
+"""PostgreSQL holds no row of a gigabyte (2**30 bytes); what is left is for a job's other columns."""
 _KEYWORDS: Final = frozenset(field.name for field in fields(JobSpec))
 
 
@@ -106,6 +108,17 @@ def check_keywords(verb: str, given: Mapping[str, Any], allowed: Iterable[str] =
         raise TypeError(f"{verb}() got an unexpected keyword argument {min(unknown)!r}")
 
 
+def check_size(payload: bytes) -> None:
+    """Refuse a payload whose JSON PostgreSQL could not hold.
+
+    Raises:
+        InvalidPayloadError: it is too long; its size is named.
+    """
+    if len(payload) > PAYLOAD_LIMIT:
+        limit = f"at most {PAYLOAD_LIMIT} bytes of JSON, what a row of PostgreSQL can hold, not {len(payload)}"
+        raise InvalidPayloadError("payload", payload, limit)
+
+
 def spec_of(job: NewJob[Any], spec: JobSpec | None, keywords: Mapping[str, Any]) -> JobSpec:
     """What a job's own spec, the call's spec and its keywords say together.
 
@@ -137,9 +150,9 @@ def with_defaults(spec: JobSpec, defaults: JobSpec) -> JobSpec:
 
     `run_at` and `delay` are one thing, said in two ways. A job's own retry policy brings its own number of runs.
     """
+    if spec is UNSAID or defaults is UNSAID:
+        return defaults if spec is UNSAID else checked_spec(spec)
     own = said(spec)
-    if not own:
-        return defaults
     shared = said(defaults)
     if own.keys() & {"run_at", "delay"}:
         shared = {name: value for name, value in shared.items() if name not in ("run_at", "delay")}

@@ -6,31 +6,27 @@ them: a collector may delete a row whose id was remembered from an earlier one.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack
-from datetime import datetime
+from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
-import psycopg
-from psycopg.rows import tuple_row
-from psycopg.waiting import Wait
-
-from backfill.client.execute import ids_by_text, integers, moment, run
+from backfill._native import copy_prefix
+from backfill.client.copying import CopyStream
+from backfill.client.execute import array_of_int8, ids_by_text, integers, moment, run
 from backfill.client.items import Row
 from backfill.client.prepare import JobShape, flags_json, int_array, text_array
 from backfill.errors import BackfillError, SchemaMissingError
 from backfill.jobs import JobKeyMode
+from backfill.records import time_of_micros
 from backfill.storage.connection import Connection
-from backfill.storage.statements import render
-
-if TYPE_CHECKING:
-    from psycopg.abc import PQGen
-    from psycopg.pq.abc import PGconn
+from backfill.storage.rows import micros
 
 REMEMBERED: Final = 20_000
 DRAWN_AHEAD: Final = 40_000
+MICROSECOND: Final = timedelta(microseconds=1)
 _TRIES: Final = 10
 Placed = tuple[int, JobShape, bytes]
 
@@ -98,8 +94,7 @@ class BulkTransaction:
         self._ids = ids
         self._tasks = tasks(connection, schema)
         self._queues = queues(connection, schema)
-        self._copying = AsyncExitStack()
-        self._copy: psycopg.AsyncCopy | None = None
+        self._stream = CopyStream(connection, "copy_jobs" if ids is None else "copy_jobs_with_ids", schema)
         self._prefixes: dict[JobShape, bytes] = {}
         self._drawn: deque[int] = deque()
         self._drew = 0
@@ -110,133 +105,112 @@ class BulkTransaction:
         begun = await run(self._connection, "bulk_begin", self._schema, (self._schema,), binary=True)
         if not begun.ntuples:
             raise SchemaMissingError(f"schema {self._schema!r} has no queue in it: `backfill migrate` makes it")
+        self._clock = ServerClock(moment(begun, 1))
         refused = begun.get_value(0, 0) == b"\x01"
         self._may_copy = not refused and not self._connection.pgconn.pipeline_status
-        self._now, self._delayed_from = moment(begun, 1), moment(begun, 2)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End a COPY that is open (an error undoes it), and tell the workers, once."""
-        await self._copying.__aexit__(kind, error, trace)
+        await self._stream.close(error)
         if error is None and self._notify:
             await run(self._connection, "notify_jobs", self._schema, (str(self._notify),))
 
     async def write(self, rows: Sequence[Row]) -> None:
-        """Write rows, in order."""
+        """Write rows, in order; those that go by COPY may still be on their way when it returns."""
+        self._now = self._clock.now()
+        self._prefixes.clear()
         first = 0
         if self._ids is not None:
             first = len(self._ids)
             self._ids.extend([0] * len(rows))
+        if all(shape.key is None for shape in {shape for shape, _ in rows}):
+            await self._write_keyless(rows, range(first, first + len(rows)))
+            return
         placed = [(first + place, shape, payload) for place, (shape, payload) in enumerate(rows)]
         keyless = [row for row in placed if row[1].key is None]
         if keyless:
-            await self._write_keyless(keyless)
-        if len(keyless) < len(placed):
-            for group in rounds([row for row in placed if row[1].key is not None]):
-                await self._write_keyed(group)
+            await self._write_keyless([row[1:] for row in keyless], [place for place, _, _ in keyless])
+        for group in rounds([row for row in placed if row[1].key is not None]):
+            await self._write_keyed(group)
 
-    async def _write_keyless(self, rows: list[Placed]) -> None:
-        await self._find_names(rows)
+    async def _write_keyless(self, rows: Sequence[Row], places: Sequence[int]) -> None:
+        await self._find_names({shape for shape, _ in rows})
         self._notify += len(rows)
         if not self._may_copy:
-            await self._insert(rows)
-        elif self._ids is None:
-            await self._copy_block(
-                b"".join([b"%b%b\n" % (self._prefix(shape), escaped(payload)) for _, shape, payload in rows])
-            )
-        else:
-            await self._copy_with_ids(rows, self._ids)
-
-    async def _copy_with_ids(self, rows: list[Placed], ids: list[int]) -> None:
-        if len(self._drawn) < len(rows):
-            await self._draw(len(rows))
-        for place, _, _ in rows:
-            ids[place] = self._drawn.popleft()
-        block = [b"%d\t%b%b\n" % (ids[place], self._prefix(shape), escaped(payload)) for place, shape, payload in rows]
-        await self._copy_block(b"".join(block))
-
-    async def _draw(self, wanted: int) -> None:
-        """Draw ids, more than are wanted now once it is not the first time: a COPY must end for it, and ids are many."""
-        await self._end_copy()
-        count = wanted + self._drew
-        self._drew = min(DRAWN_AHEAD, 4 * count)
-        drawn = await run(self._connection, "draw_job_ids", self._schema, (self._schema, str(count)))
-        self._drawn.extend(integers(drawn))
-
-    async def _copy_block(self, block: bytes) -> None:
-        if self._copy is None:
-            name = "copy_jobs" if self._ids is None else "copy_jobs_with_ids"
-            cursor = psycopg.AsyncRawCursor(self._connection, row_factory=tuple_row)
-            self._copy = await self._copying.enter_async_context(cursor.copy(render(name, self._schema)))
-        await self._copy.write(block)
-        # libpq would take any amount into its own memory; what it holds is handed on before the next block is made
-        await self._connection.wait(_flushed(self._connection.pgconn))
-
-    async def _end_copy(self) -> None:
-        if self._copy is not None:
-            self._copy = None
-            await self._copying.aclose()
-
-    async def _insert(self, rows: list[Placed]) -> None:
-        inserted = integers(await run(self._connection, "insert_jobs", self._schema, self._columns(rows)))
+            inserted = integers(await run(self._connection, "insert_jobs", self._schema, self._columns(rows)))
+            self._give(places, sorted(inserted))  # drawn in the order of the rows
+            return
+        ids = None
         if self._ids is not None:
-            for (place, _, _), id_ in zip(rows, sorted(inserted), strict=True):  # drawn in the order of the rows
+            ids = await self._draw(len(rows))
+            self._give(places, ids)
+        prefixes = [self._prefixes.get(shape) or self._prefix(shape) for shape, _ in rows]
+        await self._stream.write(prefixes, [payload for _, payload in rows], ids)
+
+    def _give(self, places: Iterable[int], ids: Iterable[int]) -> None:
+        if self._ids is not None:
+            for place, id_ in zip(places, ids, strict=True):
                 self._ids[place] = id_
+
+    async def _draw(self, wanted: int) -> list[int]:
+        """Draw ids, more than are wanted now once it is not the first time: a COPY must end for it, and ids are many."""
+        if len(self._drawn) < wanted:
+            await self._stream.end()
+            count = wanted + self._drew
+            self._drew = min(DRAWN_AHEAD, 4 * count)
+            drawn = await run(self._connection, "draw_job_ids", self._schema, (self._schema, str(count)), binary=True)
+            self._drawn.extend(array_of_int8(drawn))
+        return [self._drawn.popleft() for _ in range(wanted)]
 
     async def _write_keyed(self, rows: list[Placed]) -> None:
         """Write rows of which no two have one key, a statement a mode."""
-        await self._end_copy()
+        await self._stream.end()
         by_mode: dict[JobKeyMode, list[Placed]] = defaultdict(list)
         for row in rows:
             by_mode[row[1].mode].append(row)
         for mode, group in by_mode.items():
             if mode is JobKeyMode.UNSAFE_DEDUPE:
-                await self._find_names(group)
+                await self._find_names({shape for _, shape, _ in group})
                 self._notify += len(group)
-                parameters = (*self._columns(group), text_array([shape.key for _, shape, _ in group]))
+                parameters = (*self._columns([row[1:] for row in group]), text_array([row[1].key for row in group]))
                 result = await run(self._connection, "dedupe_jobs", self._schema, parameters)
             else:
                 result = await run(self._connection, "add_jobs", self._schema, self._specs(group, mode))
             if self._ids is not None:
-                by_key = {key: id_ for key, id_ in ids_by_text(result)}
+                by_key = dict(ids_by_text(result))
                 for place, shape, _ in group:
                     self._ids[place] = by_key[shape.key or ""]
 
-    async def _find_names(self, rows: list[Placed]) -> None:
-        names, lanes = names_of([shape for _, shape, _ in rows])
+    async def _find_names(self, shapes: Iterable[JobShape]) -> None:
+        names, lanes = names_of(shapes)
         if self._tasks.missing(names) or self._queues.missing(lanes):
-            await self._end_copy()
+            await self._stream.end()
             await self._tasks.find(names)
             await self._queues.find(lanes)
 
     def _prefix(self, shape: JobShape) -> bytes:
-        prefix = self._prefixes.get(shape)
-        if prefix is None:
-            if len(self._prefixes) > REMEMBERED:
-                self._prefixes.clear()
-            queue = "\\N" if shape.queue is None else str(self._queues[shape.queue])
-            flags = flags_json(shape)
-            flags = "\\N" if flags is None else escaped(flags.encode()).decode()
-            columns = (
-                self._tasks[shape.task],
-                queue,
-                shape.priority,
-                self._run_at(shape).isoformat(),
-                shape.max_attempts,
-            )
-            prefix = self._prefixes[shape] = "\t".join([*map(str, columns), flags, ""]).encode()
+        flags = flags_json(shape)
+        prefix = self._prefixes[shape] = copy_prefix(
+            self._tasks[shape.task],
+            None if shape.queue is None else self._queues[shape.queue],
+            shape.priority,
+            self._run_at(shape),
+            shape.max_attempts,
+            None if flags is None else flags.encode(),
+        )
         return prefix
 
-    def _columns(self, rows: list[Placed]) -> tuple[str, ...]:
-        shapes = [shape for _, shape, _ in rows]
+    def _columns(self, rows: Sequence[Row]) -> tuple[str, ...]:
+        shapes = [shape for shape, _ in rows]
         return (
             int_array([self._tasks[shape.task] for shape in shapes]),
             int_array([None if shape.queue is None else self._queues[shape.queue] for shape in shapes]),
-            text_array([payload.decode() for _, _, payload in rows]),
+            text_array([payload.decode() for _, payload in rows]),
             int_array([shape.priority for shape in shapes]),
-            text_array([self._run_at(shape).isoformat() for shape in shapes]),
+            text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
             int_array([shape.max_attempts for shape in shapes]),
             text_array([flags_json(shape) for shape in shapes]),
         )
@@ -247,7 +221,7 @@ class BulkTransaction:
             text_array([shape.task for shape in shapes]),
             text_array([payload.decode() for _, _, payload in rows]),
             text_array([shape.queue for shape in shapes]),
-            text_array([self._run_at(shape).isoformat() for shape in shapes]),
+            text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
             int_array([shape.max_attempts for shape in shapes]),
             text_array([shape.key for shape in shapes]),
             int_array([shape.priority for shape in shapes]),
@@ -255,16 +229,27 @@ class BulkTransaction:
             "true" if mode is JobKeyMode.PRESERVE_RUN_AT else "false",
         )
 
-    def _run_at(self, shape: JobShape) -> datetime:
+    def _run_at(self, shape: JobShape) -> int:
         if shape.run_at is not None:
-            return shape.run_at
-        return self._now if shape.delay is None else self._delayed_from + shape.delay
+            return micros(shape.run_at)
+        return self._now if shape.delay is None else self._now + shape.delay // MICROSECOND
 
 
-def _flushed(pgconn: PGconn) -> PQGen[None]:
-    while pgconn.flush():
-        while not (yield Wait.W):
-            pass
+class ServerClock:
+    """The database's time as far as a client can tell without asking again: never ahead of it, and never going back.
+
+    Args:
+        told: what the server's clock showed, in PostgreSQL's microseconds, before its answer arrived (which was just now).
+    """
+
+    def __init__(self, told: int) -> None:
+        self._told = told
+        self._arrived = time.monotonic()
+
+    def now(self) -> int:
+        """The time in PostgreSQL's microseconds."""
+        # Two clocks that are being set right may differ by a thousandth (500 parts in a million each).
+        return self._told + int((time.monotonic() - self._arrived) * 999_000)
 
 
 def tasks(connection: Connection, schema: str) -> Names:
@@ -294,8 +279,3 @@ def rounds(rows: Iterable[Placed]) -> Iterator[list[Placed]]:
             groups.append([])
         groups[turn].append(row)
     yield from groups
-
-
-def escaped(payload: bytes) -> bytes:
-    """JSON as a column of COPY text."""
-    return payload.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")

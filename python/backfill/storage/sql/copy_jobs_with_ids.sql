@@ -1,6 +1,6 @@
--- does: Takes rows of new jobs without keys as COPY text, with ids that were drawn before.
+-- does: Takes rows of new jobs without keys as COPY BINARY, with ids that were drawn before.
 -- locks: none but the new rows
 -- index: none: it only inserts
 -- params: none
 copy :"schema"._private_jobs (id, task_id, job_queue_id, priority, run_at, max_attempts, flags, payload)
-from stdin (format text, encoding 'utf8')
+from stdin (format binary)
