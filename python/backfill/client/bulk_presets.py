@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.bulk import Stream
-from backfill.client.prepare import QueuedKeywords
+from backfill.client.prepare import QueuedKeywords, check_keywords
 from backfill.jobs import BulkOutcome, JobSpec, NewJob, Priority
 from backfill.retry import RetryPolicy
 from backfill.storage.connection import Connection
@@ -89,6 +89,7 @@ async def enqueue_bulk(
         InvalidJobError: the arguments themselves; a single payload in the place of many, too.
         TypeError: a keyword that this function sets itself, or does not know.
     """
+    check_keywords("enqueue_bulk", keywords, QueuedKeywords.__optional_keys__)
     return await client.enqueue_bulk(
         task, payloads, commit_every=commit_every, return_ids=return_ids, spec=_BULK, connection=connection, **keywords
     )
@@ -158,6 +159,7 @@ async def enqueue_bulk_with_retries(
         InvalidJobError: the arguments themselves; a single payload in the place of many, too.
         TypeError: a keyword that this function sets itself, or does not know.
     """
+    check_keywords("enqueue_bulk_with_retries", keywords, QueuedKeywords.__optional_keys__)
     return await client.enqueue_bulk(
         task,
         payloads,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.enqueue import new_job
-from backfill.client.prepare import KeyedKeywords, SerialKeywords
+from backfill.client.prepare import KeyedKeywords, SerialKeywords, check_keywords
 from backfill.errors import InvalidJobError
 from backfill.jobs import EnqueueOutcome, JobSpec, NewJob, Priority, Queue
 from backfill.retry import RetryPolicy
@@ -79,6 +79,7 @@ async def enqueue_fast(
         InvalidJobError: bad input, refused before anything is written.
         TypeError: a keyword that this function sets itself, or does not know.
     """
+    check_keywords("enqueue_fast", keywords, KeyedKeywords.__optional_keys__)
     return await client.enqueue(new_job(task, payload), spec=_FAST, connection=connection, **keywords)
 
 
@@ -134,6 +135,7 @@ async def enqueue_emergency(
         InvalidJobError: bad input, refused before anything is written.
         TypeError: a keyword that this function sets itself, or does not know.
     """
+    check_keywords("enqueue_emergency", keywords, KeyedKeywords.__optional_keys__)
     return await client.enqueue(new_job(task, payload), spec=_EMERGENCY, connection=connection, **keywords)
 
 
@@ -187,6 +189,7 @@ async def enqueue_fast_with_retries(
         InvalidJobError: bad input, refused before anything is written.
         TypeError: a keyword that this function sets itself, or does not know.
     """
+    check_keywords("enqueue_fast_with_retries", keywords, KeyedKeywords.__optional_keys__)
     return await client.enqueue(new_job(task, payload), spec=_FAST_WITH_RETRIES, connection=connection, **keywords)
 
 
@@ -240,6 +243,7 @@ async def enqueue_critical(
         InvalidJobError: bad input, refused before anything is written.
         TypeError: a keyword that this function sets itself, or does not know.
     """
+    check_keywords("enqueue_critical", keywords, KeyedKeywords.__optional_keys__)
     return await client.enqueue(new_job(task, payload), spec=_CRITICAL, connection=connection, **keywords)
 
 
@@ -295,6 +299,7 @@ async def enqueue_serial(
         InvalidJobError: bad input, refused before anything is written; a plain string, or no serial queue.
         TypeError: a keyword that this function does not know.
     """
+    check_keywords("enqueue_serial", keywords, SerialKeywords.__optional_keys__)
     spec = JobSpec(queue=queue, priority=priority)
     if queue is None or queue.is_parallel:
         raise InvalidJobError("queue", queue, "a serial queue, such as Queue.serial(name)")
