@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final, cast
 
@@ -37,15 +38,15 @@ def encode(payload: object) -> bytes:
         return b"{}"
     try:
         encoded = orjson.dumps(payload, _encode_other)
-    except (orjson.JSONEncodeError, msgspec.ValidationError, RecursionError) as error:
-        raise _refusal(payload, error) from error
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        place, part = _culprit(payload, _is_no_json)
+        raise InvalidPayloadError(place, part, f"JSON with string keys: {_reason(error)}") from error
     # orjson writes null for NaN and infinity: only a text with a null in it can hide one. (`in` takes four times as long.)
     if encoded.find(b"null") >= 0:
         _refuse_numbers(payload, "payload")
     if encoded.find(_ESCAPED_NUL) >= 0 and _NUL.search(encoded):
-        raise InvalidPayloadError(
-            "payload", payload, "JSON text without NUL (\\u0000), which PostgreSQL's jsonb cannot hold"
-        )
+        place, part = _culprit(payload, _has_nul)
+        raise InvalidPayloadError(place, part, "JSON text without NUL (\\u0000), which PostgreSQL's jsonb cannot hold")
     return encoded
 
 
@@ -125,33 +126,72 @@ def _decode_other(kind: type, value: object) -> object:
 
 def _encode_other(value: object) -> object:
     if isinstance(value, msgspec.Struct):
-        return orjson.Fragment(msgspec.json.encode(value))
+        return orjson.Fragment(msgspec.json.encode(value, enc_hook=_encode_model))
+    return _encode_model(value)
+
+
+def _encode_model(value: object) -> object:
     if _is_pydantic(type(value)):
         return value.model_dump(mode="json")  # type: ignore[attr-defined]
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def _refusal(payload: object, error: Exception) -> InvalidPayloadError:
-    return InvalidPayloadError("payload", payload, f"JSON with string keys: {error}")
+# --- what is wrong with a payload, and where: on the way to an error only
 
 
 def _refuse_numbers(value: object, place: str) -> None:
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise InvalidPayloadError(place, value, "a finite number: JSON has no NaN or infinity")
-    elif isinstance(value, Mapping):
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidPayloadError(place, value, "a finite number: JSON has no NaN or infinity")
+    for step, part in _parts(value):
+        _refuse_numbers(part, place + step)
+
+
+def _culprit(payload: object, is_bad: Callable[[object], bool]) -> tuple[str, object]:
+    """The innermost part of a bad payload that is bad itself, and its place."""
+    place, value = "payload", payload
+    seen = set[int]()
+    while id(value) not in seen:  # a payload may contain itself
+        seen.add(id(value))
+        for step, part in _parts(value):
+            if is_bad(part):
+                place, value = place + step, part
+                break
+    return place, value
+
+
+def _is_no_json(value: object) -> bool:
+    try:
+        orjson.dumps(value, _encode_other)
+    except (orjson.JSONEncodeError, RecursionError):
+        return True
+    return False
+
+
+def _has_nul(value: object) -> bool:
+    return _NUL.search(orjson.dumps(value, _encode_other)) is not None
+
+
+def _reason(error: BaseException) -> str:
+    """What the innermost encoder said: orjson only says that the other one failed."""
+    return str(error.__cause__ or error)
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """What a payload's part is made of, each with the step that leads to it."""
+    if isinstance(value, Mapping):
         for key, item in value.items():
-            _refuse_numbers(item, f"{place}.{key}")
+            plain = isinstance(key, str) and key.isidentifier() and len(key) <= 40
+            yield (f".{key}" if plain else f"[{reprlib.repr(key)}]"), item
     elif isinstance(value, Enum):
-        _refuse_numbers(value.value, place)
+        yield "", value.value
     elif isinstance(value, (list, tuple, set, frozenset)):
         for index, item in enumerate(value):
-            _refuse_numbers(item, f"{place}[{index}]")
+            yield f"[{index}]", item
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            _refuse_numbers(getattr(value, field.name, None), f"{place}.{field.name}")
+            yield f".{field.name}", getattr(value, field.name, None)
     elif isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
-            _refuse_numbers(getattr(value, name), f"{place}.{name}")
+            yield f".{name}", getattr(value, name)
     elif _is_pydantic(type(value)):
-        _refuse_numbers(value.model_dump(), place)  # type: ignore[attr-defined]
+        yield "", value.model_dump()  # type: ignore[attr-defined]

@@ -44,6 +44,12 @@ class Person(pydantic.BaseModel):
     scores: list[float] = []
 
 
+class Holder(msgspec.Struct):
+    """A struct that holds anything."""
+
+    person: Any
+
+
 class Address(TypedDict):
     """A typed dictionary."""
 
@@ -107,6 +113,36 @@ def test_refuses_nul(payload: object) -> None:
     """NUL is refused wherever it hides; backslashes before it hide nothing."""
     with pytest.raises(InvalidPayloadError, match="NUL"):
         encode(payload)
+
+
+@pytest.mark.parametrize(
+    ("payload", "field_name", "shown"),
+    [
+        ({"a": [1, {"b c": {1, 2}}]}, "payload.a[1]['b c']", "(of type set)"),
+        ({"a": {"b": {1: 2}}}, "payload.a.b", "(of type dict)"),
+        ({"a": ({"b": 2**64},)}, "payload.a[0].b", f"= {2**64}"),
+        (Point(1.0, tags=["ok", "\ud800"]), "payload.tags[1]", "(of type str)"),
+        (Shape("a\0", []), "payload.name", "(of type str)"),
+        (Person(name="a\0"), "payload.name", "(of type str)"),
+        ({"a": {"\0": 1}}, "payload.a", "(of type dict)"),
+        ({"\0": [object()]}, "payload['\\x00'][0]", "(of type object)"),
+        (Holder(Person(name="Ada", scores=[math.inf])), "payload.person.scores[0]", "= inf"),
+        (Holder(object()), "payload.person", "(of type object)"),
+    ],
+)
+def test_the_place_is_named(payload: object, field_name: str, shown: str) -> None:
+    """Of whatever is wrong: the innermost part that is, and never more of the payload than a number."""
+    with pytest.raises(InvalidPayloadError) as caught:
+        encode(payload)
+    assert caught.value.field == field_name
+    assert str(caught.value).startswith(f"{field_name} {shown}: ")
+    str(caught.value).encode()
+
+
+def test_a_model_within_a_struct() -> None:
+    """Each library's types may hold the others'."""
+    assert encode(Holder(Person(name="Ada"))) == b'{"person":{"name":"Ada","age":0,"scores":[]}}'
+    assert decoder(Holder)(b'{"person":{"name":"Ada"}}') == Holder({"name": "Ada"})
 
 
 def test_nul_is_looked_for_in_linear_time() -> None:
