@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from enum import IntEnum, StrEnum
@@ -13,6 +14,7 @@ import pytest
 
 from backfill import (
     BackfillClient,
+    BulkEnqueueError,
     EnqueueStatus,
     InvalidJobError,
     InvalidPayloadError,
@@ -288,3 +290,25 @@ async def test_workers_are_told_once(dsn: str, keyword: dict[str, Any]) -> None:
             await client.complete_jobs([outcome])
     assert [json.loads(notice.payload)["count"] for notice in heard] == [1, 1]
     assert heard[0].payload != heard[1].payload, "two in one transaction would be folded into one"
+
+
+BAD_CALLS: list[Callable[[BackfillClient], Awaitable[Any]]] = [
+    lambda client: client.enqueue("t", {"a": float("nan")}),
+    lambda client: client.enqueue("t\0", {}),
+    lambda client: client.enqueue("t", {}, priority=70_000),
+    lambda client: client.enqueue("t", {"a": "\0"}, queue=Queue.serial("new queue")),
+    lambda client: client.enqueue_bulk("t", [{}, {"a": "\0"}]),
+    lambda client: client.enqueue_bulk("t", [{}] * 5, commit_every=0),
+    lambda client: client.enqueue_bulk("bulk", [*[{}] * 5000, object()], queue=Queue.serial("new queue")),
+    lambda client: client.reschedule_jobs([1], priority=70_000),
+]
+
+
+async def test_bad_input_writes_nothing(dsn: str) -> None:
+    """No job is left of it, and where the call has not begun to write, no name either."""
+    async with BackfillClient(dsn) as client:
+        for call in BAD_CALLS:
+            with pytest.raises((InvalidJobError, BulkEnqueueError)):
+                await call(client)
+    assert await value(dsn, "select count(*) from graphile_worker._private_jobs") == 0
+    assert await value(dsn, "select count(*) from graphile_worker._private_tasks where identifier <> 'bulk'") == 0
