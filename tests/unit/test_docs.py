@@ -209,6 +209,14 @@ def test_priorities_are_those_of_the_readme() -> None:
     assert {name: int(number) for name, number in said} == {level.name: level.value for level in backfill.Priority}
 
 
+def test_fragments_are_of_one_form() -> None:
+    """A fragment of the changelog is named by what and kind, and says something in plain sentences."""
+    for path in (ROOT / "changelog.d").iterdir():
+        if path.name != "README.md":
+            assert re.fullmatch(r"[a-z0-9-]+\.(added|changed|deprecated|removed|fixed|security)\.md", path.name)
+            assert re.match(r"[^\s#*-]", _text(path)), f"{path.name} opens with a heading or a list, or is empty"
+
+
 def test_commands_and_options_exist() -> None:
     """The commands that the documents run exist; docs/shell.md has a section for each, with none but its options."""
     group = typer.main.get_command(app)
