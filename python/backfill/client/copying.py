@@ -41,7 +41,7 @@ class CopyStream:
 
     def __init__(self, connection: Connection, statement: str, schema: str) -> None:
         self._connection = connection
-        self._text = render(statement, schema)
+        self._statement = statement, schema
         self._cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
         self._copying = AsyncExitStack()
         self._copy: psycopg.AsyncCopy | None = None
@@ -54,7 +54,7 @@ class CopyStream:
         await self._sent()
         begin = self._copy is None
         if self._copy is None:
-            self._copy = await self._copying.enter_async_context(self._cursor.copy(self._text))
+            self._copy = await self._copying.enter_async_context(self._cursor.copy(render(*self._statement)))
         pack = partial(copy_rows, prefixes, payloads, ids, begin=begin)
         self._sending = asyncio.create_task(self._send(self._copy, pack, len(payloads)))
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.connect import ClientLife
-from backfill.client.execute import name_job, run
+from backfill.client.execute import name_job, run, run_own
 from backfill.client.prepare import (
     JobKeywords,
     JobShape,
+    Parameters,
     add_job_parameters,
     check_keywords,
-    insert_job_parameters,
+    check_size,
+    insert_job,
     shape_of,
     spec_of,
     status_of,
@@ -28,6 +31,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 _TRIES: Final = 5
+Sender = Callable[[Connection, str, str, Parameters], Awaitable[list[Job]]]
 
 
 class EnqueueVerb(ClientLife):
@@ -116,25 +120,21 @@ class EnqueueVerb(ClientLife):
         check_keywords("enqueue", keywords)
         new = new_job(job, payload)
         shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts)
-        payload = encode(new.payload).decode()
+        encoded = encode(new.payload)
+        check_size(encoded)
+        send = _send_own if connection is None else _send
         async with self._connection(connection) as chosen:
             if shape.key is None:
-                row = await self._insert(chosen, shape, payload)
-                if row is not None:
-                    return EnqueueOutcome(EnqueueStatus.ADDED, row.id, row)
-            return await self._add(chosen, shape, payload)
+                rows = await send(chosen, self._schema, *insert_job(shape, encoded.decode()))
+                if rows:
+                    return EnqueueOutcome(EnqueueStatus.ADDED, rows[0].id, _named(rows[0], shape))
+            return await self._add(chosen, send, shape, encoded.decode())
 
-    async def _insert(self, connection: Connection, shape: JobShape, payload: str) -> Job | None:
-        """Add a job without a key, in a third of the function's time; None where its task or queue is new."""
-        parameters = insert_job_parameters(shape, payload)
-        rows = decode_jobs(await run(connection, "insert_job", self._schema, parameters, binary=True))
-        return _named(rows[0], shape) if rows else None
-
-    async def _add(self, connection: Connection, shape: JobShape, payload: str) -> EnqueueOutcome[Any]:
-        """Add a job by the schema's own function."""
+    async def _add(self, connection: Connection, send: Sender, shape: JobShape, payload: str) -> EnqueueOutcome[Any]:
+        """Add a job by the schema's own function: one with a key, or whose task or queue is new."""
         parameters = add_job_parameters(shape, payload)
         for _ in range(_TRIES):
-            rows = decode_jobs(await run(connection, "add_job", self._schema, parameters, binary=True))
+            rows = await send(connection, self._schema, "add_job", parameters)
             if not rows:  # another engine's function may lose a race for a key, and say so by giving nothing
                 continue
             row, status = rows[0], status_of(rows[0], shape.mode)
@@ -146,6 +146,14 @@ class EnqueueVerb(ClientLife):
         raise BackfillError(
             f"task {shape.task!r}, job_key {shape.key!r}: add_job gave no row, {_TRIES} times; the key is being fought over"
         )
+
+
+async def _send(connection: Connection, schema: str, name: str, parameters: Parameters) -> list[Job]:
+    return decode_jobs(await run(connection, name, schema, parameters, binary=True))
+
+
+async def _send_own(connection: Connection, schema: str, name: str, parameters: Parameters) -> list[Job]:
+    return decode_jobs(await run_own(connection, name, schema, parameters))
 
 
 def _named(row: Job, shape: JobShape) -> Job:

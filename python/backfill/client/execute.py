@@ -7,11 +7,18 @@ that a caller registered, can do no harm.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from enum import Enum, auto
+from functools import cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 import psycopg
+from psycopg.pq import ExecStatus
 from psycopg.rows import tuple_row
+from psycopg.waiting import Ready, Wait
 
 from backfill.client.prepare import Parameters
 from backfill.errors import BackfillError, DatabaseConnectionError, SchemaMissingError
@@ -21,10 +28,12 @@ from backfill.storage.rows import decode_jobs
 from backfill.storage.statements import render
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn, PGresult
 
 _ARRAY_HEADER: Final = 20
 _INT8: Final = struct.Struct("!iq")  # an element and its length
+_UNPREPARED: Final = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.FeatureNotSupported)
 _MISSING: Final = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedFunction,
@@ -32,6 +41,18 @@ _MISSING: Final = (
     psycopg.errors.UndefinedObject,
     psycopg.errors.InvalidSchemaName,
 )
+
+
+class _State(Enum):
+    """How often a connection has run a statement."""
+
+    NEW = auto()
+    SEEN = auto()
+    PREPARED = auto()
+    PLAIN = auto()
+
+
+_STATES: Final[WeakKeyDictionary[Connection, dict[bytes, _State]]] = WeakKeyDictionary()
 
 
 async def run(
@@ -47,6 +68,34 @@ async def run(
     if cursor.pgresult is None:
         raise BackfillError(f"statement {name!r}: the driver gave no result")
     return cursor.pgresult
+
+
+async def run_own(connection: Connection, name: str, schema: str, parameters: Parameters) -> PGresult:
+    """Run a statement by name on a connection of the client's, which is in autocommit and which nobody else uses meanwhile.
+
+    From its second time on a connection it is prepared, and sent past the driver's cursors, which would take as long as
+    the server does. Results are binary.
+    """
+    key, text = _prepared_as(name, schema)
+    states = _STATES.setdefault(connection, {})
+    state = states.get(key, _State.NEW)
+    if state is _State.PLAIN or connection.prepare_threshold is None or connection.pgconn.pipeline_status:
+        return await run(connection, name, schema, parameters, binary=True)
+    if state is _State.NEW:
+        states[key] = _State.SEEN
+        return await run(connection, name, schema, parameters, binary=True)
+    pgconn = connection.pgconn
+    try:
+        if state is _State.SEEN:
+            with suppress(psycopg.errors.DuplicatePreparedStatement):  # its name is its text's, so it is the same
+                await _sent(connection, lambda: pgconn.send_prepare(key, text))
+            states[key] = _State.PREPARED
+        values = [None if value is None else value.encode() for value in parameters]
+        return await _sent(connection, lambda: pgconn.send_query_prepared(key, values, result_format=1))
+    except _UNPREPARED:
+        # Nothing was done. A pooler or a DISCARD took it away, or a table was altered: from now on without.
+        states[key] = _State.PLAIN
+        return await run(connection, name, schema, parameters, binary=True)
 
 
 async def read_jobs(connection: Connection, name: str, schema: str, parameters: Parameters) -> list[Job]:
@@ -108,3 +157,37 @@ def translated(error: psycopg.Error, connection: Connection | None, *, where: st
             f"schema {schema!r} at {where} lacks what the queue needs ({reason}): `backfill migrate` makes it"
         )
     return error
+
+
+@cache
+def _prepared_as(name: str, schema: str) -> tuple[bytes, bytes]:
+    """The name under which a statement is prepared, which no other text has, and its text."""
+    text = render(name, schema).encode()
+    return b"backfill_" + sha256(text).hexdigest()[:32].encode(), text
+
+
+async def _sent(connection: Connection, send: Callable[[], None]) -> PGresult:
+    send()
+    result = await connection.wait(_answer(connection.pgconn))
+    if result.status == ExecStatus.FATAL_ERROR:
+        raise psycopg.errors.error_from_result(result, connection.info.encoding)
+    return result
+
+
+def _answer(pgconn: PGconn) -> PQGen[PGresult]:
+    """The only result of what was sent; flushed before anybody waits, so that the loop turns once."""
+    while pgconn.flush():
+        if (yield Wait.RW) & Ready.R:
+            pgconn.consume_input()
+    only: PGresult | None = None
+    while True:
+        while pgconn.is_busy():
+            if (yield Wait.R) & Ready.R:
+                pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            break
+        only = result
+    if only is None:
+        raise psycopg.OperationalError("the connection is lost")
+    return only

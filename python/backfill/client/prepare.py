@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, TypedDict
 
 import orjson
@@ -103,8 +104,7 @@ def check_keywords(verb: str, given: Mapping[str, Any], allowed: Iterable[str] =
     Raises:
         TypeError: the first such keyword is named.
     """
-    unknown = given.keys() - set(allowed)
-    if unknown:
+    if given and (unknown := given.keys() - set(allowed)):
         raise TypeError(f"{verb}() got an unexpected keyword argument {min(unknown)!r}")
 
 
@@ -166,6 +166,15 @@ def shape_of(task: str, spec: JobSpec, default_max_attempts: int | None) -> JobS
 
     The number of runs is the spec's own, else its policy's, else the task's policy's, else 8.
     """
+    return _plain_shape(task, default_max_attempts) if spec is UNSAID else _shape(task, spec, default_max_attempts)
+
+
+@lru_cache(1024)
+def _plain_shape(task: str, default_max_attempts: int | None) -> JobShape:
+    return _shape(task, UNSAID, default_max_attempts)
+
+
+def _shape(task: str, spec: JobSpec, default_max_attempts: int | None) -> JobShape:
     return JobShape(
         task=task,
         queue=None if spec.queue is None else spec.queue.name,
@@ -179,18 +188,18 @@ def shape_of(task: str, spec: JobSpec, default_max_attempts: int | None) -> JobS
     )
 
 
-def insert_job_parameters(shape: JobShape, payload: str) -> Parameters:
-    """The parameters of the statement `insert_job`, for a job without a key and its payload's JSON."""
-    return (
+def insert_job(shape: JobShape, payload: str) -> tuple[str, Parameters]:
+    """The statement that adds a job without a key, by its name, and its parameters; `payload` is JSON."""
+    parameters = (
         shape.task,
         payload,
-        shape.queue,
         None if shape.run_at is None else shape.run_at.isoformat(),
         None if shape.delay is None else interval(shape.delay),
         str(shape.max_attempts),
         str(shape.priority),
         flags_json(shape),
     )
+    return ("insert_job", parameters) if shape.queue is None else ("insert_serial_job", (*parameters, shape.queue))
 
 
 def add_job_parameters(shape: JobShape, payload: str) -> Parameters:

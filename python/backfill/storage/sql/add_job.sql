@@ -10,7 +10,7 @@ from :"schema".add_job(
   $1::text,
   $2::json,
   $3::text,
-  coalesce($4::timestamptz, clock_timestamp() + $5::interval),
+  coalesce($4::timestamptz, clock_timestamp() + coalesce($5::interval, '0')),
   $6::integer,
   $7::text,
   $8::integer,
