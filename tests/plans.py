@@ -61,7 +61,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "insert_job": ["task1", Json({}), None, None, 5, 0, None],
     "insert_serial_job": ["task1", Json({}), None, None, 5, 0, None, "queue1"],
     "name_job": [1, 1],
-    "next_due": [],
+    "find_levels": [],
     "permanently_fail_jobs": [_IDS, "no"],
     "remove_job": ["key5"],
     "remove_worker": ["worker5"],
@@ -70,6 +70,17 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "add_job": ["task1", Json({}), "queue1", None, None, 5, "key7", 0, None, "replace"],
     "add_jobs": [["task1"], ["{}"], [None], [None], [5], ["key9"], [0], [None], False],
 }
+LOWS, HIGHS = [-32768, -1, 0, 1, 2, 3], [-2, -1, 0, 1, 2, 32767]
+FLOORS = ["-infinity"] * len(LOWS)
+FRONTS: dict[str, list[Any]] = {
+    "lock_near_queues": [100, [], LOWS, HIGHS],
+    "lock_far_queues": [100, []],
+    "claim": ["nobody", 100, [], LOWS, HIGHS, FLOORS],
+    "claim_parallel": ["nobody", 100, [], LOWS, HIGHS, FLOORS],
+}
+"""The statements of claims, with what comes before their lane's own parameters."""
+HOT = ("complete", "fail", "find_levels", "find_tasks", "give_back", "renew")
+"""What a worker's hot connections run, apart from claims."""
 CALLS = ("add_job", "add_jobs", "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs")
 """Statements whose work is done inside a function, where no plan is shown."""
 
@@ -78,6 +89,24 @@ def explain(connection: Connection, name: str, parameters: Sequence[Any], text: 
     """The plan of a statement as the server would run it now."""
     statement = cast("LiteralString", f"explain (format json) {text or render(name)}")
     row = connection.execute(statement, parameters).fetchone()
+    assert row is not None
+    found = row[0] if isinstance(row[0], list) else json.loads(row[0])
+    return cast("Plan", found[0]["Plan"])
+
+
+def explain_hot(connection: psycopg.Connection[Any], text: str, parameters: Sequence[Any], options: str = "") -> Plan:
+    """The plan of a statement as a worker's hot connection runs it: one plan, whatever the parameters."""
+    connection.execute(render("set_hot"))
+    connection.execute(cast("LiteralString", f"prepare hot as {text}"))
+    cursor = psycopg.ClientCursor(connection)
+    places = ", ".join(["%s"] * len(parameters))
+    arguments = f"({places})" if parameters else ""
+    try:
+        row = cursor.execute(
+            cast("LiteralString", f"explain ({options}format json) execute hot{arguments}"), parameters
+        ).fetchone()
+    finally:
+        connection.execute("deallocate hot")
     assert row is not None
     found = row[0] if isinstance(row[0], list) else json.loads(row[0])
     return cast("Plan", found[0]["Plan"])

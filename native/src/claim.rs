@@ -19,7 +19,7 @@ pub enum ClaimError {
     NoLane,
     /// A marker that is neither serial nor parallel.
     UnknownMarker(String),
-    /// No `-- lane: serial`, the one kind that mentions every parameter.
+    /// No marker, or no `-- lane: serial` for a lane of queues: every parameter must be mentioned.
     NoMarker,
     /// A first parameter of 0, or more parameters than PostgreSQL takes.
     Parameters(u32),
@@ -32,7 +32,9 @@ impl fmt::Display for ClaimError {
             Self::UnknownMarker(line) => {
                 write!(out, "template: {line:?}: expected '-- lane: serial' or '-- lane: parallel'")
             }
-            Self::NoMarker => write!(out, "template: expected at least one line '-- lane: serial'"),
+            Self::NoMarker => {
+                write!(out, "template: expected a line '-- lane: serial', or '-- lane: parallel' and no lane of queues")
+            }
             Self::Parameters(number) => {
                 write!(out, "first_param: ${number} is not a parameter: expected $1 to ${MOST_PARAMETERS}")
             }
@@ -129,7 +131,7 @@ pub fn build(template: &str, schema: &str, shapes: &[Shape], first: u32) -> Resu
             "parallel" => false,
             _ => return Err(ClaimError::UnknownMarker(body.to_owned())),
         };
-        marked |= serial;
+        marked |= serial || filters.iter().all(|lane| lane.queues.is_none());
         let indent = line.get(..line.len() - body.len()).unwrap_or_default();
         for condition in predicate(own, before, serial) {
             let _ = writeln!(text, "{indent}{condition}");
@@ -140,8 +142,8 @@ pub fn build(template: &str, schema: &str, shapes: &[Shape], first: u32) -> Resu
 
 /// The text of a claim statement for one lane.
 ///
-/// `template` has lines `-- lane: serial` (at least one; `jobs` and `queues` are in scope there) and `-- lane: parallel`
-/// (`jobs` is), each replaced by the lane's predicate. `schema` is the quoted name that replaces `:"schema"`. `lanes`
+/// `template` has lines `-- lane: serial` (`jobs` and `queues` are in scope there) and `-- lane: parallel` (`jobs` is), each
+/// replaced by the lane's predicate; at least one, and a serial one if any lane filters queues. `schema` is the quoted name that replaces `:"schema"`. `lanes`
 /// says for each lane up to and including this one, the last, which filters it has: tasks, queues, priority. Their
 /// parameters are numbered from `first_param`, lane by lane: tasks integer[], queues text[] (regular expressions),
 /// priority two smallints (lowest, highest).

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 P = TypeVar("P")
 R = TypeVar("R")
 D = TypeVar("D")
+Threads = Callable[..., Awaitable[Any]]
+"""What runs a function with its arguments in a thread."""
 
 PayloadOf: TypeAlias = P | Callable[[P], Never]
 """A payload of type `P` beside a `Task[P, R]`, in the words that make mypy name one that does not fit.
@@ -141,15 +143,14 @@ class Task(Generic[P, R]):
             if not self.shape.context or ctx is not None:
                 raise TypeError(f"task {self.identifier!r}: its handler takes no payload")
             payload, ctx = None, payload  # the context is its first argument
-        return await self.run(payload, ctx)
+        return await self.invoke(payload, ctx)
 
-    async def run(
-        self,
-        payload: Any,
-        ctx: WorkerContext[Any] | None,
-        threads: Callable[..., Awaitable[Any]] = asyncio.to_thread,
-    ) -> R:
-        """Call the handler with what it takes, and await what it gives; `threads` runs a synchronous one."""
+    def invoke(self, payload: Any, ctx: WorkerContext[Any] | None, threads: Threads = asyncio.to_thread) -> Awaitable[R]:
+        """The handler's call with what it takes, to be awaited; `threads` runs a synchronous one.
+
+        Raises:
+            TypeError: the handler takes a context and none was given.
+        """
         arguments: list[Any] = [] if self.shape.payload is None else [payload]
         if self.shape.context:
             if ctx is None:
@@ -159,7 +160,10 @@ class Task(Generic[P, R]):
                 )
             arguments.append(ctx)
         if self.shape.is_async:
-            return await self.handler(*arguments)  # type: ignore[no-any-return]
+            return self.handler(*arguments)  # type: ignore[no-any-return]
+        return self._in_thread(arguments, threads)
+
+    async def _in_thread(self, arguments: list[Any], threads: Threads) -> R:
         result: Any = await threads(self.handler, *arguments)
         returned: R = await result if inspect.isawaitable(result) else result
         return returned

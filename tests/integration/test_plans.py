@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, LiteralString, cast
@@ -17,18 +16,20 @@ from backfill.storage.statements import load, render
 from plans import (
     CALLS,
     FILL,
+    FRONTS,
+    HOT,
     PARALLEL,
     SAMPLES,
     TABLES,
     Connection,
     explain,
+    explain_hot,
     header_indexes,
     indexes,
     nodes,
     whole_scans,
 )
 
-CLAIMS = ("lock_near_queues", "lock_far_queues", "claim")
 NAMES = sorted(path.stem for path in (Path(backfill.__file__).parent / "storage" / "sql").glob("*.sql"))
 TASKS = {f"task{n}": n for n in range(1, 501)}
 LANES = {
@@ -65,13 +66,30 @@ def filled(filled_dsn: str) -> Iterator[Connection]:
 
 def test_each_statement_is_looked_at() -> None:
     """A statement whose header names an index has sample parameters here, or is a claim's."""
-    assert {name for name in NAMES if header_indexes(name)} <= SAMPLES.keys() | set(CLAIMS)
+    assert {name for name in NAMES if header_indexes(name)} <= SAMPLES.keys() | FRONTS.keys()
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES.keys() - set(CALLS) - {"bulk_begin"}))
 def test_a_plan_uses_the_indexes_of_its_header(filled: Connection, name: str) -> None:
     """The indexes that the header names serve it, and no table of size is read from end to end."""
     plan = explain(filled, name, SAMPLES[name])
+    assert indexes(plan) >= header_indexes(name)
+    assert whole_scans(plan) == set()
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_a_hot_plan_uses_the_indexes_of_its_header(filled: Connection, name: str) -> None:
+    """The one plan that a worker has for all parameters goes by the same indexes."""
+    plan = explain_hot(filled, render(name), SAMPLES[name])
+    assert indexes(plan) >= header_indexes(name)
+    assert whole_scans(plan) == set()
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_a_hot_plan_made_on_empty_tables_is_the_same(dsn: str, name: str) -> None:
+    """A worker that starts before its first million jobs keeps a plan that is good for them."""
+    with psycopg.connect(dsn, cursor_factory=psycopg.RawCursor) as connection:
+        plan = explain_hot(connection, render(name), SAMPLES[name])
     assert indexes(plan) >= header_indexes(name)
     assert whole_scans(plan) == set()
 
@@ -86,40 +104,34 @@ def test_functions_read_no_table_from_end_to_end(filled: Connection, name: str) 
     assert indexes(explain(filled, name, SAMPLES[name])) >= header_indexes(name)
 
 
-def _claim_texts(lane: str) -> tuple[dict[str, str], list[Any]]:
-    filters = LANES[lane]
-    values = [value for filter_ in filters for value in filter_.parameters(TASKS)]
-    return dict(zip(CLAIMS, LaneClaim("graphile_worker", filters)._texts, strict=True)), values
+def _claim(lane: str, name: str) -> tuple[str, list[Any]]:
+    claim = LaneClaim("graphile_worker", LANES[lane])
+    return claim._texts[name], [*FRONTS[name], *claim.bind(TASKS)[name == "claim_parallel"]]
 
 
 @pytest.mark.parametrize("lane", LANES)
-@pytest.mark.parametrize("name", CLAIMS)
-def test_claims_go_by_their_indexes(filled: Connection, lane: str, name: str) -> None:
-    """The picks of a claim, whatever the lane, go by the indexes made for them."""
-    texts, values = _claim_texts(lane)
-    filled.execute(
-        "select set_config('backfill.queues', '{1,2,3,4,5}', true), set_config('backfill.hidden', 'true', true)"
-    )
-    first = [100, []] if name != "claim" else ["nobody", 100, []]
-    plan = explain(filled, name, [*first, *values], texts[name])
-    assert indexes(plan) >= header_indexes(name) & {
-        "jobs_no_queue_index",
-        "backfill_jobs_serial_head",
-        "backfill_jobs_serial_scan",
-    }
-    assert "_private_jobs" not in whole_scans(plan)
+@pytest.mark.parametrize("name", FRONTS)
+@pytest.mark.parametrize("empty", [False, True])
+def test_claims_go_by_their_indexes(request: pytest.FixtureRequest, lane: str, name: str, empty: bool) -> None:
+    """The picks of a claim, whatever the lane, go by the indexes made for them; also if planned on empty tables."""
+    dsn = request.getfixturevalue("dsn" if empty else "filled_dsn")
+    with psycopg.connect(dsn, cursor_factory=psycopg.RawCursor) as connection:
+        connection.execute(
+            "select set_config('backfill.queues', '{1,2,3,4,5}', true), set_config('backfill.hidden', 'true', true)"
+        )
+        plan = explain_hot(connection, *_claim(lane, name))
+        connection.rollback()
+    assert indexes(plan) >= header_indexes(name)
+    assert whole_scans(plan) == set()
 
 
 @pytest.mark.parametrize("lane", ["all tasks", "behind another", "one priority"])
-def test_the_parallel_pick_stops_at_the_limit(filled: Connection, lane: str) -> None:
+@pytest.mark.parametrize("name", ["claim", "claim_parallel"])
+def test_the_parallel_pick_stops_at_the_limit(filled: Connection, lane: str, name: str) -> None:
     """With 200,000 jobs of one run_at nothing sorts or reads more than a few times the limit."""
-    texts, values = _claim_texts(lane)
     filled.execute("select set_config('backfill.queues', '{}', true), set_config('backfill.hidden', 'false', true)")
     limit = 100
-    statement = cast("LiteralString", f"explain (analyze, format json) {texts['claim']}")
-    row = filled.execute(statement, ["nobody", limit, [], *values]).fetchone()
-    assert row is not None
-    plan = (row[0] if isinstance(row[0], list) else json.loads(row[0]))[0]["Plan"]
+    plan = explain_hot(filled, *_claim(lane, name), "analyze, ")
     for node in nodes(plan):
         rows = node["Actual Rows"] * node["Actual Loops"]
         if node["Node Type"] in {"Sort", "Incremental Sort"}:
@@ -127,6 +139,15 @@ def test_the_parallel_pick_stops_at_the_limit(filled: Connection, lane: str) -> 
         assert rows <= 10 * limit, node
         assert node.get("Rows Removed by Filter", 0) <= 10 * limit, node
     assert 100 * limit < PARALLEL
+
+
+def test_jobs_for_later_are_not_read(filled: Connection) -> None:
+    """5,000 jobs of the front's priority that wait for their time cost a look nothing."""
+    filled.execute("update graphile_worker._private_jobs set priority = 9 where run_at <= now()")
+    filled.execute("select set_config('backfill.queues', '{}', true), set_config('backfill.hidden', 'false', true)")
+    for node in nodes(explain_hot(filled, *_claim("all tasks", "claim_parallel"), "analyze, ")):
+        if node.get("Index Name") == "jobs_no_queue_index" and node["Actual Loops"] == 1:
+            assert node["Actual Rows"] + node.get("Rows Removed by Filter", 0) <= 100
 
 
 def test_headers_name_real_indexes(filled: Connection) -> None:

@@ -24,7 +24,7 @@ def claim_statement(template: str, schema: str, lanes: Sequence[Shape], first_pa
         kind = body.removeprefix("-- lane: ").rstrip()
         if kind not in {"serial", "parallel"}:
             raise ValueError(body)
-        marked |= kind == "serial"
+        marked |= kind == "serial" or not any(queues for _, queues, _ in lanes)
         indent = line[: len(line) - len(body)]
         lines += [indent + text for text in _predicate(filters, serial=kind == "serial")]
     if not marked:

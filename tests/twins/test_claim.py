@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backfill import ConfigurationError
 from backfill._native import claim_statement
-from backfill.storage.claims import LaneClaim, LaneFilter
-from backfill.storage.statements import load
+from backfill.storage.claims import LaneClaim, LaneFilter, Look, template
+from backfill.storage.connection import connect
+from backfill.storage.wire import Wire
 
 from twins.python_claim import Shape
 from twins.python_claim import claim_statement as python_statement
 
-_TEMPLATES = ["lock_near_queues", "lock_far_queues", "claim"]
+_TEMPLATES = ["lock_near_queues", "lock_far_queues", "claim"]  # claim_parallel is for lanes without queues
 _shapes = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), max_size=6)
 _lines = st.sampled_from(
     ["select", '  from :"schema".x', "-- lane: serial", "   -- lane: parallel ", "-- lane: odd", "", "é"]
@@ -46,7 +46,7 @@ def test_any_template_is_filled_alike(lines: list[str], schema: str, lanes: list
 @given(lanes=_shapes.filter(bool))
 def test_our_templates_are_filled_alike(name: str, lanes: list[Shape]) -> None:
     """The templates of storage/sql, for any lanes."""
-    text = load(name).text
+    text = template(name)
     filled = claim_statement(text, '"s"', lanes, 4)
     assert filled == python_statement(text, '"s"', lanes, 4)
     assert ':"schema"' not in filled
@@ -60,17 +60,14 @@ def _filters(lanes: Sequence[Shape]) -> tuple[LaneFilter, ...]:
     )
 
 
-def test_every_shape_of_lanes_is_accepted_by_the_server(dsn: str) -> None:
-    """Each of the 8 shapes, alone and behind each other one, prepares on a real server with as many parameters as given."""
+async def test_every_shape_of_lanes_is_accepted_by_the_server(dsn: str) -> None:
+    """Each of the 8 shapes, alone and behind each other one, runs on a real server with as many parameters as given."""
     shapes = [(bool(n & 1), bool(n & 2), bool(n & 4)) for n in range(8)]
-    with psycopg.Connection.connect(dsn, cursor_factory=psycopg.RawCursor) as connection:
-        connection.execute(
-            "select set_config('backfill.queues', '{}', true), set_config('backfill.hidden', 'true', true)"
-        )
+    async with await connect(dsn) as connection:
+        wire = Wire(connection)
         for lanes in [[one] for one in shapes] + [[one, other] for one in shapes for other in shapes]:
-            filters = _filters(lanes)
-            lane = [value for filter_ in filters for value in filter_.parameters({"a": 1})]
-            near, far, claim = LaneClaim("graphile_worker", filters)._texts
-            connection.execute(near, [5, [], *lane])
-            connection.execute(far, [5, [], *lane])
-            connection.execute(claim, ["nobody", 5, [], *lane])
+            claim = LaneClaim("graphile_worker", _filters(lanes))
+            for look in (Look(5), Look(5, far=False), Look(5, near=False, far=False)):
+                commands = claim.commands(look, worker="nobody", bound=claim.bind({"a": 1}))
+                assert len(commands) == claim.count(look)
+                assert claim.read(await wire.send(commands, timeout=10), {}).jobs == []

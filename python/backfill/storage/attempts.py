@@ -8,41 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
-from backfill.records import Job
+from backfill._native import Job, pack_array
+from backfill.storage.arrays import number_array, text_array
 from backfill.storage.connection import Connection
 from backfill.storage.statements import render
+from backfill.storage.wire import Command, Parameter, Wire
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
 
 
-@dataclass(slots=True)
 class Attempt:
     """What identifies one run of a job, whatever happens to its row meanwhile.
 
     Attributes:
-        id: the job's.
-        locked_at: since when it is locked; renewing moves it on.
-        queue_id: its serial queue, or None.
-        queue_locked_at: since when that is locked, or None.
-        attempts: the number that the claim wrote.
-        keyed: whether it had a key when it was claimed.
+        job: the row as it was claimed.
+        locked_at: since when it is locked, in PostgreSQL's microseconds; renewing moves it on.
+        queue_locked_at: since when its serial queue is locked, or None.
     """
 
-    id: int
-    locked_at: datetime
-    queue_id: int | None
-    queue_locked_at: datetime | None
-    attempts: int
-    keyed: bool
+    __slots__ = ("job", "locked_at", "queue_locked_at")
 
-    @classmethod
-    def of(cls, job: Job) -> Attempt:
-        """The attempt that a claim has just begun."""
-        if job.locked_at is None:
+    def __init__(self, job: Job) -> None:
+        if job.locked_at_micros is None:
             raise ValueError(f"{job!r} is not locked")
-        queue_locked_at = None if job.job_queue_id is None else job.locked_at
-        return cls(job.id, job.locked_at, job.job_queue_id, queue_locked_at, job.attempts, job.key is not None)
+        self.job = job
+        self.locked_at: int = job.locked_at_micros
+        self.queue_locked_at = None if job.job_queue_id is None else job.locked_at_micros
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,32 +68,53 @@ class Settlement:
         """How many attempts it ends."""
         return len(self.completed) + len(self.failed) + len(self.given_back)
 
-    def __bool__(self) -> bool:
-        """Whether there is anything to write."""
-        return len(self) > 0
+    def commands(self, *, schema: str, worker: str) -> list[Command]:
+        """The statements that write it, a statement a kind, to be sent in one pipeline."""
+        commands = []
+        if self.completed:
+            commands.append(Command.of("complete", schema, worker, *_fences(self.completed)))
+        if self.failed:
+            attempts = [failure.attempt for failure in self.failed]
+            how = (
+                number_array([failure.delay for failure in self.failed]),
+                text_array([failure.error for failure in self.failed]),
+                pack_array([failure.final for failure in self.failed], "bool"),
+            )
+            commands.append(Command.of("fail", schema, worker, *_fences(attempts), *_claims(attempts), *how))
+        if self.given_back:
+            attempts = list(self.given_back)
+            commands.append(Command.of("give_back", schema, worker, *_fences(attempts), *_claims(attempts)))
+        return commands
+
+    def missing(self, results: Sequence[PGresult]) -> set[int]:
+        """The ids of those that were not this worker's any more, from the results of those statements."""
+        if sum(result.ntuples for result in results) == len(self):
+            return set()
+        found = {_bigint(result, row) for result in results for row in range(result.ntuples)}
+        ended = [*self.completed, *(failure.attempt for failure in self.failed), *self.given_back]
+        return {attempt.job.id for attempt in ended} - found
 
 
-async def settle(connection: Connection, settlement: Settlement, *, schema: str, worker: str) -> set[int]:
-    """Write the ends of attempts in one transaction and one round trip; the ids of those that were still this worker's."""
-    cursors = []
-    async with connection.pipeline(), connection.transaction():
-        for name, parameters in _statements(settlement, worker):
-            cursor = connection.cursor()
-            await cursor.execute(render(name, schema), parameters)
-            cursors.append(cursor)
-    return {row[0] for cursor in cursors for row in await cursor.fetchall()}
+async def settle(wire: Wire, settlement: Settlement, *, schema: str, worker: str, timeout: float = 60.0) -> set[int]:
+    """Write the ends of attempts in a transaction of their own; the ids of those that were not this worker's any more."""
+    return settlement.missing(await wire.send(settlement.commands(schema=schema, worker=worker), timeout=timeout))
 
 
-async def renew(connection: Connection, attempts: Sequence[Attempt], *, schema: str, worker: str) -> list[Attempt]:
+async def renew(
+    wire: Wire, attempts: Sequence[Attempt], *, schema: str, worker: str, timeout: float = 60.0
+) -> list[Attempt]:
     """Renew the locks of attempts and write the new times into them; returns those that are this worker's no more."""
-    cursor = await connection.execute(render("renew", schema), [worker, *_fences(attempts), *_claims(attempts)])
-    rows = {row[0]: row[1:] for row in await cursor.fetchall()}
+    command = Command.of("renew", schema, worker, *_fences(attempts), *_claims(attempts))
+    [result] = await wire.send([command], timeout=timeout)
+    rows = {_bigint(result, row): row for row in range(result.ntuples)}
     lost = []
     for attempt in attempts:
-        locked_at, queue_locked_at, found = rows.get(attempt.id, (None, None, False))
-        attempt.locked_at = locked_at or attempt.locked_at
-        attempt.queue_locked_at = queue_locked_at or attempt.queue_locked_at
-        if not found:
+        row = rows[attempt.job.id]
+        if result.get_value(row, 1) is not None:
+            attempt.locked_at = _bigint(result, row, 1)
+        if result.get_value(row, 2) is not None:
+            attempt.queue_locked_at = _bigint(result, row, 2)
+        if result.get_value(row, 3) != b"\x01":
             lost.append(attempt)
     return lost
 
@@ -117,29 +132,21 @@ async def end_predecessor(connection: Connection, application_name: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _statements(settlement: Settlement, worker: str) -> list[tuple[str, list[Any]]]:
-    statements: list[tuple[str, list[Any]]] = []
-    if settlement.completed:
-        statements.append(("complete", [worker, *_fences(settlement.completed)]))
-    if settlement.failed:
-        failures = settlement.failed
-        attempts = [failure.attempt for failure in failures]
-        how = [[f.delay for f in failures], [f.error for f in failures], [f.final for f in failures]]
-        statements.append(("fail", [worker, *_fences(attempts), *_claims(attempts), *how]))
-    if settlement.given_back:
-        attempts = list(settlement.given_back)
-        statements.append(("give_back", [worker, *_fences(attempts), *_claims(attempts)]))
-    return statements
+def _fences(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
+    return (
+        pack_array([attempt.job.id for attempt in attempts], "int8"),
+        pack_array([attempt.locked_at for attempt in attempts], "timestamptz"),
+        pack_array([attempt.job.job_queue_id for attempt in attempts], "int4"),
+        pack_array([attempt.queue_locked_at for attempt in attempts], "timestamptz"),
+    )
 
 
-def _fences(attempts: Sequence[Attempt]) -> list[list[Any]]:
-    return [
-        [attempt.id for attempt in attempts],
-        [attempt.locked_at for attempt in attempts],
-        [attempt.queue_id for attempt in attempts],
-        [attempt.queue_locked_at for attempt in attempts],
-    ]
+def _claims(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
+    return (
+        pack_array([attempt.job.attempts for attempt in attempts], "int2"),
+        pack_array([attempt.job.key is not None for attempt in attempts], "bool"),
+    )
 
 
-def _claims(attempts: Sequence[Attempt]) -> list[list[Any]]:
-    return [[attempt.attempts for attempt in attempts], [attempt.keyed for attempt in attempts]]
+def _bigint(result: PGresult, row: int, column: int = 0) -> int:
+    return int.from_bytes(result.get_value(row, column) or b"", "big", signed=True)

@@ -1,21 +1,37 @@
-"""Claims: the statements of a lane, and the one transaction that takes jobs with them.
+"""Claims: the statements of a lane, and what one look at the queue asks for and brings back.
 
-Used by the worker's claimer. The statements are built once a lane, natively, from the templates in sql/.
+Used by the worker. The statements are built once a lane, natively, from the templates in sql/. Parallel jobs are claimed by
+one statement; where serial jobs may wait, free queues are locked by statements before it, so that the claim's fresh snapshot
+sees each one's true first job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, LiteralString
+from importlib.resources import files
+from itertools import count, pairwise
+from typing import TYPE_CHECKING, Final
 
-from backfill._native import claim_statement
-from backfill.records import Job
-from backfill.storage.connection import Connection
+from backfill._native import Job, claim_statement, pack_array
+from backfill.storage.arrays import number_array, text_array
 from backfill.storage.rows import decode_jobs
-from backfill.storage.statements import load, quoted_schema, trusted
+from backfill.storage.statements import load, quoted_schema
+from backfill.storage.wire import Command, Parameter, Wire
 
-_FIRST_LANE_PARAMETER = {"lock_near_queues": 3, "lock_far_queues": 3, "claim": 4}
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+LOWEST: Final = -32768
+HIGHEST: Final = 32767
+NEVER: Final = -(2**63)
+"""-infinity, as PostgreSQL holds a time: a floor that leaves nothing out."""
+_FIRST_LANE_PARAMETER: Final = {"lock_near_queues": 5, "lock_far_queues": 3, "claim": 7}
+_PART: Final = "-- part: parallel_pick\n"
+Bound = tuple[tuple[str, ...], tuple[str, ...]]
+_TAKE_TIMEOUT: Final = 60.0
+_numbers = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +53,87 @@ class LaneFilter:
         """Which filters there are: what the text of a statement depends on."""
         return self.tasks is not None, self.queues is not None, self.priority is not None
 
-    def parameters(self, task_ids: Mapping[str, int]) -> list[Any]:
+    def parameters(self, task_ids: Mapping[str, int]) -> list[str]:
         """What the statement's parameters of this lane are; a task without a row yet has no jobs either."""
-        values: list[Any] = []
+        values: list[str] = []
         if self.tasks is not None:
-            values.append([task_ids[name] for name in self.tasks if name in task_ids])
+            values.append(number_array([task_ids[name] for name in self.tasks if name in task_ids]))
         if self.queues is not None:
-            values.append(list(self.queues))
+            values.append(text_array(self.queues))
         if self.priority is not None:
-            values.extend(self.priority)
+            values.extend(map(str, self.priority))
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Where a look begins: spans of priorities, in order, each of one priority with its floor or of all in between.
+
+    Attributes:
+        lows: the first priority of each.
+        highs: the last priority of each.
+        floors: run_at from which a span of one priority is read, in PostgreSQL's microseconds.
+    """
+
+    lows: bytes
+    highs: bytes
+    floors: bytes
+
+    @classmethod
+    def of(cls, floors: Mapping[int, int]) -> Spans:
+        """Spans that cover every priority, those with a floor alone."""
+        edges = [LOWEST - 1, *sorted(floors), HIGHEST + 1]
+        spans = []
+        for before, priority in pairwise(edges):
+            if priority - before > 1:
+                spans.append((before + 1, priority - 1, NEVER))
+            if priority <= HIGHEST:
+                spans.append((priority, priority, floors[priority]))
+        lows, highs, starts = zip(*spans, strict=True)
+        return cls(pack_array(lows, "int2"), pack_array(highs, "int2"), pack_array(starts, "timestamptz"))
+
+
+EVERYTHING: Final = Spans.of({})
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the queue asks for.
+
+    Attributes:
+        wanted: jobs at most.
+        spans: where it begins.
+        near: whether serial queues are looked for among the first waiting jobs.
+        far: whether they are looked for from the queues' side too, where blocked jobs may hide some.
+        full: whether it begins at the very start.
+        era: which floors it began with.
+    """
+
+    wanted: int
+    spans: Spans = EVERYTHING
+    near: bool = True
+    far: bool = True
+    full: bool = True
+    era: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a look brought back.
+
+    Attributes:
+        jobs: claimed, in the contract's order.
+        queues: how many free serial queues it found.
+        hidden: whether more may lie behind the first waiting jobs.
+        near_seconds: what the look for queues among the first waiting jobs cost the server.
+        far_seconds: what the look from the queues' side cost it.
+    """
+
+    jobs: list[Job]
+    queues: int = 0
+    hidden: bool = False
+    near_seconds: float = 0.0
+    far_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +149,91 @@ class LaneClaim:
     schema: str
     lanes: tuple[LaneFilter, ...]
     forbidden_flags: tuple[str, ...] = ()
-    _texts: tuple[LiteralString, ...] = field(init=False, repr=False)
+    _texts: dict[str, str] = field(init=False, repr=False)
+    _number: int = field(init=False, repr=False, default_factory=lambda: next(_numbers))
 
     def __post_init__(self) -> None:
         """Build the statements once."""
-        shapes = [lane.shape for lane in self.lanes]
         quoted = quoted_schema(self.schema)
-        texts = tuple(
-            trusted(claim_statement(load(name).text, quoted, shapes, first))
+        texts = {
+            name: claim_statement(template(name), quoted, [lane.shape for lane in self.lanes], first)
             for name, first in _FIRST_LANE_PARAMETER.items()
-        )
+        }
+        if self.takes_parallel:
+            shapes = [lane.shape for lane in self._parallel_lanes]
+            texts["claim_parallel"] = claim_statement(template("claim_parallel"), quoted, shapes, 7)
         object.__setattr__(self, "_texts", texts)
 
-    async def take(self, connection: Connection, *, worker: str, wanted: int, task_ids: Mapping[str, int]) -> list[Job]:
-        """Claim up to `wanted` jobs for a worker, in the order of the contract.
+    @property
+    def takes_parallel(self) -> bool:
+        """Whether parallel jobs may pass: a lane with a queue filter takes serial ones only."""
+        return self.lanes[-1].queues is None
 
-        One transaction in one round trip: free serial queues are locked first, so that the second statement's fresh
-        snapshot sees each one's true first job.
+    @property
+    def _parallel_lanes(self) -> tuple[LaneFilter, ...]:
+        """The lanes that matter to parallel jobs."""
+        return tuple(lane for lane in self.lanes if lane.queues is None)
+
+    def bind(self, task_ids: Mapping[str, int]) -> Bound:
+        """The lanes' parameters for the ids that tasks have now: of all, and of those that matter to parallel jobs."""
+        every, parallel = (
+            tuple(value for lane in lanes for value in lane.parameters(task_ids))
+            for lanes in (self.lanes, self._parallel_lanes)
+        )
+        return every, parallel
+
+    def commands(self, look: Look, *, worker: str, bound: Bound) -> list[Command]:
+        """The statements of a look, to be sent in one pipeline."""
+        flags, wanted, spans = text_array(self.forbidden_flags), str(look.wanted), look.spans
+        front: tuple[Parameter, ...] = (spans.lows, spans.highs)
+        claim = (worker, wanted, flags, *front, spans.floors)
+        every, parallel = bound
+        if not look.near and self.takes_parallel:
+            return [self._command("claim_parallel", (*claim, *parallel))]
+        commands = [self._command("lock_near_queues", (wanted, flags, *front, *every))]
+        if look.far:
+            commands.append(self._command("lock_far_queues", (wanted, flags, *every)))
+        return [*commands, self._command("claim", (*claim, *every))]
+
+    def count(self, look: Look) -> int:
+        """How many statements a look takes."""
+        if not look.near and self.takes_parallel:
+            return 1
+        return 3 if look.far else 2
+
+    def read(self, results: Sequence[PGresult], names: Mapping[int, str]) -> Taken:
+        """What the results of those statements say.
+
+        Args:
+            results: as many as there were commands, in order.
+            names: of tasks, by their ids.
         """
-        near, far, claim = self._texts
-        lane = [value for filter_ in self.lanes for value in filter_.parameters(task_ids)]
-        flags = list(self.forbidden_flags)
-        names = {task_id: name for name, task_id in task_ids.items()}
-        cursor = connection.cursor(binary=True)
-        async with connection.pipeline(), connection.transaction():
-            await connection.execute(near, [wanted, flags, *lane])
-            await connection.execute(far, [wanted, flags, *lane])
-            await cursor.execute(claim, [worker, wanted, flags, *lane])
-        return [] if cursor.pgresult is None else decode_jobs(cursor.pgresult, names)
+        jobs = decode_jobs(results[-1], names, ordered=True)
+        if len(results) == 1:
+            return Taken(jobs)
+        queues, hidden, near = _integer(results[0]), results[0].get_value(0, 1) == b"true", _double(results[0], 3)
+        if len(results) == 2:
+            return Taken(jobs, queues, hidden, near)
+        # The look from the queues' side leaves nothing hidden.
+        return Taken(jobs, queues + _integer(results[1]), False, near, _double(results[1], 2) if hidden else 0.0)
+
+    async def take(self, wire: Wire, *, worker: str, wanted: int, task_ids: Mapping[str, int]) -> list[Job]:
+        """Claim up to `wanted` jobs for a worker from all that wait, in a transaction of its own."""
+        commands = self.commands(Look(wanted), worker=worker, bound=self.bind(task_ids))
+        results = await wire.send(commands, timeout=_TAKE_TIMEOUT)
+        return self.read(results, {number: name for name, number in task_ids.items()}).jobs
+
+    def _command(self, name: str, parameters: Iterable[Parameter]) -> Command:
+        return Command(f"backfill.{name}.{self._number}", self._texts[name], tuple(parameters))
+
+
+def template(name: str) -> str:
+    """A claim statement's template: the file's text, with the part that two of them share."""
+    text = load(name).text
+    if _PART in text:
+        part = (files("backfill.storage") / "sql" / "parts" / "parallel_pick.sql").read_text(encoding="utf-8")
+        text = text.replace(_PART, part)
+    return text
 
 
 def anchored(patterns: Sequence[str]) -> tuple[str, ...]:
@@ -103,3 +247,12 @@ def _glob_character(character: str) -> str:
     if character == "?":
         return "."
     return character if character.isalnum() or character in "_:/- " or not character.isascii() else f"\\{character}"
+
+
+def _integer(result: PGresult, column: int = 0) -> int:
+    return int.from_bytes(result.get_value(0, column) or b"", "big", signed=True)
+
+
+def _double(result: PGresult, column: int) -> float:
+    raw = result.get_value(0, column)
+    return 0.0 if raw is None else float(struct.unpack("!d", raw)[0])

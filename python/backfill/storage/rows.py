@@ -33,9 +33,7 @@ def _reach_libpq() -> bool:
 IN_PLACE = _reach_libpq()
 
 
-def decode_jobs(
-    result: PGresult, identifiers: Mapping[int, str] | None = None, *, ordered: bool = False
-) -> list[Job]:
+def decode_jobs(result: PGresult, identifiers: Mapping[int, str] | None = None, *, ordered: bool = False) -> list[Job]:
     """The jobs of a result in binary format, whatever the order of its columns.
 
     Args:

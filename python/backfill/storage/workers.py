@@ -1,16 +1,20 @@
-"""What a worker asks of the database besides claims and settlements: its row, its tasks' ids, what is due next."""
+"""What a worker asks of the database besides claims and settlements: its row, its tasks' ids, the levels of what waits."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from backfill.storage.connection import Connection
 from backfill.storage.statements import render
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,21 @@ async def find_tasks(connection: Connection, identifiers: Iterable[str], *, sche
     return found
 
 
-async def next_due(connection: Connection, *, schema: str) -> float | None:
-    """Seconds until the next job that waits for its time is due, or None where none waits."""
-    cursor = await connection.execute(render("next_due", schema))
-    row = await cursor.fetchone()
-    return None if row is None or row[0] is None else float(row[0])
+def read_tasks(result: PGresult) -> dict[str, int]:
+    """The ids of tasks by name, from the binary result of find_tasks."""
+    return {
+        (result.get_value(row, 1) or b"").decode("utf-8", "replace"): _integer(result, row, 0)
+        for row in range(result.ntuples)
+    }
+
+
+def read_levels(result: PGresult) -> dict[int, float | None]:
+    """The priorities of waiting jobs, each with the seconds until its next is due, from the binary result of find_levels."""
+    levels: dict[int, float | None] = {}
+    for row in range(result.ntuples):
+        wait = result.get_value(row, 1)
+        levels[_integer(result, row, 0)] = None if wait is None else float(struct.unpack("!d", wait)[0])
+    return levels
 
 
 async def _tasks(connection: Connection, identifiers: list[str], schema: str) -> dict[str, int]:
@@ -64,3 +78,7 @@ async def listen(connection: Connection, channels: Iterable[str]) -> None:
     """Listen on channels; a channel's name is an identifier, quoted by the driver."""
     for channel in channels:
         await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+
+
+def _integer(result: PGresult, row: int, column: int) -> int:
+    return int.from_bytes(result.get_value(row, column) or b"", "big", signed=True)

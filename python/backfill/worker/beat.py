@@ -12,7 +12,7 @@ import psycopg
 from backfill.errors import DatabaseConnectionError
 from backfill.storage.connection import Connection, Dsn, connect
 from backfill.storage.workers import WorkerRow, beat, remove_worker
-from backfill.worker.hot import Backoff
+from backfill.worker.backoff import Backoff
 from backfill.worker.service import Service, wait_for_event
 
 logger = logging.getLogger(__name__)

@@ -1,45 +1,72 @@
-"""The claimer: takes jobs for lanes with free slots, when it is woken, when something falls due, and now and then."""
+"""The claimer: knows what each lane wants, and when there is reason to look.
+
+It looks when it is woken, when something falls due, when a slot falls free where jobs are known to wait, and now and then.
+It sends nothing itself: the pumps ask it for looks and tell it what they brought.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable
-from functools import partial
-from typing import Final
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
-import psycopg
-
-from backfill.storage.connection import Connection
-from backfill.storage.workers import find_tasks, next_due
-from backfill.worker.executor import Executor, Running
-from backfill.worker.hot import Backoff, ConnectionLostError, HotConnection
+from backfill.storage.arrays import text_array
+from backfill.storage.claims import Look, Taken
+from backfill.storage.wire import Command
+from backfill.storage.workers import read_levels, read_tasks
+from backfill.worker.executor import Executor
+from backfill.worker.horizon import SHARE
 from backfill.worker.lane import Lane
-from backfill.worker.service import Service, wait_for_event
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
 
 LARGEST_CLAIM: Final = 500
+BACKLOG: Final = 250
+_LEVELS_SECONDS: Final = 10.0
 _SHORTEST_WAIT: Final = 0.001
+_FIRST_MOVERS: Final = 4
+_STAGGER: Final = 0.004
 
 
-class Claimer(Service):
-    """Claims jobs and starts them.
+class Asked:
+    """What one turn asks for: looks by lane, and what the worker wants to know beside them."""
+
+    __slots__ = ("began", "levels", "looks", "tasks", "wakes")
+
+    def __init__(self, looks: list[tuple[Lane, Look]], *, levels: bool, tasks: bool, wakes: int) -> None:
+        self.looks = looks
+        self.levels = levels
+        self.tasks = tasks
+        self.wakes = wakes
+        self.began = time.monotonic()
+
+    @classmethod
+    def nothing(cls) -> Asked:
+        """A turn that only settles."""
+        return cls([], levels=False, tasks=False, wakes=0)
+
+    def __bool__(self) -> bool:
+        """Whether it asks for anything."""
+        return bool(self.looks) or self.levels or self.tasks
+
+
+class Claimer:
+    """Decides about looks.
 
     Args:
-        hot: the hot connection.
-        executor: what runs them.
+        executor: what runs the jobs.
         lanes: in the order in which they are served.
         schema: the queue's schema.
         worker: the worker's id.
         tasks: the names of the tasks that the worker knows.
         poll_interval: seconds between looks that nothing asked for.
-        claimed: called with each job that was started.
+        stir: called when there is reason to look now.
     """
 
     def __init__(
         self,
-        hot: HotConnection,
         executor: Executor,
         lanes: list[Lane],
         *,
@@ -47,97 +74,199 @@ class Claimer(Service):
         worker: str,
         tasks: tuple[str, ...],
         poll_interval: float,
-        claimed: Callable[[Running], None] | None = None,
+        stir: Callable[[], None],
     ) -> None:
-        super().__init__("claimer")
-        self._hot = hot
         self._executor = executor
         self._lanes = lanes
         self._schema = schema
         self._worker = worker
         self._tasks = tasks
-        self._task_ids: dict[str, int] = {}
         self._poll_interval = poll_interval
-        self._claimed = claimed
-        self._event = asyncio.Event()
+        self._stir = stir
+        self._names: dict[int, str] = {}
+        self._closed = False
         self._wakes = 0
+        self._poll_at = time.monotonic() + poll_interval
+        self._late_at: float | None = None
+        self._due_at: float | None = None
+        self._due_known = False
+        self._levels_at = 0.0
+        self._tasks_wanted = True
+        self.fleet = 1
+        """How many workers are alive that know a task of ours."""
+
+    @property
+    def knows_tasks(self) -> bool:
+        """Whether all of the worker's tasks have ids."""
+        return len(self._names) >= len(self._tasks)
+
+    @property
+    def sated(self) -> bool:
+        """Whether no look is under way, and no lane that has room could have more by another."""
+        return not any(
+            lane.asked or (lane.room > 0 and (lane.hungry or lane.look_at is not None)) for lane in self._lanes
+        )
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed = True
 
     def wake(self) -> None:
         """There may be jobs for any lane."""
         self._wakes += 1
+        self._due_known = False
         for lane in self._lanes:
             lane.hungry = True
-        self._event.set()
+        self._stir()
 
-    def slot_freed(self, lane: Lane) -> None:
-        """A slot is free; it matters where jobs are known to wait."""
-        if lane.hungry:
-            self._event.set()
+    def hear(self, count: int) -> None:
+        """Another process has added jobs, so many of them; every worker of the fleet hears that.
 
-    async def claim_available(self) -> int:
-        """One look for every lane with free slots; how many jobs were started.
-
-        Raises:
-            ConnectionLostError: the database did not answer.
-            psycopg.Error: it refused.
+        If each looked at once, a fleet of 500 idle workers would claim 500 times for one job. So as many look at once as
+        the jobs may need, and a few more; the others a little later, spread over the fleet's size, and at most once within
+        a poll's interval.
         """
-        if not self._task_ids:
-            await self._look_up_tasks()
-        return sum([await self._fill(lane) for lane in self._lanes])
+        if self.fleet <= _FIRST_MOVERS or random.random() * self.fleet < count + _FIRST_MOVERS:  # noqa: S311 - spreads load
+            self.wake()
+            return
+        now = time.monotonic()
+        if self._late_at is None and self._poll_at - now > self._poll_interval / 2:
+            self._late_at = now + random.uniform(0.0, min(self.fleet * _STAGGER, self._poll_interval))  # noqa: S311
+            self._stir()
 
-    async def _look_up_tasks(self) -> None:
-        self._task_ids = await self._hot.run(lambda c: find_tasks(c, self._tasks, schema=self._schema))
+    def freed_queue(self) -> None:
+        """This worker has ended a serial job: its queue's next may be claimed with the settlement."""
+        for lane in self._lanes:
+            lane.hungry = True
+            lane.horizon.freed = True
 
-    def _on_stop(self) -> None:
-        self._event.set()
+    def forget(self) -> None:
+        """The database refused a look: ids may have changed."""
+        self._tasks_wanted = True
 
-    async def _run(self) -> None:
-        backoff = Backoff()
-        while not self._stopping.is_set():
-            self._event.clear()
-            try:
-                await self.claim_available()
-                wait = await self._pause()
-            except ConnectionLostError:
-                logger.warning("a claim got no answer; what it took is looked for first", exc_info=True)
-                self.wake()
-                await backoff.wait(self._stopping)
-                continue
-            except psycopg.Error as error:
-                logger.error("a claim was refused: %s", " ".join(str(error).split()))
-                self.wake()
-                self._task_ids = {}
-                await backoff.wait(self._stopping)
-                continue
-            backoff.reset()
-            if not await wait_for_event(self._event, wait) and wait >= self._poll_interval:
-                self._task_ids = {}
-                self.wake()
-            elif not self._event.is_set():
-                self.wake()
+    def returned(self, lane: Lane) -> None:
+        """Jobs of a lane went back to where they were."""
+        lane.horizon.reset()
 
-    async def _fill(self, lane: Lane) -> int:
-        started = 0
-        while lane.hungry and lane.free > 0 and not self._stopping.is_set():
-            wanted = min(lane.free, LARGEST_CLAIM)
-            wakes = self._wakes
-            taken = await self._hot.run(partial(self._take, lane, wanted))
-            for running in taken:
-                self._executor.start(running)
-                if self._claimed is not None:
-                    self._claimed(running)
-            started += len(taken)
-            if len(taken) < wanted and wakes == self._wakes:
-                lane.hungry = False
-        return started
+    def due_in(self, now: float) -> float | None:
+        """Seconds until there is reason to look; None where there is none."""
+        if self._closed:
+            return None
+        if self._tasks_wanted or any(lane.low for lane in self._lanes):
+            return 0.0
+        times = [lane.look_at for lane in self._lanes if lane.look_at is not None and lane.room > 0]
+        times += [at for at in (self._late_at, self._due_at) if at is not None]
+        return min([self._poll_at, *times]) - now
 
-    async def _take(self, lane: Lane, wanted: int, connection: Connection) -> list[Running]:
-        jobs = await lane.claim.take(connection, worker=self._worker, wanted=wanted, task_ids=self._task_ids)
-        return [self._executor.hold(job, lane) for job in jobs]
+    def backlog(self) -> bool:
+        """Whether there is room, and reason, for a large claim beside the one under way."""
+        return not self._closed and any(
+            lane.hungry and lane.asked and lane.room >= BACKLOG and not lane.ordered for lane in self._lanes
+        )
 
-    async def _pause(self) -> float:
-        """How long to wait where nothing wakes us: until the next job is due, at most the poll's interval."""
-        if not any(lane.free > 0 and not lane.hungry for lane in self._lanes):
-            return self._poll_interval
-        due = await self._hot.run(lambda c: next_due(c, schema=self._schema))
-        return self._poll_interval if due is None else min(max(due, _SHORTEST_WAIT), self._poll_interval)
+    def ask(self, now: float) -> Asked:
+        """What a turn now should ask for; the lanes count on it until `took` or `missed` is called."""
+        if self._closed:
+            return Asked.nothing()
+        self._keep_time(now)
+        looks = []
+        for lane in self._lanes:
+            if self.knows_tasks and lane.low:
+                wanted = min(max(lane.room, 1), LARGEST_CLAIM)
+                lane.asked += wanted
+                looks.append((lane, lane.horizon.look(wanted, now)))
+        full = any(look.full for _, look in looks)
+        levels = (full or self._tasks_wanted) and (now >= self._levels_at or not self._due_known)
+        return Asked(looks, levels=levels, tasks=self._tasks_wanted, wakes=self._wakes)
+
+    def commands(self, asked: Asked) -> list[Command]:
+        """The statements of a turn, to be sent behind its settlement."""
+        commands = []
+        if asked.tasks:
+            commands.append(Command.of("find_tasks", self._schema, text_array(self._tasks)))
+        if asked.levels:
+            commands.append(Command.of("find_levels", self._schema))
+        for lane, look in asked.looks:
+            commands += lane.claim.commands(look, worker=self._worker, bound=lane.bound)
+        return commands
+
+    def took(self, asked: Asked, results: Sequence[PGresult]) -> None:
+        """Take in what a turn brought, and start it."""
+        now = time.monotonic()
+        seconds = now - asked.began
+        rest = list(results)
+        if asked.tasks:
+            self.know_tasks(read_tasks(rest.pop(0)))
+        if asked.levels:
+            self._know_levels(read_levels(rest.pop(0)), now, seconds)
+        for lane, look in asked.looks:
+            count = lane.claim.count(look)
+            taken = lane.claim.read(rest[:count], self._names)
+            del rest[:count]
+            self._learn(lane, look, taken, asked.wakes, seconds=seconds, now=now)
+            lane.holding = False
+            self._executor.hold(taken.jobs, lane)
+
+    def missed(self, asked: Asked) -> None:
+        """A turn brought nothing: it was refused, or its answer was lost."""
+        for lane, look in asked.looks:
+            lane.asked -= look.wanted
+
+    def give_way(self, now: float) -> None:
+        """Give back jobs that wait for slots which do not fall free."""
+        for lane in self._lanes:
+            if lane.stalled(now):
+                lane.slow_down()
+                lane.horizon.reset()
+                self._executor.return_ready(lane)
+
+    def stall_in(self, now: float) -> float | None:
+        """Seconds until jobs that are ready will have waited too long; None where none are."""
+        waits = [lane.stalls_at() - now for lane in self._lanes if lane.ready]
+        return min(waits) if waits else None
+
+    def _learn(self, lane: Lane, look: Look, taken: Taken, wakes: int, *, seconds: float, now: float) -> None:
+        lane.asked -= look.wanted
+        complete = lane.horizon.learn(look, taken, seconds=seconds, now=now)
+        if len(taken.jobs) >= look.wanted or wakes != self._wakes:
+            return
+        lane.hungry = False
+        lane.look_at = None if complete else max(lane.horizon.next_look_at(), now)
+
+    def _keep_time(self, now: float) -> None:
+        """What the clock has brought: a poll, a job that fell due, a look that can be afforded now."""
+        if now >= self._poll_at:
+            self._poll_at = now + self._poll_interval
+            self._tasks_wanted = True
+            self._hunger()
+        if self._due_at is not None and now >= self._due_at:
+            self._due_at, self._due_known = None, False
+            self._hunger()
+        if self._late_at is not None and now >= self._late_at:
+            self._late_at, self._due_known = None, False
+            self._hunger()
+        for lane in self._lanes:
+            if lane.look_at is not None and now >= lane.look_at:
+                lane.look_at, lane.hungry = None, True
+
+    def _hunger(self) -> None:
+        for lane in self._lanes:
+            lane.hungry = True
+
+    def _know_levels(self, levels: Mapping[int, float | None], now: float, seconds: float) -> None:
+        for lane in self._lanes:
+            lane.horizon.know(levels)
+        due = [wait for wait in levels.values() if wait is not None]
+        self._due_at = now + max(min(due), _SHORTEST_WAIT) if due else None
+        self._due_known = True
+        self._levels_at = now + max(_LEVELS_SECONDS, SHARE * seconds)
+
+    def know_tasks(self, ids: Mapping[str, int]) -> None:
+        """Note the ids that tasks have now."""
+        self._tasks_wanted = False
+        names = {number: name for name, number in ids.items()}
+        if names != self._names:
+            self._names = names
+            for lane in self._lanes:
+                lane.bind(ids)
+                lane.hungry = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from backfill.records import Job
 
@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from backfill.client import BackfillClient
 
 D = TypeVar("D")
+
+
+class StopSignal(Protocol):
+    """What says whether a handler should end; a `threading.Event` will do."""
+
+    def is_set(self) -> bool:
+        """Whether it should."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait, in a thread, until it should, at most so many seconds; whether it should."""
+        ...
 
 
 class WorkerContext(Generic[D]):
@@ -27,13 +39,13 @@ class WorkerContext(Generic[D]):
     __slots__ = ("_stop", "client", "deps", "job", "worker_id")
 
     def __init__(
-        self, *, job: Job, worker_id: str, deps: D, client: BackfillClient, stop: threading.Event | None = None
+        self, *, job: Job, worker_id: str, deps: D, client: BackfillClient, stop: StopSignal | None = None
     ) -> None:
         self.job = job
         self.worker_id = worker_id
         self.deps = deps
         self.client = client
-        self._stop = stop or threading.Event()
+        self._stop: StopSignal = threading.Event() if stop is None else stop
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:

@@ -1,78 +1,38 @@
 """The executor: one asyncio task a job, from the claimed row to what its attempt came to.
 
 An attempt is a row of steps: read the row, look up its task, decode its payload, run the handler, say how it ended. What
-a handler raises is its attempt's failure and never the worker's.
+a handler raises is its attempt's failure and never the worker's. A job without limits of its own takes the shortest way:
+these lines run for every job there is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-import threading
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+import sys
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from backfill.client import BackfillClient
 from backfill.errors import PayloadDecodeError
 from backfill.records import Job
-from backfill.storage.attempts import Attempt, Failure
 from backfill.storage.rows import unreadable
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.context import WorkerContext
 from backfill.worker.failures import cleansed, describe
 from backfill.worker.lane import Lane
-from backfill.worker.policy import AttemptLimits, limits_of
+from backfill.worker.policy import NO_LIMITS, AttemptLimits, limits_of
+from backfill.worker.running import COMPLETED, GIVEN_BACK, Ending, Failed, Running
 from backfill.worker.threads import HandlerThreads
 
 logger = logging.getLogger(__name__)
 
 CANCEL_GRACE: Final = 5.0
 """Seconds that a cancelled handler has to end before its job is given back all the same."""
-
-
-@dataclass(slots=True, eq=False)
-class Running:
-    """An attempt under way.
-
-    Attributes:
-        job: the row as it was claimed.
-        attempt: what identifies it to the database.
-        lane: whose slot it uses.
-        stop: set when its handler should end.
-        begun: whether its handler may have run.
-        given_up: whether the worker cancelled it at a shutdown.
-        task: the asyncio task.
-    """
-
-    job: Job
-    attempt: Attempt
-    lane: Lane
-    stop: threading.Event = field(default_factory=threading.Event)
-    begun: bool = False
-    given_up: bool = False
-    task: asyncio.Task[None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """The attempt ended well."""
-
-
-@dataclass(frozen=True, slots=True)
-class GivenBack:
-    """The attempt is undone: it goes back as it was."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The attempt failed; `final` leaves no other."""
-
-    error: str
-    final: bool = False
-
-
-Ending = Completed | GivenBack | Failed
+_TURN_SECONDS: Final = 0.004
+_TURN_LOOK: Final = 16
 
 
 class Executor:
@@ -100,30 +60,59 @@ class Executor:
         self._client = client
         self._deps = deps
         self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}")
         self._running: set[Running] = set()
+        self._draining = False
+        self.started = 0
+        """How many jobs were started."""
+        self.claimed = 0
+        """How many jobs were claimed."""
         self.held: dict[int, Running] = {}
         """What this worker has claimed and not settled, by the job's id."""
 
     @property
-    def active(self) -> int:
-        """Attempts whose handlers have not ended."""
-        return len(self._running)
+    def idle(self) -> bool:
+        """Whether no attempt is under way."""
+        return not self._running
 
-    def hold(self, job: Job, lane: Lane) -> Running:
-        """Note a claimed job as ours; its slot is taken."""
-        running = Running(job, Attempt.of(job), lane)
-        self.held[job.id] = running
-        lane.free -= 1
-        return running
+    def hold(self, jobs: list[Job], lane: Lane) -> None:
+        """Note claimed jobs as ours, and start those for which there are slots."""
+        claimed = [Running(job, lane) for job in jobs]
+        self.claimed += len(claimed)
+        for running in claimed:
+            self.held[running.job.id] = running
+        if self._draining:
+            for running in claimed:
+                self._ended(running, GIVEN_BACK)
+            return
+        lane.add(claimed)
+        self.dispatch(lane)
 
-    def start(self, running: Running) -> None:
-        """Run a held job in a task of its own."""
-        self._running.add(running)
-        name = f"backfill-job-{running.job.id}"
-        running.task = asyncio.get_running_loop().create_task(self._attempt(running), name=name)
-        # A task that is cancelled before its first step never enters its body; the job must still go back.
-        running.task.add_done_callback(lambda _: self._end(running, GivenBack()))
+    def dispatch(self, lane: Lane) -> None:
+        """Start jobs that are ready while slots are free; handlers that end at once must not keep the loop for long."""
+        if lane.starting:
+            return
+        lane.starting = True
+        try:
+            began = lane.started_at = time.monotonic()
+            count = 0
+            while lane.free > 0 and lane.ready and not lane.holding:
+                self._start(lane.ready.popleft())
+                count += 1
+                if count % _TURN_LOOK == 0 and time.monotonic() - began > _TURN_SECONDS:
+                    self._loop.call_soon(self.dispatch, lane)
+                    return
+        finally:
+            lane.starting = False
+
+    def return_ready(self, lane: Lane) -> None:
+        """Give back what a lane holds and has not started."""
+        ready = list(lane.ready)
+        lane.ready.clear()
+        for running in ready:
+            self._ended(running, GIVEN_BACK)
 
     async def drain(self, timeout: float) -> None:
         """Wait for what runs, at most so many seconds, and give the rest back.
@@ -131,8 +120,11 @@ class Executor:
         What has not begun goes back at once. Async handlers are cancelled when the time is up; synchronous ones were
         asked from the start, by `ctx.should_stop`, and are left to themselves then.
         """
+        self._draining = True
+        for lane in {running.lane for running in self.held.values()}:
+            self.return_ready(lane)
         for running in list(self._running):
-            running.stop.set()
+            running.ask_to_stop()
             if not running.begun:
                 self._cancel(running)
         await self._wait(timeout)
@@ -144,7 +136,7 @@ class Executor:
         await self._wait(CANCEL_GRACE)
         for running in list(self._running):
             logger.warning("job %d (%s) does not end when cancelled", running.job.id, running.job.task_identifier)
-            self._end(running, GivenBack())
+            self._end(running, GIVEN_BACK)
 
     def close(self) -> None:
         """Let the threads of synchronous handlers go."""
@@ -160,66 +152,103 @@ class Executor:
         if running.task is not None:
             running.task.cancel()
 
+    def _start(self, running: Running) -> None:
+        """Run a job in a task of its own, in a context that no other job's handler has touched."""
+        running.lane.free -= 1
+        self.started += 1
+        self._running.add(running)
+        running.began = time.monotonic()
+        context = self._context.copy()
+        if sys.version_info >= (3, 12):
+            # Begun at once: a handler that never waits is done when this returns, and costs no turn of the loop.
+            task = asyncio.Task(self._attempt(running), loop=self._loop, context=context, eager_start=True)
+            if not task.done():
+                running.task = task
+        else:
+            running.task = self._loop.create_task(self._attempt(running), context=context)
+            # A task that is cancelled before its first step never enters its body; the job must still go back.
+            running.task.add_done_callback(lambda _: self._end(running, GIVEN_BACK))
+
     async def _attempt(self, running: Running) -> None:
         try:
-            ending = await self._perform(running)
-        except asyncio.CancelledError:  # before the handler began, or while it gave up
-            ending = GivenBack()
-        except (KeyboardInterrupt, SystemExit) as error:
-            if isinstance(error, SystemExit):
-                ending = Failed(describe(error))
+            work = self._prepare(running)
+            if isinstance(work, Failed):
+                ending: Ending = work
+            elif work is None:
+                ending = GIVEN_BACK
+            elif running.limits is NO_LIMITS:
+                running.begun = True
+                await work
+                ending = COMPLETED
             else:
-                self._end(running, GivenBack())
+                running.begun = True
+                ending = await self._limited(running, work)
+        except BaseException as error:  # whatever a handler raises is its attempt's failure
+            ending = self._raised(running, error)
+            if isinstance(error, KeyboardInterrupt):
+                self._end(running, ending)
                 raise
-        except BaseException as error:
-            # Not the handler's: ours. The job must not be lost with it.
-            logger.exception("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier)
-            ending = Failed(describe(error))
         self._end(running, ending)
 
-    async def _perform(self, running: Running) -> Ending:
+    def _prepare(self, running: Running) -> Awaitable[Any] | Failed | None:
+        """The handler's call, ready to be awaited; what the attempt failed with before; or None: not ours to run."""
         job = running.job
-        reason = unreadable(job)
-        if reason is not None:
-            return self._failure(job, f"PayloadDecodeError: {reason}")
+        if not job.readable:
+            return self._failure(job, f"PayloadDecodeError: {unreadable(job)}")
         task = self._registry.get(job.task_identifier)
         if task is None:
-            return GivenBack()
-        limits = limits_of(job, task)
-        if limits.remaining is not None and limits.remaining.total_seconds() <= 0:
-            return self._failure(job, "the job's deadline was over before this attempt began", final=True)
+            return None
+        if job.has_flags or task.timeout is not None:
+            running.limits = limits_of(job, task)
+            remaining = running.limits.remaining
+            if remaining is not None and remaining.total_seconds() <= 0:
+                return self._failure(job, "the job's deadline was over before this attempt began", final=True)
+        shape = task.shape
         try:
-            payload = task.decode(job.payload_bytes) if task.shape.payload is not None else None
+            payload = task.decode(job.payload_bytes) if shape.payload is not None else None
         except PayloadDecodeError as error:
             return self._failure(job, f"PayloadDecodeError: {error}")
-        context = WorkerContext(
-            job=job, worker_id=self._worker_id, deps=self._deps, client=self._client, stop=running.stop
-        )
-        running.begun = True
-        return await self._run(running, task, limits, task.run(payload, context, threads=self._threads.run))
+        context = None
+        if shape.context:
+            context = WorkerContext(
+                job=job, worker_id=self._worker_id, deps=self._deps, client=self._client, stop=running
+            )
+        return task.invoke(payload, context, self._threads.run)
 
-    async def _run(
-        self, running: Running, task: Task[Any, Any], limits: AttemptLimits, work: Coroutine[Any, Any, Any]
-    ) -> Ending:
-        limit = asyncio.timeout(limits.seconds if task.shape.is_async else None)
+    async def _limited(self, running: Running, work: Awaitable[Any]) -> Ending:
+        """Await a handler that may run so long and no longer; a synchronous one can only be asked to stop."""
+        task, seconds = self._task_of(running), running.limits.seconds
+        limit = asyncio.timeout(seconds if task.shape.is_async else None)
         alarm = None
-        if limits.seconds is not None and not task.shape.is_async:
-            alarm = asyncio.get_running_loop().call_later(limits.seconds, running.stop.set)
+        if seconds is not None and not task.shape.is_async:
+            alarm = self._loop.call_later(seconds, running.ask_to_stop)
         try:
             async with limit:
                 await work
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
-            if running.given_up:
-                return GivenBack()
-            if limit.expired() and isinstance(error, TimeoutError):
-                return self._timed_out(running.job, limits)
-            return self._failure(running.job, describe(error))
+        except TimeoutError:
+            if not limit.expired() or running.given_up:
+                raise
+            return self._timed_out(running.job, running.limits)
         finally:
             if alarm is not None:
                 alarm.cancel()
-        return Completed()
+        return COMPLETED
+
+    def _task_of(self, running: Running) -> Task[Any, Any]:
+        task = self._registry.get(running.job.task_identifier)
+        assert task is not None  # noqa: S101 - _prepare has found it a moment ago
+        return task
+
+    def _raised(self, running: Running, error: BaseException) -> Ending:
+        """What an attempt comes to whose handler raised."""
+        if running.given_up or isinstance(error, KeyboardInterrupt):
+            return GIVEN_BACK
+        if not running.begun and isinstance(error, asyncio.CancelledError):
+            return GIVEN_BACK
+        if not running.begun and not isinstance(error, SystemExit):
+            # Not the handler's: ours, or a task's that cannot be resolved. The job must not be lost with it.
+            logger.error("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier, exc_info=error)
+        return self._failure(running.job, describe(error))
 
     def _timed_out(self, job: Job, limits: AttemptLimits) -> Failed:
         if limits.deadline_is_nearer:
@@ -241,10 +270,9 @@ class Executor:
         if running not in self._running:
             return
         self._running.discard(running)
-        running.lane.free += 1
+        lane = running.lane
+        lane.free += 1
+        lane.took(time.monotonic() - running.began)
         self._ended(running, ending)
-
-
-def as_failure(running: Running, ending: Failed) -> Failure:
-    """A failed attempt as the settlement writes it; its delay is left to the contract's schedule."""
-    return Failure(running.attempt, ending.error, None, ending.final)
+        if lane.ready and not lane.starting:
+            self.dispatch(lane)

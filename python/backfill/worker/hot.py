@@ -1,72 +1,48 @@
-"""The worker's hot connection: claims and settlements go through it one at a time, and it comes back when it was lost."""
+"""The worker's hot connections: claims and settlements go through them, one pipeline at a time on each, and they come back.
+
+There are two lines. The second is opened when there is a backlog, so that the server claims on one while the other's jobs are
+started. When an answer is lost nobody knows what was committed, so before anything else is asked, with both lines at rest,
+rows that are locked by this worker without its knowledge are given back.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import random
-import time
-from collections.abc import Awaitable, Callable, Collection
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 import psycopg
 from psycopg import IsolationLevel
+from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
 from backfill.errors import BackfillError, DatabaseConnectionError
 from backfill.storage.attempts import end_predecessor, give_back_strays
-from backfill.storage.connection import Connection, Dsn, connect
-from backfill.worker.service import wait_for_event
+from backfill.storage.connection import Dsn, connect
+from backfill.storage.wire import Command, Wire
+from backfill.worker.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+LINES: Final = 2
 QUERY_TIMEOUT: Final = 60.0
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 5.0
 _PREDECESSOR_LOOKS: Final = 100
-_REMINDER: Final = 60.0
 
 
 class ConnectionLostError(BackfillError):
     """The database did not answer; what was asked may or may not have been done."""
 
 
-class Backoff:
-    """Pauses between attempts to connect: growing, and jittered so that a fleet does not come back at once."""
-
-    def __init__(self) -> None:
-        self._pause = _FIRST_PAUSE
-        self._said: float | None = None
-
-    def reset(self) -> None:
-        """Begin again after a success."""
-        self._pause = _FIRST_PAUSE
-        self._said = None
-
-    def level(self) -> int:
-        """At which level to log a failure: a warning at an outage's begin and once a minute, else for debugging."""
-        now = time.monotonic()
-        if self._said is not None and now - self._said < _REMINDER:
-            return logging.DEBUG
-        self._said = now
-        return logging.WARNING
-
-    async def wait(self, unless: asyncio.Event) -> bool:
-        """Pause; whether the event was set meanwhile."""
-        pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-        return await wait_for_event(unless, pause)
-
-
-class HotConnection:
-    """One connection, used by one at a time.
+class HotConnections:
+    """Two lines to the database, each used by one at a time.
 
     Args:
         dsn: of the database.
         schema: the queue's schema.
         worker: the worker's id.
-        held: the ids of the jobs that the worker knows to hold; what else it has locked is given back on a reconnect.
+        held: the ids of the jobs that the worker knows to hold; what else it has locked is given back after a loss.
     """
 
     def __init__(self, dsn: Dsn, *, schema: str, worker: str, held: Callable[[], Collection[int]]) -> None:
@@ -75,8 +51,9 @@ class HotConnection:
         self._worker = worker
         self._held = held
         self._name = f"backfill {worker}"
-        self._connection: Connection | None = None
-        self._lock = asyncio.Lock()
+        self._wires: list[Wire | None] = [None] * LINES
+        self._locks = [asyncio.Lock() for _ in range(LINES)]
+        self._in_doubt = False
         self.give_up = asyncio.Event()
         """Set when a shutdown's deadline is over: nothing waits for the database any more."""
 
@@ -86,71 +63,130 @@ class HotConnection:
         Raises:
             DatabaseConnectionError: the server cannot be reached.
         """
-        self._connection = await self._connect()
+        self._wires[0] = await self._connect()
 
     async def close(self) -> None:
-        """Close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(psycopg.Error, OSError):
-                await connection.close()
+        """Close the connections."""
+        for line in range(LINES):
+            await self.hang_up(line)
 
-    async def run(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
-        """Carry out an operation when it is its turn, connecting again first if need be.
+    async def hang_up(self, line: int) -> None:
+        """Close one line until it is used again."""
+        wire, self._wires[line] = self._wires[line], None
+        if wire is not None:
+            with contextlib.suppress(psycopg.Error, OSError):
+                await wire.connection.close()
+
+    def is_open(self, line: int) -> bool:
+        """Whether a line is connected."""
+        return self._wires[line] is not None
+
+    @asynccontextmanager
+    async def line(self, line: int) -> AsyncIterator[Wire]:
+        """One of the lines, when it is its caller's turn, connected again first if need be.
+
+        What comes of what is sent must be taken in before the line is left.
 
         Raises:
             ConnectionLostError: the database did not answer; a claim's rows are looked for before anything else is asked.
-            psycopg.Error: the database refused it.
+            psycopg.Error: the database refused it, and nothing took effect.
         """
-        async with self._lock:
-            connection = await self._ready()
-            try:
-                async with asyncio.timeout(QUERY_TIMEOUT):
-                    return await operation(connection)
-            except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError, OSError) as error:
-                await self._lose()
-                raise ConnectionLostError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
-            except BaseException:
-                # Cancelled or refused in the middle: what the connection still carries is nobody's business now.
-                await self._lose()
-                raise
+        while True:
+            async with self._locks[line]:
+                if not self._in_doubt:
+                    async with self._guarded(line):
+                        yield await self._ready(line)
+                    return
+            await self._look_for_strays()
 
-    async def _ready(self) -> Connection:
-        if self._connection is not None and not self._connection.closed:
-            return self._connection
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[Wire]:
+        """The first line, while nothing is under way on any. Raises what `line` does."""
+        while True:
+            async with AsyncExitStack() as stack:
+                for lock in self._locks:
+                    await stack.enter_async_context(lock)
+                if not self._in_doubt:
+                    async with self._guarded(0):
+                        yield await self._ready(0)
+                    return
+            await self._look_for_strays()
+
+    @asynccontextmanager
+    async def _guarded(self, line: int) -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, ConnectionLostError) or self._is_sound(line):
+                raise
+            # Lost, or left in the middle: what the connection still carries is nobody's business now.
+            self._in_doubt = True
+            await self.hang_up(line)
+            if isinstance(error, (psycopg.Error, TimeoutError, OSError)):
+                raise ConnectionLostError(_line(error)) from error
+            raise
+
+    def _is_sound(self, line: int) -> bool:
+        """Whether a connection is where its next pipeline can begin."""
+        wire = self._wires[line]
+        if wire is None:
+            return True
+        pgconn = wire.connection.pgconn
+        return (
+            pgconn.status == ConnStatus.OK
+            and pgconn.transaction_status == TransactionStatus.IDLE
+            and pgconn.pipeline_status == PipelineStatus.OFF
+        )
+
+    async def _ready(self, line: int) -> Wire:
+        wire = self._wires[line]
+        if wire is not None and not wire.connection.closed:
+            return wire
         backoff = Backoff()
         while True:
             try:
                 async with asyncio.timeout(QUERY_TIMEOUT):
-                    connection = await self._connect()
-                    await self._settle_past(connection)
+                    wire = self._wires[line] = await self._connect()
             except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
-                logger.log(backoff.level(), "the database is away, trying again: %s", " ".join(str(error).split()))
+                logger.log(backoff.level(), "the database is away, trying again: %s", _line(error))
                 if await backoff.wait(self.give_up):
                     raise ConnectionLostError("the shutdown's deadline is over and the database is away") from error
             else:
-                self._connection = connection
-                logger.info("connected to the database again")
-                return connection
+                return wire
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> Wire:
         connection = await connect(self._dsn, application_name=self._name)
-        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-        return connection
-
-    async def _settle_past(self, connection: Connection) -> None:
-        """Give back what a claim took whose answer never came, once no such claim can be under way any more."""
         try:
-            for _ in range(_PREDECESSOR_LOOKS):
-                if not await end_predecessor(connection, self._name):
-                    break
-                await asyncio.sleep(0.05)
-            strays = await give_back_strays(connection, schema=self._schema, worker=self._worker, held=self._held())
+            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+            wire = Wire(connection)
+            await wire.send([Command.of("set_hot", self._schema)], timeout=QUERY_TIMEOUT)
         except BaseException:
             await connection.close()
             raise
+        return wire
+
+    async def _look_for_strays(self) -> None:
+        """Give back what a claim took whose answer never came, once no such claim can be under way any more."""
+        async with AsyncExitStack() as stack:
+            for lock in self._locks:
+                await stack.enter_async_context(lock)
+            if not self._in_doubt:
+                return
+            async with self._guarded(0):
+                connection = (await self._ready(0)).connection
+                async with asyncio.timeout(QUERY_TIMEOUT):
+                    for _ in range(_PREDECESSOR_LOOKS):
+                        if not await end_predecessor(connection, self._name):
+                            break
+                        await asyncio.sleep(0.05)
+                    strays = await give_back_strays(
+                        connection, schema=self._schema, worker=self._worker, held=self._held()
+                    )
+            self._in_doubt = False
+        logger.info("connected to the database again")
         if strays:
             logger.warning("gave back %d jobs of a claim whose answer was lost", len(strays))
 
-    async def _lose(self) -> None:
-        await self.close()
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

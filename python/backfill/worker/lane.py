@@ -1,9 +1,21 @@
-"""A lane at work: its free slots, and whether there may be jobs for it."""
+"""A lane at work: its free slots, the jobs that it holds ready, and whether more may be waiting."""
 
 from __future__ import annotations
 
-from backfill.storage.claims import LaneClaim
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from backfill.storage.claims import Bound, LaneClaim
 from backfill.worker.config import QueueConfig
+from backfill.worker.horizon import Horizon
+
+if TYPE_CHECKING:
+    from backfill.worker.running import Running
+
+AHEAD_SECONDS: Final = 0.05
+MOST_AHEAD: Final = 2_000
+_WEIGHT: Final = 1 / 16
 
 
 class Lane:
@@ -12,21 +24,95 @@ class Lane:
     Attributes:
         config: its name, concurrency and filter.
         claim: how it claims.
+        horizon: what it has learnt of the queue.
         free: slots that no attempt uses.
+        ready: jobs that are claimed and wait for a slot, in the contract's order.
+        asked: jobs that looks under way may bring.
         hungry: whether the last look left it possible that jobs are waiting.
+        look_at: when to look again, where the last look could not afford to see everything; else None.
+        bound: the parameters of its filters.
+        starting: whether its ready jobs are being started right now.
+        holding: whether a lane of one slot waits for a serial job to be settled, since the next of its queue may come
+            before what is ready. With more slots nobody can tell in which order jobs begin; with one everybody can.
     """
 
-    __slots__ = ("claim", "config", "free", "hungry")
+    __slots__ = (
+        "_ahead", "_seconds", "asked", "bound", "claim", "config", "free", "holding", "horizon", "hungry", "look_at",
+        "ready", "started_at", "starting",
+    )  # fmt: skip
 
     def __init__(self, config: QueueConfig, claim: LaneClaim) -> None:
         self.config = config
         self.claim = claim
+        self.horizon = Horizon()
         self.free = config.concurrency
+        self.ready: deque[Running] = deque()
+        self.asked = 0
         self.hungry = True
+        self.look_at: float | None = None
+        self.bound: Bound = ((), ())
+        self.starting = False
+        self.holding = False
+        self.started_at = 0.0
+        self._seconds = AHEAD_SECONDS
+        self._ahead = 0
+
+    def bind(self, task_ids: Mapping[str, int]) -> None:
+        """Note the ids that tasks have now."""
+        self.bound = self.claim.bind(task_ids)
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs to claim beyond the free slots: what will start within about 50 ms; none when jobs are long."""
+        return self._ahead
+
+    @property
+    def room(self) -> int:
+        """How many jobs it would take now."""
+        return self.free + self._ahead - len(self.ready) - self.asked
+
+    @property
+    def low(self) -> bool:
+        """Whether it should be filled up now."""
+        if self.ordered and (self.asked or self.holding):
+            return self.holding and not self.asked
+        return self.hungry and len(self.ready) + self.asked <= self._ahead // 2 and self.room > 0
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it runs jobs one after the other, so that their order is seen."""
+        return self.config.concurrency == 1
+
+    def took(self, seconds: float) -> None:
+        """Note how long an attempt had its slot."""
+        self._seconds += (seconds - self._seconds) * _WEIGHT
+        if self._seconds >= AHEAD_SECONDS:
+            self._ahead = 0
+        else:
+            self._ahead = min(MOST_AHEAD, int(self.config.concurrency * AHEAD_SECONDS / max(self._seconds, 1e-6)))
+
+    def stalled(self, now: float) -> bool:
+        """Whether jobs are held ready while no slot falls free: others should have them."""
+        return bool(self.ready) and now >= self.stalls_at()
+
+    def stalls_at(self) -> float:
+        """When jobs that are ready will have waited too long for a slot."""
+        return self.started_at + 5 * AHEAD_SECONDS
+
+    def slow_down(self) -> None:
+        """Claim nothing ahead until attempts are short again."""
+        self._seconds, self._ahead = 2 * AHEAD_SECONDS, 0
+
+    def add(self, claimed: list[Running]) -> None:
+        """Put claimed jobs among those that are ready."""
+        if self.ready and claimed and _key(self.ready[-1]) > _key(claimed[0]):
+            self.ready = deque(sorted([*self.ready, *claimed], key=_key))
+        else:
+            self.ready.extend(claimed)
 
     def __repr__(self) -> str:
         """Name and slots."""
-        return f"Lane({self.config.name!r}, {self.free}/{self.config.concurrency} free)"
+        return f"Lane({self.config.name!r}, {self.free}/{self.config.concurrency} free, {len(self.ready)} ready)"
 
 
 def make_lanes(
@@ -45,3 +131,8 @@ def unmatched_tasks(configs: tuple[QueueConfig, ...], tasks: tuple[str, ...]) ->
     """The tasks that no lane's task filter lets pass: their jobs would wait for another worker."""
     matched = {name for config in configs for name in config.matching_tasks(tasks)}
     return [name for name in tasks if name not in matched]
+
+
+def _key(running: Running) -> tuple[int, int, int]:
+    job = running.job
+    return job.priority, job.run_at_micros, job.id

@@ -16,7 +16,7 @@ from backfill.errors import DatabaseConnectionError, SchemaVersionError
 from backfill.storage.connection import Dsn, connect
 from backfill.storage.schema import KNOWN_CONTRACT
 from backfill.storage.workers import listen
-from backfill.worker.hot import Backoff
+from backfill.worker.backoff import Backoff
 from backfill.worker.service import Service
 
 logger = logging.getLogger(__name__)
@@ -31,14 +31,16 @@ class Listener(Service):
     Args:
         dsn: of the database, past any pooler.
         worker: the worker's id, for the connection's name.
-        wake: called when there may be new jobs.
+        wake: called when there may be jobs that nothing was heard of.
+        hear: called with how many jobs another process has added.
     """
 
-    def __init__(self, dsn: Dsn, *, worker: str, wake: Callable[[], None]) -> None:
+    def __init__(self, dsn: Dsn, *, worker: str, wake: Callable[[], None], hear: Callable[[int], None]) -> None:
         super().__init__("listener")
         self._dsn = dsn
         self._worker = worker
         self._wake = wake
+        self._hear_jobs = hear
 
     async def _run(self) -> None:
         await self._until_stopped(self._listen_for_ever())
@@ -68,8 +70,10 @@ class Listener(Service):
         fields = said if isinstance(said, dict) else {}
         if notification.channel == MIGRATION_CHANNEL:
             self._hear_of_migration(fields)
-        elif not (isinstance(count := fields.get("count"), int) and count < 0):
+        elif not isinstance(count := fields.get("count"), int):
             self._wake()  # whatever a sender says that we cannot read: looking costs little
+        elif count > 0:
+            self._hear_jobs(count)
 
     def _hear_of_migration(self, fields: dict[str, object]) -> None:
         number = fields.get("migrationNumber")

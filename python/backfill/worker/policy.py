@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from backfill.errors import ConfigurationError
 from backfill.flags import DEADLINE_FLAG, TIMEOUT_FLAG
@@ -40,6 +40,9 @@ class AttemptLimits:
         return self.remaining is not None and (self.timeout is None or self.remaining <= self.timeout)
 
 
+NO_LIMITS: Final = AttemptLimits()
+
+
 def limits_of(job: Job, task: Task[Any, Any]) -> AttemptLimits:
     """The limits of a claimed job's attempt: its own flags first, else its task's."""
     timeout, deadline = task.timeout, None
@@ -52,7 +55,7 @@ def limits_of(job: Job, task: Task[Any, Any]) -> AttemptLimits:
         except (ConfigurationError, ValueError) as error:
             logger.warning("job %d (%s): flag %r is ignored: %s", job.id, job.task_identifier, flag, error)
     if deadline is None or job.locked_at is None:
-        return AttemptLimits(timeout)
+        return NO_LIMITS if timeout is None else AttemptLimits(timeout)
     return AttemptLimits(timeout, deadline - job.locked_at)
 
 

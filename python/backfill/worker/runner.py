@@ -8,7 +8,6 @@ import logging
 import os
 import secrets
 import socket
-import time
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from importlib.metadata import version
@@ -22,10 +21,12 @@ from backfill.tasks import TaskRegistry
 from backfill.worker.beat import Beat
 from backfill.worker.claimer import Claimer
 from backfill.worker.config import WorkerConfig
-from backfill.worker.executor import Ending, Executor, Running
-from backfill.worker.hot import HotConnection
+from backfill.worker.executor import Executor
+from backfill.worker.hot import LINES, HotConnections
 from backfill.worker.lane import make_lanes, unmatched_tasks
 from backfill.worker.listener import Listener
+from backfill.worker.pump import Pump, Station
+from backfill.worker.running import Ending, Running
 from backfill.worker.service import Service, finish
 from backfill.worker.settler import Settler
 
@@ -162,14 +163,14 @@ class _Parts:
         self._stack = AsyncExitStack()
         self._services: list[Service] = []
         self._watchers: list[asyncio.Task[None]] = []
-        self._started = 0
+        self._progress = asyncio.Event()
 
     async def open(self) -> None:
         """Connect, check the schema, enter the lifespan and write the worker's row: all that may fail at the start."""
         config, tasks, dsn = self._config, self._registry.identifiers(), self._config.required_dsn()
         client = BackfillClient(dsn, schema=config.schema, min_size=1, max_size=config.pool_size)
         await self._stack.enter_async_context(client)
-        self._hot = HotConnection(
+        self._hot = HotConnections(
             dsn, schema=config.schema, worker=self.worker_id, held=lambda: list(self._executor.held)
         )
         await self._hot.open()
@@ -185,62 +186,76 @@ class _Parts:
 
     def start(self) -> None:
         """Start what runs in the background."""
-        self._services = [self._settler, self._beat, self._claimer]
+        self._services = [*self._pumps, self._beat]
         if self._config.listen:
             dsn = self._config.listen_dsn or self._config.required_dsn()
-            self._services.append(Listener(dsn, worker=self.worker_id, wake=self._claimer.wake))
+            claimer = self._station.claimer
+            self._services.append(Listener(dsn, worker=self.worker_id, wake=claimer.wake, hear=claimer.hear))
         for service in self._services:
             service.start()
         self._watchers = [asyncio.ensure_future(self._watch(service)) for service in self._services]
 
     async def run_available(self) -> int:
-        """Claim and run until a look finds nothing and nothing runs."""
-        self._services = [self._settler, self._beat]
+        """Claim and run until a look from the start finds nothing and nothing runs."""
+        self._services = [*self._pumps, self._beat]
         for service in self._services:
             service.start()
+        self._watchers = [asyncio.ensure_future(self._watch(service)) for service in self._services]
+        executor, claimer = self._executor, self._station.claimer
         while True:
-            self._claimer.wake()
-            await self._claimer.claim_available()
-            if not self._executor.held:
-                return self._started
-            await self._progress.wait()
-            self._progress.clear()
+            before = executor.claimed
+            claimer.wake()
+            while not (claimer.sated and not executor.held):
+                await self._progress_or_failure()
+            if executor.claimed == before:
+                return executor.started
 
     async def close(self) -> None:
         """Stop claiming, let what runs end by the deadline, give the rest back, settle, and close everything."""
         for watcher in self._watchers:
             watcher.cancel()
         async with self._stack:
-            if not hasattr(self, "_executor") or not hasattr(self, "_claimer"):
+            if not hasattr(self, "_station"):
                 return
-            await self._claimer.stop(_seconds(self._config.shutdown_timeout) or 1.0)
+            self._station.claimer.close()
             await self._drain()
-            self._settler.start()
+            for pump in self._pumps:
+                pump.start()
             asyncio.get_running_loop().call_later(_seconds(_SETTLE_GRACE), self._hot.give_up.set)
-            await self._settler.stop(2 * _seconds(_SETTLE_GRACE))
+            for pump in reversed(self._pumps):
+                await pump.stop(2 * _seconds(_SETTLE_GRACE))
             for service in self._services:
-                if service not in (self._claimer, self._settler):
+                if service not in self._pumps:
                     await _quietly(service)
             self._executor.close()
 
     def _make_parts(self, client: BackfillClient, deps: Any, tasks: tuple[str, ...]) -> None:
         config = self._config
-        self._progress = asyncio.Event()
-        self._settler = Settler(
-            self._hot, schema=config.schema, worker=self.worker_id, settled=self._on_settled, clock=time.monotonic
-        )
         self._executor = Executor(
             self._registry, worker_id=self.worker_id, client=client, deps=deps, ended=self._on_ended
         )
-        self._settler.executor = self._executor
+        settler = Settler(self._executor, schema=config.schema, worker=self.worker_id, settled=self._progress.set)
         lanes = make_lanes(
             tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)
         )
-        self._claimer = Claimer(
-            self._hot, self._executor, lanes,
-            schema=config.schema, worker=self.worker_id, tasks=tasks,
-            poll_interval=_seconds(config.poll_interval), claimed=self._on_claimed,
+        claimer = Claimer(
+            self._executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
+            poll_interval=_seconds(config.poll_interval), stir=self._stir,
         )  # fmt: skip
+        self._station = Station(config.schema, self.worker_id, tasks, self._hot, self._executor, settler, claimer)
+        self._pumps = [Pump(self._station, line, turned=self._progress.set) for line in range(LINES)]
+
+    async def _progress_or_failure(self) -> None:
+        """Wait for a turn; raises what a part failed with."""
+        progress = asyncio.ensure_future(self._progress.wait())
+        try:
+            waited: list[asyncio.Future[Any]] = [progress, self.failed]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            progress.cancel()
+        self._progress.clear()
+        if self.failed.done():
+            self.failed.result()
 
     async def _drain(self) -> None:
         draining = asyncio.ensure_future(self._executor.drain(_seconds(self._config.shutdown_timeout)))
@@ -266,17 +281,11 @@ class _Parts:
         self.failed.set_exception(error or BackfillError(f"the worker's {service.name} ended by itself"))
         self.failed.exception()  # looked at here, so that a runner nobody waits for does not warn of it
 
-    def _on_claimed(self, _: Running) -> None:
-        self._started += 1
+    def _stir(self) -> None:
+        self._station.stir()
 
     def _on_ended(self, running: Running, ending: Ending) -> None:
-        self._settler.add(running, ending)
-        self._claimer.slot_freed(running.lane)
-
-    def _on_settled(self, frees: bool) -> None:
-        self._progress.set()
-        if frees:
-            self._claimer.wake()
+        self._station.ended(running, ending)
 
     def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.queues]
@@ -289,10 +298,11 @@ class _Parts:
         for name in unmatched_tasks(lanes, tasks):
             logger.warning("task %r matches no lane: its jobs wait for another worker", name)
         rest = 4 if self._config.listen else 3
+        most = rest + LINES - 2 + self._config.pool_size
         logger.info(
             "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d",
             self.worker_id, len(tasks), ", ".join(f"{lane.name}({lane.concurrency})" for lane in lanes),
-            rest, rest - 1 + self._config.pool_size, extra={"worker_id": self.worker_id},
+            rest, most, extra={"worker_id": self.worker_id},
         )  # fmt: skip
 
 

@@ -1,179 +1,203 @@
-"""The settler: gathers the ends of attempts and writes them in batches, until the database has answered.
+"""The settler: gathers the ends of attempts and says what is to be written, until the database has answered.
 
-It also renews the locks of what runs for long, in turn with its settlements, so that neither sees the other's half.
+It also renews the locks of what runs for long, with nothing else under way, so that no settlement sees an old fence.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final
 
 import psycopg
 
-from backfill.storage.attempts import Attempt, Failure, Settlement, give_back_strays, renew, settle
-from backfill.storage.connection import Connection
-from backfill.worker.executor import Completed, Ending, Executor, Failed, GivenBack, Running, as_failure
+from backfill.storage.attempts import Settlement, give_back_strays, renew, settle
+from backfill.storage.wire import Wire
+from backfill.worker.executor import Executor
 from backfill.worker.failures import describe
-from backfill.worker.hot import Backoff, ConnectionLostError, HotConnection
-from backfill.worker.service import Service, wait_for_event
+from backfill.worker.hot import QUERY_TIMEOUT, HotConnections
+from backfill.worker.running import COMPLETED, Ending, Failed, Running, as_failure
 
 logger = logging.getLogger(__name__)
 
 LARGEST_BATCH: Final = 500
+BLOCKED_SECONDS: Final = 1.0
+_PASSING: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled)
 RENEW_AFTER: Final = 120.0
 RENEW_LOOK: Final = 15.0
-_Ended = tuple[Running, Ending]
+Ended = tuple[Running, Ending]
 
 
-class Settler(Service):
-    """Writes how attempts ended.
+class Settler:
+    """What has ended and is not written yet.
 
     Args:
-        hot: the hot connection.
+        executor: whose jobs they are.
         schema: the queue's schema.
         worker: the worker's id.
-        settled: called after each batch, with whether other jobs may be free to run now.
-        clock: seconds, monotonic.
+        settled: called after each batch.
     """
 
-    def __init__(
-        self,
-        hot: HotConnection,
-        *,
-        schema: str,
-        worker: str,
-        settled: Callable[[bool], None],
-        clock: Callable[[], float],
-    ) -> None:
-        super().__init__("settler")
-        self.executor: Executor | None = None
-        self._hot = hot
+    def __init__(self, executor: Executor, *, schema: str, worker: str, settled: Callable[[], None]) -> None:
+        self._executor = executor
         self._schema = schema
         self._worker = worker
         self._settled = settled
-        self._clock = clock
-        self._pending: list[_Ended] = []
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._renewed: dict[int, float] = {}
-        self._next_look = clock() + RENEW_LOOK
+        self._pending: list[Ended] = []
+        self._blocked: list[Ended] = []
+        self._blocked_until = 0.0
+        self._under_way = 0
+        self._doubtful = False
+        self._next_look = time.monotonic() + RENEW_LOOK
 
-    def add(self, running: Running, ending: Ending) -> None:
-        """Take in how an attempt ended."""
+    def add(self, running: Running, ending: Ending) -> int:
+        """Take in how an attempt ended; how many wait to be written now."""
         self._pending.append((running, ending))
-        self._idle.clear()
-        self._wake.set()
+        return len(self._pending)
 
-    async def idle(self) -> None:
-        """Wait until everything taken in so far is written."""
-        await self._idle.wait()
+    @property
+    def pending(self) -> int:
+        """How many ends wait to be written."""
+        return len(self._pending)
 
-    def _on_stop(self) -> None:
-        self._wake.set()
+    @property
+    def idle(self) -> bool:
+        """Whether all is written."""
+        return not self._pending and not self._blocked and not self._under_way
 
-    async def _run(self) -> None:
-        backoff = Backoff()
-        while True:
-            await wait_for_event(self._wake, max(self._next_look - self._clock(), 0.01))
-            self._wake.clear()
-            try:
-                await self._write()
-                await self._renew()
-            except ConnectionLostError as error:
-                if self._hot.give_up.is_set():
-                    logger.error("%d attempts could not be settled before the deadline: %s", len(self._pending), error)
-                    return
-                await backoff.wait(self._hot.give_up)
-                self._wake.set()
+    def take(self) -> list[Ended]:
+        """The next batch, which its taker settles or puts back."""
+        batch = self._pending[:LARGEST_BATCH]
+        del self._pending[: len(batch)]
+        self._under_way += len(batch)
+        return batch
+
+    def put_back(self, batch: list[Ended], *, in_doubt: bool) -> None:
+        """A batch was not written, or nobody knows whether it was."""
+        self._under_way -= len(batch)
+        self._pending[:0] = batch
+        self._doubtful = self._doubtful or (in_doubt and bool(batch))
+
+    def settlement(self, batch: Sequence[Ended]) -> Settlement:
+        """A batch as it is written."""
+        settlement = Settlement([], [], [])
+        completed, failed, given_back = [], [], []
+        for running, ending in batch:
+            if ending is COMPLETED:
+                completed.append(running)
+            elif isinstance(ending, Failed):
+                failed.append(as_failure(running, ending))
             else:
-                backoff.reset()
-            if self._stopping.is_set() and not self._pending:
-                return
+                given_back.append(running)
+        settlement.completed, settlement.failed, settlement.given_back = completed, failed, given_back
+        return settlement
 
-    async def _write(self) -> None:
-        while self._pending:
-            batch = self._pending[:LARGEST_BATCH]
-            await self._write_batch(batch)
-            del self._pending[: len(batch)]
-        self._idle.set()
+    def release(self, batch: Sequence[Ended], missing: set[int]) -> None:
+        """A batch is written: let go of its jobs."""
+        self._under_way -= len(batch)
+        held = self._executor.held
+        for running, _ in batch:
+            number = running.job.id
+            if held.get(number) is running:
+                del held[number]
+            if number in missing and not self._doubtful:
+                logger.warning(
+                    "job %d (%s): attempt %d was not this worker's any more when it ended",
+                    number, running.job.task_identifier, running.job.attempts,
+                )  # fmt: skip
+        if not self._pending:
+            self._doubtful = False
+        self._settled()
 
-    async def _write_batch(self, batch: Sequence[_Ended]) -> None:
+    def blocked_in(self) -> float | None:
+        """Seconds until rows that another's transaction held are tried again; None where there are none."""
+        return self._blocked_until - time.monotonic() if self._blocked else None
+
+    async def write_blocked(self, wire: Wire) -> None:
+        """Try those rows again."""
+        batch, self._blocked = self._blocked, []
+        self._under_way += len(batch)
+        await self.write_one_by_one(wire, batch)
+
+    async def write_one_by_one(self, wire: Wire, batch: list[Ended]) -> None:
+        """Write a batch that was refused row by row: one that the database refuses must not keep the others."""
+        left = list(batch)
         try:
-            found = await self._settle(batch)
-        except psycopg.Error as error:
-            # One row that the database refuses must not keep the others from being settled.
-            found = set()
-            for ended in batch:
-                found |= await self._write_one(ended, error)
-        self._release(batch, found)
+            while left:
+                missing = await self._write_one(wire, left[0])
+                ended = left.pop(0)
+                if missing is None:
+                    self._under_way -= 1
+                    self._blocked.append(ended)
+                    self._blocked_until = time.monotonic() + BLOCKED_SECONDS
+                else:
+                    self.release([ended], missing)
+        except BaseException:
+            self.put_back(left, in_doubt=True)
+            raise
 
-    async def _write_one(self, ended: _Ended, reason: Exception) -> set[int]:
-        running, _ = ended
+    async def _write_one(self, wire: Wire, ended: Ended) -> set[int] | None:
+        """Write one end; the id if it was not this worker's any more, or None: somebody's transaction holds its row."""
+        running, ending = ended
+        reason: Exception
         try:
-            return await self._settle([ended])
+            return await self._settle(wire, running, ending)
+        except _PASSING:
+            return None
         except psycopg.Error as error:
+            if wire.connection.closed:
+                raise
             reason = error
         logger.error(
             "job %d (%s): its end is refused by the database and written as a failure: %s",
             running.job.id, running.job.task_identifier, reason,
         )  # fmt: skip
         try:
-            return await self._settle([(running, Failed(f"its end was refused by the database\n{describe(reason)}"))])
+            return await self._settle(wire, running, Failed(f"its end was refused by the database\n{describe(reason)}"))
+        except _PASSING:
+            return None
         except psycopg.Error:
+            if wire.connection.closed:
+                raise
             logger.exception("job %d (%s) cannot be settled", running.job.id, running.job.task_identifier)
-            return {running.job.id}
+            return set()
 
-    async def _settle(self, batch: Sequence[_Ended]) -> set[int]:
-        settlement = _settlement(batch)
-        return await self._hot.run(lambda c: settle(c, settlement, schema=self._schema, worker=self._worker))
+    async def _settle(self, wire: Wire, running: Running, ending: Ending) -> set[int]:
+        settlement = self.settlement([(running, ending)])
+        return await settle(wire, settlement, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT)
 
-    def _release(self, batch: Sequence[_Ended], found: set[int]) -> None:
-        frees = False
-        for running, ending in batch:
-            if self.executor is not None and self.executor.held.get(running.job.id) is running:
-                del self.executor.held[running.job.id]
-            self._renewed.pop(running.job.id, None)
-            if running.job.id not in found:
-                logger.warning(
-                    "job %d (%s): attempt %d was not this worker's any more when it ended",
-                    running.job.id, running.job.task_identifier, running.job.attempts,
-                )  # fmt: skip
-            frees = frees or running.job.job_queue_id is not None or not isinstance(ending, Completed)
-        self._settled(frees)
+    def look_in(self) -> float:
+        """Seconds until the locks are to be looked at."""
+        return self._next_look - time.monotonic()
 
-    async def _renew(self) -> None:
-        """Renew what has been held for two minutes, and look for rows that we have locked without knowing."""
-        now = self._clock()
-        if now < self._next_look or self.executor is None:
-            return
-        held = self.executor.held
-        due = [r for r in held.values() if now - self._renewed.setdefault(r.job.id, now) >= RENEW_AFTER - RENEW_LOOK]
-        for start in range(0, len(due), LARGEST_BATCH):
-            attempts = [running.attempt for running in due[start : start + LARGEST_BATCH]]
-            lost = await self._hot.run(partial(self._renew_these, attempts))
-            for attempt in attempts:
-                self._renewed[attempt.id] = now
-            for attempt in lost:
-                logger.warning("job %d: its lock is not this worker's any more", attempt.id)
-        strays = await self._hot.run(
-            lambda c: give_back_strays(c, schema=self._schema, worker=self._worker, held=list(held))
-        )
+    async def look_at_locks(self, hot: HotConnections) -> None:
+        """Renew what has been held for two minutes, and give back rows that we have locked without knowing."""
+        now, held = time.monotonic(), self._executor.held
+        async with hot.alone() as wire:
+            due = self._due(now)
+            for start in range(0, len(due), LARGEST_BATCH):
+                some = due[start : start + LARGEST_BATCH]
+                lost = await renew(wire, some, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT)
+                for running in some:
+                    running.renewed = now
+                for attempt in lost:
+                    logger.warning("job %d: its lock is not this worker's any more", attempt.job.id)
+            async with asyncio.timeout(QUERY_TIMEOUT):
+                strays = await give_back_strays(
+                    wire.connection, schema=self._schema, worker=self._worker, held=list(held)
+                )
         if strays:
             logger.warning("gave back %d jobs that this worker had locked without holding them", len(strays))
         self._next_look = now + RENEW_LOOK
 
-    async def _renew_these(self, attempts: list[Attempt], connection: Connection) -> list[Attempt]:
-        return await renew(connection, attempts, schema=self._schema, worker=self._worker)
-
-
-def _settlement(batch: Sequence[_Ended]) -> Settlement:
-    failed: list[Failure] = [as_failure(running, ending) for running, ending in batch if isinstance(ending, Failed)]
-    return Settlement(
-        completed=[running.attempt for running, ending in batch if isinstance(ending, Completed)],
-        failed=failed,
-        given_back=[running.attempt for running, ending in batch if isinstance(ending, GivenBack)],
-    )
+    def _due(self, now: float) -> list[Running]:
+        """What has been held for so long that its locks are to be renewed."""
+        due = []
+        for running in self._executor.held.values():
+            if running.renewed is None:
+                running.renewed = now
+            elif now - running.renewed >= RENEW_AFTER - RENEW_LOOK:
+                due.append(running)
+        return due

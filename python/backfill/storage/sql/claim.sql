@@ -2,20 +2,11 @@
 --   the order of the contract; raises their attempts and locks the queues of those it takes.
 -- locks: _private_jobs rows for update, skip locked; _private_job_queues rows that are locked already
 -- index: jobs_no_queue_index, backfill_jobs_serial_head, job_queues_pkey1
--- params: $1 worker text, $2 wanted integer, $3 forbidden_flags text[] (then the lane's own)
-with parallel as materialized (
-  select jobs.ctid, jobs.priority, jobs.run_at, jobs.id
-  from :"schema"._private_jobs as jobs
-  where jobs.is_available = true
-    and jobs.job_queue_id is null
-    and jobs.run_at <= now()
-    and (jobs.flags is null or not jobs.flags ?| $3::text[])
-    -- lane: parallel
-  order by jobs.priority, jobs.run_at
-  limit $2::integer
-  for update skip locked
-),
-heads as (
+-- params: $1 worker text, $2 wanted integer, $3 forbidden_flags text[], $4 lows smallint[], $5 highs smallint[],
+--   $6 floors timestamptz[] (then the lane's own)
+with
+-- part: parallel_pick
+, heads as (
   select head.id, queues.id as queue_id
   from unnest(current_setting('backfill.queues')::integer[]) as free (id)
   join :"schema"._private_job_queues as queues on queues.id = free.id
@@ -65,4 +56,3 @@ select
   claimed.locked_at, claimed.locked_by, claimed.revision, claimed.flags, queued.queue_name
 from claimed
 left join queued on queued.id = claimed.job_queue_id
-order by claimed.priority, claimed.run_at, claimed.id

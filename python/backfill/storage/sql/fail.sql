@@ -1,5 +1,6 @@
 -- does: Ends attempts badly: keeps the error, sets when to try again (after $8 seconds, else by the contract's schedule) and
---   unlocks job and queue; a final one keeps no attempts. A job that was replaced or removed while it ran is deleted.
+--   unlocks job and queue; a final one keeps no attempts. A job that was replaced or removed while it ran is deleted;
+--   whether it was is seen once its row is held, since a producer may be at it right now.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update)
 -- index: jobs_pkey1, job_queues_pkey1
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
@@ -20,33 +21,37 @@ freed as (
   where queues.id = ended.queue_id
     and coalesce(queues.locked_by = $1::text and queues.locked_at = ended.queue_locked_at, false)
 ),
-superseded as (
+held as materialized (
+  select
+    jobs.id, ended.delay, ended.error, ended.final,
+    jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded
+  from ended
+  join :"schema"._private_jobs as jobs on jobs.id = ended.id
+  where coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
+  for update of jobs
+),
+gone as (
   delete from :"schema"._private_jobs as jobs
-  using ended
-  where jobs.id = ended.id
-    and coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
-    and (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
-  returning jobs.id
+  using held
+  where jobs.id = held.id
+    and held.superseded
 ),
 failed as (
   update :"schema"._private_jobs as jobs
   set
-    last_error = ended.error,
-    attempts = case when ended.final then greatest(jobs.max_attempts, jobs.attempts) else jobs.attempts end,
+    last_error = held.error,
+    attempts = case when held.final then greatest(jobs.max_attempts, jobs.attempts) else jobs.attempts end,
     run_at = case
-      when ended.delay is null
+      when held.delay is null
         then greatest(now(), jobs.run_at) + exp(least(jobs.attempts, 10)) * interval '1 second'
-      else now() + ended.delay * interval '1 second'
+      else now() + held.delay * interval '1 second'
     end,
     updated_at = now(),
     locked_by = null,
     locked_at = null
-  from ended
-  where jobs.id = ended.id
-    and coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
-    and not (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
-  returning jobs.id
+  from held
+  where jobs.id = held.id
+    and not held.superseded
 )
-select id from failed
-union all
-select id from superseded
+select id
+from held

@@ -1,5 +1,5 @@
 -- does: Gives claimed jobs back as they were: unlocks job and queue and lowers the attempts again. A job that was replaced or
---   removed while it was held is deleted.
+--   removed while it was held is deleted; whether it was is seen once its row is held.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update)
 -- index: jobs_pkey1, job_queues_pkey1
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
@@ -18,23 +18,25 @@ freed as (
   where queues.id = ended.queue_id
     and coalesce(queues.locked_by = $1::text and queues.locked_at = ended.queue_locked_at, false)
 ),
-superseded as (
+held as materialized (
+  select jobs.id, jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded
+  from ended
+  join :"schema"._private_jobs as jobs on jobs.id = ended.id
+  where coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
+  for update of jobs
+),
+gone as (
   delete from :"schema"._private_jobs as jobs
-  using ended
-  where jobs.id = ended.id
-    and coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
-    and (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
-  returning jobs.id
+  using held
+  where jobs.id = held.id
+    and held.superseded
 ),
 returned as (
   update :"schema"._private_jobs as jobs
   set attempts = greatest(jobs.attempts - 1, 0), locked_by = null, locked_at = null
-  from ended
-  where jobs.id = ended.id
-    and coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
-    and not (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
-  returning jobs.id
+  from held
+  where jobs.id = held.id
+    and not held.superseded
 )
-select id from returned
-union all
-select id from superseded
+select id
+from held

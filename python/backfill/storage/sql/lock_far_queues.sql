@@ -1,5 +1,6 @@
 -- does: Where lock_near_queues.sql saw too few, locks the free serial queues whose first jobs come first, going from the
---   queues' side by a loose scan, so that any number of jobs in busy queues can hide nothing. Adds to backfill.queues.
+--   queues' side by a loose scan, so that any number of jobs in busy queues can hide nothing. Adds to backfill.queues. Says how many it
+--   locked, and how many seconds that took.
 -- locks: _private_job_queues rows for no key update, skip locked, until the transaction ends
 -- index: backfill_jobs_serial_head, job_queues_pkey1
 -- params: $1 wanted integer, $2 forbidden_flags text[] (then the lane's own)
@@ -46,10 +47,12 @@ free as materialized (
   limit $1::integer
   for no key update of queues skip locked
 )
-select set_config(
-  'backfill.queues',
-  (current_setting('backfill.queues')::integer[] || coalesce(array_agg(id), '{}'))::text,
-  true
-)
+select
+  count(*)::integer,
+  set_config(
+    'backfill.queues',
+    (current_setting('backfill.queues')::integer[] || coalesce(array_agg(id), '{}'))::text,
+    true
+  ),
+  extract(epoch from clock_timestamp() - statement_timestamp())::double precision
 from free
-having count(*) > 0

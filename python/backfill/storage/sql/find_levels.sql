@@ -1,5 +1,6 @@
--- does: Says in how many seconds the next job that waits for its time is due, or null where none waits; goes from priority
---   to priority, at most 100 of them, so that its cost does not grow with the backlog.
+-- does: Finds the priorities that waiting jobs have, at most 100 of them, and in how many seconds the next of each that
+--   waits for its time is due (null where none does); goes from priority to priority, so that its cost does not grow with
+--   the backlog.
 -- locks: none
 -- index: jobs_main_index
 -- params: none
@@ -24,9 +25,9 @@ with recursive levels as (
   where levels.priority is not null
     and levels.seen < 100
 )
-select extract(epoch from min(next.run_at) - clock_timestamp())::double precision
+select levels.priority, extract(epoch from next.run_at - clock_timestamp())::double precision
 from levels
-cross join lateral (
+left join lateral (
   select jobs.run_at
   from :"schema"._private_jobs as jobs
   where jobs.is_available = true
@@ -35,4 +36,5 @@ cross join lateral (
     and jobs.run_at < 'infinity'
   order by jobs.run_at
   limit 1
-) as next
+) as next on true
+where levels.priority is not null

@@ -1,0 +1,20 @@
+"""Arrays as PostgreSQL reads them in text: what statements take that need no packing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def text_array(values: Iterable[str | None]) -> str:
+    """The text of an array of texts."""
+    return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
+
+
+def number_array(values: Iterable[float | None]) -> str:
+    """The text of an array of numbers."""
+    return "{" + ",".join(["NULL" if value is None else repr(value) for value in values]) + "}"
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

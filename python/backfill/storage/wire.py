@@ -1,0 +1,127 @@
+"""One round trip of many statements: prepared once, sent in one pipeline, carried out as one transaction.
+
+Used by the worker's hot path, where the driver's cursors would cost more than the statements. A pipeline without a BEGIN is
+one transaction to the server, ended by its sync: either all of its statements took effect, or none did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+from psycopg import pq
+from psycopg.errors import error_from_result
+from psycopg.waiting import Ready, Wait
+
+from backfill.storage.connection import Connection
+from backfill.storage.statements import render
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn, PGresult
+
+_TEXT: Final = 0
+_BINARY: Final = 1
+Parameter = str | bytes | None
+"""A parameter in text (str), in binary format (bytes), or null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A statement with its parameters.
+
+    Attributes:
+        name: what it is prepared as; one text a name.
+        text: the statement.
+        parameters: in order.
+    """
+
+    name: str
+    text: str
+    parameters: Sequence[Parameter] = ()
+
+    @classmethod
+    def of(cls, statement: str, schema: str, *parameters: Parameter) -> Command:
+        """A statement of ours by its name."""
+        return cls(f"backfill.{statement}", render(statement, schema), parameters)
+
+
+@dataclass(slots=True)
+class Wire:
+    """A connection's pipelines.
+
+    Args:
+        connection: in autocommit; nothing else uses it while a pipeline is under way.
+    """
+
+    connection: Connection
+    _prepared: set[str] = field(default_factory=set)
+
+    async def send(self, commands: Sequence[Command], *, timeout: float) -> list[PGresult]:
+        """Carry statements out in one transaction; their results, in binary format, in their order.
+
+        Args:
+            commands: the statements; none of them may begin or end a transaction.
+            timeout: seconds for all of it.
+
+        Raises:
+            psycopg.Error: the server refused one of them, and nothing took effect.
+            psycopg.OperationalError: the connection is lost; all of it or nothing took effect.
+            TimeoutError: no answer in time; the same, and the connection must be closed.
+        """
+        async with asyncio.timeout(timeout):
+            results = await self.connection.wait(self._pipeline(self.connection.pgconn, commands))
+        for result in results:
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                raise error_from_result(result, self.connection.info.encoding)
+        return results
+
+    def _pipeline(self, pgconn: PGconn, commands: Sequence[Command]) -> PQGen[list[PGresult]]:
+        pgconn.enter_pipeline_mode()
+        sent: list[str | None] = []  # by result: the name that it prepares, or None for a statement's own
+        for command in commands:
+            name = command.name.encode()
+            if command.name not in self._prepared and command.name not in sent:
+                pgconn.send_prepare(name, command.text.encode())
+                sent.append(command.name)
+            values = [value.encode() if isinstance(value, str) else value for value in command.parameters]
+            formats = [_BINARY if isinstance(value, bytes) else _TEXT for value in command.parameters]
+            pgconn.send_query_prepared(name, values, formats, _BINARY)
+            sent.append(None)
+        pgconn.pipeline_sync()
+        results = yield from _results(pgconn)
+        pgconn.exit_pipeline_mode()
+        wanted = []
+        for result, name_prepared in zip(results, sent, strict=True):
+            if name_prepared is None or result.status == pq.ExecStatus.FATAL_ERROR:
+                wanted.append(result)
+            elif result.status == pq.ExecStatus.COMMAND_OK:
+                self._prepared.add(name_prepared)
+        return wanted
+
+
+def _results(pgconn: PGconn) -> PQGen[list[PGresult]]:
+    """Send what is to be sent, and take what comes, up to the pipeline's sync."""
+    results: list[PGresult] = []
+    sending = True
+    while True:
+        if sending and not pgconn.flush():
+            sending = False
+        ready = yield Wait.RW if sending else Wait.R
+        if not ready or not ready & Ready.R:
+            continue
+        pgconn.consume_input()
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:  # between two statements
+                if pgconn.status == pq.ConnStatus.BAD:
+                    raise psycopg.OperationalError("the connection is lost")
+                continue
+            if result.status == pq.ExecStatus.PIPELINE_SYNC:
+                return results
+            results.append(result)
+            if pgconn.status == pq.ConnStatus.BAD:
+                raise error_from_result(result)

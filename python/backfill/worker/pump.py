@@ -1,0 +1,201 @@
+"""The pumps: each turn of one is a single round trip that writes what has ended and claims what there is room for.
+
+The first works always. The second has a line of its own and works where there is a backlog, so that the server is busy with
+its turn while the jobs of the other's are started.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import psycopg
+
+from backfill.storage.wire import Wire
+from backfill.storage.workers import find_tasks
+from backfill.worker.alarm import Alarm
+from backfill.worker.backoff import Backoff
+from backfill.worker.claimer import BACKLOG, Asked, Claimer
+from backfill.worker.executor import Executor
+from backfill.worker.hot import QUERY_TIMEOUT, ConnectionLostError, HotConnections
+from backfill.worker.running import GIVEN_BACK, Ending, Running
+from backfill.worker.service import Service
+from backfill.worker.settler import Ended, Settler
+
+logger = logging.getLogger(__name__)
+
+GATHER_SECONDS: Final = 0.003
+"""How long ends are gathered, from one turn to the next, while others run; a crash would repeat as much."""
+GATHER_MOST: Final = 128
+IDLE_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class Station:
+    """What the pumps of a worker share: its parts, and how they are woken.
+
+    Attributes:
+        schema: the queue's schema.
+        worker: the worker's id.
+        tasks: the names of the tasks that the worker knows.
+        hot: the lines.
+        executor: what runs jobs.
+        settler: what has ended.
+        claimer: what is wanted.
+        urgent: whether an end waits that others wait for.
+        apart: whether a settlement and a claim go out apart, since the two together were refused.
+        last_turn: when the last turn began.
+    """
+
+    schema: str
+    worker: str
+    tasks: tuple[str, ...]
+    hot: HotConnections
+    executor: Executor
+    settler: Settler
+    claimer: Claimer
+    alarms: tuple[Alarm, Alarm] = field(default_factory=lambda: (Alarm(), Alarm()))
+    urgent: bool = False
+    apart: bool = False
+    last_turn: float = 0.0
+
+    def stir(self) -> None:
+        """There is something to do now."""
+        self.alarms[0].ring()
+
+    def ended(self, running: Running, ending: Ending) -> None:
+        """An attempt ended: have it written soon, and with others where many end."""
+        pending = self.settler.add(running, ending)
+        lane = running.lane
+        if running.job.job_queue_id is not None:
+            self.claimer.freed_queue()
+            self.urgent = True
+            lane.holding = lane.ordered
+        if ending is GIVEN_BACK:
+            self.claimer.returned(lane)
+        if self.urgent or pending >= GATHER_MOST or lane.low or (self.executor.idle and not lane.ready):
+            self.alarms[0].ring()
+            if pending >= BACKLOG:
+                self.alarms[1].ring()
+        elif pending == 1:
+            self.alarms[0].ring_in(self.last_turn + GATHER_SECONDS - time.monotonic())
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether there is work for the second pump."""
+        return not self.apart and (self.settler.pending >= BACKLOG or self.claimer.backlog())
+
+
+class Pump(Service):
+    """Takes turns on one line.
+
+    Args:
+        station: what it shares with the other.
+        line: 0 for the first, which also looks at locks and at the clock; 1 for the second.
+        turned: called after each turn.
+    """
+
+    def __init__(self, station: Station, line: int, *, turned: Callable[[], None]) -> None:
+        super().__init__(f"pump {line + 1}")
+        self._station = station
+        self._line = line
+        self._turned = turned
+        self._alarm = station.alarms[line]
+        self._backoff = Backoff()
+
+    def _on_stop(self) -> None:
+        self._alarm.ring()
+
+    async def _run(self) -> None:
+        settler, hot = self._station.settler, self._station.hot
+        while not (self._stopping.is_set() and (settler.idle or self._line)):
+            wait = self._due_in()
+            if wait > 0:
+                await self._alarm.sleep(wait)
+                continue
+            try:
+                await self._turn()
+            except ConnectionLostError as error:
+                if hot.give_up.is_set():
+                    if not self._line:
+                        logger.error("%d attempts could not be settled before the deadline: %s", settler.pending, error)
+                    return
+                logger.log(self._backoff.level(), "the database did not answer: %s", error)
+                await self._backoff.wait(hot.give_up)
+            else:
+                self._backoff.reset()
+            self._turned()
+
+    def _due_in(self) -> float:
+        """Seconds until the next turn; 0 for one now."""
+        station, now = self._station, time.monotonic()
+        if self._line:
+            return 0.0 if station.has_backlog else IDLE_SECONDS
+        waits = [station.settler.look_in()]
+        if station.settler.pending:
+            now_due = station.urgent or station.settler.pending >= GATHER_MOST or station.executor.idle
+            waits.append(0.0 if now_due or self._stopping.is_set() else station.last_turn + GATHER_SECONDS - now)
+        others = (station.claimer.due_in(now), station.claimer.stall_in(now), station.settler.blocked_in())
+        waits += [wait for wait in others if wait is not None]
+        return max(min(waits), 0.0)
+
+    async def _turn(self) -> None:
+        station = self._station
+        if not self._line:
+            station.claimer.give_way(time.monotonic())
+            if station.settler.look_in() <= 0:
+                await station.settler.look_at_locks(station.hot)
+        batch, asked = list[Ended](), Asked.nothing()
+        try:
+            async with station.hot.line(self._line) as wire:
+                if not self._line and (station.settler.blocked_in() or 1.0) <= 0:
+                    await station.settler.write_blocked(wire)
+                batch = station.settler.take()
+                if not (station.apart and batch):
+                    asked = station.claimer.ask(time.monotonic())
+                if batch or asked:
+                    await self._exchange(wire, batch, asked)
+        except ConnectionLostError:
+            raise
+        except psycopg.Error as error:
+            await self._refused(error, batch, asked)
+
+    async def _exchange(self, wire: Wire, batch: list[Ended], asked: Asked) -> None:
+        """One round trip: all of it takes effect, or nothing."""
+        station = self._station
+        station.urgent, station.last_turn = False, time.monotonic()
+        if not self._line and station.has_backlog:
+            station.alarms[1].ring()
+        settlement = station.settler.settlement(batch)
+        commands = settlement.commands(schema=station.schema, worker=station.worker)
+        count = len(commands)
+        try:
+            results = await wire.send([*commands, *station.claimer.commands(asked)], timeout=QUERY_TIMEOUT)
+        except BaseException as error:
+            station.claimer.missed(asked)
+            station.settler.put_back(batch, in_doubt=wire.connection.closed or not isinstance(error, psycopg.Error))
+            raise
+        if batch:
+            station.settler.release(batch, settlement.missing(results[:count]))
+        station.claimer.took(asked, results[count:])
+        if asked and not station.claimer.knows_tasks:
+            station.claimer.know_tasks(await find_tasks(wire.connection, station.tasks, schema=station.schema))
+
+    async def _refused(self, error: psycopg.Error, batch: list[Ended], asked: Asked) -> None:
+        """The database refused a turn, and nothing of it took effect: find out what it was, a part at a time."""
+        station = self._station
+        if batch and asked:
+            station.apart = True
+            return
+        station.apart = False
+        if batch:
+            async with station.hot.line(self._line) as wire:
+                await station.settler.write_one_by_one(wire, station.settler.take())
+            return
+        if not isinstance(error, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
+            logger.error("a claim was refused: %s", " ".join(str(error).split()))
+            station.claimer.forget()
+        await self._backoff.wait(self._stopping)
