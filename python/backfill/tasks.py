@@ -145,7 +145,9 @@ class Task(Generic[P, R]):
             payload, ctx = None, payload  # the context is its first argument
         return await self.invoke(payload, ctx)
 
-    def invoke(self, payload: Any, ctx: WorkerContext[Any] | None, threads: Threads = asyncio.to_thread) -> Awaitable[R]:
+    def invoke(
+        self, payload: Any, ctx: WorkerContext[Any] | None, threads: Threads = asyncio.to_thread
+    ) -> Awaitable[R]:
         """The handler's call with what it takes, to be awaited; `threads` runs a synchronous one.
 
         Raises:
