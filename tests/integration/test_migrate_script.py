@@ -14,6 +14,7 @@ from psycopg import sql
 from backfill.storage import schema as schema_module
 from backfill.storage import steps
 from backfill.storage.connection import connect
+from backfill.storage.grants import grants_script
 from backfill.storage.migrate import MigrationReport, migrate
 from backfill.storage.schema import read_state
 from backfill.storage.script import migration_script
@@ -198,6 +199,14 @@ def test_each_statement_of_the_script_ends() -> None:
     found = list(statements(migration_script()))
     assert (found[0], found[-1]) == ("begin", "commit")
     assert sum("worker:migrate" in statement for statement in found) == 1
+
+
+def test_grants_are_printed_alone_or_after_the_script() -> None:
+    """`--grants` prints what the role needs, without a database; with `--sql` both come, in the order in which they run."""
+    grants = grants_script("producer", "web", "jobs")
+    assert printed("--grants", "producer", "--role", "web", "--schema", "jobs") == grants
+    both = printed("--sql", "--grants", "producer", "--role", "web", "--schema", "jobs")
+    assert both == f"{migration_script('jobs')}\n{grants}"
 
 
 def test_options_that_do_not_go_together() -> None:
