@@ -137,3 +137,49 @@ schema_names = st.text(
     min_size=1,
     max_size=63,
 ).filter(lambda name: len(name.encode()) <= 63 and not name.startswith("pg_"))
+
+# --- what is packed for COPY
+
+_int32 = st.integers(-(2**31), 2**31 - 1)
+_int16 = st.integers(-(2**15), 2**15 - 1)
+_int64 = st.integers(-(2**63), 2**63 - 1)
+prefix_values = st.tuples(_int32, st.none() | _int32, _int16, _int64, _int16, st.none() | st.binary(max_size=40))
+odd_integers = st.integers() | st.sampled_from([2**15, 2**31, 2**63, 2**64]).flatmap(
+    lambda edge: st.sampled_from([edge - 1, edge, -edge, -edge - 1])
+)
+copied_rows = st.lists(st.tuples(prefix_values, st.binary(max_size=200)), max_size=6)
+copy_ids = st.none() | st.lists(_int64 | st.integers(), min_size=1, max_size=6)
+_columns = st.sampled_from([-2, -1, 0, 2, 4, 8, 2**31 - 1]).flatmap(
+    lambda length: st.binary(max_size=9).map(lambda data: length.to_bytes(4, "big", signed=True) + data)
+)
+odd_bytes = st.binary(max_size=60) | st.lists(_columns, max_size=7).map(b"".join)
+
+# --- what the native module is given
+
+array_kinds = st.sampled_from(["int2", "int4", "int8", "timestamptz", "bool", "text", ""])
+job_columns = {
+    "id": 8, "task_id": 4, "job_queue_id": 4, "priority": 2, "run_at": 8, "attempts": 2, "max_attempts": 2, "created_at": 8,
+    "updated_at": 8, "locked_at": 8, "revision": 4, "payload": None, "task_identifier": None, "queue_name": None,
+    "last_error": None, "key": None, "locked_by": None, "flags": None,
+}  # fmt: skip
+
+
+def _column_values(name: str) -> st.SearchStrategy[bytes | None]:
+    size = job_columns.get(name)
+    right = st.binary(max_size=12) if size is None else st.binary(min_size=size, max_size=size)
+    jsonb = st.sampled_from([b'\x01{"a": true}', b"\x01[]", b"\x01", b"", b"\x01{"])
+    wrong = st.binary(max_size=9) if size is not None else right
+    usual = right | jsonb if name == "flags" else right
+    return st.one_of(st.none(), usual, usual, usual, usual, wrong)
+
+
+@st.composite
+def _job_tables(draw: st.DrawFn) -> tuple[list[bytes], list[list[bytes | None]]]:
+    """A table of a job's columns in binary format, with an odd one now and then."""
+    known = st.lists(st.sampled_from(sorted(job_columns)), unique=True, max_size=8)
+    names = draw(st.one_of(known, known, known, st.lists(st.sampled_from([*job_columns, "colour", ""]), max_size=4)))
+    rows = draw(st.lists(st.tuples(*map(_column_values, names)).map(list), max_size=4))
+    return [name.encode() for name in names], rows
+
+
+job_tables = _job_tables()

@@ -69,7 +69,7 @@ def decoder(payload_type: object) -> Decoder:
         ) from error
     except TypeError:  # msgspec tells unions of records apart by tags only
         return _pydantic_decoder(payload_type)
-    return lambda raw: _decoded(typed.decode, raw)
+    return _guarded(typed.decode)
 
 
 def decode_plain(raw: bytes) -> Any:
@@ -78,14 +78,19 @@ def decode_plain(raw: bytes) -> Any:
     Raises:
         PayloadDecodeError: PostgreSQL's json holds texts that Python's decoder refuses.
     """
-    return _decoded(orjson.loads, raw)
+    return _read_plain(raw)
 
 
-def _decoded(decode: Decoder, raw: bytes) -> Any:
-    try:
-        return decode(raw)
-    except (ValueError, RecursionError) as error:  # orjson's, msgspec's and pydantic's errors are ValueErrors
-        raise PayloadDecodeError(f"payload: {error}") from error
+def _guarded(decode: Decoder) -> Decoder:
+    """A decoder whose errors are ours; one call deep, since it runs for every job."""
+
+    def read(raw: bytes) -> Any:
+        try:
+            return decode(raw)
+        except (ValueError, RecursionError) as error:  # orjson's, msgspec's and pydantic's errors are ValueErrors
+            raise PayloadDecodeError(f"payload: {error}") from error
+
+    return read
 
 
 def _pydantic_decoder(payload_type: object) -> Decoder:
@@ -102,7 +107,7 @@ def _pydantic_decoder(payload_type: object) -> Decoder:
         len(adapter.core_schema)  # one that lacks a name is put off until it is used
     except (PydanticUserError, TypeError) as error:
         raise TaskDefinitionError(f"payloads of type {_name(payload_type)} cannot be read: {error}") from error
-    return lambda raw: _decoded(adapter.validate_json, raw)
+    return _guarded(adapter.validate_json)
 
 
 def _name(payload_type: object) -> str:
@@ -195,3 +200,6 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
             yield f".{name}", getattr(value, name)
     elif _is_pydantic(type(value)):
         yield "", value.model_dump()  # type: ignore[attr-defined]
+
+
+_read_plain: Final = _guarded(orjson.loads)

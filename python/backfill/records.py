@@ -5,6 +5,7 @@ The class is native; what it leaves to Python, because it is asked for rarely, i
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -61,7 +62,10 @@ def flags_from_jsonb(raw: bytes) -> tuple[str, ...]:
     try:
         value = orjson.loads(raw[1:])
     except orjson.JSONDecodeError:
-        return ()
+        try:  # a number that no machine word holds, as a flag's value: only the names matter
+            value = json.loads(raw[1:], parse_int=str, parse_float=str)
+        except ValueError:
+            return ()
     return tuple(str(flag) for flag in value) if isinstance(value, (dict, list)) else ()
 
 

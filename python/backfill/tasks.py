@@ -69,7 +69,7 @@ class Task(Generic[P, R]):
         self.timeout = timeout
         self.shape: HandlerShape = shape_of(identifier, handler)
         self._scope = scope or {}
-        self._decoder: Decoder | None = None
+        self.decoder: Decoder | None = None
         self._payload_type: object = None
         self.__doc__ = inspect.getdoc(handler)
 
@@ -85,7 +85,7 @@ class Task(Generic[P, R]):
         Raises:
             TaskDefinitionError: a name in the annotation is missing at run time.
         """
-        self._resolve()
+        self.resolve()
         return self._payload_type
 
     def decode(self, raw: bytes) -> Any:
@@ -95,7 +95,7 @@ class Task(Generic[P, R]):
             PayloadDecodeError: it does not fit.
             TaskDefinitionError: a name in the annotation is missing at run time.
         """
-        return self._resolve()(raw)
+        return self.resolve()(raw)
 
     @overload
     def job(self: Task[None, R], *, spec: JobSpec | None = None) -> NewJob[R]: ...
@@ -170,15 +170,16 @@ class Task(Generic[P, R]):
         returned: R = await result if inspect.isawaitable(result) else result
         return returned
 
-    def _resolve(self) -> Decoder:
-        if self._decoder is None:
+    def resolve(self) -> Decoder:
+        """What reads its payloads, made when it is first asked for."""
+        if self.decoder is None:
             self._payload_type = payload_type(self.identifier, self.handler, self.shape, self._scope)
             try:
-                self._decoder = decoder(self._payload_type)
+                self.decoder = decoder(self._payload_type)
             except TaskDefinitionError as error:
                 raise TaskDefinitionError(f"task {self.identifier!r}: {error}") from error.__cause__
             self._scope = {}
-        return self._decoder
+        return self.decoder
 
     def __repr__(self) -> str:
         """The task's name and its handler's."""

@@ -17,12 +17,12 @@ def decode_rows(
     ordered: bool = False,
 ) -> list[Job]:
     """See `backfill._native.decode_rows`."""
-    columns = []
-    for name in names:
+    columns: dict[str, tuple[int, str, Callable[[str, bytes], Any]]] = {}
+    for place, name in enumerate(names):
         text = name.decode("utf-8", "replace")
         if text not in _COLUMNS:
             raise PayloadDecodeError(f"column {text!r}: no job has it")
-        columns.append((text, *_COLUMNS[text]))
+        columns[text] = (place, *_COLUMNS[text])  # of a column that comes twice the last one counts
     for row in rows:
         if len(row) != len(names):
             raise ValueError(f"row: {len(row)} values for {len(names)} columns")
@@ -31,16 +31,15 @@ def decode_rows(
 
 
 def _job(
-    columns: Sequence[tuple[str, str, Callable[[str, bytes], Any]]],
+    columns: Mapping[str, tuple[int, str, Callable[[str, bytes], Any]]],
     row: Sequence[bytes | None],
     identifiers: Mapping[int, str],
 ) -> Job:
     values: dict[str, Any] = {"id": 0}
-    for (name, field, decode), raw in zip(columns, row, strict=True):
+    for name, (place, field, decode) in columns.items():
+        raw = row[place]
         if raw is not None:
             values[field] = decode(name, raw)
-        elif field in values and field != "id":  # a column that comes twice: the last one counts
-            del values[field]
     if "task_identifier" not in values:
         values["task_identifier"] = identifiers.get(values.get("task_id", 0), "")
     return Job(**values)

@@ -43,7 +43,6 @@ class Executor:
         worker_id: for the context.
         client: for the context.
         deps: for the context.
-        ended: called on the loop with each attempt and how it ended; it must not block.
     """
 
     def __init__(
@@ -53,13 +52,15 @@ class Executor:
         worker_id: str,
         client: BackfillClient,
         deps: Any,
-        ended: Callable[[Running, Ending], None],
     ) -> None:
         self._registry = registry
         self._worker_id = worker_id
         self._client = client
         self._deps = deps
-        self._ended = ended
+        self.ended: Callable[[Running, Ending], None]
+        """Called on the loop with each attempt and how it ended; it must not block."""
+        self.thirsty: Callable[[], None]
+        """Called when a lane should be filled up."""
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}")
@@ -85,7 +86,7 @@ class Executor:
             self.held[running.job.id] = running
         if self._draining:
             for running in claimed:
-                self._ended(running, GIVEN_BACK)
+                self.ended(running, GIVEN_BACK)
             return
         lane.add(claimed)
         self.dispatch(lane)
@@ -106,13 +107,15 @@ class Executor:
                     return
         finally:
             lane.starting = False
+        if lane.low:
+            self.thirsty()
 
     def return_ready(self, lane: Lane) -> None:
         """Give back what a lane holds and has not started."""
         ready = list(lane.ready)
         lane.ready.clear()
         for running in ready:
-            self._ended(running, GIVEN_BACK)
+            self.ended(running, GIVEN_BACK)
 
     async def drain(self, timeout: float) -> None:
         """Wait for what runs, at most so many seconds, and give the rest back.
@@ -156,15 +159,16 @@ class Executor:
         """Run a job in a task of its own, in a context that no other job's handler has touched."""
         running.lane.free -= 1
         self.started += 1
-        self._running.add(running)
         running.began = time.monotonic()
         context = self._context.copy()
         if sys.version_info >= (3, 12):
             # Begun at once: a handler that never waits is done when this returns, and costs no turn of the loop.
             task = asyncio.Task(self._attempt(running), loop=self._loop, context=context, eager_start=True)
-            if not task.done():
+            if not running.ended:
                 running.task = task
+                self._running.add(running)
         else:
+            self._running.add(running)
             running.task = self._loop.create_task(self._attempt(running), context=context)
             # A task that is cancelled before its first step never enters its body; the job must still go back.
             running.task.add_done_callback(lambda _: self._end(running, GIVEN_BACK))
@@ -205,7 +209,7 @@ class Executor:
                 return self._failure(job, "the job's deadline was over before this attempt began", final=True)
         shape = task.shape
         try:
-            payload = task.decode(job.payload_bytes) if shape.payload is not None else None
+            payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
         except PayloadDecodeError as error:
             return self._failure(job, f"PayloadDecodeError: {error}")
         context = None
@@ -267,12 +271,16 @@ class Executor:
         return Failed(cleansed(text), final)
 
     def _end(self, running: Running, ending: Ending) -> None:
-        if running not in self._running:
+        if running.ended:
             return
+        running.ended = True
         self._running.discard(running)
         lane = running.lane
         lane.free += 1
-        lane.took(time.monotonic() - running.began)
-        self._ended(running, ending)
-        if lane.ready and not lane.starting:
-            self.dispatch(lane)
+        lane.note_end(running.began)
+        self.ended(running, ending)
+        if not lane.starting:
+            if lane.ready:
+                self.dispatch(lane)
+            elif lane.low:
+                self.thirsty()

@@ -21,6 +21,9 @@ SLACK_MICROS: Final = 250_000
 NAMED_LEVELS: Final = (-20, -10, -5, 0, 5, 10)
 _MOST_LEVELS: Final = 100
 _PRODUCTIVE: Final = 4
+"""A look from the queues' side that finds less than a fourth of what was wanted is one that must be afforded."""
+_NEAR_SECONDS: Final = 0.002
+"""What a look at serial queues costs at least, the claim that merges both kinds included."""
 
 
 class Horizon:
@@ -67,7 +70,7 @@ class Horizon:
         if look.near:
             self.freed = False
             self._hidden = taken.hidden
-            self._near_at = now if taken.queues else now + SHARE * taken.near_seconds
+            self._near_at = now if taken.queues else now + SHARE * max(taken.near_seconds, _NEAR_SECONDS)
             if look.far and taken.queues * _PRODUCTIVE < look.wanted:
                 self._far_at = now + SHARE * taken.far_seconds
         if look.era == self._era:

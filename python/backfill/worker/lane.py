@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 AHEAD_SECONDS: Final = 0.05
 MOST_AHEAD: Final = 2_000
-_WEIGHT: Final = 1 / 16
+_WEIGHT: Final = 1 / 8
+_FIRST_ENDS: Final = 16
+_SAMPLE: Final = 8
 
 
 class Lane:
@@ -37,7 +40,7 @@ class Lane:
     """
 
     __slots__ = (
-        "_ahead", "_seconds", "asked", "bound", "claim", "config", "free", "holding", "horizon", "hungry", "look_at",
+        "_ahead", "_ends", "_seconds", "asked", "bound", "claim", "config", "free", "holding", "horizon", "hungry", "look_at",
         "ready", "started_at", "starting",
     )  # fmt: skip
 
@@ -56,6 +59,7 @@ class Lane:
         self.started_at = 0.0
         self._seconds = AHEAD_SECONDS
         self._ahead = 0
+        self._ends = 0
 
     def bind(self, task_ids: Mapping[str, int]) -> None:
         """Note the ids that tasks have now."""
@@ -83,9 +87,12 @@ class Lane:
         """Whether it runs jobs one after the other, so that their order is seen."""
         return self.config.concurrency == 1
 
-    def took(self, seconds: float) -> None:
-        """Note how long an attempt had its slot."""
-        self._seconds += (seconds - self._seconds) * _WEIGHT
+    def note_end(self, began: float) -> None:
+        """Note that an attempt gives up its slot: how long it had it is looked at for some of many."""
+        self._ends += 1
+        if self._ends > _FIRST_ENDS and self._ends % _SAMPLE:
+            return
+        self._seconds += (time.monotonic() - began - self._seconds) * _WEIGHT
         if self._seconds >= AHEAD_SECONDS:
             self._ahead = 0
         else:

@@ -76,7 +76,7 @@ class Station:
             lane.holding = lane.ordered
         if ending is GIVEN_BACK:
             self.claimer.returned(lane)
-        if self.urgent or pending >= GATHER_MOST or lane.low or (self.executor.idle and not lane.ready):
+        if self.urgent or pending >= GATHER_MOST or (self.executor.idle and not lane.ready):
             self.alarms[0].ring()
             if pending >= BACKLOG:
                 self.alarms[1].ring()

@@ -26,7 +26,6 @@ from backfill.worker.hot import LINES, HotConnections
 from backfill.worker.lane import make_lanes, unmatched_tasks
 from backfill.worker.listener import Listener
 from backfill.worker.pump import Pump, Station
-from backfill.worker.running import Ending, Running
 from backfill.worker.service import Service, finish
 from backfill.worker.settler import Settler
 
@@ -231,9 +230,7 @@ class _Parts:
 
     def _make_parts(self, client: BackfillClient, deps: Any, tasks: tuple[str, ...]) -> None:
         config = self._config
-        self._executor = Executor(
-            self._registry, worker_id=self.worker_id, client=client, deps=deps, ended=self._on_ended
-        )
+        self._executor = Executor(self._registry, worker_id=self.worker_id, client=client, deps=deps)
         settler = Settler(self._executor, schema=config.schema, worker=self.worker_id, settled=self._progress.set)
         lanes = make_lanes(
             tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)
@@ -243,6 +240,7 @@ class _Parts:
             poll_interval=_seconds(config.poll_interval), stir=self._stir,
         )  # fmt: skip
         self._station = Station(config.schema, self.worker_id, tasks, self._hot, self._executor, settler, claimer)
+        self._executor.ended, self._executor.thirsty = self._station.ended, self._station.stir
         self._pumps = [Pump(self._station, line, turned=self._progress.set) for line in range(LINES)]
 
     async def _progress_or_failure(self) -> None:
@@ -283,9 +281,6 @@ class _Parts:
 
     def _stir(self) -> None:
         self._station.stir()
-
-    def _on_ended(self, running: Running, ending: Ending) -> None:
-        self._station.ended(running, ending)
 
     def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.queues]

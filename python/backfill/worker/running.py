@@ -22,12 +22,13 @@ class Running(Attempt):
         limits: how long it may run.
         stopping: whether its handler should end.
         begun: whether its handler may have run.
+        ended: whether it has ended.
         given_up: whether the worker cancelled it at a shutdown.
         task: the asyncio task, where it did not end at once.
         renewed: when its lock was renewed last, in monotonic seconds, or since when it is held.
     """
 
-    __slots__ = ("_event", "began", "begun", "given_up", "lane", "limits", "renewed", "stopping", "task")
+    __slots__ = ("_event", "began", "begun", "ended", "given_up", "lane", "limits", "renewed", "stopping", "task")
 
     def __init__(self, job: Job, lane: Lane) -> None:
         super().__init__(job)
@@ -36,6 +37,7 @@ class Running(Attempt):
         self.limits: AttemptLimits = NO_LIMITS
         self.stopping = False
         self.begun = False
+        self.ended = False
         self.given_up = False
         self.task: asyncio.Task[None] | None = None
         self.renewed: float | None = None
