@@ -13,6 +13,7 @@ pytest_plugins = [
     "plugins.waiting",
     "plugins.node",
     "plugins.schemas",
+    "plugins.plain",
 ]
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
