@@ -183,3 +183,47 @@ def _job_tables(draw: st.DrawFn) -> tuple[list[bytes], list[list[bytes | None]]]
 
 
 job_tables = _job_tables()
+
+# --- what other programs ask of the queue in plain SQL
+
+plain_times = st.sampled_from([None, "2035-01-01T00:00:00+00:00", "2036-06-06T12:30:00.5+00:00", "-infinity", "infinity"])
+plain_payloads = st.sampled_from(["array", "object", "text"])
+plain_indices = st.lists(st.integers(0, 7), max_size=4)
+plain_specs = st.fixed_dictionaries(
+    {"identifier": st.sampled_from(["a", "b", "c"]), "payload": plain_payloads},
+    optional={
+        "queue_name": st.sampled_from([None, "q", "r"]),
+        "run_at": plain_times,
+        "max_attempts": st.sampled_from([None, 1, 2, 25, 0]),
+        "job_key": st.sampled_from([None, "j", "k", "l"]),
+        "priority": st.sampled_from([None, -1, 0, 7]),
+        "flags": st.sampled_from([None, [], ["f"], ["g", "f", "g"]]),
+    },
+)
+_modes = st.sampled_from([None, "replace", "preserve_run_at", "unsafe_dedupe", "wrong"])
+plain_calls = st.one_of(
+    st.tuples(st.just("add_job"), plain_specs, _modes),
+    st.tuples(st.just("add_job"), plain_specs.map(lambda spec: spec | {"job_key": "k"}), _modes),
+    st.tuples(st.just("add_jobs"), st.lists(plain_specs, min_size=1, max_size=5), st.sampled_from([None, False, True])),
+    st.tuples(st.just("remove_job"), st.sampled_from(["j", "k", "l", "m"])),
+    st.tuples(st.just("complete_jobs"), plain_indices),
+    st.tuples(st.just("permanently_fail_jobs"), plain_indices, st.sampled_from([None, "why", ""])),
+    st.tuples(
+        st.just("reschedule_jobs"),
+        plain_indices,
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "run_at": plain_times,
+                "priority": st.sampled_from([None, 3]),
+                "attempts": st.sampled_from([None, 0, 1]),
+                "max_attempts": st.sampled_from([None, 1, 5, 0]),
+            },
+        ),
+    ),
+    st.tuples(st.just("force_unlock_workers"), st.lists(st.sampled_from(["v", "w", "x"]), max_size=2)),
+    # what a worker does: claim (now, or long ago), fail and finish
+    st.tuples(st.just("claim"), st.integers(0, 7), st.sampled_from(["v", "w"]), st.sampled_from(["0", "3 hours", "5 hours"])),
+    st.tuples(st.just("fail"), st.integers(0, 7)),
+    st.tuples(st.just("finish"), st.integers(0, 7)),
+)

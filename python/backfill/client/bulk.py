@@ -96,8 +96,13 @@ class BulkVerb(ClientLife):
         """Add many jobs: `enqueue_bulk(task.job(p) for p in ...)` or `enqueue_bulk(task, payloads)`.
 
         All or nothing: one transaction, of which an error or a cancellation leaves no job. With `commit_every=n` each n
-        jobs are committed as they come. Memory holds a chunk at a time (about a megabyte), whatever the number of jobs,
-        and the event loop is given its turn every few milliseconds. Workers are told once a transaction.
+        jobs are committed as they come. Jobs go by COPY, a chunk (2,000 jobs, or about a megabyte) being read and encoded
+        while the one before is packed off the loop and taken by the server. Memory holds two or three chunks, whatever the
+        number of jobs, and the event loop is given its turn every few milliseconds. Workers are told once a transaction.
+
+        A job that is due at once has for its run_at the database's time when its chunk was written, so that the jobs of a
+        long call do not all share one; `delay` counts from it too. It never goes back within a transaction, and is never
+        later than the commit.
 
         Jobs of one serial queue that have no key run in the order given. Jobs with keys are added or applied as
         `enqueue` does; a key that comes twice is applied in order. Names of tasks and queues that are new stay behind
