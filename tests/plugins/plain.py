@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
+from psycopg.types.datetime import TimestamptzLoader
 
 _READ = """
 select jobs.*, tasks.identifier as task, queues.queue_name as queue
@@ -22,12 +23,23 @@ left join graphile_worker._private_job_queues as queues on queues.id = jobs.job_
 """
 
 
+class _Times(TimestamptzLoader):
+    """Times as Python has them, and those that it cannot hold as text."""
+
+    def load(self, data: Any) -> Any:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return bytes(data).decode()
+
+
 class Plain:
     """A connection that speaks SQL only, in autocommit, to the schema graphile_worker."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
         self._connection = psycopg.connect(dsn, autocommit=True, row_factory=dict_row)
+        self._connection.adapters.register_loader("timestamptz", _Times)
         self._told: list[psycopg.Notify] = []
         self._connection.add_notify_handler(self._told.append)
         self._connection.execute('listen "jobs:insert"')
