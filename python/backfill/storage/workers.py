@@ -30,10 +30,12 @@ class WorkerRow:
     version: str
 
 
-async def beat(connection: Connection, row: WorkerRow, *, schema: str) -> None:
-    """Write the worker's row, or its heartbeat where it has one."""
+async def beat(connection: Connection, row: WorkerRow, *, schema: str) -> int:
+    """Write the worker's row, or its heartbeat where it has one; how many workers are alive that know a task of its."""
     values = [row.id, row.host, row.pid, row.protocol, Jsonb(row.lanes), row.tasks, row.version]
-    await connection.execute(render("beat", schema), values)
+    cursor = await connection.execute(render("beat", schema), values)
+    found = await cursor.fetchone()
+    return 1 if found is None else int(found[0])
 
 
 async def remove_worker(connection: Connection, worker: str, *, schema: str) -> None:

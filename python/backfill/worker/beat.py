@@ -28,6 +28,9 @@ class Beat(Service):
         schema: the queue's schema.
         row: what others see of the worker.
         interval: seconds between beats.
+
+    Attributes:
+        fleet: how many workers are alive that know a task of this one's, itself included.
     """
 
     def __init__(self, dsn: Dsn, *, schema: str, row: WorkerRow, interval: float) -> None:
@@ -37,6 +40,7 @@ class Beat(Service):
         self._row = row
         self._interval = interval
         self._connection: Connection | None = None
+        self.fleet = 1
 
     async def first(self) -> None:
         """Write the row before the first claim.
@@ -70,7 +74,7 @@ class Beat(Service):
 
     async def _beat(self) -> None:
         async with asyncio.timeout(BEAT_TIMEOUT):
-            await beat(await self._connected(), self._row, schema=self._schema)
+            self.fleet = await beat(await self._connected(), self._row, schema=self._schema)
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:

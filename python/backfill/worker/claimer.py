@@ -63,6 +63,7 @@ class Claimer:
         tasks: the names of the tasks that the worker knows.
         poll_interval: seconds between looks that nothing asked for.
         stir: called when there is reason to look now.
+        fleet: how many workers are alive that know a task of this one's, itself included.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Claimer:
         tasks: tuple[str, ...],
         poll_interval: float,
         stir: Callable[[], None],
+        fleet: Callable[[], int],
     ) -> None:
         self._executor = executor
         self._lanes = lanes
@@ -92,8 +94,7 @@ class Claimer:
         self._due_known = False
         self._levels_at = 0.0
         self._tasks_wanted = True
-        self.fleet = 1
-        """How many workers are alive that know a task of ours."""
+        self._fleet = fleet
 
     @property
     def knows_tasks(self) -> bool:
@@ -126,12 +127,13 @@ class Claimer:
         the jobs may need, and a few more; the others a little later, spread over the fleet's size, and at most once within
         a poll's interval.
         """
-        if self.fleet <= _FIRST_MOVERS or random.random() * self.fleet < count + _FIRST_MOVERS:  # noqa: S311 - spreads load
+        fleet = self._fleet()
+        if fleet <= _FIRST_MOVERS or random.random() * fleet < count + _FIRST_MOVERS:  # noqa: S311 - spreads load
             self.wake()
             return
         now = time.monotonic()
         if self._late_at is None and self._poll_at - now > self._poll_interval / 2:
-            self._late_at = now + random.uniform(0.0, min(self.fleet * _STAGGER, self._poll_interval))  # noqa: S311
+            self._late_at = now + random.uniform(0.0, min(fleet * _STAGGER, self._poll_interval))  # noqa: S311
             self._stir()
 
     def freed_queue(self) -> None:
@@ -161,7 +163,7 @@ class Claimer:
     def backlog(self) -> bool:
         """Whether there is room, and reason, for a large claim beside the one under way."""
         return not self._closed and any(
-            lane.hungry and lane.asked and lane.room >= BACKLOG and not lane.ordered for lane in self._lanes
+            lane.asked and lane.low and lane.room >= BACKLOG and not lane.ordered for lane in self._lanes
         )
 
     def ask(self, now: float) -> Asked:

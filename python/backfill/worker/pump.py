@@ -27,10 +27,12 @@ from backfill.worker.settler import Ended, Settler
 
 logger = logging.getLogger(__name__)
 
-GATHER_SECONDS: Final = 0.003
+GATHER_SECONDS: Final = 0.008
 """How long ends are gathered, from one turn to the next, while others run; a crash would repeat as much."""
 GATHER_MOST: Final = 128
 IDLE_SECONDS: Final = 30.0
+_SHORTEST_SLEEP: Final = 0.001
+"""A turn that found nothing to do must let the loop go on, whatever made it think otherwise."""
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +119,8 @@ class Pump(Service):
                 await self._alarm.sleep(wait)
                 continue
             try:
-                await self._turn()
+                if not await self._turn():
+                    await self._alarm.sleep(_SHORTEST_SLEEP)
             except ConnectionLostError as error:
                 if hot.give_up.is_set():
                     if not self._line:
@@ -142,7 +145,8 @@ class Pump(Service):
         waits += [wait for wait in others if wait is not None]
         return max(min(waits), 0.0)
 
-    async def _turn(self) -> None:
+    async def _turn(self) -> bool:
+        """One turn; whether there was anything to do."""
         station = self._station
         if not self._line:
             station.claimer.give_way(time.monotonic())
@@ -162,6 +166,7 @@ class Pump(Service):
             raise
         except psycopg.Error as error:
             await self._refused(error, batch, asked)
+        return bool(batch or asked)
 
     async def _exchange(self, wire: Wire, batch: list[Ended], asked: Asked) -> None:
         """One round trip: all of it takes effect, or nothing."""

@@ -237,7 +237,7 @@ class _Parts:
         )
         claimer = Claimer(
             self._executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
-            poll_interval=_seconds(config.poll_interval), stir=self._stir,
+            poll_interval=_seconds(config.poll_interval), stir=self._stir, fleet=lambda: self._beat.fleet,
         )  # fmt: skip
         self._station = Station(config.schema, self.worker_id, tasks, self._hot, self._executor, settler, claimer)
         self._executor.ended, self._executor.thirsty = self._station.ended, self._station.stir

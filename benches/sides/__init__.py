@@ -1,0 +1,1 @@
+"""What benchmarks compare: ours, and the bare thing beside it."""

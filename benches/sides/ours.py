@@ -1,0 +1,77 @@
+"""Our side: one worker in one process, and what its handlers are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+import uvloop
+
+from backfill import QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
+
+Handler = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+async def noop(payload: dict[str, Any]) -> None:
+    """Nothing."""
+
+
+async def short(payload: dict[str, Any]) -> None:
+    """A millisecond of waiting."""
+    await asyncio.sleep(0.001)
+
+
+class Counted:
+    """A handler that counts, and says when the first and the last of so many have begun."""
+
+    def __init__(self, handler: Handler, jobs: int) -> None:
+        self._handler = handler
+        self._jobs = jobs
+        self.count = 0
+        self.first = 0.0
+        self.done = asyncio.Event()
+
+    async def __call__(self, payload: dict[str, Any]) -> None:
+        """One job."""
+        if not self.count:
+            self.first = time.perf_counter()
+        self.count += 1
+        await self._handler(payload)
+        if self.count >= self._jobs:
+            self.done.set()
+
+
+def worker_rate(
+    dsn: str, jobs: int, *, handler: Handler = noop, slots: int = 100, task: str = "noop", settled: bool = True
+) -> float:
+    """Jobs a second that a worker runs, from its first job's begin until the table is empty (or the last one's end)."""
+    logging.disable(logging.WARNING)
+
+    async def run() -> float:
+        counted = Counted(handler, jobs)
+        registry: TaskRegistry[None] = TaskRegistry()
+        registry.task(task)(counted)
+        config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(slots)])
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            async with WorkerRunner(config, registry):
+                await counted.done.wait()
+                ended = time.perf_counter()
+                while settled and await _left(connection):
+                    await asyncio.sleep(0.002)
+                if settled:
+                    ended = time.perf_counter()
+        return jobs / (ended - counted.first)
+
+    return uvloop.run(run())
+
+
+async def _left(connection: psycopg.AsyncConnection[Any]) -> bool:
+    cursor = await connection.execute(
+        "select 1 from graphile_worker._private_jobs as jobs join graphile_worker._private_tasks as tasks"
+        " on tasks.id = jobs.task_id where tasks.identifier = 'noop' limit 1"
+    )
+    return bool(await cursor.fetchall())

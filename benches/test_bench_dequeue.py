@@ -1,0 +1,82 @@
+"""Dequeue: jobs a second that one worker process runs, against the bare loop and against Node's worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sides.bare import bare_rate
+from sides.node import node_rate
+from sides.ours import short, worker_rate
+from sides.queue import Queue
+from sides.ratio import Figure, compare
+from sides.slots import slots_rate
+
+JOBS = 100_000
+Record = Callable[[Figure], Figure]
+
+
+@pytest.fixture
+def queue(dsn: str) -> Queue:
+    """The queue of a database of its own."""
+    return Queue(dsn)
+
+
+def _filled(queue: Queue, jobs: int) -> str:
+    queue.empty("noop")
+    queue.parallel("noop", jobs)
+    queue.settle()
+    return queue.dsn
+
+
+def test_noop_jobs_against_the_bare_loop(queue: Queue, record: Record, benchmark: Any) -> None:
+    """At least 0.8 of what two connections can claim and delete."""
+    figure = record(
+        benchmark.pedantic(
+            compare,
+            (
+                "no-op jobs, one process, against the bare loop",
+                lambda: worker_rate(_filled(queue, JOBS), JOBS),
+                lambda: bare_rate(_filled(queue, JOBS), "noop", JOBS),
+            ),
+            {"unit": "jobs/s", "wanted": 0.8},
+        )
+    )
+    assert figure.holds, figure
+
+
+def test_noop_jobs_against_node(queue: Queue, node_modules: Path, record: Record, benchmark: Any) -> None:
+    """At least twice Node's graphile-worker in one process, with its local queue and batched completion."""
+    jobs = JOBS // 2
+    figure = record(
+        benchmark.pedantic(
+            compare,
+            (
+                "no-op jobs, one process, against Node's graphile-worker 0.17.3",
+                lambda: worker_rate(_filled(queue, jobs), jobs),
+                lambda: node_rate(_filled(queue, jobs), jobs, node_modules),
+            ),
+            {"unit": "jobs/s", "wanted": 2.0},
+        )
+    )
+    assert figure.holds, figure
+
+
+@pytest.mark.parametrize(("slots", "wanted"), [(4, 0.85), (16, 0.85), (64, 0.7)])
+def test_short_jobs_fill_their_slots(queue: Queue, record: Record, benchmark: Any, slots: int, wanted: float) -> None:
+    """Jobs of a millisecond keep the slots busy: what the same handlers do without a queue is the other side."""
+    jobs = slots * 2_000
+    figure = record(
+        benchmark.pedantic(
+            compare,
+            (
+                f"1 ms jobs on {slots} slots, against the slots alone",
+                lambda: worker_rate(_filled(queue, jobs), jobs, handler=short, slots=slots, settled=False),
+                lambda: slots_rate(short, jobs, slots),
+            ),
+            {"unit": "jobs/s", "wanted": wanted},
+        )
+    )
+    assert figure.holds, figure
