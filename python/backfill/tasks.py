@@ -71,6 +71,7 @@ class Task(Generic[P, R]):
         self._scope = scope or {}
         self.decoder: Decoder | None = None
         self._payload_type: object = None
+        self._record: type | None = None
         self.__doc__ = inspect.getdoc(handler)
 
     @property
@@ -119,9 +120,10 @@ class Task(Generic[P, R]):
         Raises:
             InvalidPayloadError: it is of another; both classes are named.
         """
-        expected = self.payload_type
-        if isinstance(expected, type) and _is_record(expected) and not isinstance(payload, expected):
-            limit = f"task {self.identifier!r} takes {expected.__qualname__}, not {type(payload).__name__}"
+        if self.decoder is None:
+            self.resolve()
+        if self._record is not None and not isinstance(payload, self._record):
+            limit = f"task {self.identifier!r} takes {self._record.__qualname__}, not {type(payload).__name__}"
             raise InvalidPayloadError("payload", payload, limit)
 
     @overload
@@ -178,6 +180,8 @@ class Task(Generic[P, R]):
                 self.decoder = decoder(self._payload_type)
             except TaskDefinitionError as error:
                 raise TaskDefinitionError(f"task {self.identifier!r}: {error}") from error.__cause__
+            if isinstance(self._payload_type, type) and _is_record(self._payload_type):
+                self._record = self._payload_type
             self._scope = {}
         return self.decoder
 

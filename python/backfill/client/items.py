@@ -16,7 +16,7 @@ import msgspec
 
 from backfill.client.prepare import JobShape, check_size, shape_of, with_defaults
 from backfill.errors import InvalidJobError, InvalidPayloadError
-from backfill.jobs import JobSpec, NewJob
+from backfill.jobs import UNSAID, JobSpec, NewJob
 from backfill.payloads import encode
 from backfill.tasks import Task
 
@@ -55,7 +55,7 @@ class Encoder:
             self._shape = shape_of(task.identifier, defaults, task.default_max_attempts)
         elif task is not None:
             self._shape = shape_of(NewJob(task).task, defaults, None)
-        self._last: tuple[JobSpec, str, int | None, JobShape] | None = None
+        self._last: tuple[JobSpec, str, int | None, JobShape | None] = UNSAID, "", None, None
         self._shapes: dict[tuple[int, str, int | None], tuple[JobSpec, JobShape]] = {}
 
     def encode(self, items: Iterable[object], rows: list[Row]) -> None:
@@ -67,19 +67,26 @@ class Encoder:
         shape, check, add = self._shape, self._check, rows.append
         for item in items:
             if isinstance(item, NewJob):
-                add((self._shape_of(item), _kept(encode(item.payload))))
-                continue
-            if shape is None:
+                own, payload = self._shape_of(item), encode(item.payload)
+            elif shape is None:
                 limit = "a NewJob, such as task.job(payload); payloads need their task: enqueue_bulk(task, payloads)"
                 raise InvalidPayloadError("jobs", item, limit)
-            if check is not None:
-                check(item)
-            add((shape, _kept(encode(item))))
+            else:
+                if check is not None:
+                    check(item)
+                own, payload = shape, encode(item)
+            if len(payload) <= _SMALL:
+                # orjson begins with a kilobyte and shrinks it: small results, kept as they are, scatter over fresh memory,
+                # which costs ten times what a copy does.
+                payload = b"%b" % payload
+            else:
+                check_size(payload)
+            add((own, payload))
 
     def _shape_of(self, job: NewJob[Any]) -> JobShape:
-        last = self._last
-        if last is not None and job.spec is last[0] and job.task == last[1] and job.default_max_attempts == last[2]:
-            return last[3]
+        spec, task, attempts, shape = self._last
+        if job.spec is spec and job.task == task and job.default_max_attempts == attempts and shape is not None:
+            return shape
         key = id(job.spec), job.task, job.default_max_attempts
         found = self._shapes.get(key)  # it holds the spec, so that no other can have its id
         if found is None:
@@ -156,18 +163,6 @@ class Reader:
             except StopAsyncIteration:
                 return
             self._encode((item,), rows)
-
-
-def _kept(payload: bytes) -> bytes:
-    """A payload to be kept for a while.
-
-    orjson begins with a kilobyte and shrinks it: small results, kept as they are, scatter over fresh memory, which costs ten
-    times what a copy does.
-    """
-    if len(payload) <= _SMALL:
-        return b"%b" % payload
-    check_size(payload)
-    return payload
 
 
 def check_items(field: str, items: object, *, task: object) -> None:
