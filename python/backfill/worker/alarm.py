@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class Alarm:
@@ -20,8 +21,7 @@ class Alarm:
     def ring(self) -> None:
         """End the sleep now."""
         self._rung = True
-        if self._sleeper is not None and not self._sleeper.done():
-            self._sleeper.set_result(None)
+        self._wake()
 
     def ring_in(self, seconds: float) -> None:
         """End the sleep in so many seconds at the latest."""
@@ -30,22 +30,31 @@ class Alarm:
         if seconds <= 0:
             self.ring()
             return
-        due = self._loop.time() + seconds
-        if self._due is None or due < self._due:
-            self._due = due
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_later(seconds, self.ring)
+        self._set_timer(seconds, self.ring)
 
-    async def sleep(self, seconds: float) -> None:
-        """Sleep until it rings, at most so many seconds."""
-        self.ring_in(seconds)
+    async def sleep(self, seconds: float) -> bool:
+        """Sleep until it rings, at most so many seconds; whether it rang."""
         try:
             if not self._rung:
+                self._set_timer(seconds, self._wake)
                 self._sleeper = self._loop.create_future()
                 await self._sleeper
+            return self._rung
         finally:
             self._sleeper, self._due, self._rung = None, None, False
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+    def _set_timer(self, seconds: float, then: Callable[[], None]) -> None:
+        """Keep the earliest of what was asked for."""
+        due = self._loop.time() + seconds
+        if self._due is None or due < self._due:
+            self._due = due
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(seconds, then)
+
+    def _wake(self) -> None:
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)

@@ -97,8 +97,9 @@ class Executor:
             return
         lane.starting = True
         try:
-            began = lane.started_at = time.monotonic()
-            count = 0
+            began, count = time.monotonic(), 0
+            if lane.free > 0:
+                lane.started_at = began
             while lane.free > 0 and lane.ready and not lane.holding:
                 self._start(lane.ready.popleft())
                 count += 1

@@ -77,9 +77,11 @@ class HotConnections:
             with contextlib.suppress(psycopg.Error, OSError):
                 await wire.connection.close()
 
-    def is_open(self, line: int) -> bool:
-        """Whether a line is connected."""
-        return self._wires[line] is not None
+    async def rest(self, line: int) -> None:
+        """Close a line that has had nothing to do for a while, unless it has something to do just now."""
+        if not self._locks[line].locked():
+            async with self._locks[line]:
+                await self.hang_up(line)
 
     @asynccontextmanager
     async def line(self, line: int) -> AsyncIterator[Wire]:

@@ -116,7 +116,9 @@ class Pump(Service):
         while not (self._stopping.is_set() and (settler.idle or self._line)):
             wait = self._due_in()
             if wait > 0:
-                await self._alarm.sleep(wait)
+                rung = await self._alarm.sleep(wait)
+                if self._line and not rung:
+                    await hot.rest(self._line)
                 continue
             try:
                 if not await self._turn():
@@ -174,18 +176,17 @@ class Pump(Service):
         station.urgent, station.last_turn = False, time.monotonic()
         if not self._line and station.has_backlog:
             station.alarms[1].ring()
-        settlement = station.settler.settlement(batch)
-        commands = settlement.commands(schema=station.schema, worker=station.worker)
-        count = len(commands)
         try:
+            settlement = station.settler.settlement(batch)
+            commands = settlement.commands(schema=station.schema, worker=station.worker)
             results = await wire.send([*commands, *station.claimer.commands(asked)], timeout=QUERY_TIMEOUT)
         except BaseException as error:
             station.claimer.missed(asked)
             station.settler.put_back(batch, in_doubt=wire.connection.closed or not isinstance(error, psycopg.Error))
             raise
         if batch:
-            station.settler.release(batch, settlement.missing(results[:count]))
-        station.claimer.took(asked, results[count:])
+            station.settler.release(batch, settlement.missing(results[: len(commands)]))
+        station.claimer.took(asked, results[len(commands) :])
         if asked and not station.claimer.knows_tasks:
             station.claimer.know_tasks(await find_tasks(wire.connection, station.tasks, schema=station.schema))
 
