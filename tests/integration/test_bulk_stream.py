@@ -12,7 +12,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from backfill import BackfillClient, BulkEnqueueError, InvalidPayloadError, JobSpec, NewJob, Queue
+from backfill import (
+    BackfillClient,
+    BulkEnqueueError,
+    ConfigurationError,
+    InvalidPayloadError,
+    JobSpec,
+    NewJob,
+    Queue,
+)
 from backfill.client import copying, prepare, writing
 
 from plugins.waiting import Eventually
@@ -173,6 +181,29 @@ async def test_an_error_of_the_server_undoes_it(client: BackfillClient, dsn: str
         await client.enqueue_bulk(jobs)
     assert isinstance(caught.value.__cause__, psycopg.errors.RaiseException)
     assert (caught.value.written, caught.value.index) == (0, None)
+    assert (await client.enqueue_bulk("t", _numbers(3000))).written == 3000
+    assert await value(dsn, COUNT) == 3000
+
+
+@pytest.mark.parametrize("call", range(4))
+async def test_an_error_of_the_packing_undoes_it(
+    client: BackfillClient, dsn: str, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """Of the first chunk, one on its way, the last one, or the stream's end: nothing is left, and the client works on."""
+    calls = 0
+
+    def pack(*given: Any, **keywords: Any) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == call + 1:
+            raise ConfigurationError("refused")
+        return native(*given, **keywords)
+
+    native = copying.copy_rows
+    with monkeypatch.context() as patch:
+        patch.setattr(copying, "copy_rows", pack)
+        with pytest.raises(BulkEnqueueError, match="0 jobs written: ConfigurationError: refused"):
+            await client.enqueue_bulk("t", _numbers(5000))
     assert (await client.enqueue_bulk("t", _numbers(3000))).written == 3000
     assert await value(dsn, COUNT) == 3000
 
