@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -50,6 +51,7 @@ def worker_rate(
 ) -> float:
     """Jobs a second that a worker runs, from its first job's begin until the table is empty (or the last one's end)."""
     logging.disable(logging.WARNING)
+    gc.freeze()  # as the shell's worker does
 
     async def run() -> float:
         counted = Counted(handler, jobs)
@@ -66,7 +68,10 @@ def worker_rate(
                     ended = time.perf_counter()
         return jobs / (ended - counted.first)
 
-    return uvloop.run(run())
+    try:
+        return uvloop.run(run())
+    finally:
+        gc.unfreeze()
 
 
 async def _left(connection: psycopg.AsyncConnection[Any]) -> bool:

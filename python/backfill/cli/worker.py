@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -62,6 +63,8 @@ def command(
         shutdown_timeout=duration(shutdown_timeout, "--shutdown-timeout"),
     )
     tasks = load_registry(registry)
+    # What was imported stays: the collector need not look at it again while jobs come and go, which costs a tenth of the rate.
+    gc.freeze()
 
     async def work() -> bool:
         return await _Shift(WorkerRunner(config, tasks)).run()

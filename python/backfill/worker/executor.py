@@ -93,22 +93,26 @@ class Executor:
 
     def dispatch(self, lane: Lane) -> None:
         """Start jobs that are ready while slots are free; handlers that end at once must not keep the loop for long."""
-        if lane.starting:
-            return
+        if not lane.starting:
+            self._dispatch(lane, time.monotonic())
+
+    def _dispatch(self, lane: Lane, began: float) -> None:
         lane.starting = True
         try:
-            began, count = time.monotonic(), 0
             if lane.free > 0:
                 lane.started_at = began
-            while lane.free > 0 and lane.ready and not lane.holding:
-                self._start(lane.ready.popleft())
+            ready, count, now = lane.ready, 0, began
+            while lane.free > 0 and ready and not lane.holding:
+                self._start(ready.popleft(), now)
                 count += 1
-                if count % _TURN_LOOK == 0 and time.monotonic() - began > _TURN_SECONDS:
-                    self._loop.call_soon(self.dispatch, lane)
-                    return
+                if count % _TURN_LOOK == 0:
+                    now = time.monotonic()
+                    if now - began > _TURN_SECONDS:
+                        self._loop.call_soon(self.dispatch, lane)
+                        return
         finally:
             lane.starting = False
-        if lane.low:
+        if lane.hungry and lane.low:
             self.thirsty()
 
     def return_ready(self, lane: Lane) -> None:
@@ -156,11 +160,11 @@ class Executor:
         if running.task is not None:
             running.task.cancel()
 
-    def _start(self, running: Running) -> None:
+    def _start(self, running: Running, now: float) -> None:
         """Run a job in a task of its own, in a context that no other job's handler has touched."""
         running.lane.free -= 1
         self.started += 1
-        running.began = time.monotonic()
+        running.began = now
         context = self._context.copy()
         if sys.version_info >= (3, 12):
             # Begun at once: a handler that never waits is done when this returns, and costs no turn of the loop.
@@ -278,10 +282,11 @@ class Executor:
         self._running.discard(running)
         lane = running.lane
         lane.free += 1
-        lane.note_end(running.began)
+        now = time.monotonic()
+        lane.note_end(now - running.began)
         self.ended(running, ending)
         if not lane.starting:
             if lane.ready:
-                self.dispatch(lane)
-            elif lane.low:
+                self._dispatch(lane, now)
+            elif lane.hungry and lane.low:
                 self.thirsty()

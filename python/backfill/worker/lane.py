@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -34,6 +33,7 @@ class Lane:
         hungry: whether the last look left it possible that jobs are waiting.
         look_at: when to look again, where the last look could not afford to see everything; else None.
         bound: the parameters of its filters.
+        ordered: whether it runs jobs one after the other, so that their order is seen.
         starting: whether its ready jobs are being started right now.
         holding: whether a lane of one slot waits for a serial job to be settled, since the next of its queue may come
             before what is ready. With more slots nobody can tell in which order jobs begin; with one everybody can.
@@ -41,7 +41,7 @@ class Lane:
 
     __slots__ = (
         "_ahead", "_ends", "_seconds", "asked", "bound", "claim", "config", "free", "holding", "horizon", "hungry", "look_at",
-        "ready", "started_at", "starting",
+        "ordered", "ready", "started_at", "starting",
     )  # fmt: skip
 
     def __init__(self, config: QueueConfig, claim: LaneClaim) -> None:
@@ -56,6 +56,7 @@ class Lane:
         self.bound: Bound = ((), ())
         self.starting = False
         self.holding = False
+        self.ordered = config.concurrency == 1
         self.started_at = 0.0
         self._seconds = AHEAD_SECONDS
         self._ahead = 0
@@ -82,17 +83,12 @@ class Lane:
             return self.holding and not self.asked
         return self.hungry and len(self.ready) + self.asked <= self._ahead // 2 and self.room > 0
 
-    @property
-    def ordered(self) -> bool:
-        """Whether it runs jobs one after the other, so that their order is seen."""
-        return self.config.concurrency == 1
-
-    def note_end(self, began: float) -> None:
-        """Note that an attempt gives up its slot: how long it had it is looked at for some of many."""
+    def note_end(self, seconds: float) -> None:
+        """Note that an attempt gives up its slot after so long; of many, some are looked at."""
         self._ends += 1
         if self._ends > _FIRST_ENDS and self._ends % _SAMPLE:
             return
-        self._seconds += (time.monotonic() - began - self._seconds) * _WEIGHT
+        self._seconds += (seconds - self._seconds) * _WEIGHT
         if self._seconds >= AHEAD_SECONDS:
             self._ahead = 0
         else:
