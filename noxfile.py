@@ -19,7 +19,7 @@ nox.options.sessions = ["ci"]
 nox.options.default_venv_backend = "none"
 
 FAST = ["tests/unit", "tests/properties", "tests/twins"]
-DATABASE = ["tests/integration", "tests/faults", "tests/interop"]
+DATABASE = ["tests/integration", "tests/interop"]
 
 
 @nox.session
