@@ -95,17 +95,28 @@ class Settlement:
         return {attempt.job.id for attempt in ended} - found
 
 
-async def settle(wire: Wire, settlement: Settlement, *, schema: str, worker: str, timeout: float = 60.0) -> set[int]:
-    """Write the ends of attempts in a transaction of their own; the ids of those that were not this worker's any more."""
-    return settlement.missing(await wire.send(settlement.commands(schema=schema, worker=worker), timeout=timeout))
+async def settle(
+    wire: Wire, settlement: Settlement, *, schema: str, worker: str, timeout: float = 60.0, patient: bool = True
+) -> set[int]:
+    """Write the ends of attempts in a transaction of their own; the ids of those that were not this worker's any more.
+
+    Not `patient`, it hardly waits for a row that somebody's transaction holds.
+    """
+    commands = [] if patient else [Command.of("hurry", schema)]
+    results = await wire.send([*commands, *settlement.commands(schema=schema, worker=worker)], timeout=timeout)
+    return settlement.missing(results[len(commands) :])
 
 
 async def renew(
-    wire: Wire, attempts: Sequence[Attempt], *, schema: str, worker: str, timeout: float = 60.0
+    wire: Wire, attempts: Sequence[Attempt], *, schema: str, worker: str, timeout: float = 60.0, patient: bool = True
 ) -> list[Attempt]:
-    """Renew the locks of attempts and write the new times into them; returns those that are this worker's no more."""
+    """Renew the locks of attempts and write the new times into them; returns those that are this worker's no more.
+
+    Not `patient`, it hardly waits for a row that somebody's transaction holds.
+    """
+    commands = [] if patient else [Command.of("hurry", schema)]
     command = Command.of("renew", schema, worker, *_fences(attempts), *_claims(attempts))
-    [result] = await wire.send([command], timeout=timeout)
+    result = (await wire.send([*commands, command], timeout=timeout))[-1]
     rows = {_bigint(result, row): row for row in range(result.ntuples)}
     lost = []
     for attempt in attempts:

@@ -33,10 +33,11 @@ _STAGGER: Final = 0.004
 class Asked:
     """What one turn asks for: looks by lane, and what the worker wants to know beside them."""
 
-    __slots__ = ("began", "levels", "looks", "tasks", "wakes")
+    __slots__ = ("began", "holding", "levels", "looks", "tasks", "wakes")
 
     def __init__(self, looks: list[tuple[Lane, Look]], *, levels: bool, tasks: bool, wakes: int) -> None:
         self.looks = looks
+        self.holding = [lane for lane, _ in looks if lane.holding]
         self.levels = levels
         self.tasks = tasks
         self.wakes = wakes
@@ -90,6 +91,7 @@ class Claimer:
         self._wakes = 0
         self._poll_at = time.monotonic() + poll_interval
         self._late_at: float | None = None
+        self._late_looked = False
         self._due_at: float | None = None
         self._due_known = False
         self._levels_at = 0.0
@@ -132,7 +134,7 @@ class Claimer:
             self.wake()
             return
         now = time.monotonic()
-        if self._late_at is None and self._poll_at - now > self._poll_interval / 2:
+        if self._late_at is None and not self._late_looked and self._poll_at - now > self._poll_interval / 2:
             self._late_at = now + random.uniform(0.0, min(fleet * _STAGGER, self._poll_interval))  # noqa: S311
             self._stir()
 
@@ -206,7 +208,8 @@ class Claimer:
             taken = lane.claim.read(rest[:count], self._names)
             del rest[:count]
             self._learn(lane, look, taken, asked.wakes, seconds=seconds, now=now)
-            lane.holding = False
+            if lane in asked.holding:  # else the job that it waits for has ended since
+                lane.holding = False
             self._executor.hold(taken.jobs, lane)
 
     def missed(self, asked: Asked) -> None:
@@ -239,13 +242,14 @@ class Claimer:
         """What the clock has brought: a poll, a job that fell due, a look that can be afforded now."""
         if now >= self._poll_at:
             self._poll_at = now + self._poll_interval
+            self._late_at, self._late_looked = None, False
             self._tasks_wanted = True
             self._hunger()
         if self._due_at is not None and now >= self._due_at:
             self._due_at, self._due_known = None, False
             self._hunger()
         if self._late_at is not None and now >= self._late_at:
-            self._late_at, self._due_known = None, False
+            self._late_at, self._late_looked, self._due_known = None, True, False
             self._hunger()
         for lane in self._lanes:
             if lane.look_at is not None and now >= lane.look_at:

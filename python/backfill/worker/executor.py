@@ -192,11 +192,11 @@ class Executor:
             else:
                 running.begun = True
                 ending = await self._limited(running, work)
-        except BaseException as error:  # whatever a handler raises is its attempt's failure
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
             ending = self._raised(running, error)
             if isinstance(error, KeyboardInterrupt):
-                self._end(running, ending)
-                raise
+                # Raised from the loop, not from here: begun at once, an attempt is under whoever claimed it.
+                self._loop.call_soon(_interrupt, error)
         self._end(running, ending)
 
     def _prepare(self, running: Running) -> Awaitable[Any] | Failed | None:
@@ -290,3 +290,7 @@ class Executor:
                 self._dispatch(lane, now)
             elif lane.hungry and lane.low:
                 self.thirsty()
+
+
+def _interrupt(error: KeyboardInterrupt) -> None:
+    raise error

@@ -57,6 +57,11 @@ class HotConnections:
         self.give_up = asyncio.Event()
         """Set when a shutdown's deadline is over: nothing waits for the database any more."""
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether rows may be locked by a claim whose answer was lost."""
+        return self._in_doubt
+
     async def open(self) -> None:
         """Connect for the first time.
 
@@ -119,9 +124,10 @@ class HotConnections:
         try:
             yield
         except BaseException as error:
-            if isinstance(error, ConnectionLostError) or self._is_sound(line):
+            if isinstance(error, ConnectionLostError) or (isinstance(error, psycopg.Error) and self._is_sound(line)):
                 raise
-            # Lost, or left in the middle: what the connection still carries is nobody's business now.
+            # Lost, too late, or left in the middle: nobody knows what of it took effect, and what the connection still
+            # carries is nobody's business now.
             self._in_doubt = True
             await self.hang_up(line)
             if isinstance(error, (psycopg.Error, TimeoutError, OSError)):

@@ -107,13 +107,14 @@ class Pump(Service):
         self._turned = turned
         self._alarm = station.alarms[line]
         self._backoff = Backoff()
+        self._refusals = Backoff()
 
     def _on_stop(self) -> None:
         self._alarm.ring()
 
     async def _run(self) -> None:
         settler, hot = self._station.settler, self._station.hot
-        while not (self._stopping.is_set() and (settler.idle or self._line)):
+        while not (self._stopping.is_set() and (self._line or (settler.idle and not hot.in_doubt))):
             wait = self._due_in()
             if wait > 0:
                 rung = await self._alarm.sleep(wait)
@@ -139,6 +140,8 @@ class Pump(Service):
         station, now = self._station, time.monotonic()
         if self._line:
             return 0.0 if station.has_backlog else IDLE_SECONDS
+        if self._stopping.is_set() and station.hot.in_doubt:
+            return 0.0  # what a lost claim took must go back before this worker ends
         waits = [station.settler.look_in()]
         if station.settler.pending:
             now_due = station.urgent or station.settler.pending >= GATHER_MOST or station.executor.idle
@@ -152,10 +155,10 @@ class Pump(Service):
         station = self._station
         if not self._line:
             station.claimer.give_way(time.monotonic())
-            if station.settler.look_in() <= 0:
-                await station.settler.look_at_locks(station.hot)
         batch, asked = list[Ended](), Asked.nothing()
         try:
+            if not self._line and station.settler.look_in() <= 0:
+                await station.settler.look_at_locks(station.hot)
             async with station.hot.line(self._line) as wire:
                 if not self._line and (station.settler.blocked_in() or 1.0) <= 0:
                     await station.settler.write_blocked(wire)
@@ -186,6 +189,11 @@ class Pump(Service):
             raise
         if batch:
             station.settler.release(batch, settlement.missing(results[: len(commands)]))
+            if settlement.failed or settlement.given_back:
+                station.claimer.wake()  # they wait again, for now or for later
+        if asked:
+            station.apart = False
+            self._refusals.reset()
         station.claimer.took(asked, results[len(commands) :])
         if asked and not station.claimer.knows_tasks:
             station.claimer.know_tasks(await find_tasks(wire.connection, station.tasks, schema=station.schema))
@@ -200,8 +208,10 @@ class Pump(Service):
         if batch:
             async with station.hot.line(self._line) as wire:
                 await station.settler.write_one_by_one(wire, station.settler.take())
+            station.claimer.wake()
             return
         if not isinstance(error, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
-            logger.error("a claim was refused: %s", " ".join(str(error).split()))
+            level = logging.ERROR if self._refusals.level() == logging.WARNING else logging.DEBUG
+            logger.log(level, "a claim was refused: %s", " ".join(str(error).split()))
             station.claimer.forget()
         await self._backoff.wait(self._stopping)

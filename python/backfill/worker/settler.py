@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 LARGEST_BATCH: Final = 500
 BLOCKED_SECONDS: Final = 1.0
+_HELD_SECONDS: Final = 0.25
+"""How long a turn may wait for rows that others hold, all together: it has other work."""
 _PASSING: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled)
 RENEW_AFTER: Final = 120.0
 RENEW_LOOK: Final = 15.0
@@ -102,11 +104,16 @@ class Settler:
             number = running.job.id
             if held.get(number) is running:
                 del held[number]
-            if number in missing and not self._doubtful:
-                logger.warning(
-                    "job %d (%s): attempt %d was not this worker's any more when it ended",
-                    number, running.job.task_identifier, running.job.attempts,
-                )  # fmt: skip
+            if number not in missing:
+                continue
+            if self._doubtful:
+                # Written before its answer was lost; given back, it may have been claimed in the same breath.
+                self._next_look = 0.0
+                continue
+            logger.warning(
+                "job %d (%s): attempt %d was not this worker's any more when it ended",
+                number, running.job.task_identifier, running.job.attempts,
+            )  # fmt: skip
         if not self._pending:
             self._doubtful = False
         self._settled()
@@ -122,21 +129,27 @@ class Settler:
         await self.write_one_by_one(wire, batch)
 
     async def write_one_by_one(self, wire: Wire, batch: list[Ended]) -> None:
-        """Write a batch that was refused row by row: one that the database refuses must not keep the others."""
-        left = list(batch)
+        """Write a batch that was refused row by row: one that the database refuses must not keep the others.
+
+        Where many are held by somebody, those that were not tried come first the next time.
+        """
+        left, held = list(batch), list[Ended]()
+        enough = time.monotonic() + _HELD_SECONDS
         try:
-            while left:
+            while left and not (held and time.monotonic() > enough):
                 missing = await self._write_one(wire, left[0])
                 ended = left.pop(0)
                 if missing is None:
-                    self._under_way -= 1
-                    self._blocked.append(ended)
-                    self._blocked_until = time.monotonic() + BLOCKED_SECONDS
+                    held.append(ended)
                 else:
                     self.release([ended], missing)
         except BaseException:
-            self.put_back(left, in_doubt=True)
+            self.put_back([*left, *held], in_doubt=True)
             raise
+        if held:
+            self._under_way -= len(left) + len(held)
+            self._blocked += [*left, *held]
+            self._blocked_until = time.monotonic() + BLOCKED_SECONDS
 
     async def _write_one(self, wire: Wire, ended: Ended) -> set[int] | None:
         """Write one end; the id if it was not this worker's any more, or None: somebody's transaction holds its row."""
@@ -166,7 +179,9 @@ class Settler:
 
     async def _settle(self, wire: Wire, running: Running, ending: Ending) -> set[int]:
         settlement = self.settlement([(running, ending)])
-        return await settle(wire, settlement, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT)
+        return await settle(
+            wire, settlement, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False
+        )
 
     def look_in(self) -> float:
         """Seconds until the locks are to be looked at."""
@@ -179,18 +194,41 @@ class Settler:
             due = self._due(now)
             for start in range(0, len(due), LARGEST_BATCH):
                 some = due[start : start + LARGEST_BATCH]
-                lost = await renew(wire, some, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT)
-                for running in some:
-                    running.renewed = now
-                for attempt in lost:
-                    logger.warning("job %d: its lock is not this worker's any more", attempt.job.id)
+                if not await self._renew(wire, some, now):
+                    for running in some:
+                        await self._renew(wire, [running], now)
+            await self._give_back_strays(wire, list(held))
+        self._next_look = now + RENEW_LOOK
+
+    async def _renew(self, wire: Wire, some: Sequence[Running], now: float) -> bool:
+        """Renew some locks; whether it was not refused: one whose row is held is looked at again the next time."""
+        try:
+            lost = await renew(
+                wire, some, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False
+            )
+        except psycopg.Error as error:
+            if wire.connection.closed:
+                raise
+            if len(some) == 1 and not isinstance(error, _PASSING):
+                logger.warning("job %d: its lock could not be renewed: %s", some[0].job.id, error)
+            return False
+        for running in some:
+            running.renewed = now
+        for attempt in lost:
+            logger.warning("job %d: its lock is not this worker's any more", attempt.job.id)
+        return True
+
+    async def _give_back_strays(self, wire: Wire, held: list[int]) -> None:
+        try:
             async with asyncio.timeout(QUERY_TIMEOUT):
-                strays = await give_back_strays(
-                    wire.connection, schema=self._schema, worker=self._worker, held=list(held)
-                )
+                strays = await give_back_strays(wire.connection, schema=self._schema, worker=self._worker, held=held)
+        except psycopg.Error as error:
+            if wire.connection.closed:
+                raise
+            logger.warning("jobs locked by this worker could not be looked for: %s", error)
+            return
         if strays:
             logger.warning("gave back %d jobs that this worker had locked without holding them", len(strays))
-        self._next_look = now + RENEW_LOOK
 
     def _due(self, now: float) -> list[Running]:
         """What has been held for so long that its locks are to be renewed."""

@@ -1,6 +1,6 @@
 -- does: Gives back the jobs that are locked by this worker though it does not hold them (the answer to a claim was lost), as
 --   give_back.sql does, and frees their queues; says which jobs they were.
--- locks: _private_jobs rows (update, delete), _private_job_queues rows (update)
+-- locks: _private_jobs rows (update, delete), skip locked: they are looked for again; _private_job_queues rows (update)
 -- index: backfill_jobs_locked, job_queues_pkey1
 -- params: $1 worker text, $2 held bigint[]
 with strays as (
@@ -11,7 +11,7 @@ with strays as (
   where jobs.locked_at is not null
     and jobs.locked_by = $1::text
     and jobs.id <> all ($2::bigint[])
-  for update of jobs
+  for update of jobs skip locked
 ),
 freed as (
   update :"schema"._private_job_queues as queues
