@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -39,6 +39,27 @@ async def client(dsn: str) -> AsyncIterator[BackfillClient]:
 
 def _numbers(count: int) -> Iterator[dict[str, int]]:
     return ({"n": n} for n in range(count))
+
+
+async def _hold_back(blocker: psycopg.AsyncConnection) -> None:
+    """Have every new row wait for a lock that this connection holds."""
+    await blocker.execute(
+        """create function wait() returns trigger language plpgsql as $$
+           begin perform pg_advisory_xact_lock_shared(7); return new; end $$;
+           create trigger wait before insert on graphile_worker._private_jobs for each row execute function wait()"""
+    )
+    await blocker.execute("select pg_advisory_lock(7)")
+
+
+def _unchanged(count: Callable[[], int]) -> Callable[[], bool]:
+    """A probe: whether a count that was more than a chunk stayed the same for a while."""
+    seen: list[int] = []
+
+    def probe() -> bool:
+        seen.append(count())
+        return seen[-1] > 2000 and seen[-10:] == [seen[-1]] * 10
+
+    return probe
 
 
 @pytest.mark.parametrize("return_ids", [False, True])
@@ -133,24 +154,53 @@ async def test_a_slow_server_holds_it_back(client: BackfillClient, dsn: str, eve
             given += 1
 
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as blocker:
-        await blocker.execute(
-            """create function wait() returns trigger language plpgsql as $$
-               begin perform pg_advisory_xact_lock_shared(7); return new; end $$;
-               create trigger wait before insert on graphile_worker._private_jobs for each row execute function wait()"""
-        )
-        await blocker.execute("select pg_advisory_lock(7)")
+        await _hold_back(blocker)
         call = asyncio.create_task(client.enqueue_bulk(jobs()))
-        seen = [-1, -2]
-
-        def still() -> bool:
-            seen.append(given)
-            return given > 2000 and seen[-8:] == [given] * 8
-
-        await eventually(still)
+        await eventually(_unchanged(lambda: given))
         assert given < 100_000
         await blocker.execute("select pg_advisory_unlock(7)")
         assert (await call).written == 200_000
     assert await value(dsn, COUNT) == 200_000
+
+
+async def test_cancelled_while_the_server_takes_nothing(
+    client: BackfillClient, dsn: str, eventually: Eventually
+) -> None:
+    """With rows on their way, sockets full and a chunk that waits: it ends at once, and nothing is left."""
+    given = 0
+
+    def jobs() -> Iterator[str]:
+        nonlocal given
+        while True:
+            yield "x" * 1000
+            given += 1
+
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as blocker:
+        await _hold_back(blocker)
+        call = asyncio.create_task(client.enqueue_bulk("t", jobs()))
+        await eventually(_unchanged(lambda: given))
+        call.cancel()
+        async with asyncio.timeout(10):
+            with pytest.raises(asyncio.CancelledError):
+                await call
+    assert (await client.enqueue_bulk("t", _numbers(100))).written == 100
+    assert await value(dsn, COUNT) == 100
+
+
+async def test_cancelled_before_the_server_takes_anything(
+    client: BackfillClient, dsn: str, eventually: Eventually
+) -> None:
+    """While the stream's beginning waits for a lock on the table: it ends at once, and nothing is left."""
+    async with await psycopg.AsyncConnection.connect(dsn) as other:
+        await other.execute("lock table graphile_worker._private_jobs in exclusive mode")
+        call = asyncio.create_task(client.enqueue_bulk("t", _numbers(5000)))
+        await eventually(lambda: value(dsn, "select count(*) from pg_locks where not granted"))
+        call.cancel()
+        async with asyncio.timeout(10):
+            with pytest.raises(asyncio.CancelledError):
+                await call
+    assert (await client.enqueue_bulk("t", _numbers(100))).written == 100
+    assert await value(dsn, COUNT) == 100
 
 
 async def test_notices_do_not_stop_it(client: BackfillClient, dsn: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, Final, Self
 
 import psycopg
 import psycopg_pool
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from backfill.client.execute import run, translated
@@ -26,26 +28,67 @@ from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
 
 DSN_VARIABLE: Final = "DATABASE_URL"
 MOST_CONNECTIONS: Final = 10
+AT_HAND_SECONDS: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Session:
-    """An open client: its pool, and the process and loop that it belongs to."""
+    """An open client: its pool, and the process and loop that it belongs to.
+
+    A pool's own way, with locks and checks at both ends of a loan, takes as long as a fifth of an insert; so the last
+    connection stays at hand for the next verb, where nobody else can want it.
+    """
 
     pool: Pool
     owned: bool
     where: str
+    keeps: bool
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     pid: int = field(default_factory=os.getpid)
+    _at_hand: Connection | None = None
+    _until: float = 0.0
+    _waiting: int = 0
 
     async def take(self) -> Connection:
         """A connection that is alive, as far as its socket tells, so that a restarted server costs no round trip."""
+        connection, self._at_hand = self._at_hand, None
+        if connection is not None and time.monotonic() > self._until:
+            await self.pool.putconn(connection)  # which replaces it where it is old
+            connection = None
         while True:
-            connection: Connection = await self.pool.getconn()
+            if connection is None:
+                connection = await self._from_pool()
             if is_alive(connection):
                 return connection
             await connection.close()
             await self.pool.putconn(connection)
+            connection = None
+
+    async def give_back(self, connection: Connection) -> None:
+        """Keep it at hand, or give it to the pool where somebody waits for one or its state is not for everybody."""
+        idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
+        if self.keeps and idle and self._at_hand is None and not self._waiting:
+            self._at_hand = connection
+        else:
+            await self.pool.putconn(connection)
+
+    async def close(self) -> None:
+        """Close the client's own pool; connections that verbs have are closed when they come back."""
+        self.keeps = False
+        connection, self._at_hand = self._at_hand, None
+        if connection is not None:
+            await self.pool.putconn(connection)
+        if self.owned:
+            await self.pool.close()
+
+    async def _from_pool(self) -> Connection:
+        self._waiting += 1
+        try:
+            connection: Connection = await self.pool.getconn()
+        finally:
+            self._waiting -= 1
+        self._until = time.monotonic() + AT_HAND_SECONDS
+        return connection
 
 
 class ClientLife:
@@ -132,8 +175,8 @@ class ClientLife:
         async with self._lock_here():
             session = self._session_here()
             self._session, self._closed = None, True
-            if session is not None and session.owned:
-                await session.pool.close()
+            if session is not None:
+                await session.close()
 
     async def __aenter__(self) -> Self:
         """Open the client."""
@@ -148,22 +191,26 @@ class ClientLife:
 
     @asynccontextmanager
     async def _connection(self, given: Connection | None) -> AsyncIterator[Connection]:
-        """The caller's connection, as it is; else one of the pool's, in autocommit. Its texts are UTF-8 either way."""
+        """The caller's connection, as it is; else one of the client's, in autocommit. Its texts are UTF-8 either way."""
         if given is not None:
             self._refuse_closed()
-            async with _in_utf8(_checked(given)):
+            encoding = await _speak_utf8(_checked(given))
+            try:
                 yield given
+            finally:
+                if encoding is not None:
+                    await _speak_again(given, encoding)
             return
         session = self._session_here() or await self._opened(reopen=False)
         connection: Connection | None = None
-        was_autocommit = True
+        was_autocommit, encoding = True, None
         try:
             connection = await session.take()
             was_autocommit = connection.autocommit
             if not was_autocommit:
                 await connection.set_autocommit(True)
-            async with _in_utf8(connection):
-                yield connection
+            encoding = await _speak_utf8(connection)
+            yield connection
         except psycopg_pool.PoolClosed as error:
             raise ClientClosedError(f"this client's pool is closed: {error}") from error
         except psycopg.Error as error:
@@ -173,10 +220,12 @@ class ClientLife:
             raise seen from error
         finally:
             if connection is not None:
+                if encoding is not None:
+                    await _speak_again(connection, encoding)
                 if not was_autocommit:
                     with suppress(psycopg.Error):  # broken: the pool throws it away
                         await connection.set_autocommit(False)
-                await session.pool.putconn(connection)
+                await session.give_back(connection)
 
     async def _opened(self, *, reopen: bool) -> _Session:
         async with self._lock_here():
@@ -210,12 +259,12 @@ class ClientLife:
         except BaseException:
             await pool.close()
             raise
-        return _Session(pool, owned=True, where=where)
+        return _Session(pool, owned=True, where=where, keeps=self._sizes[0] > 0)
 
     async def _adopt(self, pool: Pool) -> _Session:
         if pool.closed:
             raise ConfigurationError("pool: it is not open; `await pool.open()` before the client's first use")
-        session = _Session(pool, owned=False, where="the given pool's server")
+        session = _Session(pool, owned=False, where="the given pool's server", keeps=False)
         try:
             async with pool.connection() as connection, _in_our_manner(connection):
                 await self._prepare_schema(connection)
@@ -270,19 +319,18 @@ async def _in_our_manner(connection: Connection) -> AsyncIterator[None]:
             await connection.set_autocommit(before[2])
 
 
-@asynccontextmanager
-async def _in_utf8(connection: Connection) -> AsyncIterator[None]:
-    """A session whose texts are in UTF-8, and then as it was: the session of a database in LATIN1 begins in LATIN1."""
-    before = connection.info.parameter_status("client_encoding")
-    if before in (None, "UTF8"):
-        yield
-        return
+async def _speak_utf8(connection: Connection) -> bytes | None:
+    """Have the session's texts in UTF-8: in what they were before, where they were not; a LATIN1 database's are LATIN1."""
+    before = connection.pgconn.parameter_status(b"client_encoding")
+    if before in (None, b"UTF8"):
+        return None
     await run(connection, "set_client_encoding", DEFAULT_SCHEMA, ("UTF8",))
-    try:
-        yield
-    finally:
-        with suppress(psycopg.Error):  # of a transaction that failed: its rollback puts this back too
-            await run(connection, "set_client_encoding", DEFAULT_SCHEMA, (before,))
+    return before
+
+
+async def _speak_again(connection: Connection, encoding: bytes) -> None:
+    with suppress(psycopg.Error):  # of a transaction that failed: its rollback puts this back too
+        await run(connection, "set_client_encoding", DEFAULT_SCHEMA, (encoding.decode(),))
 
 
 def _checked(connection: object) -> Connection:

@@ -1,7 +1,8 @@
 """One COPY BINARY stream: a chunk of rows is packed natively and sent, off the loop, while the next one is being made.
 
 Used by `writing`, within one transaction. No chunk waits for an answer of the server: a task of its own packs it in a thread
-and hands it from libpq to the socket, and at most one chunk is on its way while the next one is read and encoded.
+and hands it from libpq to the socket, and at most one chunk is on its way while the next one is read and encoded. The driver's
+own COPY is not used: where it waits to write, it does not read, and a server full of notices then waits for it for ever.
 """
 
 from __future__ import annotations
@@ -9,21 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import psycopg
-from psycopg.rows import tuple_row
-from psycopg.waiting import Ready, Wait
 
 from backfill._native import copy_rows
+from backfill.client.execute import answer, checked, flushed
 from backfill.storage.connection import Connection
 from backfill.storage.statements import render
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
-    from psycopg.pq.abc import PGconn
+    from psycopg.pq.abc import PGconn, PGresult
 
 PIECE_BYTES: Final = 1_000_000
 _PACKED_IN_PLACE: Final = 64
@@ -41,10 +41,9 @@ class CopyStream:
 
     def __init__(self, connection: Connection, statement: str, schema: str) -> None:
         self._connection = connection
-        self._statement = statement, schema
-        self._cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
-        self._copying = AsyncExitStack()
-        self._copy: psycopg.AsyncCopy | None = None
+        self._text = render(statement, schema).encode()
+        self._open = False
+        self._lock = AsyncExitStack()
         self._sending: asyncio.Task[None] | None = None
         # Of its own: the loop's threads may all be waiting for this very call.
         self._packer = ThreadPoolExecutor(1, "backfill-copy")
@@ -52,19 +51,17 @@ class CopyStream:
     async def write(self, prefixes: Sequence[bytes], payloads: Sequence[bytes], ids: Sequence[int] | None) -> None:
         """Send rows, as soon as those before them are with the server or its socket; returns while these are on their way."""
         await self._sent()
-        begin = self._copy is None
-        if self._copy is None:
-            self._copy = await self._copying.enter_async_context(self._cursor.copy(render(*self._statement)))
-        pack = partial(copy_rows, prefixes, payloads, ids, begin=begin)
-        self._sending = asyncio.create_task(self._send(self._copy, pack, len(payloads)))
+        pack = partial(copy_rows, prefixes, payloads, ids, begin=not self._open)
+        if not self._open:
+            await self._begin()
+        self._sending = asyncio.create_task(self._send(pack, len(payloads)))
 
     async def end(self) -> None:
         """Wait until the server has taken everything, so that the connection is free for other statements."""
         await self._sent()
-        if self._copy is not None:
-            await self._copy.write(copy_rows([], [], end=True))
-            self._copy = None
-            await self._copying.aclose()
+        if self._open:
+            await self._put(copy_rows([], [], end=True))
+            await self._finish(None)
 
     async def close(self, error: BaseException | None) -> None:
         """End it, or have the server undo it where there is an error; the connection is free for others either way."""
@@ -80,35 +77,58 @@ class CopyStream:
         finally:
             self._packer.shutdown(wait=False)
 
+    async def _begin(self) -> None:
+        await self._lock.enter_async_context(self._connection.lock)  # nobody else's statement may come between
+        self._connection.pgconn.send_query(self._text)
+        self._open = True  # even if nobody waits for the answer to its end
+        checked(self._connection, await self._connection.wait(answer(self._connection.pgconn)))
+
     async def _undo(self, error: BaseException) -> None:
         sending, self._sending = self._sending, None
-        if sending is not None:
-            if not isinstance(error, Exception):
-                sending.cancel()  # a cancellation waits for no server; an error may, for what is on its way
-            await asyncio.wait([sending])
-            if not sending.cancelled():
-                sending.exception()  # looked at, since the first error is the one to tell
-        self._copy = None
-        await self._copying.__aexit__(type(error), error, error.__traceback__)
+        try:
+            if sending is not None:
+                if not isinstance(error, Exception):
+                    sending.cancel()  # a cancellation waits for no server; an error may, for what is on its way
+                await asyncio.wait([sending])
+                if not sending.cancelled():
+                    sending.exception()  # looked at, since the first error is the one to tell
+            if self._open:
+                with suppress(psycopg.Error):  # the server's word that it is undone, or that there was nothing to undo
+                    await self._finish(f"stopped by {type(error).__name__}".encode())
+        finally:
+            await self._lock.aclose()
+
+    async def _finish(self, error: bytes | None) -> None:
+        self._open = False
+        checked(self._connection, await self._connection.wait(_ended(self._connection.pgconn, error)))
+        await self._lock.aclose()
 
     async def _sent(self) -> None:
         sending, self._sending = self._sending, None
         if sending is not None:
             await sending
 
-    async def _send(self, copy: psycopg.AsyncCopy, pack: Callable[[], bytes], rows: int) -> None:
+    async def _send(self, pack: Callable[[], bytes], rows: int) -> None:
         if rows <= _PACKED_IN_PLACE:
-            block = memoryview(pack())
+            block = pack()
         else:
-            block = memoryview(await asyncio.get_running_loop().run_in_executor(self._packer, pack))
-        for start in range(0, len(block), PIECE_BYTES):
-            await copy.write(block[start : start + PIECE_BYTES])
-            # libpq would take any amount into its own memory: what it holds is handed on before the next piece
-            await self._connection.wait(_flushed(self._connection.pgconn))
+            block = await asyncio.get_running_loop().run_in_executor(self._packer, pack)
+        await self._put(block)
+
+    async def _put(self, block: bytes) -> None:
+        view = memoryview(block)
+        for start in range(0, len(view), PIECE_BYTES):
+            await self._connection.wait(_put(self._connection.pgconn, view[start : start + PIECE_BYTES]))
 
 
-def _flushed(pgconn: PGconn) -> PQGen[None]:
-    while pgconn.flush():
-        # Reads too: a server that is not rid of its notices takes no more rows.
-        if (yield Wait.RW) & Ready.R:
-            pgconn.consume_input()
+def _put(pgconn: PGconn, piece: memoryview) -> PQGen[None]:
+    while pgconn.put_copy_data(piece) == 0:
+        yield from flushed(pgconn)
+    # libpq would take any amount into its own memory: what it holds is handed on before the next piece
+    yield from flushed(pgconn)
+
+
+def _ended(pgconn: PGconn, error: bytes | None) -> PQGen[PGresult]:
+    while pgconn.put_copy_end(error) == 0:
+        yield from flushed(pgconn)
+    return (yield from answer(pgconn))

@@ -168,26 +168,39 @@ def _prepared_as(name: str, schema: str) -> tuple[bytes, bytes]:
 
 async def _sent(connection: Connection, send: Callable[[], None]) -> PGresult:
     send()
-    result = await connection.wait(_answer(connection.pgconn))
+    return checked(connection, await connection.wait(answer(connection.pgconn)))
+
+
+def checked(connection: Connection, result: PGresult) -> PGresult:
+    """A result, or the driver's own error for what the server refused."""
     if result.status == ExecStatus.FATAL_ERROR:
         raise psycopg.errors.error_from_result(result, connection.info.encoding)
     return result
 
 
-def _answer(pgconn: PGconn) -> PQGen[PGresult]:
+def answer(pgconn: PGconn) -> PQGen[PGresult]:
     """The only result of what was sent; flushed before anybody waits, so that the loop turns once."""
-    while pgconn.flush():
-        if (yield Wait.RW) & Ready.R:
-            pgconn.consume_input()
+    yield from flushed(pgconn)
     only: PGresult | None = None
     while True:
         while pgconn.is_busy():
-            if (yield Wait.R) & Ready.R:
+            if (yield Wait.R):
                 pgconn.consume_input()
         result = pgconn.get_result()
         if result is None:
             break
         only = result
+        if result.status == ExecStatus.COPY_IN:  # which it says as often as it is asked
+            break
     if only is None:
         raise psycopg.OperationalError("the connection is lost")
     return only
+
+
+def flushed(pgconn: PGconn) -> PQGen[None]:
+    """Hand what libpq holds to the socket, and read meanwhile: a server that is not rid of its words takes no more."""
+    while pgconn.flush():
+        # Nothing is ready (None, or 0) where the driver only looks in, after a cancellation or every now and then.
+        ready = yield Wait.RW
+        if ready and ready & Ready.R:
+            pgconn.consume_input()
