@@ -186,7 +186,9 @@ job_tables = _job_tables()
 
 # --- what other programs ask of the queue in plain SQL
 
-plain_times = st.sampled_from([None, "2035-01-01T00:00:00+00:00", "2036-06-06T12:30:00.5+00:00", "-infinity", "infinity"])
+plain_times = st.sampled_from(
+    [None, "2035-01-01T00:00:00+00:00", "2036-06-06T12:30:00.5+00:00", "-infinity", "infinity"]
+)
 plain_payloads = st.sampled_from(["array", "object", "text"])
 plain_indices = st.lists(st.integers(0, 7), max_size=4)
 plain_specs = st.fixed_dictionaries(
@@ -223,7 +225,19 @@ plain_calls = st.one_of(
     ),
     st.tuples(st.just("force_unlock_workers"), st.lists(st.sampled_from(["v", "w", "x"]), max_size=2)),
     # what a worker does: claim (now, or long ago), fail and finish
-    st.tuples(st.just("claim"), st.integers(0, 7), st.sampled_from(["v", "w"]), st.sampled_from(["0", "3 hours", "5 hours"])),
+    st.tuples(
+        st.just("claim"), st.integers(0, 7), st.sampled_from(["v", "w"]), st.sampled_from(["0", "3 hours", "5 hours"])
+    ),
     st.tuples(st.just("fail"), st.integers(0, 7)),
     st.tuples(st.just("finish"), st.integers(0, 7)),
+)
+
+# --- what happens to a queue that a lane looks at: a job of a priority is committed so many microseconds before or after its
+# time, a look for so many jobs comes so many microseconds later, the worker learns of priorities
+
+queue_steps = st.lists(
+    st.tuples(st.just("add"), st.sampled_from([-20, -3, 0, 7, 10, 300]), st.integers(-250_000, 3_000_000))
+    | st.tuples(st.just("look"), st.integers(1, 6), st.integers(0, 1_000_000))
+    | st.tuples(st.just("know"), st.just(0), st.just(0)),
+    max_size=60,
 )

@@ -1,0 +1,180 @@
+"""The horizon: spans cover every priority, floors hide nothing but what comes late, and looks keep to their share of time."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backfill import Job
+from backfill.storage.claims import HIGHEST, LOWEST, NEVER, Look, Spans, Taken
+from backfill.worker.horizon import NAMED_LEVELS, SHARE, SLACK_MICROS, Horizon
+
+from strategies import queue_steps, smallints
+
+SECOND = 1_000_000
+
+
+def unpacked(packed: bytes, code: str) -> list[int]:
+    """The numbers of an array in binary format."""
+    size = struct.calcsize(code)
+    return [struct.unpack_from(f"!{code}", packed, at + 4)[0] for at in range(20, len(packed), 4 + size)]
+
+
+def spans_of(spans: Spans) -> list[tuple[int, int, int]]:
+    """Spans as they are sent: lowest and highest priority, and the floor."""
+    return list(zip(unpacked(spans.lows, "h"), unpacked(spans.highs, "h"), unpacked(spans.floors, "q"), strict=True))
+
+
+@dataclass
+class Queue:
+    """A small model of the queue: what waits, and what a look takes of it."""
+
+    now: int = 0
+    numbers: int = 0
+    waiting: list[Job] = field(default_factory=list)
+
+    def add(self, priority: int, run_at: int) -> None:
+        """Commit a job."""
+        self.numbers += 1
+        job = Job(id=self.numbers, task_identifier="t", priority=priority, run_at_micros=run_at)
+        self.waiting.append(job)
+
+    def due(self) -> list[Job]:
+        """What waits and is due, in order."""
+        found = [job for job in self.waiting if job.run_at_micros <= self.now]
+        return sorted(found, key=lambda job: (job.priority, job.run_at_micros, job.id))
+
+    def take(self, look: Look) -> Taken:
+        """What the claim's statement does."""
+        spans = spans_of(look.spans)
+        seen = [
+            job
+            for job in self.due()
+            if any(low <= job.priority <= high and job.run_at_micros >= floor for low, high, floor in spans)
+        ][: look.wanted]
+        self.waiting = [job for job in self.waiting if job not in seen]
+        jobs = [
+            Job(id=job.id, task_identifier="t", priority=job.priority, run_at_micros=job.run_at_micros,
+                locked_at_micros=self.now)
+            for job in seen
+        ]  # fmt: skip
+        return Taken(jobs)
+
+
+@given(floors=st.dictionaries(smallints, st.integers(NEVER, 2**63 - 1), max_size=40))
+def test_spans_cover_every_priority_once_and_in_order(floors: dict[int, int]) -> None:
+    """Each priority with a floor is a span of its own, and what lies between has none."""
+    found = spans_of(Spans.of(floors))
+    assert found[0][0] == LOWEST
+    assert found[-1][1] == HIGHEST
+    assert all(low <= high for low, high, _ in found)
+    assert all(before[1] + 1 == after[0] for before, after in pairwise(found))
+    assert {low: floor for low, high, floor in found if low in floors} == floors
+    assert all(floor == NEVER for low, _, floor in found if low not in floors)
+    assert all(low == high for low, high, _ in found if low in floors)
+
+
+@given(steps=queue_steps)
+def test_floors_hide_nothing_that_was_committed_in_time(steps: list[tuple[str, int, int]]) -> None:
+    """With jobs committed within the slack of their time, looks from floors take what looks from the very start would."""
+    horizon, queue, clock = Horizon(), Queue(now=10 * SECOND), 0.0
+    first = horizon.look(1, clock)
+    horizon.learn(first, queue.take(first), seconds=1e6, now=clock)  # so dear that no other may be full
+    for step, number, micros in steps:
+        if step == "add":
+            queue.add(number, queue.now + micros)
+        elif step == "know":
+            horizon.know(job.priority for job in queue.waiting)
+        else:
+            queue.now += micros
+            expected = [job.id for job in queue.due()[:number]]
+            look = horizon.look(number, clock)
+            assert not look.full
+            taken = queue.take(look)
+            assert [job.id for job in taken.jobs] == expected
+            horizon.learn(look, taken, seconds=0.01, now=clock)
+
+
+@given(steps=queue_steps, late=st.lists(st.tuples(smallints, st.integers(-(2**60), 0)), max_size=5))
+def test_a_full_look_finds_what_came_late(steps: list[tuple[str, int, int]], late: list[tuple[int, int]]) -> None:
+    """Whatever the floors are, the next look that can be afforded sees every job, however old the time that it bears."""
+    horizon, queue, clock = Horizon(), Queue(now=10 * SECOND), 0.0
+    for step, number, micros in steps:
+        if step == "add":
+            queue.add(number, queue.now + micros)
+        elif step == "look":
+            queue.now += micros
+            clock += 0.01
+            look = horizon.look(number, clock)
+            horizon.learn(look, queue.take(look), seconds=0.01, now=clock)
+    for priority, run_at in late:
+        queue.add(priority, run_at)
+    look = horizon.look(1000, horizon.next_look_at())
+    assert look.full
+    assert [job.id for job in queue.due()] == [job.id for job in queue.take(look).jobs]
+
+
+def test_floors_move_where_nothing_is_left_behind() -> None:
+    """Short of what was wanted, all floors move up to the claim's time less the slack; a look that found nothing moves none."""
+    horizon, queue = Horizon(), Queue(now=100 * SECOND)
+    queue.add(0, 50 * SECOND)
+    look = horizon.look(2, 0.0)
+    horizon.learn(look, queue.take(look), seconds=1.0, now=0.0)
+    floors = {low: floor for low, high, floor in spans_of(horizon.look(2, 1.0).spans) if low == high}
+    assert floors == dict.fromkeys(NAMED_LEVELS, 100 * SECOND - SLACK_MICROS)
+    queue.now += SECOND
+    look = horizon.look(2, 1.0)
+    horizon.learn(look, queue.take(look), seconds=1.0, now=1.0)
+    after = {low: floor for low, high, floor in spans_of(horizon.look(2, 1.0).spans) if low == high}
+    assert after == floors
+
+
+def test_a_look_that_began_before_a_full_one_ended_moves_no_floor() -> None:
+    """Two lines: what the slower one learnt from old floors must not pass what the full look has just shown."""
+    horizon, queue = Horizon(), Queue(now=100 * SECOND)
+    slow, full = horizon.look(5, 0.0), horizon.look(5, 0.0)
+    horizon.learn(full, queue.take(full), seconds=1.0, now=0.0)
+    queue.add(0, 50 * SECOND)
+    horizon.learn(slow, queue.take(slow), seconds=1.0, now=0.0)
+    assert {floor for _, _, floor in spans_of(horizon.look(5, 1.0).spans)} == {NEVER}
+
+
+@given(seconds=st.floats(1e-5, 100), now=st.floats(0, 1e6))
+def test_full_looks_keep_to_a_twentieth_of_the_time(seconds: float, now: float) -> None:
+    """After a full look that took so long, the next comes 19 times as much later and no sooner; a reset allows one at once."""
+    horizon = Horizon()
+    assert horizon.learn(horizon.look(10, now), Taken([]), seconds=seconds, now=now)
+    assert not horizon.look(10, now + 0.99 * SHARE * seconds).full
+    assert horizon.look(10, now + 1.01 * SHARE * seconds).full
+    horizon.reset()
+    assert horizon.look(10, now).full
+
+
+def test_looks_at_serial_queues_keep_to_their_share() -> None:
+    """In vain, the near look and then the far one wait 19 times what they cost; an own queue that was freed is looked at."""
+    horizon = Horizon()
+    look = horizon.look(10, 0.0)
+    assert (look.near, look.far) == (True, False)
+    assert not horizon.learn(look, Taken([], 0, True, 0.01), seconds=0.02, now=0.0)
+    assert not horizon.look(10, 0.18).near
+    look = horizon.look(10, 0.2)
+    assert (look.near, look.far) == (True, True)
+    horizon.learn(look, Taken([], 2, False, 0.01, 0.1), seconds=0.2, now=0.2)
+    horizon.learn(horizon.look(10, 0.5), Taken([], 0, True, 0.01), seconds=0.02, now=0.5)
+    assert not horizon.look(10, 1.0).far
+    assert horizon.look(10, 2.2).far
+    horizon.learn(horizon.look(10, 2.2), Taken([], 0, False, 0.1), seconds=0.2, now=2.2)
+    assert not horizon.look(10, 2.3).near
+    horizon.freed = True
+    assert horizon.look(10, 2.3).near
+
+
+def test_at_most_a_hundred_unnamed_priorities_have_floors() -> None:
+    """However many priorities jobs have, a look stays small; those known already keep their floors."""
+    horizon = Horizon()
+    horizon.know(range(1000, 2000))
+    assert len(spans_of(horizon.look(1, 0.0).spans)) <= 2 * (100 + len(NAMED_LEVELS)) + 1

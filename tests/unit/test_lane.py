@@ -1,0 +1,99 @@
+"""A lane: how much it takes ahead, when it is to be filled up, and the order of what is ready."""
+
+from __future__ import annotations
+
+import pytest
+
+from backfill import Job, QueueConfig
+from backfill.storage.claims import LaneClaim
+from backfill.worker.lane import AHEAD_SECONDS, MOST_AHEAD, Lane, make_lanes, unmatched_tasks
+from backfill.worker.running import Running
+
+
+def lane(concurrency: int = 4) -> Lane:
+    """A lane that takes the task `t`."""
+    config = QueueConfig.default_queue(concurrency)
+    return Lane(config, LaneClaim("graphile_worker", (config.filter(("t",), own=True),)))
+
+
+def claimed(of: Lane, *places: tuple[int, int]) -> list[Running]:
+    """Claimed jobs of these priorities and times."""
+    return [
+        Running(Job(id=number, task_identifier="t", priority=priority, run_at_micros=time, locked_at_micros=1), of)
+        for number, (priority, time) in enumerate(places)
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "ahead"), [(0.001, 200), (0.01, 20), (0.06, 0), (1e-9, MOST_AHEAD)])
+def test_it_takes_ahead_what_starts_within_50_ms(seconds: float, ahead: int) -> None:
+    """By the time that attempts take: none where they are long, and never more than a bound."""
+    one = lane()
+    assert one.ahead == 0
+    for _ in range(1000):
+        one.note_end(seconds)
+    assert one.ahead == pytest.approx(ahead, rel=0.1)
+
+
+def test_it_stops_taking_ahead_when_attempts_become_long() -> None:
+    """A few long ones are enough, and slowed down it begins anew."""
+    one = lane()
+    for _ in range(100):
+        one.note_end(0.001)
+    assert one.ahead > 0
+    for _ in range(80):
+        one.note_end(1.0)
+    assert one.ahead == 0
+    for _ in range(1000):
+        one.note_end(0.001)
+    one.slow_down()
+    assert one.ahead == 0
+
+
+def test_it_is_low_only_where_there_is_room_and_reason() -> None:
+    """Not without hunger, not while looks under way may fill it, not when its slots are taken."""
+    one = lane()
+    assert one.low
+    one.asked = 4
+    assert not one.low
+    one.asked, one.hungry = 0, False
+    assert not one.low
+    one.hungry, one.free = True, 0
+    assert not one.low
+    assert one.room == 0
+
+
+def test_a_lane_of_one_slot_asks_for_the_settled_queues_next() -> None:
+    """It waits for that look before it starts what is ready, and has one look under way at most."""
+    one = lane(1)
+    assert one.ordered
+    one.ready.extend(claimed(one, (0, 0)))
+    one.hungry, one.holding = False, True
+    assert one.low
+    one.asked = 1
+    assert not one.low
+
+
+def test_what_is_ready_is_kept_in_order() -> None:
+    """A later claim may bring what comes first."""
+    one = lane()
+    one.add(claimed(one, (0, 5), (3, 1)))
+    one.add(claimed(one, (-5, 9), (0, 7)))
+    assert [(run.job.priority, run.job.run_at_micros) for run in one.ready] == [(-5, 9), (0, 5), (0, 7), (3, 1)]
+
+
+def test_it_stalls_when_ready_jobs_wait_for_long() -> None:
+    """Counted from the last start; with nothing ready, never."""
+    one = lane()
+    one.started_at = 100.0
+    assert not one.stalled(200.0)
+    one.ready.extend(claimed(one, (0, 0)))
+    assert not one.stalled(100.0 + AHEAD_SECONDS)
+    assert one.stalled(100.0 + 5 * AHEAD_SECONDS)
+
+
+def test_lanes_leave_out_what_those_before_them_take() -> None:
+    """Each claim knows the filters before its own; tasks that no lane takes are named."""
+    configs = (QueueConfig("video", 1, tasks="video.*"), QueueConfig("mail", 1, tasks="mail"))
+    lanes = make_lanes(configs, schema="graphile_worker", tasks=("video.a", "mail", "x"), forbidden_flags=())
+    assert [len(one.claim.lanes) for one in lanes] == [1, 2]
+    assert unmatched_tasks(configs, ("video.a", "mail", "x")) == ["x"]
