@@ -103,4 +103,5 @@ class Horizon:
             if level < last.priority:
                 self._floors[level] = max(floor, swept)
             elif level == last.priority:
-                self._floors[level] = last.run_at_micros if look.full else max(floor, last.run_at_micros)
+                ended = min(last.run_at_micros, swept)  # a job a little older may be committed a little later
+                self._floors[level] = ended if look.full else max(floor, ended)
