@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from sides.ratio import Figure, table
 
 pytest_plugins = ["plugins.server", "plugins.databases", "plugins.node"]

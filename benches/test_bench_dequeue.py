@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from sides.bare import bare_rate
 from sides.node import node_rate
 from sides.ours import short, worker_rate

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from sides.producers import bulk_rate, by_name, by_task, copy_rate, insert_rate, single_rate
-from sides.ratio import Figure, compare
 
 from backfill import BackfillClient
+
+from sides.producers import bulk_rate, by_name, by_task, copy_rate, insert_rate, single_rate
+from sides.ratio import Figure, compare
 
 Record = Callable[[Figure], Figure]
 

@@ -58,14 +58,14 @@ def worker_rate(
         registry: TaskRegistry[None] = TaskRegistry()
         registry.task(task)(counted)
         config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(slots)])
-        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-            async with WorkerRunner(config, registry):
-                await counted.done.wait()
+        async with (
+            await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,
+            WorkerRunner(config, registry),
+        ):
+            await counted.done.wait()
+            ended = time.perf_counter()
+            while settled and await _left(connection):  # as often as the server answers
                 ended = time.perf_counter()
-                while settled and await _left(connection):
-                    await asyncio.sleep(0.002)
-                if settled:
-                    ended = time.perf_counter()
         return jobs / (ended - counted.first)
 
     try:

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import uvloop
+
 from sides.ours import Handler
 
 
