@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backfill import Job
@@ -79,6 +79,7 @@ def test_spans_cover_every_priority_once_and_in_order(floors: dict[int, int]) ->
 
 
 @given(steps=queue_steps)
+@example(steps=[("add", 7, 0), ("add", -20, 900_000), ("look", 1, 1_000_000), ("look", 1, 0)])
 def test_floors_hide_nothing_that_was_committed_in_time(steps: list[tuple[str, int, int]]) -> None:
     """With jobs committed within the slack of their time, looks from floors take what looks from the very start would."""
     horizon, queue, clock = Horizon(), Queue(now=10 * SECOND), 0.0
