@@ -11,6 +11,7 @@ pub mod claim;
 pub mod copy;
 pub mod decode;
 mod error;
+pub mod items;
 pub mod job;
 pub mod libpq;
 pub mod rows;
@@ -28,6 +29,8 @@ mod _native {
     use crate::copy::{copy_prefix, copy_rows};
     #[pymodule_export]
     use crate::decode::{decode_result, decode_rows};
+    #[pymodule_export]
+    use crate::items::encode_items;
     #[pymodule_export]
     use crate::job::Job;
     #[pymodule_export]

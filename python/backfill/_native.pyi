@@ -1,6 +1,6 @@
 """What the native extension offers; its documentation is there at run time too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, final
 
@@ -13,6 +13,7 @@ __all__ = [
     "copy_rows",
     "decode_result",
     "decode_rows",
+    "encode_items",
     "pack_array",
     "reach_libpq",
 ]
@@ -121,5 +122,16 @@ def decode_rows(
     identifiers: Mapping[int, str] | None = None,
     ordered: bool = False,
 ) -> list[Job]: ...
+def encode_items(
+    items: Iterator[Any],
+    rows: list[tuple[Any, bytes]],
+    new_job: type,
+    shape: Any | None,
+    accept: Callable[[Any], None] | None,
+    shape_of: Callable[[Any], Any],
+    dumps: Callable[[Any, Callable[[Any], Any]], bytes],
+    other: Callable[[Any], Any],
+    keep: Callable[[Any, bytes | None], bytes],
+) -> None: ...
 def pack_array(values: Sequence[int | None], kind: str) -> bytes: ...
 def reach_libpq(path: str, result_class: type) -> bool: ...

@@ -270,6 +270,20 @@ _CHECKED: Final[set[str]] = set()
 """Tasks' names that were checked lately."""
 
 
+def job_of(task: str, default_max_attempts: int | None, payload: object, spec: JobSpec | None) -> NewJob[Any]:
+    """A job of a registered task, whose name was checked when it was registered, and its payload by the task."""
+    if spec is None:
+        spec = UNSAID
+    elif not isinstance(spec, JobSpec):
+        raise InvalidJobError("spec", spec, "a JobSpec")
+    job: NewJob[Any] = object.__new__(NewJob)
+    _set_task(job, task)
+    _set_payload(job, payload)
+    _set_spec(job, spec)
+    _set_default_max_attempts(job, default_max_attempts)
+    return job
+
+
 def _check_name(name: str) -> None:
     check_text("task", name, IDENTIFIER_LIMIT)
     if len(_CHECKED) >= 1024:

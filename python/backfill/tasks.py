@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, Protocol, TypeAlias, Type
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
 from backfill.errors import InvalidPayloadError, TaskDefinitionError
 from backfill.handlers import HandlerShape, payload_type, shape_of
-from backfill.jobs import JobSpec, NewJob
+from backfill.jobs import JobSpec, NewJob, job_of
 from backfill.payloads import Decoder, decoder
 from backfill.retry import RetryPolicy
 
@@ -112,7 +112,8 @@ class Task(Generic[P, R]):
         Raises:
             InvalidPayloadError: the payload is not of the class that the handler takes.
         """
-        return NewJob(self, payload, spec)
+        self.check_payload(payload)
+        return job_of(self.identifier, None if self.retry is None else self.retry.max_attempts, payload, spec)
 
     def check_payload(self, payload: object) -> None:
         """Refuse a payload that is not of the class that the handler takes, where that is a class of records.

@@ -13,11 +13,13 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
+import orjson
 
+from backfill._native import encode_items
 from backfill.client.prepare import JobShape, check_size, shape_of, with_defaults
 from backfill.errors import InvalidJobError, InvalidPayloadError
-from backfill.jobs import UNSAID, JobSpec, NewJob
-from backfill.payloads import encode
+from backfill.jobs import JobSpec, NewJob
+from backfill.payloads import checked, encode, encode_other
 from backfill.tasks import Task
 
 Row = tuple[JobShape, bytes]
@@ -26,7 +28,6 @@ CHUNK_BYTES: Final = 1_000_000
 _SLICE_ROWS: Final = range(1, 513)
 _SLICE_SECONDS: Final = 0.002
 _SLICE_BYTES: Final = CHUNK_BYTES // 8
-_SMALL: Final = 512
 _SHAPES: Final = 256
 
 
@@ -48,45 +49,28 @@ class Encoder:
 
     def __init__(self, task: Task[Any, Any] | str | None, defaults: JobSpec) -> None:
         self._defaults = defaults
-        self._check: Callable[[Any], None] | None = None
+        self._accept: Callable[[Any], None] | None = None
         self._shape: JobShape | None = None
         if isinstance(task, Task):
-            self._check = task.check_payload
+            self._accept = task.check_payload
             self._shape = shape_of(task.identifier, defaults, task.default_max_attempts)
         elif task is not None:
             self._shape = shape_of(NewJob(task).task, defaults, None)
-        self._last: tuple[JobSpec, str, int | None, JobShape | None] = UNSAID, "", None, None
         self._shapes: dict[tuple[int, str, int | None], tuple[JobSpec, JobShape]] = {}
 
-    def encode(self, items: Iterable[object], rows: list[Row]) -> None:
-        """Add items as rows; where one is bad, those before it stay.
+    def encode(self, items: Iterator[Any], rows: list[Row]) -> None:
+        """Add items as rows; those before one that is bad stay.
 
         Raises:
             InvalidJobError: a payload without a task, one that is not of the task's class, or one that is not JSON.
         """
-        shape, check, add = self._shape, self._check, rows.append
-        for item in items:
-            if isinstance(item, NewJob):
-                own, payload = self._shape_of(item), encode(item.payload)
-            elif shape is None:
-                limit = "a NewJob, such as task.job(payload); payloads need their task: enqueue_bulk(task, payloads)"
-                raise InvalidPayloadError("jobs", item, limit)
-            else:
-                if check is not None:
-                    check(item)
-                own, payload = shape, encode(item)
-            if len(payload) <= _SMALL:
-                # orjson begins with a kilobyte and shrinks it: small results, kept as they are, scatter over fresh memory,
-                # which costs ten times what a copy does.
-                payload = b"%b" % payload
-            else:
-                check_size(payload)
-            add((own, payload))
+        encode_items(items, rows, NewJob, self._shape, self._accept, self._shape_of, orjson.dumps, encode_other, _kept)
 
-    def _shape_of(self, job: NewJob[Any]) -> JobShape:
-        spec, task, attempts, shape = self._last
-        if job.spec is spec and job.task == task and job.default_max_attempts == attempts and shape is not None:
-            return shape
+    def _shape_of(self, job: object) -> JobShape:
+        """The shape of a NewJob; natively asked for where it says anything else than the one before."""
+        if not isinstance(job, NewJob):
+            limit = "a NewJob, such as task.job(payload); payloads need their task: enqueue_bulk(task, payloads)"
+            raise InvalidPayloadError("jobs", job, limit)
         key = id(job.spec), job.task, job.default_max_attempts
         found = self._shapes.get(key)  # it holds the spec, so that no other can have its id
         if found is None:
@@ -94,9 +78,14 @@ class Encoder:
                 self._shapes.clear()
             whole = with_defaults(job.spec, self._defaults)
             found = self._shapes[key] = job.spec, shape_of(job.task, whole, job.default_max_attempts)
-        spec, shape = found
-        self._last = spec, job.task, job.default_max_attempts, shape
-        return shape
+        return found[1]
+
+
+def _kept(payload: object, encoded: bytes | None) -> bytes:
+    """The text of a payload that natively needs another look: it is long or was refused, or NaN or NUL may hide in it."""
+    text = encode(payload) if encoded is None else checked(payload, encoded)
+    check_size(text)
+    return text
 
 
 class Reader:
@@ -162,7 +151,7 @@ class Reader:
                 item = await anext(items)
             except StopAsyncIteration:
                 return
-            self._encode((item,), rows)
+            self._encode(iter((item,)), rows)
 
 
 def check_items(field: str, items: object, *, task: object) -> None:

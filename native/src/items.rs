@@ -1,0 +1,134 @@
+//! The items of a bulk call as rows: what each needs in the common case, without the interpreter between its steps.
+//!
+//! Anything out of the common is handed back to Python, which decides and raises: no rule is written down twice.
+
+use pyo3::exceptions::PyException;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyIterator, PyList, PyTuple, PyType};
+
+/// Texts up to this length are searched here, and copied.
+const SMALL: usize = 512;
+
+/// Whether a JSON text may hide what must be looked for: a null that was no number, or NUL.
+pub fn is_suspicious(text: &[u8]) -> bool {
+    text.windows(4).any(|part| part == b"null") || text.windows(6).any(|part| part == b"\\u0000")
+}
+
+/// What a NewJob says beside its payload, and the shape that was found for it.
+struct Last<'py> {
+    said: [Bound<'py, PyAny>; 3],
+    shape: Bound<'py, PyAny>,
+}
+
+/// Python's part of the work.
+struct Calls<'a, 'py> {
+    new_job: &'a Bound<'py, PyType>,
+    shape: Option<&'a Bound<'py, PyAny>>,
+    accept: Option<&'a Bound<'py, PyAny>>,
+    shape_of: &'a Bound<'py, PyAny>,
+    dumps: &'a Bound<'py, PyAny>,
+    other: &'a Bound<'py, PyAny>,
+    keep: &'a Bound<'py, PyAny>,
+}
+
+impl<'py> Calls<'_, 'py> {
+    fn row(&self, item: Bound<'py, PyAny>, last: &mut Option<Last<'py>>) -> PyResult<Bound<'py, PyTuple>> {
+        let py = item.py();
+        let (shape, payload) = if item.is_instance(self.new_job)? {
+            (self.shape_of(&item, last)?, item.getattr(intern!(py, "payload"))?)
+        } else {
+            if let Some(accept) = self.accept {
+                accept.call1((&item,))?;
+            }
+            match self.shape {
+                Some(shape) => (shape.clone(), item),
+                None => (self.shape_of.call1((&item,))?, item), // which refuses it
+            }
+        };
+        let text = self.text(payload)?;
+        PyTuple::new(py, [shape, text])
+    }
+
+    fn shape_of(&self, job: &Bound<'py, PyAny>, last: &mut Option<Last<'py>>) -> PyResult<Bound<'py, PyAny>> {
+        let py = job.py();
+        let said = [
+            job.getattr(intern!(py, "spec"))?,
+            job.getattr(intern!(py, "task"))?,
+            job.getattr(intern!(py, "default_max_attempts"))?,
+        ];
+        if let Some(last) = last.as_ref().filter(|last| last.said.iter().zip(&said).all(|(one, other)| one.is(other))) {
+            return Ok(last.shape.clone());
+        }
+        let shape = self.shape_of.call1((job,))?;
+        *last = Some(Last { said, shape: shape.clone() });
+        Ok(shape)
+    }
+
+    fn text(&self, payload: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = payload.py();
+        let dumped = if payload.is_none() { None } else { self.dumped(&payload)? };
+        match dumped.as_ref().map(|text| text.as_bytes()) {
+            // The encoder begins with a kilobyte and shrinks it: small texts, kept as they are, scatter over fresh memory,
+            // which costs ten times what a copy does.
+            Some(text) if text.len() <= SMALL && !is_suspicious(text) => Ok(PyBytes::new(py, text).into_any()),
+            _ => self.keep.call1((payload, dumped)),
+        }
+    }
+
+    /// Its JSON, or none where the encoder refused it or gave something else.
+    fn dumped(&self, payload: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        match self.dumps.call1((payload, self.other)) {
+            Ok(text) => Ok(text.cast_into::<PyBytes>().ok()),
+            Err(error) if error.is_instance_of::<PyException>(payload.py()) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Adds the items that an iterator gives to `rows`, each as its shape and its payload's JSON; those before one that is
+/// refused stay.
+///
+/// An item that is a `new_job` has the shape that `shape_of(item)` gives; jobs that say the very same share it. Any other is
+/// a payload, of `shape`, that `accept(item)` did not refuse by raising; without a shape, `shape_of(item)` must refuse it.
+/// `dumps(payload, other)` makes the text. `keep(payload, text or None)` decides what is kept of it where there is more to
+/// look at: it is long, it is None or was refused, or NaN or NUL may hide in it.
+///
+/// Raises whatever the iterator and these functions raise.
+#[pyfunction]
+#[pyo3(signature = (items, rows, new_job, shape, accept, shape_of, dumps, other, keep))]
+#[allow(clippy::too_many_arguments)] // as many as what an item may need
+pub fn encode_items<'py>(
+    items: &Bound<'py, PyIterator>,
+    rows: &Bound<'py, PyList>,
+    new_job: &Bound<'py, PyType>,
+    shape: Option<&Bound<'py, PyAny>>,
+    accept: Option<&Bound<'py, PyAny>>,
+    shape_of: &Bound<'py, PyAny>,
+    dumps: &Bound<'py, PyAny>,
+    other: &Bound<'py, PyAny>,
+    keep: &Bound<'py, PyAny>,
+) -> PyResult<()> {
+    let calls = Calls { new_job, shape, accept, shape_of, dumps, other, keep };
+    let mut last = None;
+    for item in items {
+        rows.append(calls.row(item?, &mut last)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nulls_and_nul_are_suspicious_wherever_they_stand() {
+        for text in ["null", "[1,null]", "{\"a\":null}", "\"null\"", "\"\\u0000\"", "{\"\\u0000\":1}", "\"\\\\u0000\""]
+        {
+            assert!(is_suspicious(text.as_bytes()), "{text}");
+        }
+        for text in ["", "{}", "nul", "\"\\u0001\"", "\"u0000\"", "{\"user\":12}", "\"nu ll\""] {
+            assert!(!is_suspicious(text.as_bytes()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+"""The Python twin of native/src/items.rs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def encode_items(
+    items: Iterator[Any],
+    rows: list[tuple[Any, bytes]],
+    new_job: type,
+    shape: Any | None,
+    accept: Callable[[Any], None] | None,
+    shape_of: Callable[[Any], Any],
+    dumps: Callable[[Any, Callable[[Any], Any]], bytes],
+    other: Callable[[Any], Any],
+    keep: Callable[[Any, bytes | None], bytes],
+) -> None:
+    """Each item as its shape and its payload's JSON; every text is looked at again."""
+    for item in items:
+        if isinstance(item, new_job):
+            own, payload = shape_of(item), item.payload
+        else:
+            if accept is not None:
+                accept(item)
+            own, payload = shape_of(item) if shape is None else shape, item
+        try:
+            text = None if payload is None else dumps(payload, other)
+        except Exception:
+            text = None
+        rows.append((own, keep(payload, text if isinstance(text, bytes) else None)))
