@@ -216,6 +216,7 @@ class Claimer:
         """A turn brought nothing: it was refused, or its answer was lost."""
         for lane, look in asked.looks:
             lane.asked -= look.wanted
+            lane.horizon.missed(look)
 
     def give_way(self, now: float) -> None:
         """Give back jobs that wait for slots which do not fall free."""

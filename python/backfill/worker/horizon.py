@@ -54,6 +54,7 @@ class Horizon:
         full = now >= self._full_at
         floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
         near = self.freed or now >= self._near_at
+        self.freed = False  # here, since what is freed from now on may not be seen by it
         return Look(
             wanted,
             Spans.of(floors),
@@ -68,7 +69,6 @@ class Horizon:
         if look.full:
             self._full_at = now + SHARE * seconds
         if look.near:
-            self.freed = False
             self._hidden = taken.hidden
             self._near_at = now if taken.queues else now + SHARE * max(taken.near_seconds, _NEAR_SECONDS)
             if look.far and taken.queues * _PRODUCTIVE < look.wanted:
@@ -78,6 +78,10 @@ class Horizon:
         if look.full:
             self._era += 1  # what began before this look ended knows less than it
         return look.full and look.near and not self._hidden
+
+    def missed(self, look: Look) -> None:
+        """Take in that a look brought nothing: a queue that was freed is still to be looked at."""
+        self.freed = self.freed or look.near
 
     def next_look_at(self) -> float:
         """When a look can be afforded that sees everything."""
