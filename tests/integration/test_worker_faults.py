@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,16 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from backfill import BackfillClient, JobSpec, NewJob, Queue, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+from backfill import (
+    BackfillClient,
+    JobSpec,
+    NewJob,
+    Queue,
+    TaskRegistry,
+    WorkerConfig,
+    WorkerContext,
+    WorkerRunner,
+)
 from backfill.worker import pump, settler
 
 from reading import rows, value
@@ -190,3 +200,46 @@ async def test_an_answer_that_is_late_is_a_lost_one(dsn: str, eventually: Any, m
             assert runner._parts is not None
             assert not runner._parts.failed.done()
     assert runs.ended == {1: 1}
+
+
+async def test_a_worker_that_ends_in_doubt_leaves_no_row_locked(dsn: str, eventually: Any) -> None:
+    """The answer to its last claim is lost while it stops: what that may have taken goes back all the same."""
+    runs = Runs()
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("hold", 1)
+        async with WorkerRunner(WorkerConfig(dsn, poll_interval=NEVER), runs.tasks) as runner:
+            await eventually(lambda: len(runs.begun))
+            await client.enqueue("quick", 2, delay=NEVER)
+            claim: LiteralString = """
+            update graphile_worker._private_jobs set locked_at = now(), locked_by = %s, attempts = 1 where locked_at is null
+            """
+            runs.release.set()
+            await eventually(lambda: value(dsn, LEFT), lambda left: left == 1)
+            await rows(dsn, claim, runner.worker_id)
+            assert runner._parts is not None
+            runner._parts._hot._in_doubt = True
+    assert await rows(dsn, "select attempts, locked_by from graphile_worker._private_jobs") == [(0, None)]
+
+
+async def test_a_handler_that_blocks_the_loop_costs_nothing_but_time(dsn: str, eventually: Any) -> None:
+    """Jobs claimed ahead behind it are run or given back, each once; a synchronous one blocks nobody."""
+    runs = Runs()
+
+    @runs.tasks.task("block")
+    async def block() -> None:
+        threading.Event().wait(0.4)  # what no handler should do
+
+    @runs.tasks.task("sync")
+    def sync(payload: Any) -> None:
+        threading.Event().wait(0.01)
+        runs.ended[payload] += 1
+
+    async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn, concurrency=4), runs.tasks):
+        for start in (0, 100):
+            await client.enqueue_bulk(
+                NewJob("block", None) if number == 50 else NewJob(("quick", "sync")[number % 2], start + number)
+                for number in range(100)
+            )
+        await eventually(lambda: value(dsn, LEFT), lambda left: left == 0)
+    assert len(runs.ended) == 198
+    assert set(runs.ended.values()) == {1}
