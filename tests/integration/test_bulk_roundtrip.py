@@ -212,7 +212,7 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "keyed"))
 """
 
 
-@pytest.mark.parametrize(("kind", "few", "many"), [("plain", 10_000, 300_000), ("keyed", 10_000, 60_000)])
+@pytest.mark.parametrize(("kind", "few", "many"), [("plain", 10_000, 500_000), ("keyed", 10_000, 60_000)])
 def test_memory_is_bounded(dsn: str, kind: str, few: int, many: int) -> None:
     """However many jobs a generator gives, a program's memory grows by no more than a chunk's share."""
     megabytes = []
