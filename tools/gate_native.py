@@ -2,9 +2,10 @@
 
     python tools/gate_native.py
 
-Instructions are the same in every run, whatever else the machine does, so a bound is a tenth above what was counted. Both
-are in `tools/native_bounds.toml`, by the job, the element or the statement. Each scenario of `native/examples/counted.rs` is
-counted with few and with many repetitions: the difference is the work alone, without the process's start.
+Instructions hardly differ from run to run, whatever else the machine does, so a bound is a tenth above what was counted.
+The bounds are in `tools/native_bounds.toml`, by the job, the element or the statement. Each scenario of
+`native/examples/counted.rs` is counted with few and with many repetitions: the difference is the work alone, without the
+process's start.
 """
 
 from __future__ import annotations

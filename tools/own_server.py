@@ -28,8 +28,8 @@ def binaries() -> Path | None:
 
 
 @contextlib.contextmanager
-def own_server() -> Iterator[str]:
-    """Start the machine's own server and give its DSN; stopped and removed at the end."""
+def own_server(*settings: str) -> Iterator[str]:
+    """Start the machine's own server, with these settings too, and give its DSN; stopped and removed at the end."""
     folder = binaries()
     if folder is None:
         raise SystemExit("no PostgreSQL server is installed (looked in /usr/lib/postgresql and on PATH)")
@@ -38,7 +38,7 @@ def own_server() -> Iterator[str]:
         user = _server_user(Path(temporary))
         port = _free_port()
         _run(user, folder / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-        options = " ".join(f"-c {setting}" for setting in (*SETTINGS, f"port={port}"))
+        options = " ".join(f"-c {setting}" for setting in (*SETTINGS, *settings, f"port={port}"))
         _run(user, folder / "pg_ctl", "-D", data, "-l", data / "log", "-o", options, "-w", "start")
         try:
             yield f"postgresql://postgres@127.0.0.1:{port}/postgres"

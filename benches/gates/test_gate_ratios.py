@@ -1,0 +1,53 @@
+"""Gates on the two steadiest ratios: a worker's run rate, and the decoding of what it claims.
+
+Wider than what `nox -s bench` asserts on a machine that does nothing else: here it is that nothing broke.
+"""
+
+from __future__ import annotations
+
+from sides.bare import bare_rate
+from sides.decode import Claimed
+from sides.ours import worker_rate
+from sides.queue import Queue
+from sides.ratio import compare
+
+JOBS = 30_000
+
+
+def _filled(dsn: str) -> str:
+    queue = Queue(dsn)
+    queue.empty("noop")
+    queue.parallel("noop", JOBS)
+    queue.settle()
+    return dsn
+
+
+def test_noop_jobs_against_the_bare_loop(dsn: str) -> None:
+    """A worker runs no-op jobs at no less than 0.6 of what two connections can claim and delete."""
+    figure = compare(
+        "no-op jobs, one process, against the bare loop",
+        lambda: worker_rate(_filled(dsn), JOBS),
+        lambda: bare_rate(_filled(dsn), "noop", JOBS),
+        unit="jobs/s",
+        wanted=0.6,
+        rounds=3,
+    )
+    print(f"\n{figure}")
+    assert figure.holds, figure
+
+
+def test_decoding_against_the_driver(server_dsn: str) -> None:
+    """500 claimed rows become jobs at least 15 times as fast as the driver loads them."""
+    claimed = Claimed(server_dsn)
+    try:
+        figure = compare(
+            "decoding of 500 rows, against psycopg",
+            claimed.native_rate,
+            claimed.driver_rate,
+            unit="rows/s",
+            wanted=15,
+        )
+    finally:
+        claimed.close()
+    print(f"\n{figure}")
+    assert figure.holds, figure
