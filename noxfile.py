@@ -18,10 +18,13 @@ from own_server import own_server
 nox.options.sessions = ["ci"]
 nox.options.default_venv_backend = "none"
 
-FAST = ["tests/unit", "tests/properties", "tests/twins"]
-DATABASE = ["tests/integration", "tests/interop"]
+FAST = ["tests/unit", "tests/properties"]
+DATABASE = ["tests/twins", "tests/integration", "tests/interop"]
 OWN = ["tests/integration/test_demo.py", "tests/integration/test_embedded.py", "tests/integration/test_quickstart.py"]
 """Tests that start the embedded server themselves, whatever server there is: once is enough."""
+GATES = "benches/gates"
+COUNTING = ("shared_preload_libraries=pg_stat_statements", "autovacuum=off")
+"""What the gates' server needs: the extension counts statements, and autovacuum's commits would count too."""
 
 
 @nox.session
@@ -36,7 +39,8 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Mypy (strict), pyright, and the stub against the module."""
     session.run("mypy")
-    session.run("pyright")
+    # By itself it looks for the environment in VIRTUAL_ENV and on PATH, which hold another one, or none, if not activated.
+    session.run("pyright", "--pythonpath", sys.executable)
     session.run("python", "-m", "mypy.stubtest", "backfill._native", "--ignore-disjoint-bases")
 
 
@@ -68,9 +72,17 @@ def server(session: nox.Session) -> None:
 
 
 @nox.session
+def gates(session: nox.Session) -> None:
+    """What must not get slower: instructions of the native cores, statements and commits a job, and two ratios."""
+    session.run("python", "tools/gate_native.py")
+    with own_server(*COUNTING) as dsn:
+        session.run("pytest", GATES, *session.posargs, env={"DATABASE_URL": dsn})
+
+
+@nox.session
 def ci(session: nox.Session) -> None:
     """All that a change must pass."""
-    for part in (lint, types, rust, server, embedded):
+    for part in (lint, types, rust, server, embedded, gates):
         session.log("== %s", part.__name__)
         part(session)
 
@@ -78,7 +90,8 @@ def ci(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Benchmarks, as ratios within one run."""
-    session.run("pytest", "benches", "--benchmark-only", *session.posargs)
+    # The gates want a server of their own, and are no benchmarks.
+    session.run("pytest", "benches", f"--ignore={GATES}", "--benchmark-only", "-m", "not long", *session.posargs)
 
 
 @nox.session
@@ -86,6 +99,9 @@ def long(session: nox.Session) -> None:
     """The full forms of what has a short one, and many more examples of each property."""
     environment = {**_without_server(), "BACKFILL_HYPOTHESIS": "long"}
     session.run("pytest", "--timeout", "7200", *(session.posargs or FAST + DATABASE), env=environment)
+    if not session.posargs:
+        benches = ("benches", f"--ignore={GATES}", "-m", "long", "--timeout", "7200")
+        session.run("pytest", *benches, env=environment)
 
 
 def _without_server() -> dict[str, str | None]:
