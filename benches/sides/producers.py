@@ -15,7 +15,7 @@ import uvloop
 from backfill import BackfillClient, TaskRegistry
 
 BULK: Final = 100_000
-SINGLE: Final = 2_000
+SINGLE: Final = 500
 TASK: Final = "send"
 COLUMNS: LiteralString = "task_id, job_queue_id, priority, run_at, max_attempts, flags, payload"
 INSERT: LiteralString = """
