@@ -140,6 +140,7 @@ class Claimer:
 
     def freed_queue(self) -> None:
         """This worker has ended a serial job: its queue's next may be claimed with the settlement."""
+        self._wakes += 1  # a look under way knows nothing of it
         for lane in self._lanes:
             lane.hungry = True
             lane.horizon.freed = True
@@ -180,7 +181,8 @@ class Claimer:
                 lane.asked += wanted
                 looks.append((lane, lane.horizon.look(wanted, now)))
         full = any(look.full for _, look in looks)
-        levels = (full or self._tasks_wanted) and (now >= self._levels_at or not self._due_known)
+        rare = full or self._tasks_wanted or not self._executor.held  # a worker at rest learns at once what is due next
+        levels = rare and (now >= self._levels_at or not self._due_known)
         return Asked(looks, levels=levels, tasks=self._tasks_wanted, wakes=self._wakes)
 
     def commands(self, asked: Asked) -> list[Command]:
@@ -203,6 +205,7 @@ class Claimer:
             self.know_tasks(read_tasks(rest.pop(0)))
         if asked.levels:
             self._know_levels(read_levels(rest.pop(0)), now, seconds)
+            self._due_known = asked.wakes == self._wakes  # else a job may have come since
         for lane, look in asked.looks:
             count = lane.claim.count(look)
             taken = lane.claim.read(rest[:count], self._names)
@@ -265,7 +268,6 @@ class Claimer:
             lane.horizon.know(levels)
         due = [wait for wait in levels.values() if wait is not None]
         self._due_at = now + max(min(due), _SHORTEST_WAIT) if due else None
-        self._due_known = True
         self._levels_at = now + max(_LEVELS_SECONDS, SHARE * seconds)
 
     def know_tasks(self, ids: Mapping[str, int]) -> None:
