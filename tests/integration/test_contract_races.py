@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -213,7 +213,7 @@ async def test_a_storm_while_workers_run_the_jobs(dsn: str, produce: Produce) ->
     async def work(connection: Connection, seed: int) -> None:
         chance = random.Random(seed)
         while not stop.is_set():
-            claimed = [row[0] for row in await _answer(connection, claim)]
+            claimed = [row[0] for row in await again_after_deadlocks(connection, claim)]
             chance.shuffle(claimed)
             await again_after_deadlocks(connection, chance.choice(end), claimed)
             assert await rows(dsn, TWICE) == []
@@ -233,14 +233,11 @@ async def test_a_storm_while_workers_run_the_jobs(dsn: str, produce: Produce) ->
 TWICE = "select key from graphile_worker._private_jobs where key is not null group by 1 having count(*) > 1"
 
 
-async def again_after_deadlocks(connection: Connection, statement: str, *parameters: Any) -> None:
-    """Settle as a worker does: until the database has done it."""
+async def again_after_deadlocks(connection: Connection, statement: str, *parameters: Any) -> list[Any]:
+    """Claim and settle as a worker does: until the database has done it."""
     while True:
-        try:
-            await _answer(connection, statement, *parameters)
-        except psycopg.errors.DeadlockDetected:
-            continue
-        return
+        with suppress(psycopg.errors.DeadlockDetected):
+            return await _answer(connection, statement, *parameters)
 
 
 FIRST: dict[str, tuple[LiteralString, list[Any]]] = {
