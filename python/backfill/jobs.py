@@ -42,6 +42,7 @@ __all__ = [
     "Priority",
     "Queue",
     "TaskReference",
+    "max_attempts_of",
 ]
 
 P = TypeVar("P")
@@ -197,6 +198,15 @@ UNSAID: Final = JobSpec()
 """The spec that says nothing; one object for all jobs without a spec of their own."""
 
 
+def max_attempts_of(spec: JobSpec, default: int | None) -> int:
+    """Who decides the number of runs: the spec, its policy, the task's policy (`default`), else 8."""
+    if spec.max_attempts is not None:
+        return spec.max_attempts
+    if spec.retry is not None:
+        return spec.retry.max_attempts
+    return DEFAULT_MAX_ATTEMPTS if default is None else default
+
+
 class TaskReference(Protocol):
     """What a job needs to know of a registered task; `tasks.Task` has it."""
 
@@ -254,11 +264,7 @@ class NewJob(Generic[R_co]):
     @property
     def max_attempts(self) -> int:
         """Who decides the number of runs: the spec, its policy, the task's policy, else 8."""
-        if self.spec.max_attempts is not None:
-            return self.spec.max_attempts
-        if self.spec.retry is not None:
-            return self.spec.retry.max_attempts
-        return DEFAULT_MAX_ATTEMPTS if self.default_max_attempts is None else self.default_max_attempts
+        return max_attempts_of(self.spec, self.default_max_attempts)
 
 
 _SLOTS: Final[Mapping[str, Any]] = vars(NewJob)

@@ -138,11 +138,6 @@ def ids_by_text(result: PGresult) -> Iterable[tuple[str, int]]:
         yield text(result, row, 1) or "", int(result.get_value(row, 0) or 0)
 
 
-def moment(result: PGresult, column: int) -> int:
-    """A time of the first row of a binary result, in PostgreSQL's microseconds."""
-    return int.from_bytes(result.get_value(0, column) or b"", "big", signed=True)
-
-
 def translated(error: psycopg.Error, connection: Connection | None, *, where: str, schema: str) -> Exception:
     """What a caller should see of a driver's error on a connection of the client's own.
 

@@ -9,11 +9,12 @@ from typing import Any, Final
 from backfill.checks import KEY_LIMIT, SMALLINT, check_duration, check_int, check_text, check_time
 from backfill.client.connect import ClientLife
 from backfill.client.execute import read_jobs
-from backfill.client.prepare import int_array, interval
+from backfill.client.prepare import interval
 from backfill.errors import InvalidJobError
 from backfill.jobs import EnqueueOutcome
 from backfill.records import Job
 from backfill.retry import MAX_ATTEMPTS_LIMIT
+from backfill.storage.arrays import number_array
 from backfill.storage.connection import Connection
 
 JobReference = int | Job | EnqueueOutcome[Any]
@@ -80,7 +81,7 @@ class ManageVerbs(ClientLife):
             InvalidJobError: something that is no id, or no list of them.
         """
         ids = _ids(jobs)
-        return await self._change("complete_jobs", ids, (int_array(ids),), connection)
+        return await self._change("complete_jobs", ids, (number_array(ids),), connection)
 
     async def fail_jobs(
         self, jobs: Iterable[JobReference], reason: str | None = None, *, connection: Connection | None = None
@@ -101,7 +102,7 @@ class ManageVerbs(ClientLife):
         ids = _ids(jobs)
         if reason is not None:
             check_text("reason", reason, REASON_LIMIT)
-        return await self._change("permanently_fail_jobs", ids, (int_array(ids), reason), connection)
+        return await self._change("permanently_fail_jobs", ids, (number_array(ids), reason), connection)
 
     async def reschedule_jobs(
         self,
@@ -140,7 +141,7 @@ class ManageVerbs(ClientLife):
         check_int("max_attempts", max_attempts, range(1, MAX_ATTEMPTS_LIMIT + 1))
         ids = _ids(jobs)
         parameters = (
-            int_array(ids),
+            number_array(ids),
             None if run_at is None else run_at.astimezone(UTC).isoformat(),
             None if delay is None else interval(delay),
             *(None if value is None else str(int(value)) for value in (priority, attempts, max_attempts)),

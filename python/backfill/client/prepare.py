@@ -16,9 +16,10 @@ import orjson
 
 from backfill.errors import InvalidJobError, InvalidPayloadError
 from backfill.flags import flags_of
-from backfill.jobs import DEFAULT_MAX_ATTEMPTS, UNSAID, EnqueueStatus, JobKeyMode, JobSpec, NewJob, Queue
+from backfill.jobs import UNSAID, EnqueueStatus, JobKeyMode, JobSpec, NewJob, Queue, max_attempts_of
 from backfill.records import Job
 from backfill.retry import RetryPolicy
+from backfill.storage.arrays import text_array
 
 Parameters = tuple[str | None, ...]
 PAYLOAD_LIMIT: Final = 2**30 - 2**16
@@ -181,7 +182,7 @@ def _shape(task: str, spec: JobSpec, default_max_attempts: int | None) -> JobSha
         priority=0 if spec.priority is None else int(spec.priority),
         run_at=None if spec.run_at is None else spec.run_at.astimezone(UTC),
         delay=spec.delay,
-        max_attempts=_max_attempts(spec, default_max_attempts),
+        max_attempts=max_attempts_of(spec, default_max_attempts),
         flags=tuple(flags_of(spec)),
         key=spec.job_key,
         mode=spec.job_key_mode or JobKeyMode.REPLACE,
@@ -239,26 +240,3 @@ def interval(duration: timedelta) -> str:
     minutes, seconds = divmod(duration.days * 86_400 + duration.seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}.{duration.microseconds:06}"
-
-
-def text_array(values: Iterable[str | None]) -> str:
-    """The text of a PostgreSQL array of texts."""
-    return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
-
-
-def int_array(values: Iterable[int | None]) -> str:
-    """The text of a PostgreSQL array of integers."""
-    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _max_attempts(spec: JobSpec, default: int | None) -> int:
-    if spec.max_attempts is not None:
-        return spec.max_attempts
-    if spec.retry is not None:
-        return spec.retry.max_attempts
-    return DEFAULT_MAX_ATTEMPTS if default is None else default

@@ -15,14 +15,16 @@ from typing import Final, Self
 
 from backfill._native import copy_prefix
 from backfill.client.copying import CopyStream
-from backfill.client.execute import array_of_int8, ids_by_text, integers, moment, run
+from backfill.client.execute import array_of_int8, ids_by_text, integers, run
 from backfill.client.items import Row
-from backfill.client.prepare import JobShape, flags_json, int_array, text_array
+from backfill.client.prepare import JobShape, flags_json
 from backfill.errors import BackfillError, SchemaMissingError
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
+from backfill.storage.arrays import number_array, text_array
 from backfill.storage.connection import Connection
 from backfill.storage.rows import micros
+from backfill.storage.values import integer
 
 REMEMBERED: Final = 20_000
 DRAWN_AHEAD: Final = 40_000
@@ -105,7 +107,7 @@ class BulkTransaction:
         begun = await run(self._connection, "bulk_begin", self._schema, (self._schema,), binary=True)
         if not begun.ntuples:
             raise SchemaMissingError(f"schema {self._schema!r} has no queue in it: `backfill migrate` makes it")
-        self._clock = ServerClock(moment(begun, 1))
+        self._clock = ServerClock(integer(begun, 0, 1))
         refused = begun.get_value(0, 0) == b"\x01"
         self._may_copy = not refused and not self._connection.pgconn.pipeline_status
         return self
@@ -206,12 +208,12 @@ class BulkTransaction:
     def _columns(self, rows: Sequence[Row]) -> tuple[str, ...]:
         shapes = [shape for shape, _ in rows]
         return (
-            int_array([self._tasks[shape.task] for shape in shapes]),
-            int_array([None if shape.queue is None else self._queues[shape.queue] for shape in shapes]),
+            number_array([self._tasks[shape.task] for shape in shapes]),
+            number_array([None if shape.queue is None else self._queues[shape.queue] for shape in shapes]),
             text_array([payload.decode() for _, payload in rows]),
-            int_array([shape.priority for shape in shapes]),
+            number_array([shape.priority for shape in shapes]),
             text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
-            int_array([shape.max_attempts for shape in shapes]),
+            number_array([shape.max_attempts for shape in shapes]),
             text_array([flags_json(shape) for shape in shapes]),
         )
 
@@ -222,9 +224,9 @@ class BulkTransaction:
             text_array([payload.decode() for _, _, payload in rows]),
             text_array([shape.queue for shape in shapes]),
             text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
-            int_array([shape.max_attempts for shape in shapes]),
+            number_array([shape.max_attempts for shape in shapes]),
             text_array([shape.key for shape in shapes]),
-            int_array([shape.priority for shape in shapes]),
+            number_array([shape.priority for shape in shapes]),
             text_array([text_array(shape.flags) if shape.flags else None for shape in shapes]),
             "true" if mode is JobKeyMode.PRESERVE_RUN_AT else "false",
         )

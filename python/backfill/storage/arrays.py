@@ -12,7 +12,7 @@ def text_array(values: Iterable[str | None]) -> str:
 
 def number_array(values: Iterable[float | None]) -> str:
     """The text of an array of numbers."""
-    return "{" + ",".join(["NULL" if value is None else repr(value) for value in values]) + "}"
+    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
 def _quoted(value: str) -> str:

@@ -14,6 +14,7 @@ from backfill._native import Job, pack_array
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.connection import Connection
 from backfill.storage.statements import render
+from backfill.storage.values import integer
 from backfill.storage.wire import Command, Parameter, Wire
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Settlement:
         """The ids of those that were not this worker's any more, from the results of those statements."""
         if sum(result.ntuples for result in results) == len(self):
             return set()
-        found = {_bigint(result, row) for result in results for row in range(result.ntuples)}
+        found = {integer(result, row) for result in results for row in range(result.ntuples)}
         ended = [*self.completed, *(failure.attempt for failure in self.failed), *self.given_back]
         return {attempt.job.id for attempt in ended} - found
 
@@ -117,14 +118,14 @@ async def renew(
     commands = [] if patient else [Command.of("hurry", schema)]
     command = Command.of("renew", schema, worker, *_fences(attempts), *_claims(attempts))
     result = (await wire.send([*commands, command], timeout=timeout))[-1]
-    rows = {_bigint(result, row): row for row in range(result.ntuples)}
+    rows = {integer(result, row): row for row in range(result.ntuples)}
     lost = []
     for attempt in attempts:
         row = rows[attempt.job.id]
         if result.get_value(row, 1) is not None:
-            attempt.locked_at = _bigint(result, row, 1)
+            attempt.locked_at = integer(result, row, 1)
         if result.get_value(row, 2) is not None:
-            attempt.queue_locked_at = _bigint(result, row, 2)
+            attempt.queue_locked_at = integer(result, row, 2)
         if result.get_value(row, 3) != b"\x01":
             lost.append(attempt)
     return lost
@@ -157,7 +158,3 @@ def _claims(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
         pack_array([attempt.job.attempts for attempt in attempts], "int2"),
         pack_array([attempt.job.key is not None for attempt in attempts], "bool"),
     )
-
-
-def _bigint(result: PGresult, row: int, column: int = 0) -> int:
-    return int.from_bytes(result.get_value(row, column) or b"", "big", signed=True)

@@ -7,7 +7,6 @@ sees each one's true first job.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -18,6 +17,7 @@ from backfill._native import Job, claim_statement, pack_array
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.rows import decode_jobs
 from backfill.storage.statements import load, quoted_schema
+from backfill.storage.values import double, integer
 from backfill.storage.wire import Command, Parameter, Wire
 
 if TYPE_CHECKING:
@@ -211,11 +211,16 @@ class LaneClaim:
         jobs = decode_jobs(results[-1], names, ordered=True)
         if len(results) == 1:
             return Taken(jobs)
-        queues, hidden, near = _integer(results[0]), results[0].get_value(0, 1) == b"true", _double(results[0], 3)
+        queues, hidden, near = (
+            integer(results[0]),
+            results[0].get_value(0, 1) == b"true",
+            double(results[0], 0, 3) or 0.0,
+        )
         if len(results) == 2:
             return Taken(jobs, queues, hidden, near)
         # The look from the queues' side leaves nothing hidden.
-        return Taken(jobs, queues + _integer(results[1]), False, near, _double(results[1], 2) if hidden else 0.0)
+        far = double(results[1], 0, 2) or 0.0
+        return Taken(jobs, queues + integer(results[1]), False, near, far if hidden else 0.0)
 
     async def take(self, wire: Wire, *, worker: str, wanted: int, task_ids: Mapping[str, int]) -> list[Job]:
         """Claim up to `wanted` jobs for a worker from all that wait, in a transaction of its own."""
@@ -247,12 +252,3 @@ def _glob_character(character: str) -> str:
     if character == "?":
         return "."
     return character if character.isalnum() or character in "_:/- " or not character.isascii() else f"\\{character}"
-
-
-def _integer(result: PGresult, column: int = 0) -> int:
-    return int.from_bytes(result.get_value(0, column) or b"", "big", signed=True)
-
-
-def _double(result: PGresult, column: int) -> float:
-    raw = result.get_value(0, column)
-    return 0.0 if raw is None else float(struct.unpack("!d", raw)[0])

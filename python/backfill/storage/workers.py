@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from backfill.storage.connection import Connection
 from backfill.storage.statements import render
+from backfill.storage.values import double, integer
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -57,18 +57,14 @@ async def find_tasks(connection: Connection, identifiers: Iterable[str], *, sche
 def read_tasks(result: PGresult) -> dict[str, int]:
     """The ids of tasks by name, from the binary result of find_tasks."""
     return {
-        (result.get_value(row, 1) or b"").decode("utf-8", "replace"): _integer(result, row, 0)
+        (result.get_value(row, 1) or b"").decode("utf-8", "replace"): integer(result, row)
         for row in range(result.ntuples)
     }
 
 
 def read_levels(result: PGresult) -> dict[int, float | None]:
     """The priorities of waiting jobs, each with the seconds until its next is due, from the binary result of find_levels."""
-    levels: dict[int, float | None] = {}
-    for row in range(result.ntuples):
-        wait = result.get_value(row, 1)
-        levels[_integer(result, row, 0)] = None if wait is None else float(struct.unpack("!d", wait)[0])
-    return levels
+    return {integer(result, row): double(result, row, 1) for row in range(result.ntuples)}
 
 
 async def _tasks(connection: Connection, identifiers: list[str], schema: str) -> dict[str, int]:
@@ -80,7 +76,3 @@ async def listen(connection: Connection, channels: Iterable[str]) -> None:
     """Listen on channels; a channel's name is an identifier, quoted by the driver."""
     for channel in channels:
         await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
-
-
-def _integer(result: PGresult, row: int, column: int) -> int:
-    return int.from_bytes(result.get_value(row, column) or b"", "big", signed=True)

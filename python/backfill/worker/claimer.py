@@ -118,8 +118,7 @@ class Claimer:
         """There may be jobs for any lane."""
         self._wakes += 1
         self._due_known = False
-        for lane in self._lanes:
-            lane.hungry = True
+        self._hunger()
         self._stir()
 
     def hear(self, count: int) -> None:

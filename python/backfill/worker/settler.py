@@ -84,7 +84,6 @@ class Settler:
 
     def settlement(self, batch: Sequence[Ended]) -> Settlement:
         """A batch as it is written."""
-        settlement = Settlement([], [], [])
         completed, failed, given_back = [], [], []
         for running, ending in batch:
             if ending is COMPLETED:
@@ -93,8 +92,7 @@ class Settler:
                 failed.append(as_failure(running, ending))
             else:
                 given_back.append(running)
-        settlement.completed, settlement.failed, settlement.given_back = completed, failed, given_back
-        return settlement
+        return Settlement(completed, failed, given_back)
 
     def release(self, batch: Sequence[Ended], missing: set[int]) -> None:
         """A batch is written: let go of its jobs."""
