@@ -17,7 +17,17 @@ import psycopg_pool
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from backfill import BackfillClient, EnqueueStatus, Queue, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+from backfill import (
+    BackfillClient,
+    EnqueueStatus,
+    JobSpec,
+    NewJob,
+    Queue,
+    TaskRegistry,
+    WorkerConfig,
+    WorkerContext,
+    WorkerRunner,
+)
 from contract.snapshot import snapshot
 
 from plugins.waiting import Eventually
@@ -227,7 +237,10 @@ async def test_a_failure_passes_from_one_to_the_other(node: Node) -> None:
 
 
 async def test_a_queue_is_serial_for_both_together(node: Node, eventually: Eventually) -> None:
-    """With both workers at one serial queue, and each with jobs at once to spare, no two of its jobs overlap."""
+    """With both workers at the same serial queues, and each with jobs at once to spare, no two jobs of one overlap.
+
+    A worker that holds a queue claims its next job with the settlement, so there are more queues than ours has slots.
+    """
     await rows(
         node.dsn,
         """create table spans (
@@ -249,7 +262,8 @@ async def test_a_queue_is_serial_for_both_together(node: Node, eventually: Event
                 if counts.get("node", 0) >= 10 and counts.get("backfill", 0) >= 10:
                     return True
                 if await value(node.dsn, JOBS) < 20:
-                    await client.enqueue_bulk("record", range(20), queue=Queue.serial("line"))
+                    lines = (JobSpec(queue=Queue.serial(f"line{number % 8}")) for number in range(24))
+                    await client.enqueue_bulk(NewJob("record", None, line) for line in lines)
                     await client.enqueue_bulk("record", range(5))
                 return False
 
@@ -290,7 +304,7 @@ def _recording(dsn: str) -> TaskRegistry[Any]:
                    values (%s, %s, 'backfill', clock_timestamp())""",
                 (ctx.job.id, ctx.job.job_queue_id),
             )
-            await connection.execute("select pg_sleep(0.005)")
+            await connection.execute("select pg_sleep(0.06)")  # too long to claim any ahead
             await connection.execute("update spans set ended = clock_timestamp() where job_id = %s", (ctx.job.id,))
 
     return tasks
