@@ -100,7 +100,7 @@ class Gate:
         flow = asyncio.current_task()
         assert flow is not None
         self._flows.add(flow)
-        other_reader, other_writer = await asyncio.open_connection(*self._target)
+        other_reader, other_writer = await _connect(*self._target)
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             async with asyncio.TaskGroup() as group:
                 group.create_task(_pump(reader, other_writer))
@@ -108,6 +108,13 @@ class Gate:
         for end in (writer, other_writer):
             end.transport.abort()
         self._flows.discard(flow)
+
+
+async def _connect(host: str, port: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To a server at an address, or at a socket in a folder, as the embedded one."""
+    if host.startswith("/"):
+        return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+    return await asyncio.open_connection(host, port)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
