@@ -74,6 +74,7 @@ LOWS, HIGHS = [-32768, -1, 0, 1, 2, 3], [-2, -1, 0, 1, 2, 32767]
 FLOORS = ["-infinity"] * len(LOWS)
 FRONTS: dict[str, list[Any]] = {
     "lock_near_queues": [100, [], LOWS, HIGHS],
+    "lock_known_queues": [100, [], [1, 2, 3]],
     "lock_far_queues": [100, []],
     "claim": ["nobody", 100, [], LOWS, HIGHS, FLOORS],
     "claim_parallel": ["nobody", 100, [], LOWS, HIGHS, FLOORS],

@@ -135,6 +135,52 @@ async def test_many_rows_that_somebody_holds_do_not_keep_the_worker_from_its_wor
             await eventually(lambda: value(dsn, LEFT), lambda left: left == 0)
 
 
+REFUSING: LiteralString = """
+create sequence refusals;
+create function refuse() returns trigger language plpgsql as $$
+begin
+  if old.locked_at is null or old.payload::text <> '"bad"' then
+    return case when tg_op = 'DELETE' then old else new end;
+  end if;
+  perform nextval('refusals');
+  raise exception 'not this one';
+end $$;
+create trigger refuse before update or delete on graphile_worker._private_jobs for each row execute function refuse()
+"""
+
+
+async def test_a_job_whose_end_is_refused_is_not_run_again(
+    dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused as completed and as failed, it stays this worker's, and its end is written once the database lets it."""
+    monkeypatch.setattr(settler, "RENEW_LOOK", 0.05)
+    monkeypatch.setattr(settler, "REFUSED_SECONDS", 0.05)
+    runs = Runs()
+    async with BackfillClient(dsn) as client:
+        await rows(dsn, REFUSING)
+        async with WorkerRunner(WorkerConfig(dsn, poll_interval=timedelta(seconds=0.1)), runs.tasks):
+            await client.enqueue("quick", "bad")
+            await eventually(lambda: value(dsn, "select last_value from refusals"), lambda count: count > 20)
+            await client.enqueue("quick", "good")
+            await eventually(lambda: value(dsn, LEFT), lambda left: left == 1)
+            await rows(dsn, "drop trigger refuse on graphile_worker._private_jobs")
+            await eventually(lambda: value(dsn, LEFT), lambda left: left == 0)
+    assert runs.ended == {"bad": 1, "good": 1}
+
+
+async def test_what_is_refused_keeps_no_run_from_ending(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """`process_available_jobs` runs the others and returns; the job stays locked, and the log says so."""
+    runs = Runs()
+    async with BackfillClient(dsn) as client:
+        await rows(dsn, REFUSING)
+        await client.enqueue_bulk("quick", ["bad", "good"])
+    assert await WorkerRunner(WorkerConfig(dsn), runs.tasks).process_available_jobs() == 2
+    assert runs.ended == {"bad": 1, "good": 1}
+    assert await value(dsn, "select count(*) from graphile_worker._private_jobs where locked_by is not null") == 1
+    assert "1 jobs stay locked by this worker" in caplog.text
+    await rows(dsn, "truncate graphile_worker._private_jobs")
+
+
 async def test_a_lock_that_cannot_be_renewed_is_no_end_of_the_worker(
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Any
+from typing import Any, LiteralString
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +49,46 @@ async def test_a_static_backlog_runs_in_the_contracts_order(dsn: str, backlog: l
     for _, tied in groupby(ran, key=lambda run: run[:2]):
         serial = [run[2] for run in tied if run[3] is not None]
         assert serial == sorted(serial)
+
+
+BLOCKED: LiteralString = """
+with busy as (
+  insert into graphile_worker._private_job_queues (queue_name, locked_by, locked_at)
+  values ('busy', 'somebody else', now())
+  returning id
+),
+task as (
+  insert into graphile_worker._private_tasks (identifier) values ('note') returning id
+)
+insert into graphile_worker._private_jobs (task_id, job_queue_id, priority)
+select task.id, busy.id, -5 from busy, task, generate_series(1, 2100)
+"""
+
+
+async def test_free_queues_behind_blocked_jobs_run_in_order(dsn: str) -> None:
+    """More blocked jobs ahead than a look reads: the queues behind them are found, and each one's next, without a poll."""
+    ran: list[tuple[int, str | None]] = []
+    tasks: TaskRegistry[None] = TaskRegistry()
+    done = asyncio.Event()
+
+    @tasks.task("note")
+    async def note(number: int, ctx: WorkerContext[None]) -> None:
+        ran.append((number, ctx.job.queue_name))
+        if len(ran) == 600:
+            done.set()
+
+    async with BackfillClient(dsn) as client:
+        await rows(dsn, BLOCKED)
+        await client.enqueue_bulk(
+            NewJob("note", number, JobSpec(queue=Queue.serial(f"q{number % 60}"))) for number in range(600)
+        )
+    config = WorkerConfig(dsn, concurrency=8, poll_interval=timedelta(minutes=10))
+    async with WorkerRunner(config, tasks):
+        await asyncio.wait_for(done.wait(), 30)
+    for queue in {queue for _, queue in ran}:
+        numbers = [number for number, of in ran if of == queue]
+        assert numbers == sorted(numbers)
+        assert len(numbers) == 10
 
 
 async def test_a_large_backlog_of_one_time_keeps_serial_jobs_in_order(dsn: str) -> None:

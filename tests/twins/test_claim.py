@@ -17,7 +17,12 @@ from backfill.storage.wire import Wire
 from twins.python_claim import Shape
 from twins.python_claim import claim_statement as python_statement
 
-_TEMPLATES = ["lock_near_queues", "lock_far_queues", "claim"]  # claim_parallel is for lanes without queues
+_TEMPLATES = [
+    "lock_near_queues",
+    "lock_known_queues",
+    "lock_far_queues",
+    "claim",
+]  # claim_parallel is for lanes without queues
 _shapes = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), max_size=6)
 _lines = st.sampled_from(
     ["select", '  from :"schema".x', "-- lane: serial", "   -- lane: parallel ", "-- lane: odd", "", "é"]

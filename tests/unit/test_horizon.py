@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -137,7 +138,7 @@ def test_floors_move_where_nothing_is_left_behind() -> None:
 def test_a_look_that_began_before_a_full_one_ended_moves_no_floor() -> None:
     """Two lines: what the slower one learnt from old floors must not pass what the full look has just shown."""
     horizon, queue = Horizon(), Queue(now=100 * SECOND)
-    slow, full = horizon.look(5, 0.0), horizon.look(5, 0.0)
+    full, slow = horizon.look(5, 0.0), horizon.look(5, 0.0)
     horizon.learn(full, queue.take(full), seconds=1.0, now=0.0)
     queue.add(0, 50 * SECOND)
     horizon.learn(slow, queue.take(slow), seconds=1.0, now=0.0)
@@ -160,18 +161,86 @@ def test_looks_at_serial_queues_keep_to_their_share() -> None:
     horizon = Horizon()
     look = horizon.look(10, 0.0)
     assert (look.near, look.far) == (True, False)
-    assert not horizon.learn(look, Taken([], 0, True, 0.01), seconds=0.02, now=0.0)
+    blocked = Taken([], hidden=True, near_seconds=0.01)
+    assert not horizon.learn(look, blocked, seconds=0.02, now=0.0)
     assert not horizon.look(10, 0.18).near
     look = horizon.look(10, 0.2)
     assert (look.near, look.far) == (True, True)
-    horizon.learn(look, Taken([], 2, False, 0.01, 0.1), seconds=0.2, now=0.2)
-    horizon.learn(horizon.look(10, 0.5), Taken([], 0, True, 0.01), seconds=0.02, now=0.5)
+    horizon.learn(look, Taken([], 0, 2, (), True, 0.01, 0.1), seconds=0.2, now=0.2)
+    horizon.learn(horizon.look(10, 0.5), blocked, seconds=0.02, now=0.5)
     assert not horizon.look(10, 1.0).far
-    assert horizon.look(10, 2.2).far
-    horizon.learn(horizon.look(10, 2.2), Taken([], 0, False, 0.1), seconds=0.2, now=2.2)
+    look = horizon.look(10, 2.2)
+    assert look.far
+    horizon.learn(look, Taken([], near_seconds=0.1), seconds=0.2, now=2.2)
     assert not horizon.look(10, 2.3).near
-    horizon.freed = True
+    horizon.free([7])
     assert horizon.look(10, 2.3).near
+
+
+def blocked_horizon(more: tuple[int, ...], wanted: int) -> Horizon:
+    """One that has looked from the queues' side at 0.2 s, took nothing, and saw free queues."""
+    horizon = Horizon()
+    horizon.learn(horizon.look(wanted, 0.0), Taken([], hidden=True, near_seconds=1.0), seconds=1.0, now=-100.0)
+    look = horizon.look(wanted, 0.2)
+    assert look.far
+    horizon.learn(look, Taken([], 0, wanted, more, True, 1.0, 1.0), seconds=2.0, now=0.2)
+    return horizon
+
+
+def ran(queues: Iterable[int]) -> list[Job]:
+    """A job of each of some queues, as a claim gives it."""
+    return [Job(id=queue, task_identifier="t", job_queue_id=queue, locked_at_micros=1) for queue in queues]
+
+
+@given(
+    more=st.lists(st.integers(1, 500), unique=True, max_size=60).map(tuple),
+    own=st.lists(st.integers(501, 900), unique=True, max_size=20),
+    wanted=st.integers(1, 20),
+    outcomes=st.lists(st.tuples(st.sampled_from(["all", "some", "none", "missed"]), st.integers(0, 20)), max_size=60),
+)
+def test_queues_that_were_seen_behind_blocked_ones_are_tried(
+    more: tuple[int, ...], own: list[int], wanted: int, outcomes: list[tuple[str, int]]
+) -> None:
+    """In the order in which they were seen, our own beside them; each until its job is taken, or it proves to have none."""
+    horizon = blocked_horizon(more, wanted)
+    horizon.free(own)
+    left = {*more, *own}
+    for outcome, number in outcomes:
+        look = horizon.look(wanted, 0.3)
+        assert (look.near, look.far) == (False, False)
+        assert len(look.known) == len(set(look.known)) <= 2 * wanted
+        assert set(look.known) <= left
+        assert bool(look.known) == bool(left)
+        if outcome == "missed":
+            horizon.missed(look)
+            continue
+        taken = look.known[:wanted] if outcome == "all" else look.known[: min(number, wanted)]
+        taken = () if outcome == "none" else taken
+        horizon.learn(look, Taken(ran(taken)), seconds=0.01, now=0.3)
+        left -= set(taken if len(taken) >= wanted else look.known)
+    assert (horizon.next_look_at() == 0.0) == bool(left)
+
+
+def test_seen_queues_come_in_order_and_are_forgotten_when_nothing_is_blocked() -> None:
+    """Chunk by chunk as the server gave them; once the first waiting jobs hide nothing, they show what there is."""
+    horizon = blocked_horizon(tuple(range(1, 8)), 3)
+    for chunk in ((1, 2, 3), (4, 5, 6)):
+        look = horizon.look(3, 0.3)
+        assert look.known == chunk
+        horizon.learn(look, Taken(ran(chunk)), seconds=0.01, now=0.3)
+    look = horizon.look(3, 1000.0)
+    assert (look.near, look.known) == (True, ())
+    horizon.learn(look, Taken([], near_seconds=0.01), seconds=0.01, now=1000.0)
+    assert horizon.look(3, 1000.01).known == ()
+
+
+def test_dear_looks_are_not_begun_twice() -> None:
+    """While one is under way on one line, the other begins none; refused, it may be begun again at once."""
+    horizon = Horizon()
+    first, second = horizon.look(10, 0.0), horizon.look(10, 0.0)
+    assert (first.full, second.full) == (True, False)
+    horizon.missed(first)
+    assert horizon.look(10, 0.0).full
 
 
 def test_at_most_a_hundred_unnamed_priorities_have_floors() -> None:

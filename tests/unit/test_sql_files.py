@@ -21,7 +21,7 @@ INDEXES = {
     "backfill_jobs_serial_head", "backfill_jobs_locked",
     "pg_class_relname_nsp_index", "pg_namespace_nspname_index",
 }  # fmt: skip
-_LANES = {"claim", "claim_parallel", "lock_near_queues", "lock_far_queues"}
+_LANES = {"claim", "claim_parallel", "lock_near_queues", "lock_known_queues", "lock_far_queues"}
 
 
 def _body(text: str) -> str:

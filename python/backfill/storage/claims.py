@@ -27,7 +27,7 @@ LOWEST: Final = -32768
 HIGHEST: Final = 32767
 NEVER: Final = -(2**63)
 """-infinity, as PostgreSQL holds a time: a floor that leaves nothing out."""
-_FIRST_LANE_PARAMETER: Final = {"lock_near_queues": 5, "lock_far_queues": 3, "claim": 7}
+_FIRST_LANE_PARAMETER: Final = {"lock_near_queues": 5, "lock_known_queues": 4, "lock_far_queues": 3, "claim": 7}
 _PART: Final = "-- part: parallel_pick\n"
 Bound = tuple[tuple[str, ...], tuple[str, ...]]
 _TAKE_TIMEOUT: Final = 60.0
@@ -107,6 +107,7 @@ class Look:
         far: whether they are looked for from the queues' side too, where blocked jobs may hide some.
         full: whether it begins at the very start.
         era: which floors it began with.
+        known: ids of serial queues that were seen to be free and to have jobs, to be tried instead of looking for others.
     """
 
     wanted: int
@@ -115,6 +116,7 @@ class Look:
     far: bool = True
     full: bool = True
     era: int = 0
+    known: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +125,18 @@ class Taken:
 
     Attributes:
         jobs: claimed, in the contract's order.
-        queues: how many free serial queues it found.
-        hidden: whether more may lie behind the first waiting jobs.
+        queues: how many free serial queues it found among the first waiting jobs, or among the known ones.
+        far_queues: how many it found from the queues' side.
+        more: ids of the free queues that it saw from there, those whose first jobs come first in front.
+        hidden: whether more than those found among the first waiting jobs may lie behind them.
         near_seconds: what the look for queues among the first waiting jobs cost the server.
         far_seconds: what the look from the queues' side cost it.
     """
 
     jobs: list[Job]
     queues: int = 0
+    far_queues: int = 0
+    more: tuple[int, ...] = ()
     hidden: bool = False
     near_seconds: float = 0.0
     far_seconds: float = 0.0
@@ -188,6 +194,12 @@ class LaneClaim:
         front: tuple[Parameter, ...] = (spans.lows, spans.highs)
         claim = (worker, wanted, flags, *front, spans.floors)
         every, parallel = bound
+        if look.known:
+            known = pack_array(look.known, "int4")
+            return [
+                self._command("lock_known_queues", (wanted, flags, known, *every)),
+                self._command("claim", (*claim, *every)),
+            ]
         if not look.near and self.takes_parallel:
             return [self._command("claim_parallel", (*claim, *parallel))]
         commands = [self._command("lock_near_queues", (wanted, flags, *front, *every))]
@@ -197,6 +209,8 @@ class LaneClaim:
 
     def count(self, look: Look) -> int:
         """How many statements a look takes."""
+        if look.known:
+            return 2
         if not look.near and self.takes_parallel:
             return 1
         return 3 if look.far else 2
@@ -217,10 +231,17 @@ class LaneClaim:
             double(results[0], 0, 3) or 0.0,
         )
         if len(results) == 2:
-            return Taken(jobs, queues, hidden, near)
-        # The look from the queues' side leaves nothing hidden.
-        far = double(results[1], 0, 2) or 0.0
-        return Taken(jobs, queues + integer(results[1]), False, near, far if hidden else 0.0)
+            return Taken(jobs, queues, hidden=hidden, near_seconds=near)
+        seen = results[1].get_value(0, 3) or b"{}"
+        return Taken(
+            jobs,
+            queues,
+            integer(results[1]),
+            tuple(map(int, seen[1:-1].split(b","))) if len(seen) > 2 else (),
+            hidden,
+            near,
+            double(results[1], 0, 2) or 0.0 if hidden else 0.0,
+        )
 
     async def take(self, wire: Wire, *, worker: str, wanted: int, task_ids: Mapping[str, int]) -> list[Job]:
         """Claim up to `wanted` jobs for a worker from all that wait, in a transaction of its own."""

@@ -33,10 +33,19 @@ _STAGGER: Final = 0.004
 class Asked:
     """What one turn asks for: looks by lane, and what the worker wants to know beside them."""
 
-    __slots__ = ("began", "holding", "levels", "looks", "tasks", "wakes")
+    __slots__ = ("began", "freed", "holding", "levels", "looks", "tasks", "wakes")
 
-    def __init__(self, looks: list[tuple[Lane, Look]], *, levels: bool, tasks: bool, wakes: int) -> None:
+    def __init__(
+        self,
+        looks: list[tuple[Lane, Look]],
+        *,
+        levels: bool,
+        tasks: bool,
+        wakes: int,
+        freed: Sequence[int] = (),
+    ) -> None:
         self.looks = looks
+        self.freed = freed
         self.holding = [lane for lane, _ in looks if lane.holding]
         self.levels = levels
         self.tasks = tasks
@@ -44,9 +53,9 @@ class Asked:
         self.began = time.monotonic()
 
     @classmethod
-    def nothing(cls) -> Asked:
+    def nothing(cls, freed: Sequence[int] = ()) -> Asked:
         """A turn that only settles."""
-        return cls([], levels=False, tasks=False, wakes=0)
+        return cls([], levels=False, tasks=False, wakes=0, freed=freed)
 
     def __bool__(self) -> bool:
         """Whether it asks for anything."""
@@ -168,21 +177,28 @@ class Claimer:
             lane.asked and lane.low and lane.room >= BACKLOG and not lane.ordered for lane in self._lanes
         )
 
-    def ask(self, now: float) -> Asked:
-        """What a turn now should ask for; the lanes count on it until `took` or `missed` is called."""
+    def ask(self, now: float, freed: Sequence[int] = ()) -> Asked:
+        """What a turn now should ask for; the lanes count on it until `took` or `missed` is called.
+
+        Args:
+            now: in monotonic seconds.
+            freed: serial queues that the settlement before the looks frees: theirs to see, and nobody else's yet.
+        """
         if self._closed:
-            return Asked.nothing()
+            return Asked.nothing(freed)
         self._keep_time(now)
         looks = []
         for lane in self._lanes:
             if self.knows_tasks and lane.low:
                 wanted = min(max(lane.room, 1), LARGEST_CLAIM)
                 lane.asked += wanted
+                if freed:
+                    lane.horizon.free(freed)
                 looks.append((lane, lane.horizon.look(wanted, now)))
         full = any(look.full for _, look in looks)
         rare = full or self._tasks_wanted or not self._executor.held  # a worker at rest learns at once what is due next
         levels = rare and (now >= self._levels_at or not self._due_known)
-        return Asked(looks, levels=levels, tasks=self._tasks_wanted, wakes=self._wakes)
+        return Asked(looks, levels=levels, tasks=self._tasks_wanted, wakes=self._wakes, freed=freed)
 
     def commands(self, asked: Asked) -> list[Command]:
         """The statements of a turn, to be sent behind its settlement."""
@@ -199,6 +215,8 @@ class Claimer:
         """Take in what a turn brought, and start it."""
         now = time.monotonic()
         seconds = now - asked.began
+        if asked.freed:
+            self._free_for_others(asked)
         rest = list(results)
         if asked.tasks:
             self.know_tasks(read_tasks(rest.pop(0)))
@@ -218,6 +236,7 @@ class Claimer:
         """A turn brought nothing: it was refused, or its answer was lost."""
         for lane, look in asked.looks:
             lane.asked -= look.wanted
+            lane.hungry = True
             lane.horizon.missed(look)
 
     def give_way(self, now: float) -> None:
@@ -236,10 +255,21 @@ class Claimer:
     def _learn(self, lane: Lane, look: Look, taken: Taken, wakes: int, *, seconds: float, now: float) -> None:
         lane.asked -= look.wanted
         complete = lane.horizon.learn(look, taken, seconds=seconds, now=now)
-        if len(taken.jobs) >= look.wanted or wakes != self._wakes:
+        if len(taken.jobs) >= look.wanted:
+            lane.hungry = True  # also where a look beside it found less
+            return
+        if wakes != self._wakes:
             return
         lane.hungry = False
         lane.look_at = None if complete else max(lane.horizon.next_look_at(), now)
+
+    def _free_for_others(self, asked: Asked) -> None:
+        """Queues that a turn has freed, for the lanes that did not look in it: only now can their looks see them free."""
+        looked = {lane for lane, _ in asked.looks}
+        for lane in self._lanes:
+            if lane not in looked:
+                lane.horizon.free(asked.freed)
+                lane.hungry = True
 
     def _keep_time(self, now: float) -> None:
         """What the clock has brought: a poll, a job that fell due, a look that can be afforded now."""

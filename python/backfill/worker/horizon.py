@@ -4,11 +4,17 @@ Jobs that ran leave dead rows at the queue's front until they are vacuumed, and 
 them there; jobs that other workers must run, and blocked serial ones, can lie there by the million. So a look begins, priority
 by priority, where the last one ended (its floor), and looks from the very start only as often as a twentieth of the time
 allows. The same holds for the looks at serial queues that found nothing.
+
+Where blocked serial jobs lie ahead by the thousand, free queues are looked for from the queues' side, which goes through all
+that wait. So the free ones that such a look saw are remembered for the next looks to try, and so are those that this worker
+frees itself.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final
 
 from backfill.records import Job
@@ -22,6 +28,9 @@ NAMED_LEVELS: Final = (-20, -10, -5, 0, 5, 10)
 _MOST_LEVELS: Final = 100
 _PRODUCTIVE: Final = 4
 """A look from the queues' side that finds less than a fourth of what was wanted is one that must be afforded."""
+_MOST_KNOWN: Final = 20_000
+_UNDER_WAY: Final = 1.0
+"""How long nobody else begins a dear look while one is under way."""
 _NEAR_SECONDS: Final = 0.002
 """What a look at serial queues costs at least, the claim that merges both kinds included."""
 
@@ -33,7 +42,7 @@ class Horizon:
         freed: whether this worker has freed a serial queue since the last look at them.
     """
 
-    __slots__ = ("_era", "_far_at", "_floors", "_full_at", "_hidden", "_near_at", "freed")
+    __slots__ = ("_blocked", "_era", "_far_at", "_floors", "_full_at", "_hidden", "_known", "_near_at", "_own", "freed")
 
     def __init__(self) -> None:
         self._floors: dict[int, int] = dict.fromkeys(NAMED_LEVELS, NEVER)
@@ -42,6 +51,9 @@ class Horizon:
         self._near_at = 0.0
         self._far_at = 0.0
         self._hidden = False
+        self._blocked = False
+        self._known: deque[int] = deque()
+        self._own: deque[int] = deque(maxlen=_MOST_KNOWN)
         self.freed = False
 
     def know(self, levels: Iterable[int]) -> None:
@@ -52,27 +64,27 @@ class Horizon:
     def look(self, wanted: int, now: float) -> Look:
         """What a look now should ask for."""
         full = now >= self._full_at
-        floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
-        near = self.freed or now >= self._near_at
+        near = now >= self._near_at or (self.freed and not self._blocked)
+        far = near and self._hidden and not self._known and now >= self._far_at
+        known = () if near else self._take_known(wanted)
         self.freed = False  # here, since what is freed from now on may not be seen by it
-        return Look(
-            wanted,
-            Spans.of(floors),
-            near=near,
-            far=near and self._hidden and now >= self._far_at,
-            full=full,
-            era=self._era,
-        )
+        if full:
+            self._full_at = now + _UNDER_WAY
+        if far:
+            self._far_at = now + _UNDER_WAY
+        floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
+        return Look(wanted, Spans.of(floors), near=near, far=far, full=full, era=self._era, known=known)
 
     def learn(self, look: Look, taken: Taken, *, seconds: float, now: float) -> bool:
         """Take in what a look brought back, and what it cost; whether it leaves nothing that it did not see."""
         if look.full:
-            self._full_at = now + SHARE * seconds
+            self._full_at = now + SHARE * max(seconds - taken.near_seconds - taken.far_seconds, 0.0)
         if look.near:
-            self._hidden = taken.hidden
-            self._near_at = now if taken.queues else now + SHARE * max(taken.near_seconds, _NEAR_SECONDS)
-            if look.far and taken.queues * _PRODUCTIVE < look.wanted:
-                self._far_at = now + SHARE * taken.far_seconds
+            self._learn_near(look, taken, now)
+        if look.far:
+            self._learn_far(look, taken, now)
+        if look.known and len(taken.jobs) >= look.wanted:
+            self._keep(look.known, taken)  # there was no room for the rest
         if look.era == self._era:
             self._move_floors(look, taken.jobs)
         if look.full:
@@ -80,17 +92,63 @@ class Horizon:
         return look.full and look.near and not self._hidden
 
     def missed(self, look: Look) -> None:
-        """Take in that a look brought nothing: a queue that was freed is still to be looked at."""
+        """Take in that a look brought nothing: what it was to see is still to be looked at."""
         self.freed = self.freed or look.near
+        self._known.extendleft(reversed(look.known))
+        if look.full:
+            self._full_at = 0.0
+        if look.far:
+            self._far_at = 0.0
+
+    def free(self, queues: Iterable[int]) -> None:
+        """Note serial queues that this worker has freed."""
+        self.freed = True
+        self._own.extend(queues)
 
     def next_look_at(self) -> float:
-        """When a look can be afforded that sees everything."""
+        """When a look can be afforded that sees everything, or queues that are known."""
+        if self._blocked and (self._known or self._own):
+            return 0.0
         return max(self._full_at, self._near_at, self._far_at if self._hidden else 0.0)
+
+    def _take_known(self, wanted: int) -> tuple[int, ...]:
+        """Queues to try: as many as are wanted of those seen, and of our own; the server finds out which come first."""
+        if not self._blocked or not (self._known or self._own):
+            return ()
+        chosen = [self._own.popleft() for _ in range(min(wanted, len(self._own)))]
+        chosen += [self._known.popleft() for _ in range(min(wanted, len(self._known)))]
+        return tuple(dict.fromkeys(chosen))
+
+    def _keep(self, queues: Iterable[int], taken: Taken) -> None:
+        """Remember those of some queues whose jobs were not taken, to be tried before the others."""
+        gone = {job.job_queue_id for job in taken.jobs}
+        left = [queue for queue in queues if queue not in gone]
+        self._known.extendleft(reversed(left))
+
+    def _learn_near(self, look: Look, taken: Taken, now: float) -> None:
+        """Whether blocked jobs lie ahead, and when the first waiting jobs are worth another look."""
+        self._hidden = self._blocked = taken.hidden
+        enough = look.wanted / _PRODUCTIVE if taken.hidden else 1
+        worth = taken.queues >= enough
+        self._near_at = now if worth else now + SHARE * max(taken.near_seconds, _NEAR_SECONDS)
+        if not taken.hidden:
+            self._known.clear()
+            self._own.clear()  # those that are free were seen
+
+    def _learn_far(self, look: Look, taken: Taken, now: float) -> None:
+        """What the look from the queues' side saw, and when another can be afforded."""
+        worth = taken.far_queues * _PRODUCTIVE >= look.wanted
+        self._far_at = now if worth else now + SHARE * taken.far_seconds
+        if taken.far_queues < look.wanted:
+            self._hidden = False
+        self._known.clear()
+        self._keep(islice(taken.more, _MOST_KNOWN), taken)
 
     def reset(self) -> None:
         """Forget the floors: jobs went back to where they were."""
         self._floors = dict.fromkeys(self._floors, NEVER)
         self._full_at = 0.0
+        self._era += 1  # a look under way may have passed them already
 
     def _move_floors(self, look: Look, jobs: list[Job]) -> None:
         """Note where this look ended: before it there is nothing left, as far as it could see."""

@@ -134,6 +134,8 @@ class Pump(Service):
             else:
                 self._backoff.reset()
             self._turned()
+        if settler.refused and not self._line:
+            logger.error("%d jobs stay locked by this worker: the database refused their ends", settler.refused)
 
     def _due_in(self) -> float:
         """Seconds until the next turn; 0 for one now."""
@@ -163,8 +165,9 @@ class Pump(Service):
                 if not self._line and (station.settler.blocked_in() or 1.0) <= 0:
                     await station.settler.write_blocked(wire)
                 batch = station.settler.take()
-                if not (station.apart and batch):
-                    asked = station.claimer.ask(time.monotonic())
+                freed = [number for running, _ in batch if (number := running.job.job_queue_id) is not None]
+                alone = station.apart and batch
+                asked = Asked.nothing(freed) if alone else station.claimer.ask(time.monotonic(), freed)
                 if batch or asked:
                     await self._exchange(wire, batch, asked)
         except ConnectionLostError:

@@ -200,11 +200,11 @@ class _Parts:
         for service in self._services:
             service.start()
         self._watchers = [asyncio.ensure_future(self._watch(service)) for service in self._services]
-        executor, claimer = self._executor, self._station.claimer
+        executor, claimer, settler = self._executor, self._station.claimer, self._station.settler
         while True:
             before = executor.claimed
             claimer.wake()
-            while not (claimer.sated and not executor.held):
+            while not (claimer.sated and len(executor.held) <= settler.refused):
                 await self._progress_or_failure()
             if executor.claimed == before:
                 return executor.started

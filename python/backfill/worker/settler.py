@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 LARGEST_BATCH: Final = 500
 BLOCKED_SECONDS: Final = 1.0
+REFUSED_SECONDS: Final = 15.0
+"""How long an end waits that the database refuses in every form: until somebody has mended what refuses it."""
 _HELD_SECONDS: Final = 0.25
 """How long a turn may wait for rows that others hold, all together: it has other work."""
 _PASSING: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled)
@@ -50,6 +52,7 @@ class Settler:
         self._pending: list[Ended] = []
         self._blocked: list[Ended] = []
         self._blocked_until = 0.0
+        self._refused: set[int] = set()
         self._under_way = 0
         self._doubtful = False
         self._next_look = time.monotonic() + RENEW_LOOK
@@ -66,8 +69,13 @@ class Settler:
 
     @property
     def idle(self) -> bool:
-        """Whether all is written."""
-        return not self._pending and not self._blocked and not self._under_way
+        """Whether all is written that the database takes."""
+        return not self._pending and not self._under_way and len(self._blocked) == len(self._refused)
+
+    @property
+    def refused(self) -> int:
+        """How many ends the database refuses: their jobs stay locked by this worker, so that nobody runs them again."""
+        return len(self._refused)
 
     def take(self) -> list[Ended]:
         """The next batch, which its taker settles or puts back."""
@@ -102,6 +110,8 @@ class Settler:
             number = running.job.id
             if held.get(number) is running:
                 del held[number]
+            if self._refused:
+                self._refused.discard(number)
             if number not in missing:
                 continue
             if self._doubtful:
@@ -117,7 +127,7 @@ class Settler:
         self._settled()
 
     def blocked_in(self) -> float | None:
-        """Seconds until rows that another's transaction held are tried again; None where there are none."""
+        """Seconds until ends that could not be written are tried again; None where there are none."""
         return self._blocked_until - time.monotonic() if self._blocked else None
 
     async def write_blocked(self, wire: Wire) -> None:
@@ -129,7 +139,8 @@ class Settler:
     async def write_one_by_one(self, wire: Wire, batch: list[Ended]) -> None:
         """Write a batch that was refused row by row: one that the database refuses must not keep the others.
 
-        Where many are held by somebody, those that were not tried come first the next time.
+        Where many are held by somebody, those that were not tried come first the next time. What is refused in every form
+        is held on to and tried again: let go of, it would be run again and again.
         """
         left, held = list(batch), list[Ended]()
         enough = time.monotonic() + _HELD_SECONDS
@@ -147,11 +158,17 @@ class Settler:
         if held:
             self._under_way -= len(left) + len(held)
             self._blocked += [*left, *held]
-            self._blocked_until = time.monotonic() + BLOCKED_SECONDS
+            wait = REFUSED_SECONDS if len(self._blocked) == len(self._refused) else BLOCKED_SECONDS
+            self._blocked_until = time.monotonic() + wait
 
     async def _write_one(self, wire: Wire, ended: Ended) -> set[int] | None:
-        """Write one end; the id if it was not this worker's any more, or None: somebody's transaction holds its row."""
+        """Write one end; the id if it was not this worker's any more, or None: it cannot be written now.
+
+        Either somebody's transaction holds its row, or the database refuses it as a failure, too.
+        """
         running, ending = ended
+        known = running.job.id in self._refused
+        self._refused.discard(running.job.id)
         reason: Exception
         try:
             return await self._settle(wire, running, ending)
@@ -161,7 +178,8 @@ class Settler:
             if wire.connection.closed:
                 raise
             reason = error
-        logger.error(
+        logger.log(
+            logging.DEBUG if known else logging.ERROR,
             "job %d (%s): its end is refused by the database and written as a failure: %s",
             running.job.id, running.job.task_identifier, reason,
         )  # fmt: skip
@@ -172,8 +190,14 @@ class Settler:
         except psycopg.Error:
             if wire.connection.closed:
                 raise
-            logger.exception("job %d (%s) cannot be settled", running.job.id, running.job.task_identifier)
-            return set()
+            self._refused.add(running.job.id)
+            logger.log(
+                logging.DEBUG if known else logging.ERROR,
+                "job %d (%s) cannot be settled and stays locked; its end is tried again every %g seconds",
+                running.job.id, running.job.task_identifier, REFUSED_SECONDS,
+                exc_info=True,
+            )  # fmt: skip
+            return None
 
     async def _settle(self, wire: Wire, running: Running, ending: Ending) -> set[int]:
         settlement = self.settlement([(running, ending)])

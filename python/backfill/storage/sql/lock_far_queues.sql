@@ -1,6 +1,6 @@
 -- does: Where lock_near_queues.sql saw too few, locks the free serial queues whose first jobs come first, going from the
 --   queues' side by a loose scan, so that any number of jobs in busy queues can hide nothing. Adds to backfill.queues. Says how many it
---   locked, and how many seconds that took.
+--   locked, how many seconds that took, and which free queues it saw, in order, 10,000 at most.
 -- locks: _private_job_queues rows for no key update, skip locked, until the transaction ends
 -- index: backfill_jobs_serial_head, job_queues_pkey1
 -- params: $1 wanted integer, $2 forbidden_flags text[] (then the lane's own)
@@ -26,8 +26,8 @@ with recursive waiting as (
   from waiting
   where waiting.job_queue_id is not null
 ),
-free as materialized (
-  select queues.id
+heads as materialized (
+  select queues.id, head.priority, head.run_at, head.id as job_id
   from waiting
   join :"schema"._private_job_queues as queues on queues.id = waiting.job_queue_id
   cross join lateral (
@@ -44,6 +44,14 @@ free as materialized (
   where queues.locked_at is null
     and queues.id <> all (current_setting('backfill.queues')::integer[])
   order by head.priority, head.run_at, head.id
+  limit 10000
+),
+free as materialized (
+  select queues.id
+  from heads
+  join :"schema"._private_job_queues as queues on queues.id = heads.id
+  where queues.locked_at is null
+  order by heads.priority, heads.run_at, heads.job_id
   limit $1::integer
   for no key update of queues skip locked
 )
@@ -54,5 +62,6 @@ select
     (current_setting('backfill.queues')::integer[] || coalesce(array_agg(id), '{}'))::text,
     true
   ),
-  extract(epoch from clock_timestamp() - statement_timestamp())::double precision
+  extract(epoch from clock_timestamp() - statement_timestamp())::double precision,
+  (select coalesce(array_agg(heads.id order by heads.priority, heads.run_at, heads.job_id), '{}')::text from heads)
 from free
