@@ -147,7 +147,7 @@ def test_a_look_that_began_before_a_full_one_ended_moves_no_floor() -> None:
 
 @given(seconds=st.floats(1e-5, 100), now=st.floats(0, 1e6))
 def test_full_looks_keep_to_a_twentieth_of_the_time(seconds: float, now: float) -> None:
-    """After a full look that took so long, the next comes 19 times as much later and no sooner; a reset allows one at once."""
+    """After a full look that took so long, the next comes 24 times as much later and no sooner; a reset allows one at once."""
     horizon = Horizon()
     assert horizon.learn(horizon.look(10, now), Taken([]), seconds=seconds, now=now)
     assert not horizon.look(10, now + 0.99 * SHARE * seconds).full
@@ -157,24 +157,24 @@ def test_full_looks_keep_to_a_twentieth_of_the_time(seconds: float, now: float) 
 
 
 def test_looks_at_serial_queues_keep_to_their_share() -> None:
-    """In vain, the near look and then the far one wait 19 times what they cost; an own queue that was freed is looked at."""
+    """In vain, the near look and then the far one wait 24 times what they cost; an own queue that was freed is looked at."""
     horizon = Horizon()
     look = horizon.look(10, 0.0)
     assert (look.near, look.far) == (True, False)
     blocked = Taken([], hidden=True, near_seconds=0.01)
     assert not horizon.learn(look, blocked, seconds=0.02, now=0.0)
-    assert not horizon.look(10, 0.18).near
-    look = horizon.look(10, 0.2)
+    assert not horizon.look(10, 0.23).near
+    look = horizon.look(10, 0.25)
     assert (look.near, look.far) == (True, True)
-    horizon.learn(look, Taken([], 0, 2, (), True, 0.01, 0.1), seconds=0.2, now=0.2)
+    horizon.learn(look, Taken([], 0, 2, (), True, 0.01, 0.1), seconds=0.2, now=0.25)
     horizon.learn(horizon.look(10, 0.5), blocked, seconds=0.02, now=0.5)
     assert not horizon.look(10, 1.0).far
-    look = horizon.look(10, 2.2)
+    look = horizon.look(10, 2.7)
     assert look.far
-    horizon.learn(look, Taken([], near_seconds=0.1), seconds=0.2, now=2.2)
-    assert not horizon.look(10, 2.3).near
+    horizon.learn(look, Taken([], near_seconds=0.1), seconds=0.2, now=2.7)
+    assert not horizon.look(10, 2.8).near
     horizon.free([7])
-    assert horizon.look(10, 2.3).near
+    assert horizon.look(10, 2.8).near
 
 
 def blocked_horizon(more: tuple[int, ...], wanted: int) -> Horizon:

@@ -20,8 +20,9 @@ from typing import Final
 from backfill.records import Job
 from backfill.storage.claims import NEVER, Look, Spans, Taken
 
-SHARE: Final = 19.0
-"""A look that may cost at most a twentieth of the time is repeated after 19 times what it took."""
+SHARE: Final = 24.0
+"""A look that may cost at most a twentieth of the time is repeated after 24 times what it took: 19 would leave no room for
+what its turn costs besides."""
 SLACK_MICROS: Final = 250_000
 """How far behind the claim's time a floor stays: jobs are committed a little after the time that they bear."""
 NAMED_LEVELS: Final = (-20, -10, -5, 0, 5, 10)
