@@ -270,6 +270,8 @@ class Claimer:
             if lane not in looked:
                 lane.horizon.free(asked.freed)
                 lane.hungry = True
+                if lane.low:
+                    self._stir()  # the turn may have been the second line's, which asks for nothing by itself
 
     def _keep_time(self, now: float) -> None:
         """What the clock has brought: a poll, a job that fell due, a look that can be afforded now."""
