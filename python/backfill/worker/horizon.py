@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from itertools import islice
 from typing import Final
 
 from backfill.records import Job
@@ -114,7 +113,7 @@ class Horizon:
 
     def _take_known(self, wanted: int) -> tuple[int, ...]:
         """Queues to try: as many as are wanted of those seen, and of our own; the server finds out which come first."""
-        if not self._blocked or not (self._known or self._own):
+        if not self._blocked:
             return ()
         chosen = [self._own.popleft() for _ in range(min(wanted, len(self._own)))]
         chosen += [self._known.popleft() for _ in range(min(wanted, len(self._known)))]
@@ -143,7 +142,7 @@ class Horizon:
         if taken.far_queues < look.wanted:
             self._hidden = False
         self._known.clear()
-        self._keep(islice(taken.more, _MOST_KNOWN), taken)
+        self._keep(taken.more, taken)
 
     def reset(self) -> None:
         """Forget the floors: jobs went back to where they were."""
