@@ -7,18 +7,18 @@ import time
 
 import uvloop
 
-from sides.ours import Handler
+from sides.ours import Counted, Handler
 
 
 def slots_rate(handler: Handler, jobs: int, slots: int) -> float:
     """Jobs a second."""
 
     async def run() -> float:
-        left = iter(range(jobs))
+        left, counted = iter(range(jobs)), Counted(handler, jobs)  # counted, as the worker's handler is
 
         async def slot() -> None:
             for number in left:
-                await handler({"user": number})
+                await counted({"user": number})
 
         began = time.perf_counter()
         await asyncio.gather(*(slot() for _ in range(slots)))

@@ -39,6 +39,11 @@ class Attempt:
         self.locked_at: int = job.locked_at_micros
         self.queue_locked_at = None if job.job_queue_id is None else job.locked_at_micros
 
+    @property
+    def is_serial(self) -> bool:
+        """Whether the job is one of a serial queue."""
+        return self.queue_locked_at is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

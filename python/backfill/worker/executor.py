@@ -57,8 +57,8 @@ class Executor:
         self._worker_id = worker_id
         self._client = client
         self._deps = deps
-        self.ended: Callable[[Running, Ending], None]
-        """Called on the loop with each attempt and how it ended; it must not block."""
+        self.ended: Callable[[Running], None]
+        """Called on the loop with each attempt that has ended, once; it must not block."""
         self.thirsty: Callable[[], None]
         """Called when a lane should be filled up."""
         self._loop = asyncio.get_running_loop()
@@ -86,7 +86,7 @@ class Executor:
             self.held[running.job.id] = running
         if self._draining:
             for running in claimed:
-                self.ended(running, GIVEN_BACK)
+                self._undo(running)
             return
         lane.add(claimed)
         self.dispatch(lane)
@@ -112,7 +112,7 @@ class Executor:
                         return
         finally:
             lane.starting = False
-        if lane.hungry and lane.low:
+        if lane.hungry and len(ready) <= lane.refill and lane.low:
             self.thirsty()
 
     def return_ready(self, lane: Lane) -> None:
@@ -120,7 +120,12 @@ class Executor:
         ready = list(lane.ready)
         lane.ready.clear()
         for running in ready:
-            self.ended(running, GIVEN_BACK)
+            self._undo(running)
+
+    def _undo(self, running: Running) -> None:
+        """An attempt that never took a slot goes back."""
+        running.ending = GIVEN_BACK
+        self.ended(running)
 
     async def drain(self, timeout: float) -> None:
         """Wait for what runs, at most so many seconds, and give the rest back.
@@ -169,7 +174,7 @@ class Executor:
         if sys.version_info >= (3, 12):
             # Begun at once: a handler that never waits is done when this returns, and costs no turn of the loop.
             task = asyncio.Task(self._attempt(running), loop=self._loop, context=context, eager_start=True)
-            if not running.ended:
+            if running.ending is None:
                 running.task = task
                 self._running.add(running)
         else:
@@ -276,15 +281,17 @@ class Executor:
         return Failed(cleansed(text), final)
 
     def _end(self, running: Running, ending: Ending) -> None:
-        if running.ended:
+        if running.ending is not None:
             return
-        running.ended = True
+        running.ending = ending
         self._running.discard(running)
         lane = running.lane
         lane.free += 1
         now = time.monotonic()
-        lane.note_end(now - running.began)
-        self.ended(running, ending)
+        lane.unseen -= 1
+        if lane.unseen <= 0:
+            lane.note_end(now - running.began)
+        self.ended(running)
         if not lane.starting:
             if lane.ready:
                 self._dispatch(lane, now)

@@ -35,13 +35,15 @@ class Lane:
         bound: the parameters of its filters.
         ordered: whether it runs jobs one after the other, so that their order is seen.
         starting: whether its ready jobs are being started right now.
+        unseen: how many ends until the next one that is looked at: of many, one in eight.
+        refill: how many jobs, ready or asked for, are few enough to ask for more.
         holding: whether a lane of one slot waits for a serial job to be settled, since the next of its queue may come
             before what is ready. With more slots nobody can tell in which order jobs begin; with one everybody can.
     """
 
     __slots__ = (
         "_ahead", "_ends", "_seconds", "asked", "bound", "claim", "config", "free", "holding", "horizon", "hungry", "look_at",
-        "ordered", "ready", "started_at", "starting",
+        "ordered", "ready", "refill", "started_at", "starting", "unseen",
     )  # fmt: skip
 
     def __init__(self, config: QueueConfig, claim: LaneClaim) -> None:
@@ -61,6 +63,8 @@ class Lane:
         self._seconds = AHEAD_SECONDS
         self._ahead = 0
         self._ends = 0
+        self.unseen = 1
+        self.refill = 0
 
     def bind(self, task_ids: Mapping[str, int]) -> None:
         """Note the ids that tasks have now."""
@@ -81,18 +85,17 @@ class Lane:
         """Whether it should be filled up now."""
         if self.ordered and (self.asked or self.holding):
             return self.holding and not self.asked
-        return self.hungry and len(self.ready) + self.asked <= self._ahead // 2 and self.room > 0
+        return self.hungry and len(self.ready) + self.asked <= self.refill and self.room > 0
 
     def note_end(self, seconds: float) -> None:
-        """Note that an attempt gives up its slot after so long; of many, some are looked at."""
+        """Note that an attempt gave up its slot after so long, one of those that are looked at."""
         self._ends += 1
-        if self._ends > _FIRST_ENDS and self._ends % _SAMPLE:
-            return
+        self.unseen = 1 if self._ends < _FIRST_ENDS else _SAMPLE
         self._seconds += (seconds - self._seconds) * _WEIGHT
         if self._seconds >= AHEAD_SECONDS:
-            self._ahead = 0
+            self._look_ahead(0)
         else:
-            self._ahead = min(MOST_AHEAD, int(self.config.concurrency * AHEAD_SECONDS / max(self._seconds, 1e-6)))
+            self._look_ahead(min(MOST_AHEAD, int(self.config.concurrency * AHEAD_SECONDS / max(self._seconds, 1e-6))))
 
     def stalled(self, now: float) -> bool:
         """Whether jobs are held ready while no slot falls free: others should have them."""
@@ -104,7 +107,11 @@ class Lane:
 
     def slow_down(self) -> None:
         """Claim nothing ahead until attempts are short again."""
-        self._seconds, self._ahead = 2 * AHEAD_SECONDS, 0
+        self._seconds = 2 * AHEAD_SECONDS
+        self._look_ahead(0)
+
+    def _look_ahead(self, jobs: int) -> None:
+        self._ahead, self.refill = jobs, jobs // 2
 
     def add(self, claimed: list[Running]) -> None:
         """Put claimed jobs among those that are ready."""

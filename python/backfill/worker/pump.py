@@ -21,15 +21,15 @@ from backfill.worker.backoff import Backoff
 from backfill.worker.claimer import BACKLOG, Asked, Claimer
 from backfill.worker.executor import Executor
 from backfill.worker.hot import QUERY_TIMEOUT, ConnectionLostError, HotConnections
-from backfill.worker.running import GIVEN_BACK, Ending, Running
+from backfill.worker.running import GIVEN_BACK, Running
 from backfill.worker.service import Service
-from backfill.worker.settler import Ended, Settler
+from backfill.worker.settler import LARGEST_BATCH, Settler
 
 logger = logging.getLogger(__name__)
 
-GATHER_SECONDS: Final = 0.008
+GATHER_SECONDS: Final = 0.016
 """How long ends are gathered, from one turn to the next, while others run; a crash would repeat as much."""
-GATHER_MOST: Final = 128
+GATHER_MOST: Final = LARGEST_BATCH
 IDLE_SECONDS: Final = 30.0
 _SHORTEST_SLEEP: Final = 0.001
 """A turn that found nothing to do must let the loop go on, whatever made it think otherwise."""
@@ -68,17 +68,17 @@ class Station:
         """There is something to do now."""
         self.alarms[0].ring()
 
-    def ended(self, running: Running, ending: Ending) -> None:
+    def ended(self, running: Running) -> None:
         """An attempt ended: have it written soon, and with others where many end."""
-        pending = self.settler.add(running, ending)
+        pending = self.settler.add(running)
         lane = running.lane
-        if running.job.job_queue_id is not None:
+        if running.is_serial:
             self.claimer.freed_queue()
             self.urgent = True
             lane.holding = lane.ordered
-        if ending is GIVEN_BACK:
+        if running.ending is GIVEN_BACK:
             self.claimer.returned(lane)
-        if self.urgent or pending >= GATHER_MOST or (self.executor.idle and not lane.ready):
+        if self.urgent or pending >= GATHER_MOST or (not lane.ready and self.executor.idle):
             self.alarms[0].ring()
             if pending >= BACKLOG:
                 self.alarms[1].ring()
@@ -157,7 +157,7 @@ class Pump(Service):
         station = self._station
         if not self._line:
             station.claimer.give_way(time.monotonic())
-        batch, asked = list[Ended](), Asked.nothing()
+        batch, asked = list[Running](), Asked.nothing()
         try:
             if not self._line and station.settler.look_in() <= 0:
                 await station.settler.look_at_locks(station.hot)
@@ -165,7 +165,7 @@ class Pump(Service):
                 if not self._line and (station.settler.blocked_in() or 1.0) <= 0:
                     await station.settler.write_blocked(wire)
                 batch = station.settler.take()
-                freed = [number for running, _ in batch if (number := running.job.job_queue_id) is not None]
+                freed = [number for running in batch if (number := running.job.job_queue_id) is not None]
                 alone = station.apart and batch
                 asked = Asked.nothing(freed) if alone else station.claimer.ask(time.monotonic(), freed)
                 if batch or asked:
@@ -176,7 +176,7 @@ class Pump(Service):
             await self._refused(error, batch, asked)
         return bool(batch or asked)
 
-    async def _exchange(self, wire: Wire, batch: list[Ended], asked: Asked) -> None:
+    async def _exchange(self, wire: Wire, batch: list[Running], asked: Asked) -> None:
         """One round trip: all of it takes effect, or nothing."""
         station = self._station
         station.urgent, station.last_turn = False, time.monotonic()
@@ -201,7 +201,7 @@ class Pump(Service):
         if asked and not station.claimer.knows_tasks:
             station.claimer.know_tasks(await find_tasks(wire.connection, station.tasks, schema=station.schema))
 
-    async def _refused(self, error: psycopg.Error, batch: list[Ended], asked: Asked) -> None:
+    async def _refused(self, error: psycopg.Error, batch: list[Running], asked: Asked) -> None:
         """The database refused a turn, and nothing of it took effect: find out what it was, a part at a time."""
         station = self._station
         if batch and asked:

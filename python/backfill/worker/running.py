@@ -13,54 +13,6 @@ from backfill.worker.lane import Lane
 from backfill.worker.policy import NO_LIMITS, AttemptLimits
 
 
-class Running(Attempt):
-    """A claimed job: ready, or running.
-
-    Attributes:
-        lane: whose slot it uses.
-        began: when its slot was taken, in monotonic seconds.
-        limits: how long it may run.
-        stopping: whether its handler should end.
-        begun: whether its handler may have run.
-        ended: whether it has ended.
-        given_up: whether the worker cancelled it at a shutdown.
-        task: the asyncio task, where it did not end at once.
-        renewed: when its lock was renewed last, in monotonic seconds, or since when it is held.
-    """
-
-    __slots__ = ("_event", "began", "begun", "ended", "given_up", "lane", "limits", "renewed", "stopping", "task")
-
-    def __init__(self, job: Job, lane: Lane) -> None:
-        super().__init__(job)
-        self.lane = lane
-        self.began = 0.0
-        self.limits: AttemptLimits = NO_LIMITS
-        self.stopping = False
-        self.begun = False
-        self.ended = False
-        self.given_up = False
-        self.task: asyncio.Task[None] | None = None
-        self.renewed: float | None = None
-        self._event: threading.Event | None = None
-
-    def is_set(self) -> bool:
-        """Whether its handler should end: what the context asks."""
-        return self.stopping
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait, in a thread, until its handler should end; whether it should. The event is made by the first who waits."""
-        if self._event is None:
-            self._event = threading.Event()
-        # Looked at once the event is there for all to see: whoever asks sets the one first and looks for the other then.
-        return self.stopping or self._event.wait(timeout)
-
-    def ask_to_stop(self) -> None:
-        """Its handler should end."""
-        self.stopping = True
-        if self._event is not None:
-            self._event.set()
-
-
 @dataclass(frozen=True, slots=True)
 class Completed:
     """The attempt ended well."""
@@ -82,6 +34,54 @@ class Failed:
 Ending = Completed | GivenBack | Failed
 COMPLETED: Final = Completed()
 GIVEN_BACK: Final = GivenBack()
+
+
+class Running(Attempt):
+    """A claimed job: ready, or running.
+
+    Attributes:
+        lane: whose slot it uses.
+        began: when its slot was taken, in monotonic seconds.
+        limits: how long it may run.
+        stopping: whether its handler should end.
+        begun: whether its handler may have run.
+        ending: how it ended; None until then.
+        given_up: whether the worker cancelled it at a shutdown.
+        task: the asyncio task, where it did not end at once.
+        renewed: when its lock was renewed last, in monotonic seconds, or since when it is held.
+    """
+
+    __slots__ = ("_event", "began", "begun", "ending", "given_up", "lane", "limits", "renewed", "stopping", "task")
+
+    def __init__(self, job: Job, lane: Lane) -> None:
+        super().__init__(job)
+        self.lane = lane
+        self.began = 0.0
+        self.limits: AttemptLimits = NO_LIMITS
+        self.stopping = False
+        self.begun = False
+        self.ending: Ending | None = None
+        self.given_up = False
+        self.task: asyncio.Task[None] | None = None
+        self.renewed: float | None = None
+        self._event: threading.Event | None = None
+
+    def is_set(self) -> bool:
+        """Whether its handler should end: what the context asks."""
+        return self.stopping
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait, in a thread, until its handler should end; whether it should. The event is made by the first who waits."""
+        if self._event is None:
+            self._event = threading.Event()
+        # Looked at once the event is there for all to see: whoever asks sets the one first and looks for the other then.
+        return self.stopping or self._event.wait(timeout)
+
+    def ask_to_stop(self) -> None:
+        """Its handler should end."""
+        self.stopping = True
+        if self._event is not None:
+            self._event.set()
 
 
 def as_failure(running: Running, ending: Failed) -> Failure:

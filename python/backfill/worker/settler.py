@@ -18,7 +18,7 @@ from backfill.storage.wire import Wire
 from backfill.worker.executor import Executor
 from backfill.worker.failures import describe
 from backfill.worker.hot import QUERY_TIMEOUT, HotConnections
-from backfill.worker.running import COMPLETED, Ending, Failed, Running, as_failure
+from backfill.worker.running import COMPLETED, Failed, Running, as_failure
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ _HELD_SECONDS: Final = 0.25
 _PASSING: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled)
 RENEW_AFTER: Final = 120.0
 RENEW_LOOK: Final = 15.0
-Ended = tuple[Running, Ending]
 
 
 class Settler:
@@ -49,17 +48,17 @@ class Settler:
         self._schema = schema
         self._worker = worker
         self._settled = settled
-        self._pending: list[Ended] = []
-        self._blocked: list[Ended] = []
+        self._pending: list[Running] = []
+        self._blocked: list[Running] = []
         self._blocked_until = 0.0
         self._refused: set[int] = set()
         self._under_way = 0
         self._doubtful = False
         self._next_look = time.monotonic() + RENEW_LOOK
 
-    def add(self, running: Running, ending: Ending) -> int:
-        """Take in how an attempt ended; how many wait to be written now."""
-        self._pending.append((running, ending))
+    def add(self, running: Running) -> int:
+        """Take in an attempt that has ended; how many wait to be written now."""
+        self._pending.append(running)
         return len(self._pending)
 
     @property
@@ -77,23 +76,24 @@ class Settler:
         """How many ends the database refuses: their jobs stay locked by this worker, so that nobody runs them again."""
         return len(self._refused)
 
-    def take(self) -> list[Ended]:
+    def take(self) -> list[Running]:
         """The next batch, which its taker settles or puts back."""
         batch = self._pending[:LARGEST_BATCH]
         del self._pending[: len(batch)]
         self._under_way += len(batch)
         return batch
 
-    def put_back(self, batch: list[Ended], *, in_doubt: bool) -> None:
+    def put_back(self, batch: list[Running], *, in_doubt: bool) -> None:
         """A batch was not written, or nobody knows whether it was."""
         self._under_way -= len(batch)
         self._pending[:0] = batch
         self._doubtful = self._doubtful or (in_doubt and bool(batch))
 
-    def settlement(self, batch: Sequence[Ended]) -> Settlement:
+    def settlement(self, batch: Sequence[Running]) -> Settlement:
         """A batch as it is written."""
         completed, failed, given_back = [], [], []
-        for running, ending in batch:
+        for running in batch:
+            ending = running.ending
             if ending is COMPLETED:
                 completed.append(running)
             elif isinstance(ending, Failed):
@@ -102,11 +102,11 @@ class Settler:
                 given_back.append(running)
         return Settlement(completed, failed, given_back)
 
-    def release(self, batch: Sequence[Ended], missing: set[int]) -> None:
+    def release(self, batch: Sequence[Running], missing: set[int]) -> None:
         """A batch is written: let go of its jobs."""
         self._under_way -= len(batch)
         held = self._executor.held
-        for running, _ in batch:
+        for running in batch:
             number = running.job.id
             if held.get(number) is running:
                 del held[number]
@@ -136,13 +136,13 @@ class Settler:
         self._under_way += len(batch)
         await self.write_one_by_one(wire, batch)
 
-    async def write_one_by_one(self, wire: Wire, batch: list[Ended]) -> None:
+    async def write_one_by_one(self, wire: Wire, batch: list[Running]) -> None:
         """Write a batch that was refused row by row: one that the database refuses must not keep the others.
 
         Where many are held by somebody, those that were not tried come first the next time. What is refused in every form
         is held on to and tried again: let go of, it would be run again and again.
         """
-        left, held = list(batch), list[Ended]()
+        left, held = list(batch), list[Running]()
         enough = time.monotonic() + _HELD_SECONDS
         try:
             while left and not (held and time.monotonic() > enough):
@@ -161,17 +161,16 @@ class Settler:
             wait = REFUSED_SECONDS if len(self._blocked) == len(self._refused) else BLOCKED_SECONDS
             self._blocked_until = time.monotonic() + wait
 
-    async def _write_one(self, wire: Wire, ended: Ended) -> set[int] | None:
+    async def _write_one(self, wire: Wire, running: Running) -> set[int] | None:
         """Write one end; the id if it was not this worker's any more, or None: it cannot be written now.
 
         Either somebody's transaction holds its row, or the database refuses it as a failure, too.
         """
-        running, ending = ended
         known = running.job.id in self._refused
         self._refused.discard(running.job.id)
         reason: Exception
         try:
-            return await self._settle(wire, running, ending)
+            return await self._settle(wire, self.settlement([running]))
         except _PASSING:
             return None
         except psycopg.Error as error:
@@ -184,7 +183,8 @@ class Settler:
             running.job.id, running.job.task_identifier, reason,
         )  # fmt: skip
         try:
-            return await self._settle(wire, running, Failed(f"its end was refused by the database\n{describe(reason)}"))
+            failed = Failed(f"its end was refused by the database\n{describe(reason)}")
+            return await self._settle(wire, Settlement(failed=[as_failure(running, failed)]))
         except _PASSING:
             return None
         except psycopg.Error:
@@ -199,8 +199,7 @@ class Settler:
             )  # fmt: skip
             return None
 
-    async def _settle(self, wire: Wire, running: Running, ending: Ending) -> set[int]:
-        settlement = self.settlement([(running, ending)])
+    async def _settle(self, wire: Wire, settlement: Settlement) -> set[int]:
         return await settle(
             wire, settlement, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False
         )
