@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backfill import RetryPolicy
+
 from sides.bare import bare_rate
 from sides.node import node_rate
-from sides.ours import short, worker_rate
+from sides.ours import TenthFails, short, worker_rate
 from sides.queue import Queue
 from sides.ratio import Figure, compare
 from sides.slots import slots_rate
@@ -78,6 +81,25 @@ def test_short_jobs_fill_their_slots(queue: Queue, record: Record, benchmark: An
                 lambda: slots_rate(short, jobs, slots),
             ),
             {"unit": "jobs/s", "wanted": wanted},
+        )
+    )
+    assert figure.holds, figure
+
+
+def test_failing_jobs_against_none_that_fail(queue: Queue, record: Record, benchmark: Any) -> None:
+    """At least 0.7 of the rate without failures, where every tenth job fails once and is due again at once."""
+    at_once = RetryPolicy(initial_delay=timedelta(0), max_delay=timedelta(0))
+    figure = record(
+        benchmark.pedantic(
+            compare,
+            (
+                "every tenth job fails once, against none",
+                lambda: worker_rate(
+                    _filled(queue, JOBS), JOBS, handler=TenthFails(), runs=JOBS + JOBS // 10, retry=at_once
+                ),
+                lambda: worker_rate(_filled(queue, JOBS), JOBS),
+            ),
+            {"unit": "jobs/s", "wanted": 0.7},
         )
     )
     assert figure.holds, figure

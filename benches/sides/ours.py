@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import uvloop
 
-from backfill import QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import QueueConfig, RetryPolicy, TaskRegistry, WorkerConfig, WorkerRunner
 
 Handler = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -24,6 +24,20 @@ async def noop(payload: dict[str, Any]) -> None:
 async def short(payload: dict[str, Any]) -> None:
     """A millisecond of waiting."""
     await asyncio.sleep(0.001)
+
+
+class TenthFails:
+    """Every tenth job fails the first time."""
+
+    def __init__(self) -> None:
+        self._failed: set[int] = set()
+
+    async def __call__(self, payload: dict[str, Any]) -> None:
+        """One job."""
+        number = payload["user"]
+        if number % 10 == 0 and number not in self._failed:
+            self._failed.add(number)
+            raise ConnectionError("the service is away")
 
 
 class Counted:
@@ -41,22 +55,35 @@ class Counted:
         if not self.count:
             self.first = time.perf_counter()
         self.count += 1
-        await self._handler(payload)
-        if self.count >= self._jobs:
-            self.done.set()
+        try:
+            await self._handler(payload)
+        finally:
+            if self.count >= self._jobs:
+                self.done.set()
 
 
 def worker_rate(
-    dsn: str, jobs: int, *, handler: Handler = noop, slots: int = 100, task: str = "noop", settled: bool = True
+    dsn: str,
+    jobs: int,
+    *,
+    handler: Handler = noop,
+    slots: int = 100,
+    task: str = "noop",
+    settled: bool = True,
+    runs: int | None = None,
+    retry: RetryPolicy | None = None,
 ) -> float:
-    """Jobs a second that a worker runs, from its first job's begin until the table is empty (or the last one's end)."""
+    """Jobs a second that a worker runs, from its first job's begin until the table is empty (or the last one's end).
+
+    `runs` is how many attempts they take, where some fail; `retry` says how long those wait.
+    """
     logging.disable(logging.WARNING)
     gc.freeze()  # as the shell's worker does
 
     async def run() -> float:
-        counted = Counted(handler, jobs)
+        counted = Counted(handler, runs or jobs)
         registry: TaskRegistry[None] = TaskRegistry()
-        registry.task(task)(counted)
+        registry.task(task, retry=retry)(counted)
         config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(slots)])
         async with (
             await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,

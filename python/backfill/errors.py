@@ -6,6 +6,11 @@ names the field, the value and the way out: whoever reads it may be reading it a
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import ClassVar
+
+_LONGEST_WAIT = timedelta(days=366)
+
 
 class BackfillError(Exception):
     """The root of all that backfill raises on purpose."""
@@ -95,6 +100,142 @@ class SchemaVersionError(SchemaError):
 
 class MigrationError(SchemaError):
     """A migration that could not be carried out; what had been done stands, and a second run goes on from there."""
+
+
+class WorkerError(BackfillError):
+    """The root of what handlers raise to say whether another attempt is worth while; the class alone decides, no text.
+
+    Raised itself, it is retried, as whatever else a handler raises.
+
+    Args:
+        message: what happened; it ends in `last_error`.
+        retry_after: how long to wait before the next attempt, in the place of the retry policy's delay; from 0 to 366
+            days. The attempt counts all the same, so no job is tried without end.
+
+    Attributes:
+        retryable: whether another attempt may follow.
+
+    Raises:
+        ConfigurationError: `retry_after` is no such time.
+    """
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, message: str = "", *, retry_after: timedelta | None = None) -> None:
+        super().__init__(*([message] if message else []))
+        self.retry_after = None if retry_after is None else _wait("retry_after", retry_after)
+
+
+class InvalidInput(WorkerError):  # noqa: N818 - the names of these classes are shared with the crate of the same queue
+    """The payload asks for what makes no sense. Not retried."""
+
+    retryable = False
+
+
+class MalformedData(WorkerError):  # noqa: N818
+    """Data that cannot be read. Not retried."""
+
+    retryable = False
+
+
+class Unauthorized(WorkerError):  # noqa: N818
+    """Nobody, or the wrong one, is logged in. Not retried."""
+
+    retryable = False
+
+
+class Forbidden(WorkerError):  # noqa: N818
+    """It is not allowed. Not retried."""
+
+    retryable = False
+
+
+class ResourceNotFound(WorkerError):  # noqa: N818
+    """What the job is about is not there. Not retried."""
+
+    retryable = False
+
+
+class ValidationFailed(WorkerError):  # noqa: N818
+    """A rule of the program forbids it. Not retried."""
+
+    retryable = False
+
+
+class ConnectionTimeout(WorkerError):  # noqa: N818
+    """No answer in time. Retried."""
+
+
+class NetworkError(WorkerError):
+    """The network failed. Retried."""
+
+
+class ServiceUnavailable(WorkerError):  # noqa: N818
+    """A service is down. Retried."""
+
+
+class RateLimitExceeded(WorkerError):  # noqa: N818
+    """Asked too often; `retry_after` is what the service said. Retried."""
+
+
+class TemporaryUnavailable(WorkerError):  # noqa: N818
+    """It will be there again. Retried."""
+
+
+class JobFailed(WorkerError):  # noqa: N818
+    """The job failed for a reason of its own. Retried."""
+
+
+class ExternalServiceFailure(WorkerError):  # noqa: N818
+    """Another service failed; both are named. Retried.
+
+    Args:
+        service: its name.
+        error: what it said.
+        retry_after: how long to wait before the next attempt.
+    """
+
+    def __init__(self, service: str, error: str = "", *, retry_after: timedelta | None = None) -> None:
+        super().__init__(f"{service}: {error}" if error else service, retry_after=retry_after)
+        self.service = service
+        self.error = error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by its two parts, since the message alone could not rebuild it."""
+        return type(self), (self.service, self.error), self.__dict__
+
+
+class Snooze(BackfillError):  # noqa: N818 - no error: a handler says "later" by it
+    """Raised by a handler to put its job off: it costs no attempt and counts as no failure.
+
+    Args:
+        delay: how long from now, by the database's clock; from 0 to 366 days.
+
+    Raises:
+        ConfigurationError: `delay` is no such time.
+    """
+
+    def __init__(self, delay: timedelta) -> None:
+        self.delay = _wait("delay", delay)
+        super().__init__(delay)
+
+
+class Discard(BackfillError):  # noqa: N818 - no error: a handler says "never mind" by it
+    """Raised by a handler to end its job for good, without failure: nothing is tried again or kept among the dead letters.
+
+    Args:
+        reason: why; it is logged.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(*([reason] if reason else []))
+
+
+def _wait(field: str, value: object) -> timedelta:
+    if not isinstance(value, timedelta) or not timedelta(0) <= value <= _LONGEST_WAIT:
+        raise ConfigurationError(f"{field} = {value!r}: expected a datetime.timedelta from 0 to 366 days")
+    return value
 
 
 def _shortened(value: object, limit: int = 120) -> str:

@@ -49,6 +49,7 @@ class Task(Generic[P, R]):
         aliases: other names whose jobs it runs too, such as a former name.
         retry: its policy, or None.
         timeout: how long one attempt may run, or None.
+        no_retry: exceptions after which no other attempt follows.
         handler: the function.
     """
 
@@ -60,6 +61,7 @@ class Task(Generic[P, R]):
         aliases: tuple[str, ...] = (),
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
+        no_retry: tuple[type[BaseException], ...] = (),
         scope: dict[str, Any] | None = None,
     ) -> None:
         self.identifier = identifier
@@ -67,6 +69,7 @@ class Task(Generic[P, R]):
         self.aliases = aliases
         self.retry = retry
         self.timeout = timeout
+        self.no_retry = no_retry
         self.shape: HandlerShape = shape_of(identifier, handler)
         self._scope = scope or {}
         self.decoder: Decoder | None = None
@@ -261,6 +264,7 @@ class TaskRegistry(Generic[D]):
         *,
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
+        no_retry: Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
     ) -> TaskDecorator[D]:
         """Register the decorated function as the handler of a task.
@@ -269,6 +273,8 @@ class TaskRegistry(Generic[D]):
             identifier: the task's name in the database, 1 to 128 characters.
             retry: its retry policy; a job's own goes before it.
             timeout: how long one attempt may run; a job's own goes before it.
+            no_retry: exceptions after which no other attempt follows, their subclasses included; `PayloadDecodeError` for
+                payloads that do not fit, which are retried otherwise, since an old worker may meet a new shape.
             aliases: other names whose jobs this handler runs too.
 
         Raises:
@@ -286,9 +292,13 @@ class TaskRegistry(Generic[D]):
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TaskDefinitionError(f"task {identifier!r}: retry = {retry!r}: expected a RetryPolicy")
 
+        finals = _exception_types(identifier, no_retry)
+
         def decorate(handler: Callable[..., Any], /) -> Task[Any, Any]:
             scope = _scope(sys._getframe(1))  # noqa: SLF001 (documented in spite of its name)
-            task: Task[Any, Any] = Task(identifier, handler, aliases=others, retry=retry, timeout=timeout, scope=scope)
+            task: Task[Any, Any] = Task(
+                identifier, handler, aliases=others, retry=retry, timeout=timeout, no_retry=finals, scope=scope
+            )
             return self._add(task)
 
         return decorate
@@ -317,6 +327,14 @@ class TaskRegistry(Generic[D]):
         self._tasks[task.identifier] = task
         self._names.update(dict.fromkeys(names, task))
         return task
+
+
+def _exception_types(identifier: str, given: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    types: tuple[Any, ...] = (given,) if isinstance(given, type) else tuple(given)
+    for one in types:
+        if not isinstance(one, type) or not issubclass(one, BaseException):
+            raise TaskDefinitionError(f"task {identifier!r}: no_retry holds {one!r}: expected classes of exceptions")
+    return types
 
 
 def _scope(frame: Any) -> dict[str, Any]:

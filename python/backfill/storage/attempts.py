@@ -69,10 +69,12 @@ class Settlement:
     completed: Sequence[Attempt] = ()
     failed: Sequence[Failure] = ()
     given_back: Sequence[Attempt] = ()
+    snoozed: Sequence[tuple[Attempt, float]] = ()
+    """Attempts that are undone and put off, with the seconds until their jobs are due."""
 
     def __len__(self) -> int:
         """How many attempts it ends."""
-        return len(self.completed) + len(self.failed) + len(self.given_back)
+        return len(self.completed) + len(self.failed) + len(self.given_back) + len(self.snoozed)
 
     def commands(self, *, schema: str, worker: str) -> list[Command]:
         """The statements that write it, a statement a kind, to be sent in one pipeline."""
@@ -87,9 +89,11 @@ class Settlement:
                 pack_array([failure.final for failure in self.failed], "bool"),
             )
             commands.append(Command.of("fail", schema, worker, *_fences(attempts), *_claims(attempts), *how))
-        if self.given_back:
-            attempts = list(self.given_back)
-            commands.append(Command.of("give_back", schema, worker, *_fences(attempts), *_claims(attempts)))
+        if self.given_back or self.snoozed:
+            undone = [*((attempt, None) for attempt in self.given_back), *self.snoozed]
+            attempts = [attempt for attempt, _ in undone]
+            delays = number_array([delay for _, delay in undone])
+            commands.append(Command.of("give_back", schema, worker, *_fences(attempts), *_claims(attempts), delays))
         return commands
 
     def missing(self, results: Sequence[PGresult]) -> set[int]:
@@ -97,7 +101,8 @@ class Settlement:
         if sum(result.ntuples for result in results) == len(self):
             return set()
         found = {integer(result, row) for result in results for row in range(result.ntuples)}
-        ended = [*self.completed, *(failure.attempt for failure in self.failed), *self.given_back]
+        undone = (*self.given_back, *(attempt for attempt, _ in self.snoozed))
+        ended = [*self.completed, *(failure.attempt for failure in self.failed), *undone]
         return {attempt.job.id for attempt in ended} - found
 
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from backfill.errors import ConfigurationError
+from backfill.retry import RetryPolicy
 from backfill.storage.claims import LaneFilter, anchored
 from backfill.storage.connection import Dsn
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
@@ -108,6 +109,8 @@ class WorkerConfig:
         forbidden_flags: jobs with one of these flags are left alone.
         pool_size: connections that handlers and their client may use at most; 1 to 1,000.
         heartbeat_interval: how often it writes its row; 100 ms to 5 s.
+        retry: the delays of failed jobs that have no policy of their own nor of their task; the contract's schedule
+            (e, e^2 ... seconds, at most about six hours) if not given. It does not limit attempts.
 
     Raises:
         ConfigurationError: a value out of range; it is named.
@@ -124,6 +127,7 @@ class WorkerConfig:
     forbidden_flags: Sequence[str] = ()
     pool_size: int = 10
     heartbeat_interval: timedelta = timedelta(seconds=5)
+    retry: RetryPolicy | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no worker could run with, and put the default lane last."""
@@ -138,6 +142,8 @@ class WorkerConfig:
             timedelta(milliseconds=100),
             timedelta(seconds=5),
         )
+        if self.retry is not None and not isinstance(self.retry, RetryPolicy):
+            raise ConfigurationError(f"WorkerConfig.retry = {self.retry!r}: expected a RetryPolicy")
         if isinstance(self.forbidden_flags, str):
             raise ConfigurationError(
                 f"WorkerConfig.forbidden_flags = {self.forbidden_flags!r}: expected a list of flags"

@@ -18,14 +18,16 @@ from typing import Any, Final
 from backfill.client import BackfillClient
 from backfill.errors import PayloadDecodeError
 from backfill.records import Job
+from backfill.retry import RetryPolicy
 from backfill.storage.rows import unreadable
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.context import WorkerContext
 from backfill.worker.failures import cleansed, describe
 from backfill.worker.lane import Lane
-from backfill.worker.policy import NO_LIMITS, AttemptLimits, limits_of
-from backfill.worker.running import COMPLETED, GIVEN_BACK, Ending, Failed, Running
+from backfill.worker.policy import NO_LIMITS, AttemptLimits, delay_of, limits_of, retry_policy_of
+from backfill.worker.running import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Running, Snoozed
 from backfill.worker.threads import HandlerThreads
+from backfill.worker.verdict import Verdict, judge
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Executor:
         worker_id: for the context.
         client: for the context.
         deps: for the context.
+        retry: whose delays jobs wait that have no policy of their own nor of their task.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class Executor:
         worker_id: str,
         client: BackfillClient,
         deps: Any,
+        retry: RetryPolicy | None = None,
     ) -> None:
         self._registry = registry
+        self._retry = retry
         self._worker_id = worker_id
         self._client = client
         self._deps = deps
@@ -208,7 +213,7 @@ class Executor:
         """The handler's call, ready to be awaited; what the attempt failed with before; or None: not ours to run."""
         job = running.job
         if not job.readable:
-            return self._failure(job, f"PayloadDecodeError: {unreadable(job)}")
+            return self._failure(job, None, PayloadDecodeError(unreadable(job)))
         task = self._registry.get(job.task_identifier)
         if task is None:
             return None
@@ -216,12 +221,12 @@ class Executor:
             running.limits = limits_of(job, task)
             remaining = running.limits.remaining
             if remaining is not None and remaining.total_seconds() <= 0:
-                return self._failure(job, "the job's deadline was over before this attempt began", final=True)
+                return self._failed(job, "the job's deadline was over before this attempt began", final=True)
         shape = task.shape
         try:
             payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
         except PayloadDecodeError as error:
-            return self._failure(job, f"PayloadDecodeError: {error}")
+            return self._failure(job, task, PayloadDecodeError(str(error)))  # without the decoder's frames
         context = None
         if shape.context:
             context = WorkerContext(
@@ -242,7 +247,7 @@ class Executor:
         except TimeoutError:
             if not limit.expired() or running.given_up:
                 raise
-            return self._timed_out(running.job, running.limits)
+            return self._timed_out(running.job, task, running.limits)
         finally:
             if alarm is not None:
                 alarm.cancel()
@@ -262,23 +267,56 @@ class Executor:
         if not running.begun and not isinstance(error, SystemExit):
             # Not the handler's: ours, or a task's that cannot be resolved. The job must not be lost with it.
             logger.error("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier, exc_info=error)
-        return self._failure(running.job, describe(error))
+        return self._judged(running.job, error)
 
-    def _timed_out(self, job: Job, limits: AttemptLimits) -> Failed:
+    def _judged(self, job: Job, error: BaseException) -> Ending:
+        """What becomes of a job whose handler raised: it may have been put off or ended without failure."""
+        task = self._registry.get(job.task_identifier)
+        verdict = judge(error, () if task is None else task.no_retry)
+        if verdict.snooze is not None:
+            logger.debug("job %d (%s) is put off for %s", job.id, job.task_identifier, verdict.snooze)
+            return Snoozed(verdict.snooze.total_seconds())
+        if verdict.discard is not None:
+            logger.info(
+                "job %d (%s) is discarded by its handler: %s", job.id, job.task_identifier, verdict.discard,
+                extra=_extra(job),
+            )  # fmt: skip
+            return Discarded(verdict.discard)
+        return self._failure(job, task, error, verdict)
+
+    def _failure(
+        self, job: Job, task: Task[Any, Any] | None, error: BaseException, verdict: Verdict | None = None
+    ) -> Failed:
+        """A failed attempt, and what its error's class says of the next."""
+        if verdict is None:
+            verdict = judge(error, () if task is None else task.no_retry)
+        wait = verdict.retry_after
+        delay = wait.total_seconds() if wait is not None else self._delay(job, task)
+        return self._failed(job, describe(error), final=not verdict.retryable, delay=delay)
+
+    def _timed_out(self, job: Job, task: Task[Any, Any], limits: AttemptLimits) -> Failed:
         if limits.deadline_is_nearer:
-            return self._failure(job, "TimeoutError: the job's deadline was reached", final=True)
-        return self._failure(job, f"TimeoutError: the attempt ran longer than its timeout of {limits.timeout}")
+            return self._failed(job, "TimeoutError: the job's deadline was reached", final=True)
+        text = f"the attempt ran longer than its timeout of {limits.timeout}"
+        return self._failure(job, task, TimeoutError(text))
 
-    def _failure(self, job: Job, text: str, *, final: bool = False) -> Failed:
+    def _delay(self, job: Job, task: Task[Any, Any] | None) -> float | None:
+        """Seconds until the next attempt by a policy; None where there is none, or no next attempt."""
+        if not job.readable or job.attempts >= job.max_attempts:
+            return None
+        policy = retry_policy_of(job, task, self._retry)
+        return None if policy is None else delay_of(policy, job.attempts)
+
+    def _failed(self, job: Job, text: str, *, final: bool = False, delay: float | None = None) -> Failed:
         last = final or job.attempts >= job.max_attempts
-        extra = {"job_id": job.id, "task": job.task_identifier, "attempt": job.attempts}
+        extra = _extra(job)
+        then = ": it was the last" if last else "" if delay is None else f": the next begins in {delay:.3g} s"
         logger.warning(
             "job %d (%s) failed in attempt %d of %d%s",
-            job.id, job.task_identifier, job.attempts, job.max_attempts, ": it was the last" if last else "",
-            extra=extra,
+            job.id, job.task_identifier, job.attempts, job.max_attempts, then, extra=extra,
         )  # fmt: skip
         logger.debug("job %d: %s", job.id, text, extra=extra)
-        return Failed(cleansed(text), final)
+        return Failed(cleansed(text), final, delay)
 
     def _end(self, running: Running, ending: Ending) -> None:
         if running.ending is not None:
@@ -297,6 +335,10 @@ class Executor:
                 self._dispatch(lane, now)
             elif lane.hungry and lane.low:
                 self.thirsty()
+
+
+def _extra(job: Job) -> dict[str, Any]:
+    return {"job_id": job.id, "task": job.task_identifier, "attempt": job.attempts}
 
 
 def _interrupt(error: KeyboardInterrupt) -> None:

@@ -1,16 +1,18 @@
-"""What a job's flags and its task say about one attempt: how long it may run, and until when it is worth running."""
+"""What a job's flags and its task say about its attempts: how long each may run, until when, and what lies between two."""
 
 from __future__ import annotations
 
 import logging
+import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from backfill._native import backoff_delay
 from backfill.errors import ConfigurationError
 from backfill.flags import DEADLINE_FLAG, TIMEOUT_FLAG
 from backfill.records import Job
-from backfill.retry import parse_duration
+from backfill.retry import FLAG_PREFIX, RetryPolicy, parse_duration
 from backfill.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,34 @@ def limits_of(job: Job, task: Task[Any, Any]) -> AttemptLimits:
     if deadline is None or job.locked_at is None:
         return NO_LIMITS if timeout is None else AttemptLimits(timeout)
     return AttemptLimits(timeout, deadline - job.locked_at)
+
+
+def retry_policy_of(job: Job, task: Task[Any, Any] | None, default: RetryPolicy | None) -> RetryPolicy | None:
+    """Whose delays a failed job waits: its own policy's, from its flags, else its task's, else the worker's default.
+
+    A flag that cannot be read is said to be ignored, and the next source applies. None leaves it to the contract's schedule.
+    """
+    if job.has_flags:
+        for flag in job.flags:
+            if not flag.startswith(FLAG_PREFIX):
+                continue
+            try:
+                return RetryPolicy.from_flag(flag)
+            except (ConfigurationError, ValueError) as error:
+                logger.warning("job %d (%s): flag %r is ignored: %s", job.id, job.task_identifier, flag, error)
+    return default if task is None or task.retry is None else task.retry
+
+
+def delay_of(policy: RetryPolicy, attempt: int) -> float:
+    """Seconds to wait after attempt number `attempt` (from 1) failed, its jitter drawn anew."""
+    return backoff_delay(
+        max(attempt, 1),
+        policy.initial_delay.total_seconds(),
+        policy.max_delay.total_seconds(),
+        policy.backoff_multiplier,
+        policy.jitter_factor,
+        random.random(),  # noqa: S311 - spreads retries
+    )
 
 
 def _aware(text: str) -> datetime:

@@ -192,7 +192,7 @@ class Pump(Service):
             raise
         if batch:
             station.settler.release(batch, settlement.missing(results[: len(commands)]))
-            if settlement.failed or settlement.given_back:
+            if len(settlement) > len(settlement.completed):
                 station.claimer.wake()  # they wait again, for now or for later
         if asked:
             station.apart = False

@@ -230,7 +230,9 @@ class _Parts:
 
     def _make_parts(self, client: BackfillClient, deps: Any, tasks: tuple[str, ...]) -> None:
         config = self._config
-        self._executor = Executor(self._registry, worker_id=self.worker_id, client=client, deps=deps)
+        self._executor = Executor(
+            self._registry, worker_id=self.worker_id, client=client, deps=deps, retry=config.retry
+        )
         settler = Settler(self._executor, schema=config.schema, worker=self.worker_id, settled=self._progress.set)
         lanes = make_lanes(
             tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)

@@ -25,13 +25,28 @@ class GivenBack:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The attempt failed; `final` leaves no other."""
+    """The attempt failed; `final` leaves no other. The next comes after `delay` seconds, or by the contract's schedule."""
 
     error: str
     final: bool = False
+    delay: float | None = None
 
 
-Ending = Completed | GivenBack | Failed
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """The attempt is undone, and its job put off for `delay` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """The handler has ended its job for good, without failure."""
+
+    reason: str
+
+
+Ending = Completed | GivenBack | Failed | Snoozed | Discarded
 COMPLETED: Final = Completed()
 GIVEN_BACK: Final = GivenBack()
 
@@ -85,5 +100,5 @@ class Running(Attempt):
 
 
 def as_failure(running: Running, ending: Failed) -> Failure:
-    """A failed attempt as the settlement writes it; its delay is left to the contract's schedule."""
-    return Failure(running, ending.error, None, ending.final)
+    """A failed attempt as the settlement writes it."""
+    return Failure(running, ending.error, ending.delay, ending.final)

@@ -18,7 +18,7 @@ from backfill.storage.wire import Wire
 from backfill.worker.executor import Executor
 from backfill.worker.failures import describe
 from backfill.worker.hot import QUERY_TIMEOUT, HotConnections
-from backfill.worker.running import COMPLETED, Failed, Running, as_failure
+from backfill.worker.running import COMPLETED, Discarded, Failed, Running, Snoozed, as_failure
 
 logger = logging.getLogger(__name__)
 
@@ -91,16 +91,18 @@ class Settler:
 
     def settlement(self, batch: Sequence[Running]) -> Settlement:
         """A batch as it is written."""
-        completed, failed, given_back = [], [], []
+        completed, failed, given_back, snoozed = [], [], [], []
         for running in batch:
             ending = running.ending
-            if ending is COMPLETED:
+            if ending is COMPLETED or isinstance(ending, Discarded):
                 completed.append(running)
             elif isinstance(ending, Failed):
                 failed.append(as_failure(running, ending))
+            elif isinstance(ending, Snoozed):
+                snoozed.append((running, ending.delay))
             else:
                 given_back.append(running)
-        return Settlement(completed, failed, given_back)
+        return Settlement(completed, failed, given_back, snoozed)
 
     def release(self, batch: Sequence[Running], missing: set[int]) -> None:
         """A batch is written: let go of its jobs."""

@@ -1,15 +1,17 @@
--- does: Gives claimed jobs back as they were: unlocks job and queue and lowers the attempts again. A job that was replaced or
---   removed while it was held is deleted; whether it was is seen once its row is held.
+-- does: Gives claimed jobs back as they were, or put off by $8 seconds: unlocks job and queue and lowers the attempts again.
+--   A job that was replaced or removed while it was held is deleted; whether it was is seen once its row is held.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update)
 -- index: jobs_pkey1, job_queues_pkey1
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
---   $6 attempts smallint[], $7 keyed boolean[]
+--   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[]
 -- The fence is wrapped in coalesce so that the planner makes no guess of it: by statistics of a while ago nothing is locked
 -- by this worker, and it would compare each of its jobs with each attempt.
 with ended as (
   select *
-  from unnest($2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[], $6::smallint[], $7::boolean[])
-    as ended (id, locked_at, queue_id, queue_locked_at, attempts, keyed)
+  from unnest(
+    $2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[],
+    $6::smallint[], $7::boolean[], $8::double precision[]
+  ) as ended (id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay)
 ),
 freed as (
   update :"schema"._private_job_queues as queues
@@ -19,7 +21,7 @@ freed as (
     and coalesce(queues.locked_by = $1::text and queues.locked_at = ended.queue_locked_at, false)
 ),
 held as materialized (
-  select jobs.id, jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded
+  select jobs.id, ended.delay, jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded
   from ended
   join :"schema"._private_jobs as jobs on jobs.id = ended.id
   where coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
@@ -33,7 +35,11 @@ gone as (
 ),
 returned as (
   update :"schema"._private_jobs as jobs
-  set attempts = greatest(jobs.attempts - 1, 0), locked_by = null, locked_at = null
+  set
+    attempts = greatest(jobs.attempts - 1, 0),
+    run_at = coalesce(now() + held.delay * interval '1 second', jobs.run_at),
+    locked_by = null,
+    locked_at = null
   from held
   where jobs.id = held.id
     and not held.superseded
