@@ -54,7 +54,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED],
     "find_tasks": [["task1", "task2"]],
     "get_job": [5],
-    "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED],
+    "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100],
     "give_back_strays": [WORKER, _IDS],
     "hold_queues": [["queue1", "queue2"]],
     "hold_tasks": [["task1", "task2"]],
