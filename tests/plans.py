@@ -38,10 +38,15 @@ insert into graphile_worker._private_jobs (task_id, run_at)
 select 1, now() + n * interval '1 second' from generate_series(1, 5000) as n;
 update graphile_worker._private_jobs set locked_at = now(), locked_by = '{WORKER}', attempts = 1
 where id <= {LOCKED};
+update graphile_worker._private_jobs set attempts = max_attempts where id between 100001 and 100100;
+insert into graphile_worker.backfill_dlq (task_identifier, payload, job_key, failure_reason, last_error, failed_at)
+select 'task' || n % 50, '{{}}', case when n % 2 = 0 then 'key' || n end, 'why', to_jsonb('ValueError: ' || n),
+  now() - n * interval '1 second'
+from generate_series(1, 50000) as n;
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version)
 select 'worker' || n, 'host', n, 1, '0' from generate_series(1, 2000) as n;
 """
-TABLES = ("_private_tasks", "_private_job_queues", "_private_jobs", "backfill_workers")
+TABLES = ("_private_tasks", "_private_job_queues", "_private_jobs", "backfill_workers", "backfill_dlq")
 
 SAMPLES: dict[str, Sequence[Any]] = {
     "beat": ["worker5", "host", 1, 1, Jsonb([]), [], "0"],
@@ -52,6 +57,12 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "create_tasks": [["task1", "new"]],
     "dedupe_jobs": [[1], [None], ["{}"], [0], [_NOW], [5], [None], ["key5"]],
     "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED],
+    "delete_dead_letter_by_key": ["key6"],
+    "delete_dead_letters": [_IDS],
+    "forget_dead_letters": [_IDS, ["key6"] * 100, [None] * 100],
+    "list_dead_letters": [None] * 12 + [50],
+    "requeue_dead_letters": [_IDS, None, None, None, None, None],
+    "sweep_dead_letters": [500],
     "find_tasks": [["task1", "task2"]],
     "get_job": [5],
     "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100],
@@ -80,7 +91,7 @@ FRONTS: dict[str, list[Any]] = {
     "claim_parallel": ["nobody", 100, [], LOWS, HIGHS, FLOORS],
 }
 """The statements of claims, with what comes before their lane's own parameters."""
-HOT = ("complete", "fail", "find_levels", "find_tasks", "give_back", "renew")
+HOT = ("complete", "fail", "find_levels", "find_tasks", "forget_dead_letters", "give_back", "renew")
 """What a worker's hot connections run, apart from claims."""
 CALLS = ("add_job", "add_jobs", "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs")
 """Statements whose work is done inside a function, where no plan is shown."""

@@ -13,6 +13,7 @@ from backfill.client import (
     enqueue_fast_with_retries,
     enqueue_serial,
 )
+from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.errors import (
     BackfillError,
     BulkEnqueueError,
@@ -21,6 +22,7 @@ from backfill.errors import (
     ConnectionTimeout,
     DatabaseConnectionError,
     Discard,
+    DlqJobNotFoundError,
     ExternalServiceFailure,
     Forbidden,
     InvalidInput,
@@ -69,6 +71,12 @@ __all__ = [
     "ConnectionTimeout",
     "DatabaseConnectionError",
     "Discard",
+    "DlqFilter",
+    "DlqGroup",
+    "DlqJob",
+    "DlqJobList",
+    "DlqJobNotFoundError",
+    "DlqStats",
     "EnqueueOutcome",
     "EnqueueStatus",
     "ExternalServiceFailure",

@@ -78,6 +78,22 @@ class BulkEnqueueError(BackfillError):
         return _rebuild_bulk_error, (type(self), str(self), self.written, self.index)
 
 
+class DlqJobNotFoundError(BackfillError, LookupError):
+    """An entry of the dead letters that is not there: deleted, or gone since its job completed.
+
+    Attributes:
+        id: the entry's.
+    """
+
+    def __init__(self, id: int) -> None:
+        self.id = id
+        super().__init__(f"there is no dead letter with the id {id}")
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Pickle by the id, since the message alone could not rebuild it."""
+        return type(self), (self.id,)
+
+
 class ClientClosedError(BackfillError):
     """A call to a client or a worker that was closed, or is not open yet where it must be."""
 
@@ -120,6 +136,7 @@ class WorkerError(BackfillError):
     """
 
     retryable: ClassVar[bool] = True
+    retry_after: timedelta | None = None
 
     def __init__(self, message: str = "", *, retry_after: timedelta | None = None) -> None:
         super().__init__(*([message] if message else []))
@@ -209,7 +226,7 @@ class Snooze(BackfillError):  # noqa: N818 - no error: a handler says "later" by
     """Raised by a handler to put its job off: it costs no attempt and counts as no failure.
 
     Args:
-        delay: how long from now, by the database's clock; from 0 to 366 days.
+        delay: how long from now, by the database's clock; from 0 to 366 days. Less than 100 ms is 100 ms.
 
     Raises:
         ConfigurationError: `delay` is no such time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,20 @@ if TYPE_CHECKING:
 
 TIMEOUT_FLAG: Final = "backfill.timeout:"
 DEADLINE_FLAG: Final = "backfill.deadline:"
+
+
+DEAD_LETTER_FLAG: Final = "backfill.dead_letter:"
+"""Marks a job without a key as requeued from that entry of the dead letters."""
+_LONGEST_ID: Final = 18
+
+
+def dead_letter_of(flags: Iterable[str]) -> int | None:
+    """The entry of the dead letters that a job was requeued from; None where it was not, or its key says so."""
+    for flag in flags:
+        number = flag.removeprefix(DEAD_LETTER_FLAG)
+        if number != flag and len(number) <= _LONGEST_ID and number.isascii() and number.isdigit():
+            return int(number)
+    return None
 
 
 def flags_of(spec: JobSpec) -> list[str]:

@@ -330,6 +330,10 @@ class TaskRegistry(Generic[D]):
 
 
 def _exception_types(identifier: str, given: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    if not isinstance(given, (type, Iterable)):
+        raise TaskDefinitionError(
+            f"task {identifier!r}: no_retry = {given!r}: expected a list of classes of exceptions"
+        )
     types: tuple[Any, ...] = (given,) if isinstance(given, type) else tuple(given)
     for one in types:
         if not isinstance(one, type) or not issubclass(one, BaseException):

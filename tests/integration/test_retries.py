@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +26,7 @@ from backfill import (
     Snooze,
     TaskRegistry,
     WorkerConfig,
+    WorkerError,
     WorkerRunner,
 )
 
@@ -78,7 +80,7 @@ async def test_the_next_attempt_is_due_as_the_policy_says(dsn: str, policies: li
             NewJob("fails", number, JobSpec(retry=policy, max_attempts=20)) for number, policy in enumerate(policies)
         )
     for attempt in (1, 2, 3):
-        await rows(dsn, f"{DUE}")
+        await rows(dsn, DUE)
         await _run(dsn, _failing(ValueError("no")))
         delays = dict(await rows(dsn, DELAYS))
         for number, policy in enumerate(policies):
@@ -108,16 +110,17 @@ async def test_whose_delays_apply(dsn: str, caplog: pytest.LogCaptureFixture) ->
     assert 4 <= delays[4] <= 6
     ignored = [record for record in caplog.records if "'backfill.retry:yesterday' is ignored" in record.getMessage()]
     assert len(ignored) == 1
-    assert any("the next begins in 7 s" in record.getMessage() for record in caplog.records)
+    assert any("the next begins in 7.0 s" in record.getMessage() for record in caplog.records)
 
-    await rows(dsn, f"{DUE}")
+    await rows(dsn, DUE)
     await _run(dsn, _failing(ValueError("no")), retry=WORKERS)
     assert dict(await rows(dsn, DELAYS))[1] == 13
-    await rows(dsn, f"{DUE}")
+    await rows(dsn, DUE)
     await _run(dsn, _failing(ValueError("no")))
     assert dict(await rows(dsn, DELAYS))[1] == pytest.approx(20.0855, abs=0.001)  # e^3
-    spent = await rows(dsn, f"select attempts, max_attempts from {JOBS} where payload::text = '0'")
-    assert spent == [(3, 3)]
+    assert await rows(dsn, "select payload::text, attempts, max_attempts from graphile_worker.backfill_dlq") == [
+        ("0", 3, 3)
+    ]
 
 
 async def test_a_worker_takes_a_policy_only(dsn: str) -> None:
@@ -140,10 +143,11 @@ async def test_what_is_not_retried_ends_at_once(dsn: str, error: Exception, opti
     async with BackfillClient(dsn) as client:
         await client.enqueue("fails", 1)
     assert await _run(dsn, _failing(error, **options)) == 1
-    [(attempts, most, kept, locked)] = await rows(
-        dsn, f"select attempts, max_attempts, last_error, locked_by from {JOBS}"
+    assert await rows(dsn, f"select count(*) from {JOBS}") == [(0,)]
+    [(attempts, most, kept)] = await rows(
+        dsn, "select attempts, max_attempts, last_error #>> '{}' from graphile_worker.backfill_dlq"
     )
-    assert (attempts, most, locked) == (8, 8, None)
+    assert (attempts, most) == (1, 8)
     assert type(error).__qualname__ in kept
 
 
@@ -154,11 +158,9 @@ async def test_a_time_to_wait_goes_before_every_policy_and_costs_its_attempt(dsn
         await client.enqueue("fails", 1, retry=OURS, max_attempts=2)
     await _run(dsn, _failing(error, retry=THEIRS))
     assert await rows(dsn, DELAYS) == [(1, 3600.0)]
-    await rows(dsn, f"{DUE}")
+    await rows(dsn, DUE)
     await _run(dsn, _failing(error))
-    await rows(dsn, f"{DUE}")
-    assert await _run(dsn, _failing(error)) == 0
-    assert await rows(dsn, f"select attempts from {JOBS}") == [(2,)]
+    assert await rows(dsn, "select attempts from graphile_worker.backfill_dlq") == [(2,)]
 
 
 @dataclass
@@ -187,9 +189,14 @@ async def test_a_payload_that_does_not_fit_is_retried_unless_the_task_says_other
         f"select tasks.identifier, attempts, max_attempts, extract(epoch from run_at - updated_at)::float8, last_error"
         f" from {JOBS} as jobs join graphile_worker._private_tasks as tasks on tasks.id = task_id order by 1",
     )
-    assert [row[:3] for row in found] == [("patient", 1, 8), ("strict", 8, 8)]
-    assert found[0][3] == 7.0
-    assert all(row[4].startswith("PayloadDecodeError: payload: ") and "\n" not in row[4] for row in found)
+    dead = await rows(
+        dsn, "select task_identifier, attempts, max_attempts, last_error #>> '{}' from graphile_worker.backfill_dlq"
+    )
+    assert [row[:4] for row in found] == [("patient", 1, 8, 7.0)]
+    assert [row[:3] for row in dead] == [("strict", 1, 8)]
+    for error in (found[0][4], dead[0][3]):
+        assert error.startswith("PayloadDecodeError: payload: ")
+        assert "\n" not in error
 
 
 async def test_a_job_is_put_off_as_often_as_it_likes(dsn: str) -> None:
@@ -213,24 +220,109 @@ async def test_a_job_is_put_off_as_often_as_it_likes(dsn: str) -> None:
             f"select attempts, last_error, locked_by, extract(epoch from run_at - now()) between 3500 and 3600 from {JOBS}",
         )
         assert row == (0, None, None, True)
-        await rows(dsn, f"{DUE}")
+        await rows(dsn, DUE)
     assert seen == [("first", 1), ("second", 1), ("first", 1), ("first", 1)]
     assert await rows(dsn, "select locked_by from graphile_worker._private_job_queues") == [(None,)]
 
 
-async def test_a_job_put_off_for_no_time_runs_again_at_once(dsn: str) -> None:
-    """Here and now, until it says otherwise."""
+async def test_a_job_put_off_for_no_time_leaves_room_for_others(dsn: str) -> None:
+    """It is due again soon, and its worker is not busy with it alone."""
     tasks: TaskRegistry[None] = TaskRegistry()
-    left = [Snooze(timedelta(0))] * 3
 
-    @tasks.task("later")
+    @tasks.task("later", no_retry=[Exception])
     async def later() -> None:
-        if left:
-            raise left.pop()
+        raise Snooze(timedelta(0))
 
     async with BackfillClient(dsn) as client:
-        await client.enqueue("later", max_attempts=1)
-    assert await _run(dsn, tasks) == 4
+        outcome = await client.enqueue("later", max_attempts=1)
+    assert await _run(dsn, tasks) <= 5  # it would be hundreds
+    [(attempts, later_by)] = await rows(dsn, f"select attempts, run_at - %s from {JOBS}", outcome.job.run_at)
+    assert (attempts, later_by >= timedelta(milliseconds=100)) == (0, True)
+
+
+class _NoInitError(WorkerError):
+    """One that forgets its parent."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+class _SnoozeNoInit(Snooze):
+    """Put off for nobody knows how long."""
+
+    def __init__(self) -> None: ...
+
+
+class _HostileError(Exception):
+    """What fails whenever it is looked at."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no")
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+def _after(value: Any) -> WorkerError:
+    error = RateLimitExceeded("slow down")
+    error.retry_after = value
+    return error
+
+
+def _shared() -> Exception:
+    group: Exception = ValueError("deep")
+    for _ in range(40):
+        group = ExceptionGroup("both", [group, group])
+    return group
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: _NoInitError(5),
+        _SnoozeNoInit,
+        lambda: ExceptionGroup("all", [_NoInitError(5), _SnoozeNoInit()]),
+        lambda: _after(5),
+        lambda: _after(timedelta(seconds=-100)),
+        lambda: _after(timedelta.max),
+        _HostileError,
+        _shared,
+    ],
+    ids=["no-init", "snooze", "group", "number", "negative", "endless", "hostile", "shared"],
+)
+async def test_an_odd_error_costs_its_attempt_and_nothing_else(dsn: str, made: Any, synchronous: bool) -> None:
+    """Whatever an exception's own code does: the job fails, the slot is free, and the next job runs."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    seen: list[int] = []
+
+    def handler(payload: int) -> None:
+        seen.append(payload)
+        if payload == 1:
+            raise made()
+
+    async def awaited(payload: int) -> None:
+        handler(payload)
+
+    tasks.task("odd", retry=OURS)(handler if synchronous else awaited)
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("odd", 1, max_attempts=2)
+        await client.enqueue("odd", 2)
+    async with asyncio.timeout(20):
+        assert await _run(dsn, tasks, concurrency=1) >= 2
+    assert set(seen) == {1, 2}
+    left = await rows(dsn, f"select locked_by, last_error is not null from {JOBS}")
+    dead = await rows(dsn, "select 1 from graphile_worker.backfill_dlq")
+    assert left == [(None, True)] or (left == [] and len(dead) == 1)
+
+
+@pytest.mark.parametrize("reason", [404, ValueError("x")])
+async def test_a_reason_is_any_object(dsn: str, reason: Any) -> None:
+    """Its text is what is logged."""
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("fails", 1)
+    assert await _run(dsn, _failing(Discard(reason), no_retry=[Exception])) == 1
     assert await rows(dsn, f"select count(*) from {JOBS}") == [(0,)]
 
 

@@ -158,13 +158,16 @@ async def test_failures_wait_by_the_contracts_schedule(dsn: str, synchronous: bo
             assert (attempts, max_attempts, locked_by) == (1, 8, None)
             assert FAILURES[key] in last_error
             assert ratio == pytest.approx(1.0, abs=0.01)
-        # the last attempt leaves the row, unlocked and out of attempts
+        # after the last attempt they are among the dead letters
         await rows(dsn, "update graphile_worker._private_jobs set run_at = now(), max_attempts = 2 returning 1")
         assert await WorkerRunner(WorkerConfig(dsn), tasks).process_available_jobs() == len(FAILURES)
-        left = await rows(
-            dsn, "select distinct attempts, max_attempts, is_available, locked_at from graphile_worker._private_jobs"
-        )
-        assert left == [(2, 2, False, None)]
+        assert await rows(dsn, "select count(*) from graphile_worker._private_jobs") == [(0,)]
+        page = await client.list_dlq_jobs()
+        assert {(job.job_key, job.attempts, job.max_attempts) for job in page.jobs} == {
+            (kind, 2, 2) for kind in FAILURES
+        }
+        for job in page.jobs:
+            assert FAILURES[job.job_key or ""] in (job.last_error or "")
 
 
 async def test_the_lifespan_surrounds_the_jobs(dsn: str) -> None:
@@ -240,13 +243,12 @@ async def test_timeouts_and_deadlines_end_attempts(dsn: str) -> None:
         await client.enqueue("thread", "thread", job_key="thread")
         assert outcome.is_enqueued
         await WorkerRunner(WorkerConfig(dsn), tasks).process_available_jobs()
+        [dead] = (await client.list_dlq_jobs()).jobs
     found = dict(await rows(dsn, "select key, last_error from graphile_worker._private_jobs"))
     assert "timeout of 0:00:00.050000" in found["timeout"]
-    assert "deadline was over" in found["deadline"]
+    assert (dead.job_key, "deadline was over" in (dead.last_error or "")) == ("deadline", True)
     assert "I saw should_stop" in found["thread"]
     assert cancelled == ["timeout"]
-    spent = await rows(dsn, "select key from graphile_worker._private_jobs where attempts = max_attempts")
-    assert spent == [("deadline",)]
 
 
 async def test_forbidden_flags_leave_jobs_alone(dsn: str) -> None:

@@ -21,6 +21,7 @@ PLACES = [
     {"retry", "checks", "_native"},
     {"records"},
     {"jobs", "flags", "payloads"},
+    {"dead_letters"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers"},
     {"tasks"},

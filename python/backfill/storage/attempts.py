@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backfill._native import Job, pack_array
+from backfill.flags import dead_letter_of
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.connection import Connection
 from backfill.storage.statements import render
@@ -81,6 +82,7 @@ class Settlement:
         commands = []
         if self.completed:
             commands.append(Command.of("complete", schema, worker, *_fences(self.completed)))
+            commands += _forget(self.completed, schema)
         if self.failed:
             attempts = [failure.attempt for failure in self.failed]
             how = (
@@ -152,6 +154,19 @@ async def end_predecessor(connection: Connection, application_name: str) -> int:
     cursor = await connection.execute(render("end_predecessor"), [application_name])
     row = await cursor.fetchone()
     return 0 if row is None else int(row[0])
+
+
+def _forget(completed: Sequence[Attempt], schema: str) -> list[Command]:
+    """What deletes the dead letters that completed jobs leave behind; nothing where none can have any."""
+    some = [attempt.job for attempt in completed if attempt.job.key is not None or attempt.job.has_flags]
+    done = [(job.id, job.key, dead_letter_of(job.flags)) for job in some]
+    done = [one for one in done if one[1] is not None or one[2] is not None]
+    if not done:
+        return []
+    ids, keys, entries = zip(*done, strict=True)
+    return [
+        Command.of("forget_dead_letters", schema, number_array(ids), text_array(keys), number_array(entries)),
+    ]
 
 
 def _fences(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:

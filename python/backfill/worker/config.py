@@ -111,6 +111,8 @@ class WorkerConfig:
         heartbeat_interval: how often it writes its row; 100 ms to 5 s.
         retry: the delays of failed jobs that have no policy of their own nor of their task; the contract's schedule
             (e, e^2 ... seconds, at most about six hours) if not given. It does not limit attempts.
+        dlq_processor_interval: how often it moves jobs to the dead letters that other programs have failed for good; 1
+            second to 1 day. None leaves those to other workers; what this one fails for good is moved at once all the same.
 
     Raises:
         ConfigurationError: a value out of range; it is named.
@@ -128,6 +130,7 @@ class WorkerConfig:
     pool_size: int = 10
     heartbeat_interval: timedelta = timedelta(seconds=5)
     retry: RetryPolicy | None = None
+    dlq_processor_interval: timedelta | None = timedelta(seconds=60)
 
     def __post_init__(self) -> None:
         """Refuse what no worker could run with, and put the default lane last."""
@@ -142,6 +145,9 @@ class WorkerConfig:
             timedelta(milliseconds=100),
             timedelta(seconds=5),
         )
+        if self.dlq_processor_interval is not None:
+            span = self.dlq_processor_interval
+            _check_span("WorkerConfig.dlq_processor_interval", span, timedelta(seconds=1), timedelta(days=1))
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError(f"WorkerConfig.retry = {self.retry!r}: expected a RetryPolicy")
         if isinstance(self.forbidden_flags, str):

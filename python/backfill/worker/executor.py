@@ -27,7 +27,7 @@ from backfill.worker.lane import Lane
 from backfill.worker.policy import NO_LIMITS, AttemptLimits, delay_of, limits_of, retry_policy_of
 from backfill.worker.running import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Running, Snoozed
 from backfill.worker.threads import HandlerThreads
-from backfill.worker.verdict import Verdict, judge
+from backfill.worker.verdict import Verdict, interrupt_in, judge
 
 logger = logging.getLogger(__name__)
 
@@ -204,16 +204,17 @@ class Executor:
                 ending = await self._limited(running, work)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
             ending = self._raised(running, error)
-            if isinstance(error, KeyboardInterrupt):
+            interrupt = interrupt_in(error)
+            if interrupt is not None:
                 # Raised from the loop, not from here: begun at once, an attempt is under whoever claimed it.
-                self._loop.call_soon(_interrupt, error)
+                self._loop.call_soon(_interrupt, interrupt)
         self._end(running, ending)
 
     def _prepare(self, running: Running) -> Awaitable[Any] | Failed | None:
         """The handler's call, ready to be awaited; what the attempt failed with before; or None: not ours to run."""
         job = running.job
         if not job.readable:
-            return self._failure(job, None, PayloadDecodeError(unreadable(job)))
+            return self._failure(job, self._registry.get(job.task_identifier), PayloadDecodeError(unreadable(job)))
         task = self._registry.get(job.task_identifier)
         if task is None:
             return None
@@ -226,7 +227,8 @@ class Executor:
         try:
             payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
         except PayloadDecodeError as error:
-            return self._failure(job, task, PayloadDecodeError(str(error)))  # without the decoder's frames
+            error.__cause__ = None  # its message says the same, and the decoder's frames say nothing
+            return self._failure(job, task, error.with_traceback(None))
         context = None
         if shape.context:
             context = WorkerContext(
@@ -259,8 +261,19 @@ class Executor:
         return task
 
     def _raised(self, running: Running, error: BaseException) -> Ending:
-        """What an attempt comes to whose handler raised."""
-        if running.given_up or isinstance(error, KeyboardInterrupt):
+        """What an attempt comes to whose handler raised.
+
+        An error may itself fail when it is looked at: its job must end all the same.
+        """
+        try:
+            return self._looked_at(running, error)
+        except BaseException as broken:  # noqa: BLE001 - see above
+            kinds = f"{type(error).__qualname__}: it cannot be looked at ({type(broken).__qualname__})"
+            logger.error("job %d (%s) raised %s", running.job.id, running.job.task_identifier, kinds)
+            return self._failed(running.job, kinds)
+
+    def _looked_at(self, running: Running, error: BaseException) -> Ending:
+        if running.given_up or interrupt_in(error) is not None:
             return GIVEN_BACK
         if not running.begun and isinstance(error, asyncio.CancelledError):
             return GIVEN_BACK
@@ -310,7 +323,7 @@ class Executor:
     def _failed(self, job: Job, text: str, *, final: bool = False, delay: float | None = None) -> Failed:
         last = final or job.attempts >= job.max_attempts
         extra = _extra(job)
-        then = ": it was the last" if last else "" if delay is None else f": the next begins in {delay:.3g} s"
+        then = ": it was the last" if last else "" if delay is None else f": the next begins in {delay:,.1f} s"
         logger.warning(
             "job %d (%s) failed in attempt %d of %d%s",
             job.id, job.task_identifier, job.attempts, job.max_attempts, then, extra=extra,

@@ -21,7 +21,9 @@ def describe(error: BaseException) -> str:
     An exception group is looked into: its first members are listed below it, and theirs.
     """
     lines = [*_summaries(error, 0), *_frames(error.__traceback__)]
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    cause = error.__cause__
+    if cause is None and not error.__suppress_context__:
+        cause = error.__context__
     if cause is not None:
         lines.append(f"caused by {_summary(cause)}")
     return cleansed("\n".join(lines))

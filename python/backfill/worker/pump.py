@@ -189,6 +189,9 @@ class Pump(Service):
         except BaseException as error:
             station.claimer.missed(asked)
             station.settler.put_back(batch, in_doubt=wire.connection.closed or not isinstance(error, psycopg.Error))
+            station.urgent = station.urgent or any(running.is_serial for running in batch)
+            if self._line:
+                station.stir()  # the first line may be asleep, and this one has a backlog no more
             raise
         if batch:
             station.settler.release(batch, settlement.missing(results[: len(commands)]))

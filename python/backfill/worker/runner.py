@@ -28,6 +28,7 @@ from backfill.worker.listener import Listener
 from backfill.worker.pump import Pump, Station
 from backfill.worker.service import Service, finish
 from backfill.worker.settler import Settler
+from backfill.worker.sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class _Parts:
     async def open(self) -> None:
         """Connect, check the schema, enter the lifespan and write the worker's row: all that may fail at the start."""
         config, tasks, dsn = self._config, self._registry.identifiers(), self._config.required_dsn()
-        client = BackfillClient(dsn, schema=config.schema, min_size=1, max_size=config.pool_size)
+        client = self._client = BackfillClient(dsn, schema=config.schema, min_size=1, max_size=config.pool_size)
         await self._stack.enter_async_context(client)
         self._hot = HotConnections(
             dsn, schema=config.schema, worker=self.worker_id, held=lambda: list(self._executor.held)
@@ -190,6 +191,8 @@ class _Parts:
             dsn = self._config.listen_dsn or self._config.required_dsn()
             claimer = self._station.claimer
             self._services.append(Listener(dsn, worker=self.worker_id, wake=claimer.wake, hear=claimer.hear))
+        if self._config.dlq_processor_interval is not None:
+            self._services.append(Sweeper(self._client, interval=_seconds(self._config.dlq_processor_interval)))
         for service in self._services:
             service.start()
         self._watchers = [asyncio.ensure_future(self._watch(service)) for service in self._services]

@@ -67,9 +67,13 @@ class HandlerThreads:
 def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
     if future.done():
         return
-    if isinstance(error, StopIteration):  # a future refuses it
-        error = RuntimeError(f"the handler raised StopIteration: {error}")
     if error is None:
         future.set_result(result)
-    else:
+        return
+    try:
+        if isinstance(error, StopIteration):  # a future refuses it
+            error = RuntimeError(f"the handler raised StopIteration: {error}")
         future.set_exception(error)
+    except BaseException as broken:  # noqa: BLE001 - an error may fail when it is looked at; somebody waits for it all the same
+        kinds = f"{type(error).__qualname__} cannot be looked at ({type(broken).__qualname__})"
+        future.set_exception(RuntimeError(kinds))

@@ -1,8 +1,8 @@
 -- does: Ends attempts badly: keeps the error, sets when to try again (after $8 seconds, else by the contract's schedule) and
---   unlocks job and queue; a final one keeps no attempts. A job that was replaced or removed while it ran is deleted;
---   whether it was is seen once its row is held, since a producer may be at it right now.
--- locks: _private_jobs rows (update, delete), _private_job_queues rows (update)
--- index: jobs_pkey1, job_queues_pkey1
+--   unlocks job and queue. A final one, or the last, moves its job to the dead letters. A job that was replaced or removed
+--   while it ran is deleted; whether it was is seen once its row is held, since a producer may be at it right now.
+-- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_dlq rows (insert, update)
+-- index: jobs_pkey1, job_queues_pkey1, tasks_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
 --   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 errors text[], $10 final boolean[]
 -- The fence is wrapped in coalesce so that the planner makes no guess of it: by statistics of a while ago nothing is locked
@@ -24,7 +24,8 @@ freed as (
 held as materialized (
   select
     jobs.id, ended.delay, ended.error, ended.final,
-    jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded
+    jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded,
+    ended.final or jobs.attempts >= jobs.max_attempts as last
   from ended
   join :"schema"._private_jobs as jobs on jobs.id = ended.id
   where coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
@@ -34,13 +35,27 @@ gone as (
   delete from :"schema"._private_jobs as jobs
   using held
   where jobs.id = held.id
-    and held.superseded
+    and (held.superseded or held.last)
+  returning jobs.*, held.superseded, held.error, held.final
+),
+buried as (
+  select
+    gone.id,
+    :"schema".backfill_bury(
+      gone.id,
+      (select identifier from :"schema"._private_tasks where id = gone.task_id),
+      (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
+      gone.payload, gone.priority, gone.key, gone.attempts, gone.max_attempts,
+      gone.flags, gone.created_at, gone.run_at, gone.error,
+      case when gone.final then 'not to be retried' else 'all attempts failed' end
+    ) as entry
+  from gone
+  where not gone.superseded
 ),
 failed as (
   update :"schema"._private_jobs as jobs
   set
     last_error = held.error,
-    attempts = case when held.final then greatest(jobs.max_attempts, jobs.attempts) else jobs.attempts end,
     run_at = case
       when held.delay is null
         then greatest(now(), jobs.run_at) + exp(least(jobs.attempts, 10)) * interval '1 second'
@@ -52,6 +67,8 @@ failed as (
   from held
   where jobs.id = held.id
     and not held.superseded
+    and not held.last
 )
-select id
+select held.id, buried.entry
 from held
+left join buried on buried.id = held.id

@@ -1,0 +1,16 @@
+-- does: Groups the dead letters by their errors' fingerprints, the largest groups first.
+-- locks: none
+-- index: none: it reads all dead letters
+-- params: $1 task text, $2 wanted integer
+select
+  fingerprint, error_type, count(*), sum(failure_count),
+  (extract(epoch from min(failed_at) filter (where isfinite(failed_at))) * 1000000)::bigint,
+  (extract(epoch from max(failed_at) filter (where isfinite(failed_at))) * 1000000)::bigint,
+  (array_agg(id order by failed_at desc, id desc))[1],
+  array_to_json((array_agg(distinct task_identifier))[1:10])
+from :"schema".backfill_dlq
+where $1::text is null
+  or task_identifier = $1::text
+group by fingerprint, error_type
+order by count(*) desc, max(failed_at) desc, fingerprint
+limit $2::integer

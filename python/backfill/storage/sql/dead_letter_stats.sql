@@ -1,0 +1,23 @@
+-- does: Sums the dead letters up: how many, of how many tasks and queues, how often requeued and failed, the oldest and the
+--   newest, and the ten tasks that have most.
+-- locks: none
+-- index: none: it reads all dead letters
+-- params: none
+with entries as (
+  select task_identifier, queue_name, requeued_count, failure_count, failed_at
+  from :"schema".backfill_dlq
+),
+top as (
+  select task_identifier, count(*) as number
+  from entries
+  group by task_identifier
+  order by count(*) desc, task_identifier
+  limit 10
+)
+select
+  count(*), count(distinct task_identifier), count(distinct nullif(queue_name, '')), coalesce(sum(requeued_count), 0),
+  coalesce(avg(failure_count), 0)::float8,
+  (extract(epoch from min(failed_at) filter (where isfinite(failed_at))) * 1000000)::bigint,
+  (extract(epoch from max(failed_at) filter (where isfinite(failed_at))) * 1000000)::bigint,
+  (select coalesce(json_agg(json_build_array(task_identifier, number) order by number desc, task_identifier), '[]') from top)
+from entries

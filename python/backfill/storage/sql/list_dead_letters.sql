@@ -1,0 +1,45 @@
+-- does: Gives the dead letters that match, newest first, from a place on. What is null filters nothing; a text is looked for in
+--   the errors of the newest so many that match otherwise.
+-- locks: none
+-- index: backfill_dlq_newest
+-- params: $1 ids bigint[], $2 task text, $3 queue text, $4 key text, $5 failed_after timestamptz, $6 failed_before timestamptz,
+--   $7 error_type text, $8 fingerprint text, $9 search text, $10 newest bigint, $11 from_failed_at bigint, $12 from_id bigint, $13 wanted integer
+with entries as (
+  select *
+  from :"schema".backfill_dlq as entries
+  where
+    ($1::bigint[] is null or entries.id = any($1::bigint[]))
+    and ($2::text is null or entries.task_identifier = $2::text)
+    and ($3::text is null or entries.queue_name = $3::text)
+    and ($4::text is null or entries.job_key = $4::text)
+    and ($5::timestamptz is null or entries.failed_at >= $5::timestamptz)
+    and ($6::timestamptz is null or entries.failed_at <= $6::timestamptz)
+    and ($7::text is null or entries.error_type = $7::text)
+    and ($8::text is null or entries.fingerprint = $8::text)
+  order by entries.failed_at desc, entries.id desc
+  limit $10::bigint
+)
+select
+  entries.id, entries.original_job_id, entries.task_identifier,
+  coalesce(entries.payload_json::text, entries.payload::text) as payload,
+  nullif(entries.queue_name, '') as queue_name, entries.priority, entries.job_key, entries.attempts, entries.max_attempts,
+  array_to_json(array(
+    select jsonb_object_keys(case when jsonb_typeof(entries.flags) = 'object' then entries.flags else '{}' end)
+  ))::text as flags,
+  entries.failure_reason, entries.failure_count, entries.last_error #>> '{}' as last_error, entries.error_type,
+  entries.fingerprint,
+  case when isfinite(entries.original_created_at) then (extract(epoch from entries.original_created_at) * 1000000)::bigint end as original_created_at,
+  case when isfinite(entries.original_run_at) then (extract(epoch from entries.original_run_at) * 1000000)::bigint end as original_run_at,
+  case when isfinite(entries.failed_at) then (extract(epoch from entries.failed_at) * 1000000)::bigint end as failed_at,
+  entries.requeued_count,
+  case when isfinite(entries.last_requeued_at) then (extract(epoch from entries.last_requeued_at) * 1000000)::bigint end as last_requeued_at,
+  entries.requeued_job_id, entries.notes, entries.earlier::text
+from entries
+where ($9::text is null or strpos(lower(entries.last_error #>> '{}'), lower($9::text)) > 0)
+  and (
+    $11::bigint is null
+    or (entries.failed_at, entries.id)
+    < (timestamptz 'epoch' + $11::bigint * interval '1 microsecond', $12::bigint)
+  )
+order by entries.failed_at desc, entries.id desc
+limit $13::integer

@@ -1,0 +1,31 @@
+-- does: Moves jobs to the dead letters that other programs have failed for good and that nobody holds, so many at most; says
+--   how many they were.
+-- locks: _private_jobs rows (delete), skip locked: they are looked for again; backfill_dlq rows (insert, update)
+-- index: backfill_jobs_exhausted, tasks_pkey, job_queues_pkey1
+-- params: $1 wanted integer
+with exhausted as (
+  select jobs.id
+  from :"schema"._private_jobs as jobs
+  where jobs.locked_at is null
+    and jobs.attempts >= jobs.max_attempts
+  order by jobs.id
+  limit $1::integer
+  for update of jobs skip locked
+),
+gone as (
+  delete from :"schema"._private_jobs as jobs
+  using exhausted
+  where jobs.id = exhausted.id
+  returning jobs.*
+)
+select
+  count(
+    :"schema".backfill_bury(
+      gone.id,
+      (select identifier from :"schema"._private_tasks where id = gone.task_id),
+      (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
+      gone.payload, gone.priority, gone.key, gone.attempts, gone.max_attempts,
+      gone.flags, gone.created_at, gone.run_at, gone.last_error, 'given up by another program'
+    )
+  )
+from gone
