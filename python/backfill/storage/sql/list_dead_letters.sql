@@ -1,9 +1,10 @@
 -- does: Gives the dead letters that match, newest first, from a place on. What is null filters nothing; a text is looked for in
---   the errors of the newest so many that match otherwise.
+--   the errors of the newest so many that match otherwise. Times are in microseconds, null where they are infinite.
 -- locks: none
 -- index: backfill_dlq_newest
 -- params: $1 ids bigint[], $2 task text, $3 queue text, $4 key text, $5 failed_after timestamptz, $6 failed_before timestamptz,
---   $7 error_type text, $8 fingerprint text, $9 search text, $10 newest bigint, $11 from_failed_at bigint, $12 from_id bigint, $13 wanted integer
+--   $7 error_type text, $8 fingerprint text, $9 search text, $10 newest bigint,
+--   $11 from_failed_at bigint, $12 from_id bigint, $13 wanted integer
 with entries as (
   select *
   from :"schema".backfill_dlq as entries
@@ -16,6 +17,12 @@ with entries as (
     and ($6::timestamptz is null or entries.failed_at <= $6::timestamptz)
     and ($7::text is null or entries.error_type = $7::text)
     and ($8::text is null or entries.fingerprint = $8::text)
+    and (
+      $10::bigint is not null
+      or $11::bigint is null
+      or (entries.failed_at, entries.id)
+      < (timestamptz 'epoch' + $11::bigint * interval '1 microsecond', $12::bigint)
+    )
   order by entries.failed_at desc, entries.id desc
   limit $10::bigint
 )
@@ -28,11 +35,11 @@ select
   ))::text as flags,
   entries.failure_reason, entries.failure_count, entries.last_error #>> '{}' as last_error, entries.error_type,
   entries.fingerprint,
-  case when isfinite(entries.original_created_at) then (extract(epoch from entries.original_created_at) * 1000000)::bigint end as original_created_at,
-  case when isfinite(entries.original_run_at) then (extract(epoch from entries.original_run_at) * 1000000)::bigint end as original_run_at,
-  case when isfinite(entries.failed_at) then (extract(epoch from entries.failed_at) * 1000000)::bigint end as failed_at,
+  case when isfinite(entries.original_created_at) then (extract(epoch from entries.original_created_at) * 1000000)::bigint end,
+  case when isfinite(entries.original_run_at) then (extract(epoch from entries.original_run_at) * 1000000)::bigint end,
+  case when isfinite(entries.failed_at) then (extract(epoch from entries.failed_at) * 1000000)::bigint end,
   entries.requeued_count,
-  case when isfinite(entries.last_requeued_at) then (extract(epoch from entries.last_requeued_at) * 1000000)::bigint end as last_requeued_at,
+  case when isfinite(entries.last_requeued_at) then (extract(epoch from entries.last_requeued_at) * 1000000)::bigint end,
   entries.requeued_job_id, entries.notes, entries.earlier::text
 from entries
 where ($9::text is null or strpos(lower(entries.last_error #>> '{}'), lower($9::text)) > 0)
