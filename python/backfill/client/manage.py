@@ -86,7 +86,7 @@ class ManageVerbs(ClientLife):
     async def fail_jobs(
         self, jobs: Iterable[JobReference], reason: str | None = None, *, connection: Connection | None = None
     ) -> list[Job]:
-        """Give jobs up for good: they keep their rows, and will not be tried again.
+        """Give jobs up for good: they will not be tried again, and a worker moves them to the dead letters within a minute.
 
         Args:
             jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
