@@ -49,9 +49,35 @@ impl Timing {
 
     /// The delay after an attempt, drawn within `jitter` of it each way by `unit` (from 0 to 1), never over `maximum`.
     pub fn delay(&self, attempt: u32, unit: f64) -> f64 {
-        let base = self.base(attempt);
+        self.spread(self.base(attempt), unit)
+    }
+
+    fn spread(&self, base: f64, unit: f64) -> f64 {
         let drawn = base + base * self.jitter * (2.0 * unit - 1.0);
         drawn.clamp(0.0, self.maximum)
+    }
+}
+
+/// How many attempts' delays before jitter are kept: more than most policies allow.
+const KEPT: usize = 64;
+
+/// The delays before jitter, each computed once: a batch has few different attempts, and a power costs more than the rest.
+struct Bases {
+    timing: Timing,
+    kept: [Option<f64>; KEPT],
+}
+
+impl Bases {
+    fn new(timing: Timing) -> Self {
+        Self { timing, kept: [None; KEPT] }
+    }
+
+    fn after(&mut self, attempt: u32) -> f64 {
+        let timing = self.timing;
+        match usize::try_from(attempt).ok().and_then(|index| self.kept.get_mut(index)) {
+            Some(kept) => *kept.get_or_insert_with(|| timing.base(attempt)),
+            None => timing.base(attempt),
+        }
     }
 }
 
@@ -98,7 +124,8 @@ pub fn backoff_delays(
 ) -> Result<Vec<f64>, BackoffError> {
     let timing = Timing::new(initial, maximum, multiplier, jitter)?;
     let mut random = seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
-    Ok(attempts.into_iter().map(|attempt| timing.delay(attempt, random.f64())).collect())
+    let mut bases = Bases::new(timing);
+    Ok(attempts.into_iter().map(|attempt| timing.spread(bases.after(attempt), random.f64())).collect())
 }
 
 #[cfg(test)]
@@ -119,6 +146,15 @@ mod tests {
         assert_eq!(timing.delay(1, 0.0), 2.0);
         assert_eq!(timing.delay(1, 0.5), 4.0);
         assert_eq!(timing.delay(1, 1.0), 5.0);
+    }
+
+    #[test]
+    fn a_kept_base_is_the_computed_one() {
+        let timing = Timing::new(0.7, 1e9, 1.7, 0.0).unwrap();
+        let mut bases = Bases::new(timing);
+        for attempt in [0, 1, 2, 63, 64, 65, 1000, 2, 63] {
+            assert_eq!(bases.after(attempt), timing.base(attempt), "{attempt}");
+        }
     }
 
     #[test]
