@@ -195,16 +195,64 @@ async def test_a_job_replaced_while_it_ran_its_last_attempt_is_not_buried(dsn: s
     assert (await client.list_dlq_jobs()).total == 0
 
 
-async def test_two_requeues_at_once_of_a_job_without_a_key(dsn: str, client: BackfillClient) -> None:
-    """Each adds its job, as each says; none is lost, and the entry counts both."""
+async def test_requeues_at_once_of_a_job_without_a_key(dsn: str, client: BackfillClient) -> None:
+    """One adds the job; the others find it there."""
     await client.enqueue("t", 1)
     await _run(dsn, _tasks(1))
     [job] = (await client.list_dlq_jobs()).jobs
     added = await asyncio.gather(*(client.requeue_dlq_job(job.id) for _ in range(5)))
-    assert len({one.id for one in added}) == 5
+    assert len({one.id for one in added}) == 1
+    assert await client.requeue_dlq_jobs([job.id]) == {}
     entry = await client.get_dlq_job(job.id)
     assert entry is not None
-    assert entry.requeued_count == 5
+    assert entry.requeued_count == 1
+
+
+async def test_an_older_job_that_completes_leaves_a_newer_ones_entry(dsn: str, client: BackfillClient) -> None:
+    """It was replaced while it ran; the newer one has failed for good meanwhile."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    @tasks.task("t")
+    async def handler(payload: Any) -> None:
+        if payload == "newer":
+            raise InvalidInput("no")
+        begun.set()
+        await release.wait()
+
+    await client.enqueue("t", "older", job_key="k")
+    async with WorkerRunner(WorkerConfig(dsn), tasks):
+        await begun.wait()
+        await client.enqueue("t", "newer", job_key="k")
+
+        async def count() -> int:
+            return (await client.list_dlq_jobs()).total
+
+        await _until(count, 1)
+        release.set()
+    assert [job.payload for job in (await client.list_dlq_jobs()).jobs] == ["newer"]
+    assert await rows(dsn, f"select count(*) from {JOBS}") == [(0,)]
+
+
+async def test_a_mark_that_is_not_its_own_deletes_nothing(dsn: str, client: BackfillClient) -> None:
+    """Somebody copied a flag."""
+    await client.enqueue("t", 1)
+    await _run(dsn, _tasks(1))
+    [job] = (await client.list_dlq_jobs()).jobs
+    await client.enqueue("t", 2, flags=[f"backfill.dead_letter:{job.id}"])
+    await _run(dsn, _tasks())
+    assert await client.get_dlq_job(job.id) == job
+
+
+async def test_an_old_deadline_is_dropped(dsn: str, client: BackfillClient) -> None:
+    """Else the job could never run."""
+    await client.enqueue("t", 1, deadline=datetime.now(UTC) - timedelta(hours=1), flags=["f"])
+    await _run(dsn, _tasks())
+    [job] = (await client.list_dlq_jobs()).jobs
+    added = await client.requeue_dlq_job(job.id)
+    assert sorted(added.flags) == [f"backfill.dead_letter:{job.id}", "f"]
+    assert await _run(dsn, _tasks()) == 1
+    assert (await client.list_dlq_jobs()).total == 0
 
 
 async def test_requeuing_is_one_transaction(dsn: str, client: BackfillClient) -> None:
@@ -337,33 +385,3 @@ async def test_cursors_that_are_none_are_refused(client: BackfillClient, cursor:
     """By name."""
     with pytest.raises(InvalidJobError, match="cursor"):
         await client.list_dlq_jobs(cursor=cursor)
-
-
-async def test_a_table_that_the_crate_made_is_widened(empty_dsn: str) -> None:
-    """Its entries stay, two of one key become one that remembers both, and it can still write and read its columns."""
-    await rows(empty_dsn, "create schema graphile_worker")
-    await rows(
-        empty_dsn,
-        f"""create table {DLQ} (id bigserial primary key, original_job_id bigint, task_identifier varchar(200) not null,
-        payload jsonb not null, queue_name varchar(100) not null default 'default', priority int not null default 0,
-        job_key varchar(200), max_attempts int, failure_reason text not null, failure_count int not null default 1,
-        last_error jsonb, original_created_at timestamptz, original_run_at timestamptz,
-        failed_at timestamptz not null default now(), requeued_count int not null default 0, last_requeued_at timestamptz,
-        notes text)""",
-    )
-    insert = f"""insert into {DLQ} (task_identifier, payload, job_key, failure_reason, failure_count, last_error)
-        values ('t', %s::jsonb, %s, 'why', 2, to_jsonb('TaskError: 5'::text))"""
-    for payload, key in (("1", "a"), ("2", "a"), ("3", None), ("4", None), ("5", "b")):
-        await rows(empty_dsn, insert, payload, key)
-    async with BackfillClient(empty_dsn, migrate=True) as client:
-        page = await client.list_dlq_jobs()
-        assert page.total == 4
-        by_key = {job.job_key: job for job in page.jobs if job.job_key}
-        assert (by_key["a"].payload, by_key["a"].failure_count) == (2, 4)
-        assert [one["payload"] for one in by_key["a"].earlier] == [1]
-        assert (by_key["b"].payload, by_key["b"].failure_count, by_key["b"].earlier) == (5, 2, ())
-        assert {job.error_type for job in page.jobs} == {"TaskError"}
-        await client.enqueue("t", "long", queue=Queue.serial("q" * 128), job_key="k" * 512)
-        await _run(empty_dsn, _tasks("long"))
-        await rows(empty_dsn, insert + " on conflict (job_key) where job_key is not null do nothing", "9", "b")
-        assert (await client.list_dlq_jobs()).total == 5

@@ -131,7 +131,8 @@ class DeadLetterVerbs(ClientLife):
         """Add an entry's job again, with all its attempts, in one transaction with the entry's bookkeeping.
 
         The entry stays until the job, or another of its key, has completed; if it fails for good again it comes back into
-        the same entry. A waiting job of its key is replaced, as by `enqueue`.
+        the same entry. A waiting job of its key is replaced, as by `enqueue`; without a key, a job that was requeued from it
+        and is there still is given back as it is. A deadline that the job had is dropped.
 
         Args:
             id: the entry's.
@@ -153,10 +154,15 @@ class DeadLetterVerbs(ClientLife):
         edits = _edits(notes, payload, priority, run_at, delay)
         async with self._connection(connection) as chosen, _together(chosen):
             found = await run(chosen, "requeue_dead_letters", self._schema, (number_array([_id(id)]), *edits))
-            if not found.ntuples:
-                raise DlqJobNotFoundError(id)
-            [job] = await read_jobs(chosen, "get_job", self._schema, (text(found, 0, 1),))
-        return job
+            if found.ntuples:
+                [job] = await read_jobs(chosen, "get_job", self._schema, (text(found, 0, 1),))
+                return job
+            entry = await self.get_dlq_job(id, connection=chosen)
+            there = None if entry is None else entry.requeued_job_id
+            waiting = [] if there is None else await read_jobs(chosen, "get_job", self._schema, (str(there),))
+        if not waiting:
+            raise DlqJobNotFoundError(id)
+        return waiting[0]
 
     async def requeue_dlq_jobs(
         self,

@@ -88,3 +88,12 @@ begin
   end loop;
 end;
 $$;
+
+-- Whether a job is there, as of now: also for a statement that has waited for a lock since it began.
+create or replace function :"schema".backfill_waits(job_id bigint) returns boolean
+language plpgsql volatile
+as $$
+begin
+  return exists (select from :"schema"._private_jobs as jobs where jobs.id = job_id);
+end;
+$$;

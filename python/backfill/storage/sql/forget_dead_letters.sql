@@ -1,5 +1,5 @@
 -- does: Deletes the dead letters of jobs that have just completed: those of their keys, and those that they were requeued
---   from. A job that is there still was not this worker's to complete, and keeps its entry.
+--   from. A job that is there still was not this worker's to complete, and keeps its entry; so does a newer job of the key.
 -- locks: backfill_dlq rows (delete), in the order of their ids
 -- index: backfill_dlq_key, backfill_dlq_pkey, jobs_pkey1
 -- params: $1 ids bigint[], $2 keys text[], $3 entries bigint[]
@@ -11,13 +11,16 @@ found as (
   select entries.id, done.id as job_id
   from done
   join :"schema".backfill_dlq as entries on entries.job_key = done.key
+  where coalesce(entries.original_job_id <= done.id, true)
   union
   select entries.id, done.id as job_id
   from done
   join :"schema".backfill_dlq as entries on entries.id = done.entry
+  where entries.job_key is null
+    and entries.requeued_job_id = done.id
 ),
 gone as materialized (
-  select found.id
+  select found.id, found.job_id
   from found
   where not exists (select from :"schema"._private_jobs as jobs where jobs.id = found.job_id)
   order by found.id
@@ -25,3 +28,8 @@ gone as materialized (
 delete from :"schema".backfill_dlq as entries
 using gone
 where entries.id = gone.id
+  -- once more on the row itself, which may have been renewed meanwhile
+  and case
+    when entries.job_key is null then entries.requeued_job_id = gone.job_id
+    else coalesce(entries.original_job_id <= gone.job_id, true)
+  end

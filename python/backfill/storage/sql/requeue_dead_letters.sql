@@ -1,5 +1,6 @@
 -- does: Adds the jobs of dead letters again, each marked with its entry unless it has a key, and notes it in the entries; gives
---   back the entries' ids and the jobs'. What is null stays as the entry has it; their run_at is now unless it is said.
+--   back the entries' ids and the jobs'. What is null stays as the entry has it; their run_at is now unless it is said. One
+--   without a key whose job is there still is passed over; an old deadline is dropped.
 -- locks: backfill_dlq rows (update; those without a key before their jobs are added, so that two calls add one job each), the
 --   _private_jobs rows of their keys, what add_job locks
 -- index: backfill_dlq_pkey
@@ -9,6 +10,7 @@ with locked as materialized (
   from :"schema".backfill_dlq as entries
   where entries.id = any($1::bigint[])
     and entries.job_key is null
+    and not :"schema".backfill_waits(entries.requeued_job_id)
   order by entries.id
   for update
 ),
@@ -35,7 +37,9 @@ added as materialized (
     job_key := chosen.job_key,
     priority := coalesce($4::integer, chosen.priority),
     flags := array(
-      select jsonb_object_keys(case when jsonb_typeof(chosen.flags) = 'object' then chosen.flags else '{}' end)
+      select flag
+      from jsonb_object_keys(case when jsonb_typeof(chosen.flags) = 'object' then chosen.flags else '{}' end) as flag
+      where not starts_with(flag, 'backfill.deadline:')
       union all
       select 'backfill.dead_letter:' || chosen.id where chosen.job_key is null
     ),
