@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import ClassVar
 
-_LONGEST_WAIT = timedelta(days=366)
+LONGEST_WAIT = timedelta(days=366)
+"""The longest time between two attempts."""
 
 
 class BackfillError(Exception):
@@ -250,7 +251,7 @@ class Discard(BackfillError):  # noqa: N818 - no error: a handler says "never mi
 
 
 def _wait(field: str, value: object) -> timedelta:
-    if not isinstance(value, timedelta) or not timedelta(0) <= value <= _LONGEST_WAIT:
+    if not isinstance(value, timedelta) or not timedelta(0) <= value <= LONGEST_WAIT:
         raise ConfigurationError(f"{field} = {value!r}: expected a datetime.timedelta from 0 to 366 days")
     return value
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from backfill.errors import ConfigurationError
+from backfill.errors import LONGEST_WAIT, ConfigurationError
 
 FLAG_PREFIX: Final = "backfill.retry:"
 MAX_ATTEMPTS_LIMIT: Final = 32767
-_LONGEST: Final = timedelta(days=366)
 _UNITS: Final = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _DURATION: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)(ms|s|m|h|d)", re.ASCII)
 _NUMBER: Final = re.compile(r"\d{1,9}(?:\.\d{1,25})?(?:e-\d{1,3})?", re.ASCII)
@@ -57,7 +56,7 @@ class RetryPolicy:
         for field in ("initial_delay", "max_delay"):
             if not isinstance(getattr(self, field), timedelta):
                 raise _refused(field, getattr(self, field), "a datetime.timedelta")
-        if not timedelta(0) <= self.max_delay <= _LONGEST:
+        if not timedelta(0) <= self.max_delay <= LONGEST_WAIT:
             raise _refused("max_delay", self.max_delay, "from 0 to 366 days")
         if not timedelta(0) <= self.initial_delay <= self.max_delay:
             raise _refused("initial_delay", self.initial_delay, f"from 0 to max_delay ({self.max_delay})")

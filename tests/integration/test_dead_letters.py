@@ -208,7 +208,9 @@ async def test_requeues_at_once_of_a_job_without_a_key(dsn: str, client: Backfil
     assert entry.requeued_count == 1
 
 
-async def test_an_older_job_that_completes_leaves_a_newer_ones_entry(dsn: str, client: BackfillClient) -> None:
+async def test_an_older_job_that_completes_leaves_a_newer_ones_entry(
+    dsn: str, client: BackfillClient, eventually: Any
+) -> None:
     """It was replaced while it ran; the newer one has failed for good meanwhile."""
     tasks: TaskRegistry[None] = TaskRegistry()
     begun, release = asyncio.Event(), asyncio.Event()
@@ -228,7 +230,7 @@ async def test_an_older_job_that_completes_leaves_a_newer_ones_entry(dsn: str, c
         async def count() -> int:
             return (await client.list_dlq_jobs()).total
 
-        await _until(count, 1)
+        await eventually(count, lambda total: total == 1)
         release.set()
     assert [job.payload for job in (await client.list_dlq_jobs()).jobs] == ["newer"]
     assert await rows(dsn, f"select count(*) from {JOBS}") == [(0,)]
@@ -289,7 +291,7 @@ async def test_what_others_failed_for_good_is_swept_in(dsn: str, client: Backfil
     assert page.jobs[0].failure_reason == "given up by another program"
 
 
-async def test_a_worker_sweeps_at_its_start_and_again(dsn: str, client: BackfillClient) -> None:
+async def test_a_worker_sweeps_at_its_start_and_again(dsn: str, client: BackfillClient, eventually: Any) -> None:
     """Without being asked."""
 
     async def count() -> int:
@@ -299,16 +301,10 @@ async def test_a_worker_sweeps_at_its_start_and_again(dsn: str, client: Backfill
     await client.fail_jobs([job_id for (job_id,) in await rows(dsn, f"select id from {JOBS}")], "by hand")
     config = WorkerConfig(dsn, dlq_processor_interval=timedelta(seconds=1))
     async with WorkerRunner(config, _tasks()):
-        await _until(count, 1)
+        await eventually(count, lambda total: total == 1)
         await client.enqueue("v", 2)
         await client.fail_jobs([job_id for (job_id,) in await rows(dsn, f"select id from {JOBS}")])
-        await _until(count, 2)
-
-
-async def _until(count: Any, wanted: int) -> None:
-    async with asyncio.timeout(15):
-        while await count() != wanted:
-            pass
+        await eventually(count, lambda total: total == 2)
 
 
 async def test_pages_filters_and_totals(dsn: str, client: BackfillClient) -> None:

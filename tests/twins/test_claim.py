@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from backfill import ConfigurationError
 from backfill._native import claim_statement
-from backfill.storage.claims import LaneClaim, LaneFilter, Look, template
+from backfill.storage.claims import LaneClaim, LaneFilter, Look
 from backfill.storage.connection import connect
+from backfill.storage.statements import load
 from backfill.storage.wire import Wire
 
 from twins.python_claim import Shape
@@ -51,7 +52,7 @@ def test_any_template_is_filled_alike(lines: list[str], schema: str, lanes: list
 @given(lanes=_shapes.filter(bool))
 def test_our_templates_are_filled_alike(name: str, lanes: list[Shape]) -> None:
     """The templates of storage/sql, for any lanes."""
-    text = template(name)
+    text = load(name).text
     filled = claim_statement(text, '"s"', lanes, 4)
     assert filled == python_statement(text, '"s"', lanes, 4)
     assert ':"schema"' not in filled

@@ -9,7 +9,6 @@ import pytest
 
 import backfill
 from backfill import ConfigurationError
-from backfill.storage.claims import template
 from backfill.storage.statements import load, quoted_schema, render
 from backfill.storage.steps import migrations
 
@@ -45,7 +44,7 @@ def test_headers_are_complete(name: str) -> None:
 def test_parameters_are_those_of_the_text(name: str) -> None:
     """Every parameter of the header is used, and none that it lacks."""
     statement = load(name)
-    used = {int(number) for number in re.findall(r"\$(\d+)", _body(template(name)))}
+    used = {int(number) for number in re.findall(r"\$(\d+)", _body(load(name).text))}
     assert used == set(range(1, len(statement.params) + 1))
 
 
@@ -69,7 +68,7 @@ def test_the_schema_is_a_token(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(_LANES))
 def test_lane_markers_stand_where_the_lane_goes(name: str) -> None:
     """The statements of claims, and only they, have a place for the lane."""
-    marked = {other for other in NAMES if "-- lane: " in template(other)}
+    marked = {other for other in NAMES if "-- lane: " in load(other).text}
     assert name in marked
     assert marked == _LANES
 

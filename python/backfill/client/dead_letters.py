@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from backfill.checks import KEY_LIMIT, SMALLINT, check_duration, check_int, check_text, check_time
+from backfill.checks import KEY_LIMIT, SMALLINT, check_duration, check_int, check_text
 from backfill.client.connect import ClientLife
 from backfill.client.execute import read_jobs, run, text
-from backfill.client.prepare import Parameters, interval
+from backfill.client.prepare import Parameters, due, flags_json, moment
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.errors import DlqJobNotFoundError, InvalidJobError
 from backfill.payloads import encode
@@ -63,14 +63,11 @@ class DeadLetterVerbs(ClientLife):
             InvalidJobError: a value out of range, or a cursor that is none.
         """
         check_int("limit", limit, range(1, PAGE_LIMIT + 1))
-        place = (None, None) if cursor is None else _place(cursor)
-        parameters = _filter_parameters(filter)
+        parameters, place = _filter_parameters(filter), _place(cursor)
         async with self._connection(connection) as chosen:
-            found = await run(chosen, "list_dead_letters", self._schema, (*parameters, *place, str(limit + 1)))
+            jobs, after = await self._page(chosen, parameters, limit, place)
             total = await run(chosen, "count_dead_letters", self._schema, parameters)
-        jobs = [_entry(found, row) for row in range(min(found.ntuples, limit))]
-        more = found.ntuples > limit
-        return DlqJobList(jobs, _int(total, 0, 0), _cursor(jobs[-1]) if more else None, filter.by_text_alone)
+        return DlqJobList(jobs, _int(total, 0, 0), after, filter.by_text_alone)
 
     async def get_dlq_job(self, id: int, *, connection: Connection | None = None) -> DlqJob | None:
         """One entry by its id, or None: there is none.
@@ -80,8 +77,8 @@ class DeadLetterVerbs(ClientLife):
         """
         parameters = _filter_parameters(_ANY, [_id(id)])
         async with self._connection(connection) as chosen:
-            found = await run(chosen, "list_dead_letters", self._schema, (*parameters, None, None, "1"))
-        return _entry(found, 0) if found.ntuples else None
+            jobs, _ = await self._page(chosen, parameters, 1)
+        return jobs[0] if jobs else None
 
     async def dlq_stats(self, *, connection: Connection | None = None) -> DlqStats:
         """All dead letters in figures."""
@@ -130,7 +127,7 @@ class DeadLetterVerbs(ClientLife):
     ) -> Job:
         """Add an entry's job again, with all its attempts, in one transaction with the entry's bookkeeping.
 
-        The entry stays until the job, or another of its key, has completed; if it fails for good again it comes back into
+        The entry stays until the job, or a later one of its key, has completed; if it fails for good again it comes back into
         the same entry. A waiting job of its key is replaced, as by `enqueue`; without a key, a job that was requeued from it
         and is there still is given back as it is. A deadline that the job had is dropped.
 
@@ -241,16 +238,15 @@ class DeadLetterVerbs(ClientLife):
         check_text("reason", reason, TEXT_LIMIT)
         if last_error is not None:
             check_text("last_error", last_error, TEXT_LIMIT)
-        flags = orjson.dumps(dict.fromkeys(job.flags, True)).decode() if job.flags else None
         parameters = (
             str(job.id), job.task_identifier, job.queue_name, job.payload_bytes.decode(), str(job.priority), job.key,
-            str(job.attempts), str(job.max_attempts), flags, job.created_at.isoformat(), job.run_at.isoformat(),
+            str(job.attempts), str(job.max_attempts), flags_json(job.flags), job.created_at.isoformat(), job.run_at.isoformat(),
             last_error or job.last_error, reason,
         )  # fmt: skip
         async with self._connection(connection) as chosen, _together(chosen):
             written = await run(chosen, "add_dead_letter", self._schema, parameters)
-            listed = (*_filter_parameters(_ANY, [_int(written, 0, 0)]), None, None, "1")
-            return _entry(await run(chosen, "list_dead_letters", self._schema, listed), 0)
+            [entry], _ = await self._page(chosen, _filter_parameters(_ANY, [_int(written, 0, 0)]), 1)
+        return entry
 
     async def process_failed_jobs(self) -> int:
         """Move to the dead letters what other programs have failed for good and nobody holds, until none is left.
@@ -279,12 +275,24 @@ class DeadLetterVerbs(ClientLife):
             return
         cursor: str | None = None
         while True:
-            page = await self.list_dlq_jobs(jobs, limit=_BATCH, cursor=cursor)
-            if page.jobs:
-                yield [job.id for job in page.jobs]
-            cursor = page.cursor
+            async with self._connection(None) as chosen:
+                found, cursor = await self._page(chosen, _filter_parameters(jobs), _BATCH, _place(cursor))
+            if found:
+                yield [job.id for job in found]
             if cursor is None:
                 return
+
+    async def _page(
+        self,
+        connection: Connection,
+        filter: Parameters,
+        limit: int,
+        place: tuple[str | None, str | None] = (None, None),
+    ) -> tuple[list[DlqJob], str | None]:
+        """Entries that match from a place on, and the cursor of the next page."""
+        found = await run(connection, "list_dead_letters", self._schema, (*filter, *place, str(limit + 1)))
+        jobs = [_entry(found, row) for row in range(min(found.ntuples, limit))]
+        return jobs, _cursor(jobs[-1]) if found.ntuples > limit else None
 
 
 def _together(connection: Connection) -> AbstractAsyncContextManager[object]:
@@ -300,8 +308,8 @@ def _filter_parameters(filter: DlqFilter, ids: list[int] | None = None) -> Param
         filter.task_identifier,
         filter.queue_name,
         filter.job_key,
-        None if filter.failed_after is None else filter.failed_after.astimezone(UTC).isoformat(),
-        None if filter.failed_before is None else filter.failed_before.astimezone(UTC).isoformat(),
+        moment(filter.failed_after),
+        moment(filter.failed_before),
         filter.error_type,
         filter.fingerprint,
         filter.error_text,
@@ -314,17 +322,13 @@ def _edits(
 ) -> Parameters:
     if notes is not None:
         check_text("notes", notes, NOTES_LIMIT)
-    if run_at is not None and delay is not None:
-        raise InvalidJobError("delay", delay, "give run_at or delay, not both")
+    when = due(run_at, delay)
     check_int("priority", priority, SMALLINT)
-    check_time("run_at", run_at)
-    check_duration("delay", delay, zero=True)
     return (
         notes,
         None if payload is KEEP else encode(payload).decode(),
         None if priority is None else str(int(priority)),
-        None if run_at is None else run_at.astimezone(UTC).isoformat(),
-        None if delay is None else interval(delay),
+        *when,
     )
 
 
@@ -339,7 +343,9 @@ def _cursor(last: DlqJob) -> str:
     return base64.urlsafe_b64encode(f"{micros}.{last.id}".encode()).decode()
 
 
-def _place(cursor: str) -> tuple[str, str]:
+def _place(cursor: str | None) -> tuple[str | None, str | None]:
+    if cursor is None:
+        return None, None
     try:
         micros, entry = base64.urlsafe_b64decode(cursor.encode()).decode("ascii").split(".")
         return str(int(micros)), str(int(entry))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from backfill.checks import KEY_LIMIT, SMALLINT, check_duration, check_int, check_text, check_time
+from backfill.checks import KEY_LIMIT, SMALLINT, check_int, check_text
 from backfill.client.connect import ClientLife
 from backfill.client.execute import read_jobs
-from backfill.client.prepare import interval
+from backfill.client.prepare import due
 from backfill.errors import InvalidJobError
 from backfill.jobs import EnqueueOutcome
 from backfill.records import Job
@@ -132,18 +132,14 @@ class ManageVerbs(ClientLife):
         Raises:
             InvalidJobError: something that is no id, or a value out of range; it is named.
         """
-        if run_at is not None and delay is not None:
-            raise InvalidJobError("delay", delay, "give run_at or delay, not both")
-        check_time("run_at", run_at)
-        check_duration("delay", delay, zero=True)
+        when = due(run_at, delay)
         check_int("priority", priority, SMALLINT)
         check_int("attempts", attempts, range(MAX_ATTEMPTS_LIMIT + 1))
         check_int("max_attempts", max_attempts, range(1, MAX_ATTEMPTS_LIMIT + 1))
         ids = _ids(jobs)
         parameters = (
             number_array(ids),
-            None if run_at is None else run_at.astimezone(UTC).isoformat(),
-            None if delay is None else interval(delay),
+            *when,
             *(None if value is None else str(int(value)) for value in (priority, attempts, max_attempts)),
         )
         return await self._change("reschedule_jobs", ids, parameters, connection)

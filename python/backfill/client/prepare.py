@@ -6,7 +6,7 @@ parameters are text (or None) that the statements cast, so that no adapter of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -14,6 +14,7 @@ from typing import Any, Final, TypedDict
 
 import orjson
 
+from backfill.checks import check_duration, check_time
 from backfill.errors import InvalidJobError, InvalidPayloadError
 from backfill.flags import flags_of
 from backfill.jobs import UNSAID, EnqueueStatus, JobKeyMode, JobSpec, NewJob, Queue, max_attempts_of
@@ -198,7 +199,7 @@ def insert_job(shape: JobShape, payload: str) -> tuple[str, Parameters]:
         None if shape.delay is None else interval(shape.delay),
         str(shape.max_attempts),
         str(shape.priority),
-        flags_json(shape),
+        flags_json(shape.flags),
     )
     return ("insert_job", parameters) if shape.queue is None else ("insert_serial_job", (*parameters, shape.queue))
 
@@ -219,9 +220,27 @@ def add_job_parameters(shape: JobShape, payload: str) -> Parameters:
     )
 
 
-def flags_json(shape: JobShape) -> str | None:
+def flags_json(flags: Sequence[str]) -> str | None:
     """Flags as the jobs table has them: a JSON object whose keys they are, or null."""
-    return orjson.dumps(dict.fromkeys(shape.flags, True)).decode() if shape.flags else None
+    return orjson.dumps(dict.fromkeys(flags, True)).decode() if flags else None
+
+
+def moment(time: datetime | None) -> str | None:
+    """A time as a parameter, in UTC: a zone may be off by seconds, for which ISO 8601 has no words."""
+    return None if time is None else time.astimezone(UTC).isoformat()
+
+
+def due(run_at: datetime | None, delay: timedelta | None) -> tuple[str | None, str | None]:
+    """When a job is due, as parameters: a time, or how long from now.
+
+    Raises:
+        InvalidJobError: both, or one out of range.
+    """
+    if run_at is not None and delay is not None:
+        raise InvalidJobError("delay", delay, "give run_at or delay, not both")
+    check_time("run_at", run_at)
+    check_duration("delay", delay, zero=True)
+    return moment(run_at), None if delay is None else interval(delay)
 
 
 def status_of(job: Job, mode: JobKeyMode) -> EnqueueStatus:

@@ -194,7 +194,7 @@ class BulkTransaction:
             await self._queues.find(lanes)
 
     def _prefix(self, shape: JobShape) -> bytes:
-        flags = flags_json(shape)
+        flags = flags_json(shape.flags)
         prefix = self._prefixes[shape] = copy_prefix(
             self._tasks[shape.task],
             None if shape.queue is None else self._queues[shape.queue],
@@ -214,7 +214,7 @@ class BulkTransaction:
             number_array([shape.priority for shape in shapes]),
             text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
             number_array([shape.max_attempts for shape in shapes]),
-            text_array([flags_json(shape) for shape in shapes]),
+            text_array([flags_json(shape.flags) for shape in shapes]),
         )
 
     def _specs(self, rows: list[Placed], mode: JobKeyMode) -> tuple[str, ...]:

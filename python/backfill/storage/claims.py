@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +27,6 @@ HIGHEST: Final = 32767
 NEVER: Final = -(2**63)
 """-infinity, as PostgreSQL holds a time: a floor that leaves nothing out."""
 _FIRST_LANE_PARAMETER: Final = {"lock_near_queues": 5, "lock_known_queues": 4, "lock_far_queues": 3, "claim": 7}
-_PART: Final = "-- part: parallel_pick\n"
 Bound = tuple[tuple[str, ...], tuple[str, ...]]
 _TAKE_TIMEOUT: Final = 60.0
 _numbers = count()
@@ -162,12 +160,12 @@ class LaneClaim:
         """Build the statements once."""
         quoted = quoted_schema(self.schema)
         texts = {
-            name: claim_statement(template(name), quoted, [lane.shape for lane in self.lanes], first)
+            name: claim_statement(load(name).text, quoted, [lane.shape for lane in self.lanes], first)
             for name, first in _FIRST_LANE_PARAMETER.items()
         }
         if self.takes_parallel:
             shapes = [lane.shape for lane in self._parallel_lanes]
-            texts["claim_parallel"] = claim_statement(template("claim_parallel"), quoted, shapes, 7)
+            texts["claim_parallel"] = claim_statement(load("claim_parallel").text, quoted, shapes, 7)
         object.__setattr__(self, "_texts", texts)
 
     @property
@@ -251,15 +249,6 @@ class LaneClaim:
 
     def _command(self, name: str, parameters: Iterable[Parameter]) -> Command:
         return Command(f"backfill.{name}.{self._number}", self._texts[name], tuple(parameters))
-
-
-def template(name: str) -> str:
-    """A claim statement's template: the file's text, with the part that two of them share."""
-    text = load(name).text
-    if _PART in text:
-        part = (files("backfill.storage") / "sql" / "parts" / "parallel_pick.sql").read_text(encoding="utf-8")
-        text = text.replace(_PART, part)
-    return text
 
 
 def anchored(patterns: Sequence[str]) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ SCHEMA_TOKEN: Final = ':"schema"'  # noqa: S105 - a place for a name, no passwor
 _IDENTIFIER_BYTES: Final = 63
 _HEADER_LINE: Final = re.compile(r"-- (?P<field>does|locks|index|params): (?P<text>.*)|--   (?P<more>.*)")
 _PARAM: Final = re.compile(r"\$(\d+) (\w+) ([a-z0-9_ ]+(?:\[\])?)")
+_PART: Final = re.compile(r"^ *-- part: (\w+)\n", re.MULTILINE)
+"""Where a statement has lines that it shares with others, from a file in storage/sql/parts."""
 _DOLLAR_QUOTE: Final = re.compile(r"\$([a-z]+)\$")
 
 
@@ -30,7 +32,7 @@ class Statement:
 
     Attributes:
         name: the file's name without its ending.
-        text: the whole file, header included; its schema is still the token.
+        text: the whole file, header and shared parts included; its schema is still the token.
         does: what it does.
         locks: which rows it locks, and how.
         indexes: the indexes that serve it; empty where the header says why there is none.
@@ -57,10 +59,12 @@ def load(name: str) -> Statement:
     Raises:
         ConfigurationError: there is no such file, or its header is not complete.
     """
+    folder = files("backfill.storage") / "sql"
     try:
-        text = (files("backfill.storage") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+        text = (folder / f"{name}.sql").read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigurationError(f"statement = {name!r}: no such file in storage/sql") from None
+    text = _PART.sub(lambda part: (folder / "parts" / f"{part[1]}.sql").read_text(encoding="utf-8"), text)
     fields = _header(text)
     missing = {"does", "locks", "index", "params"} - fields.keys()
     if missing:

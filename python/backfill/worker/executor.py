@@ -204,18 +204,14 @@ class Executor:
                 ending = await self._limited(running, work)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
             ending = self._raised(running, error)
-            interrupt = interrupt_in(error)
-            if interrupt is not None:
-                # Raised from the loop, not from here: begun at once, an attempt is under whoever claimed it.
-                self._loop.call_soon(_interrupt, interrupt)
         self._end(running, ending)
 
     def _prepare(self, running: Running) -> Awaitable[Any] | Failed | None:
         """The handler's call, ready to be awaited; what the attempt failed with before; or None: not ours to run."""
         job = running.job
-        if not job.readable:
-            return self._failure(job, self._registry.get(job.task_identifier), PayloadDecodeError(unreadable(job)))
         task = self._registry.get(job.task_identifier)
+        if not job.readable:
+            return self._failure(job, task, PayloadDecodeError(unreadable(job)))
         if task is None:
             return None
         if job.has_flags or task.timeout is not None:
@@ -273,7 +269,11 @@ class Executor:
             return self._failed(running.job, kinds)
 
     def _looked_at(self, running: Running, error: BaseException) -> Ending:
-        if running.given_up or interrupt_in(error) is not None:
+        interrupt = interrupt_in(error)
+        if interrupt is not None:
+            # Raised from the loop, not from here: begun at once, an attempt is under whoever claimed it.
+            self._loop.call_soon(_interrupt, interrupt)
+        if running.given_up or interrupt is not None:
             return GIVEN_BACK
         if not running.begun and isinstance(error, asyncio.CancelledError):
             return GIVEN_BACK

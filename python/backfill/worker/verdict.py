@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from backfill.errors import Discard, Snooze, WorkerError
+from backfill.errors import LONGEST_WAIT, Discard, Snooze, WorkerError
 
 _MOST = 1_000
 """How many members of a group are looked at."""
-_LONGEST = timedelta(days=366)
 _SHORTEST_SNOOZE = timedelta(milliseconds=100)
 """A job that is put off for no time must not keep its worker busy with nothing else."""
 
@@ -96,7 +95,7 @@ def _granted(wishes: list[Snooze | Discard]) -> Verdict:
 
 def _within(wait: object) -> timedelta | None:
     """A time to wait as it can be written: an attribute may have been set to anything."""
-    return min(max(wait, timedelta(0)), _LONGEST) if isinstance(wait, timedelta) else None
+    return min(max(wait, timedelta(0)), LONGEST_WAIT) if isinstance(wait, timedelta) else None
 
 
 def _retryable(error: BaseException, no_retry: tuple[type[BaseException], ...]) -> bool:

@@ -1,0 +1,8 @@
+    ($1::bigint[] is null or entries.id = any($1::bigint[]))
+    and ($2::text is null or entries.task_identifier = $2::text)
+    and ($3::text is null or entries.queue_name = $3::text)
+    and ($4::text is null or entries.job_key = $4::text)
+    and ($5::timestamptz is null or entries.failed_at >= $5::timestamptz)
+    and ($6::timestamptz is null or entries.failed_at <= $6::timestamptz)
+    and ($7::text is null or entries.error_type = $7::text)
+    and ($8::text is null or entries.fingerprint = $8::text)
