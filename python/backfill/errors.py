@@ -6,11 +6,14 @@ names the field, the value and the way out: whoever reads it may be reading it a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import ClassVar
 
 LONGEST_WAIT = timedelta(days=366)
 """The longest time between two attempts."""
+_NAMED = 5
+"""How many of many a message names."""
 
 
 class BackfillError(Exception):
@@ -77,6 +80,26 @@ class BulkEnqueueError(BackfillError):
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Pickle with the two attributes, which are keyword-only."""
         return _rebuild_bulk_error, (type(self), str(self), self.written, self.index)
+
+
+class DlqRequeueError(BackfillError):
+    """Some dead letters could not be requeued; all others of the call are.
+
+    Attributes:
+        added: the jobs' ids by their entries', of those that are requeued.
+        refused: why the database refused the others, by their entries' ids.
+    """
+
+    def __init__(self, added: Mapping[int, int], refused: Mapping[int, str]) -> None:
+        self.added = dict(added)
+        self.refused = dict(refused)
+        some = "; ".join(f"id {entry}: {reason}" for entry, reason in list(self.refused.items())[:_NAMED])
+        more = f"; and {len(self.refused) - _NAMED} more" if len(self.refused) > _NAMED else ""
+        super().__init__(f"{len(self.refused)} dead letters were refused, {len(self.added)} are requeued: {some}{more}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by its two parts, since the message alone could not rebuild it."""
+        return type(self), (self.added, self.refused)
 
 
 class DlqJobNotFoundError(BackfillError, LookupError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from backfill.client.bulk import BulkVerb
 from backfill.client.bulk_presets import enqueue_bulk, enqueue_bulk_with_retries
-from backfill.client.dead_letters import DeadLetterVerbs
+from backfill.client.dead_letter_changes import DeadLetterVerbs
 from backfill.client.enqueue import EnqueueVerb
 from backfill.client.manage import ManageVerbs
 from backfill.client.presets import (

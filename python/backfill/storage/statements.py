@@ -64,7 +64,8 @@ def load(name: str) -> Statement:
         text = (folder / f"{name}.sql").read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigurationError(f"statement = {name!r}: no such file in storage/sql") from None
-    text = _PART.sub(lambda part: (folder / "parts" / f"{part[1]}.sql").read_text(encoding="utf-8"), text)
+    while _PART.search(text):  # a part may have parts of its own
+        text = _PART.sub(lambda part: (folder / "parts" / f"{part[1]}.sql").read_text(encoding="utf-8"), text)
     fields = _header(text)
     missing = {"does", "locks", "index", "params"} - fields.keys()
     if missing:

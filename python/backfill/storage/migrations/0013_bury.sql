@@ -37,7 +37,7 @@ begin
   if mark is not null then
     job_flags := nullif(job_flags - mark, '{}');
   end if;
-  loop
+  for round in 1..100 loop
     if key is not null then
       select id into entry from :"schema".backfill_dlq where job_key = key for update;
     elsif mark is not null then
@@ -86,14 +86,7 @@ begin
       return entry;
     end if;
   end loop;
-end;
-$$;
-
--- Whether a job is there, as of now: also for a statement that has waited for a lock since it began.
-create or replace function :"schema".backfill_waits(job_id bigint) returns boolean
-language plpgsql volatile
-as $$
-begin
-  return exists (select from :"schema"._private_jobs as jobs where jobs.id = job_id);
+  raise exception 'job % can neither renew its dead letter nor make one; a trigger or row level security may forbid it', job_id
+    using errcode = 'insufficient_privilege';
 end;
 $$;

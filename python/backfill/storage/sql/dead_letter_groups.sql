@@ -4,8 +4,8 @@
 -- params: $1 task text, $2 wanted integer
 select
   fingerprint, error_type, count(*), sum(failure_count),
-  (extract(epoch from min(failed_at) filter (where isfinite(failed_at))) * 1000000)::bigint,
-  (extract(epoch from max(failed_at) filter (where isfinite(failed_at))) * 1000000)::bigint,
+  (extract(epoch from min(failed_at) filter (where isfinite(failed_at))) * 1000000)::numeric(30),
+  (extract(epoch from max(failed_at) filter (where isfinite(failed_at))) * 1000000)::numeric(30),
   (array_agg(id order by failed_at desc, id desc))[1],
   array_to_json((array_agg(distinct task_identifier))[1:10])
 from :"schema".backfill_dlq

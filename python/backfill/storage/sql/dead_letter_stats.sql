@@ -17,7 +17,7 @@ top as (
 select
   count(*), count(distinct task_identifier), count(distinct nullif(queue_name, '')), coalesce(sum(requeued_count), 0),
   coalesce(avg(failure_count), 0)::float8,
-  (extract(epoch from min(failed_at) filter (where isfinite(failed_at))) * 1000000)::bigint,
-  (extract(epoch from max(failed_at) filter (where isfinite(failed_at))) * 1000000)::bigint,
+  (extract(epoch from min(failed_at) filter (where isfinite(failed_at))) * 1000000)::numeric(30),
+  (extract(epoch from max(failed_at) filter (where isfinite(failed_at))) * 1000000)::numeric(30),
   (select coalesce(json_agg(json_build_array(task_identifier, number) order by number desc, task_identifier), '[]') from top)
 from entries

@@ -5,20 +5,7 @@
 -- params: $1 ids bigint[], $2 task text, $3 queue text, $4 key text, $5 failed_after timestamptz, $6 failed_before timestamptz,
 --   $7 error_type text, $8 fingerprint text, $9 search text, $10 newest bigint,
 --   $11 from_failed_at bigint, $12 from_id bigint, $13 wanted integer
-with entries as (
-  select *
-  from :"schema".backfill_dlq as entries
-  where
-    -- part: dead_letter_filter
-    and (
-      $10::bigint is not null
-      or $11::bigint is null
-      or (entries.failed_at, entries.id)
-      < (timestamptz 'epoch' + $11::bigint * interval '1 microsecond', $12::bigint)
-    )
-  order by entries.failed_at desc, entries.id desc
-  limit $10::bigint
-)
+-- part: dead_letter_page
 select
   entries.id, entries.original_job_id, entries.task_identifier,
   coalesce(entries.payload_json::text, entries.payload::text) as payload,
@@ -28,18 +15,12 @@ select
   ))::text as flags,
   entries.failure_reason, entries.failure_count, entries.last_error #>> '{}' as last_error, entries.error_type,
   entries.fingerprint,
-  case when isfinite(entries.original_created_at) then (extract(epoch from entries.original_created_at) * 1000000)::bigint end,
-  case when isfinite(entries.original_run_at) then (extract(epoch from entries.original_run_at) * 1000000)::bigint end,
-  case when isfinite(entries.failed_at) then (extract(epoch from entries.failed_at) * 1000000)::bigint end,
+  case when isfinite(entries.original_created_at) then (extract(epoch from entries.original_created_at) * 1000000)::numeric(30) end,
+  case when isfinite(entries.original_run_at) then (extract(epoch from entries.original_run_at) * 1000000)::numeric(30) end,
+  case when isfinite(entries.failed_at) then (extract(epoch from entries.failed_at) * 1000000)::numeric(30) end,
   entries.requeued_count,
-  case when isfinite(entries.last_requeued_at) then (extract(epoch from entries.last_requeued_at) * 1000000)::bigint end,
-  entries.requeued_job_id, entries.notes, entries.earlier::text
+  case when isfinite(entries.last_requeued_at) then (extract(epoch from entries.last_requeued_at) * 1000000)::numeric(30) end,
+  entries.requeued_job_id, entries.notes, entries.earlier::text,
+  entries.place
 from entries
-where ($9::text is null or strpos(lower(entries.last_error #>> '{}'), lower($9::text)) > 0)
-  and (
-    $11::bigint is null
-    or (entries.failed_at, entries.id)
-    < (timestamptz 'epoch' + $11::bigint * interval '1 microsecond', $12::bigint)
-  )
 order by entries.failed_at desc, entries.id desc
-limit $13::integer

@@ -1,6 +1,7 @@
 -- does: Adds the jobs of dead letters again, each marked with its entry unless it has a key, and notes it in the entries; gives
 --   back the entries' ids and the jobs'. What is null stays as the entry has it; their run_at is now unless it is said. One
---   without a key whose job is there still is passed over; an old deadline is dropped.
+--   without a key whose job is there still is passed over; an old deadline is dropped. Where an entry with a key was renewed
+--   or deleted before its job was added, nothing takes effect (SQLSTATE 40001).
 -- locks: backfill_dlq rows (update; those without a key before their jobs are added, so that two calls add one job each), the
 --   _private_jobs rows of their keys, what add_job locks
 -- index: backfill_dlq_pkey
@@ -26,16 +27,16 @@ chosen as materialized (
   )
 ),
 added as materialized (
-  select chosen.id as entry, jobs.id
+  select chosen.id as entry, chosen.failure_count, chosen.failed_at, jobs.id
   from chosen
   cross join lateral :"schema".add_job(
     identifier := chosen.task_identifier,
     payload := coalesce($3::json, chosen.payload_json, chosen.payload::json),
     queue_name := nullif(chosen.queue_name, ''),
     run_at := coalesce($5::timestamptz, clock_timestamp() + coalesce($6::interval, interval '0')),
-    max_attempts := coalesce(nullif(greatest(chosen.max_attempts, 0), 0), 8),
+    max_attempts := least(coalesce(nullif(greatest(chosen.max_attempts, 0), 0), 8), 32767),
     job_key := chosen.job_key,
-    priority := coalesce($4::integer, chosen.priority),
+    priority := coalesce($4::integer, least(greatest(chosen.priority, -32768), 32767)),
     flags := array(
       select flag
       from jsonb_object_keys(case when jsonb_typeof(chosen.flags) = 'object' then chosen.flags else '{}' end) as flag
@@ -45,13 +46,26 @@ added as materialized (
     ),
     job_key_mode := 'replace'
   ) as jobs
+),
+noted as (
+  update :"schema".backfill_dlq as entries
+  set
+    requeued_count = entries.requeued_count + 1,
+    last_requeued_at = now(),
+    requeued_job_id = added.id,
+    notes = nullif(concat_ws(E'\n', entries.notes, $2::text), '')
+  from added
+  where entries.id = added.entry
+    and entries.failure_count = added.failure_count
+    and entries.failed_at = added.failed_at
+  returning entries.id
 )
-update :"schema".backfill_dlq as entries
-set
-  requeued_count = entries.requeued_count + 1,
-  last_requeued_at = now(),
-  requeued_job_id = added.id,
-  notes = nullif(concat_ws(E'\n', entries.notes, $2::text), '')
+select
+  added.entry,
+  case
+    when noted.id is null
+      then :"schema".backfill_refuse(format('dead letter %s was renewed or deleted meanwhile', added.entry), '40001')
+    else added.id
+  end as job_id
 from added
-where entries.id = added.entry
-returning entries.id, added.id as job_id
+left join noted on noted.id = added.entry

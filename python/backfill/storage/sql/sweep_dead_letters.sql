@@ -1,13 +1,14 @@
--- does: Moves jobs to the dead letters that other programs have failed for good and that nobody holds, so many at most; says
---   how many they were.
+-- does: Moves jobs to the dead letters that other programs have failed for good and that nobody holds, so many at most, from an id
+--   on; says how many they were.
 -- locks: _private_jobs rows (delete), skip locked: they are looked for again; backfill_dlq rows (insert, update)
 -- index: backfill_jobs_exhausted, tasks_pkey, job_queues_pkey1
--- params: $1 wanted integer
+-- params: $1 wanted integer, $2 after bigint
 with exhausted as (
   select jobs.id
   from :"schema"._private_jobs as jobs
   where jobs.locked_at is null
     and jobs.attempts >= jobs.max_attempts
+    and jobs.id > $2::bigint
   order by jobs.id
   limit $1::integer
   for update of jobs skip locked
