@@ -1,5 +1,6 @@
 """What the native extension offers; its documentation is there at run time too."""
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, final
@@ -102,7 +103,7 @@ def backoff_delays(
     multiplier: float,
     jitter: float,
     seed: int | None = None,
-) -> list[float]: ...
+) -> array[float]: ...
 def claim_statement(template: str, schema: str, lanes: Sequence[tuple[bool, bool, bool]], first_param: int) -> str: ...
 def copy_prefix(
     task_id: int, job_queue_id: int | None, priority: int, run_at: int, max_attempts: int, flags: bytes | None

@@ -59,6 +59,46 @@ def test_many_delays_are_like_one(attempts: list[int], policy: tuple[float, floa
         assert low * (1 - 1e-12) <= delay <= high * (1 + 1e-12)
 
 
+class _Odd:
+    """A number with a mind of its own: it empties the list that it is in when it is read."""
+
+    def __index__(self) -> int:
+        _LISTED.clear()
+        return 3
+
+
+_LISTED: list[Any] = []
+
+
+@given(st.lists(_attempts, max_size=80), _policies, st.integers(0, 2**64 - 1))
+def test_what_holds_the_attempts_does_not_matter(
+    attempts: list[int], policy: tuple[float, float, float, float], seed: int
+) -> None:
+    """A list, whose numbers are remembered by their objects, a tuple, and integers of a class of their own: the same delays."""
+    listed = backoff_delays(attempts, *policy, seed=seed)
+    assert listed == backoff_delays(tuple(attempts), *policy, seed=seed)
+    assert listed == backoff_delays([_Other(attempt) for attempt in attempts], *policy, seed=seed)
+
+
+class _Other(int):
+    """An integer that is no plain one."""
+
+
+def test_a_list_that_changes_while_it_is_read() -> None:
+    """The delays of what was there; nothing is read that is gone."""
+    _LISTED[:] = [1, 2, _Odd(), 7, 9]
+    delays = backoff_delays(_LISTED, 1.0, 100.0, 2.0, 0.0)
+    assert delays.tolist()[:2] == [1.0, 2.0]
+    assert len(delays) <= 5
+
+
+@pytest.mark.parametrize("attempts", [[1, -1], [2**32], ["1"], [1.5], [None], None, 7, (1, "x")])
+def test_many_attempts_are_whole_numbers(attempts: Any) -> None:
+    """Anything else is Python's own error, and no panic."""
+    with pytest.raises((TypeError, OverflowError)):
+        backoff_delays(attempts, 1.0, 1.0, 2.0, 0.1)
+
+
 def test_jitter_spreads() -> None:
     """A thousand delays of one policy fill its range evenly enough, and differ without a seed."""
     delays = backoff_delays([1] * 1000, 100.0, 1000.0, 2.0, 0.5)
