@@ -43,15 +43,57 @@ insert into graphile_worker.backfill_dlq (task_identifier, payload, job_key, fai
 select 'task' || n % 50, '{{}}', case when n % 2 = 0 then 'key' || n end, 'why', to_jsonb('ValueError: ' || n),
   now() - n * interval '1 second'
 from generate_series(1, 50000) as n;
+insert into graphile_worker.backfill_ends (
+  job_id, task_identifier, how, attempts, max_attempts, priority, created_at, run_at, ended_at, expires_at)
+select n, 'task' || n % 50, 'completed', 1, 8, 0, now(), now(), now() - n * interval '1 second', now() + interval '1 day'
+from generate_series(1, 50000) as n;
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version)
 select 'worker' || n, 'host', n, 1, '0' from generate_series(1, 2000) as n;
 """
-TABLES = ("_private_tasks", "_private_job_queues", "_private_jobs", "backfill_workers", "backfill_dlq")
+TABLES = (
+    "_private_tasks",
+    "_private_job_queues",
+    "_private_jobs",
+    "backfill_workers",
+    "backfill_dlq",
+    "backfill_ends",
+    "backfill_ends_default",
+)
 
 SAMPLES: dict[str, Sequence[Any]] = {
     "beat": ["worker5", "host", 1, 1, Jsonb([]), [], "0"],
     "bulk_begin": ["graphile_worker"],
     "complete": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES],
+    "complete_keeping": [
+        WORKER,
+        _IDS,
+        _TIMES,
+        _NUMBERS,
+        _TIMES,
+        [60.0] * 100,
+        _TIMES,
+        ["completed"] * 100,
+        [None] * 100,
+        ["1"] * 100,
+    ],
+    "drop_end_partitions": [],
+    "fail_keeping": [
+        WORKER,
+        _IDS,
+        _TIMES,
+        _NUMBERS,
+        _TIMES,
+        _NUMBERS,
+        _KEYED,
+        [None] * 100,
+        ["no"] * 100,
+        _KEYED,
+        [60.0] * 100,
+        _TIMES,
+    ],
+    "find_ends": [_IDS],
+    "list_ends": [None] * 9 + [50],
+    "make_end_partitions": [[60.0]],
     "complete_jobs": [_IDS],
     "create_queues": [["queue1", "new"]],
     "create_tasks": [["task1", "new"]],
@@ -93,10 +135,20 @@ FRONTS: dict[str, list[Any]] = {
     "claim_parallel": ["nobody", 100, [], LOWS, HIGHS, FLOORS],
 }
 """The statements of claims, with what comes before their lane's own parameters."""
-HOT = ("complete", "fail", "find_levels", "find_tasks", "forget_dead_letters", "give_back", "renew")
+HOT = (
+    "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_dead_letters", "give_back",
+    "renew",
+)  # fmt: skip
 """What a worker's hot connections run, apart from claims."""
 CALLS = ("add_job", "add_jobs", "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs")
 """Statements whose work is done inside a function, where no plan is shown."""
+
+
+PARTS = {
+    "backfill_ends_default_job_id_idx": "backfill_ends_job",
+    "backfill_ends_default_ended_at_job_id_idx": "backfill_ends_newest",
+}
+"""A partition's part of an index has a name that PostgreSQL makes."""
 
 
 def explain(connection: Connection, name: str, parameters: Sequence[Any], text: str | None = None) -> Plan:
@@ -138,7 +190,7 @@ def indexes(plan: Plan) -> set[str]:
     found = {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
     for node in nodes(plan):
         found.update(node.get("Conflict Arbiter Indexes", ()))
-    return found
+    return {PARTS.get(name, name) for name in found}
 
 
 def whole_scans(plan: Plan) -> set[str]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from backfill.ends import JobEnd
 
 LONGEST_WAIT = timedelta(days=366)
 """The longest time between two attempts."""
@@ -80,6 +83,36 @@ class BulkEnqueueError(BackfillError):
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Pickle with the two attributes, which are keyword-only."""
         return _rebuild_bulk_error, (type(self), str(self), self.written, self.index)
+
+
+class JobNotCompletedError(BackfillError):
+    """A job whose result was awaited has ended otherwise: it failed for good, was discarded, or was superseded.
+
+    Attributes:
+        end: how it ended, a `JobEnd`.
+    """
+
+    def __init__(self, end: JobEnd) -> None:
+        reason = "" if end.error is None else f": {_shortened_text(end.error)}"
+        how = "completed without a result" if end.how == "completed" else end.how
+        super().__init__(f"job {end.job_id} ({end.task_identifier}) {how}{reason}")
+        self.end = end
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the end, since the message alone could not rebuild it."""
+        return type(self), (self.end,)
+
+
+class JobCancelledError(JobNotCompletedError):
+    """A job whose result was awaited was ended by an operator."""
+
+
+class EndNotKeptError(BackfillError, LookupError):
+    """A job whose result was awaited is not there, and left no end."""
+
+
+class ResultTimeoutError(BackfillError, TimeoutError):
+    """A job whose result was awaited has not ended in time; it goes on."""
 
 
 class DlqRequeueError(BackfillError):
@@ -277,6 +310,11 @@ def _wait(field: str, value: object) -> timedelta:
     if not isinstance(value, timedelta) or not timedelta(0) <= value <= LONGEST_WAIT:
         raise ConfigurationError(f"{field} = {value!r}: expected a datetime.timedelta from 0 to 366 days")
     return value
+
+
+def _shortened_text(text: str, limit: int = 200) -> str:
+    line = text.partition("\n")[0]
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
 def _shortened(value: object, limit: int = 120) -> str:

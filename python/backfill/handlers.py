@@ -10,7 +10,7 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,22 +68,49 @@ def payload_type(identifier: str, handler: Callable[..., Any], shape: HandlerSha
     """
     if shape.payload is None or shape.payload.annotation is inspect.Parameter.empty:
         return Any
+    annotation, parameter = shape.payload.annotation, shape.payload.name
+    where = f"task {identifier!r}: the annotation {annotation!r} of {_name(handler)}'s parameter {parameter!r}"
+    return _resolved(annotation, handler, local, where)
+
+
+def result_type(identifier: str, handler: Callable[..., Any], local: Mapping[str, Any]) -> object:
+    """The type that the handler is annotated to return; `Any` where it is not.
+
+    Raises:
+        TaskDefinitionError: a name in the annotation is not to be had at run time; it is named.
+    """
+    annotation = inspect.signature(handler).return_annotation
+    if annotation is inspect.Signature.empty:
+        return Any
+    return _resolved(annotation, handler, local, f"task {identifier!r}: what {_name(handler)} returns, {annotation!r},")
+
+
+def _resolved(annotation: object, handler: Callable[..., Any], local: Mapping[str, Any], where: str) -> object:
     function = _function(handler)
-    holder = type("Payload", (), {"__annotations__": {"payload": shape.payload.annotation}})
+    holder = type("Holder", (), {"__annotations__": {"held": annotation}})
     scope = getattr(function, "__globals__", None) or getattr(type(function).__call__, "__globals__", {})
     try:
-        return typing.get_type_hints(holder, globalns=dict(scope), localns=dict(local), include_extras=True)["payload"]
+        return typing.get_type_hints(holder, globalns=dict(scope), localns=dict(local), include_extras=True)["held"]
     except NameError as error:
         raise TaskDefinitionError(
-            f"task {identifier!r}: the annotation {shape.payload.annotation!r} of {_name(handler)}'s parameter "
-            f"{shape.payload.name!r} cannot be resolved: {error.name!r} is not defined when the program runs; "
+            f"{where} cannot be resolved: {error.name!r} is not defined when the program runs; "
             "import it outside `if TYPE_CHECKING:`"
         ) from error
     except (AttributeError, SyntaxError, TypeError) as error:
+        raise TaskDefinitionError(f"{where} cannot be resolved: {error}") from error
+
+
+def exception_types(identifier: str, given: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    """The classes that `no_retry` names, or TaskDefinitionError."""
+    if not isinstance(given, (type, Iterable)):
         raise TaskDefinitionError(
-            f"task {identifier!r}: the annotation {shape.payload.annotation!r} of {_name(handler)}'s parameter "
-            f"{shape.payload.name!r} cannot be resolved: {error}"
-        ) from error
+            f"task {identifier!r}: no_retry = {given!r}: expected a list of classes of exceptions"
+        )
+    types: tuple[Any, ...] = (given,) if isinstance(given, type) else tuple(given)
+    for one in types:
+        if not isinstance(one, type) or not issubclass(one, BaseException):
+            raise TaskDefinitionError(f"task {identifier!r}: no_retry holds {one!r}: expected classes of exceptions")
+    return types
 
 
 def _positional(identifier: str, handler: Callable[..., Any]) -> list[inspect.Parameter]:

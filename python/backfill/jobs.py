@@ -240,6 +240,8 @@ class NewJob(Generic[R_co]):
     payload: object = field(repr=False)  # it may be a secret, and a job is shown in messages
     spec: JobSpec
     default_max_attempts: int | None
+    source: Task[Any, Any] | None = field(repr=False, compare=False)
+    """The registered task that made it, which knows what its results are; None where it was made by name."""
 
     @overload
     def __init__(self, task: Task[None, R_co], payload: None = None, spec: JobSpec | None = None) -> None: ...
@@ -250,7 +252,7 @@ class NewJob(Generic[R_co]):
     def __init__(
         self, task: str | TaskReference | Task[Any, Any], payload: object = None, spec: JobSpec | None = None
     ) -> None:
-        name, attempts = (task, None) if isinstance(task, str) else _reference(task, payload)
+        name, attempts, source = (task, None, None) if isinstance(task, str) else _reference(task, payload)
         if type(name) is not str or name not in _CHECKED:
             _check_name(name)
         if spec is not None and not isinstance(spec, JobSpec):
@@ -260,6 +262,11 @@ class NewJob(Generic[R_co]):
         _set_payload(self, payload)
         _set_spec(self, UNSAID if spec is None else spec)
         _set_default_max_attempts(self, attempts)
+        _set_source(self, source)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle without the task that made it, which holds a function."""
+        return _rebuilt, (self.task, self.payload, self.spec, self.default_max_attempts)
 
     @property
     def max_attempts(self) -> int:
@@ -272,20 +279,30 @@ _set_task = _SLOTS["task"].__set__
 _set_payload = _SLOTS["payload"].__set__
 _set_spec = _SLOTS["spec"].__set__
 _set_default_max_attempts = _SLOTS["default_max_attempts"].__set__
+_set_source = _SLOTS["source"].__set__
 _CHECKED: Final[set[str]] = set()
 """Tasks' names that were checked lately."""
 
 
-def job_of(task: str, default_max_attempts: int | None, payload: object, spec: JobSpec | None) -> NewJob[Any]:
+def job_of(
+    task: Task[Any, Any], default_max_attempts: int | None, payload: object, spec: JobSpec | None
+) -> NewJob[Any]:
     """A job of a registered task, whose name was checked when it was registered, and its payload by the task."""
     if spec is None:
         spec = UNSAID
     elif not isinstance(spec, JobSpec):
         raise InvalidJobError("spec", spec, "a JobSpec")
     job: NewJob[Any] = object.__new__(NewJob)
-    _set_task(job, task)
+    _set_task(job, task.identifier)
     _set_payload(job, payload)
     _set_spec(job, spec)
+    _set_default_max_attempts(job, default_max_attempts)
+    _set_source(job, task)
+    return job
+
+
+def _rebuilt(task: str, payload: object, spec: JobSpec, default_max_attempts: int | None) -> NewJob[Any]:
+    job: NewJob[Any] = NewJob(task, payload, spec)
     _set_default_max_attempts(job, default_max_attempts)
     return job
 
@@ -321,12 +338,14 @@ class EnqueueOutcome(Generic[R_co]):
         id: of the job that has the key now, or of the new one.
         job: its row as it was written.
         revision: how often a job of this row was replaced or kept; 0 for a new one.
+        source: the registered task, by which `client.result` reads what its handler returned; None where it was named.
     """
 
     status: EnqueueStatus
     id: int
     job: Job
     revision: int = 0
+    source: Task[Any, Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_enqueued(self) -> bool:
@@ -352,11 +371,11 @@ class BulkOutcome:
     ids: list[int] | None = None
 
 
-def _reference(task: TaskReference | Task[Any, Any], payload: object) -> tuple[str, int | None]:
+def _reference(task: Any, payload: object) -> tuple[str, int | None, Any]:
     if not hasattr(task, "identifier"):
         raise InvalidJobError("task", task, "a task's name or a registered task")
     task.check_payload(payload)
-    return task.identifier, task.default_max_attempts
+    return task.identifier, task.default_max_attempts, task if hasattr(task, "decode_result") else None
 
 
 def _settle(spec: JobSpec, name: str, value: object) -> None:

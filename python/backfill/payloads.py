@@ -44,6 +44,15 @@ def encode(payload: object) -> bytes:
     return checked(payload, encoded)
 
 
+def encode_result(result: object) -> bytes:
+    """A handler's result as JSON text, by the rules for payloads; None is null.
+
+    Raises:
+        InvalidPayloadError: it is not JSON; the message names the place inside it.
+    """
+    return b"null" if result is None else encode(result)
+
+
 def checked(payload: object, encoded: bytes) -> bytes:
     """The text that a payload was encoded as, if it hides nothing that other readers cannot hold.
 

@@ -14,8 +14,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Never, Protocol, TypeAlias, TypeVar, overload
 
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
-from backfill.errors import InvalidPayloadError, TaskDefinitionError
-from backfill.handlers import HandlerShape, payload_type, shape_of
+from backfill.errors import InvalidJobError, InvalidPayloadError, TaskDefinitionError
+from backfill.handlers import HandlerShape, exception_types, payload_type, result_type, shape_of
 from backfill.jobs import JobSpec, NewJob, job_of
 from backfill.payloads import Decoder, decoder
 from backfill.retry import RetryPolicy
@@ -29,6 +29,8 @@ R = TypeVar("R")
 D = TypeVar("D")
 Threads = Callable[..., Awaitable[Any]]
 """What runs a function with its arguments in a thread."""
+
+LONGEST_KEEP = timedelta(days=3650)
 
 PayloadOf: TypeAlias = P | Callable[[P], Never]
 """A payload of type `P` beside a `Task[P, R]`, in the words that make mypy name one that does not fit.
@@ -50,6 +52,7 @@ class Task(Generic[P, R]):
         retry: its policy, or None.
         timeout: how long one attempt may run, or None.
         no_retry: exceptions after which no other attempt follows.
+        keep: how long the ends of its jobs are kept, with their results, or None.
         handler: the function.
     """
 
@@ -62,6 +65,7 @@ class Task(Generic[P, R]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         no_retry: tuple[type[BaseException], ...] = (),
+        keep: timedelta | None = None,
         scope: dict[str, Any] | None = None,
     ) -> None:
         self.identifier = identifier
@@ -70,11 +74,15 @@ class Task(Generic[P, R]):
         self.retry = retry
         self.timeout = timeout
         self.no_retry = no_retry
+        self.keep = keep
+        self.keep_seconds: float | None = None if keep is None else keep.total_seconds()
         self.shape: HandlerShape = shape_of(identifier, handler)
         self._scope = scope or {}
         self.decoder: Decoder | None = None
         self._payload_type: object = None
         self._record: type | None = None
+        self._result_type: object = None
+        self._result_decoder: Decoder | None = None
         self.__doc__ = inspect.getdoc(handler)
 
     @property
@@ -101,6 +109,24 @@ class Task(Generic[P, R]):
         """
         return self.resolve()(raw)
 
+    def decode_result(self, raw: bytes) -> R:
+        """A kept result as the handler's annotation has it; plain JSON where there is none.
+
+        Raises:
+            PayloadDecodeError: it does not fit.
+            TaskDefinitionError: a name in the annotation is missing at run time, or no JSON can be read as that type.
+        """
+        if self._result_decoder is None:
+            self.resolve()
+            if isinstance(self._result_type, TaskDefinitionError):
+                raise self._result_type
+            try:
+                self._result_decoder = decoder(self._result_type)
+            except TaskDefinitionError as error:
+                raise TaskDefinitionError(f"task {self.identifier!r}, its result: {error}") from error.__cause__
+        returned: R = self._result_decoder(raw)
+        return returned
+
     @overload
     def job(self: Task[None, R], *, spec: JobSpec | None = None) -> NewJob[R]: ...
     @overload
@@ -116,7 +142,7 @@ class Task(Generic[P, R]):
             InvalidPayloadError: the payload is not of the class that the handler takes.
         """
         self.check_payload(payload)
-        return job_of(self.identifier, None if self.retry is None else self.retry.max_attempts, payload, spec)
+        return job_of(self, None if self.retry is None else self.retry.max_attempts, payload, spec)
 
     def check_payload(self, payload: object) -> None:
         """Refuse a payload that is not of the class that the handler takes, where that is a class of records.
@@ -189,6 +215,7 @@ class Task(Generic[P, R]):
                 raise TaskDefinitionError(f"task {self.identifier!r}: {error}") from error.__cause__
             if isinstance(self._payload_type, type) and _is_record(self._payload_type):
                 self._record = self._payload_type
+            self._result_type = _quietly(lambda: result_type(self.identifier, self.handler, self._scope))
             self._scope = {}
         return self.decoder
 
@@ -266,6 +293,7 @@ class TaskRegistry(Generic[D]):
         timeout: timedelta | None = None,
         no_retry: Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
+        keep: timedelta | None = None,
     ) -> TaskDecorator[D]:
         """Register the decorated function as the handler of a task.
 
@@ -276,6 +304,8 @@ class TaskRegistry(Generic[D]):
             no_retry: exceptions after which no other attempt follows, their subclasses included; `PayloadDecodeError` for
                 payloads that do not fit, which are retried otherwise, since an old worker may meet a new shape.
             aliases: other names whose jobs this handler runs too.
+            keep: how long the ends of its jobs are kept, over 0 and up to ten years: how each finished, with what its handler
+                returned, which must be JSON. What `client.result` and `client.ends` need; nothing is kept if not given.
 
         Raises:
             TaskDefinitionError: a name that is taken, or a handler that no worker could call.
@@ -289,15 +319,25 @@ class TaskRegistry(Generic[D]):
         for name in (identifier, *others):
             check_text("task", name, IDENTIFIER_LIMIT)
         check_duration("timeout", timeout, zero=False)
+        check_duration("keep", keep, zero=False)
+        if keep is not None and keep > LONGEST_KEEP:
+            raise InvalidJobError("keep", keep, f"a timedelta up to {LONGEST_KEEP.days} days")
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TaskDefinitionError(f"task {identifier!r}: retry = {retry!r}: expected a RetryPolicy")
 
-        finals = _exception_types(identifier, no_retry)
+        finals = exception_types(identifier, no_retry)
 
         def decorate(handler: Callable[..., Any], /) -> Task[Any, Any]:
             scope = _scope(sys._getframe(1))  # noqa: SLF001 (documented in spite of its name)
             task: Task[Any, Any] = Task(
-                identifier, handler, aliases=others, retry=retry, timeout=timeout, no_retry=finals, scope=scope
+                identifier,
+                handler,
+                aliases=others,
+                retry=retry,
+                timeout=timeout,
+                no_retry=finals,
+                keep=keep,
+                scope=scope,
             )
             return self._add(task)
 
@@ -329,16 +369,12 @@ class TaskRegistry(Generic[D]):
         return task
 
 
-def _exception_types(identifier: str, given: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
-    if not isinstance(given, (type, Iterable)):
-        raise TaskDefinitionError(
-            f"task {identifier!r}: no_retry = {given!r}: expected a list of classes of exceptions"
-        )
-    types: tuple[Any, ...] = (given,) if isinstance(given, type) else tuple(given)
-    for one in types:
-        if not isinstance(one, type) or not issubclass(one, BaseException):
-            raise TaskDefinitionError(f"task {identifier!r}: no_retry holds {one!r}: expected classes of exceptions")
-    return types
+def _quietly(find: Callable[[], object]) -> object:
+    """A result's type, or why it cannot be had: no job runs worse for it, and only who reads a result needs to know."""
+    try:
+        return find()
+    except TaskDefinitionError as error:
+        return error.with_traceback(None)
 
 
 def _scope(frame: Any) -> dict[str, Any]:

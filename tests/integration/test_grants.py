@@ -18,7 +18,9 @@ from backfill import (
     BackfillClient,
     ConfigurationError,
     EnqueueStatus,
+    InvalidInput,
     JobKeyMode,
+    JobNotCompletedError,
     JobSpec,
     NewJob,
     Queue,
@@ -227,6 +229,46 @@ async def test_a_worker_can_work(
     assert await value(dsn, "select count(*) from graphile_worker._private_job_queues where locked_at is not null") == 0
 
 
+async def test_ends_are_kept_by_workers_and_read_by_producers(dsn: str, role: NewRole) -> None:
+    """A worker's role has partitions made and dropped by functions of the owner's; a producer's awaits results, and no more."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("t", keep=timedelta(hours=1))
+    async def handler(payload: int) -> int:
+        if payload < 0:
+            raise InvalidInput("negative")
+        return payload + 1
+
+    theirs, producer = role("worker"), role("producer")
+    async with BackfillClient(producer) as client:
+        outcomes = [await client.enqueue(handler.job(number)) for number in (-1, 1)]
+        waiting = asyncio.ensure_future(client.result(outcomes[1], timeout=30))
+        await WorkerRunner(WorkerConfig(theirs), tasks).process_available_jobs()
+        assert await waiting == 2
+        with pytest.raises(JobNotCompletedError, match="negative"):
+            await client.result(outcomes[0])
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await client.tend_ends([timedelta(hours=1)])
+    assert await value(dsn, "select count(*) from only graphile_worker.backfill_ends_default") == 0
+    await rows(dsn, "create table graphile_worker.backfill_ends_old partition of graphile_worker.backfill_ends "
+        "for values from ('2001-01-01') to ('2001-01-02')")  # fmt: skip
+    async with BackfillClient(theirs) as client:
+        assert await client.tend_ends([timedelta(hours=1)]) == (0, 1)
+    for statement in ENDS_ARE_NOT_THEIRS:
+        assert await is_refused(producer, statement), statement
+    for statement in ENDS_ARE_NOT_THEIRS[1:]:
+        assert await is_refused(theirs, statement), statement
+
+
+ENDS_ARE_NOT_THEIRS: list[LiteralString] = [
+    "insert into graphile_worker.backfill_ends select * from graphile_worker.backfill_ends",
+    "delete from graphile_worker.backfill_ends",
+    "update graphile_worker.backfill_ends set how = 'failed'",
+    "select * from graphile_worker.backfill_ends_default",
+    "drop table graphile_worker.backfill_ends_default",
+]
+
+
 @pytest.mark.parametrize("duty", ["producer", "worker"])
 async def test_odd_names_and_a_second_time(dsn: str, role: NewRole, duty: str) -> None:
     """Roles and schemas with any name get their grants, and granting again changes nothing."""
@@ -241,6 +283,8 @@ async def test_odd_names_and_a_second_time(dsn: str, role: NewRole, duty: str) -
     assert [row[0] for row in await rows(dsn, policies)] == [row[0] for row in before]
     async with BackfillClient(theirs, schema=schema) as client:
         assert (await client.enqueue("task", job_key="k")).status is EnqueueStatus.ADDED
+        if duty == "worker":
+            assert await client.tend_ends([timedelta(hours=1)]) == (3, 0)
 
 
 def test_long_names_of_roles_get_short_names_of_policies(dsn: str, role: NewRole) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -153,9 +154,15 @@ async def test_the_script_for_graphile_workers_schema(node_dsn: str, server_dsn:
 
 def drop_ours(connection: psycopg.Connection) -> None:
     """Undo all that ours has added to another program's schema."""
-    for name in ("serial_scan", "serial_head", "locked"):
-        connection.execute(sql.SQL("drop index {}").format(sql.Identifier(SCHEMA, f"backfill_jobs_{name}")))
-    connection.execute("drop table graphile_worker.backfill_workers, graphile_worker.backfill_migrations")
+    ours: LiteralString = """
+        select 'drop index ' || oid::regclass from pg_class where relname like 'backfill\\_jobs\\_%'
+        union all
+        select 'drop table ' || oid::regclass || ' cascade' from pg_class
+        where relname like 'backfill\\_%' and relkind in ('r', 'p') and not relispartition
+        union all
+        select 'drop function ' || oid::regprocedure from pg_proc where proname like 'backfill\\_%'"""
+    for (statement,) in connection.execute(ours).fetchall():
+        connection.execute(statement)
 
 
 def test_too_old_a_graphile_worker_gets_no_script(node_dsn: str) -> None:

@@ -11,9 +11,10 @@ from typing import Any, Final
 import psycopg
 
 from backfill.checks import KEY_LIMIT, SMALLINT, check_duration, check_int, check_text
-from backfill.client.dead_letter_rows import START, cursor_of, entry_id, filter_parameters, place_of, whole
+from backfill.client.dead_letter_rows import entry_id, filter_parameters
 from backfill.client.dead_letters import DeadLetterReading
 from backfill.client.execute import read_jobs, run, text
+from backfill.client.pages import START, cursor_of, place_of, whole
 from backfill.client.prepare import Parameters, due, flags_json
 from backfill.dead_letters import DlqFilter, DlqJob
 from backfill.errors import DlqJobNotFoundError, DlqRequeueError, InvalidJobError

@@ -5,14 +5,12 @@ Used by the verbs for dead letters, those that read and those that change.
 
 from __future__ import annotations
 
-import base64
-import binascii
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from backfill.client.execute import text
+from backfill.client.pages import number, time, whole
 from backfill.client.prepare import Parameters, moment
 from backfill.dead_letters import DlqFilter, DlqJob
 from backfill.errors import InvalidJobError
@@ -24,12 +22,6 @@ if TYPE_CHECKING:
 SEARCHED: Final = 10_000
 """How many of the newest entries a text is looked for in, where nothing else is asked for."""
 _BIGINT: Final = range(1, 2**63)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MOMENTS: Final = range(-211_813_488_000_000_000, 9_223_371_331_200_000_000)
-"""PostgreSQL's times, in microseconds from 2000 on."""
-_INFINITE: Final = (-(2**63), 2**63 - 1)
-Place = tuple[str | None, str | None]
-START: Final[Place] = (None, None)
 
 
 def filter_parameters(filter: DlqFilter, ids: list[int] | None = None) -> Parameters:
@@ -55,32 +47,6 @@ def entry_id(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value not in _BIGINT:
         raise InvalidJobError("id", value, "an entry's id: an integer from 1 to 2^63 - 1")
     return value
-
-
-def cursor_of(found: PGresult, row: int, place: int) -> str:
-    """The cursor of the page after a row, whose place is in that column."""
-    return base64.urlsafe_b64encode(f"{text(found, row, place)}.{whole(found, row, 0)}".encode()).decode()
-
-
-def place_of(cursor: str | None) -> Place:
-    """The time and the id that a cursor names, as a statement takes them.
-
-    Raises:
-        InvalidJobError: it is none.
-    """
-    if cursor is None:
-        return START
-    try:
-        moment, entry = map(int, base64.urlsafe_b64decode(cursor.encode()).decode("ascii").split("."))
-    except (binascii.Error, ValueError, AttributeError) as error:
-        raise _no_cursor(cursor) from error
-    if (moment not in _MOMENTS and moment not in _INFINITE) or entry not in _BIGINT:
-        raise _no_cursor(cursor)
-    return str(moment), str(entry)
-
-
-def _no_cursor(cursor: object) -> InvalidJobError:
-    return InvalidJobError("cursor", cursor, "the cursor of a page that list_dlq_jobs gave")
 
 
 def entry(found: PGresult, row: int) -> DlqJob:
@@ -110,23 +76,3 @@ def entry(found: PGresult, row: int) -> DlqJob:
         notes=text(found, row, 21),
         earlier=tuple(orjson.loads(text(found, row, 22) or "[]")),
     )
-
-
-def number(found: PGresult, row: int, column: int) -> int | None:
-    """An integer, or None for null."""
-    raw = text(found, row, column)
-    return None if raw is None else int(raw)
-
-
-def whole(found: PGresult, row: int, column: int) -> int:
-    """An integer; 0 for null."""
-    return number(found, row, column) or 0
-
-
-def time(found: PGresult, row: int, column: int) -> datetime | None:
-    """A time in microseconds; None for null and for what no datetime can hold."""
-    micros = number(found, row, column)
-    try:
-        return None if micros is None else _EPOCH + timedelta(microseconds=micros)
-    except OverflowError:
-        return None

@@ -8,18 +8,9 @@ import orjson
 
 from backfill.checks import check_int
 from backfill.client.connect import ClientLife
-from backfill.client.dead_letter_rows import (
-    START,
-    Place,
-    cursor_of,
-    entry,
-    entry_id,
-    filter_parameters,
-    place_of,
-    time,
-    whole,
-)
+from backfill.client.dead_letter_rows import entry, entry_id, filter_parameters
 from backfill.client.execute import run, text
+from backfill.client.pages import START, Place, cursor_of, place_of, time, whole
 from backfill.client.prepare import Parameters
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.storage.connection import Connection

@@ -127,10 +127,12 @@ class EnqueueVerb(ClientLife):
             if shape.key is None:
                 rows = await send(chosen, self._schema, *insert_job(shape, encoded.decode()))
                 if rows:
-                    return EnqueueOutcome(EnqueueStatus.ADDED, rows[0].id, _named(rows[0], shape))
-            return await self._add(chosen, send, shape, encoded.decode())
+                    return EnqueueOutcome(EnqueueStatus.ADDED, rows[0].id, _named(rows[0], shape), source=new.source)
+            return await self._add(chosen, send, shape, encoded.decode(), new.source)
 
-    async def _add(self, connection: Connection, send: Sender, shape: JobShape, payload: str) -> EnqueueOutcome[Any]:
+    async def _add(
+        self, connection: Connection, send: Sender, shape: JobShape, payload: str, source: Task[Any, Any] | None
+    ) -> EnqueueOutcome[Any]:
         """Add a job by the schema's own function: one with a key, or whose task or queue is new."""
         parameters = add_job_parameters(shape, payload)
         for _ in range(_TRIES):
@@ -142,7 +144,7 @@ class EnqueueVerb(ClientLife):
                 _named(row, shape)
             else:  # the row is an older job's, perhaps of another task
                 await name_job(connection, self._schema, row)
-            return EnqueueOutcome(status, row.id, row, row.revision)
+            return EnqueueOutcome(status, row.id, row, row.revision, source)
         raise BackfillError(
             f"task {shape.task!r}, job_key {shape.key!r}: add_job gave no row, {_TRIES} times; the key is being fought over"
         )

@@ -42,7 +42,7 @@ class ManageVerbs(ClientLife):
         Raises:
             InvalidJobError: no id.
         """
-        parameters = (str(_id("job", job)),)
+        parameters = (str(reference_id("job", job)),)
         async with self._connection(connection) as chosen:
             jobs = await read_jobs(chosen, "get_job", self._schema, parameters)
         return jobs[0] if jobs else None
@@ -156,10 +156,11 @@ class ManageVerbs(ClientLife):
 def _ids(jobs: object) -> list[int]:
     if isinstance(jobs, (str, bytes, Mapping)) or not isinstance(jobs, Iterable):
         raise InvalidJobError("jobs", jobs, "a list of ids; for one job, a list of one: [id]")
-    return [_id(f"jobs[{index}]", job) for index, job in enumerate(jobs)]
+    return [reference_id(f"jobs[{index}]", job) for index, job in enumerate(jobs)]
 
 
-def _id(field: str, job: object) -> int:
+def reference_id(field: str, job: object) -> int:
+    """The id of a job that is meant by its id, its row or its outcome, or InvalidJobError."""
     value = job.id if isinstance(job, (Job, EnqueueOutcome)) else job
     if not isinstance(value, int) or isinstance(value, bool) or value not in _BIGINT:
         raise InvalidJobError(field, job, "a job's id: an integer from -2^63 to 2^63 - 1, a Job or an EnqueueOutcome")

@@ -6,7 +6,7 @@ worker since, matches nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,12 +55,33 @@ class Failure:
         error: what `last_error` will say.
         delay: seconds until the next attempt; None leaves it to the contract's schedule.
         final: whether there is to be none.
+        keep: how many seconds the job's end is kept, if this is it; None writes none.
     """
 
     attempt: Attempt
     error: str
     delay: float | None = None
     final: bool = False
+    keep: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEnd:
+    """An attempt that ended its job without failure, and what is kept of it.
+
+    Attributes:
+        attempt: which.
+        keep: for how many seconds.
+        how: `completed` or `discarded`.
+        error: why it was discarded, or why there is no result; None where there is nothing to say.
+        result: what the handler returned, as JSON.
+    """
+
+    attempt: Attempt
+    keep: float
+    how: str = "completed"
+    error: str | None = None
+    result: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -68,6 +89,7 @@ class Settlement:
     """The ends of some attempts, to be written at once."""
 
     completed: Sequence[Attempt] = ()
+    kept: Sequence[KeptEnd] = ()
     failed: Sequence[Failure] = ()
     given_back: Sequence[Attempt] = ()
     snoozed: Sequence[tuple[Attempt, float]] = ()
@@ -75,22 +97,19 @@ class Settlement:
 
     def __len__(self) -> int:
         """How many attempts it ends."""
-        return len(self.completed) + len(self.failed) + len(self.given_back) + len(self.snoozed)
+        return len(self.completed) + len(self.kept) + len(self.failed) + len(self.given_back) + len(self.snoozed)
 
     def commands(self, *, schema: str, worker: str) -> list[Command]:
         """The statements that write it, a statement a kind, to be sent in one pipeline."""
         commands = []
         if self.completed:
             commands.append(Command.of("complete", schema, worker, *_fences(self.completed)))
-            commands += _forget(self.completed, schema)
-        if self.failed:
-            attempts = [failure.attempt for failure in self.failed]
-            how = (
-                number_array([failure.delay for failure in self.failed]),
-                text_array([failure.error for failure in self.failed]),
-                pack_array([failure.final for failure in self.failed], "bool"),
-            )
-            commands.append(Command.of("fail", schema, worker, *_fences(attempts), *_claims(attempts), *how))
+        if self.kept:
+            commands.append(_complete_keeping(self.kept, schema=schema, worker=worker))
+        if self.completed or self.kept:
+            commands += _forget([*self.completed, *(end.attempt for end in self.kept)], schema)
+        for failures in self._failures():
+            commands.append(_fail(failures, schema=schema, worker=worker))
         if self.given_back or self.snoozed:
             undone = [*((attempt, None) for attempt in self.given_back), *self.snoozed]
             attempts = [attempt for attempt, _ in undone]
@@ -104,8 +123,23 @@ class Settlement:
             return set()
         found = {integer(result, row) for result in results for row in range(result.ntuples)}
         undone = (*self.given_back, *(attempt for attempt, _ in self.snoozed))
-        ended = [*self.completed, *(failure.attempt for failure in self.failed), *undone]
+        ended = [
+            *self.completed,
+            *(end.attempt for end in self.kept),
+            *(failure.attempt for failure in self.failed),
+            *undone,
+        ]
         return {attempt.job.id for attempt in ended} - found
+
+    def _failures(self) -> Iterator[Sequence[Failure]]:
+        """Those whose ends nobody keeps, then the others, where there are any."""
+        if self.failed and all(failure.keep is None for failure in self.failed):
+            yield self.failed
+            return
+        for keeping in (False, True):
+            some = [failure for failure in self.failed if (failure.keep is not None) is keeping]
+            if some:
+                yield some
 
 
 async def settle(
@@ -154,6 +188,36 @@ async def end_predecessor(connection: Connection, application_name: str) -> int:
     cursor = await connection.execute(render("end_predecessor"), [application_name])
     row = await cursor.fetchone()
     return 0 if row is None else int(row[0])
+
+
+def _fail(failures: Sequence[Failure], *, schema: str, worker: str) -> Command:
+    attempts = [failure.attempt for failure in failures]
+    how = (
+        number_array([failure.delay for failure in failures]),
+        text_array([failure.error for failure in failures]),
+        pack_array([failure.final for failure in failures], "bool"),
+    )
+    if failures[0].keep is None:
+        return Command.of("fail", schema, worker, *_fences(attempts), *_claims(attempts), *how)
+    keeping = number_array([failure.keep for failure in failures]), _starts(attempts)
+    return Command.of("fail_keeping", schema, worker, *_fences(attempts), *_claims(attempts), *how, *keeping)
+
+
+def _complete_keeping(kept: Sequence[KeptEnd], *, schema: str, worker: str) -> Command:
+    attempts = [end.attempt for end in kept]
+    return Command.of(
+        "complete_keeping", schema, worker, *_fences(attempts),
+        number_array([end.keep for end in kept]),
+        _starts(attempts),
+        text_array([end.how for end in kept]),
+        text_array([end.error for end in kept]),
+        text_array([None if end.result is None else end.result.decode() for end in kept]),
+    )  # fmt: skip
+
+
+def _starts(attempts: Sequence[Attempt]) -> Parameter:
+    """When they were claimed; the times of their locks may have moved on since."""
+    return pack_array([attempt.job.locked_at_micros for attempt in attempts], "timestamptz")
 
 
 def _forget(completed: Sequence[Attempt], schema: str) -> list[Command]:

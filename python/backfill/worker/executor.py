@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from backfill.client import BackfillClient
 from backfill.errors import PayloadDecodeError
+from backfill.payloads import encode_result
 from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.storage.rows import unreadable
@@ -25,7 +26,7 @@ from backfill.worker.context import WorkerContext
 from backfill.worker.failures import cleansed, describe
 from backfill.worker.lane import Lane
 from backfill.worker.policy import NO_LIMITS, AttemptLimits, delay_of, limits_of, retry_policy_of
-from backfill.worker.running import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Running, Snoozed
+from backfill.worker.running import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Kept, Running, Snoozed
 from backfill.worker.threads import HandlerThreads
 from backfill.worker.verdict import Verdict, interrupt_in, judge
 
@@ -197,8 +198,8 @@ class Executor:
                 ending = GIVEN_BACK
             elif running.limits is NO_LIMITS:
                 running.begun = True
-                await work
-                ending = COMPLETED
+                value = await work
+                ending = COMPLETED if running.keep is None else self._kept(running.job, value)
             else:
                 running.begun = True
                 ending = await self._limited(running, work)
@@ -210,6 +211,8 @@ class Executor:
         """The handler's call, ready to be awaited; what the attempt failed with before; or None: not ours to run."""
         job = running.job
         task = self._registry.get(job.task_identifier)
+        if task is not None and task.keep_seconds is not None:
+            running.keep = task.keep_seconds
         if not job.readable:
             return self._failure(job, task, PayloadDecodeError(unreadable(job)))
         if task is None:
@@ -241,7 +244,7 @@ class Executor:
             alarm = self._loop.call_later(seconds, running.ask_to_stop)
         try:
             async with limit:
-                await work
+                value = await work
         except TimeoutError:
             if not limit.expired() or running.given_up:
                 raise
@@ -249,7 +252,18 @@ class Executor:
         finally:
             if alarm is not None:
                 alarm.cancel()
-        return COMPLETED
+        return COMPLETED if running.keep is None else self._kept(running.job, value)
+
+    def _kept(self, job: Job, value: Any) -> Kept:
+        """What is kept of a handler's result. It has done its work: one that is no JSON costs no other attempt."""
+        try:
+            return Kept(encode_result(value))
+        except Exception as error:  # noqa: BLE001 - a value's own code may fail in any way
+            kind = type(error.__cause__ or error).__name__
+            logger.warning(
+                "job %d (%s): its result cannot be kept: %s", job.id, job.task_identifier, kind, extra=_extra(job)
+            )
+            return Kept(None, cleansed(f"its result cannot be kept\n{describe(error)}"))
 
     def _task_of(self, running: Running) -> Task[Any, Any]:
         task = self._registry.get(running.job.task_identifier)

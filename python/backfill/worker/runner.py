@@ -23,6 +23,7 @@ from backfill.worker.claimer import Claimer
 from backfill.worker.config import WorkerConfig
 from backfill.worker.executor import Executor
 from backfill.worker.hot import LINES, HotConnections
+from backfill.worker.keeper import Keeper
 from backfill.worker.lane import make_lanes, unmatched_tasks
 from backfill.worker.listener import Listener
 from backfill.worker.pump import Pump, Station
@@ -193,6 +194,7 @@ class _Parts:
             self._services.append(Listener(dsn, worker=self.worker_id, wake=claimer.wake, hear=claimer.hear))
         if self._config.dlq_processor_interval is not None:
             self._services.append(Sweeper(self._client, interval=_seconds(self._config.dlq_processor_interval)))
+        self._services.append(self._keeper)
         for service in self._services:
             service.start()
         self._watchers = [asyncio.ensure_future(self._watch(service)) for service in self._services]
@@ -210,6 +212,7 @@ class _Parts:
             while not (claimer.sated and len(executor.held) <= settler.refused):
                 await self._progress_or_failure()
             if executor.claimed == before:
+                await self._keeper.tend()
                 return executor.started
 
     async def close(self) -> None:
@@ -236,6 +239,8 @@ class _Parts:
         self._executor = Executor(
             self._registry, worker_id=self.worker_id, client=client, deps=deps, retry=config.retry
         )
+        keeps = {task.keep for task in self._registry if task.keep is not None}
+        self._keeper = Keeper(client, keeps)
         settler = Settler(self._executor, schema=config.schema, worker=self.worker_id, settled=self._progress.set)
         lanes = make_lanes(
             tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from backfill.records import Job
-from backfill.storage.attempts import Attempt, Failure
+from backfill.storage.attempts import Attempt, Failure, KeptEnd
+from backfill.worker.failures import cleansed
 from backfill.worker.lane import Lane
 from backfill.worker.policy import NO_LIMITS, AttemptLimits
 
@@ -46,7 +47,15 @@ class Discarded:
     reason: str
 
 
-Ending = Completed | GivenBack | Failed | Snoozed | Discarded
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The attempt ended well, and its task keeps how: the result as JSON, or why there is none."""
+
+    result: bytes | None
+    error: str | None = None
+
+
+Ending = Kept | Completed | GivenBack | Failed | Snoozed | Discarded
 COMPLETED: Final = Completed()
 GIVEN_BACK: Final = GivenBack()
 
@@ -63,16 +72,30 @@ class Running(Attempt):
         ending: how it ended; None until then.
         given_up: whether the worker cancelled it at a shutdown.
         task: the asyncio task, where it did not end at once.
+        keep: how many seconds the task keeps its job's end; None where it keeps none.
         renewed: when its lock was renewed last, in monotonic seconds, or since when it is held.
     """
 
-    __slots__ = ("_event", "began", "begun", "ending", "given_up", "lane", "limits", "renewed", "stopping", "task")
+    __slots__ = (
+        "_event",
+        "began",
+        "begun",
+        "ending",
+        "given_up",
+        "keep",
+        "lane",
+        "limits",
+        "renewed",
+        "stopping",
+        "task",
+    )
 
     def __init__(self, job: Job, lane: Lane) -> None:
         super().__init__(job)
         self.lane = lane
         self.began = 0.0
         self.limits: AttemptLimits = NO_LIMITS
+        self.keep: float | None = None
         self.stopping = False
         self.begun = False
         self.ending: Ending | None = None
@@ -101,4 +124,13 @@ class Running(Attempt):
 
 def as_failure(running: Running, ending: Failed) -> Failure:
     """A failed attempt as the settlement writes it."""
-    return Failure(running, ending.error, ending.delay, ending.final)
+    return Failure(running, ending.error, ending.delay, ending.final, running.keep)
+
+
+def as_kept(running: Running, keep: float, ending: Kept | Completed | Discarded) -> KeptEnd:
+    """An attempt that ended its job without failure, as the settlement writes it."""
+    if isinstance(ending, Kept):
+        return KeptEnd(running, keep, error=ending.error, result=ending.result)
+    if isinstance(ending, Discarded):
+        return KeptEnd(running, keep, "discarded", cleansed(ending.reason) or None)
+    return KeptEnd(running, keep)

@@ -18,7 +18,7 @@ from backfill.storage.wire import Wire
 from backfill.worker.executor import Executor
 from backfill.worker.failures import describe
 from backfill.worker.hot import QUERY_TIMEOUT, HotConnections
-from backfill.worker.running import COMPLETED, Discarded, Failed, Running, Snoozed, as_failure
+from backfill.worker.running import COMPLETED, Discarded, Failed, Kept, Running, Snoozed, as_failure, as_kept
 
 logger = logging.getLogger(__name__)
 
@@ -91,18 +91,23 @@ class Settler:
 
     def settlement(self, batch: Sequence[Running]) -> Settlement:
         """A batch as it is written."""
-        completed, failed, given_back, snoozed = [], [], [], []
+        completed, kept, failed, given_back, snoozed = [], [], [], [], []
         for running in batch:
             ending = running.ending
-            if ending is COMPLETED or isinstance(ending, Discarded):
+            if ending is COMPLETED:
                 completed.append(running)
+            elif isinstance(ending, (Kept, Discarded)):
+                if running.keep is None:
+                    completed.append(running)
+                else:
+                    kept.append(as_kept(running, running.keep, ending))
             elif isinstance(ending, Failed):
                 failed.append(as_failure(running, ending))
             elif isinstance(ending, Snoozed):
                 snoozed.append((running, ending.delay))
             else:
                 given_back.append(running)
-        return Settlement(completed, failed, given_back, snoozed)
+        return Settlement(completed, kept, failed, given_back, snoozed)
 
     def release(self, batch: Sequence[Running], missing: set[int]) -> None:
         """A batch is written: let go of its jobs."""
@@ -179,6 +184,9 @@ class Settler:
             if wire.connection.closed:
                 raise
             reason = error
+        if isinstance(running.ending, Kept) and running.ending.result is not None:
+            running.ending = Kept(None, f"its result was refused by the database\n{describe(reason)}")
+            return await self._write_one(wire, running)
         logger.log(
             logging.DEBUG if known else logging.ERROR,
             "job %d (%s): its end is refused by the database and written as a failure: %s",

@@ -1,0 +1,46 @@
+-- does: Ends attempts well whose tasks keep their jobs' ends: deletes their jobs and frees their queues, as complete does,
+--   writes the ends and tells whoever awaits one; gives back the ids that it found.
+-- locks: _private_jobs rows (delete), _private_job_queues rows (update), new backfill_ends rows
+-- index: jobs_pkey1, job_queues_pkey1, tasks_pkey
+-- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
+--   $6 keeps double precision[] (seconds), $7 started_ats timestamptz[], $8 hows text[], $9 errors text[], $10 results text[]
+-- The fence is wrapped in coalesce so that the planner makes no guess of it: by statistics of a while ago nothing is locked
+-- by this worker, and it would compare each of its jobs with each attempt.
+with ended as (
+  select *
+  from unnest(
+    $2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[],
+    $6::double precision[], $7::timestamptz[], $8::text[], $9::text[], $10::text[]
+  ) as ended (id, locked_at, queue_id, queue_locked_at, keep, started_at, how, error, result)
+),
+freed as (
+  update :"schema"._private_job_queues as queues
+  set locked_by = null, locked_at = null
+  from ended
+  where queues.id = ended.queue_id
+    and coalesce(queues.locked_by = $1::text and queues.locked_at = ended.queue_locked_at, false)
+),
+gone as (
+  delete from :"schema"._private_jobs as jobs
+  using ended
+  where jobs.id = ended.id
+    and coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
+  returning jobs.*, ended.keep, ended.started_at, ended.how, ended.error, ended.result
+),
+kept as (
+  insert into :"schema".backfill_ends (
+    job_id, task_identifier, how, attempts, max_attempts, priority, queue_name, job_key, created_at, run_at, started_at,
+    expires_at, worker_id, error, result
+  )
+  select
+    gone.id, (select identifier from :"schema"._private_tasks where id = gone.task_id),
+    gone.how, gone.attempts, gone.max_attempts, gone.priority,
+    (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
+    gone.key, gone.created_at, gone.run_at, gone.started_at, now() + gone.keep * interval '1 second', $1::text, gone.error,
+    gone.result::json
+  from gone
+  returning job_id
+),
+-- part: telling
+select gone.id, (select count(*) from told)
+from gone

@@ -1,0 +1,30 @@
+-- does: Ends attempts badly whose tasks keep their jobs' ends, as fail does; where none follows it writes the end as well and
+--   tells whoever awaits it.
+-- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_dlq rows (insert, update), new
+--   backfill_ends rows
+-- index: jobs_pkey1, job_queues_pkey1, tasks_pkey
+-- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
+--   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 errors text[], $10 final boolean[],
+--   $11 keeps double precision[] (seconds), $12 started_ats timestamptz[]
+-- part: failing
+,
+kept as (
+  insert into :"schema".backfill_ends (
+    job_id, task_identifier, how, attempts, max_attempts, priority, queue_name, job_key, created_at, run_at, started_at,
+    expires_at, worker_id, error
+  )
+  select
+    gone.id, (select identifier from :"schema"._private_tasks where id = gone.task_id),
+    case when gone.superseded then 'superseded' else 'failed' end,
+    gone.attempts, gone.max_attempts, gone.priority,
+    (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
+    gone.key, gone.created_at, gone.run_at, keeping.started_at, now() + keeping.keep * interval '1 second', $1::text, gone.error
+  from gone
+  join unnest($2::bigint[], $11::double precision[], $12::timestamptz[]) as keeping (id, keep, started_at)
+    on keeping.id = gone.id
+  returning job_id
+),
+-- part: telling
+select held.id, buried.entry, (select count(*) from told)
+from held
+left join buried on buried.id = held.id

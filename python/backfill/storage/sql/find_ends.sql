@@ -1,0 +1,13 @@
+-- does: Gives the ends of some jobs that are over, and whether each job is there still, all as of one moment. Times are in
+--   microseconds, null where they are infinite.
+-- locks: none
+-- index: backfill_ends_job, jobs_pkey1
+-- params: $1 ids bigint[]
+select
+  wanted.id,
+  exists (select from :"schema"._private_jobs as jobs where jobs.id = wanted.id) as waits,
+  -- part: end_columns
+from unnest($1::bigint[]) as wanted (id)
+left join :"schema".backfill_ends as ends
+  on ends.job_id = wanted.id
+  and ends.expires_at > now()

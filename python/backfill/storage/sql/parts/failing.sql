@@ -1,0 +1,64 @@
+-- The fence is wrapped in coalesce so that the planner makes no guess of it: by statistics of a while ago nothing is locked
+-- by this worker, and it would compare each of its jobs with each attempt.
+with ended as (
+  select *
+  from unnest(
+    $2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[],
+    $6::smallint[], $7::boolean[], $8::double precision[], $9::text[], $10::boolean[]
+  ) as ended (id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, error, final)
+),
+freed as (
+  update :"schema"._private_job_queues as queues
+  set locked_by = null, locked_at = null
+  from ended
+  where queues.id = ended.queue_id
+    and coalesce(queues.locked_by = $1::text and queues.locked_at = ended.queue_locked_at, false)
+),
+held as materialized (
+  select
+    jobs.id, ended.delay, ended.error, ended.final,
+    jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded,
+    ended.final or jobs.attempts >= jobs.max_attempts as last
+  from ended
+  join :"schema"._private_jobs as jobs on jobs.id = ended.id
+  where coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
+  for update of jobs
+),
+gone as (
+  delete from :"schema"._private_jobs as jobs
+  using held
+  where jobs.id = held.id
+    and (held.superseded or held.last)
+  returning jobs.*, held.superseded, held.error, held.final
+),
+buried as (
+  select
+    gone.id,
+    :"schema".backfill_bury(
+      gone.id,
+      (select identifier from :"schema"._private_tasks where id = gone.task_id),
+      (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
+      gone.payload, gone.priority, gone.key, gone.attempts, gone.max_attempts,
+      gone.flags, gone.created_at, gone.run_at, gone.error,
+      case when gone.final then 'not to be retried' else 'all attempts failed' end
+    ) as entry
+  from gone
+  where not gone.superseded
+),
+failed as (
+  update :"schema"._private_jobs as jobs
+  set
+    last_error = held.error,
+    run_at = case
+      when held.delay is null
+        then greatest(now(), jobs.run_at) + exp(least(jobs.attempts, 10)) * interval '1 second'
+      else now() + held.delay * interval '1 second'
+    end,
+    updated_at = now(),
+    locked_by = null,
+    locked_at = null
+  from held
+  where jobs.id = held.id
+    and not held.superseded
+    and not held.last
+)
