@@ -22,7 +22,10 @@ nox.options.default_venv_backend = "none"
 
 FAST = ["tests/unit", "tests/properties"]
 DATABASE = ["tests/twins", "tests/integration", "tests/interop"]
-OWN = ["tests/integration/test_demo.py", "tests/integration/test_embedded.py", "tests/integration/test_quickstart.py"]
+OWN = [
+    "tests/integration/test_demo.py", "tests/integration/test_embedded.py", "tests/integration/test_quickstart.py",
+    "tests/integration/test_results_restart.py",
+]  # fmt: skip
 """Tests that start the embedded server themselves, whatever server there is: once is enough."""
 GATES = "benches/gates"
 COUNTING = ("shared_preload_libraries=pg_stat_statements", "autovacuum=off")

@@ -13,7 +13,7 @@ from backfill import RetryPolicy
 
 from sides.bare import bare_rate
 from sides.node import node_rate
-from sides.ours import TenthFails, short, worker_rate
+from sides.ours import TenthFails, echo, short, worker_rate
 from sides.queue import Queue
 from sides.ratio import Figure, compare
 from sides.slots import slots_rate
@@ -100,6 +100,22 @@ def test_failing_jobs_against_none_that_fail(queue: Queue, record: Record, bench
                 lambda: worker_rate(_filled(queue, JOBS), JOBS),
             ),
             {"unit": "jobs/s", "wanted": 0.7},
+        )
+    )
+    assert figure.holds, figure
+
+
+def test_kept_ends_against_none(queue: Queue, record: Record, benchmark: Any) -> None:
+    """At least 0.6 of the rate of jobs that leave nothing, where each job's end and its result are kept."""
+    figure = record(
+        benchmark.pedantic(
+            compare,
+            (
+                "jobs whose ends and results are kept, against none",
+                lambda: worker_rate(_filled(queue, JOBS), JOBS, handler=echo, keep=timedelta(days=1)),
+                lambda: worker_rate(_filled(queue, JOBS), JOBS, handler=echo),
+            ),
+            {"unit": "jobs/s", "wanted": 0.6},
         )
     )
     assert figure.holds, figure

@@ -7,6 +7,7 @@ import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -14,11 +15,16 @@ import uvloop
 
 from backfill import QueueConfig, RetryPolicy, TaskRegistry, WorkerConfig, WorkerRunner
 
-Handler = Callable[[dict[str, Any]], Awaitable[None]]
+Handler = Callable[[dict[str, Any]], Awaitable[object]]
 
 
 async def noop(payload: dict[str, Any]) -> None:
     """Nothing."""
+
+
+async def echo(payload: dict[str, Any]) -> dict[str, Any]:
+    """Its payload is its result."""
+    return payload
 
 
 async def short(payload: dict[str, Any]) -> None:
@@ -50,13 +56,13 @@ class Counted:
         self.first = 0.0
         self.done = asyncio.Event()
 
-    async def __call__(self, payload: dict[str, Any]) -> None:
+    async def __call__(self, payload: dict[str, Any]) -> object:
         """One job."""
         if not self.count:
             self.first = time.perf_counter()
         self.count += 1
         try:
-            await self._handler(payload)
+            return await self._handler(payload)
         finally:
             if self.count >= self._jobs:
                 self.done.set()
@@ -72,10 +78,12 @@ def worker_rate(
     settled: bool = True,
     runs: int | None = None,
     retry: RetryPolicy | None = None,
+    keep: timedelta | None = None,
 ) -> float:
     """Jobs a second that a worker runs, from its first job's begin until the table is empty (or the last one's end).
 
-    `runs` is how many attempts they take, where some fail; `retry` says how long those wait.
+    `runs` is how many attempts they take, where some fail; `retry` says how long those wait;
+    `keep` how long ends are kept.
     """
     logging.disable(logging.WARNING)
     gc.freeze()  # as the shell's worker does
@@ -83,7 +91,7 @@ def worker_rate(
     async def run() -> float:
         counted = Counted(handler, runs or jobs)
         registry: TaskRegistry[None] = TaskRegistry()
-        registry.task(task, retry=retry)(counted)
+        registry.task(task, retry=retry, keep=keep)(counted)
         config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(slots)])
         async with (
             await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,

@@ -45,6 +45,7 @@ class Queue:
         with self._connection() as connection:
             connection.execute("truncate graphile_worker._private_jobs")
             connection.execute("truncate graphile_worker._private_job_queues")
+            connection.execute("truncate graphile_worker.backfill_ends")
             for task in tasks:
                 connection.execute(
                     "insert into graphile_worker._private_tasks (identifier) values (%s) on conflict do nothing", [task]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -95,39 +94,6 @@ async def test_the_last_attempt_moves_the_job_and_no_attempt_before_does(dsn: st
     assert seen == [0, 0, 0]
     [job] = (await client.list_dlq_jobs()).jobs
     assert (job.attempts, job.failure_reason) == (3, "all attempts failed")
-
-
-POISON = ['{"a": "\\u0000"}', '"\\u0000"', "1e999999", "[" * 5000 + "]" * 5000, '{"a": 1, "a": 2}', "null", '"plain"']
-
-
-async def test_payloads_that_jsonb_refuses_are_kept_and_requeued_whole(dsn: str, client: BackfillClient) -> None:
-    """A batch of them, each beside a good one: all are buried, and come back letter by letter."""
-    add = "select id from graphile_worker.add_job('t', %s::json, job_key := %s)"
-    for number, payload in enumerate(POISON):
-        await rows(dsn, add, payload, f"p{number}")
-    tasks: TaskRegistry[None] = TaskRegistry()
-
-    @tasks.task("t")
-    async def handler(payload: Any) -> None:
-        raise InvalidInput("never")
-
-    @tasks.task("read")
-    async def read() -> None: ...
-
-    await WorkerRunner(WorkerConfig(dsn), tasks).process_available_jobs()
-    await rows(dsn, f"update {JOBS} set run_at = now(), attempts = max_attempts")  # those that no decoder can read
-    await client.process_failed_jobs()
-    page = await client.list_dlq_jobs()
-    kept = {job.job_key: job.payload_bytes.decode() for job in page.jobs}
-    assert {key: text for key, text in kept.items() if key in {"p0", "p1", "p2", "p3"}} == {
-        f"p{number}": POISON[number] for number in range(4)
-    }
-    for number in (5, 6):
-        assert json.loads(kept[f"p{number}"]) == json.loads(POISON[number])
-    added = await client.requeue_dlq_jobs([job.id for job in page.jobs])
-    assert len(added) == len(POISON)
-    back = dict(await rows(dsn, f"select key, payload::text from {JOBS}"))
-    assert {key: back[key] for key in ("p0", "p1", "p2", "p3")} == {f"p{n}": POISON[n] for n in range(4)}
 
 
 async def test_an_entry_goes_when_its_job_completes(dsn: str, client: BackfillClient) -> None:

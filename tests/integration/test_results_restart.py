@@ -1,0 +1,68 @@
+"""Results that are awaited while the database goes away and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill.embedded import EmbeddedPostgres
+
+from programs import own_temp_folder
+
+WAITERS = Path(__file__).parents[1] / "fleet" / "waiters.py"
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedPostgres]:
+    """A server of its own, that can be stopped and started again where it was."""
+    with own_temp_folder() as folder:
+        one = EmbeddedPostgres(folder / "server")
+        one.start()
+        yield one
+        one.stop()
+
+
+@pytest.mark.timeout(120)
+async def test_a_hundred_who_wait_in_three_processes_bear_a_restart(server: EmbeddedPostgres) -> None:
+    """Half of the jobs end before the restart and half after it, while all are awaited: each gets its own result."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("double", keep=HOUR)
+    async def double(number: int) -> int:
+        return 2 * number
+
+    dsn = server.dsn
+    async with BackfillClient(dsn, migrate=True) as client:
+        ids = (await client.enqueue_bulk((double.job(n) for n in range(100)), return_ids=True, delay=HOUR)).ids
+        assert ids is not None
+        processes = [
+            await asyncio.create_subprocess_exec(
+                sys.executable, str(WAITERS), dsn, *map(str, ids[first::3]), stdout=PIPE, stderr=PIPE
+            )
+            for first in range(3)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"waiting\n"
+        runner = WorkerRunner(WorkerConfig(dsn), tasks)
+        async with runner:
+            await client.reschedule_jobs(ids[:50], run_at=None, delay=timedelta(0))
+            await client.result(ids[49], timeout=30)
+            await asyncio.to_thread(server.stop)
+            await asyncio.to_thread(server.start)
+            assert server.dsn == dsn
+            async with BackfillClient(dsn) as other:
+                await other.reschedule_jobs(ids[50:], delay=timedelta(0))
+            answers = [await process.communicate() for process in processes]
+    assert [error for _, error in answers if b"Traceback" in error] == []
+    results = [json.loads(output) for output, _ in answers]
+    assert results == [[2 * n for n in range(first, 100, 3)] for first in range(3)]
