@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
-from backfill import QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import BackfillClient, EndFilter, EndHow, JobEnd, QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
 
 tasks = TaskRegistry()
 
@@ -17,6 +17,22 @@ def token() -> str:
 
 async def async_token() -> str:
     return "postgresql:///"
+
+
+@tasks.task("sum", keep=timedelta(days=1))
+async def total(parts: list[int]) -> int:
+    return sum(parts)
+
+
+async def results(client: BackfillClient) -> None:
+    outcome = await client.enqueue(total.job([1]))
+    assert_type(await client.result(outcome), int)
+    assert_type(await client.result(outcome, timeout=timedelta(seconds=1)), int)
+    assert_type(await client.result(outcome.id, timeout=1.5), Any)
+    assert_type(await client.result(await client.enqueue("sum", [1])), Any)
+    assert_type(await client.end(outcome), JobEnd | None)
+    assert_type((await client.ends(EndFilter(how=EndHow.FAILED))).ends, list[JobEnd])
+    await client.result("1")  # error: overload
 
 
 async def run(stop: asyncio.Event) -> None:
