@@ -290,6 +290,27 @@ async def test_an_end_is_heard_of_and_not_only_found(dsn: str, client: BackfillC
     assert await value(dsn, HELD) == 1
 
 
+async def test_where_nothing_is_heard_it_looks_more_often(
+    dsn: str, client: BackfillClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a pooler that passes no notifications on: the first end is found by the slow poll, the next one soon."""
+    monkeypatch.setattr("backfill.client.end_watch.ENDS_CHANNEL", "nobody:says")
+    monkeypatch.setattr("backfill.client.end_watch.POLL_SECONDS", 2.0)
+    monkeypatch.setattr("backfill.client.end_watch.DEAF_POLL_SECONDS", 0.05)
+    took = []
+    for _ in range(2):
+        later = await client.enqueue("say", 5, delay=HOUR)
+        waiting = asyncio.ensure_future(client.result(later))
+        await asyncio.wait([waiting], timeout=0.3)
+        await rows(dsn, f"update {JOBS} set run_at = now()")
+        await _run(dsn)
+        began = asyncio.get_running_loop().time()
+        assert await waiting == 5
+        took.append(asyncio.get_running_loop().time() - began)
+    assert took[0] > 0.2
+    assert took[1] < 1.0
+
+
 async def test_without_a_dsn_of_its_own_it_polls(dsn: str) -> None:
     """A client on a given pool has no connection to listen on."""
     import psycopg_pool

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 INTERVAL: Final = 900.0
 """Seconds between two looks. A partition is made a day ahead, so a few may fail."""
+BUSY_INTERVAL: Final = 60.0
+"""The same where somebody held a table."""
 TIMEOUT: Final = 60.0
 
 
@@ -47,25 +49,29 @@ class Keeper(Service):
         try:
             await self._tend()
         except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
-            logger.warning("the partitions of ends could not be looked after: %s", _line(error))
+            logger.log(self._level(Backoff()), "the partitions of ends could not be looked after: %s", _line(error))
 
     async def _tend_again_and_again(self) -> None:
         backoff = Backoff()
         while True:
             try:
                 await self._tend()
+            except psycopg.errors.LockNotAvailable as error:
+                # While it waited, settlements waited behind it: it must not do so again and again.
+                logger.debug("the partitions of ends are in use: %s", _line(error))
+                await wait_for_event(self._stopping, BUSY_INTERVAL)
             except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
-                busy = isinstance(error, psycopg.errors.LockNotAvailable)
-                logger.log(
-                    logging.DEBUG if busy else backoff.level(),
-                    "the partitions of ends could not be looked after: %s", _line(error),
-                )  # fmt: skip
+                logger.log(self._level(backoff), "the partitions of ends could not be looked after: %s", _line(error))
                 await backoff.wait(self._stopping)
             else:
                 backoff.reset()
                 await wait_for_event(self._stopping, INTERVAL)
             if self._stopping.is_set():
                 return
+
+    def _level(self, backoff: Backoff) -> int:
+        """Who keeps no ends need not be told that a role of an older version may not drop theirs."""
+        return backoff.level() if self._keeps else logging.DEBUG
 
     async def _tend(self) -> None:
         async with asyncio.timeout(TIMEOUT):

@@ -5,7 +5,8 @@
 -- breaking: no
 
 -- Makes the partitions of some days (UTC) that are not there yet, 32 at most, each with what the default one holds of it;
--- says how many it made. No day lies before yesterday, or more than ten years ahead.
+-- says how many it made. No day lies before yesterday, or more than ten years ahead. A day of which the default one holds
+-- very many is left there, since others would wait while they move; they expire there as well.
 create function :"schema".backfill_make_ends(days date[]) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -29,6 +30,12 @@ begin
       and not exists (
         select from pg_class where relnamespace = home and relname = 'backfill_ends_' || to_char(day, 'YYYYMMDD')
       )
+      and (
+        select count(*)
+        from (
+          select from :"schema".backfill_ends_default where expires_at >= day and expires_at < day + 1 limit 100001
+        ) as rows_of_it
+      ) <= 100000
     order by day
     limit 32
   loop
