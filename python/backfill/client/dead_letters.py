@@ -187,7 +187,8 @@ class DeadLetterVerbs(ClientLife):
         """
         edits, added = _edits(notes, KEEP, priority, run_at, delay), dict[int, int]()
         async for ids in self._batches(jobs):
-            async with self._connection(None) as chosen:
+            async with self._connection(None) as chosen, _together(chosen):
+                await run(chosen, "lock_keys", self._schema, (self._schema,))
                 found = await run(chosen, "requeue_dead_letters", self._schema, (number_array(ids), *edits))
             added.update((_int(found, row, 0), _int(found, row, 1)) for row in range(found.ntuples))
         return added

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.connect import ClientLife
-from backfill.client.execute import name_job, run, run_own
+from backfill.client.execute import name_job, repeated, run, run_own
+from backfill.client.naming import REMEMBERED, make_names
 from backfill.client.prepare import (
     JobKeywords,
     JobShape,
@@ -128,7 +129,18 @@ class EnqueueVerb(ClientLife):
                 rows = await send(chosen, self._schema, *insert_job(shape, encoded.decode()))
                 if rows:
                     return EnqueueOutcome(EnqueueStatus.ADDED, rows[0].id, _named(rows[0], shape))
+            if connection is None:
+                await self._make_names(chosen, shape)
             return await self._add(chosen, send, shape, encoded.decode())
+
+    async def _make_names(self, connection: Connection, shape: JobShape) -> None:
+        """Make the names of a job before it is added: waiting for its key, it would hold up who makes the same names."""
+        if shape.key is not None and (shape.task, shape.queue) in self._known:
+            return
+        await make_names(connection, self._schema, {shape.task}, set() if shape.queue is None else {shape.queue})
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known.add((shape.task, shape.queue))
 
     async def _add(self, connection: Connection, send: Sender, shape: JobShape, payload: str) -> EnqueueOutcome[Any]:
         """Add a job by the schema's own function: one with a key, or whose task or queue is new."""
@@ -153,7 +165,7 @@ async def _send(connection: Connection, schema: str, name: str, parameters: Para
 
 
 async def _send_own(connection: Connection, schema: str, name: str, parameters: Parameters) -> list[Job]:
-    return decode_jobs(await run_own(connection, name, schema, parameters))
+    return decode_jobs(await repeated(lambda: run_own(connection, name, schema, parameters)))
 
 
 def _named(row: Job, shape: JobShape) -> Job:

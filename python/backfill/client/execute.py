@@ -7,12 +7,12 @@ that a caller registered, can do no harm.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from enum import Enum, auto
 from functools import cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn, PGresult
 
+T = TypeVar("T")
+
+_TRIES: Final = 10
 _ARRAY_HEADER: Final = 20
 _INT8: Final = struct.Struct("!iq")  # an element and its length
 _UNPREPARED: Final = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.FeatureNotSupported)
@@ -113,6 +116,18 @@ async def name_job(connection: Connection, schema: str, job: Job) -> None:
     names = await run(connection, "name_job", schema, (str(job.task_id), queue))
     job.task_identifier = text(names, 0, 0) or ""
     job.queue_name = text(names, 0, 1)
+
+
+async def repeated(call: Callable[[], Awaitable[T]]) -> T:
+    """What a call gives; again where the server undid it to end a ring of waiting, in which it may only have stood in a queue.
+
+    Args:
+        call: a statement that is a transaction of its own, or statements within a savepoint: undone, nothing is left of it.
+    """
+    for _ in range(_TRIES - 1):
+        with suppress(psycopg.errors.DeadlockDetected):
+            return await call()
+    return await call()
 
 
 def text(result: PGresult, row: int, column: int) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from backfill.checks import KEY_LIMIT, SMALLINT, check_int, check_text
 from backfill.client.connect import ClientLife
-from backfill.client.execute import read_jobs
+from backfill.client.execute import read_jobs, repeated
 from backfill.client.prepare import due
 from backfill.errors import InvalidJobError
 from backfill.jobs import EnqueueOutcome
@@ -63,8 +63,7 @@ class ManageVerbs(ClientLife):
             InvalidJobError: the key is none.
         """
         check_text("job_key", job_key, KEY_LIMIT)
-        async with self._connection(connection) as chosen:
-            jobs = await read_jobs(chosen, "remove_job", self._schema, (job_key,))
+        jobs = await self._run("remove_job", (job_key,), connection)
         return jobs[0] if jobs else None
 
     async def complete_jobs(self, jobs: Iterable[JobReference], *, connection: Connection | None = None) -> list[Job]:
@@ -147,10 +146,15 @@ class ManageVerbs(ClientLife):
     async def _change(
         self, statement: str, ids: list[int], parameters: tuple[str | None, ...], connection: Connection | None
     ) -> list[Job]:
-        if not ids:
-            return []
+        return await self._run(statement, parameters, connection) if ids else []
+
+    async def _run(
+        self, statement: str, parameters: tuple[str | None, ...], connection: Connection | None
+    ) -> list[Job]:
         async with self._connection(connection) as chosen:
-            return await read_jobs(chosen, statement, self._schema, parameters)
+            if connection is not None:
+                return await read_jobs(chosen, statement, self._schema, parameters)
+            return await repeated(lambda: read_jobs(chosen, statement, self._schema, parameters))
 
 
 def _ids(jobs: object) -> list[int]:
