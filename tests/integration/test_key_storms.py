@@ -156,42 +156,30 @@ FREE: dict[str, Other] = {
     "one job of a new task": lambda client: client.enqueue("new", queue=Queue.serial("new")),
     "jobs without keys": lambda client: client.enqueue_bulk(chunks(PAD, named("known"), named("known"))),
     "jobs of new names, without keys": lambda client: client.enqueue_bulk([named("new", "q1"), named("new", "q2")]),
+    "keyed jobs that take one statement": lambda client: client.enqueue_bulk(
+        [keyed("other"), keyed("third")], commit_every=2
+    ),
+    "jobs that are completed": lambda client: client.complete_jobs([1, 2]),
     "a removal": lambda client: client.remove_job("other"),
 }
 
 
-async def test_only_keyed_bulk_calls_wait_for_one_in_a_callers_transaction(dsn: str, eventually: Eventually) -> None:
-    """Until the caller ends it; single jobs and those without keys pass by."""
+async def test_keyed_bulk_calls_wait_for_one_in_a_callers_transaction(dsn: str, eventually: Eventually) -> None:
+    """Until the caller ends it; those of one statement, single jobs and jobs without keys pass by."""
     async with BackfillClient(dsn) as client, await psycopg.AsyncConnection.connect(dsn) as connection:
-        await client.enqueue("known")
-        await client.enqueue_bulk([keyed("a")], connection=connection)
-        async with asyncio.timeout(20):
-            for free in FREE.values():
-                await free(client)
-        for jobs in ([keyed("b")], chunks(keyed("b"), keyed("c"))):
-            waiting = asyncio.create_task(client.enqueue_bulk(jobs))
+        await client.enqueue_bulk([named("known"), named("t")])
+        for same in ([keyed("a")], chunks(keyed("b"), keyed("c"))):
+            await client.enqueue_bulk([keyed("a")], connection=connection)
+            async with asyncio.timeout(20):
+                for free in FREE.values():
+                    await free(client)
+            waiting = asyncio.create_task(client.enqueue_bulk(same))
             await eventually(lambda: value(dsn, BLOCKED))
             assert not waiting.done()
             await connection.commit()
-            assert (await waiting).written == len(jobs)
-            await client.enqueue_bulk([keyed("a")], connection=connection)
+            assert (await waiting).written == len(same)
     found = await rows(dsn, "select key, revision from graphile_worker.jobs where key is not null order by key")
-    assert found == [("a", 2), ("b", 1), ("c", 0)]
-
-
-async def test_calls_of_one_statement_do_not_wait_for_each_other(dsn: str) -> None:
-    """While one holds its keys, another of other keys ends."""
-    async with BackfillClient(dsn) as client, await psycopg.AsyncConnection.connect(dsn) as connection:
-        await client.enqueue("t", job_key="a")
-        await connection.execute("select from graphile_worker._private_jobs where key = 'a' for update")
-        async with asyncio.timeout(20):
-            waiting = asyncio.create_task(client.enqueue_bulk([keyed("a")]))
-            await asyncio.wait([waiting], timeout=0.1)
-            for mode in JobKeyMode:
-                await client.enqueue_bulk([keyed("b", mode)])
-            assert not waiting.done()
-            await connection.rollback()
-            await waiting
+    assert found == [("a", 2), ("b", 0), ("c", 0), ("third", 1)]
 
 
 @pytest.mark.parametrize("mode", list(JobKeyMode))

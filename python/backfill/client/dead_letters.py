@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from backfill.checks import KEY_LIMIT, SMALLINT, check_duration, check_int, check_text
 from backfill.client.connect import ClientLife
-from backfill.client.execute import read_jobs, run, text
+from backfill.client.execute import in_turn, read_jobs, run, text, together
 from backfill.client.prepare import Parameters, due, flags_json, moment
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.errors import DlqJobNotFoundError, InvalidJobError
@@ -149,7 +149,7 @@ class DeadLetterVerbs(ClientLife):
             InvalidPayloadError: a payload that is not JSON.
         """
         edits = _edits(notes, payload, priority, run_at, delay)
-        async with self._connection(connection) as chosen, _together(chosen):
+        async with self._connection(connection) as chosen, together(chosen):
             found = await run(chosen, "requeue_dead_letters", self._schema, (number_array([_id(id)]), *edits))
             if found.ntuples:
                 [job] = await read_jobs(chosen, "get_job", self._schema, (text(found, 0, 1),))
@@ -187,9 +187,9 @@ class DeadLetterVerbs(ClientLife):
         """
         edits, added = _edits(notes, KEEP, priority, run_at, delay), dict[int, int]()
         async for ids in self._batches(jobs):
-            async with self._connection(None) as chosen, _together(chosen):
-                await run(chosen, "lock_keys", self._schema, (self._schema,))
-                found = await run(chosen, "requeue_dead_letters", self._schema, (number_array(ids), *edits))
+            async with self._connection(None) as chosen:
+                call = partial(run, chosen, "requeue_dead_letters", self._schema, (number_array(ids), *edits))
+                found = await in_turn(chosen, self._schema, call, lock="lock_keys")
             added.update((_int(found, row, 0), _int(found, row, 1)) for row in range(found.ntuples))
         return added
 
@@ -244,7 +244,7 @@ class DeadLetterVerbs(ClientLife):
             str(job.attempts), str(job.max_attempts), flags_json(job.flags), job.created_at.isoformat(), job.run_at.isoformat(),
             last_error or job.last_error, reason,
         )  # fmt: skip
-        async with self._connection(connection) as chosen, _together(chosen):
+        async with self._connection(connection) as chosen, together(chosen):
             written = await run(chosen, "add_dead_letter", self._schema, parameters)
             [entry], _ = await self._page(chosen, _filter_parameters(_ANY, [_int(written, 0, 0)]), 1)
         return entry
@@ -294,11 +294,6 @@ class DeadLetterVerbs(ClientLife):
         found = await run(connection, "list_dead_letters", self._schema, (*filter, *place, str(limit + 1)))
         jobs = [_entry(found, row) for row in range(min(found.ntuples, limit))]
         return jobs, _cursor(jobs[-1]) if found.ntuples > limit else None
-
-
-def _together(connection: Connection) -> AbstractAsyncContextManager[object]:
-    """One transaction for what follows: the caller's where its connection begins them by itself, which commits it."""
-    return connection.transaction() if connection.autocommit else nullcontext()
 
 
 def _filter_parameters(filter: DlqFilter, ids: list[int] | None = None) -> Parameters:

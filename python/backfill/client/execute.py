@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from enum import Enum, auto
 from functools import cache
 from hashlib import sha256
@@ -118,6 +118,11 @@ async def name_job(connection: Connection, schema: str, job: Job) -> None:
     job.queue_name = text(names, 0, 1)
 
 
+def together(connection: Connection) -> AbstractAsyncContextManager[object]:
+    """One transaction for what follows: the caller's where its connection begins them by itself, which commits it."""
+    return connection.transaction() if connection.autocommit else nullcontext()
+
+
 async def repeated(call: Callable[[], Awaitable[T]]) -> T:
     """What a call gives; again where the server undid it to end a ring of waiting, in which it may only have stood in a queue.
 
@@ -128,6 +133,35 @@ async def repeated(call: Callable[[], Awaitable[T]]) -> T:
         with suppress(psycopg.errors.DeadlockDetected):
             return await call()
     return await call()
+
+
+async def in_turn(
+    connection: Connection, schema: str, call: Callable[[], Awaitable[T]], *, lock: str = "share_keys"
+) -> T:
+    """What a statement gives that holds many jobs at once, without keeping who holds one of them from another for long.
+
+    It waits briefly at first. Is that not enough, it lets go of all, waits empty-handed for those who write keys in several
+    statements, and keeps such away until it is done.
+
+    Args:
+        connection: not in a transaction, or in one that holds nothing yet that others may wait for.
+        schema: the queue's.
+        call: runs the statement on that connection.
+        lock: how others are kept away: "share_keys" or "lock_keys".
+    """
+    with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        async with connection.transaction():
+            before = text(await run(connection, "be_brief", schema), 0, 0)
+            result = await call()
+            await run(connection, "be_patient", schema, (before,))
+            return result
+
+    async def kept_away() -> T:
+        async with connection.transaction():
+            await run(connection, lock, schema, (schema,))
+            return await call()
+
+    return await repeated(kept_away)
 
 
 def text(result: PGresult, row: int, column: int) -> str | None:

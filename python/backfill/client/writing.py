@@ -1,7 +1,8 @@
 """Writes rows of jobs within one transaction: COPY where it is allowed, else one insert a chunk; jobs with keys by upsert.
 
 Used by `bulk`, once a transaction. What two calls could make each other wait for in a ring, keys and new names, is
-written under a lock of the schema, unless it takes only one statement, which goes by an order that all share.
+written under a lock of the schema, unless it takes only one statement: that goes by an order that all share, and lets go
+of what it holds before it waits for long.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final, Self
 
 from backfill._native import copy_prefix
 from backfill.client.copying import CopyStream
-from backfill.client.execute import array_of_int8, ids_by_text, integers, repeated, run
+from backfill.client.execute import array_of_int8, ids_by_text, in_turn, integers, repeated, run
 from backfill.client.items import Row
 from backfill.client.naming import names_of, queues, tasks
 from backfill.client.prepare import JobShape, flags_json
@@ -131,23 +132,25 @@ class BulkTransaction:
         statements = [statement for group in rounds(rows) for statement in _by_mode(group)]
         deduped = [shape for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for _, shape, _ in group]
         await self._find_names(deduped)
-        if not (self._own and last and len(statements) == 1):
+        piped = self._connection.pgconn.pipeline_status
+        alone = self._own and last and len(statements) == 1 and not piped
+        if not alone:
             await self._lock()
-        elif not self._locked:
-            await run(self._connection, "share_keys", self._schema, (self._schema,))
 
         async def apply() -> None:
             for mode, group in statements:
                 await self._apply(mode, group)
 
-        async def apply_alone() -> None:
+        async def apply_all() -> None:
             async with (
                 self._connection.transaction()
             ):  # a savepoint: undone alone, it lets go of the jobs that it holds
                 await apply()
 
-        # A worker that ends many jobs takes them in another order; it lets go soon, and so must this.
-        await (apply() if self._connection.pgconn.pipeline_status else repeated(apply_alone))
+        if alone:
+            await in_turn(self._connection, self._schema, apply)
+        else:  # a worker that ends many jobs takes them in another order; it lets go soon
+            await (apply() if piped else repeated(apply_all))
         self._notify += len(deduped)
 
     async def _apply(self, mode: JobKeyMode, rows: list[Placed]) -> None:

@@ -1,5 +1,5 @@
--- does: Keeps others from writing jobs with keys in several statements while this transaction writes them in its only one;
---   many may share it, since their statements go by one order of keys.
+-- does: Waits until no transaction writes jobs with keys in several statements, and keeps others from it: for one statement,
+--   which many may share, since they go by one order of keys.
 -- locks: an advisory lock of the transaction, shared, by the schema's name
 -- index: none: it reads no table
 -- params: $1 schema text
