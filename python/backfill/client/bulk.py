@@ -106,8 +106,9 @@ class BulkVerb(ClientLife):
         later than the commit.
 
         Jobs of one serial queue that have no key run in the order given. Jobs with keys are added or applied as
-        `enqueue` does; a key that comes twice is applied in order. Names of tasks and queues that are new stay behind
-        when a call is undone; they are only names.
+        `enqueue` does; a key that comes twice is applied in order. Calls that write keys in more than one statement (a
+        chunk, a mode, a key's next time each take one) do so one after the other, by a lock of the schema. Names of tasks
+        and queues that are new stay behind when a call is undone; they are only names.
 
         Args:
             jobs: any iterable or async iterable of `NewJob`s, tasks mixed; or a task, or its name, for `payloads`.
@@ -116,8 +117,9 @@ class BulkVerb(ClientLife):
             return_ids: give back the jobs' ids, in the order given; memory then holds a number for each.
             spec: what each job's own spec leaves unsaid; no job_key.
             connection: a psycopg connection to write on, inside its transaction (a savepoint, undone alone by an error),
-                or in a transaction of its own where it is in autocommit. Where jobs have keys, the caller's transaction
-                keeps other keyed bulk calls waiting until it ends.
+                or in a transaction of its own where it is in autocommit. Where jobs have keys, or names that are new, it
+                takes a lock of the schema, which the caller's transaction holds until it ends: bulk calls that write keys
+                in several statements wait for that.
             keywords: the same as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`, `timeout`,
                 `deadline`, `flags`.
 

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.connect import ClientLife
 from backfill.client.execute import name_job, repeated, run, run_own
-from backfill.client.naming import REMEMBERED, make_names
+from backfill.client.naming import REMEMBERED
 from backfill.client.prepare import (
     JobKeywords,
     JobShape,
@@ -24,6 +24,7 @@ from backfill.errors import BackfillError
 from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
 from backfill.payloads import encode
 from backfill.records import Job
+from backfill.storage.arrays import text_array
 from backfill.storage.connection import Connection
 from backfill.storage.rows import decode_jobs
 from backfill.tasks import PayloadOf, Task
@@ -32,6 +33,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 _TRIES: Final = 5
+_NAMES: Final = "create_tasks", "create_queues"
 Sender = Callable[[Connection, str, str, Parameters], Awaitable[list[Job]]]
 
 
@@ -135,12 +137,12 @@ class EnqueueVerb(ClientLife):
 
     async def _make_names(self, connection: Connection, shape: JobShape) -> None:
         """Make the names of a job before it is added: waiting for its key, it would hold up who makes the same names."""
-        if shape.key is not None and (shape.task, shape.queue) in self._known:
-            return
-        await make_names(connection, self._schema, {shape.task}, set() if shape.queue is None else {shape.queue})
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()
-        self._known.add((shape.task, shape.queue))
+        for statement, name, known in zip(_NAMES, (shape.task, shape.queue), self._known, strict=True):
+            if name is not None and name not in known:
+                await run_own(connection, statement, self._schema, (text_array([name]),))
+                if len(known) >= REMEMBERED:
+                    known.clear()
+                known.add(name)
 
     async def _add(self, connection: Connection, send: Sender, shape: JobShape, payload: str) -> EnqueueOutcome[Any]:
         """Add a job by the schema's own function: one with a key, or whose task or queue is new."""

@@ -1,6 +1,6 @@
 """The ids of tasks and serial queues by name, and how names that are new are made without waiting in a ring.
 
-Used by `writing`, `bulk` and `enqueue`. Who makes names outside a transaction never holds one while it waits long for
+Used by `writing` and `bulk`. Who makes names outside a transaction never holds one while it waits long for
 another; who makes them within one, where they stay held, is alone in that (`lock_keys`). So the two cannot block each other.
 """
 
