@@ -113,6 +113,8 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "give_back_strays": [WORKER, _IDS],
     "hold_queues": [["queue1", "queue2"]],
     "hold_tasks": [["task1", "task2"]],
+    "make_queues": [["queue1", "new"]],
+    "make_tasks": [["task1", "new"]],
     "insert_job": ["task1", Json({}), None, None, 5, 0, None],
     "insert_serial_job": ["task1", Json({}), None, None, 5, 0, None, "queue1"],
     "name_job": [1, 1],

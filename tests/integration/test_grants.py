@@ -62,6 +62,17 @@ def role(dsn: str) -> Iterator[NewRole]:
             connection.execute(sql.SQL("drop role {}").format(name))
 
 
+@pytest.mark.parametrize("duty", ["producer", "worker"])
+async def test_keyed_jobs_in_several_statements(dsn: str, role: NewRole, duty: str) -> None:
+    """Of one mode in one chunk, of several modes, and of several chunks with new names."""
+    jobs = [NewJob(f"task {n // 1500}", n, JobSpec(job_key=f"key {n}")) for n in range(5000)]
+    modes = [NewJob("task", None, JobSpec(job_key=f"key {mode}", job_key_mode=mode)) for mode in JobKeyMode]
+    async with BackfillClient(role(duty)) as client:
+        for some in (jobs[:10], modes, jobs):
+            assert (await client.enqueue_bulk(some)).written == len(some)
+    assert await value(dsn, "select count(*) from graphile_worker._private_jobs") == 5003
+
+
 async def test_a_producer_can_enqueue_one_job_in_any_way(dsn: str, role: NewRole) -> None:
     """New names and known ones, serial queues, keys in each mode, on waiting jobs and on running ones."""
     async with BackfillClient(role("producer")) as client:

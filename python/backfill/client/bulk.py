@@ -14,8 +14,9 @@ from backfill.checks import check_int
 from backfill.client.connect import ClientLife
 from backfill.client.execute import run, translated
 from backfill.client.items import CHUNK_ROWS, Encoder, ItemError, Reader, Row, check_items
+from backfill.client.naming import REMEMBERED, make_names, names_of
 from backfill.client.prepare import BulkKeywords, check_keywords, checked_spec
-from backfill.client.writing import REMEMBERED, BulkTransaction, names_of, queues, tasks
+from backfill.client.writing import BulkTransaction
 from backfill.errors import BackfillError, BulkEnqueueError, InvalidJobError
 from backfill.jobs import UNSAID, BulkOutcome, JobSpec, NewJob
 from backfill.storage.connection import Connection
@@ -105,8 +106,9 @@ class BulkVerb(ClientLife):
         later than the commit.
 
         Jobs of one serial queue that have no key run in the order given. Jobs with keys are added or applied as
-        `enqueue` does; a key that comes twice is applied in order. Names of tasks and queues that are new stay behind
-        when a call is undone; they are only names.
+        `enqueue` does; a key that comes twice is applied in order. Calls that write keys in more than one statement (a
+        chunk, a mode, a key's next time each take one) do so one after the other, by a lock of the schema. Names of tasks
+        and queues that are new stay behind when a call is undone; they are only names.
 
         Args:
             jobs: any iterable or async iterable of `NewJob`s, tasks mixed; or a task, or its name, for `payloads`.
@@ -115,7 +117,9 @@ class BulkVerb(ClientLife):
             return_ids: give back the jobs' ids, in the order given; memory then holds a number for each.
             spec: what each job's own spec leaves unsaid; no job_key.
             connection: a psycopg connection to write on, inside its transaction (a savepoint, undone alone by an error),
-                or in a transaction of its own where it is in autocommit.
+                or in a transaction of its own where it is in autocommit. Where jobs have keys, or names that are new, it
+                takes a lock of the schema, which the caller's transaction holds until it ends: bulk calls that write keys
+                in several statements wait for that.
             keywords: the same as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`, `timeout`,
                 `deadline`, `flags`.
 
@@ -156,7 +160,7 @@ class _Call:
         self._reader = reader
         self._share = commit_every or sys.maxsize
         self._in_parts = commit_every is not None
-        self._made: set[str] = set()
+        self._made: tuple[set[str], set[str]] = set(), set()
         self._rows: list[Row] = []
         self._committing = False
 
@@ -176,17 +180,17 @@ class _Call:
                 if own_transaction:
                     await self._make_names(connection)
                 async with connection.transaction():
-                    await self._write_share(connection)
+                    await self._write_share(connection, own=own_transaction)
                     self._committing = own_transaction
             self.written, self._committing = self._reader.count, False
             await self.read()
 
-    async def _write_share(self, connection: Connection) -> None:
+    async def _write_share(self, connection: Connection, *, own: bool) -> None:
         left = self._share
-        async with BulkTransaction(connection, self._schema, self.ids) as transaction:
+        async with BulkTransaction(connection, self._schema, self.ids, own=own) as transaction:
             while self._rows:
-                await transaction.write(self._rows)
                 left -= len(self._rows)
+                await transaction.write(self._rows, last=self._reader.exhausted or not left)
                 self._rows = await self._reader.read(min(left, CHUNK_ROWS)) if left else []
 
     async def _join(self, connection: Connection) -> None:
@@ -201,11 +205,13 @@ class _Call:
 
     async def _make_names(self, connection: Connection) -> None:
         """Make the names that a transaction begins with before it begins: while it lasts, a new one would block others."""
-        for kind, names in zip((tasks, queues), names_of([shape for shape, _ in self._rows]), strict=True):
-            await kind(connection, self._schema).create(names - self._made)
-            self._made |= names
-        if len(self._made) > REMEMBERED:
-            self._made.clear()
+        for made in self._made:
+            if len(made) > REMEMBERED:
+                made.clear()
+        new_tasks, new_queues = map(set.difference, names_of([shape for shape, _ in self._rows]), self._made)
+        await make_names(connection, self._schema, new_tasks, new_queues)
+        self._made[0].update(new_tasks)
+        self._made[1].update(new_queues)
 
     @contextmanager
     def _stopping(self, connection: Connection | None = None) -> Iterator[None]:

@@ -120,6 +120,7 @@ class ClientLife:
         self._session: _Session | None = None
         self._closed = False
         self._lock: tuple[asyncio.AbstractEventLoop, int, asyncio.Lock] | None = None
+        self._known: tuple[set[str], set[str]] = set(), set()
 
     @classmethod
     async def connect(

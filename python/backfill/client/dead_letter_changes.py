@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -13,7 +14,7 @@ import psycopg
 from backfill.checks import KEY_LIMIT, SMALLINT, check_duration, check_int, check_text
 from backfill.client.dead_letter_rows import entry_id, filter_parameters
 from backfill.client.dead_letters import DeadLetterReading
-from backfill.client.execute import read_jobs, run, text
+from backfill.client.execute import in_turn, read_jobs, run, text, together
 from backfill.client.pages import START, cursor_of, place_of, whole
 from backfill.client.prepare import Parameters, due, flags_json
 from backfill.dead_letters import DlqFilter, DlqJob
@@ -82,7 +83,7 @@ class DeadLetterVerbs(DeadLetterReading):
         return await self._requeue_one(id, parameters, connection)
 
     async def _requeue_one(self, id: int, parameters: Parameters, connection: Connection | None) -> Job:
-        async with self._connection(connection) as chosen, _together(chosen):
+        async with self._connection(connection) as chosen, together(chosen):
             found = await run(chosen, "requeue_dead_letters", self._schema, parameters)
             if found.ntuples:
                 [job] = await read_jobs(chosen, "get_job", self._schema, (text(found, 0, 1),))
@@ -136,7 +137,8 @@ class DeadLetterVerbs(DeadLetterReading):
 
     async def _requeue(self, ids: list[int], edits: Parameters) -> dict[int, int]:
         async with self._connection(None) as chosen:
-            found = await run(chosen, "requeue_dead_letters", self._schema, (number_array(ids), *edits))
+            call = partial(run, chosen, "requeue_dead_letters", self._schema, (number_array(ids), *edits))
+            found = await (in_turn(chosen, self._schema, call, lock="lock_keys") if len(ids) > 1 else call())
         return {whole(found, row, 0): whole(found, row, 1) for row in range(found.ntuples)}
 
     async def _requeue_alone(self, id: int, edits: Parameters, added: dict[int, int], refused: dict[int, str]) -> None:
@@ -205,7 +207,7 @@ class DeadLetterVerbs(DeadLetterReading):
             str(job.attempts), str(job.max_attempts), flags_json(job.flags), job.created_at.isoformat(), job.run_at.isoformat(),
             last_error or job.last_error, reason,
         )  # fmt: skip
-        async with self._connection(connection) as chosen, _together(chosen):
+        async with self._connection(connection) as chosen, together(chosen):
             written = await run(chosen, "add_dead_letter", self._schema, parameters)
             [entry], _ = await self._page(chosen, filter_parameters(_ANY, [whole(written, 0, 0)]), 1)
         return entry
@@ -273,11 +275,6 @@ class DeadLetterVerbs(DeadLetterReading):
             if found.ntuples < _BATCH:
                 return
             place = place_of(cursor_of(found, found.ntuples - 1, 1))
-
-
-def _together(connection: Connection) -> AbstractAsyncContextManager[object]:
-    """One transaction for what follows: the caller's where its connection begins them by itself, which commits it."""
-    return connection.transaction() if connection.autocommit else nullcontext()
 
 
 def _edits(

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.connect import ClientLife
-from backfill.client.execute import name_job, run, run_own
+from backfill.client.execute import name_job, repeated, run, run_own
+from backfill.client.naming import REMEMBERED
 from backfill.client.prepare import (
     JobKeywords,
     JobShape,
@@ -23,6 +24,7 @@ from backfill.errors import BackfillError
 from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
 from backfill.payloads import encode
 from backfill.records import Job
+from backfill.storage.arrays import text_array
 from backfill.storage.connection import Connection
 from backfill.storage.rows import decode_jobs
 from backfill.tasks import PayloadOf, Task
@@ -31,6 +33,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 _TRIES: Final = 5
+_NAMES: Final = "create_tasks", "create_queues"
 Sender = Callable[[Connection, str, str, Parameters], Awaitable[list[Job]]]
 
 
@@ -128,7 +131,18 @@ class EnqueueVerb(ClientLife):
                 rows = await send(chosen, self._schema, *insert_job(shape, encoded.decode()))
                 if rows:
                     return EnqueueOutcome(EnqueueStatus.ADDED, rows[0].id, _named(rows[0], shape), source=new.source)
+            if connection is None:
+                await self._make_names(chosen, shape)
             return await self._add(chosen, send, shape, encoded.decode(), new.source)
+
+    async def _make_names(self, connection: Connection, shape: JobShape) -> None:
+        """Make the names of a job before it is added: waiting for its key, it would hold up who makes the same names."""
+        for statement, name, known in zip(_NAMES, (shape.task, shape.queue), self._known, strict=True):
+            if name is not None and name not in known:
+                await run_own(connection, statement, self._schema, (text_array([name]),))
+                if len(known) >= REMEMBERED:
+                    known.clear()
+                known.add(name)
 
     async def _add(
         self, connection: Connection, send: Sender, shape: JobShape, payload: str, source: Task[Any, Any] | None
@@ -155,7 +169,7 @@ async def _send(connection: Connection, schema: str, name: str, parameters: Para
 
 
 async def _send_own(connection: Connection, schema: str, name: str, parameters: Parameters) -> list[Job]:
-    return decode_jobs(await run_own(connection, name, schema, parameters))
+    return decode_jobs(await repeated(lambda: run_own(connection, name, schema, parameters)))
 
 
 def _named(row: Job, shape: JobShape) -> Job:

@@ -7,12 +7,12 @@ that a caller registered, can do no harm.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from enum import Enum, auto
 from functools import cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn, PGresult
 
+T = TypeVar("T")
+
+_TRIES: Final = 10
 _ARRAY_HEADER: Final = 20
 _INT8: Final = struct.Struct("!iq")  # an element and its length
 _UNPREPARED: Final = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.FeatureNotSupported)
@@ -113,6 +116,52 @@ async def name_job(connection: Connection, schema: str, job: Job) -> None:
     names = await run(connection, "name_job", schema, (str(job.task_id), queue))
     job.task_identifier = text(names, 0, 0) or ""
     job.queue_name = text(names, 0, 1)
+
+
+def together(connection: Connection) -> AbstractAsyncContextManager[object]:
+    """One transaction for what follows: the caller's where its connection begins them by itself, which commits it."""
+    return connection.transaction() if connection.autocommit else nullcontext()
+
+
+async def repeated(call: Callable[[], Awaitable[T]]) -> T:
+    """What a call gives; again where the server undid it to end a ring of waiting, in which it may only have stood in a queue.
+
+    Args:
+        call: a statement that is a transaction of its own, or statements within a savepoint: undone, nothing is left of it.
+    """
+    for _ in range(_TRIES - 1):
+        with suppress(psycopg.errors.DeadlockDetected):
+            return await call()
+    return await call()
+
+
+async def in_turn(
+    connection: Connection, schema: str, call: Callable[[], Awaitable[T]], *, lock: str = "share_keys"
+) -> T:
+    """What a statement gives that holds many jobs at once, without keeping who holds one of them from another for long.
+
+    It waits briefly at first. Is that not enough, it lets go of all, waits empty-handed for those who write keys in several
+    statements, and keeps such away until it is done.
+
+    Args:
+        connection: not in a transaction, or in one that holds nothing yet that others may wait for.
+        schema: the queue's.
+        call: runs the statement on that connection.
+        lock: how others are kept away: "share_keys" or "lock_keys".
+    """
+    with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        async with connection.transaction():
+            before = text(await run(connection, "be_brief", schema), 0, 0)
+            result = await call()
+            await run(connection, "be_patient", schema, (before,))
+            return result
+
+    async def kept_away() -> T:
+        async with connection.transaction():
+            await run(connection, lock, schema, (schema,))
+            return await call()
+
+    return await repeated(kept_away)
 
 
 def text(result: PGresult, row: int, column: int) -> str | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from backfill.checks import KEY_LIMIT, SMALLINT, check_int, check_text
 from backfill.client.connect import ClientLife
-from backfill.client.execute import read_jobs
-from backfill.client.prepare import due
+from backfill.client.execute import in_turn, read_jobs, repeated
+from backfill.client.prepare import Parameters, due
 from backfill.errors import InvalidJobError
 from backfill.jobs import EnqueueOutcome
 from backfill.records import Job
@@ -63,8 +64,7 @@ class ManageVerbs(ClientLife):
             InvalidJobError: the key is none.
         """
         check_text("job_key", job_key, KEY_LIMIT)
-        async with self._connection(connection) as chosen:
-            jobs = await read_jobs(chosen, "remove_job", self._schema, (job_key,))
+        jobs = await self._run("remove_job", (job_key,), connection)
         return jobs[0] if jobs else None
 
     async def complete_jobs(self, jobs: Iterable[JobReference], *, connection: Connection | None = None) -> list[Job]:
@@ -145,12 +145,18 @@ class ManageVerbs(ClientLife):
         return await self._change("reschedule_jobs", ids, parameters, connection)
 
     async def _change(
-        self, statement: str, ids: list[int], parameters: tuple[str | None, ...], connection: Connection | None
+        self, statement: str, ids: list[int], parameters: Parameters, connection: Connection | None
     ) -> list[Job]:
-        if not ids:
-            return []
+        return await self._run(statement, parameters, connection, many=len(ids) > 1) if ids else []
+
+    async def _run(
+        self, statement: str, parameters: Parameters, connection: Connection | None, *, many: bool = False
+    ) -> list[Job]:
         async with self._connection(connection) as chosen:
-            return await read_jobs(chosen, statement, self._schema, parameters)
+            call = partial(read_jobs, chosen, statement, self._schema, parameters)
+            if connection is not None:
+                return await call()
+            return await (in_turn(chosen, self._schema, call) if many else repeated(call))
 
 
 def _ids(jobs: object) -> list[int]:

@@ -1,7 +1,8 @@
 """Writes rows of jobs within one transaction: COPY where it is allowed, else one insert a chunk; jobs with keys by upsert.
 
-Used by `bulk`, once a transaction. Ids of tasks and queues are found, and their rows held, in the transaction that uses
-them: a collector may delete a row whose id was remembered from an earlier one.
+Used by `bulk`, once a transaction. What two calls could make each other wait for in a ring, keys and new names, is
+written under a lock of the schema, unless it takes only one statement: that goes by an order that all share, and lets go
+of what it holds before it waits for long.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Final, Self
 
 from backfill._native import copy_prefix
 from backfill.client.copying import CopyStream
-from backfill.client.execute import array_of_int8, ids_by_text, integers, run
+from backfill.client.execute import array_of_int8, ids_by_text, in_turn, integers, repeated, run
 from backfill.client.items import Row
+from backfill.client.naming import names_of, queues, tasks
 from backfill.client.prepare import JobShape, flags_json
-from backfill.errors import BackfillError, SchemaMissingError
+from backfill.errors import SchemaMissingError
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
 from backfill.storage.arrays import number_array, text_array
@@ -26,59 +28,9 @@ from backfill.storage.connection import Connection
 from backfill.storage.rows import micros
 from backfill.storage.values import integer
 
-REMEMBERED: Final = 20_000
 DRAWN_AHEAD: Final = 40_000
 MICROSECOND: Final = timedelta(microseconds=1)
-_TRIES: Final = 10
 Placed = tuple[int, JobShape, bytes]
-
-
-class Names:
-    """The ids of tasks or of queues by name, found and held within one transaction; missing rows are made.
-
-    Args:
-        create: the statement that makes what is missing.
-        hold: the statement that finds them, for key share.
-    """
-
-    def __init__(self, connection: Connection, schema: str, create: str, hold: str) -> None:
-        self._connection = connection
-        self._schema = schema
-        self._create = create
-        self._hold = hold
-        self._ids: dict[str, int] = {}
-
-    def __getitem__(self, name: str) -> int:
-        """The id of a name that was found before."""
-        return self._ids[name]
-
-    def missing(self, names: Iterable[str]) -> set[str]:
-        """Those of the names that are not found yet."""
-        return set(names) - self._ids.keys()
-
-    async def find(self, names: set[str]) -> None:
-        """Find the ids of names, and hold their rows until the transaction ends."""
-        if len(self._ids) > REMEMBERED:
-            self._ids.clear()
-        missing = self.missing(names)
-        if not missing:
-            return
-        for _ in range(_TRIES):
-            await self._hold_rows(missing)
-            missing = self.missing(names)
-            if not missing:
-                return
-            await self.create(missing)
-        raise BackfillError(f"{min(missing)!r} was made {_TRIES} times, and deleted as often")
-
-    async def create(self, names: set[str]) -> None:
-        """Make the rows that are missing."""
-        if names:
-            await run(self._connection, self._create, self._schema, (text_array(sorted(names)),))
-
-    async def _hold_rows(self, names: set[str]) -> None:
-        found = await run(self._connection, self._hold, self._schema, (text_array(sorted(names)),))
-        self._ids.update(ids_by_text(found))
 
 
 class BulkTransaction:
@@ -88,14 +40,17 @@ class BulkTransaction:
         connection: in a transaction.
         schema: the queue's.
         ids: where the ids go, in the order of the rows; None where nobody asked for them.
+        own: whether the transaction has this call's statements only, as the caller's has not.
     """
 
-    def __init__(self, connection: Connection, schema: str, ids: list[int] | None) -> None:
+    def __init__(self, connection: Connection, schema: str, ids: list[int] | None, *, own: bool) -> None:
         self._connection = connection
         self._schema = schema
         self._ids = ids
-        self._tasks = tasks(connection, schema)
-        self._queues = queues(connection, schema)
+        self._own = own
+        self._locked = False
+        self._tasks = tasks(connection, schema, self._lock)
+        self._queues = queues(connection, schema, self._lock)
         self._stream = CopyStream(connection, "copy_jobs" if ids is None else "copy_jobs_with_ids", schema)
         self._prefixes: dict[JobShape, bytes] = {}
         self._drawn: deque[int] = deque()
@@ -120,8 +75,13 @@ class BulkTransaction:
         if error is None and self._notify:
             await run(self._connection, "notify_jobs", self._schema, (str(self._notify),))
 
-    async def write(self, rows: Sequence[Row]) -> None:
-        """Write rows, in order; those that go by COPY may still be on their way when it returns."""
+    async def write(self, rows: Sequence[Row], *, last: bool) -> None:
+        """Write rows, in order; those that go by COPY may still be on their way when it returns.
+
+        Args:
+            rows: a chunk of them.
+            last: whether no more will come in this transaction.
+        """
         self._now = self._clock.now()
         self._prefixes.clear()
         first = 0
@@ -135,8 +95,7 @@ class BulkTransaction:
         keyless = [row for row in placed if row[1].key is None]
         if keyless:
             await self._write_keyless([row[1:] for row in keyless], [place for place, _, _ in keyless])
-        for group in rounds([row for row in placed if row[1].key is not None]):
-            await self._write_keyed(group)
+        await self._write_keyed([row for row in placed if row[1].key is not None], last=last)
 
     async def _write_keyless(self, rows: Sequence[Row], places: Sequence[int]) -> None:
         await self._find_names({shape for shape, _ in rows})
@@ -167,24 +126,50 @@ class BulkTransaction:
             self._drawn.extend(array_of_int8(drawn))
         return [self._drawn.popleft() for _ in range(wanted)]
 
-    async def _write_keyed(self, rows: list[Placed]) -> None:
-        """Write rows of which no two have one key, a statement a mode."""
+    async def _write_keyed(self, rows: list[Placed], *, last: bool) -> None:
+        """Write rows with keys, a statement for each mode and each time that a key comes again."""
         await self._stream.end()
-        by_mode: dict[JobKeyMode, list[Placed]] = defaultdict(list)
-        for row in rows:
-            by_mode[row[1].mode].append(row)
-        for mode, group in by_mode.items():
-            if mode is JobKeyMode.UNSAFE_DEDUPE:
-                await self._find_names({shape for _, shape, _ in group})
-                self._notify += len(group)
-                parameters = (*self._columns([row[1:] for row in group]), text_array([row[1].key for row in group]))
-                result = await run(self._connection, "dedupe_jobs", self._schema, parameters)
-            else:
-                result = await run(self._connection, "add_jobs", self._schema, self._specs(group, mode))
-            if self._ids is not None:
-                by_key = dict(ids_by_text(result))
-                for place, shape, _ in group:
-                    self._ids[place] = by_key[shape.key or ""]
+        statements = [statement for group in rounds(rows) for statement in _by_mode(group)]
+        deduped = [shape for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for _, shape, _ in group]
+        await self._find_names(deduped)
+        piped = self._connection.pgconn.pipeline_status
+        alone = self._own and last and len(statements) == 1 and not piped
+        if not alone:
+            await self._lock()
+
+        async def apply() -> None:
+            for mode, group in statements:
+                await self._apply(mode, group)
+
+        async def apply_all() -> None:
+            async with (
+                self._connection.transaction()
+            ):  # a savepoint: undone alone, it lets go of the jobs that it holds
+                await apply()
+
+        if alone:
+            await in_turn(self._connection, self._schema, apply)
+        else:  # a worker that ends many jobs takes them in another order; it lets go soon
+            await (apply() if piped else repeated(apply_all))
+        self._notify += len(deduped)
+
+    async def _apply(self, mode: JobKeyMode, rows: list[Placed]) -> None:
+        """Write rows of one mode, of which no two have one key."""
+        if mode is JobKeyMode.UNSAFE_DEDUPE:
+            parameters = (*self._columns([row[1:] for row in rows]), text_array([row[1].key for row in rows]))
+            result = await run(self._connection, "dedupe_jobs", self._schema, parameters)
+        else:
+            result = await run(self._connection, "add_jobs", self._schema, self._specs(rows, mode))
+        if self._ids is not None:
+            by_key = dict(ids_by_text(result))
+            for place, shape, _ in rows:
+                self._ids[place] = by_key[shape.key or ""]
+
+    async def _lock(self) -> None:
+        """Be the only transaction, until it ends, that makes names or writes keys in more than one statement."""
+        if not self._locked:
+            await run(self._connection, "lock_keys", self._schema, (self._schema,))
+            self._locked = True
 
     async def _find_names(self, shapes: Iterable[JobShape]) -> None:
         names, lanes = names_of(shapes)
@@ -254,20 +239,11 @@ class ServerClock:
         return self._told + int((time.monotonic() - self._arrived) * 999_000)
 
 
-def tasks(connection: Connection, schema: str) -> Names:
-    """The ids of tasks, as one transaction sees them."""
-    return Names(connection, schema, "create_tasks", "hold_tasks")
-
-
-def queues(connection: Connection, schema: str) -> Names:
-    """The ids of serial queues, as one transaction sees them."""
-    return Names(connection, schema, "create_queues", "hold_queues")
-
-
-def names_of(shapes: Iterable[JobShape]) -> tuple[set[str], set[str]]:
-    """The names of the tasks and of the serial queues of some jobs."""
-    distinct = set(shapes)
-    return {shape.task for shape in distinct}, {shape.queue for shape in distinct if shape.queue is not None}
+def _by_mode(rows: Iterable[Placed]) -> Iterable[tuple[JobKeyMode, list[Placed]]]:
+    groups: dict[JobKeyMode, list[Placed]] = defaultdict(list)
+    for row in rows:
+        groups[row[1].mode].append(row)
+    return groups.items()
 
 
 def rounds(rows: Iterable[Placed]) -> Iterator[list[Placed]]:

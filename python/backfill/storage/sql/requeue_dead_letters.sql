@@ -23,7 +23,7 @@ chosen as materialized (
     from :"schema".backfill_dlq as entries
     where entries.id = any($1::bigint[])
       and entries.job_key is not null
-    order by entries.job_key
+    order by entries.job_key collate "C"
   )
 ),
 added as materialized (
