@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -43,10 +43,21 @@ insert into graphile_worker.backfill_dlq (task_identifier, payload, job_key, fai
 select 'task' || n % 50, '{{}}', case when n % 2 = 0 then 'key' || n end, 'why', to_jsonb('ValueError: ' || n),
   now() - n * interval '1 second'
 from generate_series(1, 50000) as n;
+insert into graphile_worker.backfill_counters
+select span, now() - n * age, 'task' || m, 'worker', 1, 0, 0, 0, 0, 0, 0, 1, 1, '{{0,1}}', '{{1}}'
+from generate_series(1, 3) as m, generate_series(1, 10000) as n,
+  (values ('minute', interval '1 minute'), ('hour', '1 hour'), ('day', '1 day')) as spans (span, age);
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version)
 select 'worker' || n, 'host', n, 1, '0' from generate_series(1, 2000) as n;
 """
-TABLES = ("_private_tasks", "_private_job_queues", "_private_jobs", "backfill_workers", "backfill_dlq")
+TABLES = (
+    "_private_tasks",
+    "_private_job_queues",
+    "_private_jobs",
+    "backfill_workers",
+    "backfill_dlq",
+    "backfill_counters",
+)
 
 SAMPLES: dict[str, Sequence[Any]] = {
     "beat": ["worker5", "host", 1, 1, Jsonb([]), [], "0"],
@@ -63,6 +74,11 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "list_dead_letters": [None] * 12 + [50],
     "requeue_dead_letters": [_IDS, None, None, None, None, None],
     "sweep_dead_letters": [500],
+    "find_unknown_tasks": ["worker1", 10_000, 2.0, 11],
+    "fold_counters": ["minute", "hour", True, 2, 5000],
+    "forget_counters": [730, 5000],
+    "read_counters": ["task1", None, _NOW - timedelta(hours=1), None, "minute", False],
+    "write_counters": ["worker", Jsonb([])],
     "find_tasks": [["task1", "task2"]],
     "get_job": [5],
     "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100],

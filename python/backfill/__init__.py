@@ -13,6 +13,7 @@ from backfill.client import (
     enqueue_fast_with_retries,
     enqueue_serial,
 )
+from backfill.counts import Counts, Histogram, UnknownTask
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.errors import (
     BackfillError,
@@ -69,6 +70,7 @@ __all__ = [
     "ClientClosedError",
     "ConfigurationError",
     "ConnectionTimeout",
+    "Counts",
     "DatabaseConnectionError",
     "Discard",
     "DlqFilter",
@@ -81,6 +83,7 @@ __all__ = [
     "EnqueueStatus",
     "ExternalServiceFailure",
     "Forbidden",
+    "Histogram",
     "InvalidInput",
     "InvalidJobError",
     "InvalidPayloadError",
@@ -109,6 +112,7 @@ __all__ = [
     "TaskRegistry",
     "TemporaryUnavailable",
     "Unauthorized",
+    "UnknownTask",
     "ValidationFailed",
     "WorkerConfig",
     "WorkerContext",

@@ -21,7 +21,7 @@ PLACES = [
     {"retry", "checks", "_native"},
     {"records"},
     {"jobs", "flags", "payloads"},
-    {"dead_letters"},
+    {"dead_letters", "counts"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers"},
     {"tasks"},

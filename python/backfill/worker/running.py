@@ -57,6 +57,7 @@ class Running(Attempt):
     Attributes:
         lane: whose slot it uses.
         began: when its slot was taken, in monotonic seconds.
+        ended: when its slot fell free, in monotonic seconds.
         limits: how long it may run.
         stopping: whether its handler should end.
         begun: whether its handler may have run.
@@ -66,12 +67,25 @@ class Running(Attempt):
         renewed: when its lock was renewed last, in monotonic seconds, or since when it is held.
     """
 
-    __slots__ = ("_event", "began", "begun", "ending", "given_up", "lane", "limits", "renewed", "stopping", "task")
+    __slots__ = (
+        "_event",
+        "began",
+        "begun",
+        "ended",
+        "ending",
+        "given_up",
+        "lane",
+        "limits",
+        "renewed",
+        "stopping",
+        "task",
+    )
 
     def __init__(self, job: Job, lane: Lane) -> None:
         super().__init__(job)
         self.lane = lane
         self.began = 0.0
+        self.ended = 0.0
         self.limits: AttemptLimits = NO_LIMITS
         self.stopping = False
         self.begun = False
