@@ -156,6 +156,9 @@ def drop_ours(connection: psycopg.Connection) -> None:
     for name in ("serial_scan", "serial_head", "locked"):
         connection.execute(sql.SQL("drop index {}").format(sql.Identifier(SCHEMA, f"backfill_jobs_{name}")))
     connection.execute("drop table graphile_worker.backfill_workers, graphile_worker.backfill_migrations")
+    connection.execute("drop table graphile_worker.backfill_counters")
+    connection.execute("drop aggregate graphile_worker.backfill_sum (bigint[])")
+    connection.execute("drop function graphile_worker.backfill_add")
 
 
 def test_too_old_a_graphile_worker_gets_no_script(node_dsn: str) -> None:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 5.0
 FLUSH_TIMEOUT: Final = 30.0
+CLOCK_TIMEOUT: Final = 5.0
 LAST_SECONDS: Final = 4.0
 """How long a worker that ends tries to write its counts; less than a service has to stop."""
 FOLD_SECONDS: Final = 3600.0
@@ -70,7 +71,7 @@ class Counters(Service):
     async def learn_clock(self) -> None:
         """Ask for the database's time before anything is counted; a failure is told and leaves this machine's."""
         try:
-            async with asyncio.timeout(FLUSH_TIMEOUT):
+            async with asyncio.timeout(CLOCK_TIMEOUT):
                 began = time.monotonic()
                 now = await self._client.write_counters(self._worker, [])
                 self._tallies.set_clock(now, (began + time.monotonic()) / 2)

@@ -205,7 +205,7 @@ def distribute(values: list[N], bounds: Sequence[N], buckets: list[int]) -> N:
         end = bisect_left(values, bounds[place], start) if place < len(bounds) else count
         buckets[place] += end - start
         start = end
-    return sum(values)
+    return sum(values[1:], values[0])
 
 
 def _trimmed(buckets: list[int]) -> list[int]:

@@ -33,7 +33,7 @@ class UnknownTasks(Periodic):
 
     def __init__(self, client: BackfillClient, *, worker: str) -> None:
         super().__init__(
-            "look for unknown tasks", interval=LOOK_SECONDS, timeout=_LOOK_TIMEOUT,
+            "unknown tasks", interval=LOOK_SECONDS, timeout=_LOOK_TIMEOUT,
             complaint="jobs whose task no worker knows could not be looked for",
         )  # fmt: skip
         self._client = client

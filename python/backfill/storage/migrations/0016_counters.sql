@@ -22,7 +22,7 @@ create table :"schema".backfill_counters (
   wait bigint[] not null,
   run bigint[] not null,
   constraint backfill_counters_pkey primary key (span, started, task, worker)
-) with (fillfactor = 70);
+) with (fillfactor = 60);
 
 alter table :"schema".backfill_counters enable row level security;
 
