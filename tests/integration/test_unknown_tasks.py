@@ -50,6 +50,7 @@ async def test_a_worker_warns_once_a_minute(
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each task is named, with its jobs, since when, and the way out; then no more for a minute, and then again."""
+    monkeypatch.setattr(unknown, "FIRST_SECONDS", 0.02)
     monkeypatch.setattr(unknown, "LOOK_SECONDS", 0.02)
     async with BackfillClient(dsn) as client:
         for queue in (Queue.parallel(), Queue.serial("q")):
@@ -79,6 +80,7 @@ async def test_one_worker_speaks_for_all(
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of three live workers the one with the smallest id warns; once it has ended, another does."""
+    monkeypatch.setattr(unknown, "FIRST_SECONDS", 0.02)
     monkeypatch.setattr(unknown, "LOOK_SECONDS", 0.02)
     async with BackfillClient(dsn) as client:
         runners = [WorkerRunner(WorkerConfig(dsn), registry()) for _ in range(3)]

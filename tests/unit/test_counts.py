@@ -119,6 +119,21 @@ def test_buckets_are_powers_of_two(durations: list[tuple[int, int]]) -> None:
         assert total == pytest.approx(sum(min(max(micros, 0), longest) for micros in exact) / SECOND)
 
 
+def test_many_at_once_are_counted_whole(tallies: Tallies) -> None:
+    """Of hundreds written at once each eighth's waiting stands for its neighbours'; all else is exact, the numbers too."""
+    count = 500
+    tallies.count([ended(COMPLETED, wait=n * SECOND, run=n) for n in range(count)])
+    [change] = tallies.changes(10)
+    expected = [0] * BUCKETS
+    for n in range(count):
+        expected[(n * 1000).bit_length()] += 1
+    assert sum(change.counts["wait"]) == sum(change.counts["run"]) == change.counts["done"] == count
+    assert change.counts["run"] == expected[: len(change.counts["run"])]
+    assert change.counts["run_seconds"] == sum(range(count))
+    assert change.counts["wait_seconds"] == pytest.approx(sum(range(count)), rel=0.02)
+    assert all(abs(one - other) <= 8 for one, other in zip(change.counts["wait"], expected, strict=False))
+
+
 def test_minutes_are_the_databases_and_never_go_back(tallies: Tallies, clock: Clock) -> None:
     """Ends are counted in the minute of the database's clock, and in the newest one where that clock goes back."""
     for clock.now in (59.0, 61.0):

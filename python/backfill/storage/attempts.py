@@ -27,21 +27,18 @@ class Attempt:
 
     Attributes:
         job: the row as it was claimed.
-        claimed_at: when it was claimed, in PostgreSQL's microseconds.
         locked_at: since when it is locked, in PostgreSQL's microseconds; renewing moves it on.
         queue_locked_at: since when its serial queue is locked, or None.
     """
 
-    __slots__ = ("claimed_at", "job", "locked_at", "queue_locked_at")
+    __slots__ = ("job", "locked_at", "queue_locked_at")
 
     def __init__(self, job: Job) -> None:
-        locked_at = job.locked_at_micros
-        if locked_at is None:
+        if job.locked_at_micros is None:
             raise ValueError(f"{job!r} is not locked")
         self.job = job
-        self.claimed_at: int = locked_at
-        self.locked_at: int = locked_at
-        self.queue_locked_at = None if job.job_queue_id is None else locked_at
+        self.locked_at: int = job.locked_at_micros
+        self.queue_locked_at = None if job.job_queue_id is None else job.locked_at_micros
 
     @property
     def is_serial(self) -> bool:

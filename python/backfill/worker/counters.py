@@ -115,7 +115,7 @@ class Counters(Service):
 
 
 class CounterFolder(Periodic):
-    """Folds old counts at a worker's start and once an hour; any number of workers may at once.
+    """Folds old counts soon after a worker's start and once an hour; any number of workers may at once.
 
     Args:
         client: the worker's.
@@ -123,8 +123,9 @@ class CounterFolder(Periodic):
 
     def __init__(self, client: BackfillClient) -> None:
         super().__init__(
-            "folder", interval=FOLD_SECONDS, timeout=_FOLD_TIMEOUT, complaint="the counters could not be folded"
-        )
+            "folder", first=FLUSH_SECONDS, interval=FOLD_SECONDS, timeout=_FOLD_TIMEOUT,
+            complaint="the counters could not be folded",
+        )  # fmt: skip
         self._client = client
 
     async def _round(self) -> None:

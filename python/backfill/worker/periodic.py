@@ -15,17 +15,19 @@ logger = logging.getLogger(__name__)
 
 
 class Periodic(Service):
-    """Takes a round at its start and one each interval; subclasses give `_round`.
+    """Takes a round soon after its start and one each interval; subclasses give `_round`.
 
     Args:
         name: the service's.
+        first: seconds until the first round: a worker that starts has better things to do.
         interval: seconds between rounds.
         timeout: seconds that a round may take.
         complaint: what a round that failed is logged as.
     """
 
-    def __init__(self, name: str, *, interval: float, timeout: float, complaint: str) -> None:
+    def __init__(self, name: str, *, first: float, interval: float, timeout: float, complaint: str) -> None:
         super().__init__(name)
+        self._first = first
         self._interval = interval
         self._timeout = timeout
         self._complaint = complaint
@@ -34,18 +36,18 @@ class Periodic(Service):
         await self._until_stopped(self._rounds())
 
     async def _rounds(self) -> None:
-        backoff = Backoff()
-        while True:
+        backoff, wait = Backoff(), self._first
+        while not await wait_for_event(self._stopping, wait):
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._round()
             except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
                 logger.log(backoff.level(), "%s: %s", self._complaint, " ".join(str(error).split()) or "out of time")
                 await backoff.wait(self._stopping)
-                continue
-            backoff.reset()
-            if await wait_for_event(self._stopping, self._interval):
-                return
+                wait = 0.0
+            else:
+                backoff.reset()
+                wait = self._interval
 
     async def _round(self) -> None:
         raise NotImplementedError

@@ -17,6 +17,7 @@ from backfill.worker.periodic import Periodic
 
 logger = logging.getLogger(__name__)
 
+FIRST_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 10.0
 WARN_SECONDS: Final = 60.0
 _LOOK_TIMEOUT: Final = 30.0
@@ -33,7 +34,7 @@ class UnknownTasks(Periodic):
 
     def __init__(self, client: BackfillClient, *, worker: str) -> None:
         super().__init__(
-            "unknown tasks", interval=LOOK_SECONDS, timeout=_LOOK_TIMEOUT,
+            "unknown tasks", first=FIRST_SECONDS, interval=LOOK_SECONDS, timeout=_LOOK_TIMEOUT,
             complaint="jobs whose task no worker knows could not be looked for",
         )  # fmt: skip
         self._client = client
