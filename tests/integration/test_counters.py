@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
@@ -29,6 +30,7 @@ from backfill import (
     WorkerRunner,
 )
 from backfill.storage.counters import MinuteCounts
+from backfill.storage.wire import Command, Wire
 
 from reading import rows, value
 
@@ -229,6 +231,26 @@ async def test_a_job_that_was_lost_is_not_counted(dsn: str, eventually: Any) -> 
         assert await client.counters() == []
 
 
+async def test_a_settlement_whose_answer_is_lost_counts_once(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its jobs are gone when it is repeated, and were counted neither by anybody else nor before."""
+    send, lost = Wire.send, list[int]()
+
+    async def losing(self: Wire, commands: Sequence[Command], *, timeout: float) -> Any:
+        results = await send(self, commands, timeout=timeout)
+        if not lost and any(command.name == "backfill.complete" for command in commands):
+            lost.append(len(commands))
+            await self.connection.close()
+            raise psycopg.OperationalError("the connection is lost")
+        return results
+
+    monkeypatch.setattr(Wire, "send", losing)
+    async with BackfillClient(dsn) as client:
+        await client.enqueue_bulk(NewJob("done") for _ in range(30))
+        assert await WorkerRunner(WorkerConfig(dsn, concurrency=5), ends()).process_available_jobs() == 30
+        assert lost
+        assert totals(await client.counters()) == {"done": (30, 0, 0, 0, 0, 0, 0)}
+
+
 async def test_a_database_that_refuses_for_a_while_costs_nothing(
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -285,11 +307,12 @@ async def test_a_flush_may_be_repeated_and_come_late(dsn: str) -> None:
         assert [counts.wait.total for counts in found] == [timedelta(seconds=3.5), timedelta(seconds=0.5)]
 
 
-MINUTES = st.integers(0, 800 * 24 * 60)
+DAYS = st.sampled_from([0, 1, 3, 5, 62, 65, 200, 731])
+MINUTES = st.builds(lambda days, minutes: days * 24 * 60 + minutes, DAYS, st.integers(0, 150))
 ROWS = st.dictionaries(
     st.tuples(MINUTES, st.sampled_from("ab"), st.sampled_from("vw")),
     st.tuples(st.integers(1, 2**40), st.lists(st.integers(0, 2**30), max_size=6), st.integers(0, 50)),
-    max_size=25,
+    max_size=40,
 )
 
 
