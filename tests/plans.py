@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -47,6 +47,10 @@ insert into graphile_worker.backfill_ends (
   job_id, task_identifier, how, attempts, max_attempts, priority, created_at, run_at, ended_at, expires_at)
 select n, 'task' || n % 50, 'completed', 1, 8, 0, now(), now(), now() - n * interval '1 second', now() + interval '1 day'
 from generate_series(1, 50000) as n;
+insert into graphile_worker.backfill_counters
+select span, now() - n * age, 'task' || m, 'worker', 1, 0, 0, 0, 0, 0, 0, 1, 1, '{{0,1}}', '{{1}}'
+from generate_series(1, 3) as m, generate_series(1, 10000) as n,
+  (values ('minute', interval '1 minute'), ('hour', '1 hour'), ('day', '1 day')) as spans (span, age);
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version)
 select 'worker' || n, 'host', n, 1, '0' from generate_series(1, 2000) as n;
 """
@@ -58,6 +62,7 @@ TABLES = (
     "backfill_dlq",
     "backfill_ends",
     "backfill_ends_default",
+    "backfill_counters",
 )
 
 SAMPLES: dict[str, Sequence[Any]] = {
@@ -107,6 +112,11 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "find_dead_letters": [None] * 12 + [50],
     "next_exhausted_job": [0],
     "sweep_dead_letters": [500, 0],
+    "find_unknown_tasks": ["worker1", 10_000, 2.0, 11],
+    "fold_counters": ["minute", "hour", True, 2, 5000],
+    "forget_counters": [730, 5000],
+    "read_counters": ["task1", None, _NOW - timedelta(hours=1), None, "minute", False],
+    "write_counters": ["worker", Jsonb([])],
     "find_tasks": [["task1", "task2"]],
     "get_job": [5],
     "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100],

@@ -13,6 +13,7 @@ from backfill.client import (
     enqueue_fast_with_retries,
     enqueue_serial,
 )
+from backfill.counts import Counts, Histogram, UnknownTask
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.ends import EndFilter, EndHow, EndList, JobEnd
 from backfill.errors import (
@@ -75,6 +76,7 @@ __all__ = [
     "ClientClosedError",
     "ConfigurationError",
     "ConnectionTimeout",
+    "Counts",
     "DatabaseConnectionError",
     "Discard",
     "DlqFilter",
@@ -92,6 +94,7 @@ __all__ = [
     "EnqueueStatus",
     "ExternalServiceFailure",
     "Forbidden",
+    "Histogram",
     "InvalidInput",
     "InvalidJobError",
     "InvalidPayloadError",
@@ -124,6 +127,7 @@ __all__ = [
     "TaskRegistry",
     "TemporaryUnavailable",
     "Unauthorized",
+    "UnknownTask",
     "ValidationFailed",
     "WorkerConfig",
     "WorkerContext",

@@ -62,6 +62,12 @@ def check_int(field: str, value: object, allowed: range) -> None:
         raise InvalidJobError(field, value, f"an integer from {allowed.start} to {allowed.stop - 1}")
 
 
+def check_number(field: str, value: object, low: float, high: float) -> None:
+    """Refuse what is no number from `low` to `high`; a bool is none, nor is NaN."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+        raise InvalidJobError(field, value, f"a number from {low:g} to {high:g}")
+
+
 def checked_flags(value: Iterable[str]) -> tuple[str, ...]:
     """The flags, once each: a set's sorted, others in the order given; a lone string is refused as no list of them."""
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):

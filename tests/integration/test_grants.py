@@ -171,6 +171,8 @@ FORBIDDEN_TO_PRODUCERS: list[LiteralString] = [
     "select * from graphile_worker.backfill_workers",
     "select * from graphile_worker._private_known_crontabs",
     "select * from graphile_worker.jobs",
+    "select * from graphile_worker.backfill_counters",
+    "delete from graphile_worker.backfill_counters",
 ]
 
 
@@ -193,7 +195,7 @@ async def test_what_a_role_may_not_do(dsn: str, role: NewRole, duty: str, statem
 async def test_a_worker_can_work(
     dsn: str, role: NewRole, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It claims parallel and serial jobs, ends them well and badly, renews what runs for long, and gives back at its end."""
+    """It claims jobs, parallel and serial, ends them well and badly, renews what runs for long, gives back, and counts."""
     monkeypatch.setattr("backfill.worker.settler.RENEW_AFTER", 0.2)
     monkeypatch.setattr("backfill.worker.settler.RENEW_LOOK", 0.05)
     tasks: TaskRegistry[None] = TaskRegistry()
@@ -235,6 +237,9 @@ async def test_a_worker_can_work(
         await client.remove_job("nothing")
         assert [job.id for job in await client.complete_jobs([held])] == [held.id]
         assert len(await client.reschedule_jobs([failing], priority=1)) == 1
+        assert sum(counts.done for counts in await client.counters()) == 130
+        await client.fold_counters()
+        assert await client.unknown_tasks("nobody") == []
     assert seen[:100] == sorted(seen[:100])
     assert await value(dsn, "select count(*) from graphile_worker.backfill_workers") == 0
     assert await value(dsn, "select count(*) from graphile_worker._private_job_queues where locked_at is not null") == 0

@@ -21,7 +21,7 @@ PLACES = [
     {"retry", "checks", "_native"},
     {"records"},
     {"jobs", "flags", "payloads"},
-    {"dead_letters", "ends"},
+    {"dead_letters", "ends", "counts"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers"},
     {"tasks"},

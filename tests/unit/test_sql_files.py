@@ -19,7 +19,7 @@ INDEXES = {
     "job_queues_pkey1", "job_queues_queue_name_key", "backfill_workers_pkey", "backfill_jobs_serial_scan",
     "backfill_jobs_serial_head", "backfill_jobs_locked",
     "backfill_jobs_exhausted", "backfill_dlq_pkey", "backfill_dlq_key", "backfill_dlq_newest", "backfill_ends_job",
-    "backfill_ends_newest",
+    "backfill_ends_newest", "backfill_counters_pkey",
     "pg_class_relname_nsp_index", "pg_namespace_nspname_index",
 }  # fmt: skip
 _LANES = {"claim", "claim_parallel", "lock_near_queues", "lock_known_queues", "lock_far_queues"}

@@ -2,6 +2,7 @@
 
 connect: its life and its connections · enqueue: one job · bulk (items, writing): many · manage: jobs that are there ·
 dead_letters (dead_letter_changes): those that are not tried again · ends (end_watch): how they finished ·
+counters: how attempts ended ·
 presets, bulk_presets: the common cases by name · prepare: what all of them send, free of I/O · execute: one way to send it.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from backfill.client.bulk import BulkVerb
 from backfill.client.bulk_presets import enqueue_bulk, enqueue_bulk_with_retries
+from backfill.client.counters import CounterVerbs
 from backfill.client.dead_letter_changes import DeadLetterVerbs
 from backfill.client.ends import EndVerbs
 from backfill.client.enqueue import EnqueueVerb
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 
-class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs, DeadLetterVerbs, EndVerbs):
+class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs, DeadLetterVerbs, EndVerbs, CounterVerbs):
     """A producer's way to the queue: enqueue jobs, and manage those that are there.
 
     Making one does no I/O and needs no event loop, so a client may live at module level. The first verb connects and

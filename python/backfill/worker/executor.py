@@ -352,7 +352,7 @@ class Executor:
         self._running.discard(running)
         lane = running.lane
         lane.free += 1
-        now = time.monotonic()
+        running.ended = now = time.monotonic()
         lane.unseen -= 1
         if lane.unseen <= 0:
             lane.note_end(now - running.began)

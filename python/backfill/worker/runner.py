@@ -21,6 +21,7 @@ from backfill.tasks import TaskRegistry
 from backfill.worker.beat import Beat
 from backfill.worker.claimer import Claimer
 from backfill.worker.config import WorkerConfig
+from backfill.worker.counters import CounterFolder, Counters
 from backfill.worker.executor import Executor
 from backfill.worker.hot import LINES, HotConnections
 from backfill.worker.keeper import Keeper
@@ -30,11 +31,13 @@ from backfill.worker.pump import Pump, Station
 from backfill.worker.service import Service, finish
 from backfill.worker.settler import Settler
 from backfill.worker.sweeper import Sweeper
+from backfill.worker.unknown import UnknownTasks
 
 logger = logging.getLogger(__name__)
 
 PROTOCOL: Final = 1
 _SETTLE_GRACE: Final = timedelta(seconds=10)
+_FLUSH_PATIENCE: Final = 1.0
 
 
 class WorkerRunner:
@@ -123,6 +126,17 @@ class WorkerRunner:
         if self._parts is not None:
             self._parts.hurry.set()
 
+    async def flush_counters(self) -> None:
+        """Write what is counted now instead of within 5 seconds, for tests; what has ended is settled first.
+
+        Under load it waits for settlements a second at most. Where the worker does not run, all is written already.
+
+        Raises:
+            DatabaseConnectionError: the database is away; the counts are kept.
+        """
+        if self._parts is not None:
+            await self._parts.flush_counters()
+
     async def _failure(self) -> None:
         if self._parts is not None:
             await asyncio.shield(self._parts.failed)
@@ -183,11 +197,13 @@ class _Parts:
         if self._registry.lifespan is not None:
             deps = await self._stack.enter_async_context(self._registry.lifespan(client))
         self._make_parts(client, deps, tasks)
+        await self._counters.learn_clock()
         self._announce(tasks)
 
     def start(self) -> None:
         """Start what runs in the background."""
-        self._services = [*self._pumps, self._beat]
+        self._services = [*self._pumps, self._beat, self._counters]
+        self._services += [CounterFolder(self._client), UnknownTasks(self._client, worker=self.worker_id)]
         if self._config.listen:
             dsn = self._config.listen_dsn or self._config.required_dsn()
             claimer = self._station.claimer
@@ -201,7 +217,7 @@ class _Parts:
 
     async def run_available(self) -> int:
         """Claim and run until a look from the start finds nothing and nothing runs."""
-        self._services = [*self._pumps, self._beat]
+        self._services = [*self._pumps, self._beat, self._counters]
         for service in self._services:
             service.start()
         self._watchers = [asyncio.ensure_future(self._watch(service)) for service in self._services]
@@ -214,6 +230,14 @@ class _Parts:
             if executor.claimed == before:
                 await self._keeper.tend()
                 return executor.started
+
+    async def flush_counters(self) -> None:
+        """Write what is counted, once what has ended is settled."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_PATIENCE):
+                while not self._station.settler.idle:
+                    await self._progress_or_failure()
+        await self._counters.flush()
 
     async def close(self) -> None:
         """Stop claiming, let what runs end by the deadline, give the rest back, settle, and close everything."""
@@ -241,7 +265,11 @@ class _Parts:
         )
         keeps = {task.keep for task in self._registry if task.keep is not None}
         self._keeper = Keeper(client, keeps)
-        settler = Settler(self._executor, schema=config.schema, worker=self.worker_id, settled=self._progress.set)
+        self._counters = Counters(client, worker=self.worker_id)
+        settler = Settler(
+            self._executor, schema=config.schema, worker=self.worker_id, settled=self._progress.set,
+            count=self._counters.count,
+        )  # fmt: skip
         lanes = make_lanes(
             tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)
         )

@@ -66,6 +66,7 @@ class Running(Attempt):
     Attributes:
         lane: whose slot it uses.
         began: when its slot was taken, in monotonic seconds.
+        ended: when its slot fell free, in monotonic seconds.
         limits: how long it may run.
         stopping: whether its handler should end.
         begun: whether its handler may have run.
@@ -80,6 +81,7 @@ class Running(Attempt):
         "_event",
         "began",
         "begun",
+        "ended",
         "ending",
         "given_up",
         "keep",
@@ -94,6 +96,7 @@ class Running(Attempt):
         super().__init__(job)
         self.lane = lane
         self.began = 0.0
+        self.ended = 0.0
         self.limits: AttemptLimits = NO_LIMITS
         self.keep: float | None = None
         self.stopping = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import psycopg
@@ -41,13 +41,23 @@ class Settler:
         schema: the queue's schema.
         worker: the worker's id.
         settled: called after each batch.
+        count: called with each batch that is written, and with the ids of those in it that were not this worker's any more.
     """
 
-    def __init__(self, executor: Executor, *, schema: str, worker: str, settled: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        schema: str,
+        worker: str,
+        settled: Callable[[], None],
+        count: Callable[[Sequence[Running], Collection[int]], None],
+    ) -> None:
         self._executor = executor
         self._schema = schema
         self._worker = worker
         self._settled = settled
+        self._count = count
         self._pending: list[Running] = []
         self._blocked: list[Running] = []
         self._blocked_until = 0.0
@@ -112,6 +122,7 @@ class Settler:
     def release(self, batch: Sequence[Running], missing: set[int]) -> None:
         """A batch is written: let go of its jobs."""
         self._under_way -= len(batch)
+        self._count(batch, () if self._doubtful else missing)  # missing in doubt: written before its answer was lost
         held = self._executor.held
         for running in batch:
             number = running.job.id
@@ -194,7 +205,7 @@ class Settler:
         )  # fmt: skip
         try:
             failed = Failed(f"its end was refused by the database\n{describe(reason)}")
-            return await self._settle(wire, Settlement(failed=[as_failure(running, failed)]))
+            missing = await self._settle(wire, Settlement(failed=[as_failure(running, failed)]))
         except _PASSING:
             return None
         except psycopg.Error:
@@ -208,6 +219,8 @@ class Settler:
                 exc_info=True,
             )  # fmt: skip
             return None
+        running.ending = failed
+        return missing
 
     async def _settle(self, wire: Wire, settlement: Settlement) -> set[int]:
         return await settle(

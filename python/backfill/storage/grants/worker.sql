@@ -5,7 +5,10 @@ grant select, insert on :"schema"._private_tasks to :"role";
 -- Holding a row against its deletion takes the right to update one of its columns; a policy below refuses to use it.
 grant update (id) on :"schema"._private_tasks to :"role";
 grant select, insert, update on :"schema"._private_job_queues, :"schema"._private_known_crontabs to :"role";
-grant select, insert, update, delete on :"schema"._private_jobs, :"schema".backfill_workers, :"schema".backfill_dlq to :"role";
+grant select, insert, update, delete
+on
+  :"schema"._private_jobs, :"schema".backfill_workers, :"schema".backfill_dlq, :"schema".backfill_counters
+to :"role";
 grant select, insert on :"schema".backfill_ends to :"role";
 grant usage on sequence :"sequence", :"schema".backfill_dlq_id_seq to :"role";
 grant execute on all functions in schema :"schema" to :"role";
@@ -26,3 +29,5 @@ drop policy if exists :"policy" on :"schema".backfill_dlq;
 create policy :"policy" on :"schema".backfill_dlq to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_ends;
 create policy :"policy" on :"schema".backfill_ends to :"role" using (true) with check (true);
+drop policy if exists :"policy" on :"schema".backfill_counters;
+create policy :"policy" on :"schema".backfill_counters to :"role" using (true) with check (true);

@@ -1,0 +1,155 @@
+"""Counters: how attempts ended, by task, worker and time; and what workers do for them: write, fold, look for unknown tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, cast, get_args
+
+import orjson
+
+from backfill.checks import IDENTIFIER_LIMIT, KEY_LIMIT, check_text, check_time
+from backfill.client.connect import ClientLife
+from backfill.client.execute import run, text
+from backfill.client.prepare import Parameters, moment
+from backfill.counts import Counts, Histogram, Span, UnknownTask
+from backfill.errors import InvalidJobError
+from backfill.storage.connection import Connection
+from backfill.storage.counters import FOLD_BATCH, FOLDS, KEPT_DAYS, MinuteCounts, counts_json
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LOOKED_AT: Final = 10_000
+_DUE_SECONDS: Final = 2.0
+"""Other programs' workers look for jobs every 2 seconds: what is due for less may be about to be taken."""
+_NAMED: Final = 11
+
+
+class CounterVerbs(ClientLife):
+    """The verbs for counters."""
+
+    async def counters(
+        self,
+        *,
+        task: str | None = None,
+        worker: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        by: Span | None = None,
+        by_worker: bool = False,
+        connection: Connection | None = None,
+    ) -> list[Counts]:
+        """How attempts ended, by task and, where it is asked for, by time and worker; oldest first.
+
+        Workers write their counts every 5 seconds. What is older than 2 days is there by the hour, and after 60 days by the
+        day and without its workers: `Counts.span` says so.
+
+        Args:
+            task: of this task only, 1 to 128 characters.
+            worker: of this worker only.
+            since: spans that begin at this time or later; aware.
+            until: spans that begin before this time; aware.
+            by: one `Counts` a minute, hour or day, in UTC; one for all the time if not given.
+            by_worker: one `Counts` a worker.
+            connection: a psycopg connection to read on; else one of the client's.
+
+        Raises:
+            InvalidJobError: a value out of range.
+        """
+        for name, value, limit in (("task", task, IDENTIFIER_LIMIT), ("worker", worker, KEY_LIMIT)):
+            if value is not None:
+                check_text(name, value, limit)
+        check_time("since", since)
+        check_time("until", until)
+        if by is not None and by not in get_args(Span):
+            raise InvalidJobError("by", by, f"one of {', '.join(get_args(Span))}")
+        apart = by_worker or worker is not None
+        parameters = (task, worker, moment(since), moment(until), by, str(apart).lower())
+        async with self._connection(connection) as chosen:
+            found = await run(chosen, "read_counters", self._schema, parameters)
+        return [_counts(found, row) for row in range(found.ntuples)]
+
+    async def fold_counters(self) -> int:
+        """Fold minutes that are over 2 days old to hours, hours over 60 days to days, and delete days after 2 years.
+
+        Workers do this at their start and hourly; any number may at once.
+
+        Returns:
+            How many rows were folded or deleted.
+        """
+        batch = str(FOLD_BATCH)
+        folds: list[tuple[str, Parameters]] = [
+            ("fold_counters", (span, coarser, str(by_worker).lower(), str(days), batch))
+            for span, coarser, by_worker, days in FOLDS
+        ]
+        count = 0
+        for statement, parameters in [*folds, ("forget_counters", (str(KEPT_DAYS), batch))]:
+            taken = FOLD_BATCH
+            while taken == FOLD_BATCH:
+                async with self._connection(None) as chosen:
+                    taken = _int(await run(chosen, statement, self._schema, parameters), 0, 0)
+                count += taken
+        return count
+
+    async def write_counters(self, worker: str, counts: Sequence[MinuteCounts]) -> float:
+        """Write a worker's counts of its minutes as they stand: what workers do every 5 seconds.
+
+        Returns:
+            The database's time, in Unix seconds.
+        """
+        async with self._connection(None) as chosen:
+            found = await run(chosen, "write_counters", self._schema, (worker, counts_json(counts)))
+        return _int(found, 0, 0) / 1_000_000
+
+    async def unknown_tasks(self, worker: str) -> list[UnknownTask]:
+        """Tasks with due jobs that no live worker of ours knows, eleven at most, those with most jobs first.
+
+        Args:
+            worker: who asks; only the live worker with the smallest id gets an answer, so that one speaks for all.
+        """
+        parameters = (worker, str(_LOOKED_AT), str(_DUE_SECONDS), str(_NAMED))
+        async with self._connection(None) as chosen:
+            found = await run(chosen, "find_unknown_tasks", self._schema, parameters)
+        return [
+            UnknownTask(
+                text(found, row, 0) or "",
+                _int(found, row, 1),
+                None if text(found, row, 2) is None else _time(found, row, 2),
+                text(found, row, 3) == "t",
+            )
+            for row in range(found.ntuples)
+        ]
+
+
+def _counts(found: PGresult, row: int) -> Counts:
+    return Counts(
+        task=text(found, row, 0) or "",
+        worker=text(found, row, 1),
+        started=_time(found, row, 2),
+        span=cast("Span", text(found, row, 3)),
+        done=_int(found, row, 4),
+        failed=_int(found, row, 5),
+        retried=_int(found, row, 6),
+        dead=_int(found, row, 7),
+        snoozed=_int(found, row, 8),
+        discarded=_int(found, row, 9),
+        given_back=_int(found, row, 10),
+        wait=_histogram(found, row, 11),
+        run=_histogram(found, row, 13),
+    )
+
+
+def _histogram(found: PGresult, row: int, column: int) -> Histogram:
+    """One whose seconds and buckets are two columns."""
+    buckets = tuple(orjson.loads(text(found, row, column + 1) or "[]"))
+    return Histogram(buckets, timedelta(seconds=float(text(found, row, column) or 0)))
+
+
+def _int(found: PGresult, row: int, column: int) -> int:
+    return int(text(found, row, column) or 0)
+
+
+def _time(found: PGresult, row: int, column: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=_int(found, row, column))

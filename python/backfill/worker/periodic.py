@@ -1,0 +1,53 @@
+"""What a worker does now and then on a connection of its pool, and does again a little later where it failed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import psycopg
+
+from backfill.errors import BackfillError
+from backfill.worker.backoff import Backoff
+from backfill.worker.service import Service, wait_for_event
+
+logger = logging.getLogger(__name__)
+
+
+class Periodic(Service):
+    """Takes a round soon after its start and one each interval; subclasses give `_round`.
+
+    Args:
+        name: the service's.
+        first: seconds until the first round: a worker that starts has better things to do.
+        interval: seconds between rounds.
+        timeout: seconds that a round may take.
+        complaint: what a round that failed is logged as.
+    """
+
+    def __init__(self, name: str, *, first: float, interval: float, timeout: float, complaint: str) -> None:
+        super().__init__(name)
+        self._first = first
+        self._interval = interval
+        self._timeout = timeout
+        self._complaint = complaint
+
+    async def _run(self) -> None:
+        await self._until_stopped(self._rounds())
+
+    async def _rounds(self) -> None:
+        backoff, wait = Backoff(), self._first
+        while not await wait_for_event(self._stopping, wait):
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._round()
+            except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
+                logger.log(backoff.level(), "%s: %s", self._complaint, " ".join(str(error).split()) or "out of time")
+                await backoff.wait(self._stopping)
+                wait = 0.0
+            else:
+                backoff.reset()
+                wait = self._interval
+
+    async def _round(self) -> None:
+        raise NotImplementedError

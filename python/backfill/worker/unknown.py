@@ -1,0 +1,68 @@
+"""A warning for jobs that wait in vain: they are due, and no live worker knows their task.
+
+One worker of the fleet looks, the live one with the smallest id. Workers of other programs are unknown to it: a task is
+taken for theirs while one of them holds a job of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from backfill.client import BackfillClient
+from backfill.counts import UnknownTask
+from backfill.worker.periodic import Periodic
+
+logger = logging.getLogger(__name__)
+
+FIRST_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 10.0
+WARN_SECONDS: Final = 60.0
+_LOOK_TIMEOUT: Final = 30.0
+_NAMED: Final = 10
+
+
+class UnknownTasks(Periodic):
+    """Looks for such jobs every ten seconds, and warns of them once a minute at most.
+
+    Args:
+        client: the worker's.
+        worker: the worker's id.
+    """
+
+    def __init__(self, client: BackfillClient, *, worker: str) -> None:
+        super().__init__(
+            "unknown tasks", first=FIRST_SECONDS, interval=LOOK_SECONDS, timeout=_LOOK_TIMEOUT,
+            complaint="jobs whose task no worker knows could not be looked for",
+        )  # fmt: skip
+        self._client = client
+        self._worker = worker
+        self._warned: float | None = None
+
+    async def _round(self) -> None:
+        now = time.monotonic()
+        if self._warned is not None and now - self._warned < WARN_SECONDS:
+            return
+        found = await self._client.unknown_tasks(self._worker)
+        if found:
+            self._warned = now
+            logger.warning("%s", warning_of(found), extra={"tasks": [unknown.task for unknown in found]})
+
+
+def warning_of(found: Sequence[UnknownTask]) -> str:
+    """The warning for some tasks, those with most jobs first; ten of them are named."""
+    named = ", ".join(_said(unknown) for unknown in found[:_NAMED])
+    more = " and more" if len(found) > _NAMED else ""
+    return (
+        f"due jobs wait in vain, no live worker knows their task: {named}{more}. Start a worker that registers the task, or "
+        "correct its name in the producer and remove the jobs (tasks of Node or Rust workers cannot be known here unless "
+        "one of them holds a job of the task)"
+    )
+
+
+def _said(unknown: UnknownTask) -> str:
+    count = f"{unknown.jobs:,}{'' if unknown.whole else '+'} {'job' if unknown.jobs == 1 else 'jobs'}"
+    since = "" if unknown.oldest is None else f", due since {unknown.oldest:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{unknown.task!r} ({count}{since})"

@@ -1,0 +1,142 @@
+"""The warning about due jobs whose task no live worker knows."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+
+import pytest
+
+from backfill import BackfillClient, NewJob, Queue, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill.worker import unknown
+
+from reading import rows
+
+LOGGER = "backfill.worker.unknown"
+ALIVE: LiteralString = """
+insert into graphile_worker.backfill_workers (id, host, pid, protocol, tasks, version, heartbeat_at)
+values (%s, 'host', 1, 1, %s, '0', now() - %s)
+"""
+
+
+def registry() -> TaskRegistry[None]:
+    """A task that is known."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("known", aliases=["alias"])
+    async def known() -> None: ...
+
+    return tasks
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings so far."""
+    return [record.getMessage() for record in caplog.records if record.name == LOGGER]
+
+
+async def due(client: BackfillClient, task: str, **more: Any) -> None:
+    """A job that has been due for a while."""
+    await client.enqueue(task, run_at=datetime.now(UTC) - timedelta(minutes=5), **more)
+
+
+async def asked(client: BackfillClient, dsn: str) -> dict[str, int]:
+    """What a worker is told that knows the task `known`."""
+    await rows(dsn, ALIVE, "backfill_0", ["known", "alias"], timedelta(0))
+    return {found.task: found.jobs for found in await client.unknown_tasks("backfill_0")}
+
+
+async def test_a_worker_warns_once_a_minute(
+    dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each task is named, with its jobs, since when, and the way out; then no more for a minute, and then again."""
+    monkeypatch.setattr(unknown, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(unknown, "LOOK_SECONDS", 0.02)
+    async with BackfillClient(dsn) as client:
+        for queue in (Queue.parallel(), Queue.serial("q")):
+            await due(client, "send_emial", queue=queue, priority=3)
+        await due(client, "old name")
+        await due(client, "known")
+        await due(client, "alias")
+        async with WorkerRunner(WorkerConfig(dsn), registry()) as runner:
+            await eventually(lambda: warnings(caplog))
+            assert runner._parts is not None
+            [look] = [part for part in runner._parts._services if isinstance(part, unknown.UnknownTasks)]
+            [said] = warnings(caplog)
+            today = f"{datetime.now(UTC):%Y-%m-}"
+            assert f"their task: 'send_emial' (2 jobs, due since {today}" in said
+            assert "), 'old name' (1 job, due since" in said
+            assert "known'" not in said
+            assert "Start a worker that registers the task, or correct its name in the producer" in said
+            await look._round()
+            assert len(warnings(caplog)) == 1
+            assert look._warned is not None
+            look._warned -= unknown.WARN_SECONDS
+            await eventually(lambda: len(warnings(caplog)), lambda count: count == 2)
+    assert all(record.levelno == logging.WARNING for record in caplog.records if record.name == LOGGER)
+
+
+async def test_one_worker_speaks_for_all(
+    dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of three live workers the one with the smallest id warns; once it has ended, another does."""
+    monkeypatch.setattr(unknown, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(unknown, "LOOK_SECONDS", 0.02)
+    async with BackfillClient(dsn) as client:
+        runners = [WorkerRunner(WorkerConfig(dsn), registry()) for _ in range(3)]
+        for runner in runners:
+            await runner.__aenter__()
+        try:
+            await due(client, "nobody's")
+            await eventually(lambda: warnings(caplog))
+            ids = {str(runner.worker_id): await client.unknown_tasks(str(runner.worker_id)) for runner in runners}
+            assert {worker for worker, found in ids.items() if found} == {min(ids)}
+            assert len(warnings(caplog)) == 1
+            [first] = [runner for runner in runners if runner.worker_id == min(ids)]
+            runners.remove(first)
+            await first.__aexit__(None, None, None)
+            await eventually(lambda: len(warnings(caplog)), lambda count: count == 2)
+        finally:
+            for runner in runners:
+                await runner.__aexit__(None, None, None)
+
+
+async def test_jobs_that_are_no_reason_to_warn(dsn: str) -> None:
+    """For later, just enqueued, out of attempts, locked; known to another live worker; of a program that holds one."""
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("later", delay=timedelta(hours=1))
+        await client.enqueue("new")
+        await due(client, "exhausted")
+        await due(client, "another's")
+        await rows(dsn, ALIVE, "backfill_9", ["another's"], timedelta(seconds=15))
+        await due(client, "dead one's")
+        await rows(dsn, ALIVE, "backfill_8", ["dead one's"], timedelta(seconds=30))
+        for task in ("node's", "former node's", "ours"):
+            await due(client, task)
+            await due(client, task)
+        lock: LiteralString = """
+            update graphile_worker._private_jobs as jobs set attempts = 1, locked_by = %s, locked_at = now() - %s
+            where id = (select min(id) from graphile_worker.jobs where task_identifier = %s)
+        """
+        await rows(dsn, lock, "worker-abc", timedelta(hours=1), "node's")
+        await rows(dsn, lock, "worker-abc", timedelta(hours=5), "former node's")
+        await rows(dsn, lock, "backfill_0123456789abcdef01", timedelta(0), "ours")
+        exhausted: LiteralString = "update graphile_worker._private_jobs set attempts = max_attempts where id = 3"
+        await rows(dsn, exhausted)
+        try:
+            assert await asked(client, dsn) == {"dead one's": 1, "former node's": 1, "ours": 1}
+        finally:
+            await rows(dsn, "update graphile_worker._private_jobs set locked_by = null, locked_at = null")
+
+
+async def test_counting_is_limited(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many of each priority are looked at; a count says whether that was all."""
+    monkeypatch.setattr("backfill.client.counters._LOOKED_AT", 20)
+    async with BackfillClient(dsn) as client:
+        past = datetime.now(UTC) - timedelta(minutes=5)
+        await client.enqueue_bulk([NewJob("many") for _ in range(50)], run_at=past)
+        await client.enqueue_bulk([NewJob("few") for _ in range(7)], run_at=past, priority=-5)
+        assert await asked(client, dsn) == {"many": 20, "few": 7}
+        assert [found.whole for found in await client.unknown_tasks("backfill_0")] == [False, False]
+        monkeypatch.setattr("backfill.client.counters._LOOKED_AT", 51)
+        assert [found.jobs for found in await client.unknown_tasks("backfill_0") if found.whole] == [50, 7]
