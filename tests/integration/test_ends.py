@@ -125,6 +125,8 @@ async def test_each_end_is_kept_as_it_was(dsn: str, client: BackfillClient) -> N
     assert str(texts["object"][0]).startswith("its result cannot be kept")
     assert str(texts["fail"][0]).startswith("InvalidInput: no such thing")
     assert await value(dsn, "select count(*) from graphile_worker.backfill_dlq") == 1
+    counts = {one.task: (one.done, one.failed, one.dead, one.discarded) for one in await client.counters()}
+    assert counts == {"add": (1, 0, 0, 0), "quiet": (1, 0, 0, 0), "say": (3, 1, 1, 1)}
 
 
 async def test_attempts_that_are_no_end_leave_none(dsn: str, client: BackfillClient) -> None:
