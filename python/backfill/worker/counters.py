@@ -27,6 +27,7 @@ FLUSH_TIMEOUT: Final = 30.0
 CLOCK_TIMEOUT: Final = 5.0
 LAST_SECONDS: Final = 4.0
 """How long a worker that ends tries to write its counts; less than a service has to stop."""
+FOLD_FIRST_SECONDS: Final = 60.0
 FOLD_SECONDS: Final = 3600.0
 _FOLD_TIMEOUT: Final = 600.0
 _BATCH: Final = 500
@@ -115,7 +116,7 @@ class Counters(Service):
 
 
 class CounterFolder(Periodic):
-    """Folds old counts soon after a worker's start and once an hour; any number of workers may at once.
+    """Folds old counts a minute after a worker's start and once an hour; any number of workers may at once.
 
     Args:
         client: the worker's.
@@ -123,7 +124,7 @@ class CounterFolder(Periodic):
 
     def __init__(self, client: BackfillClient) -> None:
         super().__init__(
-            "folder", first=FLUSH_SECONDS, interval=FOLD_SECONDS, timeout=_FOLD_TIMEOUT,
+            "folder", first=FOLD_FIRST_SECONDS, interval=FOLD_SECONDS, timeout=_FOLD_TIMEOUT,
             complaint="the counters could not be folded",
         )  # fmt: skip
         self._client = client

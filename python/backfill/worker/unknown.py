@@ -18,14 +18,14 @@ from backfill.worker.periodic import Periodic
 logger = logging.getLogger(__name__)
 
 FIRST_SECONDS: Final = 2.0
-LOOK_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 30.0
 WARN_SECONDS: Final = 60.0
 _LOOK_TIMEOUT: Final = 30.0
 _NAMED: Final = 10
 
 
 class UnknownTasks(Periodic):
-    """Looks for such jobs every ten seconds, and warns of them once a minute at most.
+    """Looks for such jobs every half minute, and warns of them once a minute at most.
 
     Args:
         client: the worker's.
