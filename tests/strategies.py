@@ -241,3 +241,51 @@ queue_steps = st.lists(
     | st.tuples(st.just("know"), st.just(0), st.just(0)),
     max_size=60,
 )
+
+# --- what may befall a queue in its life; places are taken modulo what there is
+
+life_places = st.integers(0, 5)
+life_many = st.lists(life_places, min_size=1, max_size=3)
+life_keys = st.sampled_from(["k", None, "k", "l"])
+life_payloads = st.sampled_from(["object", "array", "array"])
+life_specs = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from(["kept", "plain"]),
+        "payload": life_payloads,
+        "key": life_keys,
+        "mode": st.sampled_from(["replace", "preserve_run_at", "replace", "unsafe_dedupe"]),
+    },
+    optional={
+        "queue": st.sampled_from([None, "q", "r"]),
+        "priority": st.sampled_from([-1, 0, 1]),
+        "max_attempts": st.integers(1, 3),
+        "due": st.sampled_from([True, True, False]),
+    },
+)
+life_endings = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(
+            ["completed", "failed", "completed", "failed", "failed", "given_back", "snoozed", "discarded"]
+        )
+    },
+    optional={"due": st.booleans(), "final": st.booleans(), "scheduled": st.booleans()},
+)
+life_ends = st.lists(st.tuples(life_places, life_endings), min_size=1, max_size=3)
+life_reschedules = st.fixed_dictionaries(
+    {},
+    optional={
+        "due": st.booleans(),
+        "priority": st.sampled_from([-1, 1]),
+        "attempts": st.sampled_from([0, 0, 1, 3]),
+        "max_attempts": st.integers(1, 3),
+    },
+)
+life_requeues = st.fixed_dictionaries(
+    {},
+    optional={
+        "payload": life_payloads,
+        "priority": st.sampled_from([-1, 1]),
+        "due": st.booleans(),
+        "notes": st.sampled_from(["mended", "again"]),
+    },
+)

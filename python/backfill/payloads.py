@@ -20,6 +20,8 @@ import orjson
 from backfill.errors import InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
 
 Decoder = Callable[[bytes], Any]
+RESULT_LIMIT: Final = 2**20
+"""Bytes of a result: many are written at once."""
 _ESCAPED_NUL: Final = b"\\u0000"
 _NUL: Final = re.compile(
     rb"(?<!\\)(?:\\\\)*\\u0000"
@@ -50,7 +52,18 @@ def encode_result(result: object) -> bytes:
     Raises:
         InvalidPayloadError: it is not JSON; the message names the place inside it.
     """
-    return b"null" if result is None else encode(result)
+    if result is None:
+        return b"null"
+    encoded = encode(result)
+    if len(encoded) > RESULT_LIMIT:
+        raise InvalidPayloadError(
+            "result", f"{len(encoded):,} bytes", f"at most {RESULT_LIMIT:,} bytes of JSON; keep where it is"
+        )
+    try:
+        encoded.decode()
+    except UnicodeDecodeError as error:  # a fragment is taken as it is
+        raise InvalidPayloadError("result", str(error), "JSON in UTF-8") from error
+    return encoded
 
 
 def checked(payload: object, encoded: bytes) -> bytes:

@@ -125,6 +125,7 @@ class EndWatch:
                 pause = min(2 * pause, _LONGEST_PAUSE)
             except Exception as error:  # noqa: BLE001 - those who wait must not wait for ever
                 self.fail(error)
+                await asyncio.sleep(pause)
 
     async def _is_wanted(self) -> bool:
         """Whether somebody waits, or does so again before long."""

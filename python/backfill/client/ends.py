@@ -112,9 +112,9 @@ class EndVerbs(ClientLife):
             ClientClosedError: the client was closed meanwhile.
         """
         number, seconds = reference_id("job", job), _seconds(timeout)
-        await self._opened(reopen=False)
         try:
             async with asyncio.timeout(seconds):
+                await self._opened(reopen=False)
                 how = await self._ends_watched().wait(number)
         except TimeoutError:
             raise ResultTimeoutError(f"job {number}: no end within {seconds:g} s; it may still run") from None

@@ -223,14 +223,13 @@ def _starts(attempts: Sequence[Attempt]) -> Parameter:
 def _forget(completed: Sequence[Attempt], schema: str) -> list[Command]:
     """What deletes the dead letters that completed jobs leave behind; nothing where none can have any."""
     some = [attempt.job for attempt in completed if attempt.job.key is not None or attempt.job.has_flags]
-    done = [(job.id, job.key, dead_letter_of(job.flags)) for job in some]
+    done = [(job.id, job.key, dead_letter_of(job.flags), job.locked_at_micros) for job in some]
     done = [one for one in done if one[1] is not None or one[2] is not None]
     if not done:
         return []
-    ids, keys, entries = zip(*done, strict=True)
-    return [
-        Command.of("forget_dead_letters", schema, number_array(ids), text_array(keys), number_array(entries)),
-    ]
+    ids, keys, entries, claimed = zip(*done, strict=True)
+    when = pack_array(list(claimed), "timestamptz")
+    return [Command.of("forget_dead_letters", schema, number_array(ids), text_array(keys), number_array(entries), when)]
 
 
 def _fences(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:

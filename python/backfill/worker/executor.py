@@ -258,7 +258,9 @@ class Executor:
         """What is kept of a handler's result. It has done its work: one that is no JSON costs no other attempt."""
         try:
             return Kept(encode_result(value))
-        except Exception as error:  # noqa: BLE001 - a value's own code may fail in any way
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way, and nothing here can be cancelled
             kind = type(error.__cause__ or error).__name__
             logger.warning(
                 "job %d (%s): its result cannot be kept: %s", job.id, job.task_identifier, kind, extra=_extra(job)

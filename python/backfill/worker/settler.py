@@ -23,6 +23,8 @@ from backfill.worker.running import COMPLETED, Discarded, Failed, Kept, Running,
 logger = logging.getLogger(__name__)
 
 LARGEST_BATCH: Final = 500
+MOST_RESULTS: Final = 2**24
+"""Bytes of kept results in a batch."""
 BLOCKED_SECONDS: Final = 1.0
 REFUSED_SECONDS: Final = 15.0
 """How long an end waits that the database refuses in every form: until somebody has mended what refuses it."""
@@ -64,11 +66,13 @@ class Settler:
         self._refused: set[int] = set()
         self._under_way = 0
         self._doubtful = False
+        self._keeping = False
         self._next_look = time.monotonic() + RENEW_LOOK
 
     def add(self, running: Running) -> int:
         """Take in an attempt that has ended; how many wait to be written now."""
         self._pending.append(running)
+        self._keeping = self._keeping or running.keep is not None
         return len(self._pending)
 
     @property
@@ -89,6 +93,8 @@ class Settler:
     def take(self) -> list[Running]:
         """The next batch, which its taker settles or puts back."""
         batch = self._pending[:LARGEST_BATCH]
+        if self._keeping:
+            batch = _light(batch)
         del self._pending[: len(batch)]
         self._under_way += len(batch)
         return batch
@@ -189,9 +195,9 @@ class Settler:
         reason: Exception
         try:
             return await self._settle(wire, self.settlement([running]))
-        except _PASSING:
-            return None
         except psycopg.Error as error:
+            if _passes(error):
+                return None
             if wire.connection.closed:
                 raise
             reason = error
@@ -206,9 +212,9 @@ class Settler:
         try:
             failed = Failed(f"its end was refused by the database\n{describe(reason)}")
             missing = await self._settle(wire, Settlement(failed=[as_failure(running, failed)]))
-        except _PASSING:
-            return None
-        except psycopg.Error:
+        except psycopg.Error as error:
+            if _passes(error):
+                return None
             if wire.connection.closed:
                 raise
             self._refused.add(running.job.id)
@@ -283,3 +289,21 @@ class Settler:
             elif now - running.renewed >= RENEW_AFTER - RENEW_LOOK:
                 due.append(running)
         return due
+
+
+def _light(batch: list[Running]) -> list[Running]:
+    """Of a batch as many as have results that can be written at once, one at least."""
+    size = 0
+    for place, running in enumerate(batch):
+        if isinstance(running.ending, Kept) and running.ending.result is not None:
+            size += len(running.ending.result)
+            if size > MOST_RESULTS and place:
+                return batch[:place]
+    return batch
+
+
+def _passes(error: psycopg.Error) -> bool:
+    """Whether an end will be taken when it is tried again: somebody holds its row, or its day has just got a partition."""
+    if isinstance(error, psycopg.errors.CheckViolation):
+        return (error.diag.table_name or "").startswith("backfill_ends")
+    return isinstance(error, _PASSING)

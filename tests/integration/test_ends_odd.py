@@ -1,0 +1,100 @@
+"""Ends under odd conditions: results that cannot be kept, many large ones, completions that come late, a DSN that fails."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from backfill import BackfillClient, JobNotCompletedError, TaskRegistry, WorkerConfig, WorkerRunner
+
+from reading import rows
+
+HOUR = timedelta(hours=1)
+tasks: TaskRegistry[None] = TaskRegistry()
+
+
+def _evil(_: Any) -> Any:
+    raise SystemExit(3)
+
+
+ODD: dict[str, Any] = {
+    "bytes": orjson.Fragment(b'"\xff"'),
+    "large": "x" * (2**20 - 1),
+    "nan": float("nan"),
+    "exits": type("Model", (), {"__pydantic_validator__": 1, "model_dump": _evil})(),
+}
+
+
+@tasks.task("say", keep=HOUR)
+async def say(what: str) -> Any:
+    """Itself, or what goes by that name."""
+    return ODD.get(what, what)
+
+
+@pytest.fixture
+async def client(dsn: str) -> AsyncIterator[BackfillClient]:
+    """An open client."""
+    async with BackfillClient(dsn) as one:
+        yield one
+
+
+async def _run(dsn: str, registry: TaskRegistry[Any] = tasks) -> int:
+    return await WorkerRunner(WorkerConfig(dsn), registry).process_available_jobs()
+
+
+async def test_odd_results_cost_neither_the_worker_nor_another_run(dsn: str, client: BackfillClient) -> None:
+    """No UTF-8, too long, no number, a value whose own code exits: each is completed once, and says why it has no result."""
+    outcomes = [await client.enqueue("say", what) for what in ODD]
+    good = await client.enqueue("say", "good")
+    assert await _run(dsn) == len(ODD) + 1
+    for outcome in outcomes:
+        with pytest.raises(JobNotCompletedError, match="completed without a result: its result cannot be kept"):
+            await client.result(outcome)
+    assert await client.result(good) == "good"
+
+
+async def test_large_results_are_written_a_few_at_a_time(
+    dsn: str, client: BackfillClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many end together, a batch holds no more than it can; all are there."""
+    monkeypatch.setattr("backfill.worker.settler.MOST_RESULTS", 1000)
+    await client.enqueue_bulk("say", [f"{number:0600}" for number in range(50)])
+    assert await _run(dsn) == 50
+    assert {end.result for end in (await client.ends()).ends} == {f"{number:0600}" for number in range(50)}
+
+
+async def test_a_late_completion_forgets_no_newer_dead_letter(dsn: str, client: BackfillClient) -> None:
+    """An attempt that was given up ends well, while another has failed its job for good: that stays among the dead letters."""
+    registry: TaskRegistry[None] = TaskRegistry()
+
+    @registry.task("t")
+    async def handler(payload: Any, ctx: Any) -> None:
+        await rows(dsn, "select graphile_worker.force_unlock_workers(array[%s])", ctx.worker_id)
+        await client.fail_jobs([ctx.job.id], "another's last attempt")
+        await client.process_failed_jobs()
+
+    await client.enqueue("t", job_key="k")
+    await _run(dsn, registry)
+    [entry] = (await client.list_dlq_jobs()).jobs
+    assert (entry.job_key, entry.last_error) == ("k", "another's last attempt")
+
+
+async def test_a_dsn_that_cannot_be_had_is_told(dsn: str) -> None:
+    """A callable that fails once the client is open: those who wait are told, and the loop goes on."""
+    asked: list[int] = []
+
+    def token() -> str:
+        asked.append(1)
+        if len(asked) > 2:
+            raise KeyError("no token")
+        return dsn
+
+    async with BackfillClient(token) as one:
+        later = await one.enqueue("say", 1, delay=HOUR)
+        asked.extend([1, 1, 1])
+        with pytest.raises(KeyError):
+            await one.result(later, timeout=10)
