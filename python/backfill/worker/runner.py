@@ -28,10 +28,12 @@ from backfill.worker.keeper import Keeper
 from backfill.worker.lane import make_lanes, unmatched_tasks
 from backfill.worker.listener import Listener
 from backfill.worker.pump import Pump, Station
+from backfill.worker.recoverer import Recoverer
 from backfill.worker.service import Service, finish
 from backfill.worker.settler import Settler
 from backfill.worker.sweeper import Sweeper
 from backfill.worker.unknown import UnknownTasks
+from backfill.worker.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +205,11 @@ class _Parts:
     def start(self) -> None:
         """Start what runs in the background."""
         self._services = [*self._pumps, self._beat, self._counters]
-        self._services += [CounterFolder(self._client), UnknownTasks(self._client, worker=self.worker_id)]
+        self._services += [
+            CounterFolder(self._client),
+            UnknownTasks(self._client, worker=self.worker_id),
+            self._recoverer,
+        ]
         if self._config.listen:
             dsn = self._config.listen_dsn or self._config.required_dsn()
             claimer = self._station.claimer
@@ -270,12 +276,14 @@ class _Parts:
             self._executor, schema=config.schema, worker=self.worker_id, settled=self._progress.set,
             count=self._counters.count,
         )  # fmt: skip
+        self._recoverer = Recoverer(client, worker=self.worker_id, registry=self._registry, retry=config.retry)
         lanes = make_lanes(
             tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)
         )
         claimer = Claimer(
             self._executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=_seconds(config.poll_interval), stir=self._stir, fleet=lambda: self._beat.fleet,
+            watch=Watch(self.worker_id, dead_after=_seconds(config.dead_after)), dead=self._recoverer.dead,
         )  # fmt: skip
         self._station = Station(config.schema, self.worker_id, tasks, self._hot, self._executor, settler, claimer)
         self._executor.ended, self._executor.thirsty = self._station.ended, self._station.stir
