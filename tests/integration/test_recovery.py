@@ -157,7 +157,7 @@ async def test_the_jobs_of_a_killed_process_run_again(dsn: str, eventually: Even
         await rows(dsn, "insert into released values (1)")
         await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
         await eventually(lambda: nothing_locked(dsn), lambda found: found == [])
-        assert await value(dsn, f"select count(*) from {WORKERS}") == 1
+        await eventually(lambda: value(dsn, f"select count(*) from {WORKERS}"), lambda count: count == 1)
         again = await rows(dsn, "select job_id from runs group by job_id having count(*) > 1")
         by_victim = await rows(dsn, "select job_id from runs where worker = %s", victim)
         assert set(again) <= set(by_victim)

@@ -17,6 +17,7 @@ from backfill.worker import claimer as claiming
 from backfill.worker.claimer import Claimer
 from backfill.worker.executor import Executor
 from backfill.worker.lane import make_lanes
+from backfill.worker.watch import Watch
 
 from reading import rows, value
 
@@ -266,7 +267,8 @@ async def test_a_fleet_that_hears_of_jobs_does_not_look_at_once(monkeypatch: pyt
     def claimer() -> Claimer:
         lanes = make_lanes((QueueConfig.default_queue(1),), schema="s", tasks=("t",), forbidden_flags=())
         one = Claimer(
-            executor, lanes, schema="s", worker="w", tasks=("t",), poll_interval=2.0, stir=lambda: None, fleet=lambda: 500
+            executor, lanes, schema="s", worker="w", tasks=("t",), poll_interval=2.0, stir=lambda: None, fleet=lambda: 500,
+            watch=Watch("w", dead_after=20.0), dead=lambda dead: None,
         )  # fmt: skip
         one.know_tasks({"t": 1})
         lanes[0].hungry = False

@@ -51,7 +51,7 @@ class RecoveryVerbs(ClientLife):
             next_of: what becomes of a job: when it is due again if that was not its first attempt, how long its end is kept.
 
         Returns:
-            What was done, or None: it is alive or gone, or another worker is at it.
+            What was done, which is not complete where another worker is at it; None: it is alive, or gone.
         """
         check_text("worker", worker, KEY_LIMIT)
         async with self._connection(None) as chosen:
@@ -64,10 +64,8 @@ class RecoveryVerbs(ClientLife):
                 page = await recover_page(
                     chosen, worker, after, schema=self._schema, error=error, next_of=next_of, wanted=_PAGE
                 )
-                if page is None:
-                    return None
-                if page.last is None:
+                if page is None or page.last is None:
                     break
                 jobs, dead_letters, after = jobs + len(page.ids), dead_letters + page.dead_letters, page.last
-            queues, complete = await finish(chosen, worker, schema=self._schema)
+            queues, complete = (0, False) if page is None else await finish(chosen, worker, schema=self._schema)
         return Recovered(*who, jobs, queues, dead_letters, complete)

@@ -1,7 +1,6 @@
 -- does: Unlocks jobs whose worker died, and their queues. The attempt counts: after a first one a job is due as it was, after
---   others when $3 says (seconds; null: by the contract's schedule), and after the last it is moved to the dead letters, with an
---   end where $4 says for how many seconds. One that was replaced or removed while it ran is deleted. Gives their ids, and which
---   are dead letters now.
+--   others when $3 says (seconds; null: by the contract), after the last it is among the dead letters, with an end where $4 says
+--   for how long. One replaced or removed while it ran is deleted. Gives their ids, and which are dead letters now.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_dlq rows (insert, update)
 -- index: jobs_pkey1, job_queues_pkey1, tasks_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 delays double precision[], $4 keeps double precision[], $5 error text
