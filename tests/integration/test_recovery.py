@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, LiteralString
@@ -10,7 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from backfill import BackfillClient, Queue, RetryPolicy, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import BackfillClient, Queue, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from fleet.processes import fleet_of, jobs_left, nothing_locked
 
 from plugins.waiting import Eventually
@@ -163,3 +164,84 @@ async def test_the_jobs_of_a_killed_process_run_again(dsn: str, eventually: Even
         assert set(again) <= set(by_victim)
         assert await value(dsn, "select count(distinct number) from runs where number >= 0") == 2000
         assert await fleet.stop() == [0]
+
+
+GIVE_UP: LiteralString = f"update {WORKERS} set given_up_at = now() returning id"
+UNLOCK: LiteralString = "select graphile_worker.force_unlock_workers(array[%s])"
+
+
+async def test_a_worker_that_was_given_up_lets_go_and_goes_on_under_a_new_id(
+    dsn: str, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its async handlers are cancelled, the others asked to stop; it settles nothing of theirs, and runs new jobs."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    began, cancelled, ran = list[str](), list[Any](), list[tuple[str, Any]]()
+    released = threading.Event()
+
+    @tasks.task("hold")
+    async def hold(payload: Any, ctx: WorkerContext[None]) -> None:
+        began.append(ctx.worker_id)
+        if began.count(ctx.worker_id) > 1 or len(set(began)) > 1:
+            ran.append((ctx.worker_id, payload))
+            return
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(payload)
+            raise
+
+    @tasks.task("thread")
+    def thread(payload: Any, ctx: WorkerContext[None]) -> None:
+        if len(set(began)) == 1:
+            began.append(ctx.worker_id)
+            while not ctx.should_stop:
+                released.wait(0.02)
+            cancelled.append(payload)
+        else:
+            ran.append((ctx.worker_id, payload))
+
+    config = WorkerConfig(dsn, dead_after=4 * SOON, heartbeat_interval=SOON / 5)
+    async with BackfillClient(dsn) as client, WorkerRunner(config, tasks) as runner:
+        first = runner.worker_id
+        await client.enqueue("hold", 1)
+        await eventually(lambda: len(began) == 1)
+        await client.enqueue("thread", 2, queue=Queue.serial("q"))
+        await eventually(lambda: len(began) == 2)
+        assert await rows(dsn, GIVE_UP) == [(first,)]
+        await rows(dsn, UNLOCK, first)
+        await eventually(lambda: runner.worker_id, lambda worker: worker != first)
+        await eventually(lambda: len(cancelled) == 2)
+        await eventually(lambda: sorted(payload for _, payload in ran), lambda found: found == [1, 2])
+        assert {worker for worker, _ in ran} == {runner.worker_id}
+        await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
+        await client.enqueue("hold", 3)
+        await eventually(lambda: (runner.worker_id, 3) in ran)
+        await eventually(lambda: rows(dsn, f"select id from {WORKERS}"), lambda found: found == [(runner.worker_id,)])
+    assert await nothing_locked(dsn) == []
+    told = [record for record in caplog.records if "was given up by the others" in record.getMessage()]
+    assert [record.levelname for record in told] == ["ERROR"]
+
+
+async def test_a_worker_that_stops_while_it_was_given_up_stops(dsn: str, eventually: Eventually) -> None:
+    """In the midst of it, and within its deadline; nothing is left locked."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    began = asyncio.Event()
+
+    @tasks.task("hold")
+    async def hold() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.5)
+            raise
+
+    config = WorkerConfig(dsn, dead_after=4 * SOON, heartbeat_interval=SOON / 5, shutdown_timeout=timedelta(0))
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("hold")
+        async with WorkerRunner(config, tasks) as runner:
+            await began.wait()
+            await rows(dsn, GIVE_UP)
+            await eventually(lambda: runner._parts is not None and runner._parts._renewing is not None)
+        assert await nothing_locked(dsn) == []
+        assert await jobs_left(dsn) == 1

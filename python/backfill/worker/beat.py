@@ -65,7 +65,11 @@ class Beat(Service):
         except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
             logger.warning("the worker's row could not be deleted: %s", " ".join(str(error).split()))
         finally:
-            await self._close()
+            await self.hang_up()
+
+    async def hang_up(self) -> None:
+        """Close the connection, and leave the row to others."""
+        await self._close()
 
     async def _run(self) -> None:
         backoff = Backoff()
