@@ -1,10 +1,11 @@
-//! The few public functions of libpq that reading results takes, found in the library that psycopg has loaded already.
+//! The public functions of libpq that reading results and beating take, found in the library that psycopg has loaded.
 //!
-//! The only file in which unsafe is allowed. Nothing of libpq's private structs is touched: results are read by the
-//! functions that libpq exports for it, through pointers that psycopg's own result objects give out.
+//! This file and `libpq_connection.rs` are the only ones in which unsafe is allowed. Nothing of libpq's private structs is
+//! touched: results and connections are handled by the functions that libpq exports for it; results that are read in place
+//! come through pointers that psycopg's own result objects give out.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -15,17 +16,68 @@ use pyo3::types::PyType;
 
 use crate::rows::Table;
 
-type Handle = *const c_void;
+/// A result of libpq's.
+pub(crate) type Handle = *const c_void;
+/// A connection of libpq's.
+pub(crate) type Conn = *mut c_void;
+/// What libpq hands notices to.
+pub(crate) type NoticeProcessor = extern "C" fn(*mut c_void, *const c_char);
 
-/// The functions, as libpq-fe.h declares them.
-struct Libpq {
-    ntuples: unsafe extern "C" fn(Handle) -> c_int,
-    nfields: unsafe extern "C" fn(Handle) -> c_int,
-    fname: unsafe extern "C" fn(Handle, c_int) -> *const c_char,
-    fformat: unsafe extern "C" fn(Handle, c_int) -> c_int,
-    getisnull: unsafe extern "C" fn(Handle, c_int, c_int) -> c_int,
-    getlength: unsafe extern "C" fn(Handle, c_int, c_int) -> c_int,
-    getvalue: unsafe extern "C" fn(Handle, c_int, c_int) -> *const c_char,
+/// A struct of pointers to functions, each with the name that libpq exports it by, and how to find them all.
+macro_rules! functions {
+    ($($field:ident = $symbol:literal ($($argument:ty),*) $(-> $result:ty)?;)*) => {
+        /// The functions, as libpq-fe.h declares them.
+        pub(crate) struct Libpq { $(pub(crate) $field: unsafe extern "C" fn($($argument),*) $(-> $result)?,)* }
+
+        impl Libpq {
+            /// # Safety
+            /// `symbol` gives the address of the function that libpq exports by a name, or none.
+            #[cfg(unix)]
+            unsafe fn of(symbol: impl Fn(&CStr) -> Option<*mut c_void>) -> Option<Self> {
+                // SAFETY: each symbol is the function that libpq-fe.h declares with this signature, says the caller; a
+                // pointer to a function has the size of a pointer to data on every system that has dlsym.
+                unsafe {
+                    Some(Self { $($field: std::mem::transmute::<
+                        *mut c_void,
+                        unsafe extern "C" fn($($argument),*) $(-> $result)?,
+                    >(symbol($symbol)?),)* })
+                }
+            }
+        }
+    };
+}
+
+functions! {
+    ntuples = c"PQntuples" (Handle) -> c_int;
+    nfields = c"PQnfields" (Handle) -> c_int;
+    fname = c"PQfname" (Handle, c_int) -> *const c_char;
+    fformat = c"PQfformat" (Handle, c_int) -> c_int;
+    getisnull = c"PQgetisnull" (Handle, c_int, c_int) -> c_int;
+    getlength = c"PQgetlength" (Handle, c_int, c_int) -> c_int;
+    getvalue = c"PQgetvalue" (Handle, c_int, c_int) -> *const c_char;
+    result_status = c"PQresultStatus" (Handle) -> c_int;
+    result_error_message = c"PQresultErrorMessage" (Handle) -> *const c_char;
+    clear = c"PQclear" (*mut c_void);
+    isthreadsafe = c"PQisthreadsafe" () -> c_int;
+    connect_start = c"PQconnectStartParams" (*const *const c_char, *const *const c_char, c_int) -> Conn;
+    connect_poll = c"PQconnectPoll" (Conn) -> c_int;
+    status = c"PQstatus" (Conn) -> c_int;
+    socket = c"PQsocket" (Conn) -> c_int;
+    error_message = c"PQerrorMessage" (Conn) -> *const c_char;
+    db = c"PQdb" (Conn) -> *const c_char;
+    pass = c"PQpass" (Conn) -> *const c_char;
+    set_nonblocking = c"PQsetnonblocking" (Conn, c_int) -> c_int;
+    set_notice_processor = c"PQsetNoticeProcessor" (Conn, NoticeProcessor, *mut c_void) -> Option<NoticeProcessor>;
+    send_query_params = c"PQsendQueryParams" (
+        Conn, *const c_char, c_int, *const c_uint, *const *const c_char, *const c_int, *const c_int, c_int
+    ) -> c_int;
+    flush = c"PQflush" (Conn) -> c_int;
+    consume_input = c"PQconsumeInput" (Conn) -> c_int;
+    is_busy = c"PQisBusy" (Conn) -> c_int;
+    get_result = c"PQgetResult" (Conn) -> *mut c_void;
+    notifies = c"PQnotifies" (Conn) -> *mut c_void;
+    freemem = c"PQfreemem" (*mut c_void);
+    finish = c"PQfinish" (Conn);
 }
 
 static LIBPQ: OnceLock<Libpq> = OnceLock::new();
@@ -71,34 +123,18 @@ fn find(path: &CStr) -> Option<Libpq> {
         let found = unsafe { libc::dlsym(module, name.as_ptr()) };
         (!found.is_null()).then_some(found)
     };
-    // SAFETY: each symbol, found by its name in libpq, is the function that libpq-fe.h declares with this signature; a
-    // pointer to a function has the size of a pointer to data on every system that has dlsym.
-    unsafe {
-        Some(Libpq {
-            ntuples: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle) -> c_int>(symbol(c"PQntuples")?),
-            nfields: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle) -> c_int>(symbol(c"PQnfields")?),
-            fname: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle, c_int) -> *const c_char>(symbol(
-                c"PQfname",
-            )?),
-            fformat: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle, c_int) -> c_int>(symbol(
-                c"PQfformat",
-            )?),
-            getisnull: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle, c_int, c_int) -> c_int>(symbol(
-                c"PQgetisnull",
-            )?),
-            getlength: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle, c_int, c_int) -> c_int>(symbol(
-                c"PQgetlength",
-            )?),
-            getvalue: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle, c_int, c_int) -> *const c_char>(
-                symbol(c"PQgetvalue")?,
-            ),
-        })
-    }
+    // SAFETY: the module was linked with libpq, so what dlsym finds by such a name is libpq's function.
+    unsafe { Libpq::of(symbol) }
 }
 
 #[cfg(not(unix))]
 fn find(_: &CStr) -> Option<Libpq> {
     None
+}
+
+/// libpq's functions, once they were found.
+pub(crate) fn reached() -> Option<&'static Libpq> {
+    LIBPQ.get()
 }
 
 /// One of psycopg's results, for as long as the object that owns it is borrowed.
