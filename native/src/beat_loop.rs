@@ -69,6 +69,7 @@ fn run(shared: Arc<Shared>) {
     let shared = &*end.0;
     let mut plan = Plan::new(shared.settings.interval, Instant::now());
     let mut link = None;
+    let mut turn = 0;
     while !shared.stopping() {
         let now = Instant::now();
         if std::mem::take(&mut shared.state().hurry) {
@@ -77,7 +78,7 @@ fn run(shared: Arc<Shared>) {
         let may_beat = shared.may_beat();
         let failed = if may_beat && plan.due() <= now {
             plan.begin(now);
-            beat(shared, &mut link).map(|()| plan.succeeded())
+            beat(shared, &mut link, turn).map(|()| plan.succeeded())
         } else {
             let rest = now + shared.settings.interval.min(LONGEST_REST);
             idle(shared, &mut link, if may_beat { plan.due() } else { rest })
@@ -85,7 +86,10 @@ fn run(shared: Arc<Shared>) {
         match failed {
             Ok(()) => {}
             Err(Failure::Stopped) => break,
-            Err(Failure::Refused(text)) => fail(shared, &mut plan, &mut link, text, true),
+            Err(Failure::Refused(text)) => {
+                turn = turn.wrapping_add(1);
+                fail(shared, &mut plan, &mut link, text, true);
+            }
             Err(Failure::Lost(text)) => fail(shared, &mut plan, &mut link, text, false),
         }
     }
@@ -100,11 +104,11 @@ fn fail(shared: &Shared, plan: &mut Plan, link: &mut Option<Link>, text: String,
 }
 
 /// One beat, on a new connection where there is none.
-fn beat(shared: &Shared, link: &mut Option<Link>) -> Result<(), Failure> {
+fn beat(shared: &Shared, link: &mut Option<Link>, turn: usize) -> Result<(), Failure> {
     let link = match link {
         Some(link) => link,
         None => {
-            let connection = connect(shared)?;
+            let connection = connect(shared, turn)?;
             shared.state().connected = true;
             link.insert(Link { connection, proven: false })
         }
@@ -133,23 +137,23 @@ fn note(shared: &Shared, row: Option<Row>, version: u64, sent: Instant) {
     }
 }
 
-/// A new connection, set up; in the time that a beat has.
-fn connect(shared: &Shared) -> Result<Connection, Failure> {
+/// A new connection, set up; in the time that a beat has. Of several hosts another is first at each `turn`.
+fn connect(shared: &Shared, turn: usize) -> Result<Connection, Failure> {
     let refused = |failure| match failure {
         Failure::Lost(text) => Failure::Refused(text),
         other => other,
     };
     let until = Instant::now() + shared.settings.timeout;
     let conninfo = shared.state().conninfo.clone();
-    let mut connection = establish(shared, &conninfo, until).map_err(refused)?;
+    let mut connection = establish(shared, &conninfo, turn, until).map_err(refused)?;
     for command in &shared.settings.setup {
         ask(shared, &mut connection, command, &[], until)?;
     }
     Ok(connection)
 }
 
-fn establish(shared: &Shared, conninfo: &CStr, until: Instant) -> Result<Connection, Failure> {
-    let mut connection = Connection::open(conninfo)?;
+fn establish(shared: &Shared, conninfo: &CStr, turn: usize, until: Instant) -> Result<Connection, Failure> {
+    let mut connection = Connection::open(conninfo, turn)?;
     let mut progress = Progress::Writing;
     while progress != Progress::Open {
         let socket = (connection.socket()?, progress == Progress::Reading, progress == Progress::Writing);

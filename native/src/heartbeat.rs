@@ -82,7 +82,7 @@ enum Phase {
 /// A thread that writes a heartbeat on a connection of its own, whatever the interpreter does meanwhile.
 ///
 /// It calls nothing of Python, and waits for nothing without a time limit; but libpq looks up a host's name for as long as
-/// the system takes for it (`hostaddr` in the connection string avoids that). With several hosts, all have one `timeout`.
+/// the system takes for it (`hostaddr` in the connection string avoids that). Of several hosts another is tried first after each failure.
 ///
 /// Args: `conninfo`, where to connect; `setup`, commands for each new connection; `statement`, the beat, which gives a row
 /// or, where this worker was given up, none; `parameters`, its parameters in text format, to which the thread appends the

@@ -5,7 +5,7 @@
 //! come through pointers that psycopg's own result objects give out.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -22,6 +22,18 @@ pub(crate) type Handle = *const c_void;
 pub(crate) type Conn = *mut c_void;
 /// What libpq hands notices to.
 pub(crate) type NoticeProcessor = extern "C" fn(*mut c_void, *const c_char);
+
+/// One setting of a connection string, as libpq-fe.h declares it; an array of them ends with a keyword that is null.
+#[repr(C)]
+pub(crate) struct ConninfoOption {
+    keyword: *const c_char,
+    envvar: *const c_char,
+    compiled: *const c_char,
+    value: *const c_char,
+    label: *const c_char,
+    dispchar: *const c_char,
+    dispsize: c_int,
+}
 
 /// A struct of pointers to functions, each with the name that libpq exports it by, and how to find them all.
 macro_rules! functions {
@@ -64,7 +76,6 @@ functions! {
     status = c"PQstatus" (Conn) -> c_int;
     socket = c"PQsocket" (Conn) -> c_int;
     error_message = c"PQerrorMessage" (Conn) -> *const c_char;
-    db = c"PQdb" (Conn) -> *const c_char;
     pass = c"PQpass" (Conn) -> *const c_char;
     set_nonblocking = c"PQsetnonblocking" (Conn, c_int) -> c_int;
     set_notice_processor = c"PQsetNoticeProcessor" (Conn, NoticeProcessor, *mut c_void) -> Option<NoticeProcessor>;
@@ -78,6 +89,8 @@ functions! {
     notifies = c"PQnotifies" (Conn) -> *mut c_void;
     freemem = c"PQfreemem" (*mut c_void);
     finish = c"PQfinish" (Conn);
+    conninfo_parse = c"PQconninfoParse" (*const c_char, *mut *mut c_char) -> *mut ConninfoOption;
+    conninfo_free = c"PQconninfoFree" (*mut ConninfoOption);
 }
 
 static LIBPQ: OnceLock<Libpq> = OnceLock::new();
@@ -135,6 +148,45 @@ fn find(_: &CStr) -> Option<Libpq> {
 /// libpq's functions, once they were found.
 pub(crate) fn reached() -> Option<&'static Libpq> {
     LIBPQ.get()
+}
+
+/// A list with commas, begun so many places later.
+fn turned(list: &CStr, turn: usize) -> CString {
+    let mut parts: Vec<&[u8]> = list.to_bytes().split(|&byte| byte == b',').collect();
+    let places = turn % parts.len().max(1);
+    parts.rotate_left(places);
+    // A part of a text without NUL has none.
+    CString::new(parts.join(&b',')).unwrap_or_else(|_| list.to_owned())
+}
+
+/// The settings that a connection string gives, by their keywords; none where it cannot be read. Of several hosts the first
+/// so many (`turn`) come last.
+pub(crate) fn conninfo_settings(libpq: &Libpq, conninfo: &CStr, turn: usize) -> Option<Vec<(CString, CString)>> {
+    // SAFETY: a C string that outlives the call. Null for the message says that it is not wanted.
+    let options = unsafe { (libpq.conninfo_parse)(conninfo.as_ptr(), std::ptr::null_mut()) };
+    if options.is_null() {
+        return None;
+    }
+    let mut found = Vec::new();
+    let mut option = options;
+    // SAFETY: an array of options that ends with a null keyword, walked up to there; keywords are C strings, values too or
+    // null. They are copied, and the array is freed once, after that.
+    unsafe {
+        while !(*option).keyword.is_null() {
+            if !(*option).value.is_null() {
+                let copy = |text| CStr::from_ptr(text).to_owned();
+                found.push((copy((*option).keyword), copy((*option).value)));
+            }
+            option = option.add(1);
+        }
+        (libpq.conninfo_free)(options);
+    }
+    for (keyword, value) in &mut found {
+        if [c"host", c"hostaddr", c"port"].contains(&keyword.as_c_str()) {
+            *value = turned(value, turn);
+        }
+    }
+    Some(found)
 }
 
 /// One of psycopg's results, for as long as the object that owns it is borrowed.
@@ -219,7 +271,7 @@ impl Table for ResultTable<'_> {
 /// harmless when called again.
 #[pyfunction]
 pub fn reach_libpq(path: &str, result_class: Bound<'_, PyType>) -> bool {
-    let Ok(name) = std::ffi::CString::new(path) else {
+    let Ok(name) = CString::new(path) else {
         return false;
     };
     if LIBPQ.get().is_none() {
@@ -230,4 +282,17 @@ pub fn reach_libpq(path: &str, result_class: Bound<'_, PyType>) -> bool {
     }
     let class = RESULT_CLASS.get_or_init(result_class.py(), || result_class.clone().unbind());
     class.bind(result_class.py()).is(&result_class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_take_turns() {
+        let seen: Vec<CString> = (0..4).map(|turn| turned(c"a,,b", turn)).collect();
+        assert_eq!(seen, [c"a,,b", c",b,a", c"b,a,", c"a,,b"].map(CStr::to_owned));
+        assert_eq!(turned(c"5432", 7), c"5432".to_owned());
+        assert_eq!(turned(c"", 1), c"".to_owned());
+    }
 }

@@ -5,12 +5,12 @@
 //! `open` and `advance`, for as long as the system's resolver takes; `hostaddr` in the connection string avoids it.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::ptr;
 use std::time::Instant;
 
-use crate::libpq::{Conn, Libpq, reached};
+use crate::libpq::{Conn, Libpq, conninfo_settings, reached};
 
 const CONNECTION_OK: c_int = 0;
 const POLLING_READING: c_int = 1;
@@ -59,26 +59,27 @@ pub struct Connection {
 extern "C" fn silent(_: *mut c_void, _: *const c_char) {}
 
 impl Connection {
-    /// Begin to connect; `advance` goes on.
-    pub fn open(conninfo: &CStr) -> Result<Self, String> {
+    /// Begin to connect; `advance` goes on. Of several hosts the first so many (`turn`) come last: libpq would spend all the
+    /// time there is on one that does not answer.
+    pub fn open(conninfo: &CStr, turn: usize) -> Result<Self, String> {
         let libpq = reached().ok_or("libpq: it was not reached")?;
+        let mut settings = conninfo_settings(libpq, conninfo, turn).ok_or(UNREADABLE)?;
         // What stands later overrides: texts are UTF-8 here, whatever the database's encoding.
-        let keywords = [c"dbname".as_ptr(), c"client_encoding".as_ptr(), ptr::null()];
-        let values = [conninfo.as_ptr(), c"UTF8".as_ptr(), ptr::null()];
+        settings.push((c"client_encoding".to_owned(), c"UTF8".to_owned()));
+        let ended = |texts: &mut dyn Iterator<Item = &CString>| -> Vec<*const c_char> {
+            texts.map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+        };
+        let keywords = ended(&mut settings.iter().map(|(keyword, _)| keyword));
+        let values = ended(&mut settings.iter().map(|(_, value)| value));
         // SAFETY: two arrays of C strings, as long as each other and ended by null, that outlive the call; libpq copies them.
-        let conn = unsafe { (libpq.connect_start)(keywords.as_ptr(), values.as_ptr(), 1) };
+        let conn = unsafe { (libpq.connect_start)(keywords.as_ptr(), values.as_ptr(), 0) };
         if conn.is_null() {
             return Err("libpq: out of memory".to_owned());
         }
-        let connection = Self { libpq, conn };
-        // SAFETY: `conn` is a PGconn that nobody but `connection` has. The processor is a function of ours that lives for
-        // ever and looks at neither of its arguments.
+        // SAFETY: `conn` is a PGconn that nobody else has. The processor is a function of ours that lives for ever and looks
+        // at neither of its arguments.
         unsafe { (libpq.set_notice_processor)(conn, silent, ptr::null_mut()) };
-        // SAFETY: a live PGconn (see `text`); without a database's name libpq could not read the connection string.
-        if unsafe { (libpq.status)(conn) } == 1 && unsafe { (libpq.db)(conn) }.is_null() {
-            return Err(UNREADABLE.to_owned());
-        }
-        Ok(connection)
+        Ok(Self { libpq, conn })
     }
 
     /// Go on connecting, when the socket is ready for what the last call gave. At first it is `Writing`.
@@ -328,6 +329,6 @@ mod tests {
     #[test]
     fn without_libpq_there_is_no_connection() {
         assert!(!usable());
-        assert!(Connection::open(c"").is_err());
+        assert!(Connection::open(c"", 0).is_err());
     }
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from backfill import ConfigurationError
 from backfill._native import HeartbeatThread
@@ -237,6 +238,16 @@ async def test_servers_that_never_answer_are_left(start: Start, server: Any, wha
         stop_quickly(heartbeat)
 
 
+async def test_a_silent_host_does_not_bar_the_next(beats: Beats, start: Start, eventually: Eventually) -> None:
+    """Of several hosts the one that takes all the time is not the first again."""
+    given = conninfo_to_dict(beats.dsn)
+    with silent_server() as conninfo:
+        ports = f"{conninfo_to_dict(conninfo)['port']},{given['port']}"
+        both = make_conninfo(beats.dsn, host=f"127.0.0.1,{given['host']}", port=ports, sslmode="disable")
+        heartbeat = start(both, timeout=0.5)
+        await eventually(heartbeat.report, lambda report: report.beats > 0, timeout=5)
+
+
 async def test_it_stops_while_it_connects(start: Start) -> None:
     """A time limit of an hour does not make it wait."""
     with silent_server() as conninfo:
@@ -282,17 +293,15 @@ async def test_refused_statements_are_failures(
     """They are tried again, and never very often."""
     heartbeat = start(beats.dsn, statement=statement, setup=setup, interval=5)
     failures = 0
-    deadline = time.monotonic() + 1.5
-    while time.monotonic() < deadline:
-        if is_readable(heartbeat, 0.1):
-            report = heartbeat.report()
-            assert report.failure is not None
-            with pytest.raises(AssertionError, match=said):
-                raise AssertionError(report.failure)
-            assert not report.wants_conninfo
-            assert report.beats == 0
-            failures += 1
-    assert 2 <= failures <= 12
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline or failures < 2:
+        assert is_readable(heartbeat, 10)
+        report = heartbeat.report()
+        assert re.search(said, report.failure or "")
+        assert not report.wants_conninfo
+        assert report.beats == 0
+        failures += 1
+    assert failures <= 6
 
 
 async def test_the_lag_is_written(beats: Beats, start: Start, eventually: Eventually) -> None:

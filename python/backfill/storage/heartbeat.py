@@ -18,7 +18,6 @@ from backfill.storage.rows import IN_PLACE
 LAST_STOP: Final = 5.0
 """How long, in seconds, the process's exit waits for a thread (it takes a moment, unless a name is being looked up)."""
 
-
 Heartbeat: TypeAlias = HeartbeatThread | PythonHeartbeat
 """Either form: the same methods. In a forked child nothing of it does anything."""
 
@@ -38,7 +37,8 @@ def make_heartbeat(
     """A heartbeat, not yet started.
 
     Args:
-        conninfo: where to connect, as `connection.complete` gives it; all its hosts together have one `timeout`.
+        conninfo: where to connect, as `connection.complete` gives it; of several hosts another is tried first
+            after each failure.
         setup: commands for each new connection, such as its statement timeout.
         statement: the beat, with `$1` placeholders. It gives a row; none says that this worker was given up, and then no
             beat follows until `resume`.

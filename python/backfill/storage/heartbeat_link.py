@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -55,11 +55,13 @@ class Link:
         """Whether it was opened, and not closed since."""
         return self._connection is not None
 
-    def open(self, conninfo: str, setup: Sequence[bytes], until: float, late: str) -> None:
+    def open(self, conninfo: str, turn: int, setup: Sequence[bytes], until: float, late: str) -> None:
         """Connect, and run commands, before a time.
 
         Args:
             conninfo: where to.
+            turn: of several hosts the first so many come last: libpq would spend all the time there is on one that does
+                not answer.
             setup: the commands.
             until: a time of the monotonic clock.
             late: what to say where it takes longer.
@@ -68,11 +70,13 @@ class Link:
             LostError: there is no connection; it says why, without the password.
         """
         try:
+            given = conninfo_to_dict(conninfo)
+            lists = {key: _turned(str(given[key]), turn) for key in ("host", "hostaddr", "port") if key in given}
             # Texts are UTF-8 here, whatever the database's encoding.
-            given = make_conninfo(conninfo, client_encoding="UTF8").encode()
+            complete = make_conninfo(conninfo, **lists, client_encoding="UTF8").encode()
         except psycopg.ProgrammingError:
             raise LostError(_UNREADABLE, refused=True) from None
-        connection = self._connection = pq.PGconn.connect_start(given)
+        connection = self._connection = pq.PGconn.connect_start(complete)
         try:
             self._establish(connection, until, late)
         except LostError as error:
@@ -201,3 +205,10 @@ def _consume(connection: PGconn) -> None:
     connection.consume_input()
     while connection.notifies() is not None:
         pass
+
+
+def _turned(list_: str, turn: int) -> str:
+    """A list with commas, begun so many places later."""
+    parts = list_.split(",")
+    places = turn % len(parts)
+    return ",".join(parts[places:] + parts[:places])

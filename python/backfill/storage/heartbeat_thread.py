@@ -79,7 +79,8 @@ class PythonHeartbeat:
         """Where to connect from now on; a connection that stands is kept."""
         given = _text("conninfo", conninfo)
         if not self._inherited():
-            with self._shared.lock as state:
+            state = self._shared.state
+            with self._shared.lock:
                 state.conninfo = given
                 state.wants_conninfo = False
                 state.hurry = state.hurry or not state.connected
@@ -88,7 +89,8 @@ class PythonHeartbeat:
     def beat_now(self) -> None:
         """Beat now rather than at the next time."""
         if not self._inherited():
-            with self._shared.lock as state:
+            state = self._shared.state
+            with self._shared.lock:
                 state.hurry = True
             self._shared.orders.wake()
 
@@ -96,7 +98,8 @@ class PythonHeartbeat:
         """Beat by these parameters from now on, also after the row was missing."""
         given = _parameters(parameters)
         if not self._inherited():
-            with self._shared.lock as state:
+            state = self._shared.state
+            with self._shared.lock:
                 state.parameters = given
                 state.version += 1
                 state.missing = False
@@ -112,7 +115,8 @@ class PythonHeartbeat:
         if self._inherited():
             return HeartbeatReport()
         self._shared.news.clear()
-        with self._shared.lock as state:
+        state = self._shared.state
+        with self._shared.lock:
             now = time.monotonic()
             return HeartbeatReport(
                 beats=state.beats,
@@ -187,26 +191,11 @@ class _State:
         return news
 
 
-class _Locked:
-    """The state behind its lock."""
-
-    def __init__(self, state: _State) -> None:
-        self._state = state
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> _State:
-        self._lock.acquire()
-        return self._state
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
 class _Wake:
     """A socket pair with at most one byte in it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pending = False
         self._reading, self._writing = socket.socketpair()
         self._reading.setblocking(False)
@@ -242,7 +231,9 @@ class _Shared:
 
     def __init__(self, settings: _Settings, conninfo: str, parameters: list[bytes | None]) -> None:
         self.settings = settings
-        self.lock = _Locked(_State(conninfo, parameters))
+        # Held for moments. Reentrant, since a signal's handler may call while the main thread holds it.
+        self.lock = threading.RLock()
+        self.state = _State(conninfo, parameters)
         self.news = _Wake()
         self.orders = _Wake()
         self.turned = time.monotonic()
@@ -251,7 +242,8 @@ class _Shared:
     def may_beat(self, now: float) -> tuple[bool, bool]:
         """Whether there is to be a beat when its time comes, and whether it is wanted at once."""
         most = self.settings.stuck_after
-        with self.lock as state:
+        state = self.state
+        with self.lock:
             state.stuck = most is not None and now - self.turned > most
             hurry, state.hurry = state.hurry, False
             return not state.stuck and not state.missing, hurry
@@ -276,19 +268,21 @@ def _run(shared: _Shared) -> None:
     except _StoppedError:
         pass
     except BaseException:
-        with shared.lock as state:
+        state = shared.state
+        with shared.lock:
             state.failure = "the heartbeat's thread ended by a fault of its own"
         shared.news.wake()
         raise
     finally:
         link.close()
-        with shared.lock as state:
+        state = shared.state
+        with shared.lock:
             state.connected, state.unbroken = False, None
 
 
 def _go_on(shared: _Shared, link: Link) -> None:
     interval = shared.settings.interval
-    due, failures = time.monotonic(), 0
+    due, failures, turn = time.monotonic(), 0, 0
     while not shared.stopping:
         now = time.monotonic()
         may_beat, hurry = shared.may_beat(now)
@@ -296,39 +290,44 @@ def _go_on(shared: _Shared, link: Link) -> None:
         try:
             if may_beat and due <= now:
                 due = now + interval
-                _beat(shared, link)
+                _beat(shared, link, turn)
                 failures = 0
             else:
                 link.rest(due if may_beat else now + min(interval, _LONGEST_REST))
         except LostError as error:
             proven, due = link.proven, time.monotonic()
             link.close()
+            turn += error.refused
             if not proven:
                 failures = min(failures + 1, 16)
                 most = min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE)
                 due += min(random.uniform(_FIRST_PAUSE, most), interval)  # noqa: S311 - spreads load, guards nothing
-            with shared.lock as state:
+            state = shared.state
+            with shared.lock:
                 state.failure, state.connected, state.unbroken = str(error), False, None
                 state.wants_conninfo = state.wants_conninfo or error.refused
             shared.news.wake()
 
 
-def _beat(shared: _Shared, link: Link) -> None:
+def _beat(shared: _Shared, link: Link, turn: int) -> None:
     """One beat, on a new connection where there is none."""
     settings = shared.settings
     late = f"took longer than {settings.timeout:g} seconds"
     if not link.is_open:
-        with shared.lock as state:
+        state = shared.state
+        with shared.lock:
             conninfo = state.conninfo
-        link.open(conninfo, settings.setup, time.monotonic() + settings.timeout, late)
-    with shared.lock as state:
+        link.open(conninfo, turn, settings.setup, time.monotonic() + settings.timeout, late)
+    state = shared.state
+    with shared.lock:
         state.connected = True
         parameters, version = state.parameters, state.version
     sent = time.monotonic()
     lag = f"{sent - shared.turned:.3f}".encode()
     row = link.rows(settings.statement, [*parameters, lag], sent + settings.timeout, late)
     link.proven = True
-    with shared.lock as state:
+    state = shared.state
+    with shared.lock:
         news = state.answered(row, version, sent)
     if news:
         shared.news.wake()
