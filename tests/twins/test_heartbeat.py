@@ -353,11 +353,11 @@ async def test_texts_are_utf8(start: Start, server_dsn: str, eventually: Eventua
     """Whatever the session's encoding would be; nulls are nulls, and big answers whole."""
     heartbeat = start(
         make_conninfo(server_dsn, client_encoding="LATIN1"),
-        statement="select $1::text, $2::text, repeat('é', 300000), $3::float8 >= 0",
+        statement="select $1::text, $2::text, repeat('é', 300000), length($1::text), $3::float8 >= 0",
         parameters=("ü€\n'", None),
     )
     report = await eventually(heartbeat.report, lambda report: report.beats > 0)
-    assert report.answer == ("ü€\n'", None, "é" * 300000, "t")
+    assert report.answer == ("ü€\n'", None, "é" * 300000, "4", "t")
 
 
 @pytest.mark.parametrize(

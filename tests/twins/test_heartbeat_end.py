@@ -26,7 +26,8 @@ from twins.beating import STATEMENT, Beats, silent_server, stop_quickly
 
 FORMS = {"native": HeartbeatThread, "python": PythonHeartbeat}
 BEGIN = """
-import gc, os, sys, time
+import atexit, gc, os, sys, time
+atexit.register(lambda: last() if "last" in globals() else None)  # what is registered first is called last
 from backfill.storage import heartbeat as heartbeats
 heartbeats.IN_PLACE = sys.argv[1] == "native"
 heartbeat = heartbeats.make_heartbeat(sys.argv[2], [], sys.argv[3], ["w"], interval=0.05, timeout=30)
@@ -106,6 +107,18 @@ def test_a_forked_child_leaves_the_parents_heartbeat_alone(beats: Beats, form: s
 def test_the_interpreters_exit_is_clean(beats: Beats, form: str, last: str) -> None:
     """With a thread that runs: its connection is closed, the code is 0, and nothing is printed."""
     assert _run(f"until(lambda: heartbeat.report().beats >= 2)\nprint('end')\n{last}\n", form, beats.dsn) == "end\n"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_thread_is_joined_before_the_process_exits(beats: Beats, form: str) -> None:
+    """Its connection is closed by then, while it could still go wrong."""
+    program = """
+until(lambda: heartbeat.report().connected)
+def last():
+    report = heartbeat.report()
+    print(report.connected, report.failure, len(os.listdir("/proc/self/task")))
+"""
+    assert _run(program, form, beats.dsn) == "False None 1\n"
 
 
 @pytest.mark.parametrize("form", FORMS)
