@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import orjson
+import psycopg_pool
 import pytest
 
 from backfill import BackfillClient, JobNotCompletedError, TaskRegistry, WorkerConfig, WorkerRunner
@@ -98,3 +100,47 @@ async def test_a_dsn_that_cannot_be_had_is_told(dsn: str) -> None:
         asked.extend([1, 1, 1])
         with pytest.raises(KeyError):
             await one.result(later, timeout=10)
+
+
+async def test_a_commit_that_fails_costs_no_worker(dsn: str, client: BackfillClient) -> None:
+    """A deferred constraint refuses one end when it is committed: the others are written, and the worker works on."""
+    await rows(
+        dsn,
+        """create function graphile_worker.refuse() returns trigger language plpgsql as $$
+        begin if old.payload::text = '"13"' then raise exception 'unlucky'; end if; return null; end $$;
+        create constraint trigger refuse after delete on graphile_worker._private_jobs
+        deferrable initially deferred for each row execute function graphile_worker.refuse()""",
+    )
+    await client.enqueue_bulk("say", [str(number) for number in range(10, 20)])
+    await _run(dsn)
+    left = await rows(dsn, "select payload::text, attempts, locked_by is null from graphile_worker._private_jobs")
+    assert left == [('"13"', 1, True)]
+    assert len((await client.ends()).ends) == 9
+
+
+async def test_an_end_that_may_not_be_kept_is_written_without(dsn: str, client: BackfillClient) -> None:
+    """Where the table of ends takes nothing, jobs are completed or buried all the same, once each."""
+    await rows(
+        dsn,
+        """create function graphile_worker.never() returns trigger language plpgsql as $$
+        begin raise insufficient_privilege; end $$;
+        create trigger never before insert on graphile_worker.backfill_ends
+        for each row execute function graphile_worker.never()""",
+    )
+    await client.enqueue_bulk("say", ["a", "b", "bytes"])
+    assert await _run(dsn) == 3
+    assert await rows(dsn, "select id from graphile_worker._private_jobs") == []
+
+
+async def test_a_given_pool_is_not_held_by_who_waits(dsn: str) -> None:
+    """Of one connection: others can use it between the looks, while somebody awaits a result."""
+    pool = psycopg_pool.AsyncConnectionPool(dsn, min_size=1, max_size=1, timeout=5, open=False)
+    async with pool, BackfillClient(pool=pool) as one:
+        later = await one.enqueue("say", "x", delay=HOUR)
+        waiting = asyncio.ensure_future(one.result(later))
+        await asyncio.wait([waiting], timeout=0.2)
+        for _ in range(5):
+            await one.enqueue("other", 1)
+        await rows(dsn, "update graphile_worker._private_jobs set run_at = now()")
+        await _run(dsn)
+        assert await waiting == "x"

@@ -118,7 +118,11 @@ class EndWatch:
                     while await self._is_wanted():
                         await self._look(connection, list(self._waiters), polled=polled)
                         pause = _FIRST_PAUSE
+                        if self._connect is None:
+                            break
                         polled = not await self._listen(connection)
+                if self._connect is None:
+                    await asyncio.sleep(DEAF_POLL_SECONDS)
             except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
                 self._say(error)
                 await asyncio.sleep(pause)
@@ -141,7 +145,7 @@ class EndWatch:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         if self._connect is None:
-            async with self._lend() as connection:
+            async with self._lend() as connection:  # for one look: its owner has others who need it
                 yield connection
             return
         async with await self._connect() as connection:
@@ -150,9 +154,6 @@ class EndWatch:
 
     async def _listen(self, connection: Connection) -> bool:
         """Wait as long as lies between two looks; whether an end was heard of before that somebody waits for."""
-        if self._connect is None:
-            await asyncio.sleep(DEAF_POLL_SECONDS)
-            return False
         until = time.monotonic() + (DEAF_POLL_SECONDS if self._deaf else POLL_SECONDS)
         while (left := until - time.monotonic()) > 0 and self._waiters:
             async for notification in connection.notifies(timeout=left, stop_after=1):

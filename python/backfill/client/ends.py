@@ -179,6 +179,6 @@ def _seconds(timeout: object) -> float | None:
         return timeout.total_seconds()
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise InvalidJobError("timeout", timeout, "a timedelta, or seconds from 0")
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout <= 1e9:
+        raise InvalidJobError("timeout", timeout, "a timedelta, or seconds from 0 to a billion")
     return float(timeout)

@@ -95,7 +95,9 @@ class Wire:
         results = yield from _results(pgconn)
         pgconn.exit_pipeline_mode()
         wanted = []
-        for result, name_prepared in zip(results, sent, strict=True):
+        # One more than was sent is what the commit failed with: a deferred constraint, or a wait for a lock that it takes.
+        wanted += results[len(sent) :]
+        for result, name_prepared in zip(results, sent, strict=False):
             if name_prepared is None or result.status == pq.ExecStatus.FATAL_ERROR:
                 wanted.append(result)
             elif result.status == pq.ExecStatus.COMMAND_OK:

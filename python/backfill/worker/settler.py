@@ -201,8 +201,7 @@ class Settler:
             if wire.connection.closed:
                 raise
             reason = error
-        if isinstance(running.ending, Kept) and running.ending.result is not None:
-            running.ending = Kept(None, f"its result was refused by the database\n{describe(reason)}")
+        if _lessen(running, reason):
             return await self._write_one(wire, running)
         logger.log(
             logging.DEBUG if known else logging.ERROR,
@@ -307,3 +306,18 @@ def _passes(error: psycopg.Error) -> bool:
     if isinstance(error, psycopg.errors.CheckViolation):
         return (error.diag.table_name or "").startswith("backfill_ends")
     return isinstance(error, _PASSING)
+
+
+def _lessen(running: Running, reason: Exception) -> bool:
+    """Have less kept of an end that was refused: no result, then nothing; whether there was anything to leave out."""
+    if running.keep is None:
+        return False
+    if isinstance(running.ending, Kept) and running.ending.result is not None:
+        running.ending = Kept(None, f"its result was refused by the database\n{describe(reason)}")
+    else:
+        running.keep = None
+        logger.error(
+            "job %d (%s): its end cannot be kept, and is written without: %s",
+            running.job.id, running.job.task_identifier, reason,
+        )  # fmt: skip
+    return True
