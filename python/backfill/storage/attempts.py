@@ -89,11 +89,11 @@ class Settlement:
     """The ends of some attempts, to be written at once."""
 
     completed: Sequence[Attempt] = ()
-    kept: Sequence[KeptEnd] = ()
     failed: Sequence[Failure] = ()
     given_back: Sequence[Attempt] = ()
     snoozed: Sequence[tuple[Attempt, float]] = ()
     """Attempts that are undone and put off, with the seconds until their jobs are due."""
+    kept: Sequence[KeptEnd] = ()
 
     def __len__(self) -> int:
         """How many attempts it ends."""

@@ -123,7 +123,7 @@ class Settler:
                 snoozed.append((running, ending.delay))
             else:
                 given_back.append(running)
-        return Settlement(completed, kept, failed, given_back, snoozed)
+        return Settlement(completed, failed, given_back, snoozed, kept)
 
     def release(self, batch: Sequence[Running], missing: set[int]) -> None:
         """A batch is written: let go of its jobs."""
