@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast, get_args
 
 import orjson
@@ -11,6 +11,7 @@ import orjson
 from backfill.checks import IDENTIFIER_LIMIT, KEY_LIMIT, check_text, check_time
 from backfill.client.connect import ClientLife
 from backfill.client.execute import run, text
+from backfill.client.pages import time, whole
 from backfill.client.prepare import Parameters, moment
 from backfill.counts import Counts, Histogram, Span, UnknownTask
 from backfill.errors import InvalidJobError
@@ -20,7 +21,6 @@ from backfill.storage.counters import FOLD_BATCH, FOLDS, KEPT_DAYS, MinuteCounts
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LOOKED_AT: Final = 10_000
 _DUE_SECONDS: Final = 2.0
 """Other programs' workers look for jobs every 2 seconds: what is due for less may be about to be taken."""
@@ -89,7 +89,7 @@ class CounterVerbs(ClientLife):
             taken = FOLD_BATCH
             while taken == FOLD_BATCH:
                 async with self._connection(None) as chosen:
-                    taken = _int(await run(chosen, statement, self._schema, parameters), 0, 0)
+                    taken = whole(await run(chosen, statement, self._schema, parameters), 0, 0)
                 count += taken
         return count
 
@@ -101,7 +101,7 @@ class CounterVerbs(ClientLife):
         """
         async with self._connection(None) as chosen:
             found = await run(chosen, "write_counters", self._schema, (worker, counts_json(counts)))
-        return _int(found, 0, 0) / 1_000_000
+        return whole(found, 0, 0) / 1_000_000
 
     async def unknown_tasks(self, worker: str) -> list[UnknownTask]:
         """Tasks with due jobs that no live worker of ours knows, eleven at most, those with most jobs first.
@@ -115,8 +115,8 @@ class CounterVerbs(ClientLife):
         return [
             UnknownTask(
                 text(found, row, 0) or "",
-                _int(found, row, 1),
-                None if text(found, row, 2) is None else _time(found, row, 2),
+                whole(found, row, 1),
+                time(found, row, 2),
                 text(found, row, 3) == "t",
             )
             for row in range(found.ntuples)
@@ -127,15 +127,15 @@ def _counts(found: PGresult, row: int) -> Counts:
     return Counts(
         task=text(found, row, 0) or "",
         worker=text(found, row, 1),
-        started=_time(found, row, 2),
+        started=cast("datetime", time(found, row, 2)),
         span=cast("Span", text(found, row, 3)),
-        done=_int(found, row, 4),
-        failed=_int(found, row, 5),
-        retried=_int(found, row, 6),
-        dead=_int(found, row, 7),
-        snoozed=_int(found, row, 8),
-        discarded=_int(found, row, 9),
-        given_back=_int(found, row, 10),
+        done=whole(found, row, 4),
+        failed=whole(found, row, 5),
+        retried=whole(found, row, 6),
+        dead=whole(found, row, 7),
+        snoozed=whole(found, row, 8),
+        discarded=whole(found, row, 9),
+        given_back=whole(found, row, 10),
         wait=_histogram(found, row, 11),
         run=_histogram(found, row, 13),
     )
@@ -145,11 +145,3 @@ def _histogram(found: PGresult, row: int, column: int) -> Histogram:
     """One whose seconds and buckets are two columns."""
     buckets = tuple(orjson.loads(text(found, row, column + 1) or "[]"))
     return Histogram(buckets, timedelta(seconds=float(text(found, row, column) or 0)))
-
-
-def _int(found: PGresult, row: int, column: int) -> int:
-    return int(text(found, row, column) or 0)
-
-
-def _time(found: PGresult, row: int, column: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=_int(found, row, column))

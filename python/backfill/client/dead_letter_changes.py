@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -14,7 +13,7 @@ import psycopg
 from backfill.checks import KEY_LIMIT, SMALLINT, check_duration, check_int, check_text
 from backfill.client.dead_letter_rows import entry_id, filter_parameters
 from backfill.client.dead_letters import DeadLetterReading
-from backfill.client.execute import in_turn, read_jobs, run, text, together
+from backfill.client.execute import in_turn, read_jobs, repeated, run, text, together
 from backfill.client.pages import START, cursor_of, place_of, whole
 from backfill.client.prepare import Parameters, due, flags_json
 from backfill.dead_letters import DlqFilter, DlqJob
@@ -31,7 +30,6 @@ KEEP: Final[Any] = type("Keep", (), {"__repr__": lambda _: "KEEP"})()
 TEXT_LIMIT: Final = 100_000
 NOTES_LIMIT: Final = 10_000
 _BATCH: Final = 500
-_TRIES: Final = 10
 _PASSING: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 """An entry was renewed or deleted meanwhile, or two calls waited for each other: nothing took effect."""
 _ANY: Final = DlqFilter()
@@ -77,10 +75,8 @@ class DeadLetterVerbs(DeadLetterReading):
                 and that transaction is to be repeated.
         """
         parameters = (number_array([entry_id(id)]), *_edits(notes, payload, priority, run_at, delay))
-        for _ in range(_TRIES - 1 if connection is None else 0):
-            with suppress(*_PASSING):
-                return await self._requeue_one(id, parameters, None)
-        return await self._requeue_one(id, parameters, connection)
+        call = partial(self._requeue_one, id, parameters, connection)
+        return await (repeated(call, _PASSING) if connection is None else call())
 
     async def _requeue_one(self, id: int, parameters: Parameters, connection: Connection | None) -> Job:
         async with self._connection(connection) as chosen, together(chosen):
@@ -143,18 +139,12 @@ class DeadLetterVerbs(DeadLetterReading):
 
     async def _requeue_alone(self, id: int, edits: Parameters, added: dict[int, int], refused: dict[int, str]) -> None:
         """Requeue one entry of those that were refused together."""
-        for _ in range(_TRIES):
-            try:
-                added.update(await self._requeue([id], edits))
-            except psycopg.Error as error:
-                if _concerns_all(error):
-                    raise
-                refused[id] = " ".join(str(error).split())
-                if not isinstance(error, _PASSING):
-                    return
-            else:
-                refused.pop(id, None)
-                return
+        try:
+            added.update(await repeated(partial(self._requeue, [id], edits), _PASSING))
+        except psycopg.Error as error:
+            if _concerns_all(error):
+                raise
+            refused[id] = " ".join(str(error).split())
 
     async def delete_dlq_job(self, id: int, *, connection: Connection | None = None) -> bool:
         """Delete an entry; whether there was one."""

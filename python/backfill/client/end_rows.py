@@ -35,7 +35,7 @@ def filter_parameters(filter: EndFilter) -> Parameters:
     )
 
 
-async def find_ends(connection: Connection, schema: str, ids: list[int]) -> Iterator[tuple[int, bool, JobEnd | None]]:
+async def find_ends(connection: Connection, schema: str, ids: list[int]) -> list[tuple[int, bool, JobEnd | None]]:
     """The jobs of some ids, each with whether it is there still, and its end.
 
     Where neither is found it is looked for once more: rows that move to a partition of their own, just then, may be missed
@@ -47,7 +47,7 @@ async def find_ends(connection: Connection, schema: str, ids: list[int]) -> Iter
     if missed:
         again = {row[0]: row for row in _jobs(await run(connection, "find_ends", schema, (number_array(missed),)))}
         rows = [again.get(row[0], row) for row in rows]
-    return iter(rows)
+    return rows
 
 
 def _jobs(found: PGresult) -> Iterator[tuple[int, bool, JobEnd | None]]:

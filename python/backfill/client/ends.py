@@ -12,9 +12,9 @@ from backfill.checks import check_duration, check_int
 from backfill.client.connect import DSN_VARIABLE, ClientLife
 from backfill.client.end_rows import end, filter_parameters, find_ends
 from backfill.client.end_watch import EndWatch
-from backfill.client.execute import run, text
+from backfill.client.execute import run
 from backfill.client.manage import JobReference, reference_id
-from backfill.client.pages import cursor_of, place_of
+from backfill.client.pages import cursor_of, place_of, whole
 from backfill.ends import EndFilter, EndHow, EndList, JobEnd
 from backfill.errors import (
     ClientClosedError,
@@ -147,9 +147,9 @@ class EndVerbs(ClientLife):
         async with self._connection(None) as chosen:
             for start in range(0, len(seconds), 10):
                 some = (number_array(seconds[start : start + 10]),)
-                made += int(text(await run(chosen, "make_end_partitions", self._schema, some), 0, 0) or 0)
+                made += whole(await run(chosen, "make_end_partitions", self._schema, some), 0, 0)
             for _ in range(_MOST_TENDED):
-                gone = int(text(await run(chosen, "drop_end_partitions", self._schema, ()), 0, 0) or 0)
+                gone = whole(await run(chosen, "drop_end_partitions", self._schema), 0, 0)
                 dropped += gone
                 if not gone:
                     break

@@ -123,14 +123,18 @@ def together(connection: Connection) -> AbstractAsyncContextManager[object]:
     return connection.transaction() if connection.autocommit else nullcontext()
 
 
-async def repeated(call: Callable[[], Awaitable[T]]) -> T:
+async def repeated(
+    call: Callable[[], Awaitable[T]],
+    passing: tuple[type[psycopg.Error], ...] = (psycopg.errors.DeadlockDetected,),
+) -> T:
     """What a call gives; again where the server undid it to end a ring of waiting, in which it may only have stood in a queue.
 
     Args:
         call: a statement that is a transaction of its own, or statements within a savepoint: undone, nothing is left of it.
+        passing: the errors after which it is repeated.
     """
     for _ in range(_TRIES - 1):
-        with suppress(psycopg.errors.DeadlockDetected):
+        with suppress(*passing):
             return await call()
     return await call()
 

@@ -59,10 +59,11 @@ class Tally:
     def add(self, batch: Sequence[Running]) -> None:
         """Count ends of its task."""
         endings = [running.ending for running in batch]
-        done = endings.count(COMPLETED) or list(map(type, endings)).count(Kept)
+        done = endings.count(COMPLETED)
+        if done < len(endings):
+            done += list(map(type, endings)).count(Kept)
         self.done += done
         if done < len(endings):
-            self.done -= done  # of several kinds: one by one
             batch = [running for running in batch if self._took_part(running)]
             if not batch:
                 return
@@ -115,9 +116,7 @@ class Tally:
             self.snoozed += 1
         elif isinstance(ending, Discarded):
             self.discarded += 1
-        elif isinstance(ending, (Completed, Kept)):
-            self.done += 1
-        else:
+        elif not isinstance(ending, (Completed, Kept)):
             self.given_back += 1
             return False
         return True

@@ -10,13 +10,7 @@ with ended as (
   from unnest($2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[])
     as ended (id, locked_at, queue_id, queue_locked_at)
 ),
-freed as (
-  update :"schema"._private_job_queues as queues
-  set locked_by = null, locked_at = null
-  from ended
-  where queues.id = ended.queue_id
-    and coalesce(queues.locked_by = $1::text and queues.locked_at = ended.queue_locked_at, false)
-)
+-- part: freed_queues
 delete from :"schema"._private_jobs as jobs
 using ended
 where jobs.id = ended.id

@@ -13,13 +13,8 @@ with ended as (
     $6::double precision[], $7::timestamptz[], $8::text[], $9::text[], $10::text[]
   ) as ended (id, locked_at, queue_id, queue_locked_at, keep, started_at, how, error, result)
 ),
-freed as (
-  update :"schema"._private_job_queues as queues
-  set locked_by = null, locked_at = null
-  from ended
-  where queues.id = ended.queue_id
-    and coalesce(queues.locked_by = $1::text and queues.locked_at = ended.queue_locked_at, false)
-),
+-- part: freed_queues
+,
 gone as (
   delete from :"schema"._private_jobs as jobs
   using ended
@@ -29,8 +24,8 @@ gone as (
 ),
 kept as (
   insert into :"schema".backfill_ends (
-    job_id, task_identifier, how, attempts, max_attempts, priority, queue_name, job_key, created_at, run_at, started_at,
-    expires_at, worker_id, error, result
+    -- part: kept_columns
+    , result
   )
   select
     gone.id, (select identifier from :"schema"._private_tasks where id = gone.task_id),

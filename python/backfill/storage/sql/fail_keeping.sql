@@ -10,8 +10,7 @@
 ,
 kept as (
   insert into :"schema".backfill_ends (
-    job_id, task_identifier, how, attempts, max_attempts, priority, queue_name, job_key, created_at, run_at, started_at,
-    expires_at, worker_id, error
+    -- part: kept_columns
   )
   select
     gone.id, (select identifier from :"schema"._private_tasks where id = gone.task_id),

@@ -7,13 +7,8 @@ with ended as (
     $6::smallint[], $7::boolean[], $8::double precision[], $9::text[], $10::boolean[]
   ) as ended (id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, error, final)
 ),
-freed as (
-  update :"schema"._private_job_queues as queues
-  set locked_by = null, locked_at = null
-  from ended
-  where queues.id = ended.queue_id
-    and coalesce(queues.locked_by = $1::text and queues.locked_at = ended.queue_locked_at, false)
-),
+-- part: freed_queues
+,
 held as materialized (
   select
     jobs.id, ended.delay, ended.error, ended.final,
