@@ -156,9 +156,16 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def command_of(process: psutil.Process) -> str:
+    """A process's command line, empty where it ended meanwhile: a backend may, at any time."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
 def assert_nothing_left(folder: Path) -> None:
     """Neither a file in the folder nor a process that uses it."""
-    left = [f"{process.pid}: {' '.join(process.cmdline())[:200]}" for process in processes_of(folder)]
+    left = [f"{process.pid}: {command_of(process)[:200]}" for process in processes_of(folder) if process.is_running()]
     assert left == []
     assert [path.name for path in folder.iterdir()] == []
 

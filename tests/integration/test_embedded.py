@@ -19,7 +19,7 @@ from backfill import embedded_keeper
 from backfill.embedded import MISSING_EXTRA, EmbeddedPostgres
 from backfill.errors import BackfillError, ConfigurationError
 
-from programs import assert_nothing_left, own_temp_folder, processes_of, running, wait_until_gone
+from programs import assert_nothing_left, command_of, own_temp_folder, processes_of, running, wait_until_gone
 
 PROGRAM = """
 import sys
@@ -149,7 +149,7 @@ def test_a_start_after_the_keeper_was_killed_recovers(temp: Path) -> None:
         dsn = started.wait_for("5432").split()[-1]
         with psycopg.connect(dsn) as connection:
             connection.execute("create table notes as select 'kept' as note")
-        keepers = [process for process in processes_of(temp) if "embedded_keeper" in " ".join(process.cmdline())]
+        keepers = [process for process in processes_of(temp) if "embedded_keeper" in command_of(process)]
         assert len(keepers) == 1
         for victim in (started.process, *keepers):
             victim.kill()
