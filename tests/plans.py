@@ -66,7 +66,12 @@ TABLES = (
 )
 
 SAMPLES: dict[str, Sequence[Any]] = {
-    "beat": ["worker5", "host", 1, 1, Jsonb([]), [], "0"],
+    "beat": ["worker5", 0.1],
+    "look_around": [["task1", "task2"], "worker5", 6.0],
+    "give_up_worker": ["worker5", 1],
+    "find_cut_off_jobs": [WORKER, 0, 100],
+    "recover_jobs": [WORKER, _IDS, [None] * 100, [None] * 100, "died"],
+    "forget_worker": ["worker5"],
     "bulk_begin": ["graphile_worker"],
     "complete": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES],
     "complete_keeping": [
@@ -149,7 +154,7 @@ FRONTS: dict[str, list[Any]] = {
 """The statements of claims, with what comes before their lane's own parameters."""
 HOT = (
     "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_dead_letters", "give_back",
-    "renew",
+    "look_around", "renew",
 )  # fmt: skip
 """What a worker's hot connections run, apart from claims."""
 CALLS = ("add_job", "add_jobs", "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs")

@@ -7,6 +7,7 @@ use pyo3::types::PyType;
 
 use crate::arrays::ArrayError;
 use crate::backoff::BackoffError;
+use crate::beat::BeatError;
 use crate::claim::ClaimError;
 use crate::copy::CopyError;
 use crate::libpq::LibpqError;
@@ -31,6 +32,12 @@ fn configuration_error(message: String) -> PyErr {
 
 impl From<BackoffError> for PyErr {
     fn from(error: BackoffError) -> Self {
+        configuration_error(error.to_string())
+    }
+}
+
+impl From<BeatError> for PyErr {
+    fn from(error: BeatError) -> Self {
         configuration_error(error.to_string())
     }
 }

@@ -7,16 +7,21 @@
 
 pub mod arrays;
 pub mod backoff;
+pub mod beat;
+pub mod beat_loop;
 pub mod claim;
 pub mod copy;
 pub mod decode;
 mod error;
+pub mod heartbeat;
 pub mod items;
 pub mod job;
 pub mod libpq;
+pub mod libpq_connection;
 pub mod rows;
+pub mod wake;
 
-/// Native parts of backfill: delays with jitter, and the claim statements of a lane.
+/// Native parts of backfill: delays with jitter, the claim statements of a lane, rows to jobs, and the heartbeat's thread.
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
@@ -29,6 +34,8 @@ mod _native {
     use crate::copy::{copy_prefix, copy_rows};
     #[pymodule_export]
     use crate::decode::{decode_result, decode_rows};
+    #[pymodule_export]
+    use crate::heartbeat::{HeartbeatReport, HeartbeatThread};
     #[pymodule_export]
     use crate::items::encode_items;
     #[pymodule_export]

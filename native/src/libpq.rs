@@ -1,10 +1,11 @@
-//! The few public functions of libpq that reading results takes, found in the library that psycopg has loaded already.
+//! The public functions of libpq that reading results and beating take, found in the library that psycopg has loaded.
 //!
-//! The only file in which unsafe is allowed. Nothing of libpq's private structs is touched: results are read by the
-//! functions that libpq exports for it, through pointers that psycopg's own result objects give out.
+//! This file and `libpq_connection.rs` are the only ones in which unsafe is allowed. Nothing of libpq's private structs is
+//! touched: results and connections are handled by the functions that libpq exports for it; results that are read in place
+//! come through pointers that psycopg's own result objects give out.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -15,17 +16,81 @@ use pyo3::types::PyType;
 
 use crate::rows::Table;
 
-type Handle = *const c_void;
+/// A result of libpq's.
+pub(crate) type Handle = *const c_void;
+/// A connection of libpq's.
+pub(crate) type Conn = *mut c_void;
+/// What libpq hands notices to.
+pub(crate) type NoticeProcessor = extern "C" fn(*mut c_void, *const c_char);
 
-/// The functions, as libpq-fe.h declares them.
-struct Libpq {
-    ntuples: unsafe extern "C" fn(Handle) -> c_int,
-    nfields: unsafe extern "C" fn(Handle) -> c_int,
-    fname: unsafe extern "C" fn(Handle, c_int) -> *const c_char,
-    fformat: unsafe extern "C" fn(Handle, c_int) -> c_int,
-    getisnull: unsafe extern "C" fn(Handle, c_int, c_int) -> c_int,
-    getlength: unsafe extern "C" fn(Handle, c_int, c_int) -> c_int,
-    getvalue: unsafe extern "C" fn(Handle, c_int, c_int) -> *const c_char,
+/// One setting of a connection string, as libpq-fe.h declares it; an array of them ends with a keyword that is null.
+#[repr(C)]
+pub(crate) struct ConninfoOption {
+    keyword: *const c_char,
+    envvar: *const c_char,
+    compiled: *const c_char,
+    value: *const c_char,
+    label: *const c_char,
+    dispchar: *const c_char,
+    dispsize: c_int,
+}
+
+/// A struct of pointers to functions, each with the name that libpq exports it by, and how to find them all.
+macro_rules! functions {
+    ($($field:ident = $symbol:literal ($($argument:ty),*) $(-> $result:ty)?;)*) => {
+        /// The functions, as libpq-fe.h declares them.
+        pub(crate) struct Libpq { $(pub(crate) $field: unsafe extern "C" fn($($argument),*) $(-> $result)?,)* }
+
+        impl Libpq {
+            /// # Safety
+            /// `symbol` gives the address of the function that libpq exports by a name, or none.
+            #[cfg(unix)]
+            unsafe fn of(symbol: impl Fn(&CStr) -> Option<*mut c_void>) -> Option<Self> {
+                // SAFETY: each symbol is the function that libpq-fe.h declares with this signature, says the caller; a
+                // pointer to a function has the size of a pointer to data on every system that has dlsym.
+                unsafe {
+                    Some(Self { $($field: std::mem::transmute::<
+                        *mut c_void,
+                        unsafe extern "C" fn($($argument),*) $(-> $result)?,
+                    >(symbol($symbol)?),)* })
+                }
+            }
+        }
+    };
+}
+
+functions! {
+    ntuples = c"PQntuples" (Handle) -> c_int;
+    nfields = c"PQnfields" (Handle) -> c_int;
+    fname = c"PQfname" (Handle, c_int) -> *const c_char;
+    fformat = c"PQfformat" (Handle, c_int) -> c_int;
+    getisnull = c"PQgetisnull" (Handle, c_int, c_int) -> c_int;
+    getlength = c"PQgetlength" (Handle, c_int, c_int) -> c_int;
+    getvalue = c"PQgetvalue" (Handle, c_int, c_int) -> *const c_char;
+    result_status = c"PQresultStatus" (Handle) -> c_int;
+    result_error_message = c"PQresultErrorMessage" (Handle) -> *const c_char;
+    clear = c"PQclear" (*mut c_void);
+    isthreadsafe = c"PQisthreadsafe" () -> c_int;
+    connect_start = c"PQconnectStartParams" (*const *const c_char, *const *const c_char, c_int) -> Conn;
+    connect_poll = c"PQconnectPoll" (Conn) -> c_int;
+    status = c"PQstatus" (Conn) -> c_int;
+    socket = c"PQsocket" (Conn) -> c_int;
+    error_message = c"PQerrorMessage" (Conn) -> *const c_char;
+    pass = c"PQpass" (Conn) -> *const c_char;
+    set_nonblocking = c"PQsetnonblocking" (Conn, c_int) -> c_int;
+    set_notice_processor = c"PQsetNoticeProcessor" (Conn, NoticeProcessor, *mut c_void) -> Option<NoticeProcessor>;
+    send_query_params = c"PQsendQueryParams" (
+        Conn, *const c_char, c_int, *const c_uint, *const *const c_char, *const c_int, *const c_int, c_int
+    ) -> c_int;
+    flush = c"PQflush" (Conn) -> c_int;
+    consume_input = c"PQconsumeInput" (Conn) -> c_int;
+    is_busy = c"PQisBusy" (Conn) -> c_int;
+    get_result = c"PQgetResult" (Conn) -> *mut c_void;
+    notifies = c"PQnotifies" (Conn) -> *mut c_void;
+    freemem = c"PQfreemem" (*mut c_void);
+    finish = c"PQfinish" (Conn);
+    conninfo_parse = c"PQconninfoParse" (*const c_char, *mut *mut c_char) -> *mut ConninfoOption;
+    conninfo_free = c"PQconninfoFree" (*mut ConninfoOption);
 }
 
 static LIBPQ: OnceLock<Libpq> = OnceLock::new();
@@ -71,34 +136,57 @@ fn find(path: &CStr) -> Option<Libpq> {
         let found = unsafe { libc::dlsym(module, name.as_ptr()) };
         (!found.is_null()).then_some(found)
     };
-    // SAFETY: each symbol, found by its name in libpq, is the function that libpq-fe.h declares with this signature; a
-    // pointer to a function has the size of a pointer to data on every system that has dlsym.
-    unsafe {
-        Some(Libpq {
-            ntuples: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle) -> c_int>(symbol(c"PQntuples")?),
-            nfields: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle) -> c_int>(symbol(c"PQnfields")?),
-            fname: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle, c_int) -> *const c_char>(symbol(
-                c"PQfname",
-            )?),
-            fformat: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle, c_int) -> c_int>(symbol(
-                c"PQfformat",
-            )?),
-            getisnull: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle, c_int, c_int) -> c_int>(symbol(
-                c"PQgetisnull",
-            )?),
-            getlength: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle, c_int, c_int) -> c_int>(symbol(
-                c"PQgetlength",
-            )?),
-            getvalue: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Handle, c_int, c_int) -> *const c_char>(
-                symbol(c"PQgetvalue")?,
-            ),
-        })
-    }
+    // SAFETY: the module was linked with libpq, so what dlsym finds by such a name is libpq's function.
+    unsafe { Libpq::of(symbol) }
 }
 
 #[cfg(not(unix))]
 fn find(_: &CStr) -> Option<Libpq> {
     None
+}
+
+/// libpq's functions, once they were found.
+pub(crate) fn reached() -> Option<&'static Libpq> {
+    LIBPQ.get()
+}
+
+/// A list with commas, begun so many places later.
+fn turned(list: &CStr, turn: usize) -> CString {
+    let mut parts: Vec<&[u8]> = list.to_bytes().split(|&byte| byte == b',').collect();
+    let places = turn % parts.len().max(1);
+    parts.rotate_left(places);
+    // A part of a text without NUL has none.
+    CString::new(parts.join(&b',')).unwrap_or_else(|_| list.to_owned())
+}
+
+/// The settings that a connection string gives, by their keywords; none where it cannot be read. Of several hosts the first
+/// so many (`turn`) come last.
+pub(crate) fn conninfo_settings(libpq: &Libpq, conninfo: &CStr, turn: usize) -> Option<Vec<(CString, CString)>> {
+    // SAFETY: a C string that outlives the call. Null for the message says that it is not wanted.
+    let options = unsafe { (libpq.conninfo_parse)(conninfo.as_ptr(), std::ptr::null_mut()) };
+    if options.is_null() {
+        return None;
+    }
+    let mut found = Vec::new();
+    let mut option = options;
+    // SAFETY: an array of options that ends with a null keyword, walked up to there; keywords are C strings, values too or
+    // null. They are copied, and the array is freed once, after that.
+    unsafe {
+        while !(*option).keyword.is_null() {
+            if !(*option).value.is_null() {
+                let copy = |text| CStr::from_ptr(text).to_owned();
+                found.push((copy((*option).keyword), copy((*option).value)));
+            }
+            option = option.add(1);
+        }
+        (libpq.conninfo_free)(options);
+    }
+    for (keyword, value) in &mut found {
+        if [c"host", c"hostaddr", c"port"].contains(&keyword.as_c_str()) {
+            *value = turned(value, turn);
+        }
+    }
+    Some(found)
 }
 
 /// One of psycopg's results, for as long as the object that owns it is borrowed.
@@ -183,7 +271,7 @@ impl Table for ResultTable<'_> {
 /// harmless when called again.
 #[pyfunction]
 pub fn reach_libpq(path: &str, result_class: Bound<'_, PyType>) -> bool {
-    let Ok(name) = std::ffi::CString::new(path) else {
+    let Ok(name) = CString::new(path) else {
         return false;
     };
     if LIBPQ.get().is_none() {
@@ -194,4 +282,17 @@ pub fn reach_libpq(path: &str, result_class: Bound<'_, PyType>) -> bool {
     }
     let class = RESULT_CLASS.get_or_init(result_class.py(), || result_class.clone().unbind());
     class.bind(result_class.py()).is(&result_class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_take_turns() {
+        let seen: Vec<CString> = (0..4).map(|turn| turned(c"a,,b", turn)).collect();
+        assert_eq!(seen, [c"a,,b", c",b,a", c"b,a,", c"a,,b"].map(CStr::to_owned));
+        assert_eq!(turned(c"5432", 7), c"5432".to_owned());
+        assert_eq!(turned(c"", 1), c"".to_owned());
+    }
 }

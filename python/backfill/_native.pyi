@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any, final
 
 __all__ = [
+    "HeartbeatReport",
+    "HeartbeatThread",
     "Job",
     "backoff_delay",
     "backoff_delays",
@@ -18,6 +20,61 @@ __all__ = [
     "pack_array",
     "reach_libpq",
 ]
+
+@final
+class HeartbeatReport:
+    def __new__(
+        cls,
+        *,
+        beats: int = 0,
+        last_success: float | None = None,
+        answer: tuple[str | None, ...] | None = None,
+        missing: bool = False,
+        failure: str | None = None,
+        wants_conninfo: bool = False,
+        stuck: bool = False,
+        connected: bool = False,
+        unbroken: float | None = None,
+    ) -> HeartbeatReport: ...
+    @property
+    def beats(self) -> int: ...
+    @property
+    def last_success(self) -> float | None: ...
+    @property
+    def answer(self) -> tuple[str | None, ...] | None: ...
+    @property
+    def missing(self) -> bool: ...
+    @property
+    def failure(self) -> str | None: ...
+    @property
+    def wants_conninfo(self) -> bool: ...
+    @property
+    def stuck(self) -> bool: ...
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def unbroken(self) -> float | None: ...
+
+@final
+class HeartbeatThread:
+    def __new__(
+        cls,
+        conninfo: str,
+        setup: Sequence[str],
+        statement: str,
+        parameters: Sequence[str | None],
+        interval: float,
+        timeout: float,
+        stuck_after: float | None = None,
+    ) -> HeartbeatThread: ...
+    def start(self) -> None: ...
+    def alive(self) -> None: ...
+    def set_conninfo(self, conninfo: str) -> None: ...
+    def beat_now(self) -> None: ...
+    def resume(self, parameters: Sequence[str | None]) -> None: ...
+    def fileno(self) -> int: ...
+    def report(self) -> HeartbeatReport: ...
+    def stop(self, timeout: float) -> bool: ...
 
 @final
 class Job:

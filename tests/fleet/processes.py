@@ -21,7 +21,8 @@ create table runs (
 );
 create table spans (
   job_id bigint primary key, number integer not null, queue text, began timestamptz not null, ended timestamptz
-)
+);
+create table released (at integer)
 """
 JOBS: LiteralString = "select count(*) from graphile_worker._private_jobs"
 
@@ -29,9 +30,10 @@ JOBS: LiteralString = "select count(*) from graphile_worker._private_jobs"
 class Fleet:
     """Some worker processes on one database."""
 
-    def __init__(self, dsn: str, concurrency: int) -> None:
+    def __init__(self, dsn: str, concurrency: int, dead_after: float) -> None:
         self._dsn = dsn
         self._concurrency = concurrency
+        self._dead_after = dead_after
         self._running: dict[str, Process] = {}
         self.killed: list[str] = []
 
@@ -43,7 +45,13 @@ class Fleet:
     async def start(self) -> str:
         """Start one more; gives its worker's id."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(_PROGRAM), self._dsn, str(self._concurrency), stdin=PIPE, stdout=PIPE
+            sys.executable,
+            str(_PROGRAM),
+            self._dsn,
+            str(self._concurrency),
+            str(self._dead_after),
+            stdin=PIPE,
+            stdout=PIPE,
         )
         assert process.stdout is not None
         worker = (await process.stdout.readline()).decode().strip()
@@ -77,10 +85,10 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet_of(number: int, dsn: str, *, concurrency: int = 8) -> AsyncIterator[Fleet]:
+async def fleet_of(number: int, dsn: str, *, concurrency: int = 8, dead_after: float = 20.0) -> AsyncIterator[Fleet]:
     """So many worker processes, and the tables that they write to."""
     await rows(dsn, TABLES)
-    fleet = Fleet(dsn, concurrency)
+    fleet = Fleet(dsn, concurrency, dead_after)
     try:
         await asyncio.gather(*(fleet.start() for _ in range(number)))
         yield fleet

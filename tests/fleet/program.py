@@ -1,6 +1,6 @@
 """A worker process of the fleet tests: records in a table what it runs, and says on its output which worker it is.
 
-Called as `program.py DSN CONCURRENCY`; ends when its input is closed or on SIGTERM, by a graceful stop.
+Called as `program.py DSN CONCURRENCY DEAD_AFTER`; ends when its input is closed or on SIGTERM, by a graceful stop.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import psycopg_pool
@@ -18,7 +19,7 @@ import uvloop
 from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 
 Records = psycopg_pool.AsyncConnectionPool[Any]
-_dsn, _concurrency = sys.argv[1], int(sys.argv[2])
+_dsn, _concurrency, _dead_after = sys.argv[1], int(sys.argv[2]), timedelta(seconds=float(sys.argv[3]))
 
 
 @asynccontextmanager
@@ -52,6 +53,21 @@ async def record_span(number: int, ctx: WorkerContext[Records]) -> None:
         await connection.execute("update spans set ended = clock_timestamp() where job_id = %s", (ctx.job.id,))
 
 
+@tasks.task("hold")
+async def hold(_: dict[str, Any], ctx: WorkerContext[Records]) -> None:
+    """Ends once it is released, and not before."""
+    while True:
+        async with ctx.deps.connection() as connection:
+            if await (await connection.execute("select at from released")).fetchone():
+                break
+        await asyncio.sleep(0.05)
+    async with ctx.deps.connection() as connection:
+        await connection.execute(
+            "insert into runs (job_id, number, worker, attempt) values (%s, -1, %s, %s)",
+            (ctx.job.id, ctx.worker_id, ctx.attempt),
+        )
+
+
 async def main() -> None:
     """Work until told to stop."""
     stop = asyncio.Event()
@@ -59,7 +75,12 @@ async def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(sys.stdin.fileno(), stop.set)
-    config = WorkerConfig(_dsn, queues=[QueueConfig.default_queue(_concurrency)])
+    config = WorkerConfig(
+        _dsn,
+        queues=[QueueConfig.default_queue(_concurrency)],
+        dead_after=_dead_after,
+        heartbeat_interval=min(_dead_after / 4, timedelta(seconds=5)),
+    )
     async with WorkerRunner(config, tasks) as runner:
         print(runner.worker_id, flush=True)
         await stop.wait()

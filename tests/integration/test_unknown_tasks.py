@@ -61,7 +61,7 @@ async def test_a_worker_warns_once_a_minute(
         async with WorkerRunner(WorkerConfig(dsn), registry()) as runner:
             await eventually(lambda: warnings(caplog))
             assert runner._parts is not None
-            [look] = [part for part in runner._parts._services if isinstance(part, unknown.UnknownTasks)]
+            [look] = [part for part in runner._parts.one.services if isinstance(part, unknown.UnknownTasks)]
             [said] = warnings(caplog)
             today = f"{datetime.now(UTC):%Y-%m-}"
             assert f"their task: 'send_emial' (2 jobs, due since {today}" in said

@@ -116,7 +116,7 @@ async def test_a_row_that_somebody_holds_keeps_no_other_from_being_settled(dsn: 
                 await eventually(lambda: runs.ended["after"], timeout=5)
             await eventually(lambda: value(dsn, LEFT), lambda left: left == 0)
             assert runner._parts is not None
-            assert not runner._parts._station.apart
+            assert not runner._parts.one.station.apart
     assert set(runs.ended.values()) == {1}
 
 
@@ -263,7 +263,7 @@ async def test_a_worker_that_ends_in_doubt_leaves_no_row_locked(dsn: str, eventu
             await eventually(lambda: value(dsn, LEFT), lambda left: left == 1)
             await rows(dsn, claim, runner.worker_id)
             assert runner._parts is not None
-            runner._parts._hot._in_doubt = True
+            runner._parts.one.hot._in_doubt = True
     assert await rows(dsn, "select attempts, locked_by from graphile_worker._private_jobs") == [(0, None)]
 
 

@@ -17,6 +17,7 @@ from backfill.worker import claimer as claiming
 from backfill.worker.claimer import Claimer
 from backfill.worker.executor import Executor
 from backfill.worker.lane import make_lanes
+from backfill.worker.watch import Watch
 
 from reading import rows, value
 
@@ -57,7 +58,7 @@ class Runs:
 def parts(runner: WorkerRunner) -> Any:
     """What a running worker is made of."""
     assert runner._parts is not None
-    return runner._parts
+    return runner._parts.one
 
 
 async def warm(client: BackfillClient, runs: Runs, eventually: Any, count: int = 200) -> None:
@@ -87,7 +88,7 @@ async def test_what_was_claimed_ahead_goes_back_where_no_slot_falls_free(dsn: st
         async with WorkerRunner(config, runs.tasks) as runner:
             await warm(client, runs, eventually)
             await client.enqueue_bulk(NewJob("hold", number) for number in range(30))
-            await eventually(lambda: parts(runner)._executor.claimed, lambda claimed: claimed > 204)
+            await eventually(lambda: parts(runner).executor.claimed, lambda claimed: claimed > 204)
             await eventually(lambda: value(dsn, WAITING), lambda waiting: waiting == 26)
             runs.release.set()
             await eventually(lambda: value(dsn, LEFT), lambda left: left == 0, timeout=10)
@@ -100,8 +101,8 @@ async def test_what_was_claimed_ahead_goes_back_at_a_shutdown(dsn: str, eventual
     async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn, concurrency=4), runs.tasks) as runner:
         await warm(client, runs, eventually)
         await client.enqueue_bulk(NewJob("hold", number) for number in range(30))
-        await eventually(lambda: parts(runner)._executor.claimed, lambda claimed: claimed > 204)
-        assert len(parts(runner)._executor.held) > 4
+        await eventually(lambda: parts(runner).executor.claimed, lambda claimed: claimed > 204)
+        assert len(parts(runner).executor.held) > 4
         asyncio.get_running_loop().call_later(0.05, runs.release.set)
     assert len(runs.ended) == 204
     assert await value(dsn, WAITING) == 26
@@ -266,7 +267,8 @@ async def test_a_fleet_that_hears_of_jobs_does_not_look_at_once(monkeypatch: pyt
     def claimer() -> Claimer:
         lanes = make_lanes((QueueConfig.default_queue(1),), schema="s", tasks=("t",), forbidden_flags=())
         one = Claimer(
-            executor, lanes, schema="s", worker="w", tasks=("t",), poll_interval=2.0, stir=lambda: None, fleet=lambda: 500
+            executor, lanes, schema="s", worker="w", tasks=("t",), poll_interval=2.0, stir=lambda: None, fleet=lambda: 500,
+            watch=Watch("w", dead_after=20.0), dead=lambda dead: None,
         )  # fmt: skip
         one.know_tasks({"t": 1})
         lanes[0].hungry = False

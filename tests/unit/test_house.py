@@ -160,10 +160,10 @@ def test_the_natives_are_documented_at_run_time() -> None:
 
 
 def test_the_library_table_of_contents_is_short() -> None:
-    """lib.rs says what crosses the boundary, and nothing else; unsafe is allowed in one file only."""
+    """lib.rs says what crosses the boundary, and nothing else; unsafe is allowed in the two files of libpq only."""
     source = ROOT / "native" / "src"
     assert len((source / "lib.rs").read_text().splitlines()) < 80
     for path in source.glob("*.rs"):
-        if path.name != "libpq.rs":
+        if path.name not in {"libpq.rs", "libpq_connection.rs"}:
             assert not re.search(r"\bunsafe\s*(\{|fn|impl)", path.read_text()), path.name
             assert "allow(unsafe_code)" not in path.read_text(), path.name

@@ -2,7 +2,7 @@
 
 connect: its life and its connections · enqueue: one job · bulk (items, writing): many · manage: jobs that are there ·
 dead_letters (dead_letter_changes): those that are not tried again · ends (end_watch): how they finished ·
-counters: how attempts ended ·
+counters: how attempts ended · recovery: what dead workers held ·
 presets, bulk_presets: the common cases by name · prepare: what all of them send, free of I/O · execute: one way to send it.
 """
 
@@ -22,6 +22,7 @@ from backfill.client.presets import (
     enqueue_fast_with_retries,
     enqueue_serial,
 )
+from backfill.client.recovery import RecoveryVerbs
 
 __all__ = [
     "BackfillClient",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 
-class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs, DeadLetterVerbs, EndVerbs, CounterVerbs):
+class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs, DeadLetterVerbs, EndVerbs, CounterVerbs, RecoveryVerbs):
     """A producer's way to the queue: enqueue jobs, and manage those that are there.
 
     Making one does no I/O and needs no event loop, so a client may live at module level. The first verb connects and

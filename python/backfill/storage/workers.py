@@ -30,12 +30,34 @@ class WorkerRow:
     version: str
 
 
-async def beat(connection: Connection, row: WorkerRow, *, schema: str) -> int:
-    """Write the worker's row, or its heartbeat where it has one; how many workers are alive that know a task of its."""
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a look around found.
+
+    Attributes:
+        tasks: the ids of the worker's tasks by name.
+        heartbeats: the last heartbeats, in microseconds, of this worker and of those that have been silent for a while.
+        given_up: the workers that somebody has given up and whose jobs may not all be recovered.
+    """
+
+    tasks: dict[str, int]
+    heartbeats: dict[str, int]
+    given_up: frozenset[str]
+
+
+async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> int:
+    """Write a worker's row; how many workers are alive that know a task of its, itself included."""
     values = [row.id, row.host, row.pid, row.protocol, Jsonb(row.lanes), row.tasks, row.version]
-    cursor = await connection.execute(render("beat", schema), values)
+    cursor = await connection.execute(render("add_worker", schema), values)
     found = await cursor.fetchone()
     return 1 if found is None else int(found[0])
+
+
+async def beat(connection: Connection, worker: str, *, lag: float, schema: str) -> tuple[int, int] | None:
+    """Write a worker's heartbeat; the newest version of what operators say and the fleet's size, or None: it was given up."""
+    cursor = await connection.execute(render("beat", schema), [worker, lag])
+    found = await cursor.fetchone()
+    return None if found is None else (int(found[0]), int(found[1]))
 
 
 async def remove_worker(connection: Connection, worker: str, *, schema: str) -> None:
@@ -60,6 +82,18 @@ def read_tasks(result: PGresult) -> dict[str, int]:
         (result.get_value(row, 1) or b"").decode("utf-8", "replace"): integer(result, row)
         for row in range(result.ntuples)
     }
+
+
+def read_around(result: PGresult) -> Around:
+    """What a look around found, from its binary result."""
+    tasks, heartbeats, given_up = dict[str, int](), dict[str, int](), set[str]()
+    for row in range(result.ntuples):
+        name = (result.get_value(row, 1) or b"").decode("utf-8", "replace")
+        given = result.get_value(row, 2)
+        (tasks if given is None else heartbeats)[name] = integer(result, row)
+        if given == b"\x01":
+            given_up.add(name)
+    return Around(tasks, heartbeats, frozenset(given_up))
 
 
 def read_levels(result: PGresult) -> dict[int, float | None]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
+from collections.abc import Callable
 from typing import Final
 
 import psycopg
 
 from backfill.errors import DatabaseConnectionError
 from backfill.storage.connection import Connection, Dsn, connect
-from backfill.storage.workers import WorkerRow, beat, remove_worker
+from backfill.storage.workers import WorkerRow, add_worker, beat, remove_worker
 from backfill.worker.backoff import Backoff
 from backfill.worker.service import Service, wait_for_event
 
@@ -31,6 +33,7 @@ class Beat(Service):
 
     Attributes:
         fleet: how many workers are alive that know a task of this one's, itself included.
+        lost: called once, when this worker was given up by another.
     """
 
     def __init__(self, dsn: Dsn, *, schema: str, row: WorkerRow, interval: float) -> None:
@@ -41,6 +44,8 @@ class Beat(Service):
         self._interval = interval
         self._connection: Connection | None = None
         self.fleet = 1
+        self.lost: Callable[[], None] = lambda: None
+        self._lag = 0.0
 
     async def first(self) -> None:
         """Write the row before the first claim.
@@ -49,7 +54,8 @@ class Beat(Service):
             DatabaseConnectionError: the server cannot be reached.
             psycopg.Error: it refused.
         """
-        await self._beat()
+        async with asyncio.timeout(BEAT_TIMEOUT):
+            self.fleet = await add_worker(await self._connected(), self._row, schema=self._schema)
 
     async def remove(self) -> None:
         """Delete the row and close the connection: the worker ended in good order."""
@@ -59,22 +65,36 @@ class Beat(Service):
         except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
             logger.warning("the worker's row could not be deleted: %s", " ".join(str(error).split()))
         finally:
-            await self._close()
+            await self.hang_up()
+
+    async def hang_up(self) -> None:
+        """Close the connection, and leave the row to others."""
+        await self._close()
 
     async def _run(self) -> None:
         backoff = Backoff()
-        while not await wait_for_event(self._stopping, self._interval):
+        while True:
+            due = time.monotonic() + self._interval
+            if await wait_for_event(self._stopping, self._interval):
+                return
+            self._lag = max(time.monotonic() - due, 0.0)
             try:
-                await self._beat()
+                if not await self._beat():
+                    self.lost()
+                    return
                 backoff.reset()
             except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
                 logger.log(backoff.level(), "a heartbeat failed: %s", " ".join(str(error).split()))
                 await self._close()
                 await backoff.wait(self._stopping)
 
-    async def _beat(self) -> None:
+    async def _beat(self) -> bool:
+        """One heartbeat; whether this worker is still one."""
         async with asyncio.timeout(BEAT_TIMEOUT):
-            self.fleet = await beat(await self._connected(), self._row, schema=self._schema)
+            found = await beat(await self._connected(), self._row.id, lag=self._lag, schema=self._schema)
+        if found is not None:
+            self.fleet = found[1]
+        return found is not None
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:

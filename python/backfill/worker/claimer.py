@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 from backfill.storage.arrays import text_array
 from backfill.storage.claims import Look, Taken
 from backfill.storage.wire import Command
-from backfill.storage.workers import read_levels, read_tasks
+from backfill.storage.workers import Around, read_around, read_levels
 from backfill.worker.executor import Executor
 from backfill.worker.horizon import SHARE
 from backfill.worker.lane import Lane
+from backfill.worker.watch import LOOK_SECONDS, Watch
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -33,14 +34,14 @@ _STAGGER: Final = 0.004
 class Asked:
     """What one turn asks for: looks by lane, and what the worker wants to know beside them."""
 
-    __slots__ = ("began", "freed", "holding", "levels", "looks", "tasks", "wakes")
+    __slots__ = ("around", "began", "freed", "holding", "levels", "looks", "wakes")
 
     def __init__(
         self,
         looks: list[tuple[Lane, Look]],
         *,
         levels: bool,
-        tasks: bool,
+        around: bool,
         wakes: int,
         freed: Sequence[int] = (),
     ) -> None:
@@ -48,18 +49,18 @@ class Asked:
         self.freed = freed
         self.holding = [lane for lane, _ in looks if lane.holding]
         self.levels = levels
-        self.tasks = tasks
+        self.around = around
         self.wakes = wakes
         self.began = time.monotonic()
 
     @classmethod
     def nothing(cls, freed: Sequence[int] = ()) -> Asked:
         """A turn that only settles."""
-        return cls([], levels=False, tasks=False, wakes=0, freed=freed)
+        return cls([], levels=False, around=False, wakes=0, freed=freed)
 
     def __bool__(self) -> bool:
         """Whether it asks for anything."""
-        return bool(self.looks) or self.levels or self.tasks
+        return bool(self.looks) or self.levels or self.around
 
 
 class Claimer:
@@ -74,6 +75,8 @@ class Claimer:
         poll_interval: seconds between looks that nothing asked for.
         stir: called when there is reason to look now.
         fleet: how many workers are alive that know a task of this one's, itself included.
+        watch: which of the others are dead.
+        dead: called with those, each with its last heartbeat, and with those that were given up already.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class Claimer:
         poll_interval: float,
         stir: Callable[[], None],
         fleet: Callable[[], int],
+        watch: Watch,
+        dead: Callable[[Mapping[str, int]], None],
     ) -> None:
         self._executor = executor
         self._lanes = lanes
@@ -106,6 +111,9 @@ class Claimer:
         self._levels_at = 0.0
         self._tasks_wanted = True
         self._fleet = fleet
+        self._watch = watch
+        self._dead = dead
+        self._around_at = 0.0
 
     @property
     def knows_tasks(self) -> bool:
@@ -169,7 +177,7 @@ class Claimer:
             return 0.0
         times = [lane.look_at for lane in self._lanes if lane.look_at is not None and lane.room > 0]
         times += [at for at in (self._late_at, self._due_at) if at is not None]
-        return min([self._poll_at, *times]) - now
+        return min([self._poll_at, self._around_at, *times]) - now
 
     def backlog(self) -> bool:
         """Whether there is room, and reason, for a large claim beside the one under way."""
@@ -196,15 +204,19 @@ class Claimer:
                     lane.horizon.free(freed)
                 looks.append((lane, lane.horizon.look(wanted, now)))
         full = any(look.full for _, look in looks)
+        around = self._tasks_wanted or now >= self._around_at
+        if around:
+            self._around_at = now + LOOK_SECONDS
         rare = full or self._tasks_wanted or not self._executor.held  # a worker at rest learns at once what is due next
         levels = rare and (now >= self._levels_at or not self._due_known)
-        return Asked(looks, levels=levels, tasks=self._tasks_wanted, wakes=self._wakes, freed=freed)
+        return Asked(looks, levels=levels, around=around, wakes=self._wakes, freed=freed)
 
     def commands(self, asked: Asked) -> list[Command]:
         """The statements of a turn, to be sent behind its settlement."""
         commands = []
-        if asked.tasks:
-            commands.append(Command.of("find_tasks", self._schema, text_array(self._tasks)))
+        if asked.around:
+            parameters = text_array(self._tasks), self._worker, str(self._watch.silent)
+            commands.append(Command.of("look_around", self._schema, *parameters))
         if asked.levels:
             commands.append(Command.of("find_levels", self._schema))
         for lane, look in asked.looks:
@@ -218,8 +230,8 @@ class Claimer:
         if asked.freed:
             self._free_for_others(asked)
         rest = list(results)
-        if asked.tasks:
-            self.know_tasks(read_tasks(rest.pop(0)))
+        if asked.around:
+            self._look_around(read_around(rest.pop(0)), asked.began)
         if asked.levels:
             self._know_levels(read_levels(rest.pop(0)), now, seconds)
             self._due_known = asked.wakes == self._wakes  # else a job may have come since
@@ -234,6 +246,7 @@ class Claimer:
 
     def missed(self, asked: Asked) -> None:
         """A turn brought nothing: it was refused, or its answer was lost."""
+        self._watch.forget()
         for lane, look in asked.looks:
             lane.asked -= look.wanted
             lane.hungry = True
@@ -278,7 +291,6 @@ class Claimer:
         if now >= self._poll_at:
             self._poll_at = now + self._poll_interval
             self._late_at, self._late_looked = None, False
-            self._tasks_wanted = True
             self._hunger()
         if self._due_at is not None and now >= self._due_at:
             self._due_at, self._due_known = None, False
@@ -300,6 +312,13 @@ class Claimer:
         due = [wait for wait in levels.values() if wait is not None]
         self._due_at = now + max(min(due), _SHORTEST_WAIT) if due else None
         self._levels_at = now + max(_LEVELS_SECONDS, SHARE * seconds)
+
+    def _look_around(self, around: Around, began: float) -> None:
+        self.know_tasks(around.tasks)
+        dead = self._watch.see(around.heartbeats, began)
+        given_up = {worker: around.heartbeats[worker] for worker in around.given_up if worker != self._worker}
+        if dead or given_up:
+            self._dead({**dead, **given_up})
 
     def know_tasks(self, ids: Mapping[str, int]) -> None:
         """Note the ids that tasks have now."""

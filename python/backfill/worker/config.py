@@ -108,7 +108,10 @@ class WorkerConfig:
         listen_dsn: another way to the same database for listening, round a pooler.
         forbidden_flags: jobs with one of these flags are left alone.
         pool_size: connections that handlers and their client may use at most; 1 to 1,000.
-        heartbeat_interval: how often it writes its row; 100 ms to 5 s.
+        heartbeat_interval: how often it writes its row; 100 ms to a quarter of `dead_after`.
+        dead_after: without a heartbeat for so long others are dead, and what they ran is run again; 1 second to 1 hour. One
+            value for all workers of a fleet.
+        blocked_after: a handler that holds the event loop for so long is named in the log; 10 ms to 1 hour. None looks for none.
         retry: the delays of failed jobs that have no policy of their own nor of their task; the contract's schedule
             (e, e^2 ... seconds, at most about six hours) if not given. It does not limit attempts.
         dlq_processor_interval: how often it moves jobs to the dead letters that other programs have failed for good; 1
@@ -129,6 +132,8 @@ class WorkerConfig:
     forbidden_flags: Sequence[str] = ()
     pool_size: int = 10
     heartbeat_interval: timedelta = timedelta(seconds=5)
+    dead_after: timedelta = timedelta(seconds=20)
+    blocked_after: timedelta | None = timedelta(seconds=1)
     retry: RetryPolicy | None = None
     dlq_processor_interval: timedelta | None = timedelta(seconds=60)
 
@@ -139,12 +144,16 @@ class WorkerConfig:
         check_count("WorkerConfig.pool_size", self.pool_size, 1000)
         _check_span("WorkerConfig.poll_interval", self.poll_interval, timedelta(milliseconds=10), timedelta(hours=1))
         _check_span("WorkerConfig.shutdown_timeout", self.shutdown_timeout, timedelta(0), timedelta(days=1))
+        _check_span("WorkerConfig.dead_after", self.dead_after, timedelta(seconds=1), timedelta(hours=1))
         _check_span(
             "WorkerConfig.heartbeat_interval",
             self.heartbeat_interval,
             timedelta(milliseconds=100),
-            timedelta(seconds=5),
+            self.dead_after / 4,
         )
+        if self.blocked_after is not None:
+            limits = timedelta(milliseconds=10), timedelta(hours=1)
+            _check_span("WorkerConfig.blocked_after", self.blocked_after, *limits)
         if self.dlq_processor_interval is not None:
             span = self.dlq_processor_interval
             _check_span("WorkerConfig.dlq_processor_interval", span, timedelta(seconds=1), timedelta(days=1))

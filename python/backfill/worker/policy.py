@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from backfill._native import backoff_delay
 from backfill.errors import ConfigurationError
@@ -42,6 +43,30 @@ class AttemptLimits:
         return self.remaining is not None and (self.timeout is None or self.remaining <= self.timeout)
 
 
+class Flagged(Protocol):
+    """What a policy is found by: a claimed job, or one that was cut off."""
+
+    @property
+    def id(self) -> int:
+        """The job's."""
+        ...
+
+    @property
+    def task_identifier(self) -> str:
+        """The task's name."""
+        ...
+
+    @property
+    def has_flags(self) -> bool:
+        """Whether there are any."""
+        ...
+
+    @property
+    def flags(self) -> Sequence[str]:
+        """The job's."""
+        ...
+
+
 NO_LIMITS: Final = AttemptLimits()
 
 
@@ -61,7 +86,7 @@ def limits_of(job: Job, task: Task[Any, Any]) -> AttemptLimits:
     return AttemptLimits(timeout, deadline - job.locked_at)
 
 
-def retry_policy_of(job: Job, task: Task[Any, Any] | None, default: RetryPolicy | None) -> RetryPolicy | None:
+def retry_policy_of(job: Flagged, task: Task[Any, Any] | None, default: RetryPolicy | None) -> RetryPolicy | None:
     """Whose delays a failed job waits: its own policy's, from its flags, else its task's, else the worker's default.
 
     A flag that cannot be read is said to be ignored, and the next source applies. None leaves it to the contract's schedule.

@@ -1,14 +1,17 @@
--- does: Writes a worker's row, or, where it has one, its heartbeat; says how many workers are alive that know a task of its.
+-- does: Writes a worker's heartbeat and its loop's lag; gives the newest version of what operators say, and how many workers are
+--   alive that know a task of its. No row: the worker was given up.
 -- locks: its backfill_workers row (update)
 -- index: backfill_workers_pkey
--- params: $1 id text, $2 host text, $3 pid integer, $4 protocol integer, $5 lanes jsonb, $6 tasks text[], $7 version text
-with beat as (
-  insert into :"schema".backfill_workers (id, host, pid, started_at, heartbeat_at, protocol, lanes, tasks, version)
-  values ($1::text, $2::text, $3::integer, now(), now(), $4::integer, $5::jsonb, $6::text[], $7::text)
-  on conflict (id) do update set heartbeat_at = now()
-)
-select 1 + count(*)::integer
-from :"schema".backfill_workers
-where id <> $1::text
-  and heartbeat_at > now() - interval '20 seconds'
-  and tasks && $6::text[]
+-- params: $1 id text, $2 lag double precision (seconds)
+update :"schema".backfill_workers as own
+set heartbeat_at = now(), lag = $2::double precision
+where own.id = $1::text
+  and own.given_up_at is null
+returning
+  (select coalesce(max(version), 0) from :"schema".backfill_control),
+  (
+    select count(*)::integer
+    from :"schema".backfill_workers as others
+    where others.id = own.id
+      or (others.heartbeat_at > now() - interval '20 seconds' and others.tasks && own.tasks)
+  )

@@ -1,0 +1,62 @@
+"""What happens to a worker and its fleet that others may want to hear of; all of it goes through `emit`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecovered:
+    """A worker died, and what it held was recovered.
+
+    Attributes:
+        worker_id: of the dead one.
+        host: where it ran.
+        pid: its process.
+        by: the worker that recovered it.
+        jobs: how many jobs were unlocked; each attempt that was cut off counts.
+        queues: how many serial queues were unlocked beside theirs.
+        dead_letters: how many of the jobs had no attempt left.
+    """
+
+    worker_id: str
+    host: str
+    pid: int
+    by: str
+    jobs: int
+    queues: int
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """This worker was given up by another while it lived: it was paused, or cut off.
+
+    Attributes:
+        worker_id: as which it was given up.
+        jobs: how many it held; their handlers were cancelled, and others may have run them since.
+    """
+
+    worker_id: str
+    jobs: int
+
+
+Event = WorkerRecovered | LeaseLost
+
+
+def emit(event: Event) -> None:
+    """Tell of an event: in the log."""
+    match event:
+        case WorkerRecovered():
+            logger.warning(
+                "worker %s (%s, process %d) died: unlocked %d jobs and %d queues of its, %d became dead letters",
+                event.worker_id, event.host, event.pid, event.jobs, event.queues, event.dead_letters, extra=asdict(event),
+            )  # fmt: skip
+        case LeaseLost():
+            logger.error(
+                "worker %s was given up by the others: its %d jobs are cancelled, and may have been run by others since",
+                event.worker_id, event.jobs, extra=asdict(event),
+            )  # fmt: skip

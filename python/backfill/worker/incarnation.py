@@ -1,0 +1,192 @@
+"""An incarnation: a worker under one id, from its first heartbeat to its last settlement.
+
+A worker that was given up by the others goes on as another incarnation; what it was connected to stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any, Final
+
+import psycopg
+
+from backfill.client import BackfillClient
+from backfill.storage.attempts import give_back_strays
+from backfill.storage.workers import WorkerRow
+from backfill.tasks import TaskRegistry
+from backfill.worker.beat import Beat
+from backfill.worker.claimer import Claimer
+from backfill.worker.config import WorkerConfig
+from backfill.worker.counters import Counters
+from backfill.worker.executor import Executor
+from backfill.worker.hot import LINES, QUERY_TIMEOUT, ConnectionLostError, HotConnections
+from backfill.worker.lane import make_lanes
+from backfill.worker.pump import Pump, Station
+from backfill.worker.recoverer import Recoverer
+from backfill.worker.service import Service
+from backfill.worker.settler import Settler
+from backfill.worker.unknown import UnknownTasks
+from backfill.worker.watch import Watch
+
+PROTOCOL: Final = 1
+SETTLE_GRACE: Final = 10.0
+"""Seconds that a worker which ends waits for the database to take its last settlements."""
+
+
+class Incarnation:
+    """The parts of a worker that carry its id.
+
+    Args:
+        config: the deployment's facts.
+        registry: the code's.
+        client: the worker's, open.
+        deps: what the lifespan yielded.
+        progressed: called after each turn and settlement.
+        lost: called once, when this incarnation was given up by another worker.
+
+    Attributes:
+        worker_id: made anew for each.
+        executor: what runs its jobs.
+        station: what its pumps share.
+        counters: of its attempts.
+        services: what runs, once it is started.
+        abandoned: whether it was given up, and has let go of all.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        registry: TaskRegistry[Any],
+        client: BackfillClient,
+        deps: Any,
+        *,
+        progressed: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self.worker_id = f"backfill_{secrets.token_hex(9)}"
+        self._config = config
+        tasks, dsn = registry.identifiers(), config.required_dsn()
+        self.executor = Executor(registry, worker_id=self.worker_id, client=client, deps=deps, retry=config.retry)
+        self.hot = HotConnections(
+            dsn, schema=config.schema, worker=self.worker_id, held=lambda: list(self.executor.held)
+        )
+        self.beat = Beat(dsn, schema=config.schema, row=self._row(tasks), interval=seconds(config.heartbeat_interval))
+        self.beat.lost = lost
+        self.counters = Counters(client, worker=self.worker_id)
+        settler = Settler(
+            self.executor, schema=config.schema, worker=self.worker_id, settled=progressed, count=self.counters.count
+        )
+        self._recoverer = Recoverer(client, worker=self.worker_id, registry=registry, retry=config.retry)
+        self._unknown = UnknownTasks(client, worker=self.worker_id)
+        lanes = make_lanes(
+            tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)
+        )
+        claimer = Claimer(
+            self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
+            poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
+            watch=Watch(self.worker_id, dead_after=seconds(config.dead_after)), dead=self._recoverer.dead,
+        )  # fmt: skip
+        self.station = Station(config.schema, self.worker_id, tasks, self.hot, self.executor, settler, claimer)
+        self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
+        self._pumps = [Pump(self.station, line, turned=progressed) for line in range(LINES)]
+        self.services: list[Service] = []
+        self.abandoned = False
+
+    async def open(self) -> None:
+        """Connect and write the worker's row.
+
+        Raises:
+            DatabaseConnectionError: the server cannot be reached.
+            psycopg.Error: it refused.
+        """
+        await self.hot.open()
+        await self.beat.first()
+        await self.counters.learn_clock()
+
+    def start(self, *, background: bool) -> list[Service]:
+        """Start to work; what runs now. In the background it also looks after other workers."""
+        self.services = [*self._pumps, self.beat, self.counters]
+        if background:
+            self.services += [self._recoverer, self._unknown]
+        for service in self.services:
+            service.start()
+        return self.services
+
+    async def drain(self, timeout: float, hurry: asyncio.Event) -> None:
+        """Claim no more, and let what runs end, for so many seconds at most; less once that event is set."""
+        self.station.claimer.close()
+        draining = asyncio.ensure_future(self.executor.drain(timeout))
+        hurrying = asyncio.ensure_future(hurry.wait())
+        await asyncio.wait([draining, hurrying], return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        if not draining.done():
+            draining.cancel()
+            await asyncio.wait([draining])
+            await self.executor.drain(0)
+        else:
+            draining.result()
+
+    async def settle(self) -> None:
+        """Write what has ended, and stop all that runs."""
+        for pump in self._pumps:
+            pump.start()
+        asyncio.get_running_loop().call_later(SETTLE_GRACE, self.hot.give_up.set)
+        for pump in reversed(self._pumps):
+            await pump.stop(2 * SETTLE_GRACE)
+        for service in self.services:
+            if service not in self._pumps:
+                await quietly(service)
+        self.executor.close()
+
+    async def close(self) -> None:
+        """Delete the row and close the connections: the worker ended in good order."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.hot.close)
+            await self.beat.remove()
+
+    async def abandon(self) -> None:
+        """Cancel what runs, and let go of all: others have this incarnation's jobs now.
+
+        Its settlements match nothing and say so. What a claim has locked since under its id goes back.
+        """
+        self.station.claimer.close()
+        await self.executor.drain(0)
+        await self.settle()
+        try:
+            async with self.hot.alone() as wire, asyncio.timeout(QUERY_TIMEOUT):
+                await give_back_strays(
+                    wire.connection, schema=self._config.schema, worker=self.worker_id, held=list(self.executor.held)
+                )
+        except (ConnectionLostError, psycopg.Error, TimeoutError, OSError):
+            pass  # its row says that it was given up, and who recovers it looks again
+        await self.hot.close()
+        await self.beat.hang_up()
+        self.abandoned = True
+
+    def _stir(self) -> None:
+        self.station.stir()
+
+    def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
+        lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.queues]
+        return WorkerRow(
+            self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), version("backfill")
+        )
+
+
+def seconds(span: timedelta) -> float:
+    """A span in seconds."""
+    return span.total_seconds()
+
+
+async def quietly(service: Service) -> None:
+    """Stop a service whose failure has been told already."""
+    with contextlib.suppress(Exception):
+        await service.stop(5.0)

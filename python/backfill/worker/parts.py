@@ -1,0 +1,218 @@
+"""One start of a worker: what it is connected to, its incarnation, and what looks after the queue beside its work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import psycopg
+
+from backfill.client import BackfillClient
+from backfill.errors import BackfillError
+from backfill.tasks import TaskRegistry
+from backfill.worker.backoff import Backoff
+from backfill.worker.config import WorkerConfig
+from backfill.worker.counters import CounterFolder
+from backfill.worker.events import LeaseLost, emit
+from backfill.worker.hot import LINES
+from backfill.worker.incarnation import Incarnation, quietly, seconds
+from backfill.worker.keeper import Keeper
+from backfill.worker.lane import unmatched_tasks
+from backfill.worker.listener import Listener
+from backfill.worker.service import Service
+from backfill.worker.sweeper import Sweeper
+from backfill.worker.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_PATIENCE: Final = 1.0
+
+
+class Parts:
+    """The parts that a runner starts and stops.
+
+    Args:
+        config: the deployment's facts.
+        registry: the code's.
+
+    Attributes:
+        one: the incarnation that works now.
+        failed: done with what a part failed with, once one has.
+        hurry: set when a shutdown is to wait no more.
+    """
+
+    one: Incarnation
+
+    def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any]) -> None:
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.hurry = asyncio.Event()
+        self._config = config
+        self._registry = registry
+        self._stack = AsyncExitStack()
+        self._services: list[Service] = []
+        self._watchers: dict[Service, asyncio.Task[None]] = {}
+        self._progress = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect, check the schema, enter the lifespan and write the worker's row: all that may fail at the start."""
+        config = self._config
+        client = self._client = BackfillClient(
+            config.required_dsn(), schema=config.schema, min_size=1, max_size=config.pool_size
+        )
+        await self._stack.enter_async_context(client)
+        self._deps = None
+        if self._registry.lifespan is not None:
+            self._deps = await self._stack.enter_async_context(self._registry.lifespan(client))
+        keeps = {task.keep for task in self._registry if task.keep is not None}
+        self._keeper = Keeper(client, keeps)
+        # Its row is written last: nobody beats for it until it is started.
+        one = self._incarnation()
+        try:
+            await one.open()
+        except BaseException:
+            await one.hot.close()
+            raise
+        self.one = one
+        self._announce()
+
+    def start(self) -> None:
+        """Start what runs in the background."""
+        self._attend(self.one.start(background=True))
+        self._services = [CounterFolder(self._client), self._keeper]
+        if self._config.listen:
+            dsn = self._config.listen_dsn or self._config.required_dsn()
+            self._services.append(Listener(dsn, worker=self.one.worker_id, wake=self._wake, hear=self._hear))
+        if self._config.dlq_processor_interval is not None:
+            self._services.append(Sweeper(self._client, interval=seconds(self._config.dlq_processor_interval)))
+        if self._config.blocked_after is not None:
+            self._services.append(Watchdog(limit=seconds(self._config.blocked_after)))
+        for service in self._services:
+            service.start()
+        self._attend(self._services)
+
+    async def run_available(self) -> int:
+        """Claim and run until a look from the start finds nothing and nothing runs."""
+        self._attend(self.one.start(background=False))
+        executor, station = self.one.executor, self.one.station
+        while True:
+            before = executor.claimed
+            station.claimer.wake()
+            while not (station.claimer.sated and len(executor.held) <= station.settler.refused):
+                await self._progress_or_failure()
+            if executor.claimed == before:
+                await self._keeper.tend()
+                return executor.started
+
+    async def flush_counters(self) -> None:
+        """Write what is counted, once what has ended is settled."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_PATIENCE):
+                while not self.one.station.settler.idle:
+                    await self._progress_or_failure()
+        await self.one.counters.flush()
+
+    async def close(self) -> None:
+        """Stop claiming, let what runs end by the deadline, give the rest back, settle, and close everything."""
+        self._closing.set()
+        for watcher in self._watchers.values():
+            watcher.cancel()
+        async with self._stack:
+            if self._renewing is not None:
+                await asyncio.wait([self._renewing])
+            if not hasattr(self, "one"):
+                return
+            try:
+                if not self.one.abandoned:
+                    await self.one.drain(seconds(self._config.shutdown_timeout), self.hurry)
+                    await self.one.settle()
+            finally:
+                for service in self._services:
+                    await quietly(service)
+                if not self.one.abandoned:
+                    await self.one.close()
+
+    def _wake(self) -> None:
+        self.one.station.claimer.wake()
+
+    def _hear(self, count: int) -> None:
+        self.one.station.claimer.hear(count)
+
+    def _incarnation(self) -> Incarnation:
+        return Incarnation(
+            self._config, self._registry, self._client, self._deps, progressed=self._progress.set, lost=self._lost
+        )
+
+    def _lost(self) -> None:
+        """Another worker has given this one up."""
+        if self._renewing is None and not self._closing.is_set():
+            self._renewing = asyncio.ensure_future(self._renew())
+
+    async def _renew(self) -> None:
+        """Let go of what others have now, and go on under a new id."""
+        old = self.one
+        emit(LeaseLost(old.worker_id, len(old.executor.held)))
+        for service in old.services:
+            if (watcher := self._watchers.pop(service, None)) is not None:
+                watcher.cancel()
+        await old.abandon()
+        backoff = Backoff()
+        while not self._closing.is_set():
+            one = self._incarnation()
+            try:
+                await one.open()
+            except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
+                await one.hot.close()
+                logger.log(backoff.level(), "the worker cannot go on yet: %s", " ".join(str(error).split()))
+                await backoff.wait(self._closing)
+            else:
+                self.one = one
+                self._renewing = None
+                self._attend(one.start(background=True))
+                logger.warning("worker %s goes on as %s", old.worker_id, one.worker_id)
+                return
+
+    async def _progress_or_failure(self) -> None:
+        """Wait for a turn; raises what a part failed with."""
+        progress = asyncio.ensure_future(self._progress.wait())
+        try:
+            waited: list[asyncio.Future[Any]] = [progress, self.failed]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            progress.cancel()
+        self._progress.clear()
+        if self.failed.done():
+            self.failed.result()
+
+    def _attend(self, services: Sequence[Service]) -> None:
+        for service in services:
+            self._watchers[service] = asyncio.ensure_future(self._watch(service))
+
+    async def _watch(self, service: Service) -> None:
+        task = service.task
+        if task is None:
+            return
+        await asyncio.wait([task])
+        if self.failed.done() or (service is self.one.beat and self._renewing is not None):
+            return
+        error = None if task.cancelled() else task.exception()
+        logger.critical("the worker's %s ended: %s", service.name, error, exc_info=error)
+        self.failed.set_exception(error or BackfillError(f"the worker's {service.name} ended by itself"))
+        self.failed.exception()  # looked at here, so that a runner nobody waits for does not warn of it
+
+    def _announce(self) -> None:
+        lanes, tasks = tuple(self._config.queues), self._registry.identifiers()
+        for name in unmatched_tasks(lanes, tasks):
+            logger.warning("task %r matches no lane: its jobs wait for another worker", name)
+        rest = 4 if self._config.listen else 3
+        most = rest + LINES - 2 + self._config.pool_size
+        logger.info(
+            "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d",
+            self.one.worker_id, len(tasks), ", ".join(f"{lane.name}({lane.concurrency})" for lane in lanes),
+            rest, most, extra={"worker_id": self.one.worker_id},
+        )  # fmt: skip

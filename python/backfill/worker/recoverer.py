@@ -1,0 +1,86 @@
+"""The recoverer: takes up what dead workers have left: their jobs run again, or are dead letters, and their queues are free.
+
+Any worker may; one at a time does, whether or not it knows the tasks. The attempt that was cut off counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import psycopg
+
+from backfill.client import BackfillClient
+from backfill.errors import BackfillError
+from backfill.retry import RetryPolicy
+from backfill.storage.recovery import CutOff, Next
+from backfill.tasks import TaskRegistry
+from backfill.worker.backoff import Backoff
+from backfill.worker.events import WorkerRecovered, emit
+from backfill.worker.policy import delay_of, retry_policy_of
+from backfill.worker.service import Service
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT: Final = 120.0
+
+
+class Recoverer(Service):
+    """Recovers dead workers on a connection of the worker's pool.
+
+    Args:
+        client: the worker's.
+        worker: this worker's id.
+        registry: the tasks that it knows.
+        retry: whose delays jobs wait that have no policy of their own nor of their task.
+    """
+
+    def __init__(
+        self, client: BackfillClient, *, worker: str, registry: TaskRegistry[Any], retry: RetryPolicy | None
+    ) -> None:
+        super().__init__("recoverer")
+        self._client = client
+        self._worker = worker
+        self._registry = registry
+        self._retry = retry
+        self._dead: dict[str, int] = {}
+        self._wanted = asyncio.Event()
+
+    def dead(self, workers: Mapping[str, int]) -> None:
+        """These are dead, or were given up already, each with the heartbeat that it was seen with last."""
+        self._dead.update(workers)
+        if self._dead:
+            self._wanted.set()
+
+    async def _run(self) -> None:
+        await self._until_stopped(self._recover_again_and_again())
+
+    async def _recover_again_and_again(self) -> None:
+        backoff = Backoff()
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            dead, self._dead = self._dead, {}
+            try:
+                for worker, heartbeat in dead.items():
+                    async with asyncio.timeout(_TIMEOUT):
+                        await self._recover(worker, heartbeat)
+                backoff.reset()
+            except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
+                # Who is dead is seen again with the next looks.
+                logger.log(backoff.level(), "a dead worker could not be recovered: %s", " ".join(str(error).split()))
+                await backoff.wait(self._stopping)
+
+    async def _recover(self, worker: str, heartbeat: int) -> None:
+        done = await self._client.recover_worker(worker, heartbeat, next_of=self._next_of)
+        if done is not None and (done.jobs or done.queues or done.complete):
+            emit(WorkerRecovered(worker, done.host, done.pid, self._worker, done.jobs, done.queues, done.dead_letters))
+
+    def _next_of(self, job: CutOff) -> Next:
+        """What the registry says of a job, where it knows its task."""
+        task = self._registry.get(job.task_identifier)
+        keep = None if task is None else task.keep_seconds
+        policy = retry_policy_of(job, task, self._retry)
+        return Next(None if policy is None else delay_of(policy, job.attempts), keep)

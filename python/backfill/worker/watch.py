@@ -1,0 +1,68 @@
+"""The watch: which workers are dead, as far as this one has seen itself.
+
+A worker is dead whose heartbeat has been the same for the whole dead time, while this one looked often enough and its own
+heartbeats got through. Whatever breaks that (a lost connection, a pause of this process, the database's silence) begins it
+anew: silence of the database kills nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+LOOK_SECONDS: Final = 2.0
+"""How often the heartbeats are looked at."""
+_LONGEST_GAP: Final = 3 * LOOK_SECONDS
+
+
+class Watch:
+    """What was seen of the other workers' heartbeats.
+
+    Args:
+        worker: this worker's id.
+        dead_after: seconds without a heartbeat after which a worker is dead.
+    """
+
+    def __init__(self, worker: str, *, dead_after: float) -> None:
+        self._worker = worker
+        self._dead_after = dead_after
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._own: tuple[int, float] | None = None
+        self._looked: float | None = None
+
+    @property
+    def silent(self) -> float:
+        """Seconds without a heartbeat after which a worker is worth looking at."""
+        return self._dead_after / 4
+
+    def forget(self) -> None:
+        """Begin anew: this worker may have missed something."""
+        self._seen.clear()
+        self._own = None
+        self._looked = None
+
+    def see(self, heartbeats: Mapping[str, int], now: float) -> dict[str, int]:
+        """Take in a look: the dead, each with the heartbeat that it was seen with.
+
+        Args:
+            heartbeats: this worker's, and those of all that have been silent for a while, in microseconds.
+            now: when the look was asked for, in monotonic seconds.
+        """
+        if self._looked is not None and not 0 <= now - self._looked <= _LONGEST_GAP:
+            self.forget()
+        self._looked = now
+        own = heartbeats.get(self._worker)
+        if own is None:
+            self.forget()
+            return {}
+        if self._own is None or self._own[0] != own:
+            self._own = own, now
+        elif now - self._own[1] > self._dead_after / 2:
+            self.forget()  # its own do not get through
+            return {}
+        others = {worker: heartbeat for worker, heartbeat in heartbeats.items() if worker != self._worker}
+        self._seen = {
+            worker: seen if (seen := self._seen.get(worker)) is not None and seen[0] == heartbeat else (heartbeat, now)
+            for worker, heartbeat in others.items()
+        }
+        return {worker: seen[0] for worker, seen in self._seen.items() if now - seen[1] >= self._dead_after}
