@@ -196,8 +196,8 @@ async def test_a_worker_can_work(
     dsn: str, role: NewRole, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It claims jobs, parallel and serial, ends them well and badly, renews what runs for long, gives back, and counts."""
-    monkeypatch.setattr("backfill.worker.settler.RENEW_AFTER", 0.2)
-    monkeypatch.setattr("backfill.worker.settler.RENEW_LOOK", 0.05)
+    monkeypatch.setattr("backfill.worker.locks.RENEW_AFTER", 0.2)
+    monkeypatch.setattr("backfill.worker.locks.LOOK_SECONDS", 0.05)
     tasks: TaskRegistry[None] = TaskRegistry()
     seen: list[Any] = []
 

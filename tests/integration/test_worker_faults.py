@@ -24,7 +24,7 @@ from backfill import (
     WorkerContext,
     WorkerRunner,
 )
-from backfill.worker import pump, settler
+from backfill.worker import locks, pump, settler
 
 from reading import rows, value
 
@@ -153,7 +153,7 @@ async def test_a_job_whose_end_is_refused_is_not_run_again(
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refused as completed and as failed, it stays this worker's, and its end is written once the database lets it."""
-    monkeypatch.setattr(settler, "RENEW_LOOK", 0.05)
+    monkeypatch.setattr(locks, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(settler, "REFUSED_SECONDS", 0.05)
     runs = Runs()
     async with BackfillClient(dsn) as client:
@@ -185,8 +185,8 @@ async def test_a_lock_that_cannot_be_renewed_is_no_end_of_the_worker(
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody's transaction holds the row when its lock is to be renewed: the others are renewed, and the worker goes on."""
-    monkeypatch.setattr(settler, "RENEW_LOOK", 0.1)
-    monkeypatch.setattr(settler, "RENEW_AFTER", 0.2)
+    monkeypatch.setattr(locks, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "RENEW_AFTER", 0.2)
     runs = Runs()
     locked: LiteralString = "select locked_at from graphile_worker._private_jobs where id = %s"
     async with BackfillClient(dsn) as client:

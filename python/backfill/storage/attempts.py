@@ -177,6 +177,34 @@ async def renew(
     return lost
 
 
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock that a worker has on a job.
+
+    Attributes:
+        locked_at: since when, in PostgreSQL's microseconds.
+        attempts: the row's.
+        queue_locked_at: since when the worker has its queue locked; None where it has not.
+    """
+
+    locked_at: int
+    attempts: int
+    queue_locked_at: int | None
+
+
+async def find_locks(wire: Wire, *, schema: str, worker: str, timeout: float) -> dict[int, Lock]:
+    """What the database says that a worker has locked, by the jobs' ids."""
+    [result] = await wire.send([Command.of("find_locks", schema, worker)], timeout=timeout)
+    return {
+        integer(result, row): Lock(
+            integer(result, row, 1),
+            integer(result, row, 2),
+            None if result.get_value(row, 3) is None else integer(result, row, 3),
+        )
+        for row in range(result.ntuples)
+    }
+
+
 async def give_back_strays(connection: Connection, *, schema: str, worker: str, held: Collection[int]) -> list[int]:
     """Give back what this worker has locked and does not hold: the rows of a claim whose answer was lost."""
     cursor = await connection.execute(render("give_back_strays", schema), [worker, list(held)])

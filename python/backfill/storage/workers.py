@@ -53,13 +53,6 @@ async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> 
     return 1 if found is None else int(found[0])
 
 
-async def beat(connection: Connection, worker: str, *, lag: float, schema: str) -> tuple[int, int] | None:
-    """Write a worker's heartbeat; the newest version of what operators say and the fleet's size, or None: it was given up."""
-    cursor = await connection.execute(render("beat", schema), [worker, lag])
-    found = await cursor.fetchone()
-    return None if found is None else (int(found[0]), int(found[1]))
-
-
 async def remove_worker(connection: Connection, worker: str, *, schema: str) -> None:
     """Delete the worker's row: it ended in good order."""
     await connection.execute(render("remove_worker", schema), [worker])

@@ -1,4 +1,8 @@
-"""The heartbeat: a worker's row in `backfill_workers`, written at its start, every few seconds, and deleted at its end."""
+"""The heartbeat: a worker's row in `backfill_workers`, written at its start, every few seconds, and deleted at its end.
+
+A thread with a connection of its own beats, so that no handler that holds the event loop costs the worker its jobs. The loop
+tells the thread that it turns, and hears from it.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +10,58 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import psycopg
 
+from backfill._native import HeartbeatReport
 from backfill.errors import DatabaseConnectionError
-from backfill.storage.connection import Connection, Dsn, connect
-from backfill.storage.workers import WorkerRow, add_worker, beat, remove_worker
+from backfill.storage.connection import Connection, complete, connect, resolve
+from backfill.storage.heartbeat import Heartbeat, make_heartbeat
+from backfill.storage.statements import render
+from backfill.storage.workers import WorkerRow, add_worker, remove_worker
 from backfill.worker.backoff import Backoff
+from backfill.worker.config import WorkerConfig
 from backfill.worker.service import Service, wait_for_event
 
 logger = logging.getLogger(__name__)
 
-BEAT_TIMEOUT: Final = 10.0
+TIMEOUT: Final = 10.0
+"""Seconds that connecting, and a beat, may take; with a short `dead_after` half of that."""
+TURN_SECONDS: Final = 0.5
+"""How often the loop says that it turns, and to how much the lag in the row is exact."""
+FRESH_SECONDS: Final = 45.0
+"""How old a connection string may be that a callable gave: the thread never calls it."""
+_ASK_AGAIN_SECONDS: Final = 1.0
+_STOP_SECONDS: Final = 5.0
 
 
 class Beat(Service):
-    """Writes the worker's row on a connection of its own.
+    """Keeps the worker's row alive.
 
     Args:
-        dsn: of the database.
-        schema: the queue's schema.
+        config: whose database, schema and times they are.
         row: what others see of the worker.
-        interval: seconds between beats.
 
     Attributes:
         fleet: how many workers are alive that know a task of this one's, itself included.
         lost: called once, when this worker was given up by another.
     """
 
-    def __init__(self, dsn: Dsn, *, schema: str, row: WorkerRow, interval: float) -> None:
+    def __init__(self, config: WorkerConfig, row: WorkerRow) -> None:
         super().__init__("beat")
-        self._dsn = dsn
-        self._schema = schema
+        self._config = config
         self._row = row
-        self._interval = interval
-        self._connection: Connection | None = None
+        self._name = f"backfill {row.id} beat"
+        self._timeout = min(TIMEOUT, config.dead_after.total_seconds() / 2)
+        self._conninfo = ""
+        self._news = asyncio.Event()
+        self._refused = asyncio.Event()
+        self._backoff = Backoff()
         self.fleet = 1
         self.lost: Callable[[], None] = lambda: None
-        self._lag = 0.0
 
     async def first(self) -> None:
         """Write the row before the first claim.
@@ -54,55 +70,100 @@ class Beat(Service):
             DatabaseConnectionError: the server cannot be reached.
             psycopg.Error: it refused.
         """
-        async with asyncio.timeout(BEAT_TIMEOUT):
-            self.fleet = await add_worker(await self._connected(), self._row, schema=self._schema)
+        async with asyncio.timeout(TIMEOUT):
+            self._conninfo = await self._fresh()
+            connection = await self._connect()
+            try:
+                self.fleet = await add_worker(connection, self._row, schema=self._config.schema)
+            finally:
+                await connection.close()
 
     async def remove(self) -> None:
-        """Delete the row and close the connection: the worker ended in good order."""
+        """Delete the row: the worker ended in good order."""
         try:
-            async with asyncio.timeout(BEAT_TIMEOUT):
-                await remove_worker(await self._connected(), self._row.id, schema=self._schema)
+            async with asyncio.timeout(TIMEOUT):
+                connection = await self._connect()
+                try:
+                    await remove_worker(connection, self._row.id, schema=self._config.schema)
+                finally:
+                    await connection.close()
         except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
             logger.warning("the worker's row could not be deleted: %s", " ".join(str(error).split()))
-        finally:
-            await self.hang_up()
-
-    async def hang_up(self) -> None:
-        """Close the connection, and leave the row to others."""
-        await self._close()
 
     async def _run(self) -> None:
+        config = self._config
+        heartbeat = make_heartbeat(
+            self._conninfo, [], render("beat", config.schema), [self._row.id],
+            interval=config.heartbeat_interval.total_seconds(), timeout=self._timeout,
+            stuck_after=None if config.stuck_after is None else config.stuck_after.total_seconds(),
+        )  # fmt: skip
+        asking = None if isinstance(config.required_dsn(), str) else asyncio.ensure_future(self._ask(heartbeat))
+        try:
+            with self._hearing(heartbeat):
+                heartbeat.start()
+                await self._until_stopped(self._turn(heartbeat))
+        finally:
+            if asking is not None:
+                asking.cancel()
+                await asyncio.wait([asking])
+            await asyncio.to_thread(heartbeat.stop, _STOP_SECONDS)
+
+    async def _turn(self, heartbeat: Heartbeat) -> None:
+        """Say that the loop turns, and hear what there is, until this worker is given up."""
+        while True:
+            heartbeat.alive()
+            await wait_for_event(self._news, TURN_SECONDS)
+            self._news.clear()
+            report = heartbeat.report()
+            self._hear(report)
+            if report.missing:
+                self.lost()
+                return
+
+    def _hear(self, report: HeartbeatReport) -> None:
+        if report.failure is None:
+            self._backoff.reset()
+        else:
+            logger.log(self._backoff.level(), "a heartbeat failed: %s", report.failure)
+        if report.wants_conninfo:
+            self._refused.set()
+        if report.answer is not None:
+            self.fleet = int(report.answer[1] or 1)
+
+    @contextmanager
+    def _hearing(self, heartbeat: Heartbeat) -> Iterator[None]:
+        """Wake by the thread's news; a loop that cannot watch its descriptor asks at each turn."""
+        loop, descriptor = asyncio.get_running_loop(), heartbeat.fileno()
+        with contextlib.suppress(NotImplementedError):
+            loop.add_reader(descriptor, self._news_came, heartbeat)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_reader(descriptor)
+
+    def _news_came(self, heartbeat: Heartbeat) -> None:
+        # The descriptor stays readable until somebody asks; what there is is asked for again by whoever waits.
+        heartbeat.report()
+        self._news.set()
+
+    async def _ask(self, heartbeat: Heartbeat) -> None:
+        """Hand the thread a fresh connection string: now and then, and when it was refused with the one it has."""
         backoff = Backoff()
         while True:
-            due = time.monotonic() + self._interval
-            if await wait_for_event(self._stopping, self._interval):
-                return
-            self._lag = max(time.monotonic() - due, 0.0)
+            asked = time.monotonic()
+            await wait_for_event(self._refused, FRESH_SECONDS)
+            self._refused.clear()
             try:
-                if not await self._beat():
-                    self.lost()
-                    return
+                async with asyncio.timeout(TIMEOUT):
+                    heartbeat.set_conninfo(await self._fresh())
                 backoff.reset()
-            except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
-                logger.log(backoff.level(), "a heartbeat failed: %s", " ".join(str(error).split()))
-                await self._close()
-                await backoff.wait(self._stopping)
+            except Exception as error:  # noqa: BLE001 - the user's function may raise whatever it likes; it is asked again
+                logger.log(backoff.level(), "the heartbeat has no fresh dsn: %s", type(error).__name__)
+            await asyncio.sleep(max(asked + _ASK_AGAIN_SECONDS - time.monotonic(), 0))
 
-    async def _beat(self) -> bool:
-        """One heartbeat; whether this worker is still one."""
-        async with asyncio.timeout(BEAT_TIMEOUT):
-            found = await beat(await self._connected(), self._row.id, lag=self._lag, schema=self._schema)
-        if found is not None:
-            self.fleet = found[1]
-        return found is not None
+    async def _fresh(self) -> str:
+        return complete(await resolve(self._config.required_dsn()), application_name=self._name)
 
-    async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.closed:
-            self._connection = await connect(self._dsn, application_name=f"backfill {self._row.id} beat")
-        return self._connection
-
-    async def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(psycopg.Error, OSError):
-                await connection.close()
+    async def _connect(self) -> Connection:
+        return await connect(self._config.required_dsn(), application_name=self._name)

@@ -111,7 +111,11 @@ class WorkerConfig:
         heartbeat_interval: how often it writes its row; 100 ms to a quarter of `dead_after`.
         dead_after: without a heartbeat for so long others are dead, and what they ran is run again; 1 second to 1 hour. One
             value for all workers of a fleet.
-        blocked_after: a handler that holds the event loop for so long is named in the log; 10 ms to 1 hour. None looks for none.
+        stuck_after: an event loop that hangs for so long ends the heartbeat, so that others take the worker's jobs; 1 second to
+            1 day. None never does: a handler that blocks the loop is run once. Long ones that may block it for as long must
+            be run in threads.
+        blocked_after: a handler that holds the event loop for so long is named in the log; 10 ms to 1 hour. None looks for
+            none.
         retry: the delays of failed jobs that have no policy of their own nor of their task; the contract's schedule
             (e, e^2 ... seconds, at most about six hours) if not given. It does not limit attempts.
         dlq_processor_interval: how often it moves jobs to the dead letters that other programs have failed for good; 1
@@ -133,6 +137,7 @@ class WorkerConfig:
     pool_size: int = 10
     heartbeat_interval: timedelta = timedelta(seconds=5)
     dead_after: timedelta = timedelta(seconds=20)
+    stuck_after: timedelta | None = None
     blocked_after: timedelta | None = timedelta(seconds=1)
     retry: RetryPolicy | None = None
     dlq_processor_interval: timedelta | None = timedelta(seconds=60)
@@ -151,6 +156,8 @@ class WorkerConfig:
             timedelta(milliseconds=100),
             self.dead_after / 4,
         )
+        if self.stuck_after is not None:
+            _check_span("WorkerConfig.stuck_after", self.stuck_after, timedelta(seconds=1), timedelta(days=1))
         if self.blocked_after is not None:
             limits = timedelta(milliseconds=10), timedelta(hours=1)
             _check_span("WorkerConfig.blocked_after", self.blocked_after, *limits)

@@ -157,6 +157,16 @@ class Executor:
             logger.warning("job %d (%s) does not end when cancelled", running.job.id, running.job.task_identifier)
             self._end(running, GIVEN_BACK)
 
+    def lose(self, running: Running) -> None:
+        """A job that is held is not this worker's any more: it is not begun, or its handler is asked to stop or cancelled."""
+        running.lost = True
+        running.ask_to_stop()
+        if running in running.lane.ready:
+            running.lane.ready.remove(running)
+            self._undo(running)
+        elif running in self._running and self._task_of(running).shape.is_async:
+            self._cancel(running)
+
     def close(self) -> None:
         """Let the threads of synchronous handlers go."""
         self._threads.close()

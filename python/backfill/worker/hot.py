@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -19,7 +19,7 @@ from psycopg import IsolationLevel
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
 from backfill.errors import BackfillError, DatabaseConnectionError
-from backfill.storage.attempts import end_predecessor, give_back_strays
+from backfill.storage.attempts import end_predecessor
 from backfill.storage.connection import Dsn, connect
 from backfill.storage.wire import Command, Wire
 from backfill.worker.backoff import Backoff
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 LINES: Final = 2
 QUERY_TIMEOUT: Final = 60.0
+PASSING: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled)
+"""What goes by by itself: somebody holds a row."""
 _PREDECESSOR_LOOKS: Final = 100
 
 
@@ -42,14 +44,15 @@ class HotConnections:
         dsn: of the database.
         schema: the queue's schema.
         worker: the worker's id.
-        held: the ids of the jobs that the worker knows to hold; what else it has locked is given back after a loss.
+        compare: called after a loss, before anything else is asked: gives back what is locked and not held, and says how
+            many jobs that were.
     """
 
-    def __init__(self, dsn: Dsn, *, schema: str, worker: str, held: Callable[[], Collection[int]]) -> None:
+    def __init__(self, dsn: Dsn, *, schema: str, worker: str, compare: Callable[[Wire], Awaitable[int]]) -> None:
         self._dsn = dsn
         self._schema = schema
         self._worker = worker
-        self._held = held
+        self._compare = compare
         self._name = f"backfill {worker}"
         self._wires: list[Wire | None] = [None] * LINES
         self._locks = [asyncio.Lock() for _ in range(LINES)]
@@ -181,19 +184,17 @@ class HotConnections:
             if not self._in_doubt:
                 return
             async with self._guarded(0):
-                connection = (await self._ready(0)).connection
+                wire = await self._ready(0)
                 async with asyncio.timeout(QUERY_TIMEOUT):
                     for _ in range(_PREDECESSOR_LOOKS):
-                        if not await end_predecessor(connection, self._name):
+                        if not await end_predecessor(wire.connection, self._name):
                             break
                         await asyncio.sleep(0.05)
-                    strays = await give_back_strays(
-                        connection, schema=self._schema, worker=self._worker, held=self._held()
-                    )
+                strays = await self._compare(wire)
             self._in_doubt = False
         logger.info("connected to the database again")
         if strays:
-            logger.warning("gave back %d jobs of a claim whose answer was lost", len(strays))
+            logger.warning("gave back %d jobs of a claim whose answer was lost", strays)
 
 
 def _line(error: BaseException) -> str:

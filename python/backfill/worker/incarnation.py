@@ -29,6 +29,7 @@ from backfill.worker.counters import Counters
 from backfill.worker.executor import Executor
 from backfill.worker.hot import LINES, QUERY_TIMEOUT, ConnectionLostError, HotConnections
 from backfill.worker.lane import make_lanes
+from backfill.worker.locks import Locks
 from backfill.worker.pump import Pump, Station
 from backfill.worker.recoverer import Recoverer
 from backfill.worker.service import Service
@@ -75,15 +76,15 @@ class Incarnation:
         self._config = config
         tasks, dsn = registry.identifiers(), config.required_dsn()
         self.executor = Executor(registry, worker_id=self.worker_id, client=client, deps=deps, retry=config.retry)
-        self.hot = HotConnections(
-            dsn, schema=config.schema, worker=self.worker_id, held=lambda: list(self.executor.held)
-        )
-        self.beat = Beat(dsn, schema=config.schema, row=self._row(tasks), interval=seconds(config.heartbeat_interval))
+        self.beat = Beat(config, self._row(tasks))
         self.beat.lost = lost
         self.counters = Counters(client, worker=self.worker_id)
+        locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
+        self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
         settler = Settler(
-            self.executor, schema=config.schema, worker=self.worker_id, settled=progressed, count=self.counters.count
-        )
+            self.executor, schema=config.schema, worker=self.worker_id, settled=progressed, count=self.counters.count,
+            look_soon=locks.look_soon,
+        )  # fmt: skip
         self._recoverer = Recoverer(client, worker=self.worker_id, registry=registry, retry=config.retry)
         self._unknown = UnknownTasks(client, worker=self.worker_id)
         lanes = make_lanes(
@@ -94,7 +95,7 @@ class Incarnation:
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
             watch=Watch(self.worker_id, dead_after=seconds(config.dead_after)), dead=self._recoverer.dead,
         )  # fmt: skip
-        self.station = Station(config.schema, self.worker_id, tasks, self.hot, self.executor, settler, claimer)
+        self.station = Station(config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer)
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
         self._pumps = [Pump(self.station, line, turned=progressed) for line in range(LINES)]
         self.services: list[Service] = []
@@ -168,7 +169,6 @@ class Incarnation:
         except (ConnectionLostError, psycopg.Error, TimeoutError, OSError):
             pass  # its row says that it was given up, and who recovers it looks again
         await self.hot.close()
-        await self.beat.hang_up()
         self.abandoned = True
 
     def _stir(self) -> None:

@@ -21,6 +21,7 @@ from backfill.worker.backoff import Backoff
 from backfill.worker.claimer import BACKLOG, Asked, Claimer
 from backfill.worker.executor import Executor
 from backfill.worker.hot import QUERY_TIMEOUT, ConnectionLostError, HotConnections
+from backfill.worker.locks import Locks
 from backfill.worker.running import GIVEN_BACK, Running
 from backfill.worker.service import Service
 from backfill.worker.settler import LARGEST_BATCH, Settler
@@ -46,6 +47,7 @@ class Station:
         hot: the lines.
         executor: what runs jobs.
         settler: what has ended.
+        locks: of what is held.
         claimer: what is wanted.
         urgent: whether an end waits that others wait for.
         apart: whether a settlement and a claim go out apart, since the two together were refused.
@@ -58,6 +60,7 @@ class Station:
     hot: HotConnections
     executor: Executor
     settler: Settler
+    locks: Locks
     claimer: Claimer
     alarms: tuple[Alarm, Alarm] = field(default_factory=lambda: (Alarm(), Alarm()))
     urgent: bool = False
@@ -144,7 +147,7 @@ class Pump(Service):
             return 0.0 if station.has_backlog else IDLE_SECONDS
         if self._stopping.is_set() and station.hot.in_doubt:
             return 0.0  # what a lost claim took must go back before this worker ends
-        waits = [station.settler.look_in()]
+        waits = [station.locks.look_in()]
         if station.settler.pending:
             now_due = station.urgent or station.settler.pending >= GATHER_MOST or station.executor.idle
             waits.append(0.0 if now_due or self._stopping.is_set() else station.last_turn + GATHER_SECONDS - now)
@@ -159,8 +162,8 @@ class Pump(Service):
             station.claimer.give_way(time.monotonic())
         batch, asked = list[Running](), Asked.nothing()
         try:
-            if not self._line and station.settler.look_in() <= 0:
-                await station.settler.look_at_locks(station.hot)
+            if not self._line and station.locks.look_in() <= 0:
+                await station.locks.look(station.hot)
             async with station.hot.line(self._line) as wire:
                 if not self._line and (station.settler.blocked_in() or 1.0) <= 0:
                     await station.settler.write_blocked(wire)

@@ -71,7 +71,8 @@ class Running(Attempt):
         stopping: whether its handler should end.
         begun: whether its handler may have run.
         ending: how it ended; None until then.
-        given_up: whether the worker cancelled it at a shutdown.
+        given_up: whether the worker cancelled it, at a shutdown or since it is not its own any more.
+        lost: whether its job was found to be unlocked, or another's.
         task: the asyncio task, where it did not end at once.
         keep: how many seconds the task keeps its job's end; None where it keeps none.
         renewed: when its lock was renewed last, in monotonic seconds, or since when it is held.
@@ -87,6 +88,7 @@ class Running(Attempt):
         "keep",
         "lane",
         "limits",
+        "lost",
         "renewed",
         "stopping",
         "task",
@@ -103,6 +105,7 @@ class Running(Attempt):
         self.begun = False
         self.ending: Ending | None = None
         self.given_up = False
+        self.lost = False
         self.task: asyncio.Task[None] | None = None
         self.renewed: float | None = None
         self._event: threading.Event | None = None

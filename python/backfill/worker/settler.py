@@ -1,11 +1,7 @@
-"""The settler: gathers the ends of attempts and says what is to be written, until the database has answered.
-
-It also renews the locks of what runs for long, with nothing else under way, so that no settlement sees an old fence.
-"""
+"""The settler: gathers the ends of attempts and says what is to be written, until the database has answered."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -13,11 +9,11 @@ from typing import Final
 
 import psycopg
 
-from backfill.storage.attempts import Settlement, give_back_strays, renew, settle
+from backfill.storage.attempts import Settlement, settle
 from backfill.storage.wire import Wire
 from backfill.worker.executor import Executor
 from backfill.worker.failures import describe
-from backfill.worker.hot import QUERY_TIMEOUT, HotConnections
+from backfill.worker.hot import PASSING, QUERY_TIMEOUT
 from backfill.worker.running import COMPLETED, Discarded, Failed, Kept, Running, Snoozed, as_failure, as_kept
 
 logger = logging.getLogger(__name__)
@@ -30,9 +26,6 @@ REFUSED_SECONDS: Final = 15.0
 """How long an end waits that the database refuses in every form: until somebody has mended what refuses it."""
 _HELD_SECONDS: Final = 0.25
 """How long a turn may wait for rows that others hold, all together: it has other work."""
-_PASSING: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled)
-RENEW_AFTER: Final = 120.0
-RENEW_LOOK: Final = 15.0
 
 
 class Settler:
@@ -44,6 +37,7 @@ class Settler:
         worker: the worker's id.
         settled: called after each batch.
         count: called with each batch that is written, and with the ids of those in it that were not this worker's any more.
+        look_soon: called where the locks in the database may differ from what is known.
     """
 
     def __init__(
@@ -54,12 +48,14 @@ class Settler:
         worker: str,
         settled: Callable[[], None],
         count: Callable[[Sequence[Running], Collection[int]], None],
+        look_soon: Callable[[], None],
     ) -> None:
         self._executor = executor
         self._schema = schema
         self._worker = worker
         self._settled = settled
         self._count = count
+        self._look_soon = look_soon
         self._pending: list[Running] = []
         self._blocked: list[Running] = []
         self._blocked_until = 0.0
@@ -67,7 +63,6 @@ class Settler:
         self._under_way = 0
         self._doubtful = False
         self._keeping = False
-        self._next_look = time.monotonic() + RENEW_LOOK
 
     def add(self, running: Running) -> int:
         """Take in an attempt that has ended; how many wait to be written now."""
@@ -140,7 +135,7 @@ class Settler:
                 continue
             if self._doubtful:
                 # Written before its answer was lost; given back, it may have been claimed in the same breath.
-                self._next_look = 0.0
+                self._look_soon()
                 continue
             logger.warning(
                 "job %d (%s): attempt %d was not this worker's any more when it ended",
@@ -232,63 +227,6 @@ class Settler:
             wire, settlement, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False
         )
 
-    def look_in(self) -> float:
-        """Seconds until the locks are to be looked at."""
-        return self._next_look - time.monotonic()
-
-    async def look_at_locks(self, hot: HotConnections) -> None:
-        """Renew what has been held for two minutes, and give back rows that we have locked without knowing."""
-        now, held = time.monotonic(), self._executor.held
-        async with hot.alone() as wire:
-            due = self._due(now)
-            for start in range(0, len(due), LARGEST_BATCH):
-                some = due[start : start + LARGEST_BATCH]
-                if not await self._renew(wire, some, now):
-                    for running in some:
-                        await self._renew(wire, [running], now)
-            await self._give_back_strays(wire, list(held))
-        self._next_look = now + RENEW_LOOK
-
-    async def _renew(self, wire: Wire, some: Sequence[Running], now: float) -> bool:
-        """Renew some locks; whether it was not refused: one whose row is held is looked at again the next time."""
-        try:
-            lost = await renew(
-                wire, some, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False
-            )
-        except psycopg.Error as error:
-            if wire.connection.closed:
-                raise
-            if len(some) == 1 and not isinstance(error, _PASSING):
-                logger.warning("job %d: its lock could not be renewed: %s", some[0].job.id, error)
-            return False
-        for running in some:
-            running.renewed = now
-        for attempt in lost:
-            logger.warning("job %d: its lock is not this worker's any more", attempt.job.id)
-        return True
-
-    async def _give_back_strays(self, wire: Wire, held: list[int]) -> None:
-        try:
-            async with asyncio.timeout(QUERY_TIMEOUT):
-                strays = await give_back_strays(wire.connection, schema=self._schema, worker=self._worker, held=held)
-        except psycopg.Error as error:
-            if wire.connection.closed:
-                raise
-            logger.warning("jobs locked by this worker could not be looked for: %s", error)
-            return
-        if strays:
-            logger.warning("gave back %d jobs that this worker had locked without holding them", len(strays))
-
-    def _due(self, now: float) -> list[Running]:
-        """What has been held for so long that its locks are to be renewed."""
-        due = []
-        for running in self._executor.held.values():
-            if running.renewed is None:
-                running.renewed = now
-            elif now - running.renewed >= RENEW_AFTER - RENEW_LOOK:
-                due.append(running)
-        return due
-
 
 def _light(batch: list[Running]) -> list[Running]:
     """Of a batch as many as have results that can be written at once, one at least."""
@@ -305,7 +243,7 @@ def _passes(error: psycopg.Error) -> bool:
     """Whether an end will be taken when it is tried again: somebody holds its row, or its day has just got a partition."""
     if isinstance(error, psycopg.errors.CheckViolation):
         return (error.diag.table_name or "").startswith("backfill_ends")
-    return isinstance(error, _PASSING)
+    return isinstance(error, PASSING)
 
 
 def _lessen(running: Running, reason: Exception) -> bool:

@@ -6,7 +6,7 @@ with added as (
   insert into :"schema".backfill_workers (id, host, pid, started_at, heartbeat_at, protocol, lanes, tasks, version)
   values ($1::text, $2::text, $3::integer, now(), now(), $4::integer, $5::jsonb, $6::text[], $7::text)
 )
-select 1 + count(*)::integer
+select 1 + count(*)::integer, (select :"schema".backfill_tell_engine($1::text, true))
 from :"schema".backfill_workers
 where id <> $1::text
   and heartbeat_at > now() - interval '20 seconds'

@@ -1,5 +1,5 @@
 -- does: Writes a worker's heartbeat and its loop's lag; gives the newest version of what operators say, and how many workers are
---   alive that know a task of its. No row: the worker was given up.
+--   alive that know a task of its. No row: the worker was given up. The Rust engine's table of workers is told, where it is.
 -- locks: its backfill_workers row (update)
 -- index: backfill_workers_pkey
 -- params: $1 id text, $2 lag double precision (seconds)
@@ -14,4 +14,5 @@ returning
     from :"schema".backfill_workers as others
     where others.id = own.id
       or (others.heartbeat_at > now() - interval '20 seconds' and others.tasks && own.tasks)
-  )
+  ),
+  :"schema".backfill_tell_engine(own.id, true)

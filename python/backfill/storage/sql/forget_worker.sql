@@ -7,7 +7,7 @@ with gone as (
   where id = $1::text
     and given_up_at is not null
     and not exists (select from :"schema"._private_jobs as jobs where jobs.locked_by = $1::text)
-  returning 1
+  returning :"schema".backfill_tell_engine(id, false)
 )
 select count(*)
 from gone

@@ -4,3 +4,4 @@
 -- params: $1 id text
 delete from :"schema".backfill_workers
 where id = $1::text
+returning :"schema".backfill_tell_engine(id, false)
