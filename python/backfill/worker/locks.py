@@ -83,10 +83,8 @@ class Locks:
         return len(strays)
 
     def _mend(self, running: Running, lock: Lock | None) -> None:
-        if running.ending is not None:
-            return  # it may be written already, its answer lost
         if lock is None:
-            if not running.lost:
+            if running.ending is None and not running.lost:  # one that has ended may be written, and its answer lost
                 logger.warning(
                     "job %d (%s): its lock is not this worker's any more; its handler is cancelled",
                     running.job.id, running.job.task_identifier,
