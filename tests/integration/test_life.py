@@ -29,12 +29,39 @@ class LifeByHand(Life):
     Attributes:
         attempts: what workers believe that they hold.
         ended: attempts that were settled, or that their worker never knew of.
+        paused: workers that do nothing for now.
+        killed: workers that have ended in the midst of it all, and come back once what they held is recovered.
     """
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.attempts: list[Attempt] = []
         self.ended: list[Attempt] = []
+        self.paused: set[str] = set()
+        self.killed: set[str] = set()
+
+    @rule(worker=workers)
+    def pause(self, worker: str) -> None:
+        """A worker does nothing from now on; what it holds it holds."""
+        self.paused.add(worker)
+
+    @precondition(lambda self: self.paused)
+    @rule()
+    def go_on(self) -> None:
+        """All that were paused go on as if nothing had been."""
+        self.paused.clear()
+
+    @rule(worker=workers)
+    def kill(self, worker: str) -> None:
+        """A worker ends, and knows of nothing any more."""
+        self.killed.add(worker)
+        self.attempts = [attempt for attempt in self.attempts if attempt[1].worker != worker]
+
+    @rule(worker=workers, due=st.booleans())
+    def recover(self, worker: str, due: bool) -> None:
+        """A worker is seen dead, and what it held is taken up; it may live after all, and not know."""
+        assert self.run(self.bench.recover(worker, due=due)) == self.model.recover(worker, due)
+        self.killed.discard(worker)
 
     @precondition(lambda self: self.attempts)
     @rule(place=life_places)
@@ -47,15 +74,19 @@ class LifeByHand(Life):
     @rule(worker=workers, wanted=st.integers(1, 4))
     def claim(self, worker: str, wanted: int) -> None:
         """A worker takes the first jobs, in order, and holds them."""
+        if worker in self.away:
+            return
         self.attempts += self._claim(worker, wanted)
 
     @rule(worker=workers, endings=st.lists(life_endings, min_size=1, max_size=4))
     def run_some(self, worker: str, endings: list[dict[str, Any]]) -> None:
         """A worker takes the first jobs and ends them at once."""
+        if worker in self.away:
+            return
         claimed = self._claim(worker, len(endings))
         self._settle([(attempt, Ending(**ending)) for attempt, ending in zip(claimed, endings, strict=False)])
 
-    @precondition(lambda self: self.attempts)
+    @precondition(lambda self: self._present())
     @rule(ends=life_ends)
     def settle(self, ends: list[tuple[int, dict[str, Any]]]) -> None:
         """A worker ends some of its attempts in one settlement; it may have lost them meanwhile.
@@ -65,7 +96,7 @@ class LifeByHand(Life):
         chosen = list[tuple[Attempt, Ending]]()
         for place, ending in ends:
             jobs = {held.job.id for (_, held), _ in chosen}
-            mine = [(running, held) for running, held in self.attempts if held.job.id not in jobs]
+            mine = [(running, held) for running, held in self._present() if held.job.id not in jobs]
             if chosen:
                 mine = [one for one in mine if one[1].worker == chosen[0][0][1].worker]
             if mine:
@@ -93,20 +124,22 @@ class LifeByHand(Life):
         assert not self.model.holds(attempt[1])
         self._settle([(attempt, Ending(**ending))])
 
-    @precondition(lambda self: self.attempts)
+    @precondition(lambda self: self._present())
     @rule(place=life_places)
     def renew(self, place: int) -> None:
         """A worker renews its locks; it learns which it has lost. Of each job it knows the last attempt."""
-        worker = self._attempt(place)[1].worker
+        present = self._present()
+        worker = present[place % len(present)][1].worker
         mine = {held.job.id: (running, held) for running, held in self.attempts if held.worker == worker}
         lost = self.run(self._worker(worker).renew([running for running, _ in mine.values()]))
         assert lost == {number for number, (_, held) in mine.items() if not self.model.holds(held)}
 
-    @precondition(lambda self: self.attempts)
+    @precondition(lambda self: self._present())
     @rule(place=life_places)
     def lose_an_answer(self, place: int) -> None:
         """The answer to a claim was lost, and then what it took is given back; nothing of that was renewed."""
-        attempt = self._attempt(place)
+        present = self._present()
+        attempt = present[place % len(present)]
         worker = attempt[1].worker
         if attempt[0].renewed is None:
             self.attempts.remove(attempt)
@@ -122,6 +155,15 @@ class LifeByHand(Life):
         attempts = [(running, self.model.claim(worker, running.job.id)) for running in claimed]
         assert [told(running.job) for running, _ in attempts] == [expected(held.claimed) for _, held in attempts]
         return attempts
+
+    @property
+    def away(self) -> set[str]:
+        """The workers that do nothing."""
+        return self.paused | self.killed
+
+    def _present(self) -> list[Attempt]:
+        """The attempts of those that do something."""
+        return [attempt for attempt in self.attempts if attempt[1].worker not in self.away]
 
     def _attempt(self, place: int) -> Attempt:
         return self.attempts[place % len(self.attempts)]

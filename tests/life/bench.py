@@ -17,6 +17,7 @@ from backfill import BackfillClient, QueueConfig, TaskRegistry
 from backfill.records import Job as Row
 from backfill.storage.attempts import give_back_strays, renew, settle
 from backfill.storage.connection import Connection, connect
+from backfill.storage.recovery import Next
 from backfill.storage.wire import Command, Wire
 from backfill.storage.workers import find_tasks
 from backfill.worker.counters import Counters
@@ -64,6 +65,10 @@ _ENDS: Final[LiteralString] = """
 select job_id, task_identifier, how, attempts, max_attempts, priority, queue_name, job_key, worker_id, error, result::text,
   created_at <= started_at and started_at <= ended_at and expires_at = ended_at + interval '1 hour'
 from graphile_worker.backfill_ends
+"""
+_DEAD: Final[LiteralString] = """
+insert into graphile_worker.backfill_workers (id, host, pid, protocol, version) values ($1, 'there', 7, 1, '0')
+returning (extract(epoch from heartbeat_at) * 1000000)::bigint
 """
 _BOOKS: Final = (_JOBS, _LOCKS, _LETTERS, _ENDS)
 _JOB_NAMES: Final = (
@@ -126,8 +131,9 @@ class Worker:
         """Begin again: nothing is pending, and nothing counted."""
         self._counters = Counters(self._client, worker=self.name)
         self._settler = Settler(
-            self._executor, schema=SCHEMA, worker=self.name, settled=lambda: None, count=self._counters.count
-        )
+            self._executor, schema=SCHEMA, worker=self.name, settled=lambda: None, count=self._counters.count,
+            look_soon=lambda: None,
+        )  # fmt: skip
 
     async def flush(self) -> None:
         """Write what is counted."""
@@ -202,6 +208,22 @@ class Bench:
         """What a query gives."""
         cursor = await self.connection.execute(query, parameters or None)
         return await cursor.fetchall() if cursor.description else []
+
+    async def recover(self, worker: str, *, due: bool) -> int:
+        """A worker is seen dead, whether or not it is, and what it held is recovered; how many jobs that were.
+
+        Args:
+            worker: which.
+            due: whether a job is due at once whose first attempt it was not.
+        """
+        [(heartbeat,)] = await self.rows(_DEAD, worker)
+        kept = lambda job: KEPT_SECONDS if job.task_identifier == KEPT_TASK else None  # noqa: E731
+        done = await self.client.recover_worker(
+            worker, heartbeat, next_of=lambda job: Next(0.0 if due else LATER, kept(job))
+        )
+        assert done is not None
+        assert done.complete
+        return done.jobs
 
     async def off_schedule(self, number: int) -> float:
         """How far a job's next attempt is off the contract's schedule, in seconds; puts it off for a day."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 from life.things import KEPT_TASK, End, Ending, Held, Job, Letter, Spec
 
 BY_HAND: Final = "Manually marked as failed"
+DIED: Final = "WorkerDied: its worker {} (there, process 7) died while it ran"
 MOST_EARLIER: Final = 10
 
 
@@ -190,6 +191,26 @@ class Model:
         for job in self.jobs.values():
             if job.held is not None and job.held.worker == worker:
                 self._release(job.held)
+
+    def recover(self, worker: str, due: bool) -> int:
+        """A worker died: each attempt that was cut off counts. After a first one a job is due as before; how many."""
+        error = DIED.format(worker)
+        cut_off = [job.held for job in self.jobs.values() if job.held is not None and job.held.worker == worker]
+        for held in sorted(cut_off, key=lambda one: one.job.id):
+            job = held.job
+            self._release(held)
+            if held.superseded:
+                del self.jobs[job.id]
+                self._keep(held, "superseded", error, None)
+            elif job.attempts >= job.max_attempts:
+                del self.jobs[job.id]
+                self._bury(job, error, "its worker died")
+                self._keep(held, "failed", error, None)
+            else:
+                job.error = error
+                if job.attempts > 1:
+                    job.put_off(due)
+        return len(cut_off)
 
     def _release(self, held: Held) -> None:
         held.job.held = None
