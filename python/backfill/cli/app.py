@@ -16,7 +16,7 @@ app = typer.Typer(
     help="A durable, prioritised job queue on PostgreSQL, in Graphile Worker's schema.",
     epilog=(
         "Exit codes: 0 done, 1 failed, 2 bad usage, 3 the database cannot be reached, 4 its schema is missing or of "
-        "another version, 130 interrupted."
+        "another version, 5 jobs were left locked at a stop, 130 interrupted."
     ),
     no_args_is_help=True,
     add_completion=False,

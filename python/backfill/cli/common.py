@@ -34,6 +34,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     SCHEMA = 4
+    LEFT = 5
     INTERRUPTED = 130
 
 

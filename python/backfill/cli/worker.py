@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,6 +42,21 @@ def command(
         str,
         typer.Option("--shutdown-timeout", metavar="TIME", help="How long running jobs may take to end at a stop."),
     ] = "30s",
+    health_address: Annotated[
+        str | None,
+        typer.Option(
+            "--health-address",
+            metavar="HOST:PORT",
+            show_default=False,
+            help="Answer /live, /ready and /health there over HTTP.",
+        ),
+    ] = None,
+    health_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--health-file", metavar="FILE", show_default=False, help="Write this file every second while it is ready."
+        ),
+    ] = None,
     log_level: Annotated[LogLevel, typer.Option("--log-level", help="How much to log.")] = LogLevel.INFO,
     json_logs: Annotated[bool, typer.Option("--json", help="Log JSON, an object a line.", show_default=False)] = False,
     dsn: DsnOption = None,
@@ -61,15 +77,24 @@ def command(
         queues=[_lane(concurrency, tasks=task, queues=queue)],
         poll_interval=duration(poll_interval, "--poll-interval"),
         shutdown_timeout=duration(shutdown_timeout, "--shutdown-timeout"),
+        health_address=health_address,
+        health_file=health_file,
     )
     tasks = load_registry(registry)
     # What was imported stays: the collector need not look at it again while jobs come and go, which costs a tenth of the rate.
     gc.freeze()
 
-    async def work() -> bool:
-        return await _Shift(WorkerRunner(config, tasks)).run()
+    runner: WorkerRunner | None = None
 
-    if not run_async(work):
+    async def work() -> bool:
+        nonlocal runner
+        runner = WorkerRunner(config, tasks)
+        return await _Shift(runner).run()
+
+    orderly = run_async(work)
+    if runner is not None and runner.left:
+        raise typer.Exit(ExitCode.LEFT)
+    if not orderly:
         raise typer.Exit(ExitCode.INTERRUPTED)
 
 

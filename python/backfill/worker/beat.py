@@ -24,6 +24,7 @@ from backfill.storage.statements import render
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
 from backfill.worker.backoff import Backoff
 from backfill.worker.config import WorkerConfig
+from backfill.worker.health import Pulse
 from backfill.worker.service import Service, wait_for_event
 
 logger = logging.getLogger(__name__)
@@ -44,16 +45,18 @@ class Beat(Service):
     Args:
         config: whose database, schema and times they are.
         row: what others see of the worker.
+        pulse: what is told that the loop turns.
 
     Attributes:
         fleet: how many workers are alive that know a task of this one's, itself included.
         lost: called once, when this worker was given up by another.
     """
 
-    def __init__(self, config: WorkerConfig, row: WorkerRow) -> None:
+    def __init__(self, config: WorkerConfig, row: WorkerRow, pulse: Pulse) -> None:
         super().__init__("beat")
         self._config = config
         self._row = row
+        self._pulse = pulse
         self._name = f"backfill {row.id} beat"
         self._timeout = min(TIMEOUT, config.dead_after.total_seconds() / 2)
         self._conninfo = ""
@@ -112,6 +115,7 @@ class Beat(Service):
         """Say that the loop turns, and hear what there is, until this worker is given up."""
         while True:
             heartbeat.alive()
+            self._pulse.turned = time.monotonic()
             await wait_for_event(self._news, TURN_SECONDS)
             self._news.clear()
             report = heartbeat.report()

@@ -16,6 +16,7 @@ from backfill.storage.claims import Look, Taken
 from backfill.storage.wire import Command
 from backfill.storage.workers import Around, read_around, read_levels
 from backfill.worker.executor import Executor
+from backfill.worker.health import Pulse
 from backfill.worker.horizon import SHARE
 from backfill.worker.lane import Lane
 from backfill.worker.watch import LOOK_SECONDS, Watch
@@ -77,6 +78,7 @@ class Claimer:
         fleet: how many workers are alive that know a task of this one's, itself included.
         watch: which of the others are dead.
         dead: called with those, each with its last heartbeat, and with those that were given up already.
+        pulse: what is told of each answer.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Claimer:
         fleet: Callable[[], int],
         watch: Watch,
         dead: Callable[[Mapping[str, int]], None],
+        pulse: Pulse,
     ) -> None:
         self._executor = executor
         self._lanes = lanes
@@ -114,6 +117,7 @@ class Claimer:
         self._watch = watch
         self._dead = dead
         self._around_at = 0.0
+        self._pulse = pulse
 
     @property
     def knows_tasks(self) -> bool:
@@ -229,6 +233,8 @@ class Claimer:
         seconds = now - asked.began
         if asked.freed:
             self._free_for_others(asked)
+        if asked:
+            self._pulse.claimed = now
         rest = list(results)
         if asked.around:
             self._look_around(read_around(rest.pop(0)), asked.began)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from backfill.errors import ConfigurationError
@@ -14,6 +15,7 @@ from backfill.retry import RetryPolicy
 from backfill.storage.claims import LaneFilter, anchored
 from backfill.storage.connection import Dsn
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
+from backfill.worker.health import parse_address
 
 MOST_CONCURRENT: Final = 10_000
 _SMALLINT: Final = range(-32768, 32768)
@@ -116,6 +118,10 @@ class WorkerConfig:
             be run in threads.
         blocked_after: a handler that holds the event loop for so long is named in the log; 10 ms to 1 hour. None looks for
             none.
+        health_address: where `/live`, `/ready` and `/health` are answered over HTTP: `host:port`, or `:port` for
+            everywhere. None nowhere.
+        health_file: a file that is written every second while the worker is ready, and deleted when it is not. None writes
+            none.
         retry: the delays of failed jobs that have no policy of their own nor of their task; the contract's schedule
             (e, e^2 ... seconds, at most about six hours) if not given. It does not limit attempts.
         dlq_processor_interval: how often it moves jobs to the dead letters that other programs have failed for good; 1
@@ -139,6 +145,8 @@ class WorkerConfig:
     dead_after: timedelta = timedelta(seconds=20)
     stuck_after: timedelta | None = None
     blocked_after: timedelta | None = timedelta(seconds=1)
+    health_address: str | None = None
+    health_file: str | Path | None = None
     retry: RetryPolicy | None = None
     dlq_processor_interval: timedelta | None = timedelta(seconds=60)
 
@@ -164,6 +172,8 @@ class WorkerConfig:
         if self.dlq_processor_interval is not None:
             span = self.dlq_processor_interval
             _check_span("WorkerConfig.dlq_processor_interval", span, timedelta(seconds=1), timedelta(days=1))
+        if self.health_address is not None:
+            parse_address("WorkerConfig.health_address", self.health_address)
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError(f"WorkerConfig.retry = {self.retry!r}: expected a RetryPolicy")
         if isinstance(self.forbidden_flags, str):

@@ -27,6 +27,7 @@ from backfill.worker.claimer import Claimer
 from backfill.worker.config import WorkerConfig
 from backfill.worker.counters import Counters
 from backfill.worker.executor import Executor
+from backfill.worker.health import Pulse
 from backfill.worker.hot import LINES, QUERY_TIMEOUT, ConnectionLostError, HotConnections
 from backfill.worker.lane import make_lanes
 from backfill.worker.locks import Locks
@@ -52,6 +53,7 @@ class Incarnation:
         deps: what the lifespan yielded.
         progressed: called after each turn and settlement.
         lost: called once, when this incarnation was given up by another worker.
+        pulse: what is told that it is alive.
 
     Attributes:
         worker_id: made anew for each.
@@ -71,12 +73,13 @@ class Incarnation:
         *,
         progressed: Callable[[], None],
         lost: Callable[[], None],
+        pulse: Pulse,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
         self._config = config
         tasks, dsn = registry.identifiers(), config.required_dsn()
         self.executor = Executor(registry, worker_id=self.worker_id, client=client, deps=deps, retry=config.retry)
-        self.beat = Beat(config, self._row(tasks))
+        self.beat = Beat(config, self._row(tasks), pulse)
         self.beat.lost = lost
         self.counters = Counters(client, worker=self.worker_id)
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
@@ -94,6 +97,7 @@ class Incarnation:
             self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
             watch=Watch(self.worker_id, dead_after=seconds(config.dead_after)), dead=self._recoverer.dead,
+            pulse=pulse,
         )  # fmt: skip
         self.station = Station(config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer)
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir

@@ -7,6 +7,8 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -18,6 +20,7 @@ from backfill.worker.backoff import Backoff
 from backfill.worker.config import WorkerConfig
 from backfill.worker.counters import CounterFolder
 from backfill.worker.events import LeaseLost, emit
+from backfill.worker.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth, parse_address
 from backfill.worker.hot import LINES
 from backfill.worker.incarnation import Incarnation, quietly, seconds
 from backfill.worker.keeper import Keeper
@@ -43,6 +46,8 @@ class Parts:
         one: the incarnation that works now.
         failed: done with what a part failed with, once one has.
         hurry: set when a shutdown is to wait no more.
+        pulse: what is known of the worker's health.
+        left: how many jobs were still locked when it had ended, since the database did not take their ends.
     """
 
     one: Incarnation
@@ -50,18 +55,23 @@ class Parts:
     def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any]) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.hurry = asyncio.Event()
+        self.pulse = Pulse()
+        self.left = 0
         self._config = config
         self._registry = registry
         self._stack = AsyncExitStack()
         self._services: list[Service] = []
+        self.health_port: int | None = None
         self._watchers: dict[Service, asyncio.Task[None]] = {}
         self._progress = asyncio.Event()
         self._closing = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
+    async def open(self, *, background: bool) -> None:
         """Connect, check the schema, enter the lifespan and write the worker's row: all that may fail at the start."""
         config = self._config
+        if background:
+            await self._open_probes()
         client = self._client = BackfillClient(
             config.required_dsn(), schema=config.schema, min_size=1, max_size=config.pool_size
         )
@@ -96,6 +106,16 @@ class Parts:
             service.start()
         self._attend(self._services)
 
+    def health(self, live_within: timedelta = LIVE_WITHIN, ready_within: timedelta = READY_WITHIN) -> WorkerHealth:
+        """How the worker is; asked from any thread."""
+        if not hasattr(self, "one"):
+            return STARTING
+        one = self.one
+        return self.pulse.health(
+            worker_id=one.worker_id, held=len(one.executor.held), unsettled=one.station.settler.pending,
+            live_within=live_within, ready_within=ready_within,
+        )  # fmt: skip
+
     async def run_available(self) -> int:
         """Claim and run until a look from the start finds nothing and nothing runs."""
         self._attend(self.one.start(background=False))
@@ -120,6 +140,7 @@ class Parts:
     async def close(self) -> None:
         """Stop claiming, let what runs end by the deadline, give the rest back, settle, and close everything."""
         self._closing.set()
+        self.pulse.stopping = True
         for watcher in self._watchers.values():
             watcher.cancel()
         async with self._stack:
@@ -135,6 +156,7 @@ class Parts:
                 for service in self._services:
                     await quietly(service)
                 if not self.one.abandoned:
+                    self.left = len(self.one.executor.held)
                     await self.one.close()
 
     def _wake(self) -> None:
@@ -145,8 +167,26 @@ class Parts:
 
     def _incarnation(self) -> Incarnation:
         return Incarnation(
-            self._config, self._registry, self._client, self._deps, progressed=self._progress.set, lost=self._lost
-        )
+            self._config, self._registry, self._client, self._deps, progressed=self._progress.set, lost=self._lost,
+            pulse=self.pulse,
+        )  # fmt: skip
+
+    async def _open_probes(self) -> None:
+        """Begin to answer those who watch over the worker, before anything else: until the end it is not ready."""
+        address, path = self._config.health_address, self._config.health_file
+        if address is None and path is None:
+            return
+        from backfill.worker.probe import FileProbe, HttpProbe  # noqa: PLC0415 (an HTTP server, which few need)
+
+        if address is not None:
+            probe = HttpProbe(parse_address("WorkerConfig.health_address", address), self.health)
+            probe.open()
+            self._stack.push_async_callback(asyncio.to_thread, probe.close)
+            self.health_port = probe.port
+        if path is not None:
+            file = FileProbe(Path(path), self.health)
+            file.start()
+            self._stack.push_async_callback(file.stop)
 
     def _lost(self) -> None:
         """Another worker has given this one up."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from backfill.errors import ConfigurationError
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
 from backfill.worker.parts import Parts
 from backfill.worker.service import finish
 
@@ -34,6 +36,7 @@ class WorkerRunner:
         self.registry = registry
         self._parts: Parts | None = None
         self._changing = asyncio.Lock()
+        self._left = 0
 
     @property
     def worker_id(self) -> str | None:
@@ -94,6 +97,28 @@ class WorkerRunner:
         if failed is not None and failed.done() and not failed.cancelled() and error is None:
             failed.result()
 
+    def health(self, *, live_within: timedelta = LIVE_WITHIN, ready_within: timedelta = READY_WITHIN) -> WorkerHealth:
+        """How the worker is, at once and without asking the database; from any thread.
+
+        Args:
+            live_within: within what time its event loop must have turned. A handler that blocks it for longer makes it dead.
+            ready_within: within what time the database must have answered a claim, which is made every 2 seconds at least.
+        """
+        return ABSENT if self._parts is None else self._parts.health(live_within, ready_within)
+
+    @property
+    def health_port(self) -> int | None:
+        """Where `WorkerConfig.health_address` is served, which with port 0 is any port; None where it is not."""
+        return None if self._parts is None else self._parts.health_port
+
+    @property
+    def left(self) -> int:
+        """How many jobs the last stop left locked, since the database did not take their ends before the deadline.
+
+        Other workers run them again once they have seen this one dead.
+        """
+        return self._left
+
     def hurry(self) -> None:
         """End a shutdown's waiting now: what still runs is interrupted and given back."""
         if self._parts is not None:
@@ -120,7 +145,7 @@ class WorkerRunner:
                 raise ConfigurationError("this runner is running already")
             parts = Parts(self.config, self.registry)
             try:
-                await parts.open()
+                await parts.open(background=background)
             except BaseException:
                 await finish(parts.close())
                 raise
@@ -135,5 +160,6 @@ class WorkerRunner:
             try:
                 if parts is not None:
                     await parts.close()
+                    self._left = parts.left
             finally:
                 self._parts = None

@@ -1,0 +1,102 @@
+"""A worker's health, for programs that watch over it: it is alive while its loop turns, and ready while its claims succeed.
+
+`Pulse` is what the worker's parts write; it is read from any thread.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from backfill.errors import ConfigurationError
+
+LIVE_WITHIN: Final = timedelta(seconds=60)
+READY_WITHIN: Final = timedelta(seconds=15)
+_LARGEST_PORT: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHealth:
+    """How a worker is.
+
+    Attributes:
+        live: whether its event loop turned lately; a process whose loop hangs should be restarted.
+        ready: whether the database answered a claim lately, and no stop is under way.
+        reasons: why it is not live or not ready; empty where it is both.
+        worker_id: its id; None where it does not run.
+        lag: seconds since its loop turned, to half a second.
+        claimed: seconds since the database answered its last claim, whether or not there was a job; None before the first.
+        held: how many jobs it has claimed and not settled.
+        unsettled: how many of those have ended, and wait for the database.
+    """
+
+    live: bool
+    ready: bool
+    reasons: tuple[str, ...]
+    worker_id: str | None = None
+    lag: float | None = None
+    claimed: float | None = None
+    held: int = 0
+    unsettled: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return asdict(self)
+
+
+class Pulse:
+    """What is known of a worker that runs.
+
+    Attributes:
+        turned: when its loop turned last, in monotonic seconds.
+        claimed: when a claim was answered last.
+        stopping: whether it claims no more.
+    """
+
+    __slots__ = ("claimed", "stopping", "turned")
+
+    def __init__(self) -> None:
+        self.turned = time.monotonic()
+        self.claimed: float | None = None
+        self.stopping = False
+
+    def health(
+        self, *, worker_id: str, held: int, unsettled: int, live_within: timedelta, ready_within: timedelta
+    ) -> WorkerHealth:
+        """How the worker is now."""
+        now = time.monotonic()
+        lag = max(now - self.turned, 0.0)
+        claimed = None if self.claimed is None else max(now - self.claimed, 0.0)
+        reasons = []
+        live = lag <= live_within.total_seconds()
+        if not live:
+            reasons.append(f"the event loop has not turned for {lag:.1f} s")
+        ready = live and not self.stopping
+        if self.stopping:
+            reasons.append("it is stopping")
+        if claimed is None:
+            ready = False
+            reasons.append("the database has not answered a claim yet")
+        elif claimed > ready_within.total_seconds():
+            ready = False
+            reasons.append(f"the database has not answered a claim for {claimed:.1f} s")
+        return WorkerHealth(live, ready, tuple(reasons), worker_id, round(lag, 3), claimed, held, unsettled)
+
+
+ABSENT: Final = WorkerHealth(live=True, ready=False, reasons=("it does not run",))
+"""Of a worker that is not started, or stopped."""
+STARTING: Final = WorkerHealth(live=True, ready=False, reasons=("it starts",))
+
+
+def parse_address(field: str, text: str) -> tuple[str, int]:
+    """Host and port of `host:port`, `:port` (all addresses) or `[::1]:port`.
+
+    Raises:
+        ConfigurationError: it is none of these; the field is named.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > _LARGEST_PORT:
+        raise ConfigurationError(f"{field} = {text!r}: expected host:port or :port, such as 127.0.0.1:8080")
+    return host.removeprefix("[").removesuffix("]"), int(port)
