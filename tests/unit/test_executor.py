@@ -1,0 +1,41 @@
+"""The executor, without a database: what becomes of jobs that are held and not this worker's any more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from backfill import BackfillClient, QueueConfig, TaskRegistry
+from backfill.records import Job
+from backfill.worker.executor import Executor
+from backfill.worker.lane import make_lanes
+from backfill.worker.running import GIVEN_BACK, Running
+
+from plugins.waiting import Eventually
+
+
+async def test_a_job_that_is_lost_before_it_begins_never_begins(eventually: Eventually) -> None:
+    """It leaves the lane, and what is left runs in order."""
+    began, release, ended = list[int](), asyncio.Event(), list[Running]()
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("t")
+    async def handler(number: int) -> None:
+        began.append(number)
+        await release.wait()
+
+    [lane] = make_lanes((QueueConfig.default_queue(1),), schema="graphile_worker", tasks=("t",), forbidden_flags=())
+    executor = Executor(tasks, worker_id="backfill_0123456789", client=cast("BackfillClient", None), deps=None)
+    executor.ended, executor.thirsty = ended.append, lambda: None
+    jobs = [Job(id=n, task_identifier="t", payload_bytes=b"%d" % n, attempts=1, locked_at_micros=1) for n in range(4)]
+    executor.hold(jobs, lane)
+    await eventually(lambda: began)
+    lost: list[Any] = [executor.held[2], executor.held[0]]
+    executor.lose(lost[0])
+    assert [(one.job.id, one.ending) for one in ended] == [(2, GIVEN_BACK)]
+    release.set()
+    executor.lose(lost[1])  # it runs: its handler is cancelled
+    await eventually(lambda: len(ended) == 4)
+    assert began == [0, 1, 3]
+    assert [one.job.id for one in ended if one.ending is GIVEN_BACK] == [2, 0]
+    executor.close()
