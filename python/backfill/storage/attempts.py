@@ -117,11 +117,14 @@ class Settlement:
             commands.append(Command.of("give_back", schema, worker, *_fences(attempts), *_claims(attempts), delays))
         return commands
 
-    def missing(self, results: Sequence[PGresult]) -> set[int]:
-        """The ids of those that were not this worker's any more, from the results of those statements."""
+    def missing(self, results: Sequence[PGresult]) -> set[Attempt]:
+        """Those that were not this worker's any more, from the results of those statements.
+
+        Two of one job may be among them, where it was unlocked by force and claimed again: the time of the lock tells them apart.
+        """
         if sum(result.ntuples for result in results) == len(self):
             return set()
-        found = {integer(result, row) for result in results for row in range(result.ntuples)}
+        found = {(integer(result, row), integer(result, row, 1)) for result in results for row in range(result.ntuples)}
         undone = (*self.given_back, *(attempt for attempt, _ in self.snoozed))
         ended = [
             *self.completed,
@@ -129,7 +132,7 @@ class Settlement:
             *(failure.attempt for failure in self.failed),
             *undone,
         ]
-        return {attempt.job.id for attempt in ended} - found
+        return {attempt for attempt in ended if (attempt.job.id, attempt.locked_at) not in found}
 
     def _failures(self) -> Iterator[Sequence[Failure]]:
         """Those whose ends nobody keeps, then the others, where there are any."""
@@ -144,8 +147,8 @@ class Settlement:
 
 async def settle(
     wire: Wire, settlement: Settlement, *, schema: str, worker: str, timeout: float = 60.0, patient: bool = True
-) -> set[int]:
-    """Write the ends of attempts in a transaction of their own; the ids of those that were not this worker's any more.
+) -> set[Attempt]:
+    """Write the ends of attempts in a transaction of their own; those that were not this worker's any more.
 
     Not `patient`, it hardly waits for a row that somebody's transaction holds.
     """
