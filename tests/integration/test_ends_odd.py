@@ -69,6 +69,24 @@ async def test_large_results_are_written_a_few_at_a_time(
     assert {end.result for end in (await client.ends()).ends} == {f"{number:0600}" for number in range(50)}
 
 
+async def test_a_completion_behind_an_operators_forgets_no_dead_letter(dsn: str, client: BackfillClient) -> None:
+    """The job was unlocked by force and deleted by hand while it ran: its worker completes nothing, and its entry stays."""
+    letter = await client.enqueue("late", job_key="k")
+    await client.fail_jobs([letter], "broken")
+    assert await client.process_failed_jobs() == 1
+    late: TaskRegistry[None] = TaskRegistry()
+
+    @late.task("late")
+    async def handler(payload: Any, ctx: Any) -> None:
+        await rows(dsn, "select graphile_worker.force_unlock_workers(array[%s])", ctx.worker_id)
+        assert len(await client.complete_jobs([ctx.job.id])) == 1
+
+    await client.enqueue("late", job_key="k")
+    await _run(dsn, late)
+    [entry] = (await client.list_dlq_jobs()).jobs
+    assert entry.job_key == "k"
+
+
 async def test_a_late_completion_forgets_no_newer_dead_letter(dsn: str, client: BackfillClient) -> None:
     """An attempt that was given up ends well, while another has failed its job for good: that stays among the dead letters."""
     registry: TaskRegistry[None] = TaskRegistry()

@@ -102,12 +102,12 @@ class Settlement:
     def commands(self, *, schema: str, worker: str) -> list[Command]:
         """The statements that write it, a statement a kind, to be sent in one pipeline."""
         commands = []
+        if self.completed or self.kept:
+            commands += _forget([*self.completed, *(end.attempt for end in self.kept)], schema=schema, worker=worker)
         if self.completed:
             commands.append(Command.of("complete", schema, worker, *_fences(self.completed)))
         if self.kept:
             commands.append(_complete_keeping(self.kept, schema=schema, worker=worker))
-        if self.completed or self.kept:
-            commands += _forget([*self.completed, *(end.attempt for end in self.kept)], schema)
         for failures in self._failures():
             commands.append(_fail(failures, schema=schema, worker=worker))
         if self.given_back or self.snoozed:
@@ -120,7 +120,7 @@ class Settlement:
     def missing(self, results: Sequence[PGresult]) -> set[Attempt]:
         """Those that were not this worker's any more, from the results of those statements.
 
-        Two of one job may be among them, where it was unlocked by force and claimed again: the time of the lock tells them apart.
+        Two of one job may be among them, where it was unlocked by force and claimed again: the lock's time tells them apart.
         """
         if sum(result.ntuples for result in results) == len(self):
             return set()
@@ -223,16 +223,17 @@ def _starts(attempts: Sequence[Attempt]) -> Parameter:
     return pack_array([attempt.job.locked_at_micros for attempt in attempts], "timestamptz")
 
 
-def _forget(completed: Sequence[Attempt], schema: str) -> list[Command]:
-    """What deletes the dead letters that completed jobs leave behind; nothing where none can have any."""
-    some = [attempt.job for attempt in completed if attempt.job.key is not None or attempt.job.has_flags]
-    done = [(job.id, job.key, dead_letter_of(job.flags), job.locked_at_micros) for job in some]
+def _forget(completed: Sequence[Attempt], *, schema: str, worker: str) -> list[Command]:
+    """What deletes the dead letters that jobs leave behind which complete next; nothing where none can have any."""
+    some = [attempt for attempt in completed if attempt.job.key is not None or attempt.job.has_flags]
+    done = [(attempt, attempt.job.key, dead_letter_of(attempt.job.flags)) for attempt in some]
     done = [one for one in done if one[1] is not None or one[2] is not None]
     if not done:
         return []
-    ids, keys, entries, claimed = zip(*done, strict=True)
-    when = pack_array(list(claimed), "timestamptz")
-    return [Command.of("forget_dead_letters", schema, number_array(ids), text_array(keys), number_array(entries), when)]
+    attempts, keys, entries = zip(*done, strict=True)
+    fences = _fences(attempts)[:2]
+    which = text_array(keys), number_array(entries), _starts(attempts)
+    return [Command.of("forget_dead_letters", schema, worker, *fences, *which)]
 
 
 def _fences(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
