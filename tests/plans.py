@@ -112,7 +112,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED],
     "delete_dead_letter_by_key": ["key6"],
     "delete_dead_letters": [_IDS],
-    "forget_dead_letters": [_IDS, ["key6"] * 100, [None] * 100, _TIMES],
+    "forget_dead_letters": [WORKER, _IDS, _TIMES, ["key6"] * 100, [None] * 100, _TIMES],
     "list_dead_letters": [None] * 12 + [50],
     "requeue_dead_letters": [_IDS, None, None, None, None, None],
     "find_dead_letters": [None] * 12 + [50],

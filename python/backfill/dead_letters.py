@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from backfill.checks import IDENTIFIER_LIMIT, KEY_LIMIT, check_text, check_time
-from backfill.errors import InvalidJobError
+from backfill.errors import InvalidJobError, PayloadDecodeError
 from backfill.payloads import decode_plain
 
 _TEXT_LIMIT = 1_000
@@ -43,7 +43,7 @@ class DlqJob:
         last_requeued_at: when last.
         requeued_job_id: the job that it was requeued as and that has not landed here since.
         notes: what operators noted, a line a time.
-        earlier: what the entry held before, the newest ten, newest first.
+        earlier_bytes: what the entry held before, as JSON; `earlier` reads it.
     """
 
     id: int
@@ -68,7 +68,7 @@ class DlqJob:
     last_requeued_at: datetime | None
     requeued_job_id: int | None
     notes: str | None
-    earlier: tuple[dict[str, Any], ...] = field(repr=False)
+    earlier_bytes: bytes = field(repr=False)
 
     @property
     def payload(self) -> Any:
@@ -77,7 +77,23 @@ class DlqJob:
         Raises:
             PayloadDecodeError: PostgreSQL's json holds texts that Python's decoder refuses.
         """
-        return decode_plain(self.payload_bytes)
+        return self._read("payload", self.payload_bytes)
+
+    @property
+    def earlier(self) -> tuple[dict[str, Any], ...]:
+        """What the entry held before, the newest ten, newest first.
+
+        Raises:
+            PayloadDecodeError: a payload of those is one that Python's decoder refuses.
+        """
+        return tuple(self._read("earlier", self.earlier_bytes))
+
+    def _read(self, column: str, raw: bytes) -> Any:
+        try:
+            return decode_plain(raw)
+        except PayloadDecodeError as error:
+            reason = str(error).removeprefix("payload: ")
+            raise PayloadDecodeError(f"dead letter {self.id} ({self.task_identifier}): {column}: {reason}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from backfill.checks import IDENTIFIER_LIMIT, KEY_LIMIT, check_text, check_time
-from backfill.errors import InvalidJobError
+from backfill.errors import InvalidJobError, PayloadDecodeError
 from backfill.payloads import decode_plain
 
 
@@ -77,7 +77,16 @@ class JobEnd:
         Raises:
             PayloadDecodeError: another program wrote what Python's decoder refuses.
         """
-        return None if self.result_bytes is None else decode_plain(self.result_bytes)
+        try:
+            return None if self.result_bytes is None else decode_plain(self.result_bytes)
+        except PayloadDecodeError as error:
+            raise self.unreadable(error) from error
+
+    def unreadable(self, error: PayloadDecodeError) -> PayloadDecodeError:
+        """The error that names the job, from what its result's decoder said; `result_bytes` has the text."""
+        return PayloadDecodeError(
+            f"job {self.job_id} ({self.task_identifier}): result: {str(error).removeprefix('payload: ')}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

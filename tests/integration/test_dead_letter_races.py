@@ -68,6 +68,60 @@ async def test_an_entry_that_is_deleted_during_its_requeue_does_not_run(
     assert await rows(dsn, f"select id from {JOBS}") == []
 
 
+CLAIM: LiteralString = (
+    f"update {JOBS} set attempts = 1, locked_by = 'w', locked_at = now() where key = 'k' returning id"
+)
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_an_entry_whose_requeued_job_runs_is_not_requeued_again(
+    dsn: str, client: BackfillClient, many: bool
+) -> None:
+    """Another caller's requeue gives the running job, or passes it over: its work must not be done twice at once."""
+    entry = await value(dsn, ENTRY, "1", "k")
+    first = await client.requeue_dlq_job(entry)
+    again = await client.requeue_dlq_job(entry, payload=2)
+    assert (again.id, again.payload) == (first.id, 2)  # it waits, and is replaced
+    await rows(dsn, CLAIM)
+    if many:
+        assert await client.requeue_dlq_jobs([entry]) == {}
+    else:
+        assert (await client.requeue_dlq_job(entry, payload=3)).id == first.id
+    assert await rows(dsn, f"select id, key, payload::text from {JOBS}") == [(first.id, "k", "2")]
+    assert await value(dsn, f"select requeued_count from {DLQ}") == 2
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_requeue_during_the_claim_of_the_one_before_is_undone(
+    dsn: str, client: BackfillClient, eventually: Eventually, many: bool
+) -> None:
+    """The job begins to run after the requeue has seen it wait, and before it could replace it."""
+    entry = await value(dsn, ENTRY, "1", "k")
+    first = await client.requeue_dlq_job(entry)
+    async with await psycopg.AsyncConnection.connect(dsn) as worker:
+        await worker.execute(CLAIM)
+        requeue = asyncio.ensure_future(client.requeue_dlq_jobs([entry]) if many else client.requeue_dlq_job(entry))
+        await eventually(lambda: value(dsn, WAITING))
+        await worker.commit()
+    found = await requeue
+    assert found == {} if isinstance(found, dict) else found.id == first.id
+    assert await rows(dsn, f"select id, key from {JOBS}") == [(first.id, "k")]
+    assert await value(dsn, f"select requeued_count from {DLQ}") == 1
+
+
+async def test_requeues_at_once_beside_a_worker_run_their_job_one_at_a_time(dsn: str, client: BackfillClient) -> None:
+    """A hundred callers requeue one entry while its job is claimed: no two of its jobs are ever locked together."""
+    entry = await value(dsn, ENTRY, "1", "k")
+    requeues = [asyncio.ensure_future(client.requeue_dlq_job(entry)) for _ in range(100)]
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as worker:
+        while not all(requeue.done() for requeue in requeues):
+            await worker.execute(CLAIM)
+            await asyncio.sleep(0)
+    jobs = {job.id for job in await asyncio.gather(*requeues)}
+    assert len(jobs) == 1
+    assert await rows(dsn, f"select id from {JOBS} where locked_at is not null") == [(jobs.pop(),)]
+
+
 async def test_on_a_callers_connection_such_a_race_is_an_error(
     dsn: str, client: BackfillClient, eventually: Eventually
 ) -> None:

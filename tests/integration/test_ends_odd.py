@@ -8,12 +8,23 @@ from datetime import timedelta
 from typing import Any
 
 import orjson
+import psycopg
 import psycopg_pool
 import pytest
 
-from backfill import BackfillClient, JobNotCompletedError, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import (
+    BackfillClient,
+    InvalidJobError,
+    JobNotCompletedError,
+    PayloadDecodeError,
+    ResultTimeoutError,
+    TaskRegistry,
+    WorkerConfig,
+    WorkerRunner,
+)
 
-from reading import rows
+from plugins.waiting import Eventually
+from reading import rows, value
 
 HOUR = timedelta(hours=1)
 tasks: TaskRegistry[None] = TaskRegistry()
@@ -69,6 +80,24 @@ async def test_large_results_are_written_a_few_at_a_time(
     assert {end.result for end in (await client.ends()).ends} == {f"{number:0600}" for number in range(50)}
 
 
+async def test_a_completion_behind_an_operators_forgets_no_dead_letter(dsn: str, client: BackfillClient) -> None:
+    """The job was unlocked by force and deleted by hand while it ran: its worker completes nothing, and its entry stays."""
+    letter = await client.enqueue("late", job_key="k")
+    await client.fail_jobs([letter], "broken")
+    assert await client.process_failed_jobs() == 1
+    late: TaskRegistry[None] = TaskRegistry()
+
+    @late.task("late")
+    async def handler(payload: Any, ctx: Any) -> None:
+        await rows(dsn, "select graphile_worker.force_unlock_workers(array[%s])", ctx.worker_id)
+        assert len(await client.complete_jobs([ctx.job.id])) == 1
+
+    await client.enqueue("late", job_key="k")
+    await _run(dsn, late)
+    [entry] = (await client.list_dlq_jobs()).jobs
+    assert entry.job_key == "k"
+
+
 async def test_a_late_completion_forgets_no_newer_dead_letter(dsn: str, client: BackfillClient) -> None:
     """An attempt that was given up ends well, while another has failed its job for good: that stays among the dead letters."""
     registry: TaskRegistry[None] = TaskRegistry()
@@ -85,21 +114,105 @@ async def test_a_late_completion_forgets_no_newer_dead_letter(dsn: str, client: 
     assert (entry.job_key, entry.last_error) == ("k", "another's last attempt")
 
 
-async def test_a_dsn_that_cannot_be_had_is_told(dsn: str) -> None:
-    """A callable that fails once the client is open: those who wait are told, and the loop goes on."""
-    asked: list[int] = []
+@pytest.mark.parametrize("failure", [KeyError("no token"), OSError("no network"), asyncio.CancelledError()], ids=repr)
+async def test_a_dsn_that_cannot_be_had_is_asked_for_again(
+    dsn: str, caplog: pytest.LogCaptureFixture, failure: BaseException
+) -> None:
+    """A callable that fails, behind an await, once the client is open: who waits goes on waiting, for as long as it said."""
+    state = {"fails": False, "asked": 0}
 
-    def token() -> str:
-        asked.append(1)
-        if len(asked) > 2:
-            raise KeyError("no token")
+    async def token() -> str:
+        await asyncio.sleep(0)
+        if state["fails"]:
+            state["asked"] += 1
+            raise failure
         return dsn
 
     async with BackfillClient(token) as one:
-        later = await one.enqueue("say", 1, delay=HOUR)
-        asked.extend([1, 1, 1])
-        with pytest.raises(KeyError):
-            await one.result(later, timeout=10)
+        later = await one.enqueue("say", "at last", delay=HOUR)
+        state["fails"] = True
+        waiting = asyncio.ensure_future(one.result(later, timeout=30))
+        with pytest.raises(ResultTimeoutError):
+            await one.result(later, timeout=0.5)
+        assert state["asked"] > 1
+        assert not waiting.done()
+        assert "ends could not be looked for" in caplog.text
+        state["fails"] = False
+        await rows(dsn, "update graphile_worker._private_jobs set run_at = now()")
+        await _run(dsn)
+        assert await waiting == "at last"
+
+
+async def test_two_cancellations_leave_no_waiter(
+    dsn: str, client: BackfillClient, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first look ends: the connection on which ends are heard of is let go all the same."""
+    monkeypatch.setattr("backfill.client.end_watch.LINGER_SECONDS", 0.2)
+    later = await client.enqueue("say", 1, delay=HOUR)
+    looking = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    async with await psycopg.AsyncConnection.connect(dsn) as other:
+        await other.execute("lock table graphile_worker.backfill_ends")
+        waiting = asyncio.ensure_future(client.result(later))
+        await eventually(lambda: value(dsn, looking), lambda count: count == 2)
+        waiting.cancel()
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    held = "select count(*) from pg_stat_activity where application_name = 'backfill results' and datname = current_database()"
+    await eventually(lambda: value(dsn, held), lambda count: count == 0)
+
+
+async def test_a_notification_of_anything_harms_no_waiting(
+    dsn: str, client: BackfillClient, eventually: Eventually
+) -> None:
+    """Whatever others say on the channel: who waits goes on waiting."""
+    later = await client.enqueue("say", "heard", delay=HOUR)
+    waiting = asyncio.ensure_future(client.result(later))
+    listening = "select count(*) from pg_stat_activity where application_name = 'backfill results' and state = 'idle'"
+    await eventually(lambda: value(dsn, listening))
+    for said in ('[[1], {"a": 1}, "x", null]', "{}", "no json", "7", '"text"'):
+        await rows(dsn, "select pg_notify('backfill:ends', %s)", said)
+    await rows(dsn, "update graphile_worker._private_jobs set run_at = now()")
+    await _run(dsn)
+    assert await waiting == "heard"
+
+
+@pytest.mark.parametrize("keeps", [[5], 5, "5", [HOUR, None], [timedelta(0)], [-HOUR]])
+async def test_keeps_that_are_none_are_refused(client: BackfillClient, keeps: Any) -> None:
+    """The place and the value are named, before the database is asked."""
+    with pytest.raises(InvalidJobError, match="keeps"):
+        await client.tend_ends(keeps)
+
+
+@pytest.mark.parametrize("text", ["1" + "0" * 400, '"\\ud800"', "[" * 2000 + "]" * 2000])
+async def test_what_cannot_be_decoded_names_its_job(dsn: str, client: BackfillClient, text: str) -> None:
+    """JSON that PostgreSQL takes and Python's decoder does not: what was read is there, and the error says whose it is."""
+    outcome = await client.enqueue("say", "x")
+    await _run(dsn)
+    await rows(dsn, "update graphile_worker.backfill_ends set result = %s::json returning 1", text)
+    end = await client.end(outcome)
+    assert end is not None
+    assert end.result_bytes == text.encode()
+    with pytest.raises(PayloadDecodeError, match=rf"^job {outcome.id} \(say\): result: "):
+        _ = end.result
+    with pytest.raises(PayloadDecodeError, match=f"^job {outcome.id} "):
+        await client.result(outcome)
+    for number in range(2):
+        letter = await client.enqueue("t", number, job_key="k")
+        await rows(dsn, "update graphile_worker._private_jobs set payload = %s::json returning 1", text)
+        await client.fail_jobs([letter])
+        await client.process_failed_jobs()
+    [entry] = (await client.list_dlq_jobs()).jobs
+    assert entry.payload_bytes == text.encode()
+    with pytest.raises(PayloadDecodeError, match=rf"^dead letter {entry.id} \(t\): payload: "):
+        _ = entry.payload
+    if "ud800" in text:  # no jsonb, so it is there as a string
+        assert entry.earlier[0]["payload"] == text
+    else:
+        assert entry.earlier_bytes.startswith(b"[{")
+        with pytest.raises(PayloadDecodeError, match=rf"^dead letter {entry.id} \(t\): earlier: "):
+            _ = entry.earlier
 
 
 async def test_a_commit_that_fails_costs_no_worker(dsn: str, client: BackfillClient) -> None:

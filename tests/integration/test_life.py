@@ -89,14 +89,10 @@ class LifeByHand(Life):
     @precondition(lambda self: self._present())
     @rule(ends=life_ends)
     def settle(self, ends: list[tuple[int, dict[str, Any]]]) -> None:
-        """A worker ends some of its attempts in one settlement; it may have lost them meanwhile.
-
-        No two are of one job: which of them was lost could not be told by the job's id.
-        """
+        """A worker ends some of its attempts in one settlement; it may have lost them meanwhile, and two may be of one job."""
         chosen = list[tuple[Attempt, Ending]]()
         for place, ending in ends:
-            jobs = {held.job.id for (_, held), _ in chosen}
-            mine = [(running, held) for running, held in self._present() if held.job.id not in jobs]
+            mine = self._present()
             if chosen:
                 mine = [one for one in mine if one[1].worker == chosen[0][0][1].worker]
             if mine:
@@ -179,15 +175,15 @@ class LifeByHand(Life):
         ]
         missing = self.run(self._worker(worker).settle(written))
         self.uncounted = True
-        here = set[int]()
-        for ((_, held), ending), (_, _, error, result) in zip(chosen, written, strict=True):
+        here = set[Running]()
+        for ((running, held), ending), (_, _, error, result) in zip(chosen, written, strict=True):
             if not self.model.settle(held, ending, error, result):
                 continue
-            here.add(held.job.id)
+            here.add(running)
             job = self.model.jobs.get(held.job.id)
             if job is not None and ending.kind == "failed" and ending.scheduled:
                 assert self.run(self.bench.off_schedule(job.id)) < 0.001
-        assert missing == {held.job.id for (_, held), _ in chosen} - here
+        assert missing == {running for (running, _), _ in chosen} - here
         self.ended += [attempt for attempt, _ in chosen]
 
     def _worker(self, name: str) -> Worker:

@@ -123,6 +123,22 @@ async def test_an_invalid_index_is_made_anew(
     assert snapshot(dsn, SCHEMA) == fresh
 
 
+async def test_a_function_of_an_older_form_is_made_anew(dsn: str, fresh: Snapshot) -> None:
+    """Databases that had the function which tried for ever have today's after the next migration."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        found = connection.execute(
+            "select pg_get_functiondef(oid) from pg_proc where proname = 'backfill_bury'"
+        ).fetchone()
+        assert found is not None
+        older = re.sub(r"for round in 1\.\.100 loop", "loop", found[0])
+        assert older != found[0]
+        connection.execute(older)
+        connection.execute("delete from graphile_worker.backfill_migrations where name = 'bury_again'")
+    assert snapshot(dsn, SCHEMA) != fresh
+    assert len((await up(dsn)).applied) == 1
+    assert snapshot(dsn, SCHEMA) == fresh
+
+
 async def test_an_index_that_was_built_but_not_noted_stays(dsn: str) -> None:
     """A migrator that ended between the index and the ledger leaves only the note to be made."""
     with psycopg.connect(dsn, autocommit=True) as connection:

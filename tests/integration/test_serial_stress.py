@@ -34,7 +34,7 @@ PASSING = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 """What a worker meets by trying again: a row that somebody's transaction held for too long."""
 
 
-async def _settled(wire: Wire, settlement: Settlement, name: str) -> set[int]:
+async def _settled(wire: Wire, settlement: Settlement, name: str) -> set[Attempt]:
     while True:
         try:
             return await settle(wire, settlement, schema=SCHEMA, worker=name)
@@ -88,7 +88,7 @@ class Stress:
                 settlement.given_back = [*settlement.given_back, attempt]
         if len(settlement):
             missing = await _settled(wire, settlement, name)
-            self.completed += sum(attempt.job.id not in missing for attempt in settlement.completed)
+            self.completed += sum(attempt not in missing for attempt in settlement.completed)
         if self.completed >= self.wanted:
             self.over.set()
 

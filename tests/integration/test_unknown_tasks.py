@@ -101,6 +101,22 @@ async def test_one_worker_speaks_for_all(
                 await runner.__aexit__(None, None, None)
 
 
+async def test_an_older_worker_keeps_no_newer_one_silent(dsn: str) -> None:
+    """One of an older protocol may not know to look, whatever its id; its tasks count all the same. A newer one's id does."""
+    older: LiteralString = "update graphile_worker.backfill_workers set protocol = 0 where id = %s returning id"
+    newer: LiteralString = "update graphile_worker.backfill_workers set protocol = 2 where id = %s returning id"
+    async with BackfillClient(dsn) as client:
+        await due(client, "nobody's")
+        await due(client, "old one's")
+        await rows(dsn, ALIVE, "backfill", ["old one's"], timedelta(0))
+        assert await asked(client, dsn) == {}
+        await rows(dsn, older, "backfill")
+        assert {found.task for found in await client.unknown_tasks("backfill_0")} == {"nobody's"}
+        await rows(dsn, newer, "backfill")
+        assert await client.unknown_tasks("backfill_0") == []
+        assert {found.task for found in await client.unknown_tasks("backfill")} == {"nobody's"}
+
+
 async def test_jobs_that_are_no_reason_to_warn(dsn: str) -> None:
     """For later, just enqueued, out of attempts, locked; known to another live worker; of a program that holds one."""
     async with BackfillClient(dsn) as client:

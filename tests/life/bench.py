@@ -15,7 +15,7 @@ from typing import Any, Final, LiteralString
 
 from backfill import BackfillClient, QueueConfig, TaskRegistry
 from backfill.records import Job as Row
-from backfill.storage.attempts import give_back_strays, renew, settle
+from backfill.storage.attempts import Attempt, give_back_strays, renew, settle
 from backfill.storage.connection import Connection, connect
 from backfill.storage.recovery import Next
 from backfill.storage.wire import Command, Wire
@@ -144,8 +144,8 @@ class Worker:
         jobs = await self._lane.claim.take(self._wire, worker=self.name, wanted=wanted, task_ids=self._task_ids)
         return [Running(job, self._lane) for job in jobs]
 
-    async def settle(self, ended: Sequence[tuple[Running, Ending, str, str]]) -> set[int]:
-        """Write ends, each with its error and its result, in one settlement; the ids that were not this worker's any more."""
+    async def settle(self, ended: Sequence[tuple[Running, Ending, str, str]]) -> set[Attempt]:
+        """Write ends, each with its error and its result, in one settlement; those that were not this worker's any more."""
         for running, ending, error, result in ended:
             running.keep = KEPT_SECONDS if running.job.task_identifier == KEPT_TASK else None
             running.ended = running.began

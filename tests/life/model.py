@@ -244,8 +244,9 @@ class Model:
         return len(gone)
 
     def waiting_requeued(self, letter: Letter) -> Job | None:
-        """The job that an entry without a key was requeued as, if it is there still: then it is not requeued again."""
-        return None if letter.key is not None or letter.requeued is None else self.jobs.get(letter.requeued)
+        """The job that an entry was requeued as, if it is in the way of another: with a key it is while it runs only."""
+        job = None if letter.requeued is None else self.jobs.get(letter.requeued)
+        return None if job is None or (letter.key is not None and job.held is None) else job
 
     def requeue(self, letter: Letter, number: int, due: bool, changes: dict[str, Any], notes: str | None) -> None:
         """Add an entry's job again, under that number."""

@@ -107,7 +107,8 @@ class CounterVerbs(ClientLife):
         """Tasks with due jobs that no live worker of ours knows, eleven at most, those with most jobs first.
 
         Args:
-            worker: who asks; only the live worker with the smallest id gets an answer, so that one speaks for all.
+            worker: who asks; only the live worker with the smallest id gets an answer, so that one speaks for all; those whose
+                protocol is older than its own do not count.
         """
         parameters = (worker, str(_LOOKED_AT), str(_DUE_SECONDS), str(_NAMED))
         async with self._connection(None) as chosen:

@@ -30,8 +30,9 @@ KEEP: Final[Any] = type("Keep", (), {"__repr__": lambda _: "KEEP"})()
 TEXT_LIMIT: Final = 100_000
 NOTES_LIMIT: Final = 10_000
 _BATCH: Final = 500
+_TRIES: Final = 10
 _PASSING: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-"""An entry was renewed or deleted meanwhile, or two calls waited for each other: nothing took effect."""
+"""An entry was renewed, deleted or requeued meanwhile, or two calls waited for each other: nothing took effect."""
 _ANY: Final = DlqFilter()
 
 
@@ -52,8 +53,8 @@ class DeadLetterVerbs(DeadLetterReading):
         """Add an entry's job again, with all its attempts, in one transaction with the entry's bookkeeping.
 
         The entry stays until the job, or a later one of its key, has completed; if it fails for good again it comes back into
-        the same entry. A waiting job of its key is replaced, as by `enqueue`; without a key, a job that was requeued from it
-        and is there still is given back as it is. A deadline that the job had is dropped.
+        the same entry. A waiting job of its key is replaced, as by `enqueue`. A job that was requeued from it before is given
+        back as it is while it runs, and, without a key, while it is there at all. A deadline that the job had is dropped.
 
         Args:
             id: the entry's.
@@ -71,8 +72,8 @@ class DeadLetterVerbs(DeadLetterReading):
             DlqJobNotFoundError: there is no such entry.
             InvalidJobError: a value out of range.
             InvalidPayloadError: a payload that is not JSON.
-            psycopg.errors.SerializationFailure: on a `connection` of the caller's: the entry was renewed or deleted meanwhile,
-                and that transaction is to be repeated.
+            psycopg.errors.SerializationFailure: on a `connection` of the caller's: the entry was renewed, deleted or requeued
+                meanwhile, and that transaction is to be repeated.
         """
         parameters = (number_array([entry_id(id)]), *_edits(notes, payload, priority, run_at, delay))
         call = partial(self._requeue_one, id, parameters, connection)
@@ -80,16 +81,19 @@ class DeadLetterVerbs(DeadLetterReading):
 
     async def _requeue_one(self, id: int, parameters: Parameters, connection: Connection | None) -> Job:
         async with self._connection(connection) as chosen, together(chosen):
-            found = await run(chosen, "requeue_dead_letters", self._schema, parameters)
-            if found.ntuples:
-                [job] = await read_jobs(chosen, "get_job", self._schema, (text(found, 0, 1),))
-                return job
-            entry = await self.get_dlq_job(id, connection=chosen)
-            there = None if entry is None else entry.requeued_job_id
-            waiting = [] if there is None else await read_jobs(chosen, "get_job", self._schema, (str(there),))
-        if not waiting:
-            raise DlqJobNotFoundError(id)
-        return waiting[0]
+            for _ in range(_TRIES):  # the job that was in the way may end before it is read
+                found = await run(chosen, "requeue_dead_letters", self._schema, parameters)
+                if found.ntuples:
+                    [job] = await read_jobs(chosen, "get_job", self._schema, (text(found, 0, 1),))
+                    return job
+                entry = await self.get_dlq_job(id, connection=chosen)
+                if entry is None:
+                    break
+                if entry.requeued_job_id is not None:
+                    there = await read_jobs(chosen, "get_job", self._schema, (str(entry.requeued_job_id),))
+                    if there:
+                        return there[0]
+        raise DlqJobNotFoundError(id)
 
     async def requeue_dlq_jobs(
         self,
@@ -102,7 +106,8 @@ class DeadLetterVerbs(DeadLetterReading):
     ) -> dict[int, int]:
         """Add the jobs of many entries again, as `requeue_dlq_job` does, 500 in a transaction.
 
-        An entry that the database refuses costs its transaction: those in it are then requeued one by one.
+        An entry that the database refuses costs its transaction: those in it are then requeued one by one. One whose job of
+        a requeue before runs is passed over, and one without a key also while that job waits.
 
         Args:
             jobs: the entries' ids, or a filter; ids that are not there are passed over.

@@ -74,5 +74,5 @@ def entry(found: PGresult, row: int) -> DlqJob:
         last_requeued_at=time(found, row, 19),
         requeued_job_id=number(found, row, 20),
         notes=text(found, row, 21),
-        earlier=tuple(orjson.loads(text(found, row, 22) or "[]")),
+        earlier_bytes=found.get_value(row, 22) or b"[]",
     )

@@ -1,7 +1,8 @@
 """Waiting for ends: one task a client that hears of them on a connection of its own, with a poll beneath.
 
 A notification only makes a look come sooner: what a look finds counts, so one that is lost, or a pooler that passes none on,
-delays an answer by the poll's interval and no more. While the database is away it waits, and looks once it is back.
+delays an answer by the poll's interval and no more. While the database is away, or its connection string cannot be had, it
+waits, and looks once it is back.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class EndWatch:
         self._wanted = asyncio.Event()
         self._deaf = connect is None
         self._task: asyncio.Task[None] | None = None
+        self._looks: set[asyncio.Task[None]] = set()
         self._said = -_REMINDER
 
     async def wait(self, job_id: int) -> JobEnd | None:
@@ -73,7 +75,9 @@ class EndWatch:
         if self._task is None or self._task.done():
             self._task = self.loop.create_task(self._watch(), name="backfill-ends")
         self._wanted.set()
-        look = asyncio.ensure_future(self._first_look(job_id))
+        look = self.loop.create_task(self._first_look(job_id), name="backfill-end")
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
         try:
             both: list[asyncio.Future[Any]] = [waiter, look]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -81,19 +85,22 @@ class EndWatch:
                 look.result()
             return await waiter
         finally:
-            look.cancel()
-            await asyncio.wait([look])
+            # First what takes no time: whoever cancels this once more, while the look ends, leaves no waiter behind.
             waiters = self._waiters[job_id]
             waiters.discard(waiter)
             if not waiters:
                 del self._waiters[job_id]
+            look.cancel()
+            await asyncio.wait([look])
 
     async def close(self) -> None:
-        """End the task, and every waiting with the error that is set for them."""
+        """End the task and all first looks, and every waiting with the error that is set for them."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        ending = [*self._looks, *([] if task is None else [task])]
+        for one in ending:
+            one.cancel()
+        if ending:
+            await asyncio.wait(ending)
 
     def fail(self, error: Exception) -> None:
         """Raise an error for all who wait."""
@@ -148,9 +155,21 @@ class EndWatch:
             async with self._lend() as connection:  # for one look: its owner has others who need it
                 yield connection
             return
-        async with await self._connect() as connection:
+        async with await self._connected(self._connect) as connection:
             await listen(connection, (ENDS_CHANNEL,))
             yield connection
+
+    async def _connected(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
+        try:
+            return await connect()
+        except (BackfillError, psycopg.Error, OSError):
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            # What gives the connection string is the caller's, and may be able to later; it may have been cancelled itself.
+            reason = f"{type(error).__name__}: {error}"
+            raise DatabaseConnectionError(f"the dsn's callable gave no connection string: {reason}") from error
 
     async def _listen(self, connection: Connection) -> bool:
         """Wait as long as lies between two looks; whether an end was heard of before that somebody waits for."""
@@ -168,7 +187,9 @@ class EndWatch:
             ids = orjson.loads(payload)
         except orjson.JSONDecodeError:
             return True
-        return not ids or not isinstance(ids, list) or any(number in self._waiters for number in ids)
+        if not ids or not isinstance(ids, list):
+            return True
+        return any(isinstance(number, int) and number in self._waiters for number in ids)
 
     async def _look(self, connection: Connection, ids: list[int], *, polled: bool = False) -> None:
         """Look for the ends of some jobs; `polled` says that nothing was heard of any."""
@@ -193,3 +214,9 @@ class EndWatch:
             self._said, level = now, logging.WARNING
         reason = " ".join(str(error).split()) or type(error).__name__
         logger.log(level, "ends could not be looked for and are again: %s", reason)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this task that was cancelled; not in a local of the caller's, whose frame its error keeps, and so on."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

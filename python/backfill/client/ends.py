@@ -22,6 +22,7 @@ from backfill.errors import (
     InvalidJobError,
     JobCancelledError,
     JobNotCompletedError,
+    PayloadDecodeError,
     ResultTimeoutError,
 )
 from backfill.jobs import EnqueueOutcome
@@ -107,7 +108,7 @@ class EndVerbs(ClientLife):
             JobCancelledError: an operator ended it.
             EndNotKeptError: the job is not there and left no end: its task keeps none, it was removed before it ran, another
                 program ended it, or what was kept has expired.
-            PayloadDecodeError: the result does not fit the annotation.
+            PayloadDecodeError: the result does not fit the annotation, or Python's decoder refuses it.
             InvalidJobError: no id, or no timeout.
             ClientClosedError: the client was closed meanwhile.
         """
@@ -128,7 +129,10 @@ class EndVerbs(ClientLife):
         source = job.source if isinstance(job, EnqueueOutcome) else None
         if source is None or (source.identifier != how.task_identifier and how.task_identifier not in source.aliases):
             return how.result
-        return source.decode_result(how.result_bytes)
+        try:
+            return source.decode_result(how.result_bytes)
+        except PayloadDecodeError as error:
+            raise how.unreadable(error) from error
 
     async def tend_ends(self, keeps: Iterable[timedelta]) -> tuple[int, int]:
         """Have the partitions of ends made for today and tomorrow, and those dropped that are over; workers do it.
@@ -140,9 +144,10 @@ class EndVerbs(ClientLife):
             How many partitions were made, and how many were dropped, with the rows that had none.
 
         Raises:
+            InvalidJobError: no list of timedeltas over zero.
             psycopg.errors.LockNotAvailable: others are at the tables; nothing is lost by trying again later.
         """
-        seconds = sorted({keep.total_seconds() for keep in keeps})
+        seconds = _keeps(keeps)
         made = dropped = 0
         async with self._connection(None) as chosen:
             for start in range(0, len(seconds), 10):
@@ -171,6 +176,18 @@ class EndVerbs(ClientLife):
                 listening = lambda: connect(dsn, application_name="backfill results")  # noqa: E731
             self._watch = EndWatch(self._schema, connect=listening, lend=lambda: self._connection(None))
         return self._watch
+
+
+def _keeps(keeps: Iterable[timedelta]) -> list[float]:
+    """How long ends are kept, in seconds, each once, the shortest first."""
+    if not isinstance(keeps, Iterable):
+        raise InvalidJobError("keeps", keeps, "a list of timedeltas")
+    given = list(keeps)
+    for place, keep in enumerate(given):
+        if not isinstance(keep, timedelta):
+            raise InvalidJobError(f"keeps[{place}]", keep, "a datetime.timedelta")
+        check_duration(f"keeps[{place}]", keep, zero=False)
+    return sorted({keep.total_seconds() for keep in given})
 
 
 def _seconds(timeout: object) -> float | None:

@@ -102,12 +102,12 @@ class Settlement:
     def commands(self, *, schema: str, worker: str) -> list[Command]:
         """The statements that write it, a statement a kind, to be sent in one pipeline."""
         commands = []
+        if self.completed or self.kept:
+            commands += _forget([*self.completed, *(end.attempt for end in self.kept)], schema=schema, worker=worker)
         if self.completed:
             commands.append(Command.of("complete", schema, worker, *_fences(self.completed)))
         if self.kept:
             commands.append(_complete_keeping(self.kept, schema=schema, worker=worker))
-        if self.completed or self.kept:
-            commands += _forget([*self.completed, *(end.attempt for end in self.kept)], schema)
         for failures in self._failures():
             commands.append(_fail(failures, schema=schema, worker=worker))
         if self.given_back or self.snoozed:
@@ -117,11 +117,14 @@ class Settlement:
             commands.append(Command.of("give_back", schema, worker, *_fences(attempts), *_claims(attempts), delays))
         return commands
 
-    def missing(self, results: Sequence[PGresult]) -> set[int]:
-        """The ids of those that were not this worker's any more, from the results of those statements."""
+    def missing(self, results: Sequence[PGresult]) -> set[Attempt]:
+        """Those that were not this worker's any more, from the results of those statements.
+
+        Two of one job may be among them, where it was unlocked by force and claimed again: the lock's time tells them apart.
+        """
         if sum(result.ntuples for result in results) == len(self):
             return set()
-        found = {integer(result, row) for result in results for row in range(result.ntuples)}
+        found = {(integer(result, row), integer(result, row, 1)) for result in results for row in range(result.ntuples)}
         undone = (*self.given_back, *(attempt for attempt, _ in self.snoozed))
         ended = [
             *self.completed,
@@ -129,7 +132,7 @@ class Settlement:
             *(failure.attempt for failure in self.failed),
             *undone,
         ]
-        return {attempt.job.id for attempt in ended} - found
+        return {attempt for attempt in ended if (attempt.job.id, attempt.locked_at) not in found}
 
     def _failures(self) -> Iterator[Sequence[Failure]]:
         """Those whose ends nobody keeps, then the others, where there are any."""
@@ -144,8 +147,8 @@ class Settlement:
 
 async def settle(
     wire: Wire, settlement: Settlement, *, schema: str, worker: str, timeout: float = 60.0, patient: bool = True
-) -> set[int]:
-    """Write the ends of attempts in a transaction of their own; the ids of those that were not this worker's any more.
+) -> set[Attempt]:
+    """Write the ends of attempts in a transaction of their own; those that were not this worker's any more.
 
     Not `patient`, it hardly waits for a row that somebody's transaction holds.
     """
@@ -248,16 +251,17 @@ def _starts(attempts: Sequence[Attempt]) -> Parameter:
     return pack_array([attempt.job.locked_at_micros for attempt in attempts], "timestamptz")
 
 
-def _forget(completed: Sequence[Attempt], schema: str) -> list[Command]:
-    """What deletes the dead letters that completed jobs leave behind; nothing where none can have any."""
-    some = [attempt.job for attempt in completed if attempt.job.key is not None or attempt.job.has_flags]
-    done = [(job.id, job.key, dead_letter_of(job.flags), job.locked_at_micros) for job in some]
+def _forget(completed: Sequence[Attempt], *, schema: str, worker: str) -> list[Command]:
+    """What deletes the dead letters that jobs leave behind which complete next; nothing where none can have any."""
+    some = [attempt for attempt in completed if attempt.job.key is not None or attempt.job.has_flags]
+    done = [(attempt, attempt.job.key, dead_letter_of(attempt.job.flags)) for attempt in some]
     done = [one for one in done if one[1] is not None or one[2] is not None]
     if not done:
         return []
-    ids, keys, entries, claimed = zip(*done, strict=True)
-    when = pack_array(list(claimed), "timestamptz")
-    return [Command.of("forget_dead_letters", schema, number_array(ids), text_array(keys), number_array(entries), when)]
+    attempts, keys, entries = zip(*done, strict=True)
+    fences = _fences(attempts)[:2]
+    which = text_array(keys), number_array(entries), _starts(attempts)
+    return [Command.of("forget_dead_letters", schema, worker, *fences, *which)]
 
 
 def _fences(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:

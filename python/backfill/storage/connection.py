@@ -7,8 +7,10 @@ errors that name the server and never the password.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
+from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -29,6 +31,8 @@ KEEPALIVES: Final = {
     "keepalives_count": "3",
     "connect_timeout": "10",
 }
+_PLAIN_SECRET: Final = 4
+"""From so many letters on a password is taken out of a text wherever it stands."""
 
 
 async def connect(dsn: Dsn, *, application_name: str = "backfill") -> Connection:
@@ -127,8 +131,14 @@ def unreachable(conninfo: str, error: Exception) -> DatabaseConnectionError:
 
 
 def _without_secret(text: str, conninfo: str) -> str:
+    """A driver's text without the password. One of few letters is looked for where a password stands: in words it is none."""
     try:
-        secret = conninfo_to_dict(conninfo).get("password")
+        secret = str(conninfo_to_dict(conninfo).get("password") or "")
     except psycopg.ProgrammingError:
         return "the connection string cannot be read; expected postgresql://user:password@host:port/database"
-    return text.replace(str(secret), "***") if secret else text
+    for form in {secret, quote(secret, safe="")} - {""}:
+        if len(form) >= _PLAIN_SECRET:
+            text = text.replace(form, "***")
+        else:
+            text = re.sub(rf"""(?:(?<=password=)|(?<=[:'"])){re.escape(form)}(?=[@'"\s,;]|$)""", "***", text)
+    return text

@@ -9,7 +9,7 @@ from typing import Final
 
 import psycopg
 
-from backfill.storage.attempts import Settlement, settle
+from backfill.storage.attempts import Attempt, Settlement, settle
 from backfill.storage.wire import Wire
 from backfill.worker.executor import Executor
 from backfill.worker.failures import describe
@@ -36,7 +36,7 @@ class Settler:
         schema: the queue's schema.
         worker: the worker's id.
         settled: called after each batch.
-        count: called with each batch that is written, and with the ids of those in it that were not this worker's any more.
+        count: called with each batch that is written, and with those in it that were not this worker's any more.
         look_soon: called where the locks in the database may differ from what is known.
     """
 
@@ -47,7 +47,7 @@ class Settler:
         schema: str,
         worker: str,
         settled: Callable[[], None],
-        count: Callable[[Sequence[Running], Collection[int]], None],
+        count: Callable[[Sequence[Running], Collection[Attempt]], None],
         look_soon: Callable[[], None],
     ) -> None:
         self._executor = executor
@@ -120,7 +120,7 @@ class Settler:
                 given_back.append(running)
         return Settlement(completed, failed, given_back, snoozed, kept)
 
-    def release(self, batch: Sequence[Running], missing: set[int]) -> None:
+    def release(self, batch: Sequence[Running], missing: set[Attempt]) -> None:
         """A batch is written: let go of its jobs."""
         self._under_way -= len(batch)
         self._count(batch, () if self._doubtful else missing)  # missing in doubt: written before its answer was lost
@@ -131,7 +131,7 @@ class Settler:
                 del held[number]
             if self._refused:
                 self._refused.discard(number)
-            if number not in missing:
+            if running not in missing:
                 continue
             if self._doubtful:
                 # Written before its answer was lost; given back, it may have been claimed in the same breath.
@@ -180,8 +180,8 @@ class Settler:
             wait = REFUSED_SECONDS if len(self._blocked) == len(self._refused) else BLOCKED_SECONDS
             self._blocked_until = time.monotonic() + wait
 
-    async def _write_one(self, wire: Wire, running: Running) -> set[int] | None:
-        """Write one end; the id if it was not this worker's any more, or None: it cannot be written now.
+    async def _write_one(self, wire: Wire, running: Running) -> set[Attempt] | None:
+        """Write one end; the attempt if it was not this worker's any more, or None: it cannot be written now.
 
         Either somebody's transaction holds its row, or the database refuses it as a failure, too.
         """
@@ -222,7 +222,7 @@ class Settler:
         running.ending = failed
         return missing
 
-    async def _settle(self, wire: Wire, settlement: Settlement) -> set[int]:
+    async def _settle(self, wire: Wire, settlement: Settlement) -> set[Attempt]:
         return await settle(
             wire, settlement, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False
         )

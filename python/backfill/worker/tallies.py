@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from backfill.counts import BUCKETS
+from backfill.storage.attempts import Attempt
 from backfill.storage.counters import MinuteCounts
 from backfill.worker.running import COMPLETED, Completed, Discarded, Failed, Kept, Running, Snoozed
 
@@ -145,10 +146,10 @@ class Tallies:
         """The database's time, in Unix seconds, when the monotonic clock was so far; this machine's until then."""
         self._clock = now - monotonic
 
-    def count(self, batch: Sequence[Running], missing: Collection[int] = ()) -> None:
-        """Count attempts whose ends are written, but for those of `missing` jobs."""
+    def count(self, batch: Sequence[Running], missing: Collection[Attempt] = ()) -> None:
+        """Count attempts whose ends are written, but for the `missing` ones."""
         if missing:
-            batch = [running for running in batch if running.job.id not in missing]
+            batch = [running for running in batch if running not in missing]
         if not batch:
             return
         self._minute = max(self._minute, int((time.monotonic() + self._clock) // 60))

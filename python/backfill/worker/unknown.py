@@ -1,6 +1,7 @@
 """A warning for jobs that wait in vain: they are due, and no live worker knows their task.
 
-One worker of the fleet looks, the live one with the smallest id. Workers of other programs are unknown to it: a task is
+One worker of the fleet looks, the live one with the smallest id among those whose protocol is not older than its own: one of
+an older version may not know how, and would keep all others silent. Workers of other programs are unknown to it: a task is
 taken for theirs while one of them holds a job of it.
 """
 

@@ -1,5 +1,5 @@
 -- does: Ends attempts well whose tasks keep their jobs' ends: deletes their jobs and frees their queues, as complete does,
---   writes the ends and tells whoever awaits one; gives back the ids that it found.
+--   writes the ends and tells whoever awaits one; gives back the ids that it found, with the times of their locks.
 -- locks: _private_jobs rows (delete), _private_job_queues rows (update), new backfill_ends rows
 -- index: jobs_pkey1, job_queues_pkey1, tasks_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
@@ -37,5 +37,5 @@ kept as (
   returning job_id
 ),
 -- part: telling
-select gone.id, (select count(*) from told)
+select gone.id, gone.locked_at, (select count(*) from told)
 from gone

@@ -6,6 +6,6 @@
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
 --   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 errors text[], $10 final boolean[]
 -- part: failing
-select held.id, buried.entry
+select held.id, held.locked_at, buried.entry
 from held
 left join buried on buried.id = held.id

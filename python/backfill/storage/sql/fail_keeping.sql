@@ -19,11 +19,13 @@ kept as (
     (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
     gone.key, gone.created_at, gone.run_at, keeping.started_at, now() + keeping.keep * interval '1 second', $1::text, gone.error
   from gone
-  join unnest($2::bigint[], $11::double precision[], $12::timestamptz[]) as keeping (id, keep, started_at)
+  join unnest($2::bigint[], $3::timestamptz[], $11::double precision[], $12::timestamptz[])
+    as keeping (id, locked_at, keep, started_at)
     on keeping.id = gone.id
+    and keeping.locked_at = gone.locked_at
   returning job_id
 ),
 -- part: telling
-select held.id, buried.entry, (select count(*) from told)
+select held.id, held.locked_at, buried.entry, (select count(*) from told)
 from held
 left join buried on buried.id = held.id

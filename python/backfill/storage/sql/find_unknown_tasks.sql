@@ -1,12 +1,13 @@
 -- does: Finds tasks that no live worker knows and whose jobs are due for so many seconds: how many, since when the oldest is (Unix
 --   microseconds), and whether all of them were looked at. Looks at the longest due of each priority, so many at most, where
 --   jobs that nobody takes come to stand: its cost does not grow with the backlog. Only the live worker with the smallest id
---   gets an answer. A task of which another program's worker has locked a job of late is that worker's.
+--   gets an answer, those of an older protocol left out, which may not know to ask. A task of which another program's worker
+--   has locked a job of late is that worker's.
 -- locks: none
 -- index: jobs_main_index, tasks_pkey, backfill_jobs_locked
 -- params: $1 worker text, $2 looked_at integer, $3 due_for double precision, $4 wanted integer
 with recursive alive as materialized (
-  select workers.id, workers.tasks
+  select workers.id, workers.protocol, workers.tasks
   from :"schema".backfill_workers as workers
   where workers.heartbeat_at > now() - interval '20 seconds'
 ),
@@ -15,7 +16,11 @@ levels as (
     select jobs.priority, 1 as seen
     from :"schema"._private_jobs as jobs
     where jobs.is_available = true
-      and $1::text = (select min(alive.id) from alive)
+      and $1::text = (
+        select min(alive.id)
+        from alive
+        where alive.protocol >= (select workers.protocol from :"schema".backfill_workers as workers where workers.id = $1::text)
+      )
     order by jobs.priority
     limit 1
   )

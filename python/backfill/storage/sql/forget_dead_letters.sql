@@ -1,12 +1,18 @@
--- does: Deletes the dead letters of jobs that have just completed: those of their keys, and those that they were requeued
---   from. A job that is there still was not this worker's to complete, and keeps its entry; so does a newer job of the key,
---   and what failed after the attempt was claimed: another has run the job since.
--- locks: backfill_dlq rows (delete), in the order of their ids
+-- does: Deletes the dead letters of jobs that complete in the next statement: those of their keys, and those that they were
+--   requeued from. What is not this worker's any more leaves its entry: it was unlocked, and may have been deleted since; so
+--   does a newer job of the key, and what failed after the attempt was claimed: another has run the job since.
+-- locks: _private_jobs rows (those that are about to be deleted), then backfill_dlq rows (delete) in the order of their ids
 -- index: backfill_dlq_key, backfill_dlq_pkey, jobs_pkey1
--- params: $1 ids bigint[], $2 keys text[], $3 entries bigint[], $4 claimed_ats timestamptz[]
-with done as (
-  select *
-  from unnest($1::bigint[], $2::text[], $3::bigint[], $4::timestamptz[]) as done (id, key, entry, claimed_at)
+-- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 keys text[], $5 entries bigint[],
+--   $6 claimed_ats timestamptz[]
+-- The fence is wrapped in coalesce, as where the jobs are deleted.
+with done as materialized (
+  select jobs.id, done.key, done.entry, done.claimed_at
+  from unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::bigint[], $6::timestamptz[])
+    as done (id, locked_at, key, entry, claimed_at)
+  join :"schema"._private_jobs as jobs on jobs.id = done.id
+  where coalesce(jobs.locked_by = $1::text and jobs.locked_at = done.locked_at, false)
+  for update of jobs
 ),
 found as (
   select entries.id, done.id as job_id, done.claimed_at
@@ -25,7 +31,6 @@ found as (
 gone as materialized (
   select found.id, found.job_id, found.claimed_at
   from found
-  where not exists (select from :"schema"._private_jobs as jobs where jobs.id = found.job_id)
   order by found.id
 )
 delete from :"schema".backfill_dlq as entries

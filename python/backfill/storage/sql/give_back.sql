@@ -16,7 +16,7 @@ with ended as (
 -- part: freed_queues
 ,
 held as materialized (
-  select jobs.id, ended.delay, jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded
+  select jobs.id, jobs.locked_at, ended.delay, jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded
   from ended
   join :"schema"._private_jobs as jobs on jobs.id = ended.id
   where coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
@@ -39,5 +39,5 @@ returned as (
   where jobs.id = held.id
     and not held.superseded
 )
-select id
+select id, locked_at
 from held

@@ -1,7 +1,8 @@
 -- does: Adds the jobs of dead letters again, each marked with its entry unless it has a key, and notes it in the entries; gives
 --   back the entries' ids and the jobs'. What is null stays as the entry has it; their run_at is now unless it is said. One
---   without a key whose job is there still is passed over; an old deadline is dropped. Where an entry with a key was renewed
---   or deleted before its job was added, nothing takes effect (SQLSTATE 40001).
+--   without a key whose job is there still is passed over, and one with a key whose job runs; an old deadline is dropped.
+--   Where an entry with a key was renewed or deleted before its job was added, or that of a requeue before has begun to run,
+--   nothing takes effect (SQLSTATE 40001).
 -- locks: backfill_dlq rows (update; those without a key before their jobs are added, so that two calls add one job each), the
 --   _private_jobs rows of their keys, what add_job locks
 -- index: backfill_dlq_pkey
@@ -23,6 +24,7 @@ chosen as materialized (
     from :"schema".backfill_dlq as entries
     where entries.id = any($1::bigint[])
       and entries.job_key is not null
+      and not :"schema".backfill_runs(entries.requeued_job_id)
     order by entries.job_key collate "C"
   )
 ),
@@ -58,13 +60,15 @@ noted as (
   where entries.id = added.entry
     and entries.failure_count = added.failure_count
     and entries.failed_at = added.failed_at
+    -- once more, since its job may have been claimed before add_job came to it; of added, so that it is asked after that
+    and not :"schema".backfill_runs(case when added.id is not null then entries.requeued_job_id end)
   returning entries.id
 )
 select
   added.entry,
   case
     when noted.id is null
-      then :"schema".backfill_refuse(format('dead letter %s was renewed or deleted meanwhile', added.entry), '40001')
+      then :"schema".backfill_refuse(format('dead letter %s was renewed, deleted or requeued meanwhile', added.entry), '40001')
     else added.id
   end as job_id
 from added

@@ -11,7 +11,7 @@ with ended as (
 ,
 held as materialized (
   select
-    jobs.id, ended.delay, ended.error, ended.final,
+    jobs.id, jobs.locked_at, ended.delay, ended.error, ended.final,
     jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded,
     ended.final or jobs.attempts >= jobs.max_attempts as last
   from ended

@@ -1,0 +1,36 @@
+"""What is shown of a connection that cannot be had: everything but the password."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from psycopg.conninfo import make_conninfo
+
+from backfill.storage.connection import unreachable
+
+REFUSED = 'connection to server at "h", port 5432 failed: FATAL: password authentication failed for user "u"'
+
+
+@pytest.mark.parametrize("password", ["a", "u", "e", "at", "to", "5", "$", "\\", ".", "***"])
+def test_a_short_password_leaves_the_text_as_it_is(password: str) -> None:
+    """Its letters are in every word; that is no place where a password stands."""
+    conninfo = make_conninfo(host="h", password=password)
+    shown = str(unreachable(conninfo, psycopg.OperationalError(f"is not there: {REFUSED[:66]}")))
+    assert shown == f"cannot connect to PostgreSQL at host=h: is not there: {REFUSED[:66]}"
+
+
+@given(password=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12))
+def test_no_password_is_shown_where_one_stands(password: str) -> None:
+    """In an address, plain and as it must be written there, behind its keyword, and quoted: of any length."""
+    places = ("postgresql://u:{}@h", "password={} port=1", "password='{}'", 'no "{}"')
+    assume(len(password) < 4 or not any(password in place for place in places))
+    for place in places:
+        for form in (password, quote(password, safe="")):
+            error = psycopg.OperationalError(place.format(form))
+            conninfo = make_conninfo(host="h", password=password)
+            shown = str(unreachable(conninfo, error)).removeprefix("cannot connect to PostgreSQL at host=h: ")
+            assert shown == place.format("***")
