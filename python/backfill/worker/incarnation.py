@@ -38,7 +38,7 @@ from backfill.worker.settler import Settler
 from backfill.worker.unknown import UnknownTasks
 from backfill.worker.watch import Watch
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 SETTLE_GRACE: Final = 10.0
 """Seconds that a worker which ends waits for the database to take its last settlements."""
 
