@@ -1,4 +1,4 @@
-"""The cleaner: releases locks that nobody will open, and deletes serial queues that nothing uses, at the start and now and then.
+"""The cleaner: releases locks that nobody will open, and deletes serial queues that nothing uses, at the start and later.
 
 What workers of ours held is recovered by who sees them die; here is what is left of those without a row, and of other
 programs' workers, of whom nothing is known but the age of their locks.
@@ -29,7 +29,7 @@ QUEUES_SECONDS: Final = 600.0
 """How often the locks of queues are looked at: it reads them all, and none without a job is locked as a rule."""
 COLLECT_FIRST_SECONDS: Final = 600.0
 COLLECT_SECONDS: Final = 3600.0
-"""How often unused queues are deleted, by one worker of the fleet. A name that comes back costs an id, and those end at 2^31."""
+"""How often unused queues are deleted, by one of the fleet. A name that comes back costs an id, and those end at 2^31."""
 MOST_COLLECTED: Final = 100_000
 
 
@@ -38,17 +38,23 @@ class Cleaner(Periodic):
 
     Args:
         client: the worker's.
-        config: how often, and from which ages on.
+        config: from which ages on.
+        interval: seconds between two looks.
         registry: the tasks that it knows.
         worker: gives this worker's id.
     """
 
     def __init__(
-        self, client: BackfillClient, *, config: WorkerConfig, registry: TaskRegistry[Any], worker: Callable[[], str]
+        self,
+        client: BackfillClient,
+        *,
+        config: WorkerConfig,
+        interval: float,
+        registry: TaskRegistry[Any],
+        worker: Callable[[], str],
     ) -> None:
-        assert config.stale_lock_cleanup_interval is not None
         super().__init__(
-            "cleaner", first=0.0, interval=config.stale_lock_cleanup_interval.total_seconds(), timeout=_TIMEOUT,
+            "cleaner", first=0.0, interval=interval, timeout=_TIMEOUT,
             complaint="stale locks could not be looked for",
         )  # fmt: skip
         self._client = client

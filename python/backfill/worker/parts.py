@@ -92,8 +92,12 @@ class Parts:
         if self._config.dlq_processor_interval is not None:
             self._services.append(Sweeper(self._client, interval=seconds(self._config.dlq_processor_interval)))
         if self._config.stale_lock_cleanup_interval is not None:
-            one = lambda: self.one.worker_id  # noqa: E731 - another one's after each renewal
-            self._services.append(Cleaner(self._client, config=self._config, registry=self._registry, worker=one))
+            self._services.append(
+                Cleaner(
+                    self._client, config=self._config, interval=seconds(self._config.stale_lock_cleanup_interval),
+                    registry=self._registry, worker=lambda: self.one.worker_id,
+                )
+            )  # fmt: skip
         if self._config.blocked_after is not None:
             self._services.append(Watchdog(limit=seconds(self._config.blocked_after)))
         for service in self._services:
