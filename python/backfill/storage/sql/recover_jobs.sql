@@ -59,8 +59,7 @@ kept as (
   returning job_id
 ),
 -- part: telling
-,
-unlocked as (
+, unlocked as (
   update :"schema"._private_jobs as jobs
   set
     last_error = $5::text,
