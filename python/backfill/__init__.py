@@ -13,12 +13,19 @@ from backfill.client import (
     enqueue_fast_with_retries,
     enqueue_serial,
 )
+from backfill.client.cleanup import (
+    DEFAULT_STALE_JOB_LOCK_TIMEOUT,
+    DEFAULT_STALE_LOCK_CLEANUP_INTERVAL,
+    DEFAULT_STALE_QUEUE_LOCK_TIMEOUT,
+    StartupCleanup,
+)
 from backfill.counts import Counts, Histogram, UnknownTask
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.ends import EndFilter, EndHow, EndList, JobEnd
 from backfill.errors import (
     BackfillError,
     BulkEnqueueError,
+    CleanupRefusedError,
     ClientClosedError,
     ConfigurationError,
     ConnectionTimeout,
@@ -69,10 +76,14 @@ from backfill.tasks import Task, TaskRegistry
 from backfill.worker import QueueConfig, WorkerConfig, WorkerContext, WorkerRunner
 
 __all__ = [
+    "DEFAULT_STALE_JOB_LOCK_TIMEOUT",
+    "DEFAULT_STALE_LOCK_CLEANUP_INTERVAL",
+    "DEFAULT_STALE_QUEUE_LOCK_TIMEOUT",
     "BackfillClient",
     "BackfillError",
     "BulkEnqueueError",
     "BulkOutcome",
+    "CleanupRefusedError",
     "ClientClosedError",
     "ConfigurationError",
     "ConnectionTimeout",
@@ -122,6 +133,7 @@ __all__ = [
     "SchemaVersionError",
     "ServiceUnavailable",
     "Snooze",
+    "StartupCleanup",
     "Task",
     "TaskDefinitionError",
     "TaskRegistry",

@@ -151,6 +151,22 @@ class DlqJobNotFoundError(BackfillError, LookupError):
         return type(self), (self.id,)
 
 
+class CleanupRefusedError(BackfillError):
+    """Queues or tasks that are not collected, since another program could be left with what is gone.
+
+    Attributes:
+        workers: the ids of other programs' workers that may live, ten at most.
+    """
+
+    def __init__(self, message: str, workers: tuple[str, ...] = ()) -> None:
+        self.workers = workers
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Pickle with the workers."""
+        return type(self), (str(self), self.workers)
+
+
 class ClientClosedError(BackfillError):
     """A call to a client or a worker that was closed, or is not open yet where it must be."""
 

@@ -24,6 +24,7 @@ from backfill import (
     JobSpec,
     NewJob,
     Queue,
+    StartupCleanup,
     TaskRegistry,
     WorkerConfig,
     WorkerContext,
@@ -38,6 +39,8 @@ from plugins.waiting import Eventually
 from reading import rows, value
 
 SCHEMA = "graphile_worker"
+JOBS = "graphile_worker._private_jobs"
+QUEUES = "graphile_worker._private_job_queues"
 NewRole = Callable[..., str]
 
 
@@ -283,6 +286,29 @@ ENDS_ARE_NOT_THEIRS: list[LiteralString] = [
     "select * from graphile_worker.backfill_ends_default",
     "drop table graphile_worker.backfill_ends_default",
 ]
+
+
+async def test_a_worker_cleans_up(dsn: str, role: NewRole) -> None:
+    """It releases locks, also where the engine has its table, and deletes unused queues; tasks are the owner's."""
+    await rows(dsn, "create table graphile_worker._private_workers as select 'e' as id, now() as last_heartbeat_at")
+    async with BackfillClient(role("worker")) as client:
+        for holder in ("node", "e"):
+            await client.enqueue(holder, queue=Queue.serial(holder))
+        for table in (JOBS, QUEUES):
+            await rows(dsn, f"update {table} set locked_at = now() - interval '5 hours', locked_by = 'node'")
+        await rows(dsn, f"update {JOBS} set locked_by = 'e' where task_id = (select max(task_id) from {JOBS})")
+        await rows(dsn, f"update {QUEUES} set locked_by = 'e' where queue_name = 'e'")
+        assert await client.startup_cleanup() == StartupCleanup(1, 1, 0)
+        await rows(dsn, f"delete from {JOBS}")
+        assert await client.collect_queues() == 1
+        await rows(dsn, f"delete from {QUEUES}; drop table graphile_worker._private_workers")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await client.collect_tasks()
+    await rows(dsn, f"insert into {QUEUES} (queue_name) values ('unused')")
+    async with BackfillClient(role("producer")) as client:
+        for verb in (client.startup_cleanup, client.collect_queues, client.collect_tasks):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                await verb()
 
 
 @pytest.mark.parametrize("duty", ["producer", "worker"])

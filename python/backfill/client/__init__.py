@@ -2,7 +2,7 @@
 
 connect: its life and its connections · enqueue: one job · bulk (items, writing): many · manage: jobs that are there ·
 dead_letters (dead_letter_changes): those that are not tried again · ends (end_watch): how they finished ·
-counters: how attempts ended · recovery: what dead workers held ·
+counters: how attempts ended · recovery: what dead workers held · cleanup: what others left behind ·
 presets, bulk_presets: the common cases by name · prepare: what all of them send, free of I/O · execute: one way to send it.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from backfill.client.bulk import BulkVerb
 from backfill.client.bulk_presets import enqueue_bulk, enqueue_bulk_with_retries
+from backfill.client.cleanup import CleanupVerbs
 from backfill.client.counters import CounterVerbs
-from backfill.client.dead_letter_changes import DeadLetterVerbs
 from backfill.client.ends import EndVerbs
 from backfill.client.enqueue import EnqueueVerb
 from backfill.client.manage import ManageVerbs
@@ -22,7 +22,6 @@ from backfill.client.presets import (
     enqueue_fast_with_retries,
     enqueue_serial,
 )
-from backfill.client.recovery import RecoveryVerbs
 
 __all__ = [
     "BackfillClient",
@@ -36,7 +35,7 @@ __all__ = [
 ]
 
 
-class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs, DeadLetterVerbs, EndVerbs, CounterVerbs, RecoveryVerbs):
+class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs, CleanupVerbs, EndVerbs, CounterVerbs):
     """A producer's way to the queue: enqueue jobs, and manage those that are there.
 
     Making one does no I/O and needs no event loop, so a client may live at module level. The first verb connects and

@@ -267,7 +267,7 @@ class ClientLife:
             raise ConfigurationError("pool: it is not open; `await pool.open()` before the client's first use")
         session = _Session(pool, owned=False, where="the given pool's server", keeps=False)
         try:
-            async with pool.connection() as connection, _in_our_manner(connection):
+            async with pool.connection() as connection, in_our_manner(connection):
                 await self._prepare_schema(connection)
         except psycopg_pool.PoolTimeout as error:
             raise translated(error, None, where=session.where, schema=self._schema) from error
@@ -307,7 +307,7 @@ class ClientLife:
 
 
 @asynccontextmanager
-async def _in_our_manner(connection: Connection) -> AsyncIterator[None]:
+async def in_our_manner(connection: Connection) -> AsyncIterator[None]:
     """A caller's connection as `storage` expects one, and then as it was."""
     before = connection.row_factory, connection.cursor_factory, connection.autocommit
     connection.row_factory, connection.cursor_factory = tuple_row, psycopg.AsyncRawCursor

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from backfill.checks import KEY_LIMIT, check_text
-from backfill.client.connect import ClientLife
-from backfill.storage.recovery import CutOff, Next, finish, give_up, recover_page
+from backfill.client.connect import ClientLife, in_our_manner
+from backfill.storage.connection import Connection
+from backfill.storage.recovery import CutOff, Next, find_abandoned, finish, give_up, recover_page, recover_queues
 
 _PAGE: Final = 500
 
@@ -34,8 +36,25 @@ class Recovered:
     complete: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """What was recovered of a worker that is not there any more.
+
+    Attributes:
+        worker_id: as which it held something.
+        jobs: how many jobs were unlocked, buried, or deleted since they had been replaced meanwhile.
+        queues: how many serial queues were unlocked.
+        dead_letters: how many of the jobs had no attempt left.
+    """
+
+    worker_id: str
+    jobs: int
+    queues: int
+    dead_letters: int
+
+
 class RecoveryVerbs(ClientLife):
-    """The verb for dead workers."""
+    """The verbs for dead workers."""
 
     async def recover_worker(
         self, worker: str, heartbeat: int, *, next_of: Callable[[CutOff], Next] = lambda _: Next()
@@ -54,18 +73,49 @@ class RecoveryVerbs(ClientLife):
             What was done, which is not complete where another worker is at it; None: it is alive, or gone.
         """
         check_text("worker", worker, KEY_LIMIT)
-        async with self._connection(None) as chosen:
+        async with self._connection(None) as chosen, in_our_manner(chosen):
             who = await give_up(chosen, worker, heartbeat, schema=self._schema)
             if who is None:
                 return None
             error = f"WorkerDied: its worker {worker} ({who[0]}, process {who[1]}) died while it ran"
-            jobs = dead_letters = after = 0
-            while True:
-                page = await recover_page(
-                    chosen, worker, after, schema=self._schema, error=error, next_of=next_of, wanted=_PAGE
-                )
-                if page is None or page.last is None:
-                    break
-                jobs, dead_letters, after = jobs + len(page.ids), dead_letters + page.dead_letters, page.last
-            queues, complete = (0, False) if page is None else await finish(chosen, worker, schema=self._schema)
+            jobs, dead_letters, turn = await self._recover_jobs(chosen, worker, error, next_of)
+            queues, complete = await finish(chosen, worker, schema=self._schema) if turn else (0, False)
         return Recovered(*who, jobs, queues, dead_letters, complete)
+
+    async def recover_abandoned(
+        self, *, gone_for: timedelta = timedelta(seconds=20), next_of: Callable[[CutOff], Next] = lambda _: Next()
+    ) -> list[Abandoned]:
+        """Unlock what is locked under ids of workers of ours that have no row any more; workers do it now and then.
+
+        A worker's row is there before its first claim, and goes when all is given back: who has none will never come back
+        to its jobs. The attempt that was cut off counts, as where a worker died.
+
+        Args:
+            gone_for: from which age on, by the database's clock.
+            next_of: what becomes of a job: when it is due again if that was not its first attempt, how long its end is kept.
+
+        Returns:
+            What was done, a worker each.
+        """
+        done = []
+        async with self._connection(None) as chosen, in_our_manner(chosen):
+            for worker, serial in await find_abandoned(chosen, gone_for.total_seconds(), schema=self._schema):
+                error = f"WorkerDied: its worker {worker} is gone"
+                jobs, dead_letters, turn = await self._recover_jobs(chosen, worker, error, next_of)
+                if turn and jobs:
+                    queues = serial + await recover_queues(chosen, worker, schema=self._schema)
+                    done.append(Abandoned(worker, jobs, queues, dead_letters))
+        return done
+
+    async def _recover_jobs(
+        self, connection: Connection, worker: str, error: str, next_of: Callable[[CutOff], Next]
+    ) -> tuple[int, int, bool]:
+        """Unlock a worker's jobs: how many, how many of them were buried, and whether no other worker was at it."""
+        jobs = dead_letters = after = 0
+        while True:
+            page = await recover_page(
+                connection, worker, after, schema=self._schema, error=error, next_of=next_of, wanted=_PAGE
+            )
+            if page is None or page.last is None:
+                return jobs, dead_letters, page is not None
+            jobs, dead_letters, after = jobs + len(page.ids), dead_letters + page.dead_letters, page.last

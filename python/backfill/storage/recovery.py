@@ -97,11 +97,23 @@ async def recover_page(
 
 async def finish(connection: Connection, worker: str, *, schema: str) -> tuple[int, bool]:
     """Unlock what queues a dead worker still has, and delete its row; how many, and whether all of it is recovered."""
-    cursor = await connection.execute(render("recover_queues", schema), [worker])
-    queues = await cursor.fetchone()
+    queues = await recover_queues(connection, worker, schema=schema)
     cursor = await connection.execute(render("forget_worker", schema), [worker])
     gone = await cursor.fetchone()
-    return (0 if queues is None else int(queues[0])), bool(gone and gone[0])
+    return queues, bool(gone and gone[0])
+
+
+async def recover_queues(connection: Connection, worker: str, *, schema: str) -> int:
+    """Unlock what queues a worker still has; how many."""
+    cursor = await connection.execute(render("recover_queues", schema), [worker])
+    queues = await cursor.fetchone()
+    return 0 if queues is None else int(queues[0])
+
+
+async def find_abandoned(connection: Connection, gone_for: float, *, schema: str) -> list[tuple[str, int]]:
+    """Ids of ours without a worker's row under which jobs are locked for so many seconds; how many of those are serial."""
+    cursor = await connection.execute(render("find_abandoned", schema), [gone_for])
+    return [(str(worker), int(serial)) for worker, serial in await cursor.fetchall()]
 
 
 def _arrays(nexts: Sequence[Next]) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from backfill.client.cleanup import ABANDONED_AFTER, DEFAULT_STALE_LOCK_CLEANUP_INTERVAL
 from backfill.errors import ConfigurationError
 from backfill.retry import RetryPolicy
 from backfill.storage.claims import LaneFilter, anchored
@@ -126,6 +127,12 @@ class WorkerConfig:
             (e, e^2 ... seconds, at most about six hours) if not given. It does not limit attempts.
         dlq_processor_interval: how often it moves jobs to the dead letters that other programs have failed for good; 1
             second to 1 day. None leaves those to other workers; what this one fails for good is moved at once all the same.
+        stale_lock_cleanup_interval: how often it looks for locks that nobody will open, 1 second to 1 day, the first time at
+            its start; hourly then for serial queues that nothing uses. None leaves that to other workers.
+        stale_queue_lock_timeout: the age at which the lock of a queue without a locked job is stale, of holders that are no
+            workers of backfill; 1 second to 365 days. The contract's 4 hours if not given.
+        stale_job_lock_timeout: the age at which such a holder's lock of a job is stale; 1 second to 365 days. A Node worker's
+            job that runs for longer is run a second time beside it.
 
     Raises:
         ConfigurationError: a value out of range; it is named.
@@ -149,6 +156,9 @@ class WorkerConfig:
     health_file: str | Path | None = None
     retry: RetryPolicy | None = None
     dlq_processor_interval: timedelta | None = timedelta(seconds=60)
+    stale_lock_cleanup_interval: timedelta | None = DEFAULT_STALE_LOCK_CLEANUP_INTERVAL
+    stale_queue_lock_timeout: timedelta = ABANDONED_AFTER
+    stale_job_lock_timeout: timedelta = ABANDONED_AFTER
 
     def __post_init__(self) -> None:
         """Refuse what no worker could run with, and put the default lane last."""
@@ -174,6 +184,11 @@ class WorkerConfig:
             _check_span("WorkerConfig.dlq_processor_interval", span, timedelta(seconds=1), timedelta(days=1))
         if self.health_address is not None:
             parse_address("WorkerConfig.health_address", self.health_address)
+        if self.stale_lock_cleanup_interval is not None:
+            span = self.stale_lock_cleanup_interval
+            _check_span("WorkerConfig.stale_lock_cleanup_interval", span, timedelta(seconds=1), timedelta(days=1))
+        for field in ("stale_queue_lock_timeout", "stale_job_lock_timeout"):
+            _check_span(f"WorkerConfig.{field}", getattr(self, field), timedelta(seconds=1), timedelta(days=365))
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError(f"WorkerConfig.retry = {self.retry!r}: expected a RetryPolicy")
         if isinstance(self.forbidden_flags, str):

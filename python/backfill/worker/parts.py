@@ -17,6 +17,7 @@ from backfill.client import BackfillClient
 from backfill.errors import BackfillError
 from backfill.tasks import TaskRegistry
 from backfill.worker.backoff import Backoff
+from backfill.worker.cleaner import Cleaner
 from backfill.worker.config import WorkerConfig
 from backfill.worker.counters import CounterFolder
 from backfill.worker.events import LeaseLost, emit
@@ -100,6 +101,13 @@ class Parts:
             self._services.append(Listener(dsn, worker=self.one.worker_id, wake=self._wake, hear=self._hear))
         if self._config.dlq_processor_interval is not None:
             self._services.append(Sweeper(self._client, interval=seconds(self._config.dlq_processor_interval)))
+        if self._config.stale_lock_cleanup_interval is not None:
+            self._services.append(
+                Cleaner(
+                    self._client, config=self._config, interval=seconds(self._config.stale_lock_cleanup_interval),
+                    registry=self._registry, worker=lambda: self.one.worker_id,
+                )
+            )  # fmt: skip
         if self._config.blocked_after is not None:
             self._services.append(Watchdog(limit=seconds(self._config.blocked_after)))
         for service in self._services:

@@ -14,7 +14,8 @@ from backfill.errors import ConfigurationError
 from backfill.flags import DEADLINE_FLAG, TIMEOUT_FLAG
 from backfill.records import Job
 from backfill.retry import FLAG_PREFIX, RetryPolicy, parse_duration
-from backfill.tasks import Task
+from backfill.storage.recovery import CutOff, Next
+from backfill.tasks import Task, TaskRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,13 @@ def delay_of(policy: RetryPolicy, attempt: int) -> float:
         policy.jitter_factor,
         random.random(),  # noqa: S311 - spreads retries
     )
+
+
+def next_of(job: CutOff, registry: TaskRegistry[Any], default: RetryPolicy | None) -> Next:
+    """What becomes of a job whose worker died, as far as its task is known here."""
+    task = registry.get(job.task_identifier)
+    policy = retry_policy_of(job, task, default)
+    return Next(None if policy is None else delay_of(policy, job.attempts), None if task is None else task.keep_seconds)
 
 
 def _aware(text: str) -> datetime:

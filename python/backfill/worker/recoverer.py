@@ -19,7 +19,7 @@ from backfill.storage.recovery import CutOff, Next
 from backfill.tasks import TaskRegistry
 from backfill.worker.backoff import Backoff
 from backfill.worker.events import WorkerRecovered, emit
-from backfill.worker.policy import delay_of, retry_policy_of
+from backfill.worker.policy import next_of
 from backfill.worker.service import Service
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,4 @@ class Recoverer(Service):
 
     def _next_of(self, job: CutOff) -> Next:
         """What the registry says of a job, where it knows its task."""
-        task = self._registry.get(job.task_identifier)
-        keep = None if task is None else task.keep_seconds
-        policy = retry_policy_of(job, task, self._retry)
-        return Next(None if policy is None else delay_of(policy, job.attempts), keep)
+        return next_of(job, self._registry, self._retry)

@@ -4,10 +4,10 @@ grant select on :"schema".migrations, :"schema".backfill_migrations to :"role";
 grant select, insert on :"schema"._private_tasks to :"role";
 -- Holding a row against its deletion takes the right to update one of its columns; a policy below refuses to use it.
 grant update (id) on :"schema"._private_tasks to :"role";
-grant select, insert, update on :"schema"._private_job_queues, :"schema"._private_known_crontabs to :"role";
+grant select, insert, update on :"schema"._private_known_crontabs to :"role";
 grant select, insert, update, delete
 on
-  :"schema"._private_jobs, :"schema".backfill_workers, :"schema".backfill_dlq, :"schema".backfill_counters
+  :"schema"._private_jobs, :"schema"._private_job_queues, :"schema".backfill_workers, :"schema".backfill_dlq, :"schema".backfill_counters
 to :"role";
 grant select, insert on :"schema".backfill_ends to :"role";
 grant select on :"schema".backfill_control to :"role";

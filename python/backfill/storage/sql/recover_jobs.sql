@@ -4,7 +4,9 @@
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_dlq rows (insert, update)
 -- index: jobs_pkey1, job_queues_pkey1, tasks_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 delays double precision[], $4 keeps double precision[], $5 error text
-with cut_off as materialized (
+with
+-- part: busy_queues
+, cut_off as materialized (
   select
     jobs.id, jobs.job_queue_id, jobs.locked_at, given.delay, given.keep,
     jobs.key is null and jobs.attempts >= jobs.max_attempts and jobs.updated_at > jobs.locked_at as superseded,
@@ -20,6 +22,7 @@ freed as (
   from cut_off
   where queues.id = cut_off.job_queue_id
     and coalesce(queues.locked_by = $1::text, false)
+    and queues.id not in (select busy.job_queue_id from busy where busy.id not in (select id from cut_off))
 ),
 gone as (
   delete from :"schema"._private_jobs as jobs
@@ -56,8 +59,7 @@ kept as (
   returning job_id
 ),
 -- part: telling
-,
-unlocked as (
+, unlocked as (
   update :"schema"._private_jobs as jobs
   set
     last_error = $5::text,
@@ -66,9 +68,7 @@ unlocked as (
       when cut_off.delay is null then greatest(now(), jobs.run_at) + exp(least(jobs.attempts, 10)) * interval '1 second'
       else now() + cut_off.delay * interval '1 second'
     end,
-    updated_at = now(),
-    locked_by = null,
-    locked_at = null
+    updated_at = now(), locked_by = null, locked_at = null
   from cut_off
   where jobs.id = cut_off.id
     and not cut_off.superseded
