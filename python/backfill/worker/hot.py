@@ -21,6 +21,7 @@ from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 from backfill.errors import BackfillError, DatabaseConnectionError
 from backfill.storage.attempts import end_predecessor, give_back_strays
 from backfill.storage.connection import Dsn, connect
+from backfill.storage.pooler import is_pooled
 from backfill.storage.wire import Command, Wire
 from backfill.worker.backoff import Backoff
 
@@ -166,8 +167,10 @@ class HotConnections:
         connection = await connect(self._dsn, application_name=self._name)
         try:
             await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+            if is_pooled(connection):  # the next transaction's session may be another: each is set up by itself
+                return Wire(connection, [Command.of("set_hot", self._schema, "true")])
             wire = Wire(connection)
-            await wire.send([Command.of("set_hot", self._schema)], timeout=QUERY_TIMEOUT)
+            await wire.send([Command.of("set_hot", self._schema, "false")], timeout=QUERY_TIMEOUT)
         except BaseException:
             await connection.close()
             raise
