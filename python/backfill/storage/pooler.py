@@ -36,7 +36,7 @@ ANSWER_SECONDS: Final = 10.0
 _OPTION: Final = re.compile(rf"(?<![^\s?&]){OPTION}\s*=\s*'?([^\s&']*)'?&?")
 
 
-class _Way(Enum):
+class Way(Enum):
     """How a connection reaches the server."""
 
     DIRECT = auto()
@@ -45,18 +45,31 @@ class _Way(Enum):
     """Through a pooler that keeps track of prepared statements."""
 
 
-_WAYS: Final[WeakKeyDictionary[Connection, _Way]] = WeakKeyDictionary()
+_WAYS: Final[WeakKeyDictionary[Connection, Way]] = WeakKeyDictionary()
 _said: Final[set[tuple[str, int, str]]] = set()
 
 
 def is_pooled(connection: Connection) -> bool:
     """Whether a connection was found to go through a pooler; False where nobody has asked yet."""
-    return _WAYS.get(connection, _Way.DIRECT) is not _Way.DIRECT
+    return _WAYS.get(connection, Way.DIRECT) is not Way.DIRECT
 
 
 def may_prepare(connection: Connection) -> bool:
     """Whether statements may be prepared on a connection, by us or by the driver."""
-    return connection.prepare_threshold is not None and _WAYS.get(connection) is not _Way.POOLED
+    return connection.prepare_threshold is not None and _WAYS.get(connection) is not Way.POOLED
+
+
+def way_of(*, pooled: bool, wanted: bool, libpq: int) -> Way:
+    """How a connection is used.
+
+    Args:
+        pooled: whether another backend answers than the one that it was told of.
+        wanted: whether its DSN asks for prepared statements all the same.
+        libpq: its version, such as 170002.
+    """
+    if not pooled:
+        return Way.DIRECT
+    return Way.PREPARING if wanted and libpq >= LIBPQ_THAT_CLOSES else Way.POOLED
 
 
 async def look_for_pooler(connection: Connection, *, wanted: bool = False, own: bool = False) -> bool:
@@ -74,9 +87,9 @@ async def look_for_pooler(connection: Connection, *, wanted: bool = False, own: 
     way = _WAYS.get(connection)
     if way is None:
         way = _WAYS[connection] = await _ask(connection, wanted)
-    if way is _Way.POOLED and own:
+    if way is Way.POOLED and own:
         connection.prepare_threshold = None
-    return way is not _Way.DIRECT
+    return way is not Way.DIRECT
 
 
 def without_option(dsn: str) -> tuple[str, bool]:
@@ -96,19 +109,19 @@ def without_option(dsn: str) -> tuple[str, bool]:
     return rest + dsn[match.end() :], match[1] == "on"
 
 
-async def _ask(connection: Connection, wanted: bool) -> _Way:
+async def _ask(connection: Connection, wanted: bool) -> Way:
     cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
     async with asyncio.timeout(ANSWER_SECONDS):
         await cursor.execute(render("backend_pid"), prepare=False)
         row: tuple[Any, ...] | None = await cursor.fetchone()
-    if row is None or row[0] == connection.info.backend_pid:
-        return _Way.DIRECT
-    way = _Way.PREPARING if wanted and pq.version() >= LIBPQ_THAT_CLOSES else _Way.POOLED
-    _say(connection, way, wanted)
+    pooled = row is not None and row[0] != connection.info.backend_pid
+    way = way_of(pooled=pooled, wanted=wanted, libpq=pq.version())
+    if pooled:
+        _say(connection, way, wanted)
     return way
 
 
-def _say(connection: Connection, way: _Way, wanted: bool) -> None:
+def _say(connection: Connection, way: Way, wanted: bool) -> None:
     """One line a process and database."""
     info = connection.info
     where = info.host, info.port, info.dbname
@@ -116,7 +129,7 @@ def _say(connection: Connection, way: _Way, wanted: bool) -> None:
         return
     _said.add(where)
     prepared = "nothing is prepared"
-    if way is _Way.PREPARING:
+    if way is Way.PREPARING:
         prepared = f"statements are prepared, as {OPTION}=on asks"
     elif wanted:
         prepared += f" ({OPTION}=on needs libpq 17, this one is {pq.version() // 10000})"
