@@ -251,6 +251,8 @@ async def test_a_server_that_is_away_behind_its_pooler(dsn: str, make_pooler: Ma
 
 async def test_the_texts_of_a_session_stay_in_utf8(pooled_dsn: str) -> None:
     """The encoding is asked for when connecting, so that no session is changed for it later."""
+    async with await connect(f"{pooled_dsn} client_encoding=latin1") as connection:
+        assert connection.info.encoding == "utf-8"
     async with BackfillClient(f"{pooled_dsn} client_encoding=latin1") as client:
         await client.enqueue("plain", "naïve 日本")
     [(payload,)] = await rows(pooled_dsn, "select payload from graphile_worker._private_jobs")

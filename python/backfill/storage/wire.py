@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn, PGresult
 
+_UNPREPARED: Final = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement)
 _TEXT: Final = 0
 _BINARY: Final = 1
 Parameter = str | bytes | None
@@ -62,6 +63,11 @@ class Wire:
     connection: Connection
     first: Sequence[Command] = ()
     _prepared: set[str] = field(default_factory=set)
+    _prepares: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find out whether its connection may have prepared statements."""
+        self._prepares = may_prepare(self.connection)
 
     async def send(self, commands: Sequence[Command], *, timeout: float) -> list[PGresult]:
         """Carry statements out in one transaction; their results, in binary format, in their order.
@@ -76,20 +82,29 @@ class Wire:
             TimeoutError: no answer in time; the same, and the connection must be closed.
         """
         async with asyncio.timeout(timeout):
-            results = await self.connection.wait(self._pipeline(self.connection.pgconn, [*self.first, *commands]))
+            try:
+                return await self._send(commands)
+            except _UNPREPARED:
+                if not self._prepares:
+                    raise
+                # Nothing took effect. A pooler that was not found, or a DISCARD, took them away: from now on without.
+                self._prepares = False
+                return await self._send(commands)
+
+    async def _send(self, commands: Sequence[Command]) -> list[PGresult]:
+        results = await self.connection.wait(self._pipeline(self.connection.pgconn, [*self.first, *commands]))
         for result in results:
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise error_from_result(result, self.connection.info.encoding)
         return results[len(self.first) :] if self.first else results
 
     def _pipeline(self, pgconn: PGconn, commands: Sequence[Command]) -> PQGen[list[PGresult]]:
-        prepares = may_prepare(self.connection)
         pgconn.enter_pipeline_mode()
         sent: list[str | None] = []  # by result: the name that it prepares, or None for a statement's own
         for command in commands:
             values = [value.encode() if isinstance(value, str) else value for value in command.parameters]
             formats = [_BINARY if isinstance(value, bytes) else _TEXT for value in command.parameters]
-            if not prepares:
+            if not self._prepares:
                 pgconn.send_query_params(command.text.encode(), values, None, formats, _BINARY)
                 sent.append(None)
                 continue
