@@ -16,7 +16,7 @@ from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.storage.wire import Command
 from backfill.worker.hot import ConnectionLostError, HotConnections
 
-from plugins.pooler import assert_sessions_are_clean, every_session
+from plugins.pooler import assert_sessions_are_clean
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -24,7 +24,9 @@ JOBS = 2_000
 KILL: LiteralString = """select count(pg_terminate_backend(pid)) from pg_stat_activity
                          where datname = current_database() and pid <> pg_backend_pid()"""
 SLOW = "insert into graphile_worker._private_tasks (identifier) values ('slow') returning pg_sleep(1)"
-SLEEPING: LiteralString = "select count(*) from pg_stat_activity where query like 'insert%pg_sleep%' and state = 'active'"
+SLEEPING: LiteralString = (
+    "select count(*) from pg_stat_activity where query like 'insert%pg_sleep%' and state = 'active'"
+)
 
 
 async def test_sessions_that_are_killed(dsn: str, pooled_dsn: str, eventually: Eventually) -> None:
@@ -63,11 +65,7 @@ async def test_a_lost_claim_is_waited_for_and_others_are_left_alone(
             cursor = await other.execute("select current_setting('application_name')")
             assert await cursor.fetchone() == ("backfill backfill_test",)  # what makes it look like one of ours
             with pytest.raises(ConnectionLostError):
-                async with hot.line(0) as wire:
-                    sending = asyncio.create_task(wire.send([Command("test.slow", SLOW)], timeout=30))
-                    await eventually(lambda: value(dsn, SLEEPING), lambda count: count == 1)
-                    _cut(wire.connection.pgconn.socket)
-                    await sending
+                await _lose_in_the_middle(hot, dsn, eventually)
             assert hot.in_doubt
             async with hot.line(0) as wire:
                 assert not hot.in_doubt
@@ -77,6 +75,15 @@ async def test_a_lost_claim_is_waited_for_and_others_are_left_alone(
     finally:
         await hot.close()
     await assert_sessions_are_clean(pooled_dsn)
+
+
+async def _lose_in_the_middle(hot: HotConnections, dsn: str, eventually: Eventually) -> None:
+    """Send something slow on a line, and lose the connection while it is under way."""
+    async with hot.line(0) as wire:
+        sending = asyncio.create_task(wire.send([Command("test.slow", SLOW)], timeout=30))
+        await eventually(lambda: value(dsn, SLEEPING), lambda count: count == 1)
+        _cut(wire.connection.pgconn.socket)
+        await sending
 
 
 def _cut(descriptor: int) -> None:

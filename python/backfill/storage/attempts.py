@@ -191,8 +191,9 @@ async def end_predecessor(connection: Connection, application_name: str) -> int:
 
 
 async def await_predecessor(connection: Connection, worker: str) -> None:
-    """Wait for what lost connections of a worker's may still be doing: behind a pooler, where to end it by its
-    connection's name could hit another program's session, which carries the name on.
+    """Wait for what lost connections of a worker's may still be doing.
+
+    So it is behind a pooler, where a session carries its last user's name on: to end it by that could hit another program.
     """
     await connection.execute(render("await_predecessor"), [worker])
 
