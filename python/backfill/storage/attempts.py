@@ -221,6 +221,14 @@ async def end_predecessor(connection: Connection, application_name: str) -> int:
     return 0 if row is None else int(row[0])
 
 
+async def await_predecessor(connection: Connection, worker: str) -> None:
+    """Wait for what lost connections of a worker's may still be doing.
+
+    So it is behind a pooler, where a session carries its last user's name on: to end it by that could hit another program.
+    """
+    await connection.execute(render("await_predecessor"), [worker])
+
+
 def _fail(failures: Sequence[Failure], *, schema: str, worker: str) -> Command:
     attempts = [failure.attempt for failure in failures]
     how = (

@@ -107,7 +107,7 @@ class WorkerConfig:
         concurrency: how many jobs run at once where no lanes are given; 1 to 10,000.
         poll_interval: how often it looks for jobs where nothing woke it; 10 ms to 1 hour.
         shutdown_timeout: how long a graceful stop waits for what runs before giving it back; 0 to 1 day.
-        listen: whether it listens for new jobs; without, it polls.
+        listen: whether it listens for new jobs; without, and where its connection goes through a pooler, it polls.
         listen_dsn: another way to the same database for listening, round a pooler.
         forbidden_flags: jobs with one of these flags are left alone.
         pool_size: connections that handlers and their client may use at most; 1 to 1,000.
