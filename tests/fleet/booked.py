@@ -7,6 +7,7 @@ graceful stop when its input is closed or on SIGTERM. Where the database cannot 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -129,12 +130,13 @@ async def booked(work: Work, ctx: WorkerContext[Recorders]) -> AsyncIterator[Non
     end = "update attempts set ended = coalesce(ended, clock_timestamp()), good = %s where token = %s"
     try:
         yield
-    except BaseException:
-        try:
+    except asyncio.CancelledError:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await ctx.deps.write(end, False, token)
-        except TimeoutError:
-            pass
+        raise
+    except Exception:
+        await ctx.deps.write(end, False, token)
         raise
     await ctx.deps.write(end, True, token)
 
