@@ -23,7 +23,7 @@ class Field:
     Args:
         server: the database's.
         crew: the worker processes.
-        proxies: between each slot of the crew and the server.
+        proxies: between each slot of the crew and the server, and behind them the producers' one.
         chance: from which faults draw; each draws at its start, so that a seed gives the same faults.
     """
 
@@ -32,6 +32,11 @@ class Field:
         self.crew = crew
         self.proxies = proxies
         self.chance = chance
+
+    @property
+    def slots(self) -> int:
+        """How many slots the crew has."""
+        return len(self.proxies) - 1
 
     def running(self, slot: int) -> Member | None:
         """Who runs in a slot, unless nobody does or it is stopped."""

@@ -7,7 +7,7 @@ from faults.field import Field
 
 async def fault(field: Field) -> str:
     """Strike one of those that run."""
-    slot = field.chance.randrange(len(field.proxies))
+    slot = field.chance.randrange(field.slots)
     member = field.running(slot)
     if member is None:
         return f"nobody runs in slot {slot}"

@@ -1,4 +1,4 @@
-"""The network stalls between the server and one process, or all of them, and is then cut or goes on."""
+"""The network stalls between the server and one process, the producers, or all, and is then cut or goes on."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ async def fault(field: Field) -> str:
             if cuts:
                 cut += proxy.cut()
             proxy.go_on()
-    slots = ", ".join(str(field.proxies.index(proxy)) for proxy in struck)
-    return f"slots {slots} stalled for {seconds:.1f} s, {cut} connections cut"
+    who = ", ".join(str(field.proxies.index(proxy)) for proxy in struck)
+    return f"ways {who} stalled for {seconds:.1f} s, {cut} connections cut"

@@ -9,7 +9,7 @@ from faults.field import Field
 
 async def fault(field: Field) -> str:
     """Strike one of those that run."""
-    slot = field.chance.randrange(len(field.proxies))
+    slot = field.chance.randrange(field.slots)
     seconds = field.crew.dead_after * field.chance.uniform(1.0, 4.0)
     member = field.running(slot)
     if member is None:

@@ -68,7 +68,8 @@ async def test_a_fleet_bears_a_fault_a_second(server: Server, tmp_path: Path, fo
         await stack.enter_async_context(crew_of(WORKERS, crew))
         client = await stack.enter_async_context(BackfillClient(proxies[WORKERS].dsn, max_size=2))
         asking = asyncio.create_task(orders.steadily(client, form.jobs, seconds=form.seconds))
-        field = Field(server, crew, proxies[:WORKERS], random.Random(f"faults {SEED}"))
+        stack.callback(asking.cancel)
+        field = Field(server, crew, proxies, random.Random(f"faults {SEED}"))
         story += await _strike(field, form.seconds)
         print(*story, sep="\n")  # shown with a failure, whichever it is
         await asking
