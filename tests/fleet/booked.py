@@ -64,11 +64,13 @@ class Work(msgspec.Struct):
         number: of the job in the books.
         seconds: how long its work takes.
         fails: how many of its first attempts fail.
+        again: how long the work of attempts after the first takes, if not as long.
     """
 
     number: int
     seconds: float = 0.0
     fails: int = 0
+    again: float | None = None
 
 
 class Recorders:
@@ -143,7 +145,7 @@ async def booked(work: Work, ctx: WorkerContext[Recorders]) -> AsyncIterator[Non
 
 async def _do(work: Work, ctx: WorkerContext[Recorders]) -> None:
     async with booked(work, ctx):
-        await asyncio.sleep(work.seconds)
+        await asyncio.sleep(work.seconds if ctx.attempt == 1 or work.again is None else work.again)
         if ctx.attempt <= work.fails:
             raise ValueError("by design")
 

@@ -76,10 +76,10 @@ async def test_three_workers_are_killed_in_turn(books: Books, tmp_path: Path, fo
     assert done > 0 < dead
 
 
-async def _ask(client: BackfillClient, books: Books, numbers: range, *, seconds: float, task: str = "work") -> None:
+async def _ask(client: BackfillClient, books: Books, numbers: range, *, task: str = "work", **work: float) -> None:
     asks = [Ask("add", number, acknowledged=True) for number in numbers]
     books.ask(*asks)
-    await client.enqueue_bulk(task, [{"number": number, "seconds": seconds} for number in numbers])
+    await client.enqueue_bulk(task, [{"number": number, **work} for number in numbers])
 
 
 @pytest.mark.timeout(600)
@@ -155,21 +155,21 @@ async def test_a_process_that_was_stopped_completes_nothing_of_others(
 ) -> None:
     """Stopped for longer than the dead time and continued: what another runs since is that one's to end."""
     crew = Crew(books, tmp_path, dead_after=dead_after)
-    work = stopped + dead_after  # the second attempt still runs when the first goes on, and is over at once
+    # The second attempt still runs when the first goes on, whose time is over then.
     loop = asyncio.get_running_loop()
     async with BackfillClient(books.dsn) as client, crew_of(1, crew):
         [sleeper] = crew.members
-        await _ask(client, books, range(1, 9), seconds=work, task="kept")
+        await _ask(client, books, range(1, 9), seconds=2.0, again=stopped, task="kept")
         await eventually(lambda: value(books.dsn, RUNNING), lambda running: running == 8)
         crew.stop(sleeper)
         since = loop.time()
         other = await crew.start(1)
-        again: LiteralString = "select count(*) from attempts where process = %s and attempt = 2 and ended is null"
-        await eventually(lambda: value(books.dsn, again, other.name), lambda running: running == 8, timeout=60)
+        second: LiteralString = "select count(*) from attempts where process = %s and attempt = 2 and ended is null"
+        await eventually(lambda: value(books.dsn, second, other.name), lambda running: running == 8, timeout=60)
         await asyncio.sleep(max(since + stopped - loop.time(), 0.0))
-        assert await value(books.dsn, again, other.name) == 8
+        assert await value(books.dsn, second, other.name) == 8
         crew.go_on(sleeper)
-        await drained(books, timeout=work + 60)
+        await drained(books, timeout=stopped + 60)
         assert crew.lost == []
         assert await crew.end() == [0] * 2
     await balance(books, excused=True)
