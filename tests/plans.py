@@ -72,7 +72,6 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "find_cut_off_jobs": [WORKER, 0, 100],
     "recover_jobs": [WORKER, _IDS, [None] * 100, [None] * 100, "died"],
     "forget_worker": ["worker5"],
-    "give_up_orphans": [20.0],
     "bulk_begin": ["graphile_worker"],
     "complete": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES],
     "complete_keeping": [

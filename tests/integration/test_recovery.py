@@ -117,40 +117,6 @@ async def test_several_may_recover_at_once(dsn: str, client: BackfillClient) -> 
     assert await value(dsn, f"select count(*) from {JOBS} where locked_at is null and attempts = 1") == 3000
 
 
-async def test_who_has_no_row_and_holds_jobs_is_recovered(dsn: str, eventually: Eventually) -> None:
-    """As a paused worker that claims once more, after it was recovered, and is killed; other programs' locks are not ours."""
-    tasks: TaskRegistry[None] = TaskRegistry()
-    ran: list[Any] = []
-
-    @tasks.task("t")
-    async def handler(payload: Any) -> None:
-        ran.append(payload)
-
-    async with BackfillClient(dsn) as client:
-        plain = await client.enqueue("t", 1)
-        serial = await client.enqueue("t", 2, queue=Queue.serial("q"))
-        fresh = await client.enqueue("t", 3)
-        other = await client.enqueue("t", 4)
-        await rows(dsn, LOCK, [plain.id, serial.id, fresh.id, other.id])
-        await rows(dsn, f"update {QUEUES} set locked_by = 'backfill_dead', locked_at = now()")
-        await rows(
-            dsn, f"update {JOBS} set locked_by = 'node', locked_at = now() - interval '1 hour' where id = %s", other.id
-        )
-        assert await client.give_up_orphans(60.0) == 0
-        await rows(
-            dsn, f"update {JOBS} set locked_at = now() - interval '1 minute' where id = any (%s)", [plain.id, serial.id]
-        )
-        assert await client.give_up_orphans(60.0) == 1
-        assert await client.give_up_orphans(60.0) == 0
-        await rows(dsn, f"delete from {WORKERS}")
-        config = WorkerConfig(dsn, dead_after=SOON, heartbeat_interval=SOON / 5)
-        async with WorkerRunner(config, tasks):
-            await eventually(lambda: sorted(ran), lambda found: found == [1, 2, 3])
-            await eventually(lambda: rows(dsn, f"select id from {JOBS}"), lambda left: left == [(other.id,)])
-            await eventually(lambda: value(dsn, f"select count(*) from {WORKERS}"), lambda count: count == 1)
-    assert await value(dsn, f"select count(*) from {QUEUES} where locked_at is not null") == 0
-
-
 async def test_a_live_worker_takes_up_what_a_dead_one_left(dsn: str, eventually: Eventually) -> None:
     """Of tasks that it does not know as well; by the policy of a task that it does know."""
     tasks: TaskRegistry[None] = TaskRegistry()

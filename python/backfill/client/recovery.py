@@ -8,7 +8,7 @@ from typing import Final
 
 from backfill.checks import KEY_LIMIT, check_text
 from backfill.client.connect import ClientLife
-from backfill.storage.recovery import CutOff, Next, finish, give_up, give_up_orphans, recover_page
+from backfill.storage.recovery import CutOff, Next, finish, give_up, recover_page
 
 _PAGE: Final = 500
 
@@ -35,7 +35,7 @@ class Recovered:
 
 
 class RecoveryVerbs(ClientLife):
-    """The verbs for dead workers."""
+    """The verb for dead workers."""
 
     async def recover_worker(
         self, worker: str, heartbeat: int, *, next_of: Callable[[CutOff], Next] = lambda _: Next()
@@ -69,18 +69,3 @@ class RecoveryVerbs(ClientLife):
                 jobs, dead_letters, after = jobs + len(page.ids), dead_letters + page.dead_letters, page.last
             queues, complete = (0, False) if page is None else await finish(chosen, worker, schema=self._schema)
         return Recovered(*who, jobs, queues, dead_letters, complete)
-
-    async def give_up_orphans(self, silent: float) -> int:
-        """Give up workers that have no row and yet hold jobs; workers do it for each other.
-
-        Such a one was recovered while it was paused or cut off, then locked jobs once more before it heard of that, and died.
-        From then on it is seen, and recovered, as others that were given up.
-
-        Args:
-            silent: for how many seconds a job must have been locked: while they live, they hear of it sooner.
-
-        Returns:
-            How many they are.
-        """
-        async with self._connection(None) as chosen:
-            return await give_up_orphans(chosen, silent, schema=self._schema)

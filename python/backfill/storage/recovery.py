@@ -67,13 +67,6 @@ async def give_up(connection: Connection, worker: str, heartbeat: int, *, schema
     return None if row is None else (str(row[0]), int(row[1]))
 
 
-async def give_up_orphans(connection: Connection, silent: float, *, schema: str) -> int:
-    """Give up workers that have no row and yet have held jobs for so many seconds; how many."""
-    cursor = await connection.execute(render("give_up_orphans", schema), [silent])
-    row = await cursor.fetchone()
-    return 0 if row is None else int(row[0])
-
-
 async def recover_page(
     connection: Connection,
     worker: str,

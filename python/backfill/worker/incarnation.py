@@ -84,9 +84,7 @@ class Incarnation:
         settler = Settler(
             self.executor, schema=config.schema, worker=self.worker_id, settled=progressed, count=self.counters.count
         )
-        self._recoverer = Recoverer(
-            client, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after)
-        )
+        self._recoverer = Recoverer(client, worker=self.worker_id, registry=registry, retry=config.retry)
         self._unknown = UnknownTasks(client, worker=self.worker_id)
         lanes = make_lanes(
             tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)

@@ -20,7 +20,7 @@ from backfill.tasks import TaskRegistry
 from backfill.worker.backoff import Backoff
 from backfill.worker.events import WorkerRecovered, emit
 from backfill.worker.policy import delay_of, retry_policy_of
-from backfill.worker.service import Service, wait_for_event
+from backfill.worker.service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -35,24 +35,16 @@ class Recoverer(Service):
         worker: this worker's id.
         registry: the tasks that it knows.
         retry: whose delays jobs wait that have no policy of their own nor of their task.
-        dead_after: seconds without a heartbeat; as often it looks for jobs of workers that have no row at all.
     """
 
     def __init__(
-        self,
-        client: BackfillClient,
-        *,
-        worker: str,
-        registry: TaskRegistry[Any],
-        retry: RetryPolicy | None,
-        dead_after: float,
+        self, client: BackfillClient, *, worker: str, registry: TaskRegistry[Any], retry: RetryPolicy | None
     ) -> None:
         super().__init__("recoverer")
         self._client = client
         self._worker = worker
         self._registry = registry
         self._retry = retry
-        self._dead_after = dead_after
         self._dead: dict[str, int] = {}
         self._wanted = asyncio.Event()
 
@@ -68,12 +60,10 @@ class Recoverer(Service):
     async def _recover_again_and_again(self) -> None:
         backoff = Backoff()
         while True:
-            is_wanted = await wait_for_event(self._wanted, self._dead_after)
+            await self._wanted.wait()
             self._wanted.clear()
             dead, self._dead = self._dead, {}
             try:
-                if not is_wanted:
-                    await self._client.give_up_orphans(self._dead_after)
                 for worker, heartbeat in dead.items():
                     async with asyncio.timeout(_TIMEOUT):
                         await self._recover(worker, heartbeat)
