@@ -21,10 +21,10 @@ nox.options.sessions = ["ci"]
 nox.options.default_venv_backend = "none"
 
 FAST = ["tests/unit", "tests/properties"]
-DATABASE = ["tests/twins", "tests/integration", "tests/interop"]
+DATABASE = ["tests/twins", "tests/integration", "tests/interop", "tests/faults"]
 OWN = [
     "tests/integration/test_demo.py", "tests/integration/test_embedded.py", "tests/integration/test_quickstart.py",
-    "tests/integration/test_results_restart.py",
+    "tests/integration/test_results_restart.py", "tests/integration/test_away.py", "tests/faults",
 ]  # fmt: skip
 """Tests that start the embedded server themselves, whatever server there is: once is enough."""
 GATES = "benches/gates"

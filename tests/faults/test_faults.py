@@ -1,0 +1,106 @@
+"""A fleet under faults of every kind, one a second: nothing is lost, nothing runs twice at a time, and nobody ends of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from backfill import BackfillClient
+from faults import backends, crowd, kill, network, pause, restart
+from faults.field import Field, strike
+from faults.proxy import Proxy
+from faults.server import Server
+from fleet.books import Books, balance
+from fleet.crew import Crew, crew_of, drained
+from fleet.orders import Orders
+
+from programs import own_temp_folder
+from reading import rows
+
+WORKERS = 4
+KINDS = [kill.fault, pause.fault, backends.fault, restart.fault, crowd.fault, network.fault]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How long it goes on, how many jobs are asked for in that time, the longest one and the dead time; in seconds."""
+
+    seconds: int
+    jobs: int
+    longest: float
+    dead_after: float
+
+
+SHORT = Form(seconds=60, jobs=3_000, longest=1.0, dead_after=2.0)
+FULL = Form(seconds=600, jobs=20_000, longest=0.6, dead_after=4.0)
+SEED = int(os.environ.get("BACKFILL_SEED", "1"))
+"""Of all that is drawn: faults, jobs and their times; what the machine makes of it differs from run to run."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server with hardly more connections than the fleet and the producers need."""
+    with own_temp_folder() as folder:
+        one = Server(folder / "server", max_connections=100)
+        yield one
+        one.stop()
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("form", [SHORT, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
+async def test_a_fleet_bears_a_fault_a_second(server: Server, tmp_path: Path, form: Form) -> None:
+    """By its books at the end; no process ended but those that were killed."""
+    story = [f"BACKFILL_SEED={SEED}"]
+    books = Books(server.dsn)
+    orders = Orders(books, seed=SEED, longest=form.longest)
+    async with AsyncExitStack() as stack:
+        proxies = [await stack.enter_async_context(Proxy(server.socket).listening()) for _ in range(WORKERS + 1)]
+        async with BackfillClient(server.dsn, migrate=True):
+            await books.open()
+        crew = Crew(books, tmp_path, dead_after=form.dead_after, dsn_of=lambda slot: proxies[slot].dsn)
+        await stack.enter_async_context(crew_of(WORKERS, crew))
+        client = await stack.enter_async_context(BackfillClient(proxies[WORKERS].dsn, max_size=2))
+        asking = asyncio.create_task(orders.steadily(client, form.jobs, seconds=form.seconds))
+        stack.callback(asking.cancel)
+        field = Field(server, crew, proxies, random.Random(f"faults {SEED}"))
+        story += await _strike(field, form.seconds)
+        print(*story, sep="\n")  # shown with a failure, whichever it is
+        await asking
+        asked = asyncio.get_running_loop().time()
+        await drained(books, timeout=240)
+        print(f"drained {asyncio.get_running_loop().time() - asked:.1f} s after the last was asked for")
+        assert crew.lost == [], "\n".join(crew.lost)
+        assert await crew.end() == [0] * WORKERS
+    await balance(books, excused=True, note=story[0])
+    [counts] = await rows(
+        server.dsn,
+        """select
+             (select count(distinct number) from attempts where good), (select count(*) from asked where acknowledged),
+             (select count(*) from dead), (select count(*) from recoveries),
+             (select count(*) from attempts where ended is null), (select max(attempt) from attempts where good)""",
+    )
+    print("done, acknowledged, dead letters, recoveries, cut off, most attempts:", counts)
+    done, acknowledged, dead, recoveries, *_ = counts
+    assert done > form.jobs / 3
+    assert acknowledged > form.jobs / 2
+    assert dead > 0 < recoveries
+
+
+async def _strike(field: Field, seconds: int) -> list[str]:
+    """A fault of some kind each second, beside those that are not mended yet; what was done."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    strikes = []
+    async with asyncio.TaskGroup() as group:
+        for second in range(1, seconds + 1):
+            await asyncio.sleep(max(began + second - loop.time(), 0.0))
+            strikes.append(group.create_task(strike(field.chance.choice(KINDS), field, began)))
+            await asyncio.sleep(0)  # it draws now, before the next is drawn
+    return [one.result() for one in strikes]

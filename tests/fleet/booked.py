@@ -1,0 +1,217 @@
+"""A worker process whose handlers keep books: a row when an attempt begins, its end in it, whatever becomes of the database.
+
+Called as `booked.py SETTINGS`, a JSON object of what `Settings` has; says on its output which worker it is, and ends by a
+graceful stop when its input is closed or on SIGTERM. Where the database cannot be reached at the start it tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import psycopg
+import uvloop
+
+from backfill import BackfillClient, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+from backfill.errors import BackfillError
+
+logger = logging.getLogger("booked")
+
+RECORDERS = 4
+PATIENCE = 5.0
+"""Seconds that a cancelled handler may take to write its end: the server may be away, and a shutdown waits."""
+HOUR = timedelta(hours=1)
+SOON = RetryPolicy(25, timedelta(milliseconds=100), timedelta(seconds=1), 2.0, 0.1)
+
+
+class Settings(msgspec.Struct):
+    """What a worker process is told.
+
+    Attributes:
+        dsn: by which the worker reaches its database.
+        records: by which its handlers write their books, which nothing but the server's own faults may disturb.
+        process: a name for this process, new for each.
+        concurrency: how many jobs run at once.
+        dead_after: seconds without a heartbeat.
+        heartbeat: seconds between heartbeats.
+        pool_size: connections for handlers at most.
+    """
+
+    dsn: str
+    records: str
+    process: str
+    concurrency: int = 8
+    dead_after: float = 20.0
+    heartbeat: float = 5.0
+    pool_size: int = 2
+
+
+class Work(msgspec.Struct):
+    """A payload.
+
+    Attributes:
+        number: of the job in the books.
+        seconds: how long its work takes.
+        fails: how many of its first attempts fail.
+        again: how long the work of attempts after the first takes, if not as long.
+    """
+
+    number: int
+    seconds: float = 0.0
+    fails: int = 0
+    again: float | None = None
+
+
+class Recorders:
+    """A few connections to write the books by; each statement is committed at once, and repeated until it is."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._free: asyncio.Queue[psycopg.AsyncConnection[Any] | None] = asyncio.Queue()
+        for _ in range(RECORDERS):
+            self._free.put_nowait(None)
+
+    async def write(self, query: str, *parameters: Any) -> None:
+        """Carry out a statement that may be repeated without harm."""
+        while True:
+            connection = await self._free.get()
+            try:
+                if connection is None or connection.closed:
+                    connection = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=5)
+                await connection.execute(query, parameters)  # type: ignore[arg-type]
+                return
+            except (psycopg.Error, OSError):
+                await asyncio.sleep(0.1)
+            finally:
+                self._free.put_nowait(connection)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        while not self._free.empty():
+            connection = self._free.get_nowait()
+            if connection is not None:
+                await connection.close()
+
+
+settings = msgspec.json.decode(sys.argv[1], type=Settings)
+
+
+@asynccontextmanager
+async def recorders(_: BackfillClient) -> AsyncIterator[Recorders]:
+    """The books' connections, for as long as the worker runs."""
+    found = Recorders(settings.records)
+    try:
+        yield found
+    finally:
+        await found.close()
+
+
+tasks: TaskRegistry[Recorders] = TaskRegistry(lifespan=recorders)
+
+
+@asynccontextmanager
+async def booked(work: Work, ctx: WorkerContext[Recorders]) -> AsyncIterator[None]:
+    """Write an attempt down around its work: its begin before, its end behind, and whether it was good."""
+    token = uuid.uuid4()
+    await ctx.deps.write(
+        """insert into attempts (token, job_id, number, attempt, worker, process, queue) values (%s, %s, %s, %s, %s, %s, %s)
+           on conflict do nothing""",
+        token, ctx.job.id, work.number, ctx.attempt, ctx.worker_id, settings.process, ctx.job.queue_name,
+    )  # fmt: skip
+    end = "update attempts set ended = coalesce(ended, clock_timestamp()), good = %s where token = %s"
+    try:
+        yield
+    except asyncio.CancelledError:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await ctx.deps.write(end, False, token)
+        raise
+    except Exception:
+        await ctx.deps.write(end, False, token)
+        raise
+    await ctx.deps.write(end, True, token)
+
+
+async def _do(work: Work, ctx: WorkerContext[Recorders]) -> None:
+    async with booked(work, ctx):
+        await asyncio.sleep(work.seconds if ctx.attempt == 1 or work.again is None else work.again)
+        if ctx.attempt <= work.fails:
+            raise ValueError("by design")
+
+
+@tasks.task("work", retry=SOON)
+async def work(work: Work, ctx: WorkerContext[Recorders]) -> None:
+    """Takes its time and fails as often as it is told."""
+    await _do(work, ctx)
+
+
+@tasks.task("kept", retry=SOON, keep=HOUR)
+async def kept(work: Work, ctx: WorkerContext[Recorders]) -> None:
+    """The same, and its end is kept."""
+    await _do(work, ctx)
+
+
+@tasks.task("seize", retry=SOON)
+async def seize(work: Work, ctx: WorkerContext[Recorders]) -> None:
+    """Holds the interpreter's lock in a C call: no Python runs meanwhile, in no thread of this process."""
+    async with booked(work, ctx):
+        ctypes.PyDLL(None).usleep(ctypes.c_uint(round(work.seconds * 1_000_000)))
+
+
+async def main() -> None:
+    """Work until told to stop."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_reader(sys.stdin.fileno(), stop.set)
+    config = WorkerConfig(
+        settings.dsn,
+        concurrency=settings.concurrency,
+        dead_after=timedelta(seconds=settings.dead_after),
+        heartbeat_interval=timedelta(seconds=settings.heartbeat),
+        pool_size=settings.pool_size,
+        shutdown_timeout=timedelta(seconds=10),
+    )
+    runner = WorkerRunner(config, tasks)
+    if not await _started(runner, stop):
+        return
+    try:
+        print(runner.worker_id, flush=True)
+        ended = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(runner._failure())}
+        await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+    finally:
+        await runner.__aexit__(None, None, None)  # raises what a part failed with
+
+
+async def _started(runner: WorkerRunner, stop: asyncio.Event) -> bool:
+    """Start the worker, again and again as a supervisor would; whether it runs."""
+    while not stop.is_set():
+        try:
+            await runner.__aenter__()
+        except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
+            logger.warning("not started yet: %s", error)
+            await asyncio.sleep(0.2)
+        else:
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    os.environ.pop("DATABASE_URL", None)
+    uvloop.run(main())

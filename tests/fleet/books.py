@@ -1,0 +1,158 @@
+"""The books of a fleet: what was asked of it, what its handlers did and who was killed; and whether all of it balances.
+
+Everything is judged from outside, by tables of the tests. Handlers write an attempt before and after their work, a trigger
+writes when a worker was given up, and the harness writes what it asked for and whom it killed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+
+from fleet.rules import RULES
+
+from reading import rows
+
+TABLES: LiteralString = """
+create table asked (
+  seq bigint primary key, kind text not null, number bigint, job_key text, acknowledged boolean not null
+);
+create table attempts (
+  token uuid primary key, job_id bigint not null, number bigint not null, attempt integer not null, worker text not null,
+  process text not null, queue text, began timestamptz not null default clock_timestamp(), ended timestamptz, good boolean
+);
+create index on attempts (job_id);
+create index on attempts (number);
+create table kills (process text primary key, at timestamptz not null);
+create table recoveries (worker text not null, at timestamptz not null);
+
+create function note_recovery() returns trigger language plpgsql as $$
+begin
+  insert into public.recoveries values (new.id, clock_timestamp());
+  return null;
+end;
+$$;
+create trigger note_recovery after update of given_up_at on graphile_worker.backfill_workers
+for each row when (old.given_up_at is null and new.given_up_at is not null)
+execute function note_recovery();
+
+-- An attempt lasts until it said so or its process was killed; one that neither befell has not ended. A row that the server
+-- wrote when the process that asked for it was dead already is no attempt.
+create view stints as
+select
+  attempts.*, kills.at as killed_at, recovered.at as recovered_at,
+  least(coalesce(attempts.ended, 'infinity'), coalesce(kills.at, 'infinity')) as until
+from attempts
+left join kills on kills.process = attempts.process
+left join (select worker, min(at) as at from recoveries group by worker) as recovered on recovered.worker = attempts.worker
+where kills.at is null or attempts.began < kills.at;
+
+create view dead as
+select
+  original_job_id as job_id, (payload ->> 'number')::bigint as number, job_key, failure_count, attempts, max_attempts,
+  failure_reason
+from graphile_worker.backfill_dlq;
+"""
+
+
+@dataclass(slots=True)
+class Ask:
+    """One thing that a producer asked for.
+
+    Attributes:
+        kind: `add`, or `remove` for a job's removal by its key.
+        number: of the job, its own in all the books; None for a removal.
+        key: the job's key, if any. What has a key is asked for by one producer at a time.
+        acknowledged: whether the call returned; else nobody knows whether it was done.
+    """
+
+    kind: str
+    number: int | None = None
+    key: str | None = None
+    acknowledged: bool = False
+
+
+class Books:
+    """The harness's side of the books; it is kept in memory, so that it can be kept while the database is away.
+
+    Args:
+        dsn: of the database, which has the queue's schema.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.asks: list[Ask] = []
+        self.kills: dict[str, dt.datetime] = {}
+        self._written = 0
+
+    async def open(self) -> None:
+        """Make the tables."""
+        await rows(self.dsn, TABLES)
+
+    def ask(self, *asks: Ask) -> None:
+        """Note what is about to be asked for, in this order."""
+        self.asks.extend(asks)
+
+    def killed(self, process: str) -> None:
+        """Note that a process is dead now."""
+        self.kills[process] = dt.datetime.now(dt.UTC)
+
+    async def write(self) -> None:
+        """Write down what is in memory, and forget it."""
+        async with await psycopg.AsyncConnection.connect(self.dsn) as connection:
+            cursor = connection.cursor()
+            await cursor.executemany(
+                "insert into kills values (%s, %s) on conflict do nothing", list(self.kills.items())
+            )
+            async with cursor.copy("copy asked from stdin") as copy:
+                for ask in self.asks:
+                    self._written += 1
+                    await copy.write_row((self._written, ask.kind, ask.number, ask.key, ask.acknowledged))
+        self.asks.clear()
+
+
+async def violations(dsn: str, *, excused: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """The rows that break a rule, a list a rule; nothing where the books balance.
+
+    Args:
+        dsn: of the database.
+        excused: whether attempts may overlap beside one whose worker's recovery was recorded before the second began.
+    """
+    found = {}
+    async with await psycopg.AsyncConnection.connect(dsn, row_factory=psycopg.rows.dict_row) as connection:
+        for name, query in RULES.items():
+            cursor = await connection.execute(query, {"excused": excused})
+            broken = await cursor.fetchall()
+            if broken:
+                found[name] = broken
+    return found
+
+
+async def balance(books: Books, *, excused: bool = False, note: str = "") -> None:
+    """Write the books down and fail the test unless they balance, with the rows that break a rule.
+
+    Args:
+        books: the harness's.
+        excused: see `violations`.
+        note: said beside a failure, such as a seed.
+    """
+    await books.write()
+    found = await violations(books.dsn, excused=excused)
+    if found:
+        lines = [note] if note else []
+        for name, broken in found.items():
+            lines.append(f"{name}: {len(broken)} rows")
+            lines += [f"  {_text(row)}" for row in broken[:8]]
+        pytest.fail("the books do not balance\n" + "\n".join(lines))
+
+
+def _text(row: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={_short(value)}" for name, value in row.items() if value is not None)
+
+
+def _short(value: Any) -> str:
+    return value.strftime("%H:%M:%S.%f")[:-3] if isinstance(value, dt.datetime) else str(value)

@@ -1,0 +1,174 @@
+"""Worker processes that keep books: killed, stopped and continued, started again, and watched for ends of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from fleet.books import Books
+from fleet.processes import jobs_left
+
+from plugins.waiting import wait_until
+from reading import value
+
+_PROGRAM = Path(__file__).with_name("booked.py")
+
+
+class Member:
+    """One process.
+
+    Attributes:
+        slot: its place in the crew; whoever is started after it there has the same.
+        name: its own in the books.
+        worker: as which its worker started.
+        is_stopped: whether it does not run just now (SIGSTOP).
+    """
+
+    def __init__(self, slot: int, name: str, process: Process, worker: str) -> None:
+        self.slot = slot
+        self.name = name
+        self.process = process
+        self.worker = worker
+        self.is_stopped = False
+
+
+class Crew:
+    """Some worker processes on one database, a slot each.
+
+    Args:
+        books: in which they and their ends are written.
+        folder: where their logs go, a file a process.
+        concurrency: how many jobs each runs at once.
+        dead_after: seconds without a heartbeat; they beat four times in it, and every 5 seconds at least.
+        dsn_of: by which the process in a slot reaches the database; the books' own way if not given.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        folder: Path,
+        *,
+        concurrency: int = 8,
+        dead_after: float = 20.0,
+        dsn_of: Callable[[int], str] | None = None,
+    ) -> None:
+        self.books = books
+        self.dead_after = dead_after
+        self._folder = folder
+        self._concurrency = concurrency
+        self._dsn_of = dsn_of or (lambda _: books.dsn)
+        self._members: dict[int, Member] = {}
+        self._starting: set[Process] = set()
+        self._count = 0
+
+    @property
+    def members(self) -> list[Member]:
+        """Those that run, stopped or not, by slot."""
+        return [member for _, member in sorted(self._members.items())]
+
+    @property
+    def lost(self) -> list[str]:
+        """Those that ended though nobody told them to, each with the end of its log."""
+        return [
+            f"{member.name} ended with {member.process.returncode}:\n{self._log(member.name).read_text()[-2000:]}"
+            for member in self.members
+            if member.process.returncode is not None
+        ]
+
+    async def start(self, slot: int) -> Member:
+        """Start a process in a free slot, and wait until its worker runs, however long the database is away."""
+        assert slot not in self._members
+        self._count += 1
+        name = f"{slot}-{self._count}"
+        settings = {
+            "dsn": self._dsn_of(slot), "records": self.books.dsn, "process": name, "concurrency": self._concurrency,
+            "dead_after": self.dead_after, "heartbeat": min(self.dead_after / 4, 5.0),
+        }  # fmt: skip
+        with self._log(name).open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                str(_PROGRAM),
+                msgspec.json.encode(settings).decode(),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=log,
+            )
+        self._starting.add(process)
+        assert process.stdout is not None
+        worker = (await process.stdout.readline()).decode().strip()
+        self._starting.discard(process)
+        assert worker.startswith("backfill_"), f"a worker ended at its start:\n{self._log(name).read_text()[-2000:]}"
+        member = self._members[slot] = Member(slot, name, process, worker)
+        return member
+
+    async def kill(self, member: Member) -> None:
+        """End one without warning, and note when it was dead."""
+        del self._members[member.slot]
+        member.process.kill()
+        await member.process.communicate()
+        self.books.killed(member.name)
+
+    def stop(self, member: Member) -> None:
+        """Let one run no more for now."""
+        member.is_stopped = True
+        member.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self, member: Member) -> None:
+        """Let one run again."""
+        member.process.send_signal(signal.SIGCONT)
+        member.is_stopped = False
+
+    def logs(self) -> str:
+        """All that the processes have said."""
+        return "".join(path.read_text() for path in sorted(self._folder.glob("*.log")))
+
+    async def end(self) -> list[int]:
+        """End all gracefully; gives their exit codes."""
+        members = self.members
+        for member in members:
+            member.process.terminate()
+        for member in members:
+            await member.process.communicate()
+        self._members.clear()
+        return [member.process.returncode or 0 for member in members]
+
+    async def close(self) -> None:
+        """Kill what is left."""
+        for process in [*self._starting, *(member.process for member in self.members)]:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()
+        self._members.clear()
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+
+@asynccontextmanager
+async def crew_of(number: int, crew: Crew) -> AsyncIterator[Crew]:
+    """So many processes, which are gone at the end of the block."""
+    try:
+        await asyncio.gather(*(crew.start(slot) for slot in range(number)))
+        yield crew
+    finally:
+        await crew.close()
+
+
+async def drained(books: Books, *, timeout: float) -> None:
+    """Wait until no job is left and the dead have been taken up, so that nothing is locked any more."""
+    await wait_until(lambda: jobs_left(books.dsn), lambda left: left == 0, timeout=timeout)
+    await wait_until(
+        lambda: value(
+            books.dsn, "select count(*) from graphile_worker._private_job_queues where locked_at is not null"
+        ),
+        lambda locked: locked == 0,
+        timeout=timeout,
+    )

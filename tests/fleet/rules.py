@@ -1,0 +1,83 @@
+"""What must hold of a fleet's books once it has drained: a query a rule, which gives the rows that break it.
+
+`%(excused)s` says whether attempts may overlap beside one whose worker's recovery was recorded before the second began.
+It may be either's: a worker that was stopped begins what it had claimed before when it goes on, until it hears that it was
+given up. Times that may be infinite are given as text, since Python has no such time.
+"""
+
+from __future__ import annotations
+
+from typing import Final, LiteralString
+
+_OVERLAP: Final[LiteralString] = """
+select
+  a.job_id, b.job_id as other_job, a.queue, a.number, a.attempt, a.worker, a.process, a.began, a.until::text as until,
+  a.good, a.recovered_at, b.attempt as next_attempt, b.worker as next_worker, b.process as next_process, b.began as next_began
+from stints as a
+join stints as b on a.token <> b.token and (b.began, b.token) > (a.began, a.token) and b.began < a.until
+"""
+_NOT_EXCUSED: Final[LiteralString] = """
+  and not (%(excused)s and coalesce(least(a.recovered_at, b.recovered_at) < b.began, false))
+order by b.began
+"""
+
+RULES: Final[dict[str, LiteralString]] = {
+    "jobs left": """
+        select id, attempts, max_attempts, run_at::text as run_at, key, locked_by, left(last_error, 80) as last_error
+        from graphile_worker._private_jobs""",
+    "locks left": """
+        select 'job' as what, id::text as name, locked_by from graphile_worker._private_jobs where locked_at is not null
+        union all
+        select 'queue', queue_name, locked_by
+        from graphile_worker._private_job_queues where locked_at is not null or locked_by is not null""",
+    # A job with a key may be replaced or removed by what was asked for after it, whether or not that was acknowledged.
+    "acknowledged, and neither done nor a dead letter": """
+        select asked.number, asked.job_key, (select count(*) from attempts where number = asked.number) as attempts
+        from asked
+        where asked.kind = 'add'
+          and asked.acknowledged
+          and not exists (
+            select from attempts where attempts.number = asked.number and attempts.ended is not null and attempts.good
+          )
+          and not exists (select from dead where dead.number = asked.number)
+          and not exists (select from asked as later where later.job_key = asked.job_key and later.seq > asked.seq)""",
+    "done, and a dead letter too": """
+        select dead.number, dead.job_id, done.worker, done.process, done.ended
+        from dead
+        join stints as done on done.number = dead.number and done.good
+        where done.killed_at is null
+          and done.recovered_at is null""",
+    "more dead letters than one": """
+        select job_id, count(*) as entries, sum(failure_count) as failures
+        from dead
+        group by job_id
+        having count(*) > 1 or (bool_and(job_key is null) and sum(failure_count) > 1)""",
+    "a dead letter with attempts left": """
+        select job_id, number, attempts, max_attempts, failure_reason
+        from dead
+        where attempts < max_attempts""",
+    "attempts of one job at once": _OVERLAP + " and b.job_id = a.job_id" + _NOT_EXCUSED,
+    "jobs of one serial queue at once": _OVERLAP + " and b.queue = a.queue and b.job_id <> a.job_id" + _NOT_EXCUSED,
+    "done again, though nobody died": """
+        select a.job_id, a.number, a.worker, a.process, a.began, a.ended, b.worker as next_worker, b.began as next_began
+        from stints as a
+        join stints as b on b.job_id = a.job_id and b.began > a.began
+        where a.good
+          and a.killed_at is null
+          and not coalesce(least(a.recovered_at, b.recovered_at) < b.began, false)""",
+    "attempts without an end": """
+        select job_id, number, attempt, worker, process, began
+        from stints
+        where until = 'infinity'
+          and not (%(excused)s and recovered_at is not null)""",
+    "one asking, several jobs": """
+        select number, array_agg(distinct job_id) as jobs
+        from attempts
+        group by number
+        having count(distinct job_id) > 1""",
+    "attempts of what nobody asked for": """
+        select attempts.number, attempts.job_id, attempts.worker
+        from attempts
+        where not exists (select from asked where asked.number = attempts.number)""",
+}
+"""By name; each gives nothing where the books balance."""
