@@ -19,6 +19,7 @@ from backfill.errors import CleanupRefusedError
 from backfill.storage.recovery import CutOff, Next
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.events import WorkerRecovered, emit
 from backfill.worker.periodic import Periodic
 from backfill.worker.policy import next_of
 
@@ -68,10 +69,9 @@ class Cleaner(Periodic):
     async def _round(self) -> None:
         config, now = self._config, time.monotonic()
         for gone in await self._client.recover_abandoned(gone_for=config.dead_after, next_of=self._next_of):
-            logger.warning(
-                "worker %s is gone without a row: unlocked %d jobs and %d queues of its, %d became dead letters",
-                gone.worker_id, gone.jobs, gone.queues, gone.dead_letters,
-            )  # fmt: skip
+            emit(
+                WorkerRecovered(gone.worker_id, "unknown", 0, self._worker(), gone.jobs, gone.queues, gone.dead_letters)
+            )
         queues = config.stale_queue_lock_timeout if now >= self._queues_at else None
         released = await self._client.release_foreign_locks(
             queues=queues, jobs=config.stale_job_lock_timeout, gone_for=config.dead_after, alone=True

@@ -14,8 +14,8 @@ class WorkerRecovered:
 
     Attributes:
         worker_id: of the dead one.
-        host: where it ran.
-        pid: its process.
+        host: where it ran; `unknown` where its row was gone.
+        pid: its process; 0 where its row was gone.
         by: the worker that recovered it.
         jobs: how many jobs were unlocked; each attempt that was cut off counts.
         queues: how many serial queues were unlocked beside theirs.
