@@ -169,6 +169,18 @@ async def test_a_string_that_a_callable_gave_is_replaced_now_and_then(
         await eventually(lambda: len(asked) > before + 12)
 
 
+async def test_a_heartbeat_brings_back_what_is_newest_of_control(dsn: str, eventually: Eventually) -> None:
+    """And how large the fleet is."""
+    config = WorkerConfig(dsn, dead_after=SECOND, heartbeat_interval=SECOND / 5)
+    async with BackfillClient(dsn), WorkerRunner(config, Blocking(0).tasks) as runner:
+        assert runner._parts is not None
+        beat = runner._parts.one.beat
+        said = await value(dsn, "insert into graphile_worker.backfill_control (said) values ('{}') returning version")
+        await eventually(lambda: beat.version == said)
+        async with WorkerRunner(config, Blocking(0).tasks):
+            await eventually(lambda: beat.fleet == 2)
+
+
 async def test_the_rust_engine_sees_our_workers(dsn: str, eventually: Eventually) -> None:
     """Where it has made its table of workers, even while ours run: a row that beats, and goes with the worker."""
     config = WorkerConfig(dsn, dead_after=SECOND, heartbeat_interval=SECOND / 5)

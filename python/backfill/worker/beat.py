@@ -49,6 +49,7 @@ class Beat(Service):
 
     Attributes:
         fleet: how many workers are alive that know a task of this one's, itself included.
+        version: the newest of what operators say to the fleet, as the database told with the last heartbeat.
         lost: called once, when this worker was given up by another.
     """
 
@@ -64,6 +65,7 @@ class Beat(Service):
         self._refused = asyncio.Event()
         self._backoff = Backoff()
         self.fleet = 1
+        self.version = 0
         self.lost: Callable[[], None] = lambda: None
 
     async def first(self) -> None:
@@ -132,7 +134,7 @@ class Beat(Service):
         if report.wants_conninfo:
             self._refused.set()
         if report.answer is not None:
-            self.fleet = int(report.answer[1] or 1)
+            self.version, self.fleet = int(report.answer[0] or 0), int(report.answer[1] or 1)
 
     @contextmanager
     def _hearing(self, heartbeat: Heartbeat) -> Iterator[None]:
