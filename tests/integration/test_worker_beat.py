@@ -169,6 +169,27 @@ async def test_a_string_that_a_callable_gave_is_replaced_now_and_then(
         await eventually(lambda: len(asked) > before + 12)
 
 
+async def test_a_worker_whose_heartbeats_do_not_get_through_begins_nothing(dsn: str, eventually: Eventually) -> None:
+    """Others may have given it up: what it claims meanwhile waits, and begins once a heartbeat gets through."""
+    config = WorkerConfig(dsn, dead_after=SECOND, heartbeat_interval=SECOND / 5)
+    blocking = Blocking(0)
+    async with BackfillClient(dsn) as client, WorkerRunner(config, blocking.tasks) as runner:
+        await client.enqueue("block", 1)
+        await eventually(lambda: len(blocking.ran) == 1)
+        assert runner._parts is not None
+        one = runner._parts.one
+        async with await psycopg.AsyncConnection.connect(dsn) as other:
+            await other.execute(f"select id from {WORKERS} for update")
+            await eventually(lambda: one.beat.leased_until() < time.monotonic())
+            claimed = one.executor.claimed
+            await client.enqueue_bulk("block", [2, 3])
+            await eventually(lambda: one.executor.claimed > claimed)
+            assert len(blocking.ran) == 1
+            await other.rollback()
+        await eventually(lambda: len(blocking.ran) == 3)
+        await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
+
+
 async def test_a_heartbeat_brings_back_what_is_newest_of_control(dsn: str, eventually: Eventually) -> None:
     """And how large the fleet is."""
     config = WorkerConfig(dsn, dead_after=SECOND, heartbeat_interval=SECOND / 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, cast
 
 from backfill import BackfillClient, QueueConfig, TaskRegistry
@@ -38,4 +39,30 @@ async def test_a_job_that_is_lost_before_it_begins_never_begins(eventually: Even
     await eventually(lambda: len(ended) == 4)
     assert began == [0, 1, 3]
     assert [one.job.id for one in ended if one.ending is GIVEN_BACK] == [2, 0]
+    executor.close()
+
+
+async def test_nothing_begins_while_the_lease_is_over(eventually: Eventually) -> None:
+    """What is claimed waits until a heartbeat got through; then all of it runs, in order."""
+    began, ended = list[int](), list[Running]()
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("t")
+    async def handler(number: int) -> None:
+        began.append(number)
+
+    [lane] = make_lanes((QueueConfig.default_queue(2),), schema="graphile_worker", tasks=("t",), forbidden_flags=())
+    executor = Executor(tasks, worker_id="backfill_0123456789", client=cast("BackfillClient", None), deps=None)
+    executor.ended, executor.thirsty = ended.append, lambda: None
+    until = [0.0]
+    executor.leased_until, executor.renew_lease = 0.0, lambda: until[0]
+    jobs = [Job(id=n, task_identifier="t", payload_bytes=b"%d" % n, attempts=1, locked_at_micros=1) for n in range(5)]
+    executor.hold(jobs, lane)
+    assert (began, len(lane.ready)) == ([], 5)
+    executor.go_on()
+    assert began == []
+    until[0] = time.monotonic() + 60
+    executor.go_on()
+    await eventually(lambda: len(ended) == 5)
+    assert began == [0, 1, 2, 3, 4]
     executor.close()

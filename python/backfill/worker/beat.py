@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ class Beat(Service):
         fleet: how many workers are alive that know a task of this one's, itself included.
         version: the newest of what operators say to the fleet, as the database told with the last heartbeat.
         lost: called once, when this worker was given up by another.
+        regained: called when a heartbeat got through after the lease was over.
     """
 
     def __init__(self, config: WorkerConfig, row: WorkerRow, pulse: Pulse) -> None:
@@ -60,6 +62,7 @@ class Beat(Service):
         self._pulse = pulse
         self._name = f"backfill {row.id} beat"
         self._timeout = min(TIMEOUT, config.dead_after.total_seconds() / 2)
+        self._dead_after = config.dead_after.total_seconds()
         self._conninfo = ""
         self._news = asyncio.Event()
         self._refused = asyncio.Event()
@@ -67,6 +70,9 @@ class Beat(Service):
         self.fleet = 1
         self.version = 0
         self.lost: Callable[[], None] = lambda: None
+        self.regained: Callable[[], None] = lambda: None
+        self._leased_until = math.inf
+        self._heartbeat: Heartbeat | None = None
 
     async def first(self) -> None:
         """Write the row before the first claim.
@@ -79,9 +85,16 @@ class Beat(Service):
             self._conninfo = await self._fresh()
             connection = await self._connect()
             try:
+                self._leased_until = time.monotonic() + self._dead_after
                 self.fleet = await add_worker(connection, self._row, schema=self._config.schema)
             finally:
                 await connection.close()
+
+    def leased_until(self) -> float:
+        """Until when, in monotonic seconds, nobody can have given this worker up: by the last heartbeat that got through."""
+        if self._heartbeat is not None:
+            self._hear_of_lease(self._heartbeat.report())
+        return self._leased_until
 
     async def remove(self) -> None:
         """Delete the row: the worker ended in good order."""
@@ -102,6 +115,7 @@ class Beat(Service):
             interval=config.heartbeat_interval.total_seconds(), timeout=self._timeout,
             stuck_after=None if config.stuck_after is None else config.stuck_after.total_seconds(),
         )  # fmt: skip
+        self._heartbeat = heartbeat
         asking = None if isinstance(config.required_dsn(), str) else asyncio.ensure_future(self._ask(heartbeat))
         try:
             with self._hearing(heartbeat):
@@ -111,6 +125,7 @@ class Beat(Service):
             if asking is not None:
                 asking.cancel()
                 await asyncio.wait([asking])
+            self._heartbeat = None
             await asyncio.to_thread(heartbeat.stop, _STOP_SECONDS)
 
     async def _turn(self, heartbeat: Heartbeat) -> None:
@@ -126,7 +141,16 @@ class Beat(Service):
                 self.lost()
                 return
 
+    def _hear_of_lease(self, report: HeartbeatReport) -> None:
+        if report.last_success is None or report.missing:
+            return
+        now = time.monotonic()
+        before, self._leased_until = self._leased_until, now - report.last_success + self._dead_after
+        if before < now <= self._leased_until:
+            self.regained()
+
     def _hear(self, report: HeartbeatReport) -> None:
+        self._hear_of_lease(report)
         if report.failure is None:
             self._backoff.reset()
         else:

@@ -1,7 +1,7 @@
 """The cleaner: releases locks that nobody will open, and deletes serial queues that nothing uses, at the start and later.
 
-What workers of ours held is recovered by who sees them die; here is what is left of those without a row, and of other
-programs' workers, of whom nothing is known but the age of their locks.
+What workers of ours held is recovered by the recoverer; here is what other programs' workers left, of whom nothing is known but
+the age of their locks.
 """
 
 from __future__ import annotations
@@ -9,19 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 
 from backfill.client import BackfillClient
 from backfill.client.cleanup import warn_of_short
 from backfill.errors import CleanupRefusedError
-from backfill.storage.recovery import CutOff, Next
-from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
-from backfill.worker.events import WorkerRecovered, emit
 from backfill.worker.periodic import Periodic
-from backfill.worker.policy import next_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +37,6 @@ class Cleaner(Periodic):
         client: the worker's.
         config: from which ages on.
         interval: seconds between two looks.
-        registry: the tasks that it knows.
         worker: gives this worker's id.
     """
 
@@ -51,7 +46,6 @@ class Cleaner(Periodic):
         *,
         config: WorkerConfig,
         interval: float,
-        registry: TaskRegistry[Any],
         worker: Callable[[], str],
     ) -> None:
         super().__init__(
@@ -60,7 +54,6 @@ class Cleaner(Periodic):
         )  # fmt: skip
         self._client = client
         self._config = config
-        self._registry = registry
         self._worker = worker
         self._queues_at = time.monotonic()
         self._collect_at = time.monotonic() + COLLECT_FIRST_SECONDS
@@ -68,10 +61,6 @@ class Cleaner(Periodic):
 
     async def _round(self) -> None:
         config, now = self._config, time.monotonic()
-        for gone in await self._client.recover_abandoned(gone_for=config.dead_after, next_of=self._next_of):
-            emit(
-                WorkerRecovered(gone.worker_id, "unknown", 0, self._worker(), gone.jobs, gone.queues, gone.dead_letters)
-            )
         queues = config.stale_queue_lock_timeout if now >= self._queues_at else None
         released = await self._client.release_foreign_locks(
             queues=queues, jobs=config.stale_job_lock_timeout, gone_for=config.dead_after, alone=True
@@ -98,6 +87,3 @@ class Cleaner(Periodic):
         else:
             if collected:
                 logger.info("deleted %d serial queues that nothing used", collected)
-
-    def _next_of(self, job: CutOff) -> Next:
-        return next_of(job, self._registry, self._config.retry)

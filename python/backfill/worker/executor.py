@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -78,6 +79,10 @@ class Executor:
         """How many jobs were claimed."""
         self.held: dict[int, Running] = {}
         """What this worker has claimed and not settled, by the job's id."""
+        self.leased_until = math.inf
+        """Until when, in monotonic seconds, nobody can have given this worker up; nothing is begun later."""
+        self.renew_lease: Callable[[], float] = lambda: self.leased_until
+        """Asked once that is over: until when it is now."""
 
     @property
     def idle(self) -> bool:
@@ -103,6 +108,8 @@ class Executor:
             self._dispatch(lane, time.monotonic())
 
     def _dispatch(self, lane: Lane, began: float) -> None:
+        if began > self.leased_until and not self._renewed(began):
+            return  # its process was paused, or its heartbeats do not get through: others may run what it holds
         lane.starting = True
         try:
             if lane.free > 0:
@@ -120,6 +127,15 @@ class Executor:
             lane.starting = False
         if lane.hungry and len(ready) <= lane.refill and lane.low:
             self.thirsty()
+
+    def _renewed(self, now: float) -> bool:
+        self.leased_until = self.renew_lease()
+        return now <= self.leased_until
+
+    def go_on(self) -> None:
+        """The lease is good again: start what is ready."""
+        for lane in {running.lane for running in self.held.values()}:
+            self.dispatch(lane)
 
     def return_ready(self, lane: Lane) -> None:
         """Give back what a lane holds and has not started."""

@@ -80,7 +80,8 @@ class Incarnation:
         tasks, dsn = registry.identifiers(), config.required_dsn()
         self.executor = Executor(registry, worker_id=self.worker_id, client=client, deps=deps, retry=config.retry)
         self.beat = Beat(config, self._row(tasks), pulse)
-        self.beat.lost = lost
+        self.beat.lost, self.beat.regained = lost, self.executor.go_on
+        self.executor.leased_until, self.executor.renew_lease = 0.0, self.beat.leased_until
         self.counters = Counters(client, worker=self.worker_id)
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
@@ -88,7 +89,9 @@ class Incarnation:
             self.executor, schema=config.schema, worker=self.worker_id, settled=progressed, count=self.counters.count,
             look_soon=locks.look_soon,
         )  # fmt: skip
-        self._recoverer = Recoverer(client, worker=self.worker_id, registry=registry, retry=config.retry)
+        self._recoverer = Recoverer(
+            client, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after)
+        )
         self._unknown = UnknownTasks(client, worker=self.worker_id)
         lanes = make_lanes(
             tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)

@@ -105,7 +105,7 @@ class Parts:
             self._services.append(
                 Cleaner(
                     self._client, config=self._config, interval=seconds(self._config.stale_lock_cleanup_interval),
-                    registry=self._registry, worker=lambda: self.one.worker_id,
+                    worker=lambda: self.one.worker_id,
                 )
             )  # fmt: skip
         if self._config.blocked_after is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 import psycopg
@@ -20,7 +21,7 @@ from backfill.tasks import TaskRegistry
 from backfill.worker.backoff import Backoff
 from backfill.worker.events import WorkerRecovered, emit
 from backfill.worker.policy import next_of
-from backfill.worker.service import Service
+from backfill.worker.service import Service, wait_for_event
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +36,24 @@ class Recoverer(Service):
         worker: this worker's id.
         registry: the tasks that it knows.
         retry: whose delays jobs wait that have no policy of their own nor of their task.
+        dead_after: seconds without a heartbeat; as often it looks for locks of workers that have no row at all.
     """
 
     def __init__(
-        self, client: BackfillClient, *, worker: str, registry: TaskRegistry[Any], retry: RetryPolicy | None
+        self,
+        client: BackfillClient,
+        *,
+        worker: str,
+        registry: TaskRegistry[Any],
+        retry: RetryPolicy | None,
+        dead_after: float,
     ) -> None:
         super().__init__("recoverer")
         self._client = client
         self._worker = worker
         self._registry = registry
         self._retry = retry
+        self._dead_after = dead_after
         self._dead: dict[str, int] = {}
         self._wanted = asyncio.Event()
 
@@ -60,10 +69,12 @@ class Recoverer(Service):
     async def _recover_again_and_again(self) -> None:
         backoff = Backoff()
         while True:
-            await self._wanted.wait()
+            is_wanted = await wait_for_event(self._wanted, self._dead_after)
             self._wanted.clear()
             dead, self._dead = self._dead, {}
             try:
+                if not is_wanted:
+                    await self._recover_abandoned()
                 for worker, heartbeat in dead.items():
                     async with asyncio.timeout(_TIMEOUT):
                         await self._recover(worker, heartbeat)
@@ -72,6 +83,17 @@ class Recoverer(Service):
                 # Who is dead is seen again with the next looks.
                 logger.log(backoff.level(), "a dead worker could not be recovered: %s", " ".join(str(error).split()))
                 await backoff.wait(self._stopping)
+
+    async def _recover_abandoned(self) -> None:
+        """What is locked by workers without a row, such as one that was paused, recovered, went on, claimed and died."""
+        async with asyncio.timeout(_TIMEOUT):
+            span = timedelta(seconds=self._dead_after)
+            for gone in await self._client.recover_abandoned(gone_for=span, next_of=self._next_of):
+                emit(
+                    WorkerRecovered(
+                        gone.worker_id, "unknown", 0, self._worker, gone.jobs, gone.queues, gone.dead_letters
+                    )
+                )
 
     async def _recover(self, worker: str, heartbeat: int) -> None:
         done = await self._client.recover_worker(worker, heartbeat, next_of=self._next_of)
