@@ -14,6 +14,7 @@ pytest_plugins = [
     "plugins.node",
     "plugins.schemas",
     "plugins.plain",
+    "plugins.pooler",
 ]
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]

@@ -180,7 +180,7 @@ def explain(connection: Connection, name: str, parameters: Sequence[Any], text: 
 
 def explain_hot(connection: psycopg.Connection[Any], text: str, parameters: Sequence[Any], options: str = "") -> Plan:
     """The plan of a statement as a worker's hot connection runs it: one plan, whatever the parameters."""
-    connection.execute(render("set_hot"))
+    connection.execute(render("set_hot"), [False])
     connection.execute(cast("LiteralString", f"prepare hot as {text}"))
     cursor = psycopg.ClientCursor(connection)
     places = ", ".join(["%s"] * len(parameters))

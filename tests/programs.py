@@ -35,6 +35,7 @@ class Program:
         environment: variables beside this process's own.
         folder: where it runs.
         terminal: whether its input and outputs are a terminal; else outputs are one pipe, and there is no input.
+        user: the id of whom it runs as; None for ourselves.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Program:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
         terminal: bool = False,
+        user: int | None = None,
     ) -> None:
         self.output = ""
         self._seen = 0
@@ -67,6 +69,8 @@ class Program:
                 env=variables,
                 cwd=folder,
                 start_new_session=True,
+                user=user,
+                extra_groups=None if user is None else [],
             )
         os.close(theirs)
 

@@ -59,7 +59,7 @@ class Stress:
         claim = LaneClaim(SCHEMA, (LaneFilter(("task",)),))
         async with await connect(self.dsn) as connection:
             wire = Wire(connection)
-            await wire.send([Command.of("set_hot", SCHEMA)], timeout=5)
+            await wire.send([Command.of("set_hot", SCHEMA, "false")], timeout=5)
             ids = await find_tasks(connection, ["task"], schema=SCHEMA)
             while not self.over.is_set():
                 try:
@@ -162,7 +162,7 @@ async def test_claims_meet_keyed_enqueues_without_harm(dsn: str) -> None:
     async def work(name: str) -> None:
         async with await connect(dsn) as connection:
             wire = Wire(connection)
-            await wire.send([Command.of("set_hot", SCHEMA)], timeout=5)
+            await wire.send([Command.of("set_hot", SCHEMA, "false")], timeout=5)
             ids = await find_tasks(connection, ["task"], schema=SCHEMA)
             while not over.is_set():
                 jobs = await claim.take(wire, worker=name, wanted=2, task_ids=ids)

@@ -144,3 +144,18 @@ async def test_big_parameters_and_results_pass_in_one_pipeline(empty_dsn: str) -
         results = await wire.send([echo, insert(1), echo, echo], timeout=30)
         assert [len(result.get_value(0, 0) or b"") for result in results] == [len(text), 4, len(text), len(text)]
     assert await value(empty_dsn, "select count(*) from kept") == 1
+
+
+@pytest.mark.parametrize("loss", ["deallocate all", "prepare \"test.divide\" as select 1"])
+async def test_prepared_statements_that_somebody_meddles_with(empty_dsn: str, loss: LiteralString) -> None:
+    """Taken away, or there already, as behind a pooler that was not found: all is sent again, once, and without them."""
+    async with wired(empty_dsn) as wire:
+        if loss.startswith("deallocate"):
+            await wire.send([insert(1), divide(1)], timeout=10)
+        await wire.connection.execute(loss)
+        for number in (2, 3):
+            [_, result] = await wire.send([insert(number), divide(1)], timeout=10)
+            assert result.get_value(0, 0) == (1).to_bytes(4, "big")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await wire.send([insert(4), divide(0)], timeout=10)
+    assert [number for number in await kept(empty_dsn) if number > 1] == [2, 3]

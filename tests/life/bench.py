@@ -190,7 +190,7 @@ class Bench:
         self.workers = {}
         for name in WORKERS:
             wire = Wire(await enter(await connect(self.dsn)))
-            await wire.send([Command.of("set_hot", SCHEMA)], timeout=5)
+            await wire.send([Command.of("set_hot", SCHEMA, "false")], timeout=5)
             self.workers[name] = Worker(name, wire, self.client, task_ids)
 
     async def close(self) -> None:

@@ -119,10 +119,12 @@ def _remember_secret(dsn: str) -> None:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
+    from backfill.storage.pooler import without_option
+
     found: list[object] = []
     try:
         found.append(urlsplit(dsn).password)
-        found.append(conninfo_to_dict(dsn).get("password"))
+        found.append(conninfo_to_dict(without_option(dsn)[0]).get("password"))
     except (ValueError, psycopg.ProgrammingError):
         pass  # what cannot be read is refused, and not shown, where the connection is made
     _secrets.update(str(secret) for secret in found if secret)

@@ -37,6 +37,16 @@ def command(
     poll_interval: Annotated[
         str, typer.Option("--poll-interval", metavar="TIME", help="How often to look where nothing wakes it.")
     ] = "2s",
+    listen_dsn: Annotated[
+        str | None,
+        typer.Option(
+            "--listen-dsn", envvar="BACKFILL_LISTEN_DSN", metavar="DSN", show_default=False,
+            help="Where to hear of new jobs, round a pooler.",
+        ),
+    ] = None,
+    no_listen: Annotated[
+        bool, typer.Option("--no-listen", help="Poll only, as behind a pooler.", show_default=False)
+    ] = False,
     shutdown_timeout: Annotated[
         str,
         typer.Option("--shutdown-timeout", metavar="TIME", help="How long running jobs may take to end at a stop."),
@@ -60,6 +70,8 @@ def command(
         schema=schema,
         queues=[_lane(concurrency, tasks=task, queues=queue)],
         poll_interval=duration(poll_interval, "--poll-interval"),
+        listen=not no_listen,
+        listen_dsn=required_dsn(listen_dsn) if listen_dsn else None,
         shutdown_timeout=duration(shutdown_timeout, "--shutdown-timeout"),
     )
     tasks = load_registry(registry)

@@ -23,6 +23,7 @@ from backfill.client.execute import run, translated
 from backfill.errors import BackfillError, ClientClosedError, ConfigurationError
 from backfill.storage.connection import Connection, Dsn, Pool, connect, is_alive, make_pool, redacted, resolve
 from backfill.storage.migrate import migrate
+from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema import check_schema
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
 
@@ -210,6 +211,8 @@ class ClientLife:
             was_autocommit = connection.autocommit
             if not was_autocommit:
                 await connection.set_autocommit(True)
+            if not session.owned:
+                await look_for_pooler(connection)
             encoding = await _speak_utf8(connection)
             yield connection
         except psycopg_pool.PoolClosed as error:

@@ -21,6 +21,7 @@ from backfill.client.end_rows import find_ends
 from backfill.ends import JobEnd
 from backfill.errors import BackfillError, DatabaseConnectionError
 from backfill.storage.connection import Connection
+from backfill.storage.pooler import is_pooled
 from backfill.storage.workers import listen
 
 logger = logging.getLogger(__name__)
@@ -149,6 +150,10 @@ class EndWatch:
                 yield connection
             return
         async with await self._connect() as connection:
+            if is_pooled(connection):
+                self._connect = None  # nothing is heard through a pooler: from now on it only looks
+                yield connection
+                return
             await listen(connection, (ENDS_CHANNEL,))
             yield connection
 

@@ -24,6 +24,7 @@ from backfill.client.prepare import Parameters
 from backfill.errors import BackfillError, DatabaseConnectionError, SchemaMissingError
 from backfill.records import Job
 from backfill.storage.connection import Connection
+from backfill.storage.pooler import may_prepare
 from backfill.storage.rows import decode_jobs
 from backfill.storage.statements import render
 
@@ -63,11 +64,12 @@ async def run(
 ) -> PGresult:
     """Run a statement by name and give back libpq's result, in text unless `binary` is asked for."""
     cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
+    prepare = None if may_prepare(connection) else False
     if connection.pgconn.pipeline_status:
         async with connection.pipeline():  # left again at once, which waits for the result
-            await cursor.execute(render(name, schema), parameters, binary=binary)
+            await cursor.execute(render(name, schema), parameters, prepare=prepare, binary=binary)
     else:
-        await cursor.execute(render(name, schema), parameters, binary=binary)
+        await cursor.execute(render(name, schema), parameters, prepare=prepare, binary=binary)
     if cursor.pgresult is None:
         raise BackfillError(f"statement {name!r}: the driver gave no result")
     return cursor.pgresult
@@ -82,7 +84,7 @@ async def run_own(connection: Connection, name: str, schema: str, parameters: Pa
     key, text = _prepared_as(name, schema)
     states = _STATES.setdefault(connection, {})
     state = states.get(key, _State.NEW)
-    if state is _State.PLAIN or connection.prepare_threshold is None or connection.pgconn.pipeline_status:
+    if state is _State.PLAIN or not may_prepare(connection) or connection.pgconn.pipeline_status:
         return await run(connection, name, schema, parameters, binary=True)
     if state is _State.NEW:
         states[key] = _State.SEEN

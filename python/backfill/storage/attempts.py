@@ -218,6 +218,13 @@ async def end_predecessor(connection: Connection, application_name: str) -> int:
     return 0 if row is None else int(row[0])
 
 
+async def await_predecessor(connection: Connection, worker: str) -> None:
+    """Wait for what lost connections of a worker's may still be doing: behind a pooler, where to end it by its
+    connection's name could hit another program's session, which carries the name on.
+    """
+    await connection.execute(render("await_predecessor"), [worker])
+
+
 def _fail(failures: Sequence[Failure], *, schema: str, worker: str) -> Command:
     attempts = [failure.attempt for failure in failures]
     how = (

@@ -1,13 +1,15 @@
 """Connections and pools: how every part of backfill reaches PostgreSQL.
 
-Keepalives and a connect timeout on each, so that a lost network is noticed; `$1` placeholders and autocommit throughout;
-errors that name the server and never the password.
+Keepalives and a connect timeout on each, so that a lost network is noticed; `$1` placeholders, autocommit and UTF-8
+throughout; each is asked once whether a pooler is in between (see pooler.py). Nothing of it is a startup option, which
+poolers refuse. Errors name the server and never the password.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -16,6 +18,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 from backfill.errors import ConfigurationError, DatabaseConnectionError
+from backfill.storage.pooler import ANSWER_SECONDS, look_for_pooler, without_option
 
 Dsn: TypeAlias = str | Callable[[], str | Awaitable[str]]
 """A connection string, or a callable (async too) that is asked for one at each new connection."""
@@ -38,13 +41,19 @@ async def connect(dsn: Dsn, *, application_name: str = "backfill") -> Connection
         DatabaseConnectionError: the server cannot be reached or refuses us; it names the server, not the password.
         ConfigurationError: the connection string cannot be read.
     """
-    conninfo = complete(await resolve(dsn), application_name=application_name)
+    given = await resolve(dsn)
+    conninfo = complete(given, application_name=application_name)
     try:
-        return await psycopg.AsyncConnection[TupleRow].connect(
+        connection = await psycopg.AsyncConnection[TupleRow].connect(
             conninfo, autocommit=True, cursor_factory=psycopg.AsyncRawCursor
         )
+        await _ask(connection, wanted=without_option(given)[1])
     except psycopg.OperationalError as error:
         raise unreachable(conninfo, error) from error
+    except TimeoutError as error:
+        reason = TimeoutError(f"a pooler took the connection, but nobody answered within {ANSWER_SECONDS:g} s")
+        raise unreachable(conninfo, reason) from error
+    return connection
 
 
 def make_pool(dsn: Dsn, *, min_size: int, max_size: int, application_name: str = "backfill") -> Pool:
@@ -57,12 +66,21 @@ def make_pool(dsn: Dsn, *, min_size: int, max_size: int, application_name: str =
         application_name: what `pg_stat_activity` shows.
     """
 
+    wanted = False
+
     async def conninfo() -> str:
-        return complete(await resolve(dsn), application_name=application_name)
+        nonlocal wanted
+        given = await resolve(dsn)
+        wanted = without_option(given)[1]
+        return complete(given, application_name=application_name)
+
+    async def configure(connection: Connection) -> None:
+        await _ask(connection, wanted=wanted)
 
     return AsyncConnectionPool(
         conninfo,
         kwargs={"autocommit": True, "cursor_factory": psycopg.AsyncRawCursor},
+        configure=configure,
         min_size=min_size,
         max_size=max_size,
         open=False,
@@ -95,24 +113,27 @@ async def resolve(dsn: Dsn) -> str:
 
 
 def complete(dsn: str, *, application_name: str) -> str:
-    """The connection string with our keepalives and name, where it does not set its own.
+    """The connection string as libpq takes it, in UTF-8, with our keepalives and name where it does not set its own.
 
     Raises:
         ConfigurationError: it cannot be read; its text is not shown, since it may hold a password.
     """
+    dsn, _ = without_option(dsn)
     try:
         given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
         raise ConfigurationError(f"dsn: {_without_secret(str(error), dsn)}") from None
     extra = {"application_name": application_name, **KEEPALIVES}
-    return make_conninfo(dsn, **{key: value for key, value in extra.items() if key not in given})
+    missing = {key: value for key, value in extra.items() if key not in given}
+    # Not set later on: behind a pooler that would be another session's encoding.
+    return make_conninfo(dsn, **missing, client_encoding="UTF8")
 
 
 def redacted(dsn: str) -> str:
     """The connection string to show: host, port, database and user, never a password or other secret."""
     try:
-        given = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:
+        given = conninfo_to_dict(without_option(dsn)[0])
+    except (psycopg.ProgrammingError, ConfigurationError):
         return "(a connection string that cannot be read)"
     shown = {key: given[key] for key in ("host", "hostaddr", "port", "dbname", "user") if given.get(key)}
     return " ".join(f"{key}={value}" for key, value in shown.items()) or "(the server's defaults)"
@@ -124,6 +145,16 @@ def unreachable(conninfo: str, error: Exception) -> DatabaseConnectionError:
     return DatabaseConnectionError(
         f"cannot connect to PostgreSQL at {redacted(conninfo)}: {_without_secret(reason, conninfo)}"
     )
+
+
+async def _ask(connection: Connection, *, wanted: bool) -> None:
+    """Find out whether a new connection of ours goes through a pooler; it is closed where that fails."""
+    try:
+        await look_for_pooler(connection, wanted=wanted, own=True)
+    except BaseException:
+        with suppress(psycopg.Error, OSError):
+            await connection.close()
+        raise
 
 
 def _without_secret(text: str, conninfo: str) -> str:

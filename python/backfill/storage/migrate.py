@@ -22,6 +22,7 @@ from psycopg import errors, sql
 
 from backfill.errors import ConfigurationError, MigrationError
 from backfill.storage.connection import Connection
+from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema import KNOWN_CONTRACT, Foundation, SchemaState, read_state, refuse_newer, refuse_older
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render
 from backfill.storage.steps import Migration, newest
@@ -67,7 +68,7 @@ async def migrate(
 
     On a database that Graphile Worker or the Rust engine set up, tables and functions are left alone: only objects and
     indexes named `backfill_*` and autovacuum's storage parameters are added. It must be a connection of its own to the
-    server itself: a pooler that hands each transaction to another session would lose the lock.
+    server itself: behind a pooler the lock would stay with a session that is somebody else's next.
 
     Args:
         connection: one in autocommit, outside of any transaction.
@@ -75,7 +76,8 @@ async def migrate(
         lock_wait: how long to wait, in all, for other migrators and for locks on tables in use.
 
     Raises:
-        MigrationError: a migration could not be carried out; what had been done stands, and a second run goes on from there.
+        MigrationError: there is something to do and the connection goes through a pooler; or a migration could not be
+            carried out: what had been done stands, and a second run goes on from there.
         SchemaVersionError: a breaking migration that this version does not know, or a Graphile Worker that is too old.
         ConfigurationError: a schema's name that cannot be used, or a connection that is not in autocommit.
     """
@@ -89,6 +91,7 @@ async def migrate(
         refuse_newer(state, schema)
         done: tuple[int, ...] = ()
         if state.pending:
+            await _refuse_pooler(connection, schema)
             run = _Run(connection, schema, asyncio.get_running_loop().time() + lock_wait.total_seconds())
             async with run.alone(), run.timeouts():
                 done = await run.to_the_end()
@@ -251,6 +254,16 @@ class _Run:
     def _failed(self, error: Exception) -> MigrationError:
         return MigrationError(
             f"schema {self._schema!r}: a migration failed ({_line(error)}); what came before it stands"
+        )
+
+
+async def _refuse_pooler(connection: Connection, schema: str) -> None:
+    """Before any lock is taken: the session's lock would stay on a connection that the pooler hands to others."""
+    if await look_for_pooler(connection):
+        info = connection.info
+        raise MigrationError(
+            f"schema {schema!r} cannot be migrated through the pooler at host={info.host} port={info.port}: it needs one "
+            f"session from begin to end; run `backfill migrate` once with a direct DSN, the server's own host and port"
         )
 
 

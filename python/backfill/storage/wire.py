@@ -1,4 +1,4 @@
-"""One round trip of many statements: prepared once, sent in one pipeline, carried out as one transaction.
+"""One round trip of many statements: prepared once where that may be, sent in one pipeline, carried out as one transaction.
 
 Used by the worker's hot path, where the driver's cursors would cost more than the statements. A pipeline without a BEGIN is
 one transaction to the server, ended by its sync: either all of its statements took effect, or none did.
@@ -17,12 +17,14 @@ from psycopg.errors import error_from_result
 from psycopg.waiting import Ready, Wait
 
 from backfill.storage.connection import Connection
+from backfill.storage.pooler import may_prepare
 from backfill.storage.statements import render
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn, PGresult
 
+_UNPREPARED: Final = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement)
 _TEXT: Final = 0
 _BINARY: Final = 1
 Parameter = str | bytes | None
@@ -55,10 +57,17 @@ class Wire:
 
     Args:
         connection: in autocommit; nothing else uses it while a pipeline is under way.
+        first: statements that open each pipeline, whose results nobody wants: what a session cannot be trusted to keep.
     """
 
     connection: Connection
+    first: Sequence[Command] = ()
     _prepared: set[str] = field(default_factory=set)
+    _prepares: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find out whether its connection may have prepared statements."""
+        self._prepares = may_prepare(self.connection)
 
     async def send(self, commands: Sequence[Command], *, timeout: float) -> list[PGresult]:
         """Carry statements out in one transaction; their results, in binary format, in their order.
@@ -73,22 +82,36 @@ class Wire:
             TimeoutError: no answer in time; the same, and the connection must be closed.
         """
         async with asyncio.timeout(timeout):
-            results = await self.connection.wait(self._pipeline(self.connection.pgconn, commands))
+            try:
+                return await self._send(commands)
+            except _UNPREPARED:
+                if not self._prepares:
+                    raise
+                # Nothing took effect. A pooler that was not found, or a DISCARD, took them away: from now on without.
+                self._prepares = False
+                return await self._send(commands)
+
+    async def _send(self, commands: Sequence[Command]) -> list[PGresult]:
+        results = await self.connection.wait(self._pipeline(self.connection.pgconn, [*self.first, *commands]))
         for result in results:
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise error_from_result(result, self.connection.info.encoding)
-        return results
+        return results[len(self.first) :] if self.first else results
 
     def _pipeline(self, pgconn: PGconn, commands: Sequence[Command]) -> PQGen[list[PGresult]]:
         pgconn.enter_pipeline_mode()
         sent: list[str | None] = []  # by result: the name that it prepares, or None for a statement's own
         for command in commands:
+            values = [value.encode() if isinstance(value, str) else value for value in command.parameters]
+            formats = [_BINARY if isinstance(value, bytes) else _TEXT for value in command.parameters]
+            if not self._prepares:
+                pgconn.send_query_params(command.text.encode(), values, None, formats, _BINARY)
+                sent.append(None)
+                continue
             name = command.name.encode()
             if command.name not in self._prepared and command.name not in sent:
                 pgconn.send_prepare(name, command.text.encode())
                 sent.append(command.name)
-            values = [value.encode() if isinstance(value, str) else value for value in command.parameters]
-            formats = [_BINARY if isinstance(value, bytes) else _TEXT for value in command.parameters]
             pgconn.send_query_prepared(name, values, formats, _BINARY)
             sent.append(None)
         pgconn.pipeline_sync()

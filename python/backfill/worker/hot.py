@@ -19,8 +19,9 @@ from psycopg import IsolationLevel
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
 from backfill.errors import BackfillError, DatabaseConnectionError
-from backfill.storage.attempts import end_predecessor
-from backfill.storage.connection import Dsn, connect
+from backfill.storage.attempts import await_predecessor, end_predecessor
+from backfill.storage.connection import Connection, Dsn, connect
+from backfill.storage.pooler import is_pooled
 from backfill.storage.wire import Command, Wire
 from backfill.worker.backoff import Backoff
 
@@ -54,6 +55,7 @@ class HotConnections:
         self._worker = worker
         self._compare = compare
         self._name = f"backfill {worker}"
+        self._first = (Command.of("set_hot", schema, "true"), Command.of("hold_worker", schema, worker))
         self._wires: list[Wire | None] = [None] * LINES
         self._locks = [asyncio.Lock() for _ in range(LINES)]
         self._in_doubt = False
@@ -169,12 +171,24 @@ class HotConnections:
         connection = await connect(self._dsn, application_name=self._name)
         try:
             await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+            if is_pooled(connection):  # the next transaction's session may be another: each is set up by itself
+                return Wire(connection, self._first)
             wire = Wire(connection)
-            await wire.send([Command.of("set_hot", self._schema)], timeout=QUERY_TIMEOUT)
+            await wire.send([Command.of("set_hot", self._schema, "false")], timeout=QUERY_TIMEOUT)
         except BaseException:
             await connection.close()
             raise
         return wire
+
+    async def _end_predecessor(self, connection: Connection) -> None:
+        """See that nothing of a lost connection is under way any more on the server."""
+        if is_pooled(connection):
+            await await_predecessor(connection, self._worker)
+            return
+        for _ in range(_PREDECESSOR_LOOKS):
+            if not await end_predecessor(connection, self._name):
+                return
+            await asyncio.sleep(0.05)
 
     async def _look_for_strays(self) -> None:
         """Give back what a claim took whose answer never came, once no such claim can be under way any more."""
@@ -186,10 +200,7 @@ class HotConnections:
             async with self._guarded(0):
                 wire = await self._ready(0)
                 async with asyncio.timeout(QUERY_TIMEOUT):
-                    for _ in range(_PREDECESSOR_LOOKS):
-                        if not await end_predecessor(wire.connection, self._name):
-                            break
-                        await asyncio.sleep(0.05)
+                    await self._end_predecessor(wire.connection)
                 strays = await self._compare(wire)
             self._in_doubt = False
         logger.info("connected to the database again")

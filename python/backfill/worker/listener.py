@@ -14,6 +14,7 @@ import psycopg
 
 from backfill.errors import DatabaseConnectionError, SchemaVersionError
 from backfill.storage.connection import Dsn, connect
+from backfill.storage.pooler import is_pooled
 from backfill.storage.schema import KNOWN_CONTRACT
 from backfill.storage.workers import listen
 from backfill.worker.backoff import Backoff
@@ -51,6 +52,8 @@ class Listener(Service):
             try:
                 connection = await connect(self._dsn, application_name=f"backfill {self._worker} listen")
                 async with connection:
+                    if is_pooled(connection):
+                        break
                     await listen(connection, (JOBS_CHANNEL, MIGRATION_CHANNEL))
                     backoff.reset()
                     self._wake()
@@ -61,6 +64,11 @@ class Listener(Service):
                     backoff.level(), "the listener lost the database; jobs are found by polling: %s", _line(error)
                 )
             await backoff.wait(self._stopping)
+        logger.warning(
+            "no notification comes through a pooler: jobs are found by polling. listen_dsn= (--listen-dsn) takes a DSN "
+            "that goes round it, listen=False (--no-listen) polls without this warning"
+        )
+        await self._stopping.wait()
 
     def _hear(self, notification: psycopg.Notify) -> None:
         try:

@@ -1,0 +1,5 @@
+-- does: Tells which process of the server answers: behind a pooler it is another than the one that the connection was told of.
+-- locks: none
+-- index: none: it reads no table
+-- params: none
+select pg_backend_pid()
