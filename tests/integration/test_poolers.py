@@ -116,9 +116,7 @@ async def test_a_listener_behind_a_pooler_says_so_and_polls(
 ) -> None:
     """One warning names both ways out; jobs are found by polling; no session listens."""
     caplog.set_level(logging.INFO, "backfill")
-    await run_all(
-        WorkerConfig(pooled_dsn, concurrency=100, poll_interval=timedelta(milliseconds=50)), eventually, dsn
-    )
+    await run_all(WorkerConfig(pooled_dsn, concurrency=100, poll_interval=timedelta(milliseconds=50)), eventually, dsn)
     told = [record for record in caplog.records if record.name == "backfill.worker.listener"]
     [warning] = [record.getMessage() for record in told if record.levelno == logging.WARNING]
     assert "listen_dsn=" in warning
@@ -221,9 +219,13 @@ async def test_a_wire_without_prepared_statements(pooled_dsn: str) -> None:
     async with await connect(pooled_dsn) as connection:
         wire = Wire(connection, [Command.of("set_hot", "graphile_worker", "true")])
         setting = Command("test.setting", "select current_setting('enable_seqscan'), pg_backend_pid()")
-        add = Command("test.add", "insert into graphile_worker._private_tasks (identifier) values ($1) returning id", ("t",))
+        add = Command(
+            "test.add", "insert into graphile_worker._private_tasks (identifier) values ($1) returning id", ("t",)
+        )
         for _ in range(6):
-            assert [result.get_value(0, 0) for result in await wire.send([setting, setting], timeout=10)] == [b"off"] * 2
+            assert [result.get_value(0, 0) for result in await wire.send([setting, setting], timeout=10)] == [
+                b"off"
+            ] * 2
             with pytest.raises(psycopg.errors.DivisionByZero):
                 await wire.send([add, Command("test.no", "select 1 / $1::integer", ("0",))], timeout=10)
         [added] = await wire.send([add], timeout=10)
@@ -232,9 +234,7 @@ async def test_a_wire_without_prepared_statements(pooled_dsn: str) -> None:
     await assert_sessions_are_clean(pooled_dsn)
 
 
-async def test_a_pooler_without_an_answer_is_named(
-    pooled_dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_pooler_without_an_answer_is_named(pooled_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pooler takes connections where the server gives none: nobody waits for ever, and the error says which it is."""
     async with every_session(pooled_dsn):
         monkeypatch.setattr(pooler, "ANSWER_SECONDS", 0.2)

@@ -16,7 +16,7 @@ from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.storage.wire import Command
 from backfill.worker.hot import ConnectionLostError, HotConnections
 
-from plugins.pooler import assert_sessions_are_clean, every_session
+from plugins.pooler import assert_sessions_are_clean
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -24,7 +24,9 @@ JOBS = 2_000
 KILL: LiteralString = """select count(pg_terminate_backend(pid)) from pg_stat_activity
                          where datname = current_database() and pid <> pg_backend_pid()"""
 SLOW = "insert into graphile_worker._private_tasks (identifier) values ('slow') returning pg_sleep(1)"
-SLEEPING: LiteralString = "select count(*) from pg_stat_activity where query like 'insert%pg_sleep%' and state = 'active'"
+SLEEPING: LiteralString = (
+    "select count(*) from pg_stat_activity where query like 'insert%pg_sleep%' and state = 'active'"
+)
 
 
 async def test_sessions_that_are_killed(dsn: str, pooled_dsn: str, eventually: Eventually) -> None:

@@ -146,7 +146,7 @@ async def test_big_parameters_and_results_pass_in_one_pipeline(empty_dsn: str) -
     assert await value(empty_dsn, "select count(*) from kept") == 1
 
 
-@pytest.mark.parametrize("loss", ["deallocate all", "prepare \"test.divide\" as select 1"])
+@pytest.mark.parametrize("loss", ["deallocate all", 'prepare "test.divide" as select 1'])
 async def test_prepared_statements_that_somebody_meddles_with(empty_dsn: str, loss: LiteralString) -> None:
     """Taken away, or there already, as behind a pooler that was not found: all is sent again, once, and without them."""
     async with wired(empty_dsn) as wire:

@@ -32,7 +32,9 @@ def test_it_is_found_and_taken_out(text: str, rest: str) -> None:
     left, wanted = without_option(text)
     assert wanted
     assert conninfo_to_dict(left) == conninfo_to_dict(rest)
-    assert conninfo_to_dict(complete(text, application_name="a")) == conninfo_to_dict(complete(rest, application_name="a"))
+    assert conninfo_to_dict(complete(text, application_name="a")) == conninfo_to_dict(
+        complete(rest, application_name="a")
+    )
     assert redacted(text) == redacted(rest)
 
 

@@ -40,7 +40,10 @@ def command(
     listen_dsn: Annotated[
         str | None,
         typer.Option(
-            "--listen-dsn", envvar="BACKFILL_LISTEN_DSN", metavar="DSN", show_default=False,
+            "--listen-dsn",
+            envvar="BACKFILL_LISTEN_DSN",
+            metavar="DSN",
+            show_default=False,
             help="Where to hear of new jobs, round a pooler.",
         ),
     ] = None,

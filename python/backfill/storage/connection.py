@@ -65,7 +65,6 @@ def make_pool(dsn: Dsn, *, min_size: int, max_size: int, application_name: str =
         max_size: connections at most.
         application_name: what `pg_stat_activity` shows.
     """
-
     wanted = False
 
     async def conninfo() -> str:

@@ -18,11 +18,11 @@ import psycopg
 
 from backfill._native import HeartbeatReport
 from backfill.errors import DatabaseConnectionError
+from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, complete, connect, resolve
 from backfill.storage.heartbeat import Heartbeat, make_heartbeat
 from backfill.storage.statements import render
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
-from backfill.worker.backoff import Backoff
 from backfill.worker.config import WorkerConfig
 from backfill.worker.service import Service, wait_for_event
 
