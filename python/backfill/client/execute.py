@@ -265,9 +265,14 @@ def answer(pgconn: PGconn) -> PQGen[PGresult]:
     yield from flushed(pgconn)
     only: PGresult | None = None
     while True:
-        while pgconn.is_busy():
-            if (yield Wait.R):
-                pgconn.consume_input()
+        try:
+            while pgconn.is_busy():
+                if (yield Wait.R):
+                    pgconn.consume_input()
+        except psycopg.OperationalError:
+            if only is None or only.status != ExecStatus.FATAL_ERROR:
+                raise
+            break  # its last word, which says more than that it is gone
         result = pgconn.get_result()
         if result is None:
             break
