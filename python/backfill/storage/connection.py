@@ -15,10 +15,10 @@ from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 from backfill.errors import ConfigurationError, DatabaseConnectionError
+from backfill.storage.cancelling import OwnConnection
 from backfill.storage.pooler import ANSWER_SECONDS, look_for_pooler, without_option
 
 Dsn: TypeAlias = str | Callable[[], str | Awaitable[str]]
@@ -46,9 +46,8 @@ async def connect(dsn: Dsn, *, application_name: str = "backfill") -> Connection
     given = await resolve(dsn)
     conninfo = complete(given, application_name=application_name)
     try:
-        connection = await psycopg.AsyncConnection[TupleRow].connect(
-            conninfo, autocommit=True, cursor_factory=psycopg.AsyncRawCursor
-        )
+        connection = await OwnConnection.connect(conninfo, autocommit=True, cursor_factory=psycopg.AsyncRawCursor)
+        connection.conninfo = conninfo
         await _ask(connection, wanted=without_option(given)[1])
     except psycopg.OperationalError as error:
         raise unreachable(conninfo, error) from error
