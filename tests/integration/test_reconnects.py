@@ -24,7 +24,7 @@ select array_agg(pid order by pid) from pg_stat_activity
 where datname = current_database() and application_name like 'backfill%'
   and (application_name like '%listen' or application_name ~ '^backfill backfill_[0-9a-f]+$') and state = 'idle'"""
 ROOM = 300_000
-"""Bytes that memory may differ by, whatever the number of reconnects: what caches hold, less than 300 bytes for each of 1,000."""
+"""Bytes that memory may differ by, whatever the number of reconnects: caches; less than 300 for each of 1,000."""
 
 
 @dataclass
