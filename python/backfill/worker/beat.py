@@ -19,11 +19,11 @@ import psycopg
 
 from backfill._native import HeartbeatReport
 from backfill.errors import DatabaseConnectionError
+from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, complete, connect, resolve
 from backfill.storage.heartbeat import Heartbeat, make_heartbeat
 from backfill.storage.statements import render
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
-from backfill.worker.backoff import Backoff
 from backfill.worker.config import WorkerConfig
 from backfill.worker.health import Pulse
 from backfill.worker.service import Service, wait_for_event
@@ -152,7 +152,8 @@ class Beat(Service):
     def _hear(self, report: HeartbeatReport) -> None:
         self._hear_of_lease(report)
         if report.failure is None:
-            self._backoff.reset()
+            if self._backoff.reset():
+                logger.info("the heartbeat gets through again")
         else:
             logger.log(self._backoff.level(), "a heartbeat failed: %s", report.failure)
         if report.wants_conninfo:

@@ -15,8 +15,8 @@ import psycopg
 
 from backfill.client import BackfillClient
 from backfill.errors import BackfillError
+from backfill.storage.backoff import Backoff
 from backfill.tasks import TaskRegistry
-from backfill.worker.backoff import Backoff
 from backfill.worker.cleaner import Cleaner
 from backfill.worker.config import WorkerConfig
 from backfill.worker.counters import CounterFolder

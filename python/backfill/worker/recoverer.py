@@ -16,9 +16,9 @@ import psycopg
 from backfill.client import BackfillClient
 from backfill.errors import BackfillError
 from backfill.retry import RetryPolicy
+from backfill.storage.backoff import Backoff
 from backfill.storage.recovery import CutOff, Next
 from backfill.tasks import TaskRegistry
-from backfill.worker.backoff import Backoff
 from backfill.worker.events import WorkerRecovered, emit
 from backfill.worker.policy import next_of
 from backfill.worker.service import Service, wait_for_event
