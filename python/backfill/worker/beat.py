@@ -64,6 +64,7 @@ class Beat(Service):
         self._news = asyncio.Event()
         self._refused = asyncio.Event()
         self._backoff = Backoff()
+        self._written = False
         self.fleet = 1
         self.version = 0
         self.lost: Callable[[], None] = lambda: None
@@ -78,13 +79,16 @@ class Beat(Service):
         async with asyncio.timeout(TIMEOUT):
             self._conninfo = await self._fresh()
             connection = await self._connect()
+            self._written = True  # or may be, if the answer is lost
             try:
                 self.fleet = await add_worker(connection, self._row, schema=self._config.schema)
             finally:
                 await connection.close()
 
     async def remove(self) -> None:
-        """Delete the row: the worker ended in good order."""
+        """Delete the row, if there is one: the worker ended in good order. While jobs are locked by it, the row stays."""
+        if not self._written:
+            return
         try:
             async with asyncio.timeout(TIMEOUT):
                 connection = await self._connect()
@@ -94,6 +98,8 @@ class Beat(Service):
                     await connection.close()
         except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
             logger.warning("the worker's row could not be deleted: %s", " ".join(str(error).split()))
+        except Exception as error:  # noqa: BLE001 - the user's function may raise whatever it likes, also something secret
+            logger.warning("the worker's row could not be deleted, there is no dsn: %s", type(error).__name__)
 
     async def _run(self) -> None:
         config = self._config

@@ -106,15 +106,19 @@ class Incarnation:
         self.abandoned = False
 
     async def open(self) -> None:
-        """Connect and write the worker's row.
+        """Connect and write the worker's row; nothing of it is left where that fails.
 
         Raises:
             DatabaseConnectionError: the server cannot be reached.
             psycopg.Error: it refused.
         """
-        await self.hot.open()
-        await self.beat.first()
-        await self.counters.learn_clock()
+        try:
+            await self.hot.open()
+            await self.beat.first()
+            await self.counters.learn_clock()
+        except BaseException:
+            await self.close()
+            raise
 
     def start(self, *, background: bool) -> list[Service]:
         """Start to work; what runs now. In the background it also looks after other workers."""
