@@ -155,3 +155,25 @@ async def test_a_start_that_fails_leaves_no_row(dsn: str, monkeypatch: pytest.Mo
             async with WorkerRunner(_config(dsn), Holding().tasks):
                 pass
     assert await rows(dsn, IDS) == []
+
+
+async def test_a_worker_whose_heartbeat_alone_is_cut_off_claims_no_more(dsn: str, eventually: Eventually) -> None:
+    """No new connection is to be had, its old ones serve well: it learns by a claim that it was given up."""
+    holding, way = Holding(), Way(dsn)
+    async with BackfillClient(dsn) as client, WorkerRunner(_config(way), holding.tasks) as runner:
+        first, parts = runner.worker_id, runner._parts
+        assert parts is not None
+        there: LiteralString = "select pid from pg_stat_activity where application_name = %s and query like 'update%%'"
+        await eventually(lambda: rows(dsn, there, f"backfill {first} beat"))
+        way.how = "refused"
+        parts.one.beat._refused.set()  # so that the thread is given what leads nowhere
+        beat: LiteralString = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s"
+        await eventually(parts.one.beat._refused.is_set, lambda wanted: not wanted)
+        await eventually(lambda: rows(dsn, beat, f"backfill {first} beat"))
+        await rows(dsn, f"delete from {WORKERS} returning id")
+        await eventually(lambda: parts.one.abandoned, timeout=10)
+        await client.enqueue("hold", 1)
+        way.how = "well"
+        await eventually(lambda: holding.began)
+        assert holding.began == [(runner.worker_id, 1)]
+        assert runner.worker_id != first

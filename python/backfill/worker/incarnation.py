@@ -97,7 +97,7 @@ class Incarnation:
             self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
             watch=Watch(self.worker_id, dead_after=seconds(config.dead_after)), dead=self._recoverer.dead,
-            pulse=pulse,
+            lost=lost, pulse=pulse,
         )  # fmt: skip
         self.station = Station(config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer)
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
