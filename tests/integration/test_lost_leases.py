@@ -163,8 +163,8 @@ async def test_a_worker_whose_heartbeat_alone_is_cut_off_claims_no_more(dsn: str
     async with BackfillClient(dsn) as client, WorkerRunner(_config(way), holding.tasks) as runner:
         first, parts = runner.worker_id, runner._parts
         assert parts is not None
-        there: LiteralString = "select pid from pg_stat_activity where application_name = %s and query like 'update%%'"
-        await eventually(lambda: rows(dsn, there, f"backfill {first} beat"))
+        beaten: LiteralString = f"select id from {WORKERS} where heartbeat_at > started_at"
+        await eventually(lambda: rows(dsn, beaten))
         way.how = "refused"
         parts.one.beat._refused.set()  # so that the thread is given what leads nowhere
         beat: LiteralString = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s"
