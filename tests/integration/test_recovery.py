@@ -245,3 +245,51 @@ async def test_a_worker_that_stops_while_it_was_given_up_stops(dsn: str, eventua
             await eventually(lambda: runner._parts is not None and runner._parts._renewing is not None)
         assert await nothing_locked(dsn) == []
         assert await jobs_left(dsn) == 1
+
+
+async def test_a_clock_that_goes_back_hides_no_dead_worker(dsn: str, eventually: Eventually) -> None:
+    """The last heartbeat of one that died before lies in the server's future."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    ran = asyncio.Event()
+
+    @tasks.task("t")
+    async def handler() -> None:
+        ran.set()
+
+    async with BackfillClient(dsn) as client:
+        job = await client.enqueue("t")
+        await value(dsn, DEAD)
+        await rows(dsn, f"update {WORKERS} set heartbeat_at = now() + interval '1 hour' returning id")
+        await rows(dsn, LOCK, [job.id])
+        async with WorkerRunner(WorkerConfig(dsn, dead_after=SOON, heartbeat_interval=SOON / 5), tasks):
+            await eventually(ran.is_set, timeout=15)
+
+
+@pytest.mark.leaves_rows
+async def test_one_that_ends_with_jobs_locked_is_seen_dead(dsn: str, eventually: Eventually) -> None:
+    """Its row stays, and others take up what it left, also where none of them cleans up."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    began = list[str]()
+
+    @tasks.task("t")
+    async def handler(_: Any, ctx: WorkerContext[None]) -> None:
+        began.append(ctx.worker_id)
+
+    config = WorkerConfig(dsn, dead_after=SOON, heartbeat_interval=SOON / 5, stale_lock_cleanup_interval=None)
+    async with BackfillClient(dsn) as client:
+        await rows(
+            dsn,
+            f"""create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+            create trigger refuse before delete on {JOBS} for each row execute function refuse();
+            create trigger refuse_too before update on {JOBS}
+            for each row when (old.locked_at is not null) execute function refuse()""",
+        )
+        await client.enqueue("t")
+        async with WorkerRunner(config, tasks) as runner:
+            await eventually(lambda: runner._parts is not None and runner._parts.one.station.settler.refused)
+        assert runner.left == 1
+        assert await rows(dsn, f"select id from {WORKERS}") == [(began[0],)]
+        await rows(dsn, f"drop trigger refuse on {JOBS}; drop trigger refuse_too on {JOBS}")
+        async with WorkerRunner(config, tasks):
+            await eventually(lambda: len(began) == 2)
+            await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
