@@ -293,3 +293,44 @@ async def test_one_that_ends_with_jobs_locked_is_seen_dead(dsn: str, eventually:
         async with WorkerRunner(config, tasks):
             await eventually(lambda: len(began) == 2)
             await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
+
+
+async def test_a_job_that_cannot_be_recovered_keeps_no_other(
+    dsn: str, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither its worker's nor another's; it is named, and recovered once the database takes it."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    ran: list[Any] = []
+
+    @tasks.task("t")
+    async def handler(payload: Any) -> None:
+        ran.append(payload)
+
+    async with BackfillClient(dsn) as client:
+        last = await client.enqueue("t", "last", max_attempts=1)
+        beside, elsewhere, gone = [await client.enqueue("t", name) for name in ("beside", "elsewhere", "gone")]
+        await rows(
+            dsn,
+            "alter table graphile_worker.backfill_dlq add constraint refused check (failure_reason <> 'its worker died')",
+        )
+        await value(dsn, DEAD)
+        await rows(dsn, LOCK, [last.id, beside.id])
+        await rows(
+            dsn,
+            f"""insert into {WORKERS} (id, host, pid, heartbeat_at, protocol, version)
+            values ('backfill_dead2', 'there', 8, now() - interval '1 hour', 1, '0')""",
+        )
+        lock: LiteralString = (
+            f"update {JOBS} set locked_by = %s, locked_at = now() - interval '1 hour', attempts = 1 where id = %s"
+        )
+        await rows(dsn, lock, "backfill_dead2", elsewhere.id)
+        await rows(dsn, lock, "backfill_gone", gone.id)
+        config = WorkerConfig(dsn, dead_after=SOON, heartbeat_interval=SOON / 5, stale_lock_cleanup_interval=SOON)
+        async with WorkerRunner(config, tasks):
+            await eventually(lambda: sorted(ran), lambda found: found == ["beside", "elsewhere", "gone"], timeout=15)
+            await eventually(
+                lambda: [r for r in caplog.records if f"job {last.id}: new row for relation" in r.getMessage()]
+            )
+            await rows(dsn, "alter table graphile_worker.backfill_dlq drop constraint refused")
+            await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
+            await eventually(lambda: value(dsn, f"select count(*) from {WORKERS}"), lambda count: count == 1)

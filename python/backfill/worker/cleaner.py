@@ -69,9 +69,18 @@ class Cleaner(Periodic):
     async def _round(self) -> None:
         config, now = self._config, time.monotonic()
         for gone in await self._client.recover_abandoned(gone_for=config.dead_after, next_of=self._next_of):
-            emit(
-                WorkerRecovered(gone.worker_id, "unknown", 0, self._worker(), gone.jobs, gone.queues, gone.dead_letters)
+            told = WorkerRecovered(
+                gone.worker_id, "unknown", 0, self._worker(), gone.jobs, gone.queues, gone.dead_letters
             )
+            if gone.jobs or gone.queues:
+                emit(told)
+            if gone.refused:
+                logger.warning(
+                    "%d jobs of worker %s, which is gone, stay locked: %s",
+                    len(gone.refused),
+                    gone.worker_id,
+                    gone.refused[0],
+                )
         queues = config.stale_queue_lock_timeout if now >= self._queues_at else None
         released = await self._client.release_foreign_locks(
             queues=queues, jobs=config.stale_job_lock_timeout, gone_for=config.dead_after, alone=True

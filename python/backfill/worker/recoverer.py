@@ -25,6 +25,7 @@ from backfill.worker.service import Service
 logger = logging.getLogger(__name__)
 
 _TIMEOUT: Final = 120.0
+_MOST_TOLD: Final = 5
 
 
 class Recoverer(Service):
@@ -63,20 +64,29 @@ class Recoverer(Service):
             await self._wanted.wait()
             self._wanted.clear()
             dead, self._dead = self._dead, {}
-            try:
-                for worker, heartbeat in dead.items():
+            troubles = list[str]()
+            for worker, heartbeat in dead.items():  # one that cannot be recovered must not keep the others
+                try:
                     async with asyncio.timeout(_TIMEOUT):
-                        await self._recover(worker, heartbeat)
+                        troubles += await self._recover(worker, heartbeat)
+                except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
+                    # Who is dead is seen again with the next looks.
+                    troubles.append(" ".join(str(error).split()) or type(error).__name__)
+            if not troubles:
                 backoff.reset()
-            except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
-                # Who is dead is seen again with the next looks.
-                logger.log(backoff.level(), "a dead worker could not be recovered: %s", " ".join(str(error).split()))
-                await backoff.wait(self._stopping)
+                continue
+            logger.log(
+                backoff.level(), "what dead workers held could not all be recovered, and stays locked: %s%s",
+                "; ".join(troubles[:_MOST_TOLD]), f" and {more} more" if (more := len(troubles) - _MOST_TOLD) > 0 else "",
+            )  # fmt: skip
+            await backoff.wait(self._stopping)
 
-    async def _recover(self, worker: str, heartbeat: int) -> None:
+    async def _recover(self, worker: str, heartbeat: int) -> tuple[str, ...]:
+        """Recover a worker; what of it the database refuses."""
         done = await self._client.recover_worker(worker, heartbeat, next_of=self._next_of)
         if done is not None and (done.jobs or done.queues or done.complete):
             emit(WorkerRecovered(worker, done.host, done.pid, self._worker, done.jobs, done.queues, done.dead_letters))
+        return () if done is None else done.refused
 
     def _next_of(self, job: CutOff) -> Next:
         """What the registry says of a job, where it knows its task."""
