@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from backfill.checks import KEY_LIMIT, check_text
+from backfill.checks import KEY_LIMIT, check_age, check_int, check_text
 from backfill.client.connect import ClientLife, in_our_manner
+from backfill.errors import InvalidJobError
 from backfill.storage.connection import Connection
 from backfill.storage.recovery import CutOff, Next, Page, find_abandoned, finish, give_up, recover_page, recover_queues
 
 _PAGE: Final = 500
+_BIGINT: Final = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,14 @@ class RecoveryVerbs(ClientLife):
 
         Returns:
             What was done, which is not complete where another worker is at it; None: it is alive, or gone.
+
+        Raises:
+            InvalidJobError: no such id or heartbeat.
         """
         check_text("worker", worker, KEY_LIMIT)
+        if heartbeat is None:
+            raise InvalidJobError("heartbeat", heartbeat, "a heartbeat as it was seen, in microseconds since 1970")
+        check_int("heartbeat", heartbeat, _BIGINT)
         async with self._connection(None) as chosen, in_our_manner(chosen):
             who = await give_up(chosen, worker, heartbeat, schema=self._schema)
             if who is None:
@@ -100,7 +108,11 @@ class RecoveryVerbs(ClientLife):
 
         Returns:
             What was done, a worker each.
+
+        Raises:
+            InvalidJobError: no such age.
         """
+        check_age("gone_for", gone_for)
         done = []
         async with self._connection(None) as chosen, in_our_manner(chosen):
             for worker, serial in await find_abandoned(chosen, gone_for.total_seconds(), schema=self._schema):
