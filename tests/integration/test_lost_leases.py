@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from backfill.worker.counters import Counters
 from backfill.worker.incarnation import Incarnation
+from backfill.worker.pump import Pump
 from fleet.processes import nothing_locked
 
 from plugins.waiting import Eventually
@@ -59,8 +60,8 @@ class Way:
         return make_conninfo(self._dsn, port="1") if self.how == "refused" else self._dsn
 
 
-def _config(dsn: Any, **others: Any) -> WorkerConfig:
-    return WorkerConfig(dsn, dead_after=4 * SECOND, heartbeat_interval=SECOND / 5, listen=False, **others)
+def _config(dsn: Any, *, listen: bool = False, **others: Any) -> WorkerConfig:
+    return WorkerConfig(dsn, dead_after=4 * SECOND, heartbeat_interval=SECOND / 5, listen=listen, **others)
 
 
 @pytest.mark.parametrize("how", ["raises", "refused"])
@@ -177,3 +178,43 @@ async def test_a_worker_whose_heartbeat_alone_is_cut_off_claims_no_more(dsn: str
         await eventually(lambda: holding.began)
         assert holding.began == [(runner.worker_id, 1)]
         assert runner.worker_id != first
+
+
+async def test_a_dsn_that_cannot_be_had_ends_no_worker(dsn: str, eventually: Eventually) -> None:
+    """Also where its connections are lost while the function fails: it is asked again."""
+    holding, way = Holding(), Way(dsn)
+    listening: LiteralString = "select pid from pg_stat_activity where application_name = %s and query like 'listen%%'"
+    cut: LiteralString = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like %s"
+    async with BackfillClient(dsn) as client, WorkerRunner(_config(way, listen=True), holding.tasks) as runner:
+        parts = runner._parts
+        assert parts is not None
+        await eventually(lambda: runner.health().ready)
+        await eventually(lambda: rows(dsn, listening, f"backfill {runner.worker_id} listen"))
+        way.how = "raises"
+        await rows(dsn, cut, f"backfill {runner.worker_id}%")
+        await eventually(lambda: runner.health(ready_within=3 * SECOND).ready, lambda ready: not ready)
+        assert not parts.failed.done()
+        way.how = "well"
+        await client.enqueue("hold", 1)
+        await eventually(lambda: holding.began)
+
+
+async def test_a_part_that_fails_leaves_no_heartbeat(
+    dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker ends: one that beat on would keep its jobs for ever."""
+    holding = Holding()
+
+    async def fail(self: Pump) -> bool:
+        raise RuntimeError("broken")
+
+    async with BackfillClient(dsn):
+        runner = WorkerRunner(_config(dsn), holding.tasks)
+        with pytest.raises(RuntimeError, match="broken"):  # noqa: PT012 - the end of the block is what raises
+            async with runner:
+                parts = runner._parts
+                assert parts is not None
+                monkeypatch.setattr(Pump, "_turn", fail)
+                await eventually(parts.failed.done)
+        assert parts.one.beat.task is not None
+        assert parts.one.beat.task.done()

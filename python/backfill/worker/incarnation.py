@@ -148,12 +148,18 @@ class Incarnation:
         for pump in self._pumps:
             pump.start()
         asyncio.get_running_loop().call_later(SETTLE_GRACE, self.hot.give_up.set)
+        failed: Exception | None = None
         for pump in reversed(self._pumps):
-            await pump.stop(2 * SETTLE_GRACE)
+            try:
+                await pump.stop(2 * SETTLE_GRACE)
+            except Exception as error:  # noqa: BLE001 - raised below: what else runs must not be left, its heartbeat least
+                failed = error
         for service in self.services:
             if service not in self._pumps:
                 await quietly(service)
         self.executor.close()
+        if failed is not None:
+            raise failed
 
     async def close(self) -> None:
         """Delete the row and close the connections: the worker ended in good order."""

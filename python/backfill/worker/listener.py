@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 import psycopg
 
-from backfill.errors import DatabaseConnectionError, SchemaVersionError
+from backfill.errors import BackfillError, SchemaVersionError
 from backfill.storage.connection import Dsn, connect
 from backfill.storage.pooler import is_pooled
 from backfill.storage.schema import KNOWN_CONTRACT
@@ -59,7 +59,9 @@ class Listener(Service):
                     self._wake()
                     async for notification in connection.notifies():
                         self._hear(notification)
-            except (DatabaseConnectionError, psycopg.Error, OSError) as error:
+            except SchemaVersionError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a dsn's function may raise whatever it likes; it is asked again
                 logger.log(
                     backoff.level(), "the listener lost the database; jobs are found by polling: %s", _line(error)
                 )
@@ -93,4 +95,6 @@ class Listener(Service):
 
 
 def _line(error: Exception) -> str:
+    if not isinstance(error, (BackfillError, psycopg.Error, OSError)):
+        return type(error).__name__  # a dsn's function has raised it, and it may tell a secret
     return " ".join(str(error).split()) or type(error).__name__
