@@ -67,6 +67,7 @@ class Beat(Service):
         self._news = asyncio.Event()
         self._refused = asyncio.Event()
         self._backoff = Backoff()
+        self._written = False
         self.fleet = 1
         self.version = 0
         self.lost: Callable[[], None] = lambda: None
@@ -84,6 +85,7 @@ class Beat(Service):
         async with asyncio.timeout(TIMEOUT):
             self._conninfo = await self._fresh()
             connection = await self._connect()
+            self._written = True  # or may be, if the answer is lost
             try:
                 self._leased_until = time.monotonic() + self._dead_after
                 self.fleet = await add_worker(connection, self._row, schema=self._config.schema)
@@ -97,7 +99,9 @@ class Beat(Service):
         return self._leased_until
 
     async def remove(self) -> None:
-        """Delete the row: the worker ended in good order."""
+        """Delete the row, if there is one: the worker ended in good order. While jobs are locked by it, the row stays."""
+        if not self._written:
+            return
         try:
             async with asyncio.timeout(TIMEOUT):
                 connection = await self._connect()
@@ -107,6 +111,8 @@ class Beat(Service):
                     await connection.close()
         except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
             logger.warning("the worker's row could not be deleted: %s", " ".join(str(error).split()))
+        except Exception as error:  # noqa: BLE001 - the user's function may raise whatever it likes, also something secret
+            logger.warning("the worker's row could not be deleted, there is no dsn: %s", type(error).__name__)
 
     async def _run(self) -> None:
         config = self._config

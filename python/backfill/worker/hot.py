@@ -18,7 +18,7 @@ import psycopg
 from psycopg import IsolationLevel
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
-from backfill.errors import BackfillError, DatabaseConnectionError
+from backfill.errors import BackfillError
 from backfill.storage.attempts import await_predecessor, end_predecessor
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, Dsn, connect
@@ -168,7 +168,7 @@ class HotConnections:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     wire = self._wires[line] = await self._connect()
-            except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
+            except Exception as error:
                 logger.log(self.outage.level(), "the database is away, trying again: %s", _line(error))
                 if await backoff.wait(self.give_up):
                     raise ConnectionLostError("the shutdown's deadline is over and the database is away") from error
@@ -216,4 +216,6 @@ class HotConnections:
 
 
 def _line(error: BaseException) -> str:
+    if not isinstance(error, (BackfillError, psycopg.Error, OSError)):
+        return type(error).__name__  # a dsn's function has raised it, and it may tell a secret
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

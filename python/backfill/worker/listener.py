@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 import psycopg
 
-from backfill.errors import DatabaseConnectionError, SchemaVersionError
+from backfill.errors import BackfillError, SchemaVersionError
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Dsn, connect
 from backfill.storage.pooler import ANSWER_SECONDS, is_pooled
@@ -62,7 +62,9 @@ class Listener(Service):
                     self._wake()
                     async for notification in connection.notifies():
                         self._hear(notification)
-            except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
+            except SchemaVersionError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a dsn's function may raise whatever it likes; it is asked again
                 logger.log(
                     backoff.level(), "the listener lost the database; jobs are found by polling: %s", _line(error)
                 )
@@ -96,4 +98,6 @@ class Listener(Service):
 
 
 def _line(error: Exception) -> str:
+    if not isinstance(error, (BackfillError, psycopg.Error, OSError)):
+        return type(error).__name__  # a dsn's function has raised it, and it may tell a secret
     return " ".join(str(error).split()) or type(error).__name__
