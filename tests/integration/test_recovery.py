@@ -363,3 +363,30 @@ async def test_ages_that_are_none(client: BackfillClient, age: Any) -> None:
             await client.release_foreign_locks(queues=age, jobs=None)
         with pytest.raises(InvalidJobError):
             await client.release_foreign_locks(queues=None, jobs=age)
+
+
+async def test_handlers_that_hold_all_connections_keep_nobody_from_recovering(dsn: str, eventually: Eventually) -> None:
+    """What looks after the queue has connections of its own."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    holding, release, ran = asyncio.Event(), asyncio.Event(), list[Any]()
+
+    @tasks.task("greedy")
+    async def greedy(_: Any, ctx: WorkerContext[None]) -> None:
+        async with ctx.client._connection(None):
+            holding.set()
+            await release.wait()
+
+    @tasks.task("t")
+    async def handler(payload: Any) -> None:
+        ran.append(payload)
+
+    config = WorkerConfig(dsn, dead_after=SOON, heartbeat_interval=SOON / 5, pool_size=1)
+    async with BackfillClient(dsn) as client, WorkerRunner(config, tasks):
+        await client.enqueue("greedy", 1)
+        await eventually(holding.is_set)
+        job = await client.enqueue("t", 2, delay=timedelta(hours=1))
+        await value(dsn, DEAD)
+        await rows(dsn, f"update {JOBS} set run_at = now(), locked_by = 'backfill_dead', locked_at = now(), attempts = 1 "
+                        "where id = %s returning id", job.id)  # fmt: skip
+        await eventually(lambda: ran == [2], timeout=15)
+        release.set()

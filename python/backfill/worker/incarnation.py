@@ -49,7 +49,8 @@ class Incarnation:
     Args:
         config: the deployment's facts.
         registry: the code's.
-        client: the worker's, open.
+        client: the handlers', open.
+        own: the services', open.
         deps: what the lifespan yielded.
         progressed: called after each turn and settlement.
         lost: called once, when this incarnation was given up by another worker.
@@ -69,6 +70,7 @@ class Incarnation:
         config: WorkerConfig,
         registry: TaskRegistry[Any],
         client: BackfillClient,
+        own: BackfillClient,
         deps: Any,
         *,
         progressed: Callable[[], None],
@@ -82,7 +84,7 @@ class Incarnation:
         self.beat = Beat(config, self._row(tasks), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on
         self.executor.leased_until, self.executor.renew_lease = 0.0, self.beat.leased_until
-        self.counters = Counters(client, worker=self.worker_id)
+        self.counters = Counters(own, worker=self.worker_id)
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
         settler = Settler(
@@ -90,9 +92,9 @@ class Incarnation:
             look_soon=locks.look_soon,
         )  # fmt: skip
         self._recoverer = Recoverer(
-            client, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after)
+            own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after)
         )
-        self._unknown = UnknownTasks(client, worker=self.worker_id)
+        self._unknown = UnknownTasks(own, worker=self.worker_id)
         lanes = make_lanes(
             tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)
         )

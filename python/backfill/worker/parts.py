@@ -76,15 +76,18 @@ class Parts:
         config, self._background = self._config, background
         if background:
             await self._open_probes()
-        client = self._client = BackfillClient(
-            config.required_dsn(), schema=config.schema, min_size=1, max_size=config.pool_size
-        )
-        await self._stack.enter_async_context(client)
+        dsn, schema = config.required_dsn(), config.schema
+        # Two, so that handlers which hold all of theirs cannot keep what looks after the queue from its work.
+        self._own = BackfillClient(dsn, schema=schema, min_size=1, max_size=2)
+        await self._stack.enter_async_context(self._own)
+        # Opened by whoever uses it first, so that a worker whose handlers do not has no connection more.
+        client = self._client = BackfillClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
+        self._stack.push_async_callback(client.close)
         self._deps = None
         if self._registry.lifespan is not None:
             self._deps = await self._stack.enter_async_context(self._registry.lifespan(client))
         keeps = {task.keep for task in self._registry if task.keep is not None}
-        self._keeper = Keeper(client, keeps)
+        self._keeper = Keeper(self._own, keeps)
         # Its row is written last: nobody beats for it until it is started.
         one = self._incarnation()
         await one.open()
@@ -94,16 +97,16 @@ class Parts:
     def start(self) -> None:
         """Start what runs in the background."""
         self._attend(self.one.start(background=True))
-        self._services = [CounterFolder(self._client), self._keeper]
+        self._services = [CounterFolder(self._own), self._keeper]
         if self._config.listen:
             dsn = self._config.listen_dsn or self._config.required_dsn()
             self._services.append(Listener(dsn, worker=self.one.worker_id, wake=self._wake, hear=self._hear))
         if self._config.dlq_processor_interval is not None:
-            self._services.append(Sweeper(self._client, interval=seconds(self._config.dlq_processor_interval)))
+            self._services.append(Sweeper(self._own, interval=seconds(self._config.dlq_processor_interval)))
         if self._config.stale_lock_cleanup_interval is not None:
             self._services.append(
                 Cleaner(
-                    self._client, config=self._config, interval=seconds(self._config.stale_lock_cleanup_interval),
+                    self._own, config=self._config, interval=seconds(self._config.stale_lock_cleanup_interval),
                     worker=lambda: self.one.worker_id,
                 )
             )  # fmt: skip
@@ -180,7 +183,7 @@ class Parts:
 
     def _incarnation(self) -> Incarnation:
         return Incarnation(
-            self._config, self._registry, self._client, self._deps, progressed=self._progress.set, lost=self._lost,
+            self._config, self._registry, self._client, self._own, self._deps, progressed=self._progress.set, lost=self._lost,
             pulse=self.pulse,
         )  # fmt: skip
 
@@ -309,7 +312,7 @@ class Parts:
         for name in unmatched_tasks(lanes, tasks):
             logger.warning("task %r matches no lane: its jobs wait for another worker", name)
         rest = 4 if self._config.listen else 3
-        most = rest + LINES - 2 + self._config.pool_size
+        most = rest + LINES + self._config.pool_size  # a second hot line, a second of the services', and the handlers'
         logger.info(
             "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d",
             self.one.worker_id, len(tasks), ", ".join(f"{lane.name}({lane.concurrency})" for lane in lanes),
