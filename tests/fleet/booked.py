@@ -46,6 +46,9 @@ class Settings(msgspec.Struct):
         dead_after: seconds without a heartbeat.
         heartbeat: seconds between heartbeats.
         pool_size: connections for handlers at most.
+        listens: whether it listens for new jobs; else it only polls.
+        listen_dsn: by which it listens, round a pooler.
+        poll: seconds between its looks for jobs.
     """
 
     dsn: str
@@ -55,6 +58,9 @@ class Settings(msgspec.Struct):
     dead_after: float = 20.0
     heartbeat: float = 5.0
     pool_size: int = 2
+    listens: bool = True
+    listen_dsn: str | None = None
+    poll: float = 2.0
 
 
 class Work(msgspec.Struct):
@@ -183,6 +189,9 @@ async def main() -> None:
         dead_after=timedelta(seconds=settings.dead_after),
         heartbeat_interval=timedelta(seconds=settings.heartbeat),
         pool_size=settings.pool_size,
+        listen=settings.listens,
+        listen_dsn=settings.listen_dsn,
+        poll_interval=timedelta(seconds=settings.poll),
         shutdown_timeout=timedelta(seconds=10),
     )
     runner = WorkerRunner(config, tasks)

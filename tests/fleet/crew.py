@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -49,6 +49,7 @@ class Crew:
         concurrency: how many jobs each runs at once.
         dead_after: seconds without a heartbeat; they beat four times in it, and every 5 seconds at least.
         dsn_of: by which the process in a slot reaches the database; the books' own way if not given.
+        told: what else the process in a slot is told, of `booked.Settings`.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Crew:
         concurrency: int = 8,
         dead_after: float = 20.0,
         dsn_of: Callable[[int], str] | None = None,
+        told: Callable[[int], Mapping[str, object]] = lambda _: {},
     ) -> None:
         self.books = books
         self.dead_after = dead_after
         self._folder = folder
         self._concurrency = concurrency
         self._dsn_of = dsn_of or (lambda _: books.dsn)
+        self._told = told
         self._members: dict[int, Member] = {}
         self._starting: set[Process] = set()
         self._count = 0
@@ -90,7 +93,7 @@ class Crew:
         name = f"{slot}-{self._count}"
         settings = {
             "dsn": self._dsn_of(slot), "records": self.books.dsn, "process": name, "concurrency": self._concurrency,
-            "dead_after": self.dead_after, "heartbeat": min(self.dead_after / 4, 5.0),
+            "dead_after": self.dead_after, "heartbeat": min(self.dead_after / 4, 5.0), **self._told(slot),
         }  # fmt: skip
         with self._log(name).open("wb") as log:
             process = await asyncio.create_subprocess_exec(
