@@ -7,7 +7,7 @@ import contextlib
 import os
 from asyncio.subprocess import Process
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from plugins.pooler import pooler_program, pooler_user
 from plugins.waiting import wait_until
@@ -57,7 +57,7 @@ class Bouncer:
         self._process: Process | None = None
         self._changing = asyncio.Lock()
 
-    async def __aenter__(self) -> Bouncer:
+    async def __aenter__(self) -> Self:
         """Start it."""
         await self._start()
         return self

@@ -80,9 +80,7 @@ def _told(slot: int, server: Server) -> dict[str, object]:
     return {"listen_dsn": server.dsn} if slot % 2 else {"listens": False, "poll": 0.2}
 
 
-async def _bear(
-    server: Server, folder: Path, form: Form, kinds: list[Fault], bouncer: Bouncer | None = None
-) -> None:
+async def _bear(server: Server, folder: Path, form: Form, kinds: list[Fault], bouncer: Bouncer | None = None) -> None:
     story = [f"BACKFILL_SEED={SEED}"]
     books = Books(server.dsn)
     orders = Orders(books, seed=SEED, longest=form.longest)
@@ -104,7 +102,7 @@ async def _bear(
         print(*story, sep="\n")  # shown with a failure, whichever it is
         await asking
         asked = asyncio.get_running_loop().time()
-        await drained(books, timeout=240)
+        await drained(books, timeout=240, crew=crew)
         print(f"drained {asyncio.get_running_loop().time() - asked:.1f} s after the last was asked for")
         assert crew.lost == [], "\n".join(crew.lost)
         assert await crew.end() == [0] * WORKERS

@@ -1,7 +1,8 @@
 """A worker process whose handlers keep books: a row when an attempt begins, its end in it, whatever becomes of the database.
 
 Called as `booked.py SETTINGS`, a JSON object of what `Settings` has; says on its output which worker it is, and ends by a
-graceful stop when its input is closed or on SIGTERM. Where the database cannot be reached at the start it tries again.
+graceful stop when its input is closed or on SIGTERM. On SIGUSR1 it logs what it is doing. Where the database cannot be
+reached at the start it tries again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -183,6 +185,7 @@ async def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(sys.stdin.fileno(), stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, _tell)
     config = WorkerConfig(
         settings.dsn,
         concurrency=settings.concurrency,
@@ -206,6 +209,17 @@ async def main() -> None:
         await asyncio.gather(*ended, return_exceptions=True)
     finally:
         await runner.__aexit__(None, None, None)  # raises what a part failed with
+
+
+def _tell() -> None:
+    """Log where each task is, down to what it awaits."""
+    for task in asyncio.all_tasks():
+        places, inner = [], task.get_coro()
+        while (frame := getattr(inner, "cr_frame", None)) is not None:
+            places.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
+            inner = getattr(inner, "cr_await", None)
+        logger.info("%s: %s", task.get_name(), " > ".join(places))
+    logger.info("told")
 
 
 async def _started(runner: WorkerRunner, stop: asyncio.Event) -> bool:

@@ -10,16 +10,24 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import LiteralString
 
 import msgspec
+import pytest
 
 from fleet.books import Books
 from fleet.processes import jobs_left
 
 from plugins.waiting import wait_until
-from reading import value
+from reading import rows, value
 
 _PROGRAM = Path(__file__).with_name("booked.py")
+LEFT: LiteralString = """
+select jobs.id, attempts, run_at::text, jobs.locked_by, jobs.locked_at, queue_name, queues.locked_by
+from graphile_worker._private_jobs as jobs
+left join graphile_worker._private_job_queues as queues on queues.id = jobs.job_queue_id
+"""
+UNDER_WAY: LiteralString = "select job_id, attempt, worker, process, began from attempts where ended is null"
 
 
 class Member:
@@ -129,6 +137,14 @@ class Crew:
         member.process.send_signal(signal.SIGCONT)
         member.is_stopped = False
 
+    async def tell(self) -> str:
+        """What each process is doing, at the end of its log."""
+        for member in self.members:
+            member.process.send_signal(signal.SIGUSR1)
+        with contextlib.suppress(pytest.fail.Exception):
+            await wait_until(lambda: all("told" in self._log(member.name).read_text() for member in self.members))
+        return "\n".join(f"== {member.name}\n{self._log(member.name).read_text()[-30000:]}" for member in self.members)
+
     def logs(self) -> str:
         """All that the processes have said."""
         return "".join(path.read_text() for path in sorted(self._folder.glob("*.log")))
@@ -165,8 +181,24 @@ async def crew_of(number: int, crew: Crew) -> AsyncIterator[Crew]:
         await crew.close()
 
 
-async def drained(books: Books, *, timeout: float) -> None:
-    """Wait until no job is left and the dead have been taken up, so that nothing is locked any more."""
+async def drained(books: Books, *, timeout: float, crew: Crew | None = None) -> None:
+    """Wait until no job is left and the dead have been taken up, so that nothing is locked any more.
+
+    Args:
+        books: of the fleet.
+        timeout: in seconds.
+        crew: who is asked what they are doing where that takes too long.
+    """
+    try:
+        await _drained(books, timeout)
+    except pytest.fail.Exception:
+        if crew is not None:
+            left = await rows(books.dsn, LEFT)
+            print("left:", *left, "under way:", *await rows(books.dsn, UNDER_WAY), await crew.tell(), sep="\n")
+        raise
+
+
+async def _drained(books: Books, timeout: float) -> None:
     await wait_until(lambda: jobs_left(books.dsn), lambda left: left == 0, timeout=timeout)
     await wait_until(
         lambda: value(
