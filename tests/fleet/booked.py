@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 import psycopg
 import uvloop
+from psycopg.pq import TransactionStatus
 
 from backfill import BackfillClient, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from backfill.errors import BackfillError
@@ -102,6 +103,8 @@ class Recorders:
             except (psycopg.Error, OSError):
                 await asyncio.sleep(0.1)
             finally:
+                if connection is not None and connection.info.transaction_status != TransactionStatus.IDLE:
+                    connection.pgconn.finish()  # left in the middle by a cancellation: it would take no other statement
                 self._free.put_nowait(connection)
 
     async def close(self) -> None:
