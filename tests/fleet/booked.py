@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import datetime as dt
 import logging
 import os
 import signal
@@ -134,11 +135,12 @@ tasks: TaskRegistry[Recorders] = TaskRegistry(lifespan=recorders)
 @asynccontextmanager
 async def booked(work: Work, ctx: WorkerContext[Recorders]) -> AsyncIterator[None]:
     """Write an attempt down around its work: its begin before, its end behind, and whether it was good."""
-    token = uuid.uuid4()
+    # It has begun now, not when its row is written at last: the server may be away, or this process be stopped in between.
+    token, began = uuid.uuid4(), dt.datetime.now(dt.UTC)
     await ctx.deps.write(
-        """insert into attempts (token, job_id, number, attempt, worker, process, queue) values (%s, %s, %s, %s, %s, %s, %s)
-           on conflict do nothing""",
-        token, ctx.job.id, work.number, ctx.attempt, ctx.worker_id, settings.process, ctx.job.queue_name,
+        """insert into attempts (token, job_id, number, attempt, worker, process, queue, began)
+           values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing""",
+        token, ctx.job.id, work.number, ctx.attempt, ctx.worker_id, settings.process, ctx.job.queue_name, began,
     )  # fmt: skip
     end = "update attempts set ended = coalesce(ended, clock_timestamp()), good = %s where token = %s"
     try:

@@ -69,7 +69,7 @@ async def test_nothing_begins_while_the_lease_is_over(eventually: Eventually) ->
 
 
 async def test_a_handler_is_cancelled_once(eventually: Eventually) -> None:
-    """One whose job is lost and whose worker then lets go of all can end in order: what it does on its way out is left alone."""
+    """One whose job is lost, and whose worker then lets go of all, can end in order: its clean-up is left alone."""
     steps, ended = list[str](), list[Running]()
     tasks: TaskRegistry[None] = TaskRegistry()
 
