@@ -24,7 +24,8 @@ FAST = ["tests/unit", "tests/properties"]
 DATABASE = ["tests/twins", "tests/integration", "tests/interop", "tests/faults"]
 OWN = [
     "tests/integration/test_demo.py", "tests/integration/test_embedded.py", "tests/integration/test_quickstart.py",
-    "tests/integration/test_results_restart.py", "tests/integration/test_away.py", "tests/faults",
+    "tests/integration/test_results_restart.py", "tests/integration/test_away.py", "tests/integration/test_outages.py",
+    "tests/integration/test_outages_network.py", "tests/integration/test_failover.py", "tests/faults",
 ]  # fmt: skip
 """Tests that start the embedded server themselves, whatever server there is: once is enough."""
 GATES = "benches/gates"

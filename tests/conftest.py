@@ -15,6 +15,7 @@ pytest_plugins = [
     "plugins.schemas",
     "plugins.plain",
     "plugins.pooler",
+    "plugins.away",
 ]
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]

@@ -54,6 +54,13 @@ def check_duration(field: str, value: object, *, zero: bool) -> None:
         raise InvalidJobError(field, value, f"from {'zero' if zero else 'just over zero'} to 36525 days")
 
 
+def check_age(field: str, value: object) -> None:
+    """Refuse what is no duration of zero to 36,525 days."""
+    if value is None:
+        raise InvalidJobError(field, value, "a datetime.timedelta")
+    check_duration(field, value, zero=True)
+
+
 def check_int(field: str, value: object, allowed: range) -> None:
     """Refuse what is neither None nor an integer of the range; a bool is no integer."""
     if value is None:

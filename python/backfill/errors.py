@@ -73,16 +73,18 @@ class BulkEnqueueError(BackfillError):
     Attributes:
         written: how many jobs are committed and will run; 0 where the call was all or nothing.
         index: the zero-based position of the job at fault, where one job is at fault, else None.
+        unknown: how many more may be committed, all or none of them: the connection was lost while they were.
     """
 
-    def __init__(self, message: str, *, written: int, index: int | None = None) -> None:
+    def __init__(self, message: str, *, written: int, index: int | None = None, unknown: int = 0) -> None:
         self.written = written
         self.index = index
+        self.unknown = unknown
         super().__init__(message)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        """Pickle with the two attributes, which are keyword-only."""
-        return _rebuild_bulk_error, (type(self), str(self), self.written, self.index)
+        """Pickle with the attributes, which are keyword-only."""
+        return _rebuild_bulk_error, (type(self), str(self), self.written, self.index, self.unknown)
 
 
 class JobNotCompletedError(BackfillError):
@@ -172,7 +174,14 @@ class ClientClosedError(BackfillError):
 
 
 class DatabaseConnectionError(BackfillError):
-    """No connection to PostgreSQL: the message names host, port, database and user, never the password."""
+    """No connection to PostgreSQL: the message names host, port, database and user, never the password.
+
+    Raised itself, nothing was written.
+    """
+
+
+class CommitUnknownError(DatabaseConnectionError):
+    """The connection was lost while the server worked: what was being written is there whole, or not at all."""
 
 
 class SchemaError(BackfillError):
@@ -342,6 +351,6 @@ def _shortened(value: object, limit: int = 120) -> str:
 
 
 def _rebuild_bulk_error(
-    kind: type[BulkEnqueueError], message: str, written: int, index: int | None
+    kind: type[BulkEnqueueError], message: str, written: int, index: int | None, unknown: int
 ) -> BulkEnqueueError:
-    return kind(message, written=written, index=index)
+    return kind(message, written=written, index=index, unknown=unknown)

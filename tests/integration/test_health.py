@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -205,3 +206,47 @@ def test_any_text_is_an_address_or_is_refused(text: str) -> None:
 def test_addresses(text: str, address: tuple[str, int]) -> None:
     """Every form that is documented."""
     assert parse_address("x", text) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "hosts"),
+    [
+        ("[::1]:0", ["::1"]),
+        pytest.param(
+            ":0",
+            ["127.0.0.1", "::1"],
+            marks=pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the system has not both families"),
+        ),
+        ("127.0.0.1:0", ["127.0.0.1"]),
+    ],
+)
+async def test_each_family_is_served(dsn: str, address: str, hosts: list[str]) -> None:
+    """Where none is given, both."""
+    async with BackfillClient(dsn), WorkerRunner(WorkerConfig(dsn, health_address=address), Things().tasks) as runner:
+        for host in hosts:
+            reader, writer = await asyncio.open_connection(host, runner.health_port)
+            writer.write(b"HEAD /live HTTP/1.0\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.0 200 OK")
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("health_address", 8080), ("health_address", b":8080"), ("health_address", ":" + "1" * 5000),
+        ("health_address", "\0:80"), ("health_address", ""), ("health_file", ""), ("health_file", "."),
+        ("health_file", ".."), ("health_file", "/"), ("health_file", "ready/"), ("health_file", "a\0b"),
+        ("health_file", 12), ("health_file", b"ready"), ("health_file", Path()),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_used(field: str, wrong: Any) -> None:
+    """Refused at once, and named."""
+    with pytest.raises(ConfigurationError, match=rf"^WorkerConfig\.{field} = "):
+        WorkerConfig("", **{field: wrong})
+
+
+async def test_a_name_that_is_too_long_for_a_host_is_refused_at_the_start(dsn: str) -> None:
+    """As any other that cannot be had."""
+    with pytest.raises(ConfigurationError, match="cannot listen"):
+        async with WorkerRunner(WorkerConfig(dsn, health_address="é" * 70 + ":0"), Things().tasks):
+            pass

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from backfill import BackfillClient, Queue, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+from backfill.errors import InvalidJobError
 from fleet.processes import fleet_of, jobs_left, nothing_locked
 
 from plugins.waiting import Eventually
@@ -245,3 +246,120 @@ async def test_a_worker_that_stops_while_it_was_given_up_stops(dsn: str, eventua
             await eventually(lambda: runner._parts is not None and runner._parts._renewing is not None)
         assert await nothing_locked(dsn) == []
         assert await jobs_left(dsn) == 1
+
+
+async def test_a_clock_that_goes_back_hides_no_dead_worker(dsn: str, eventually: Eventually) -> None:
+    """The last heartbeat of one that died before lies in the server's future."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    ran = asyncio.Event()
+
+    @tasks.task("t")
+    async def handler() -> None:
+        ran.set()
+
+    async with BackfillClient(dsn) as client:
+        job = await client.enqueue("t")
+        await value(dsn, DEAD)
+        await rows(dsn, f"update {WORKERS} set heartbeat_at = now() + interval '1 hour' returning id")
+        await rows(dsn, LOCK, [job.id])
+        async with WorkerRunner(WorkerConfig(dsn, dead_after=SOON, heartbeat_interval=SOON / 5), tasks):
+            await eventually(ran.is_set, timeout=15)
+
+
+@pytest.mark.leaves_rows
+async def test_one_that_ends_with_jobs_locked_is_seen_dead(dsn: str, eventually: Eventually) -> None:
+    """Its row stays, and others take up what it left, also where none of them cleans up."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    began = list[str]()
+
+    @tasks.task("t")
+    async def handler(_: Any, ctx: WorkerContext[None]) -> None:
+        began.append(ctx.worker_id)
+
+    config = WorkerConfig(dsn, dead_after=SOON, heartbeat_interval=SOON / 5, stale_lock_cleanup_interval=None)
+    async with BackfillClient(dsn) as client:
+        await rows(
+            dsn,
+            f"""create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+            create trigger refuse before delete on {JOBS} for each row execute function refuse();
+            create trigger refuse_too before update on {JOBS}
+            for each row when (old.locked_at is not null) execute function refuse()""",
+        )
+        await client.enqueue("t")
+        async with WorkerRunner(config, tasks) as runner:
+            await eventually(lambda: runner._parts is not None and runner._parts.one.station.settler.refused)
+        assert runner.left == 1
+        assert await rows(dsn, f"select id from {WORKERS}") == [(began[0],)]
+        await rows(dsn, f"drop trigger refuse on {JOBS}; drop trigger refuse_too on {JOBS}")
+        async with WorkerRunner(config, tasks):
+            await eventually(lambda: len(began) == 2)
+            await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
+
+
+async def test_a_job_that_cannot_be_recovered_keeps_no_other(
+    dsn: str, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither its worker's nor another's; it is named, and recovered once the database takes it."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    ran: list[Any] = []
+
+    @tasks.task("t")
+    async def handler(payload: Any) -> None:
+        ran.append(payload)
+
+    async with BackfillClient(dsn) as client:
+        last = await client.enqueue("t", "last", max_attempts=1)
+        beside, elsewhere, gone = [await client.enqueue("t", name) for name in ("beside", "elsewhere", "gone")]
+        await rows(
+            dsn,
+            "alter table graphile_worker.backfill_dlq add constraint refused check (failure_reason <> 'its worker died')",
+        )
+        await value(dsn, DEAD)
+        await rows(dsn, LOCK, [last.id, beside.id])
+        await rows(
+            dsn,
+            f"""insert into {WORKERS} (id, host, pid, heartbeat_at, protocol, version)
+            values ('backfill_dead2', 'there', 8, now() - interval '1 hour', 1, '0')""",
+        )
+        lock: LiteralString = (
+            f"update {JOBS} set locked_by = %s, locked_at = now() - interval '1 hour', attempts = 1 where id = %s"
+        )
+        await rows(dsn, lock, "backfill_dead2", elsewhere.id)
+        await rows(dsn, lock, "backfill_gone", gone.id)
+        config = WorkerConfig(dsn, dead_after=SOON, heartbeat_interval=SOON / 5, stale_lock_cleanup_interval=SOON)
+        async with WorkerRunner(config, tasks):
+            await eventually(lambda: sorted(ran), lambda found: found == ["beside", "elsewhere", "gone"], timeout=15)
+            await eventually(
+                lambda: [r for r in caplog.records if f"job {last.id}: new row for relation" in r.getMessage()]
+            )
+            await rows(dsn, "alter table graphile_worker.backfill_dlq drop constraint refused")
+            await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
+            await eventually(lambda: value(dsn, f"select count(*) from {WORKERS}"), lambda count: count == 1)
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("recover_worker", ("w", "1")), ("recover_worker", ("w", None)), ("recover_worker", ("w", 2**63)),
+        ("recover_worker", ("w", True)), ("recover_worker", ("w", 1.5)), ("recover_worker", ("a\0", 1)),
+        ("is_first_worker", ("a\0",)), ("is_first_worker", (None,)),
+    ],
+)  # fmt: skip
+async def test_workers_that_are_none(client: BackfillClient, verb: str, arguments: tuple[Any, ...]) -> None:
+    """Refused before the database is asked."""
+    with pytest.raises(InvalidJobError):
+        await getattr(client, verb)(*arguments)
+
+
+@pytest.mark.parametrize("age", [5, None, timedelta(-1), timedelta.max])
+async def test_ages_that_are_none(client: BackfillClient, age: Any) -> None:
+    """Also of what workers do by themselves."""
+    with pytest.raises(InvalidJobError):
+        await client.recover_abandoned(gone_for=age)
+    with pytest.raises(InvalidJobError):
+        await client.release_foreign_locks(queues=None, jobs=None, gone_for=age)
+    if age is not None:
+        with pytest.raises(InvalidJobError):
+            await client.release_foreign_locks(queues=age, jobs=None)
+        with pytest.raises(InvalidJobError):
+            await client.release_foreign_locks(queues=None, jobs=age)

@@ -71,5 +71,5 @@ def test_errors_pickle(error: Exception) -> None:
 
 def test_bulk_error_pickles() -> None:
     """The attributes, which are keyword-only, survive."""
-    copy = pickle.loads(pickle.dumps(BulkEnqueueError("stopped", written=3, index=7)))
+    copy = pickle.loads(pickle.dumps(BulkEnqueueError("stopped", written=3, index=7, unknown=2)))
     assert (str(copy), copy.written, copy.index) == ("stopped", 3, 7)

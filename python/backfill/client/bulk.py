@@ -12,12 +12,12 @@ from psycopg.pq import TransactionStatus
 
 from backfill.checks import check_int
 from backfill.client.connect import ClientLife
-from backfill.client.execute import run, translated
+from backfill.client.execute import run, surely_undone, translated
 from backfill.client.items import CHUNK_ROWS, Encoder, ItemError, Reader, Row, check_items
 from backfill.client.naming import REMEMBERED, make_names, names_of
 from backfill.client.prepare import BulkKeywords, check_keywords, checked_spec
 from backfill.client.writing import BulkTransaction
-from backfill.errors import BackfillError, BulkEnqueueError, InvalidJobError
+from backfill.errors import BackfillError, BulkEnqueueError, CommitUnknownError, InvalidJobError
 from backfill.jobs import UNSAID, BulkOutcome, JobSpec, NewJob
 from backfill.storage.connection import Connection
 from backfill.tasks import PayloadOf, Task
@@ -127,8 +127,9 @@ class BulkVerb(ClientLife):
             How many jobs were written, and their ids where they were asked for.
 
         Raises:
-            BulkEnqueueError: it stopped on the way; `written` says how many jobs are committed, `index` which item was
-                bad or could not be had (then what it, or the iterable, raised is the cause), `__cause__` why.
+            BulkEnqueueError: it stopped on the way; `written` says how many jobs are committed, `unknown` how many more may
+                be since the connection was lost while they were, `index` which item was bad or could not be had (then
+                what it, or the iterable, raised is the cause), `__cause__` why.
             InvalidJobError: the arguments themselves; a single payload or job in the place of many, too.
             TypeError: one thing was said twice, or a keyword is unknown.
             DatabaseConnectionError: no connection at the start.
@@ -140,8 +141,11 @@ class BulkVerb(ClientLife):
         call = _Call(self._schema, reader, commit_every, [] if return_ids else None)
         self._refuse_closed()
         if await call.read():
-            async with self._connection(connection) as chosen:
-                await call.write(chosen, owned=connection is None)
+            if connection is None:
+                await self._again(lambda own: call.write(own, owned=True), harmless=True)  # until it has begun
+            else:
+                async with self._connection(connection) as chosen:
+                    await call.write(chosen, owned=False)
         return BulkOutcome(call.written, call.ids)
 
 
@@ -163,6 +167,7 @@ class _Call:
         self._made: tuple[set[str], set[str]] = set(), set()
         self._rows: list[Row] = []
         self._committing = False
+        self._begun = True
 
     async def read(self) -> bool:
         """Read the first chunk of a transaction, while none is open: whether there is anything to write."""
@@ -172,6 +177,7 @@ class _Call:
 
     async def write(self, connection: Connection, *, owned: bool) -> None:
         """Write all there is, in one transaction or several."""
+        self._begun = not owned
         if not owned:
             await self._join(connection)
         own_transaction = connection.info.transaction_status is TransactionStatus.IDLE
@@ -188,6 +194,7 @@ class _Call:
     async def _write_share(self, connection: Connection, *, own: bool) -> None:
         left = self._share
         async with BulkTransaction(connection, self._schema, self.ids, own=own) as transaction:
+            self._begun = True
             while self._rows:
                 left -= len(self._rows)
                 await transaction.write(self._rows, last=self._reader.exhausted or not left)
@@ -222,18 +229,22 @@ class _Call:
             error = stop.__cause__ or stop
             raise self._stopped(f"item {stop.index}: {_line(error)}", stop.index) from error
         except psycopg.Error as error:
-            seen = translated(error, connection, where="the server", schema=self._schema)
+            lost = connection is None or connection.closed
+            if not self._begun and (lost or surely_undone(error)):
+                raise  # nothing is written yet, so that another connection will do
+            committing = self._committing
+            seen = translated(error, connection, where="the server", schema=self._schema, writing=committing)
             if seen is not error:
                 seen.__cause__ = error
-            doubt = "; it was lost while committing, so what came last may be there too" if self._committing else ""
-            raise self._stopped(f"{_line(seen)}{doubt}", None) from seen
+            unknown = self._reader.count - self.written if isinstance(seen, CommitUnknownError) else 0
+            raise self._stopped(_line(seen), None, unknown) from seen
         except BackfillError as error:
             raise self._stopped(_line(error), None) from error
 
-    def _stopped(self, reason: str, index: int | None) -> BulkEnqueueError:
-        return BulkEnqueueError(
-            f"bulk enqueue stopped with {self.written} jobs written: {reason}", written=self.written, index=index
-        )
+    def _stopped(self, reason: str, index: int | None, unknown: int = 0) -> BulkEnqueueError:
+        doubt = f" (and {unknown} more, or none of them)" if unknown else ""
+        message = f"bulk enqueue stopped with {self.written} jobs written{doubt}: {reason}"
+        return BulkEnqueueError(message, written=self.written, index=index, unknown=unknown)
 
 
 def _line(error: BaseException) -> str:

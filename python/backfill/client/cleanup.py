@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg import IsolationLevel
 
-from backfill.checks import check_duration, check_int
+from backfill.checks import KEY_LIMIT, check_age, check_duration, check_int, check_text
 from backfill.client.dead_letter_changes import DeadLetterVerbs
 from backfill.client.execute import run, text
 from backfill.client.pages import whole
 from backfill.client.recovery import RecoveryVerbs
-from backfill.errors import CleanupRefusedError, InvalidJobError
+from backfill.errors import CleanupRefusedError
 from backfill.storage.connection import Connection
 
 if TYPE_CHECKING:
@@ -222,7 +222,13 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
 
         Returns:
             What was released.
+
+        Raises:
+            InvalidJobError: no such age.
         """
+        check_duration("queues", queues, zero=True)
+        check_duration("jobs", jobs, zero=True)
+        check_age("gone_for", gone_for)
         queue_locks = job_locks = 0
         async with self._connection(None) as chosen, _read_committed(chosen):
             while jobs is not None:
@@ -242,6 +248,7 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
 
     async def is_first_worker(self, worker: str) -> bool:
         """Whether a worker is the live one with the smallest id, which does what one of the fleet is to do."""
+        check_text("worker", worker, KEY_LIMIT)
         async with self._connection(None) as chosen:
             return text(await run(chosen, "is_first_worker", self._schema, (worker,)), 0, 0) == "t"
 
@@ -298,13 +305,6 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
                 "program's, which may leave a job with a queue that was just deleted; nothing need be done, unused ones "
                 "cost their rows only"
             )
-
-
-def check_age(field: str, value: object) -> None:
-    """Refuse what is no duration of zero to 36,525 days."""
-    if value is None:
-        raise InvalidJobError(field, value, "a datetime.timedelta")
-    check_duration(field, value, zero=True)
 
 
 def warn_of_short(queue_timeout: timedelta | None, job_timeout: timedelta | None) -> None:

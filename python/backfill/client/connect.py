@@ -8,21 +8,29 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import psycopg
 import psycopg_pool
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from backfill.client.execute import run, translated
-from backfill.errors import BackfillError, ClientClosedError, ConfigurationError
-from backfill.storage.connection import Connection, Dsn, Pool, connect, is_alive, make_pool, redacted, resolve
+from backfill.client.execute import run, surely_undone, translated
+from backfill.errors import (
+    BackfillError,
+    ClientClosedError,
+    CommitUnknownError,
+    ConfigurationError,
+    DatabaseConnectionError,
+)
+from backfill.storage.backoff import Backoff
+from backfill.storage.connection import Connection, Dsn, Pool, connect, is_alive, redacted, resolve
 from backfill.storage.migrate import migrate
+from backfill.storage.pool import PatientPool
 from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema import check_schema
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
@@ -30,6 +38,11 @@ from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
 DSN_VARIABLE: Final = "DATABASE_URL"
 MOST_CONNECTIONS: Final = 10
 AT_HAND_SECONDS: Final = 60.0
+AGAIN_SECONDS: Final = 30.0
+"""How long a call is repeated of which nothing was done: as long as it may wait for a connection."""
+_CHECK_SECONDS: Final = 30.0
+_FIRST_PAUSE: Final = 0.02
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -72,6 +85,11 @@ class _Session:
             self._at_hand = connection
         else:
             await self.pool.putconn(connection)
+
+    async def hang_up_standby(self, connection: Connection | None, error: psycopg.Error) -> None:
+        """Close a connection of ours whose server has become a standby, so that the next one is made to the primary."""
+        if self.owned and connection is not None and isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            await connection.close()
 
     async def close(self) -> None:
         """Close the client's own pool; connections that verbs have are closed when they come back."""
@@ -218,6 +236,7 @@ class ClientLife:
         except psycopg_pool.PoolClosed as error:
             raise ClientClosedError(f"this client's pool is closed: {error}") from error
         except psycopg.Error as error:
+            await session.hang_up_standby(connection, error)
             seen = translated(error, connection, where=session.where, schema=self._schema)
             if seen is error:
                 raise
@@ -230,6 +249,24 @@ class ClientLife:
                     with suppress(psycopg.Error):  # broken: the pool throws it away
                         await connection.set_autocommit(False)
                 await session.give_back(connection)
+
+    async def _again(self, call: Callable[[Connection], Awaitable[T]], *, harmless: bool = False) -> T:
+        """What a call gives on a connection of the client's; again, for half a minute, where nothing of it was done.
+
+        Args:
+            call: one transaction, or several of which it does no harm that the first ones are there already.
+            harmless: whether it may be repeated, too, where nobody knows what was done.
+        """
+        backoff, until = Backoff(_FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
+        while True:
+            try:
+                async with self._connection(None) as chosen:
+                    return await call(chosen)
+            except (psycopg.Error, DatabaseConnectionError) as error:
+                again = surely_undone(error) or (harmless and isinstance(error, CommitUnknownError))
+                if not again or time.monotonic() > until:
+                    raise
+            await asyncio.sleep(backoff.pause())
 
     async def _opened(self, *, reopen: bool) -> _Session:
         async with self._lock_here():
@@ -253,7 +290,7 @@ class ClientLife:
             await self._prepare_schema(first)
         finally:
             await first.close()
-        pool = make_pool(dsn, min_size=self._sizes[0], max_size=self._sizes[1])
+        pool = PatientPool(dsn, min_size=self._sizes[0], max_size=self._sizes[1])
         where = redacted(resolved)
         try:
             await pool.open(wait=True)  # a call that finds none ready would have the pool make another beside it
@@ -279,7 +316,12 @@ class ClientLife:
     async def _prepare_schema(self, connection: Connection) -> None:
         if self._migrate:
             await migrate(connection, schema=self._schema)
-        await check_schema(connection, schema=self._schema)
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await check_schema(connection, schema=self._schema)
+        except TimeoutError as error:
+            where = redacted(connection.info.dsn)
+            raise DatabaseConnectionError(f"PostgreSQL at {where} gave no answer in {_CHECK_SECONDS:g} s") from error
 
     def _session_here(self) -> _Session | None:
         """The session, if it can be used by this process on this loop; one that never can be again is let go."""

@@ -117,7 +117,9 @@ class EnqueueVerb(ClientLife):
         Raises:
             InvalidJobError: bad input, refused before anything is written; field, value and limit are named.
             TypeError: one thing was said twice, or a keyword is unknown.
-            DatabaseConnectionError: no connection; where one was lost on the way, the job may have been added.
+            DatabaseConnectionError: no connection within half a minute, and the job was not added. Where one of the client's
+                connections turns out to be dead before the server had done anything, the call goes on with another.
+            CommitUnknownError: the connection was lost while the server worked: the job may or may not have been added.
             ClientClosedError: the client was closed.
         """
         check_keywords("enqueue", keywords)
@@ -125,15 +127,21 @@ class EnqueueVerb(ClientLife):
         shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts)
         encoded = encode(new.payload)
         check_size(encoded)
-        send = _send_own if connection is None else _send
+        if connection is None:
+            return await self._again(lambda own: self._enqueue(own, _send_own, shape, encoded.decode(), new.source))
         async with self._connection(connection) as chosen:
-            if shape.key is None:
-                rows = await send(chosen, self._schema, *insert_job(shape, encoded.decode()))
-                if rows:
-                    return EnqueueOutcome(EnqueueStatus.ADDED, rows[0].id, _named(rows[0], shape), source=new.source)
-            if connection is None:
-                await self._make_names(chosen, shape)
-            return await self._add(chosen, send, shape, encoded.decode(), new.source)
+            return await self._enqueue(chosen, _send, shape, encoded.decode(), new.source)
+
+    async def _enqueue(
+        self, connection: Connection, send: Sender, shape: JobShape, payload: str, source: Task[Any, Any] | None
+    ) -> EnqueueOutcome[Any]:
+        if shape.key is None:
+            rows = await send(connection, self._schema, *insert_job(shape, payload))
+            if rows:
+                return EnqueueOutcome(EnqueueStatus.ADDED, rows[0].id, _named(rows[0], shape), source=source)
+        if send is _send_own:
+            await self._make_names(connection, shape)
+        return await self._add(connection, send, shape, payload, source)
 
     async def _make_names(self, connection: Connection, shape: JobShape) -> None:
         """Make the names of a job before it is added: waiting for its key, it would hold up who makes the same names."""

@@ -21,7 +21,7 @@ from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
 
 from backfill.client.prepare import Parameters
-from backfill.errors import BackfillError, DatabaseConnectionError, SchemaMissingError
+from backfill.errors import BackfillError, CommitUnknownError, DatabaseConnectionError, SchemaMissingError
 from backfill.records import Job
 from backfill.storage.connection import Connection
 from backfill.storage.pooler import may_prepare
@@ -38,6 +38,15 @@ _TRIES: Final = 10
 _ARRAY_HEADER: Final = 20
 _INT8: Final = struct.Struct("!iq")  # an element and its length
 _UNPREPARED: Final = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.FeatureNotSupported)
+_UNDONE: Final = (
+    psycopg.errors.AdminShutdown,
+    psycopg.errors.CannotConnectNow,
+    psycopg.errors.TooManyConnections,
+    psycopg.errors.IdleSessionTimeout,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+)
 _MISSING: Final = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedFunction,
@@ -127,9 +136,9 @@ def together(connection: Connection) -> AbstractAsyncContextManager[object]:
 
 async def repeated(
     call: Callable[[], Awaitable[T]],
-    passing: tuple[type[psycopg.Error], ...] = (psycopg.errors.DeadlockDetected,),
+    passing: tuple[type[psycopg.Error], ...] = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure),
 ) -> T:
-    """What a call gives; again where the server undid it to end a ring of waiting, in which it may only have stood in a queue.
+    """What a call gives; again where the server undid it since it came into others' way, as in a ring of waiting.
 
     Args:
         call: a statement that is a transaction of its own, or statements within a savepoint: undone, nothing is left of it.
@@ -193,15 +202,38 @@ def ids_by_text(result: PGresult) -> Iterable[tuple[str, int]]:
         yield text(result, row, 1) or "", int(result.get_value(row, 0) or 0)
 
 
-def translated(error: psycopg.Error, connection: Connection | None, *, where: str, schema: str) -> Exception:
+def surely_undone(error: BaseException) -> bool:
+    """Whether an error says that the server did nothing of what it was asked, so that it may be asked again.
+
+    A FATAL word in the place of an answer, as of an administrator's shutdown, comes before a commit and never after it;
+    a connection that is merely gone says nothing.
+    """
+    said = error if isinstance(error, psycopg.Error) else error.__cause__
+    return isinstance(said, _UNDONE)
+
+
+def translated(
+    error: psycopg.Error, connection: Connection | None, *, where: str, schema: str, writing: bool = True
+) -> Exception:
     """What a caller should see of a driver's error on a connection of the client's own.
 
     A lost connection and a missing schema have names of ours; any other error (a deadlock, a lack of rights) is itself.
+
+    Args:
+        error: the driver's.
+        connection: on which it came; None where there was none.
+        where: the server, without secrets.
+        schema: the queue's.
+        writing: whether something may have been committed; else nothing was, whatever the server said last.
     """
     reason = " ".join(str(error).split())
     if isinstance(error, psycopg.OperationalError) and (connection is None or connection.closed):
-        done = "" if connection is None else "; what was being written then may or may not be"
-        return DatabaseConnectionError(f"no connection to PostgreSQL at {where}: {reason}{done}")
+        if connection is None or not writing or surely_undone(error):
+            return DatabaseConnectionError(f"no connection to PostgreSQL at {where}: {reason}; nothing was written")
+        return CommitUnknownError(
+            f"the connection to PostgreSQL at {where} was lost: {reason}; what was being written then may or may not be"
+            " there, and nothing else is. A job_key makes it harmless to enqueue again"
+        )
     if isinstance(error, _MISSING):
         return SchemaMissingError(
             f"schema {schema!r} at {where} lacks what the queue needs ({reason}): `backfill migrate` makes it"
@@ -233,9 +265,14 @@ def answer(pgconn: PGconn) -> PQGen[PGresult]:
     yield from flushed(pgconn)
     only: PGresult | None = None
     while True:
-        while pgconn.is_busy():
-            if (yield Wait.R):
-                pgconn.consume_input()
+        try:
+            while pgconn.is_busy():
+                if (yield Wait.R):
+                    pgconn.consume_input()
+        except psycopg.OperationalError:
+            if only is None or only.status != ExecStatus.FATAL_ERROR:
+                raise
+            break  # its last word, which says more than that it is gone
         result = pgconn.get_result()
         if result is None:
             break

@@ -44,8 +44,11 @@ class ManageVerbs(ClientLife):
             InvalidJobError: no id.
         """
         parameters = (str(reference_id("job", job)),)
-        async with self._connection(connection) as chosen:
-            jobs = await read_jobs(chosen, "get_job", self._schema, parameters)
+        if connection is None:
+            jobs = await self._again(lambda own: read_jobs(own, "get_job", self._schema, parameters), harmless=True)
+        else:
+            async with self._connection(connection) as chosen:
+                jobs = await read_jobs(chosen, "get_job", self._schema, parameters)
         return jobs[0] if jobs else None
 
     async def remove_job(self, job_key: str, *, connection: Connection | None = None) -> Job | None:
@@ -152,11 +155,15 @@ class ManageVerbs(ClientLife):
     async def _run(
         self, statement: str, parameters: Parameters, connection: Connection | None, *, many: bool = False
     ) -> list[Job]:
-        async with self._connection(connection) as chosen:
-            call = partial(read_jobs, chosen, statement, self._schema, parameters)
-            if connection is not None:
-                return await call()
-            return await (in_turn(chosen, self._schema, call) if many else repeated(call))
+        if connection is not None:
+            async with self._connection(connection) as chosen:
+                return await read_jobs(chosen, statement, self._schema, parameters)
+
+        async def change(own: Connection) -> list[Job]:
+            call = partial(read_jobs, own, statement, self._schema, parameters)
+            return await (in_turn(own, self._schema, call) if many else repeated(call))
+
+        return await self._again(change)
 
 
 def _ids(jobs: object) -> list[int]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from backfill.checks import KEY_LIMIT, check_text
+from backfill.checks import KEY_LIMIT, check_age, check_int, check_text
 from backfill.client.connect import ClientLife, in_our_manner
+from backfill.errors import InvalidJobError
 from backfill.storage.connection import Connection
-from backfill.storage.recovery import CutOff, Next, find_abandoned, finish, give_up, recover_page, recover_queues
+from backfill.storage.recovery import CutOff, Next, Page, find_abandoned, finish, give_up, recover_page, recover_queues
 
 _PAGE: Final = 500
+_BIGINT: Final = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Recovered:
         queues: how many serial queues were unlocked beside theirs.
         dead_letters: how many of the jobs had no attempt left.
         complete: whether nothing is left of it; what somebody's transaction holds just now is.
+        refused: the jobs that stay locked since the database refuses to unlock or to bury them, and why.
     """
 
     host: str
@@ -34,6 +37,7 @@ class Recovered:
     queues: int
     dead_letters: int
     complete: bool
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,14 @@ class Abandoned:
         jobs: how many jobs were unlocked, buried, or deleted since they had been replaced meanwhile.
         queues: how many serial queues were unlocked.
         dead_letters: how many of the jobs had no attempt left.
+        refused: the jobs that stay locked since the database refuses to unlock or to bury them, and why.
     """
 
     worker_id: str
     jobs: int
     queues: int
     dead_letters: int
+    refused: tuple[str, ...] = ()
 
 
 class RecoveryVerbs(ClientLife):
@@ -71,16 +77,22 @@ class RecoveryVerbs(ClientLife):
 
         Returns:
             What was done, which is not complete where another worker is at it; None: it is alive, or gone.
+
+        Raises:
+            InvalidJobError: no such id or heartbeat.
         """
         check_text("worker", worker, KEY_LIMIT)
+        if heartbeat is None:
+            raise InvalidJobError("heartbeat", heartbeat, "a heartbeat as it was seen, in microseconds since 1970")
+        check_int("heartbeat", heartbeat, _BIGINT)
         async with self._connection(None) as chosen, in_our_manner(chosen):
             who = await give_up(chosen, worker, heartbeat, schema=self._schema)
             if who is None:
                 return None
             error = f"WorkerDied: its worker {worker} ({who[0]}, process {who[1]}) died while it ran"
-            jobs, dead_letters, turn = await self._recover_jobs(chosen, worker, error, next_of)
+            done, turn = await self._recover_jobs(chosen, worker, error, next_of)
             queues, complete = await finish(chosen, worker, schema=self._schema) if turn else (0, False)
-        return Recovered(*who, jobs, queues, dead_letters, complete)
+        return Recovered(*who, len(done.ids), queues, done.dead_letters, complete, done.refused)
 
     async def recover_abandoned(
         self, *, gone_for: timedelta = timedelta(seconds=20), next_of: Callable[[CutOff], Next] = lambda _: Next()
@@ -96,26 +108,31 @@ class RecoveryVerbs(ClientLife):
 
         Returns:
             What was done, a worker each.
+
+        Raises:
+            InvalidJobError: no such age.
         """
+        check_age("gone_for", gone_for)
         done = []
         async with self._connection(None) as chosen, in_our_manner(chosen):
             for worker, serial in await find_abandoned(chosen, gone_for.total_seconds(), schema=self._schema):
                 error = f"WorkerDied: its worker {worker} is gone"
-                jobs, dead_letters, turn = await self._recover_jobs(chosen, worker, error, next_of)
-                if turn and jobs:
-                    queues = serial + await recover_queues(chosen, worker, schema=self._schema)
-                    done.append(Abandoned(worker, jobs, queues, dead_letters))
+                some, turn = await self._recover_jobs(chosen, worker, error, next_of)
+                if turn and (some.ids or some.refused):
+                    queues = serial + await recover_queues(chosen, worker, schema=self._schema) if some.ids else 0
+                    done.append(Abandoned(worker, len(some.ids), queues, some.dead_letters, some.refused))
         return done
 
     async def _recover_jobs(
         self, connection: Connection, worker: str, error: str, next_of: Callable[[CutOff], Next]
-    ) -> tuple[int, int, bool]:
-        """Unlock a worker's jobs: how many, how many of them were buried, and whether no other worker was at it."""
-        jobs = dead_letters = after = 0
+    ) -> tuple[Page, bool]:
+        """Unlock a worker's jobs: what was done with all of them, and whether no other worker was at it."""
+        done, after = Page(), 0
         while True:
             page = await recover_page(
                 connection, worker, after, schema=self._schema, error=error, next_of=next_of, wanted=_PAGE
             )
             if page is None or page.last is None:
-                return jobs, dead_letters, page is not None
-            jobs, dead_letters, after = jobs + len(page.ids), dead_letters + page.dead_letters, page.last
+                return done, page is not None
+            after = page.last
+            done = Page(done.ids + page.ids, done.dead_letters + page.dead_letters, refused=done.refused + page.refused)

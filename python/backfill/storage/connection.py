@@ -1,8 +1,9 @@
-"""Connections and pools: how every part of backfill reaches PostgreSQL.
+"""Connections: how every part of backfill reaches PostgreSQL.
 
-Keepalives and a connect timeout on each, so that a lost network is noticed; `$1` placeholders, autocommit and UTF-8
-throughout; each is asked once whether a pooler is in between (see pooler.py). Nothing of it is a startup option, which
-poolers refuse. Errors name the server and never the password.
+Keepalives, a limit for what is sent and not received, and a connect timeout on each, so that a network which swallows all
+is noticed within twenty seconds; `$1` placeholders, autocommit and UTF-8 throughout; each is asked once whether a pooler is
+in between (see pooler.py). Nothing of it is a startup option, which poolers refuse. Errors name the server and never the
+password.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 from backfill.errors import ConfigurationError, DatabaseConnectionError
+from backfill.storage.cancelling import OwnConnection
 from backfill.storage.pooler import ANSWER_SECONDS, look_for_pooler, without_option
 
 Dsn: TypeAlias = str | Callable[[], str | Awaitable[str]]
@@ -29,9 +30,10 @@ Pool: TypeAlias = AsyncConnectionPool[Any]
 
 KEEPALIVES: Final = {
     "keepalives": "1",
-    "keepalives_idle": "15",
+    "keepalives_idle": "10",
     "keepalives_interval": "5",
-    "keepalives_count": "3",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "20000",  # milliseconds that what was sent may wait for its receipt, where the system knows such
     "connect_timeout": "10",
 }
 _PLAIN_SECRET: Final = 4
@@ -48,9 +50,8 @@ async def connect(dsn: Dsn, *, application_name: str = "backfill") -> Connection
     given = await resolve(dsn)
     conninfo = complete(given, application_name=application_name)
     try:
-        connection = await psycopg.AsyncConnection[TupleRow].connect(
-            conninfo, autocommit=True, cursor_factory=psycopg.AsyncRawCursor
-        )
+        connection = await OwnConnection.connect(conninfo, autocommit=True, cursor_factory=psycopg.AsyncRawCursor)
+        connection.conninfo = conninfo
         await _ask(connection, wanted=without_option(given)[1])
     except psycopg.OperationalError as error:
         raise unreachable(conninfo, error) from error
@@ -58,37 +59,6 @@ async def connect(dsn: Dsn, *, application_name: str = "backfill") -> Connection
         reason = TimeoutError(f"a pooler took the connection, but nobody answered within {ANSWER_SECONDS:g} s")
         raise unreachable(conninfo, reason) from error
     return connection
-
-
-def make_pool(dsn: Dsn, *, min_size: int, max_size: int, application_name: str = "backfill") -> Pool:
-    """A pool, not yet open, of connections like those of `connect`.
-
-    Args:
-        dsn: a string, or a callable asked at each new connection.
-        min_size: connections kept at rest.
-        max_size: connections at most.
-        application_name: what `pg_stat_activity` shows.
-    """
-    wanted = False
-
-    async def conninfo() -> str:
-        nonlocal wanted
-        given = await resolve(dsn)
-        wanted = without_option(given)[1]
-        return complete(given, application_name=application_name)
-
-    async def configure(connection: Connection) -> None:
-        await _ask(connection, wanted=wanted)
-
-    return AsyncConnectionPool(
-        conninfo,
-        kwargs={"autocommit": True, "cursor_factory": psycopg.AsyncRawCursor},
-        configure=configure,
-        min_size=min_size,
-        max_size=max_size,
-        open=False,
-        name=application_name,
-    )
 
 
 def is_alive(connection: Connection) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
+import psycopg
 
 from backfill.storage.arrays import number_array
 from backfill.storage.connection import Connection
@@ -53,11 +55,13 @@ class Page:
         ids: the jobs that were unlocked, deleted or buried.
         dead_letters: how many of them were buried.
         last: the id to go on behind; None where nothing more was found.
+        refused: the jobs that stay as they are since the database refuses it, and why.
     """
 
     ids: tuple[int, ...] = ()
     dead_letters: int = 0
     last: int | None = None
+    refused: tuple[str, ...] = ()
 
 
 async def give_up(connection: Connection, worker: str, heartbeat: int, *, schema: str) -> tuple[str, int] | None:
@@ -89,10 +93,31 @@ async def recover_page(
         ]
         if not jobs:
             return Page()
-        parameters = [worker, number_array([job.id for job in jobs]), *_arrays([next_of(job) for job in jobs]), error]
+        done, refused = list[tuple[Any, ...]](), list[str]()
+        given = [(job, next_of(job)) for job in jobs]
+        try:
+            done = await _recover(connection, worker, given, schema=schema, error=error)
+        except psycopg.Error:
+            if connection.closed:
+                raise
+            for one in given:  # a job of which the database refuses it must not keep the others
+                try:
+                    done += await _recover(connection, worker, [one], schema=schema, error=error)
+                except psycopg.Error as reason:
+                    if connection.closed:
+                        raise
+                    refused.append(f"job {one[0].id}: {' '.join(str(reason).split())}")
+    return Page(tuple(row[0] for row in done), sum(bool(row[1]) for row in done), jobs[-1].id, tuple(refused))
+
+
+async def _recover(
+    connection: Connection, worker: str, given: Sequence[tuple[CutOff, Next]], *, schema: str, error: str
+) -> list[tuple[Any, ...]]:
+    ids = number_array([job.id for job, _ in given])
+    async with connection.transaction():
+        parameters = [worker, ids, *_arrays([then for _, then in given]), error]
         cursor = await connection.execute(render("recover_jobs", schema), parameters)
-        done = await cursor.fetchall()
-    return Page(tuple(row[0] for row in done), sum(bool(row[1]) for row in done), jobs[-1].id)
+        return await cursor.fetchall()
 
 
 async def finish(connection: Connection, worker: str, *, schema: str) -> tuple[int, bool]:

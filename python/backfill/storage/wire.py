@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
-from psycopg.waiting import Ready, Wait
+from psycopg.waiting import Ready, Wait, wait_async
 
 from backfill.storage.connection import Connection
 from backfill.storage.pooler import may_prepare
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 _UNPREPARED: Final = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement)
+_LOOK_IN_SECONDS: Final = 0.1
 _TEXT: Final = 0
 _BINARY: Final = 1
 Parameter = str | bytes | None
@@ -92,7 +93,9 @@ class Wire:
                 return await self._send(commands)
 
     async def _send(self, commands: Sequence[Command]) -> list[PGresult]:
-        results = await self.connection.wait(self._pipeline(self.connection.pgconn, [*self.first, *commands]))
+        pgconn = self.connection.pgconn
+        # Not the driver's own waiting: given up, it would ask the server to cancel, and wait for that.
+        results = await wait_async(self._pipeline(pgconn, [*self.first, *commands]), pgconn.socket, _LOOK_IN_SECONDS)
         for result in results:
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise error_from_result(result, self.connection.info.encoding)

@@ -19,11 +19,11 @@ import psycopg
 
 from backfill._native import HeartbeatReport
 from backfill.errors import DatabaseConnectionError
+from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, complete, connect, resolve
 from backfill.storage.heartbeat import Heartbeat, make_heartbeat
 from backfill.storage.statements import render
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
-from backfill.worker.backoff import Backoff
 from backfill.worker.config import WorkerConfig
 from backfill.worker.health import Pulse
 from backfill.worker.service import Service, wait_for_event
@@ -67,6 +67,7 @@ class Beat(Service):
         self._news = asyncio.Event()
         self._refused = asyncio.Event()
         self._backoff = Backoff()
+        self._written = False
         self.fleet = 1
         self.version = 0
         self.lost: Callable[[], None] = lambda: None
@@ -84,6 +85,7 @@ class Beat(Service):
         async with asyncio.timeout(TIMEOUT):
             self._conninfo = await self._fresh()
             connection = await self._connect()
+            self._written = True  # or may be, if the answer is lost
             try:
                 self._leased_until = time.monotonic() + self._dead_after
                 self.fleet = await add_worker(connection, self._row, schema=self._config.schema)
@@ -97,7 +99,9 @@ class Beat(Service):
         return self._leased_until
 
     async def remove(self) -> None:
-        """Delete the row: the worker ended in good order."""
+        """Delete the row, if there is one: the worker ended in good order. While jobs are locked by it, the row stays."""
+        if not self._written:
+            return
         try:
             async with asyncio.timeout(TIMEOUT):
                 connection = await self._connect()
@@ -107,6 +111,8 @@ class Beat(Service):
                     await connection.close()
         except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
             logger.warning("the worker's row could not be deleted: %s", " ".join(str(error).split()))
+        except Exception as error:  # noqa: BLE001 - the user's function may raise whatever it likes, also something secret
+            logger.warning("the worker's row could not be deleted, there is no dsn: %s", type(error).__name__)
 
     async def _run(self) -> None:
         config = self._config
@@ -152,7 +158,8 @@ class Beat(Service):
     def _hear(self, report: HeartbeatReport) -> None:
         self._hear_of_lease(report)
         if report.failure is None:
-            self._backoff.reset()
+            if self._backoff.reset():
+                logger.info("the heartbeat gets through again")
         else:
             logger.log(self._backoff.level(), "a heartbeat failed: %s", report.failure)
         if report.wants_conninfo:

@@ -78,6 +78,7 @@ class Claimer:
         fleet: how many workers are alive that know a task of this one's, itself included.
         watch: which of the others are dead.
         dead: called with those, each with its last heartbeat, and with those that were given up already.
+        lost: called when a look finds that this worker was given up itself.
         pulse: what is told of each answer.
     """
 
@@ -94,6 +95,7 @@ class Claimer:
         fleet: Callable[[], int],
         watch: Watch,
         dead: Callable[[Mapping[str, int]], None],
+        lost: Callable[[], None],
         pulse: Pulse,
     ) -> None:
         self._executor = executor
@@ -116,6 +118,7 @@ class Claimer:
         self._fleet = fleet
         self._watch = watch
         self._dead = dead
+        self._lost = lost
         self._around_at = 0.0
         self._pulse = pulse
 
@@ -321,6 +324,11 @@ class Claimer:
 
     def _look_around(self, around: Around, began: float) -> None:
         self.know_tasks(around.tasks)
+        if self._worker not in around.heartbeats or self._worker in around.given_up:
+            # Its heartbeat, which has a connection of its own, may be the one part that the database cannot tell.
+            self._closed = True
+            self._lost()
+            return
         dead = self._watch.see(around.heartbeats, began)
         given_up = {worker: around.heartbeats[worker] for worker in around.given_up if worker != self._worker}
         if dead or given_up:

@@ -184,6 +184,8 @@ class WorkerConfig:
             _check_span("WorkerConfig.dlq_processor_interval", span, timedelta(seconds=1), timedelta(days=1))
         if self.health_address is not None:
             parse_address("WorkerConfig.health_address", self.health_address)
+        if self.health_file is not None:
+            _check_path("WorkerConfig.health_file", self.health_file)
         if self.stale_lock_cleanup_interval is not None:
             span = self.stale_lock_cleanup_interval
             _check_span("WorkerConfig.stale_lock_cleanup_interval", span, timedelta(seconds=1), timedelta(days=1))
@@ -240,6 +242,19 @@ def check_count(field: str, value: Any, most: int) -> None:
 def _check_span(field: str, value: Any, low: timedelta, high: timedelta) -> None:
     if not isinstance(value, timedelta) or not low <= value <= high:
         raise ConfigurationError(f"{field} = {value!r}: expected a timedelta from {low} to {high}")
+
+
+def _check_path(field: str, value: Any) -> None:
+    """Refuse what is no file's path; a trailing slash, which says that it is a folder, too."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if (
+        not isinstance(text, str)
+        or not Path(text).name
+        or Path(text).name == ".."
+        or text.endswith("/")
+        or "\0" in text
+    ):
+        raise ConfigurationError(f"{field} = {value!r}: expected a file's path, such as /tmp/worker.ready")
 
 
 def _check_range(field: str, value: Any) -> None:

@@ -15,7 +15,7 @@ import psycopg
 
 from backfill.client import BackfillClient
 from backfill.errors import BackfillError
-from backfill.worker.backoff import Backoff
+from backfill.storage.backoff import Backoff
 from backfill.worker.periodic import Periodic
 from backfill.worker.service import Service, wait_for_event
 from backfill.worker.tallies import Tallies

@@ -15,6 +15,7 @@ from backfill.errors import ConfigurationError
 LIVE_WITHIN: Final = timedelta(seconds=60)
 READY_WITHIN: Final = timedelta(seconds=15)
 _LARGEST_PORT: Final = 65_535
+_LONGEST_PORT: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,8 @@ def parse_address(field: str, text: str) -> tuple[str, int]:
     Raises:
         ConfigurationError: it is none of these; the field is named.
     """
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > _LARGEST_PORT:
+    host, colon, port = text.rpartition(":") if isinstance(text, str) and "\0" not in text else ("", "", "")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= _LONGEST_PORT else _LARGEST_PORT + 1
+    if not colon or number > _LARGEST_PORT:
         raise ConfigurationError(f"{field} = {text!r}: expected host:port or :port, such as 127.0.0.1:8080")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host.removeprefix("[").removesuffix("]"), number

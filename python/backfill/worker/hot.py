@@ -18,19 +18,23 @@ import psycopg
 from psycopg import IsolationLevel
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
-from backfill.errors import BackfillError, DatabaseConnectionError
+from backfill.errors import BackfillError
 from backfill.storage.attempts import await_predecessor, end_predecessor
+from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, Dsn, connect
 from backfill.storage.pooler import is_pooled
 from backfill.storage.wire import Command, Wire
-from backfill.worker.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
 LINES: Final = 2
 QUERY_TIMEOUT: Final = 60.0
+CONNECT_TIMEOUT: Final = 60.0
+"""Of several hosts each has ten seconds."""
 PASSING: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled)
 """What goes by by itself: somebody holds a row."""
+STRANGE: Final = psycopg.errors.ReadOnlySqlTransaction
+"""What comes of a server that is a standby now: the primary is another, to be connected to anew."""
 _PREDECESSOR_LOOKS: Final = 100
 
 
@@ -59,6 +63,8 @@ class HotConnections:
         self._wires: list[Wire | None] = [None] * LINES
         self._locks = [asyncio.Lock() for _ in range(LINES)]
         self._in_doubt = False
+        self.outage = Backoff()
+        """What is said of an outage, by whichever line meets it: once, and once when it is over."""
         self.give_up = asyncio.Event()
         """Set when a shutdown's deadline is over: nothing waits for the database any more."""
 
@@ -129,7 +135,9 @@ class HotConnections:
         try:
             yield
         except BaseException as error:
-            if isinstance(error, ConnectionLostError) or (isinstance(error, psycopg.Error) and self._is_sound(line)):
+            if isinstance(error, ConnectionLostError):
+                raise
+            if isinstance(error, psycopg.Error) and not isinstance(error, STRANGE) and self._is_sound(line):
                 raise
             # Lost, too late, or left in the middle: nobody knows what of it took effect, and what the connection still
             # carries is nobody's business now.
@@ -158,10 +166,10 @@ class HotConnections:
         backoff = Backoff()
         while True:
             try:
-                async with asyncio.timeout(QUERY_TIMEOUT):
+                async with asyncio.timeout(CONNECT_TIMEOUT):
                     wire = self._wires[line] = await self._connect()
-            except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
-                logger.log(backoff.level(), "the database is away, trying again: %s", _line(error))
+            except Exception as error:
+                logger.log(self.outage.level(), "the database is away, trying again: %s", _line(error))
                 if await backoff.wait(self.give_up):
                     raise ConnectionLostError("the shutdown's deadline is over and the database is away") from error
             else:
@@ -203,10 +211,11 @@ class HotConnections:
                     await self._end_predecessor(wire.connection)
                 strays = await self._compare(wire)
             self._in_doubt = False
-        logger.info("connected to the database again")
         if strays:
-            logger.warning("gave back %d jobs of a claim whose answer was lost", strays)
+            logger.info("gave back %d jobs of a claim whose answer was lost", strays)
 
 
 def _line(error: BaseException) -> str:
+    if not isinstance(error, (BackfillError, psycopg.Error, OSError)):
+        return type(error).__name__  # a dsn's function has raised it, and it may tell a secret
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -100,7 +100,7 @@ class Incarnation:
             self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
             watch=Watch(self.worker_id, dead_after=seconds(config.dead_after)), dead=self._recoverer.dead,
-            pulse=pulse,
+            lost=lost, pulse=pulse,
         )  # fmt: skip
         self.station = Station(config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer)
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
@@ -109,15 +109,19 @@ class Incarnation:
         self.abandoned = False
 
     async def open(self) -> None:
-        """Connect and write the worker's row.
+        """Connect and write the worker's row; nothing of it is left where that fails.
 
         Raises:
             DatabaseConnectionError: the server cannot be reached.
             psycopg.Error: it refused.
         """
-        await self.hot.open()
-        await self.beat.first()
-        await self.counters.learn_clock()
+        try:
+            await self.hot.open()
+            await self.beat.first()
+            await self.counters.learn_clock()
+        except BaseException:
+            await self.close()
+            raise
 
     def start(self, *, background: bool) -> list[Service]:
         """Start to work; what runs now. In the background it also looks after other workers."""
@@ -147,12 +151,18 @@ class Incarnation:
         for pump in self._pumps:
             pump.start()
         asyncio.get_running_loop().call_later(SETTLE_GRACE, self.hot.give_up.set)
+        failed: Exception | None = None
         for pump in reversed(self._pumps):
-            await pump.stop(2 * SETTLE_GRACE)
+            try:
+                await pump.stop(2 * SETTLE_GRACE)
+            except Exception as error:  # noqa: BLE001 - raised below: what else runs must not be left, its heartbeat least
+                failed = error
         for service in self.services:
             if service not in self._pumps:
                 await quietly(service)
         self.executor.close()
+        if failed is not None:
+            raise failed
 
     async def close(self) -> None:
         """Delete the row and close the connections: the worker ended in good order."""

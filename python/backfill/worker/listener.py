@@ -5,6 +5,7 @@ A notification lost is no harm, since the claimer polls; a listener that comes b
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -12,12 +13,12 @@ from typing import Final
 import orjson
 import psycopg
 
-from backfill.errors import DatabaseConnectionError, SchemaVersionError
+from backfill.errors import BackfillError, SchemaVersionError
+from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Dsn, connect
-from backfill.storage.pooler import is_pooled
+from backfill.storage.pooler import ANSWER_SECONDS, is_pooled
 from backfill.storage.schema import KNOWN_CONTRACT
 from backfill.storage.workers import listen
-from backfill.worker.backoff import Backoff
 from backfill.worker.service import Service
 
 logger = logging.getLogger(__name__)
@@ -54,12 +55,16 @@ class Listener(Service):
                 async with connection:
                     if is_pooled(connection):
                         break
-                    await listen(connection, (JOBS_CHANNEL, MIGRATION_CHANNEL))
-                    backoff.reset()
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        await listen(connection, (JOBS_CHANNEL, MIGRATION_CHANNEL))
+                    if backoff.reset():
+                        logger.info("the listener hears again")
                     self._wake()
                     async for notification in connection.notifies():
                         self._hear(notification)
-            except (DatabaseConnectionError, psycopg.Error, OSError) as error:
+            except SchemaVersionError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a dsn's function may raise whatever it likes; it is asked again
                 logger.log(
                     backoff.level(), "the listener lost the database; jobs are found by polling: %s", _line(error)
                 )
@@ -93,4 +98,6 @@ class Listener(Service):
 
 
 def _line(error: Exception) -> str:
+    if not isinstance(error, (BackfillError, psycopg.Error, OSError)):
+        return type(error).__name__  # a dsn's function has raised it, and it may tell a secret
     return " ".join(str(error).split()) or type(error).__name__

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -15,14 +16,15 @@ import psycopg
 
 from backfill.client import BackfillClient
 from backfill.errors import BackfillError
+from backfill.storage.backoff import Backoff
 from backfill.tasks import TaskRegistry
-from backfill.worker.backoff import Backoff
+from backfill.worker.beat import TURN_SECONDS
 from backfill.worker.cleaner import Cleaner
 from backfill.worker.config import WorkerConfig
 from backfill.worker.counters import CounterFolder
 from backfill.worker.events import LeaseLost, emit
 from backfill.worker.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth, parse_address
-from backfill.worker.hot import LINES
+from backfill.worker.hot import LINES, QUERY_TIMEOUT
 from backfill.worker.incarnation import Incarnation, quietly, seconds
 from backfill.worker.keeper import Keeper
 from backfill.worker.lane import unmatched_tasks
@@ -67,10 +69,11 @@ class Parts:
         self._progress = asyncio.Event()
         self._closing = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
+        self._background = True
 
     async def open(self, *, background: bool) -> None:
         """Connect, check the schema, enter the lifespan and write the worker's row: all that may fail at the start."""
-        config = self._config
+        config, self._background = self._config, background
         if background:
             await self._open_probes()
         client = self._client = BackfillClient(
@@ -84,11 +87,7 @@ class Parts:
         self._keeper = Keeper(client, keeps)
         # Its row is written last: nobody beats for it until it is started.
         one = self._incarnation()
-        try:
-            await one.open()
-        except BaseException:
-            await one.hot.close()
-            raise
+        await one.open()
         self.one = one
         self._announce()
 
@@ -127,15 +126,21 @@ class Parts:
     async def run_available(self) -> int:
         """Claim and run until a look from the start finds nothing and nothing runs."""
         self._attend(self.one.start(background=False))
-        executor, station = self.one.executor, self.one.station
+        earlier = 0
         while True:
-            before = executor.claimed
+            one = self.one
+            executor, station, before = one.executor, one.station, one.executor.claimed
             station.claimer.wake()
-            while not (station.claimer.sated and len(executor.held) <= station.settler.refused):
+            while one is self.one and (
+                self._renewing is not None
+                or not (station.claimer.sated and len(executor.held) <= station.settler.refused)
+            ):
                 await self._progress_or_failure()
-            if executor.claimed == before:
+            if one is not self.one:  # given up, and here again: what it was at may be there again
+                earlier += executor.started
+            elif executor.claimed == before:
                 await self._keeper.tend()
-                return executor.started
+                return earlier + executor.started
 
     async def flush_counters(self) -> None:
         """Write what is counted, once what has ended is settled."""
@@ -198,8 +203,34 @@ class Parts:
 
     def _lost(self) -> None:
         """Another worker has given this one up."""
-        if self._renewing is None and not self._closing.is_set():
-            self._renewing = asyncio.ensure_future(self._renew())
+        if self._renewing is not None:
+            return
+        if not self._closing.is_set():
+            self._renewing = asyncio.ensure_future(self._go_on())
+        elif not self.hurry.is_set():
+            # Nothing is worth a drain's waiting any more: others have its jobs.
+            emit(LeaseLost(self.one.worker_id, len(self.one.executor.held)))
+            self.hurry.set()
+
+    async def _go_on(self) -> None:
+        """Renew the worker; it is alive meanwhile, however long that takes."""
+        turning = asyncio.ensure_future(self._turn())
+        try:
+            await self._renew()
+        except Exception as error:  # a worker that cannot go on must not be one that nobody hears of
+            logger.critical("the worker was given up and cannot go on", exc_info=True)
+            if not self.failed.done():
+                self.failed.set_exception(error)
+                self.failed.exception()
+        finally:
+            turning.cancel()
+            await asyncio.wait([turning])
+            self._progress.set()
+
+    async def _turn(self) -> None:
+        while True:
+            self.pulse.turned = time.monotonic()
+            await asyncio.sleep(TURN_SECONDS)
 
     async def _renew(self) -> None:
         """Let go of what others have now, and go on under a new id."""
@@ -213,17 +244,37 @@ class Parts:
         while not self._closing.is_set():
             one = self._incarnation()
             try:
-                await one.open()
-            except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
-                await one.hot.close()
-                logger.log(backoff.level(), "the worker cannot go on yet: %s", " ".join(str(error).split()))
+                opened = await self._unless_closing(one.open())
+            except Exception as error:  # noqa: BLE001 - a dsn's function may raise whatever it likes; it is asked again
+                known = isinstance(error, (BackfillError, psycopg.Error, OSError))  # others may tell a secret
+                text = " ".join(str(error).split()) if known else ""
+                logger.log(backoff.level(), "the worker cannot go on yet: %s", text or type(error).__name__)
                 await backoff.wait(self._closing)
-            else:
-                self.one = one
-                self._renewing = None
-                self._attend(one.start(background=True))
-                logger.warning("worker %s goes on as %s", old.worker_id, one.worker_id)
+                continue
+            if not opened:
                 return
+            self.one = one
+            self._renewing = None
+            if not self._closing.is_set():
+                self._attend(one.start(background=self._background))
+                logger.warning("worker %s goes on as %s", old.worker_id, one.worker_id)
+            return
+
+    async def _unless_closing(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Carry work on for a minute at most, and no longer than until the worker is to end; whether it was done."""
+        task, closing = asyncio.ensure_future(work), asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait([task, closing], timeout=QUERY_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in (task, closing):
+                waiting.cancel()
+            await asyncio.wait([task, closing])
+        if not task.cancelled():
+            task.result()
+            return True
+        if self._closing.is_set():
+            return False
+        raise TimeoutError
 
     async def _progress_or_failure(self) -> None:
         """Wait for a turn; raises what a part failed with."""

@@ -8,7 +8,7 @@ import logging
 import psycopg
 
 from backfill.errors import BackfillError
-from backfill.worker.backoff import Backoff
+from backfill.storage.backoff import Backoff
 from backfill.worker.service import Service, wait_for_event
 
 logger = logging.getLogger(__name__)

@@ -10,11 +10,13 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Any, Final
 
 from backfill.errors import ConfigurationError
@@ -52,8 +54,8 @@ class HttpProbe(Service):
             ConfigurationError: the address cannot be had.
         """
         try:
-            self._server = _Server(self._address, _handler(self._health))
-        except OSError as error:
+            self._server = _listening(self._address, _handler(self._health))
+        except (OSError, UnicodeError, TypeError) as error:  # the latter where a name can be no host's
             host, port = self._address
             raise ConfigurationError(f"WorkerConfig.health_address = '{host}:{port}': cannot listen: {error}") from None
         self.port = self._server.server_address[1]
@@ -116,13 +118,39 @@ class FileProbe(Service):
             self._failed = False
 
 
+def _listening(address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> _Server:
+    """A server of the address's family; of both where none is given and the system has both."""
+    host, port = address
+    if ":" in host:
+        return _Server6(address, handler)
+    if not host and socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):  # as where IPv6 is switched off
+            return _Server6(("::", port), handler)
+    return _Server(address, handler)
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
+    def server_bind(self) -> None:
+        """Listen; the library would look up the host's name too, which nobody needs and which may take long."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "backfill", self.server_address[1]
+
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the library's signature
         """A client that went away, or spoke no HTTP, is nobody's business."""
         logger.debug("a health probe's request failed", exc_info=True)  # noqa: LOG014 (called within one)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        """Listen; at all addresses, those of IPv4 too."""
+        if self.server_address[0] == "::":
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
 
 def _handler(health: Callable[[], WorkerHealth]) -> type[BaseHTTPRequestHandler]:

@@ -6,6 +6,7 @@ its turn while the jobs of the other's are started.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -14,10 +15,10 @@ from typing import Final
 
 import psycopg
 
+from backfill.storage.backoff import Backoff
 from backfill.storage.wire import Wire
 from backfill.storage.workers import find_tasks
 from backfill.worker.alarm import Alarm
-from backfill.worker.backoff import Backoff
 from backfill.worker.claimer import BACKLOG, Asked, Claimer
 from backfill.worker.executor import Executor
 from backfill.worker.hot import QUERY_TIMEOUT, ConnectionLostError, HotConnections
@@ -32,6 +33,8 @@ GATHER_SECONDS: Final = 0.016
 """How long ends are gathered, from one turn to the next, while others run; a crash would repeat as much."""
 GATHER_MOST: Final = LARGEST_BATCH
 IDLE_SECONDS: Final = 30.0
+_FIRST_PAUSE: Final = 0.01
+"""A connection that was cut is made anew at once; where the server is away, connecting has pauses of its own."""
 _SHORTEST_SLEEP: Final = 0.001
 """A turn that found nothing to do must let the loop go on, whatever made it think otherwise."""
 
@@ -109,7 +112,7 @@ class Pump(Service):
         self._line = line
         self._turned = turned
         self._alarm = station.alarms[line]
-        self._backoff = Backoff()
+        self._backoff = Backoff(first=_FIRST_PAUSE)
         self._refusals = Backoff()
 
     def _on_stop(self) -> None:
@@ -132,10 +135,12 @@ class Pump(Service):
                     if not self._line:
                         logger.error("%d attempts could not be settled before the deadline: %s", settler.pending, error)
                     return
-                logger.log(self._backoff.level(), "the database did not answer: %s", error)
+                logger.log(hot.outage.level(), "the database did not answer: %s", error)
                 await self._backoff.wait(hot.give_up)
             else:
                 self._backoff.reset()
+                if hot.outage.reset():
+                    logger.info("the database answers again")
             self._turned()
         if settler.refused and not self._line:
             logger.error("%d jobs stay locked by this worker: the database refused their ends", settler.refused)
@@ -205,7 +210,9 @@ class Pump(Service):
             self._refusals.reset()
         station.claimer.took(asked, results[len(commands) :])
         if asked and not station.claimer.knows_tasks:
-            station.claimer.know_tasks(await find_tasks(wire.connection, station.tasks, schema=station.schema))
+            async with asyncio.timeout(QUERY_TIMEOUT):
+                known = await find_tasks(wire.connection, station.tasks, schema=station.schema)
+            station.claimer.know_tasks(known)
 
     async def _refused(self, error: psycopg.Error, batch: list[Running], asked: Asked) -> None:
         """The database refused a turn, and nothing of it took effect: find out what it was, a part at a time."""
@@ -223,4 +230,4 @@ class Pump(Service):
             level = logging.ERROR if self._refusals.level() == logging.WARNING else logging.DEBUG
             logger.log(level, "a claim was refused: %s", " ".join(str(error).split()))
             station.claimer.forget()
-        await self._backoff.wait(self._stopping)
+        await self._refusals.wait(self._stopping)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -16,9 +16,9 @@ import psycopg
 from backfill.client import BackfillClient
 from backfill.errors import BackfillError
 from backfill.retry import RetryPolicy
+from backfill.storage.backoff import Backoff
 from backfill.storage.recovery import CutOff, Next
 from backfill.tasks import TaskRegistry
-from backfill.worker.backoff import Backoff
 from backfill.worker.events import WorkerRecovered, emit
 from backfill.worker.policy import next_of
 from backfill.worker.service import Service, wait_for_event
@@ -26,6 +26,7 @@ from backfill.worker.service import Service, wait_for_event
 logger = logging.getLogger(__name__)
 
 _TIMEOUT: Final = 120.0
+_MOST_TOLD: Final = 5
 
 
 class Recoverer(Service):
@@ -72,33 +73,48 @@ class Recoverer(Service):
             is_wanted = await wait_for_event(self._wanted, self._dead_after)
             self._wanted.clear()
             dead, self._dead = self._dead, {}
-            try:
-                if not is_wanted:
-                    await self._recover_abandoned()
-                for worker, heartbeat in dead.items():
-                    async with asyncio.timeout(_TIMEOUT):
-                        await self._recover(worker, heartbeat)
+            troubles = list[str]()
+            if not is_wanted:
+                troubles += await self._tried(self._recover_abandoned())
+            for worker, heartbeat in dead.items():  # one that cannot be recovered must not keep the others
+                troubles += await self._tried(self._recover(worker, heartbeat))
+            if not troubles:
                 backoff.reset()
-            except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
-                # Who is dead is seen again with the next looks.
-                logger.log(backoff.level(), "a dead worker could not be recovered: %s", " ".join(str(error).split()))
-                await backoff.wait(self._stopping)
+                continue
+            logger.log(
+                backoff.level(), "what dead workers held could not all be recovered, and stays locked: %s%s",
+                "; ".join(troubles[:_MOST_TOLD]), f" and {more} more" if (more := len(troubles) - _MOST_TOLD) > 0 else "",
+            )  # fmt: skip
+            await backoff.wait(self._stopping)
 
-    async def _recover_abandoned(self) -> None:
+    async def _tried(self, recovery: Awaitable[tuple[str, ...]]) -> tuple[str, ...]:
+        """Carry out a recovery; what did not go well. Who is dead is seen again with the next looks."""
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                return await recovery
+        except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
+            return (" ".join(str(error).split()) or type(error).__name__,)
+
+    async def _recover_abandoned(self) -> tuple[str, ...]:
         """What is locked by workers without a row, such as one that was paused, recovered, went on, claimed and died."""
-        async with asyncio.timeout(_TIMEOUT):
-            span = timedelta(seconds=self._dead_after)
-            for gone in await self._client.recover_abandoned(gone_for=span, next_of=self._next_of):
+        refused = list[str]()
+        span = timedelta(seconds=self._dead_after)
+        for gone in await self._client.recover_abandoned(gone_for=span, next_of=self._next_of):
+            refused += gone.refused
+            if gone.jobs or gone.queues:
                 emit(
                     WorkerRecovered(
                         gone.worker_id, "unknown", 0, self._worker, gone.jobs, gone.queues, gone.dead_letters
                     )
                 )
+        return tuple(refused)
 
-    async def _recover(self, worker: str, heartbeat: int) -> None:
+    async def _recover(self, worker: str, heartbeat: int) -> tuple[str, ...]:
+        """Recover a worker; what of it the database refuses."""
         done = await self._client.recover_worker(worker, heartbeat, next_of=self._next_of)
         if done is not None and (done.jobs or done.queues or done.complete):
             emit(WorkerRecovered(worker, done.host, done.pid, self._worker, done.jobs, done.queues, done.dead_letters))
+        return () if done is None else done.refused
 
     def _next_of(self, job: CutOff) -> Next:
         """What the registry says of a job, where it knows its task."""

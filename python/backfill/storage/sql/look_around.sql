@@ -12,3 +12,4 @@ from :"schema".backfill_workers
 where id = $2::text
   or given_up_at is not null
   or heartbeat_at < now() - $3::double precision * interval '1 second'
+  or heartbeat_at > now() -- the server's clock went back: who died before that would seem alive until it has caught up

@@ -1,0 +1,56 @@
+"""Our class of connections: one whose query is cancelled asks the server to end it, without ever holding up the program.
+
+libpq before 17 can only send such a request by a call that waits for the network, and psycopg's C form holds the
+interpreter's lock meanwhile: a network that swallows packets would stop the whole process. There another connection asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import psycopg
+from psycopg import pq
+
+from backfill.storage.pooler import is_pooled
+from backfill.storage.statements import render
+
+CANCELS_SAFELY: Final = 170000
+"""The first libpq that sends a request to cancel without waiting."""
+
+
+class _Silent(psycopg.AsyncConnection[Any]):
+    """A connection whose queries are not cancelled, but waited for."""
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:
+        """Ask nobody."""
+
+
+class OwnConnection(psycopg.AsyncConnection[Any]):
+    """A connection of ours.
+
+    Attributes:
+        conninfo: by which another is made to the same server.
+    """
+
+    conninfo: str | None = None
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:
+        """Ask the server to end what this connection asked for, for so many seconds at most; called where it is cancelled.
+
+        Behind a pooler nobody knows which session it is; there, as where nobody answers, the connection is closed instead,
+        a few seconds later.
+        """
+        if pq.version() >= CANCELS_SAFELY:
+            await super().cancel_safe(timeout=timeout)
+        elif self.conninfo is not None and not is_pooled(self):
+            await _cancel(self.conninfo, self.info.backend_pid, timeout)
+
+
+async def _cancel(conninfo: str, pid: int, timeout: float) -> None:
+    async with asyncio.timeout(timeout):
+        other = await _Silent.connect(conninfo, autocommit=True, cursor_factory=psycopg.AsyncRawCursor)
+        try:
+            await other.execute(render("cancel_backend"), [pid])
+        finally:
+            await other.close()

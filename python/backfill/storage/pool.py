@@ -1,0 +1,127 @@
+"""The pool of a client's connections, which outlives an outage of any length and is back within a second or two of its end.
+
+psycopg's own pool waits twice as long after each attempt, gives up after five minutes, and logs each of them. Here an
+attempt goes on until there is a connection, with pauses of our own, and an outage is told of once. Nothing private of the
+pool is used: its class of connections makes them by our rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+from weakref import WeakSet
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from backfill.errors import ConfigurationError
+from backfill.storage.backoff import Backoff
+from backfill.storage.connection import Connection, Dsn, connect
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_OURS: Final[WeakSet[Connection]] = WeakSet()
+
+
+class _ClosingError(Exception):
+    """The pool is closed while it connects."""
+
+
+class PatientPool(AsyncConnectionPool[Connection]):
+    """A pool, not yet open, of connections like those of `connect`.
+
+    Args:
+        dsn: a string, or a callable asked at each new connection.
+        min_size: connections kept at rest.
+        max_size: connections at most.
+        application_name: what `pg_stat_activity` shows.
+    """
+
+    def __init__(self, dsn: Dsn, *, min_size: int, max_size: int, application_name: str = "backfill") -> None:
+        self._dsn = dsn
+        self._application_name = application_name
+        self._outage = Backoff()
+        self._trouble: str | None = None
+        self._ending = asyncio.Event()
+        pool = self
+
+        class Lasting(psycopg.AsyncConnection[Any]):
+            """Made by `PatientPool.lasting`, whatever it is asked with."""
+
+            @classmethod
+            async def connect(cls, *_: Any, **__: Any) -> Connection:  # type: ignore[override]
+                return await pool.lasting()
+
+        super().__init__(
+            "", connection_class=Lasting, min_size=min_size, max_size=max_size, open=False, name=application_name
+        )  # fmt: skip
+
+    async def lasting(self) -> Connection:
+        """A new connection, however long it takes to get one, unless the pool is closed meanwhile."""
+        backoff = Backoff()
+        while True:
+            try:
+                connection = await self._unless_closed(connect(self._dsn, application_name=self._application_name))
+            except (_ClosingError, ConfigurationError):
+                raise
+            except Exception as error:
+                self._trouble = " ".join(str(error).split()) or type(error).__name__
+                logger.log(self._outage.level(), "no connection for the pool, trying again: %s", self._trouble)
+                if await backoff.wait(self._ending):
+                    raise _ClosingError from error
+            else:
+                self._trouble = None
+                if self._outage.reset():
+                    logger.info("the pool has connections again")
+                _OURS.add(connection)
+                return connection
+
+    async def getconn(self, timeout: float | None = None) -> Connection:
+        """Lend a connection.
+
+        Raises:
+            PoolTimeout: there was none in time; it says what kept it.
+        """
+        try:
+            connection: Connection = await super().getconn(timeout)
+        except PoolTimeout as error:
+            why = self._trouble or f"all {self.max_size} are in use"
+            raise PoolTimeout(f"{error}: {why}") from error
+        return connection
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close it, waiting for no attempt to connect."""
+        self._ending.set()
+        await super().close(timeout)
+
+    async def _unless_closed(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(work)
+        ending = asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait([task, ending], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise _ClosingError
+            return task.result()
+        finally:
+            task.cancel()
+            ending.cancel()
+            await asyncio.wait([task, ending])
+
+
+class _Quiet(logging.Filter):
+    """Has the pool's own log say nothing of single connections of ours that broke: what happened is told elsewhere, once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is to be logged."""
+        given = record.args if isinstance(record.args, tuple) else ()
+        return not any(_is_ours(one) for one in given)
+
+
+def _is_ours(one: object) -> bool:
+    return isinstance(one, _ClosingError) or (isinstance(one, psycopg.AsyncConnection) and one in _OURS)
+
+
+logging.getLogger("psycopg.pool").addFilter(_Quiet())
