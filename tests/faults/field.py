@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from faults.bouncer import Bouncer
 from faults.proxy import Proxy
 from faults.server import Server
 from fleet.crew import Crew, Member
@@ -25,13 +26,17 @@ class Field:
         crew: the worker processes.
         proxies: between each slot of the crew and the server, and behind them the producers' one.
         chance: from which faults draw; each draws at its start, so that a seed gives the same faults.
+        bouncer: the pooler between the proxies and the server, if there is one.
     """
 
-    def __init__(self, server: Server, crew: Crew, proxies: list[Proxy], chance: random.Random) -> None:
+    def __init__(
+        self, server: Server, crew: Crew, proxies: list[Proxy], chance: random.Random, bouncer: Bouncer | None = None
+    ) -> None:
         self.server = server
         self.crew = crew
         self.proxies = proxies
         self.chance = chance
+        self.bouncer = bouncer
 
     @property
     def slots(self) -> int:

@@ -26,6 +26,7 @@ class Server:
     def __init__(self, folder: Path, *, max_connections: int) -> None:
         self._server = EmbeddedPostgres(folder, max_connections=max_connections)
         self._server.start()
+        self.folder = folder
         self.dsn = self._server.dsn
         self.socket = str(folder / "run" / ".s.PGSQL.5432")
         self._changing = asyncio.Lock()

@@ -1,4 +1,7 @@
-"""A fleet under faults of every kind, one a second: nothing is lost, nothing runs twice at a time, and nobody ends of it."""
+"""A fleet under faults of every kind, one a second: nothing is lost, nothing runs twice at a time, and nobody ends of it.
+
+Behind a pooler too, which is one more that can fail.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from backfill import BackfillClient
-from faults import backends, crowd, kill, network, pause, restart
-from faults.field import Field, strike
+from faults import backends, crowd, kill, network, pause, pooler, restart
+from faults.bouncer import Bouncer
+from faults.field import Fault, Field, strike
 from faults.proxy import Proxy
 from faults.server import Server
 from fleet.books import Books, balance
@@ -25,6 +29,8 @@ from programs import own_temp_folder
 from reading import rows
 
 WORKERS = 4
+SESSIONS = 12
+"""Of the server's for all behind the pooler: what they want at a time, and fewer than they have connections."""
 KINDS = [kill.fault, pause.fault, backends.fault, restart.fault, crowd.fault, network.fault]
 
 
@@ -40,6 +46,7 @@ class Form:
 
 SHORT = Form(seconds=60, jobs=3_000, longest=1.0, dead_after=2.0)
 FULL = Form(seconds=600, jobs=20_000, longest=0.6, dead_after=4.0)
+POOLED = Form(seconds=25, jobs=1_200, longest=0.6, dead_after=2.0)
 SEED = int(os.environ.get("BACKFILL_SEED", "1"))
 """Of all that is drawn: faults, jobs and their times; what the machine makes of it differs from run to run."""
 
@@ -57,24 +64,45 @@ def server() -> Iterator[Server]:
 @pytest.mark.parametrize("form", [SHORT, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
 async def test_a_fleet_bears_a_fault_a_second(server: Server, tmp_path: Path, form: Form) -> None:
     """By its books at the end; no process ended but those that were killed."""
+    await _bear(server, tmp_path, form, KINDS)
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("form", [POOLED, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
+async def test_a_fleet_behind_a_pooler_bears_a_fault_a_second(server: Server, tmp_path: Path, form: Form) -> None:
+    """The same where workers and producers reach the server through PgBouncer in transaction mode, which is restarted too."""
+    async with Bouncer(server.folder.parent / "pooler", Path(server.socket).parent, size=SESSIONS) as bouncer:
+        await _bear(server, tmp_path, form, [*KINDS, pooler.fault], bouncer)
+
+
+def _told(slot: int, server: Server) -> dict[str, object]:
+    """How those behind the pooler hear of jobs: every other one round it, the others by looking often."""
+    return {"listen_dsn": server.dsn} if slot % 2 else {"listens": False, "poll": 0.2}
+
+
+async def _bear(server: Server, folder: Path, form: Form, kinds: list[Fault], bouncer: Bouncer | None = None) -> None:
     story = [f"BACKFILL_SEED={SEED}"]
     books = Books(server.dsn)
     orders = Orders(books, seed=SEED, longest=form.longest)
+    target = server.socket if bouncer is None else bouncer.socket
     async with AsyncExitStack() as stack:
-        proxies = [await stack.enter_async_context(Proxy(server.socket).listening()) for _ in range(WORKERS + 1)]
+        proxies = [await stack.enter_async_context(Proxy(target).listening()) for _ in range(WORKERS + 1)]
         async with BackfillClient(server.dsn, migrate=True):
             await books.open()
-        crew = Crew(books, tmp_path, dead_after=form.dead_after, dsn_of=lambda slot: proxies[slot].dsn)
+        crew = Crew(
+            books, folder, dead_after=form.dead_after, dsn_of=lambda slot: proxies[slot].dsn,
+            told=lambda slot: {} if bouncer is None else _told(slot, server),
+        )  # fmt: skip
         await stack.enter_async_context(crew_of(WORKERS, crew))
         client = await stack.enter_async_context(BackfillClient(proxies[WORKERS].dsn, max_size=2))
         asking = asyncio.create_task(orders.steadily(client, form.jobs, seconds=form.seconds))
         stack.callback(asking.cancel)
-        field = Field(server, crew, proxies, random.Random(f"faults {SEED}"))
-        story += await _strike(field, form.seconds)
+        field = Field(server, crew, proxies, random.Random(f"faults {SEED}"), bouncer)
+        story += await _strike(field, form.seconds, kinds)
         print(*story, sep="\n")  # shown with a failure, whichever it is
         await asking
         asked = asyncio.get_running_loop().time()
-        await drained(books, timeout=240)
+        await drained(books, timeout=240, crew=crew)
         print(f"drained {asyncio.get_running_loop().time() - asked:.1f} s after the last was asked for")
         assert crew.lost == [], "\n".join(crew.lost)
         assert await crew.end() == [0] * WORKERS
@@ -93,7 +121,7 @@ async def test_a_fleet_bears_a_fault_a_second(server: Server, tmp_path: Path, fo
     assert dead > 0 < recoveries
 
 
-async def _strike(field: Field, seconds: int) -> list[str]:
+async def _strike(field: Field, seconds: int, kinds: list[Fault]) -> list[str]:
     """A fault of some kind each second, beside those that are not mended yet; what was done."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -101,6 +129,6 @@ async def _strike(field: Field, seconds: int) -> list[str]:
     async with asyncio.TaskGroup() as group:
         for second in range(1, seconds + 1):
             await asyncio.sleep(max(began + second - loop.time(), 0.0))
-            strikes.append(group.create_task(strike(field.chance.choice(KINDS), field, began)))
+            strikes.append(group.create_task(strike(field.chance.choice(kinds), field, began)))
             await asyncio.sleep(0)  # it draws now, before the next is drawn
     return [one.result() for one in strikes]

@@ -1,7 +1,8 @@
 """A worker process whose handlers keep books: a row when an attempt begins, its end in it, whatever becomes of the database.
 
 Called as `booked.py SETTINGS`, a JSON object of what `Settings` has; says on its output which worker it is, and ends by a
-graceful stop when its input is closed or on SIGTERM. Where the database cannot be reached at the start it tries again.
+graceful stop when its input is closed or on SIGTERM. On SIGUSR1 it logs what it is doing. Where the database cannot be
+reached at the start it tries again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import datetime as dt
 import logging
 import os
 import signal
@@ -17,11 +19,13 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import psycopg
 import uvloop
+from psycopg.pq import TransactionStatus
 
 from backfill import BackfillClient, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from backfill.errors import BackfillError
@@ -46,6 +50,9 @@ class Settings(msgspec.Struct):
         dead_after: seconds without a heartbeat.
         heartbeat: seconds between heartbeats.
         pool_size: connections for handlers at most.
+        listens: whether it listens for new jobs; else it only polls.
+        listen_dsn: by which it listens, round a pooler.
+        poll: seconds between its looks for jobs.
     """
 
     dsn: str
@@ -55,6 +62,9 @@ class Settings(msgspec.Struct):
     dead_after: float = 20.0
     heartbeat: float = 5.0
     pool_size: int = 2
+    listens: bool = True
+    listen_dsn: str | None = None
+    poll: float = 2.0
 
 
 class Work(msgspec.Struct):
@@ -94,6 +104,8 @@ class Recorders:
             except (psycopg.Error, OSError):
                 await asyncio.sleep(0.1)
             finally:
+                if connection is not None and connection.info.transaction_status != TransactionStatus.IDLE:
+                    connection.pgconn.finish()  # left in the middle by a cancellation: it would take no other statement
                 self._free.put_nowait(connection)
 
     async def close(self) -> None:
@@ -123,11 +135,12 @@ tasks: TaskRegistry[Recorders] = TaskRegistry(lifespan=recorders)
 @asynccontextmanager
 async def booked(work: Work, ctx: WorkerContext[Recorders]) -> AsyncIterator[None]:
     """Write an attempt down around its work: its begin before, its end behind, and whether it was good."""
-    token = uuid.uuid4()
+    # It has begun now, not when its row is written at last: the server may be away, or this process be stopped in between.
+    token, began = uuid.uuid4(), dt.datetime.now(dt.UTC)
     await ctx.deps.write(
-        """insert into attempts (token, job_id, number, attempt, worker, process, queue) values (%s, %s, %s, %s, %s, %s, %s)
-           on conflict do nothing""",
-        token, ctx.job.id, work.number, ctx.attempt, ctx.worker_id, settings.process, ctx.job.queue_name,
+        """insert into attempts (token, job_id, number, attempt, worker, process, queue, began)
+           values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing""",
+        token, ctx.job.id, work.number, ctx.attempt, ctx.worker_id, settings.process, ctx.job.queue_name, began,
     )  # fmt: skip
     end = "update attempts set ended = coalesce(ended, clock_timestamp()), good = %s where token = %s"
     try:
@@ -177,12 +190,16 @@ async def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(sys.stdin.fileno(), stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, _tell)
     config = WorkerConfig(
         settings.dsn,
         concurrency=settings.concurrency,
         dead_after=timedelta(seconds=settings.dead_after),
         heartbeat_interval=timedelta(seconds=settings.heartbeat),
         pool_size=settings.pool_size,
+        listen=settings.listens,
+        listen_dsn=settings.listen_dsn,
+        poll_interval=timedelta(seconds=settings.poll),
         shutdown_timeout=timedelta(seconds=10),
     )
     runner = WorkerRunner(config, tasks)
@@ -197,6 +214,17 @@ async def main() -> None:
         await asyncio.gather(*ended, return_exceptions=True)
     finally:
         await runner.__aexit__(None, None, None)  # raises what a part failed with
+
+
+def _tell() -> None:
+    """Log where each task is, down to what it awaits."""
+    for task in asyncio.all_tasks():
+        places, inner = [], task.get_coro()
+        while (frame := getattr(inner, "cr_frame", None)) is not None:
+            places.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
+            inner = getattr(inner, "cr_await", None)
+        logger.info("%s: %s", task.get_name(), " > ".join(places))
+    logger.info("told")
 
 
 async def _started(runner: WorkerRunner, stop: asyncio.Event) -> bool:

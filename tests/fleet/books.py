@@ -23,7 +23,7 @@ create table asked (
 );
 create table attempts (
   token uuid primary key, job_id bigint not null, number bigint not null, attempt integer not null, worker text not null,
-  process text not null, queue text, began timestamptz not null default clock_timestamp(), ended timestamptz, good boolean
+  process text not null, queue text, began timestamptz not null, ended timestamptz, good boolean
 );
 create index on attempts (job_id);
 create index on attempts (number);
@@ -40,16 +40,14 @@ create trigger note_recovery after update of given_up_at on graphile_worker.back
 for each row when (old.given_up_at is null and new.given_up_at is not null)
 execute function note_recovery();
 
--- An attempt lasts until it said so or its process was killed; one that neither befell has not ended. A row that the server
--- wrote when the process that asked for it was dead already is no attempt.
+-- An attempt lasts until it said so or its process was killed; one that neither befell has not ended.
 create view stints as
 select
   attempts.*, kills.at as killed_at, recovered.at as recovered_at,
   least(coalesce(attempts.ended, 'infinity'), coalesce(kills.at, 'infinity')) as until
 from attempts
 left join kills on kills.process = attempts.process
-left join (select worker, min(at) as at from recoveries group by worker) as recovered on recovered.worker = attempts.worker
-where kills.at is null or attempts.began < kills.at;
+left join (select worker, min(at) as at from recoveries group by worker) as recovered on recovered.worker = attempts.worker;
 
 create view dead as
 select
@@ -120,7 +118,7 @@ async def violations(dsn: str, *, excused: bool = False) -> dict[str, list[dict[
 
     Args:
         dsn: of the database.
-        excused: whether attempts may overlap beside one whose worker's recovery was recorded before the second began.
+        excused: whether attempts may overlap where the recovery of the first one's worker was recorded before the second began.
     """
     found = {}
     async with await psycopg.AsyncConnection.connect(dsn, row_factory=psycopg.rows.dict_row) as connection:

@@ -7,19 +7,27 @@ import contextlib
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import LiteralString
 
 import msgspec
+import pytest
 
 from fleet.books import Books
 from fleet.processes import jobs_left
 
 from plugins.waiting import wait_until
-from reading import value
+from reading import rows, value
 
 _PROGRAM = Path(__file__).with_name("booked.py")
+LEFT: LiteralString = """
+select jobs.id, attempts, run_at::text, jobs.locked_by, jobs.locked_at, queue_name, queues.locked_by
+from graphile_worker._private_jobs as jobs
+left join graphile_worker._private_job_queues as queues on queues.id = jobs.job_queue_id
+"""
+UNDER_WAY: LiteralString = "select job_id, attempt, worker, process, began from attempts where ended is null"
 
 
 class Member:
@@ -49,6 +57,7 @@ class Crew:
         concurrency: how many jobs each runs at once.
         dead_after: seconds without a heartbeat; they beat four times in it, and every 5 seconds at least.
         dsn_of: by which the process in a slot reaches the database; the books' own way if not given.
+        told: what else the process in a slot is told, of `booked.Settings`.
     """
 
     def __init__(
@@ -59,12 +68,14 @@ class Crew:
         concurrency: int = 8,
         dead_after: float = 20.0,
         dsn_of: Callable[[int], str] | None = None,
+        told: Callable[[int], Mapping[str, object]] = lambda _: {},
     ) -> None:
         self.books = books
         self.dead_after = dead_after
         self._folder = folder
         self._concurrency = concurrency
         self._dsn_of = dsn_of or (lambda _: books.dsn)
+        self._told = told
         self._members: dict[int, Member] = {}
         self._starting: set[Process] = set()
         self._count = 0
@@ -90,7 +101,7 @@ class Crew:
         name = f"{slot}-{self._count}"
         settings = {
             "dsn": self._dsn_of(slot), "records": self.books.dsn, "process": name, "concurrency": self._concurrency,
-            "dead_after": self.dead_after, "heartbeat": min(self.dead_after / 4, 5.0),
+            "dead_after": self.dead_after, "heartbeat": min(self.dead_after / 4, 5.0), **self._told(slot),
         }  # fmt: skip
         with self._log(name).open("wb") as log:
             process = await asyncio.create_subprocess_exec(
@@ -125,6 +136,14 @@ class Crew:
         """Let one run again."""
         member.process.send_signal(signal.SIGCONT)
         member.is_stopped = False
+
+    async def tell(self) -> str:
+        """What each process is doing, at the end of its log."""
+        for member in self.members:
+            member.process.send_signal(signal.SIGUSR1)
+        with contextlib.suppress(pytest.fail.Exception):
+            await wait_until(lambda: all("told" in self._log(member.name).read_text() for member in self.members))
+        return "\n".join(f"== {member.name}\n{self._log(member.name).read_text()[-30000:]}" for member in self.members)
 
     def logs(self) -> str:
         """All that the processes have said."""
@@ -162,8 +181,24 @@ async def crew_of(number: int, crew: Crew) -> AsyncIterator[Crew]:
         await crew.close()
 
 
-async def drained(books: Books, *, timeout: float) -> None:
-    """Wait until no job is left and the dead have been taken up, so that nothing is locked any more."""
+async def drained(books: Books, *, timeout: float, crew: Crew | None = None) -> None:
+    """Wait until no job is left and the dead have been taken up, so that nothing is locked any more.
+
+    Args:
+        books: of the fleet.
+        timeout: in seconds.
+        crew: who is asked what they are doing where that takes too long.
+    """
+    try:
+        await _drained(books, timeout)
+    except pytest.fail.Exception:
+        if crew is not None:
+            left = await rows(books.dsn, LEFT)
+            print("left:", *left, "under way:", *await rows(books.dsn, UNDER_WAY), await crew.tell(), sep="\n")
+        raise
+
+
+async def _drained(books: Books, timeout: float) -> None:
     await wait_until(lambda: jobs_left(books.dsn), lambda left: left == 0, timeout=timeout)
     await wait_until(
         lambda: value(

@@ -1,8 +1,8 @@
 """What must hold of a fleet's books once it has drained: a query a rule, which gives the rows that break it.
 
-`%(excused)s` says whether attempts may overlap beside one whose worker's recovery was recorded before the second began.
-It may be either's: a worker that was stopped begins what it had claimed before when it goes on, until it hears that it was
-given up. Times that may be infinite are given as text, since Python has no such time.
+`%(excused)s` says whether an attempt may overlap with one before it whose worker's recovery was recorded before it began. That
+its own worker was given up excuses nothing: nobody begins what it had claimed before others may have given it up. Times that
+may be infinite are given as text, since Python has no such time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stints as a
 join stints as b on a.token <> b.token and (b.began, b.token) > (a.began, a.token) and b.began < a.until
 """
 _NOT_EXCUSED: Final[LiteralString] = """
-  and not (%(excused)s and coalesce(least(a.recovered_at, b.recovered_at) < b.began, false))
+  and not (%(excused)s and coalesce(a.recovered_at < b.began, false))
 order by b.began
 """
 
@@ -64,7 +64,7 @@ RULES: Final[dict[str, LiteralString]] = {
         join stints as b on b.job_id = a.job_id and b.began > a.began
         where a.good
           and a.killed_at is null
-          and not coalesce(least(a.recovered_at, b.recovered_at) < b.began, false)""",
+          and not coalesce(a.recovered_at < b.began, false)""",
     "attempts without an end": """
         select job_id, number, attempt, worker, process, began
         from stints

@@ -181,16 +181,19 @@ def test_every_rule_is_planted_against() -> None:
     assert set().union(*PLANTED.values()) == set(RULES)
 
 
-@pytest.mark.parametrize(("recovered", "excuse"), [(19.0, True), (20.15, True), (20.25, False), (None, False)])
+@pytest.mark.parametrize(
+    ("who", "recovered", "excuse"),
+    [("w4", 19.0, True), ("w4", 20.15, True), ("w4", 20.25, False), ("w5", 19.0, False), ("w5", None, False)],
+)
 async def test_an_overlap_is_excused_only_by_a_recovery_before_it(
-    books: Books, recovered: float | None, excuse: bool
+    books: Books, who: str, recovered: float | None, excuse: bool
 ) -> None:
-    """Recorded before the second attempt began; and only where that is allowed at all."""
+    """Of the first attempt's worker, recorded before the second began; and only where that is allowed at all."""
     await write(
         books.dsn, Entry(8, 20, 21, queue="z", worker="w4"), Entry(8, 20.2, 20.3, queue="z", worker="w5", attempt=2)
     )
     if recovered is not None:
-        await rows(books.dsn, RECOVER, "w4", at(recovered))
+        await rows(books.dsn, RECOVER, who, at(recovered))
     assert "attempts of one job at once" in await violations(books.dsn)
     assert ("attempts of one job at once" not in await violations(books.dsn, excused=True)) is excuse
 

@@ -40,7 +40,7 @@ log_disconnections = 0
 MakePooler = Callable[..., str]
 
 
-def _program() -> str:
+def pooler_program() -> str:
     """The path of PgBouncer; as a daemon it is not on everybody's PATH."""
     found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin{os.pathsep}/sbin")
     if found is None:
@@ -48,7 +48,7 @@ def _program() -> str:
     return found
 
 
-def _user(host: str) -> int | None:
+def pooler_user(host: str) -> int | None:
     """Whom it runs as, since it refuses root: the owner of the server's socket, who may use it, or nobody."""
     if os.geteuid():
         return None
@@ -68,7 +68,7 @@ def _start(dsn: str, folder: Path, *, mode: str, size: int) -> tuple[Program, st
     host = str(given["host"])
     target = {"host": host, "port": given.get("port", 5432), "user": given["user"], "password": given.get("password")}
     quoted = {key: "'{}'".format(str(value).replace("'", "''")) for key, value in target.items() if value is not None}
-    user = _user(host)
+    user = pooler_user(host)
     for remaining in reversed(range(_TRIES)):
         port = _free_port()
         settings = folder / f"pgbouncer-{port}.ini"
@@ -77,7 +77,7 @@ def _start(dsn: str, folder: Path, *, mode: str, size: int) -> tuple[Program, st
         if user is not None:
             os.chown(folder, user, -1)
             os.chown(settings, user, -1)
-        program = Program([_program(), str(settings)], user=user)
+        program = Program([pooler_program(), str(settings)], user=user)
         try:
             program.wait_for("process up")
         except AssertionError:

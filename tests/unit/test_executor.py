@@ -66,3 +66,30 @@ async def test_nothing_begins_while_the_lease_is_over(eventually: Eventually) ->
     await eventually(lambda: len(ended) == 5)
     assert began == [0, 1, 2, 3, 4]
     executor.close()
+
+
+async def test_a_handler_is_cancelled_once(eventually: Eventually) -> None:
+    """One whose job is lost, and whose worker then lets go of all, can end in order: its clean-up is left alone."""
+    steps, ended = list[str](), list[Running]()
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("t")
+    async def handler(number: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            steps.append("cancelled")
+            await asyncio.sleep(0.05)  # a rollback, say
+            steps.append("in order")
+
+    [lane] = make_lanes((QueueConfig.default_queue(1),), schema="graphile_worker", tasks=("t",), forbidden_flags=())
+    executor = Executor(tasks, worker_id="backfill_0123456789", client=cast("BackfillClient", None), deps=None)
+    executor.ended, executor.thirsty = ended.append, lambda: None
+    executor.hold([Job(id=1, task_identifier="t", payload_bytes=b"1", attempts=1, locked_at_micros=1)], lane)
+    await eventually(lambda: executor.held[1].begun)
+    executor.lose(executor.held[1])
+    await eventually(lambda: steps)
+    await executor.drain(0)
+    assert steps == ["cancelled", "in order"]
+    assert [one.ending for one in ended] == [GIVEN_BACK]
+    executor.close()

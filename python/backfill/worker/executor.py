@@ -193,9 +193,9 @@ class Executor:
             await asyncio.wait(tasks, timeout=timeout)
 
     def _cancel(self, running: Running) -> None:
-        running.given_up = True
-        if running.task is not None:
+        if running.task is not None and not running.given_up:  # a second time would break into its handler's clean-up
             running.task.cancel()
+        running.given_up = True
 
     def _start(self, running: Running, now: float) -> None:
         """Run a job in a task of its own, in a context that no other job's handler has touched."""
