@@ -25,10 +25,20 @@ DATABASE = ["tests/twins", "tests/integration", "tests/interop", "tests/faults"]
 OWN = [
     "tests/integration/test_demo.py", "tests/integration/test_embedded.py", "tests/integration/test_quickstart.py",
     "tests/integration/test_results_restart.py", "tests/integration/test_away.py", "tests/integration/test_outages.py",
-    "tests/integration/test_outages_network.py", "tests/integration/test_failover.py", "tests/faults",
+    "tests/integration/test_outages_network.py", "tests/integration/test_failover.py",
+    "tests/integration/test_stop_away.py", "tests/faults",
 ]  # fmt: skip
 """Tests that start the embedded server themselves, whatever server there is: once is enough."""
 GATES = "benches/gates"
+FAULTS = [
+    f"benches/test_bench_faults.py::{name}"
+    for name in (
+        "test_rate_while_backends_are_ended[10]",
+        "test_rate_beside_idle_connections",
+        "test_an_old_transaction[2]",
+    )
+]
+"""What faults may cost: as ratios, so that they need a quiet machine."""
 COUNTING = ("shared_preload_libraries=pg_stat_statements", "autovacuum=off")
 """What the gates' server needs: the extension counts statements, and autovacuum's commits would count too."""
 
@@ -83,6 +93,8 @@ def gates(session: nox.Session) -> None:
     session.run("python", "tools/gate_native.py")
     with own_server(*COUNTING) as dsn:
         session.run("pytest", GATES, *session.posargs, env={"DATABASE_URL": dsn})
+    with own_server("max_connections=400") as dsn:
+        session.run("pytest", "--timeout", "600", *FAULTS, *session.posargs, env={"DATABASE_URL": dsn})
 
 
 @nox.session

@@ -68,7 +68,8 @@ class Listener(Service):
                 logger.log(
                     backoff.level(), "the listener lost the database; jobs are found by polling: %s", _line(error)
                 )
-            await backoff.wait(self._stopping)
+            if await backoff.wait(self._stopping):
+                return
         logger.warning(
             "no notification comes through a pooler: jobs are found by polling. listen_dsn= (--listen-dsn) takes a DSN "
             "that goes round it, listen=False (--no-listen) polls without this warning"

@@ -89,6 +89,7 @@ async def finish(work: Coroutine[Any, Any, None]) -> None:
 async def wait_for_event(event: asyncio.Event, timeout: float) -> bool:
     """Wait for an event at most so many seconds; whether it is set."""
     if event.is_set():
+        await asyncio.sleep(0)  # a caller that goes on all the same must let the loop turn
         return True
     try:
         async with asyncio.timeout(timeout):
