@@ -54,7 +54,9 @@ class Backoff:
     async def wait(self, unless: asyncio.Event) -> bool:
         """Pause; whether the event was set meanwhile."""
         if unless.is_set():
-            await asyncio.sleep(0)  # whoever repeats what fails at once must let the loop turn, so that it can be stopped
+            await asyncio.sleep(
+                0
+            )  # whoever repeats what fails at once must let the loop turn, so that it can be stopped
             return True
         try:
             async with asyncio.timeout(self.pause()):

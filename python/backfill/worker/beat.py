@@ -22,6 +22,7 @@ from backfill.errors import DatabaseConnectionError
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, complete, connect, resolve
 from backfill.storage.heartbeat import Heartbeat, make_heartbeat
+from backfill.storage.pooler import is_pooled
 from backfill.storage.statements import render
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
 from backfill.worker.config import WorkerConfig
@@ -64,6 +65,7 @@ class Beat(Service):
         self._timeout = min(TIMEOUT, config.dead_after.total_seconds() / 2)
         self._dead_after = config.dead_after.total_seconds()
         self._conninfo = ""
+        self._setup: list[str] = []
         self._news = asyncio.Event()
         self._refused = asyncio.Event()
         self._backoff = Backoff()
@@ -85,6 +87,8 @@ class Beat(Service):
         async with asyncio.timeout(TIMEOUT):
             self._conninfo = await self._fresh()
             connection = await self._connect()
+            if not is_pooled(connection):  # there it would be a stranger's session
+                self._setup = [render("set_beat")]
             self._written = True  # or may be, if the answer is lost
             try:
                 self._leased_until = time.monotonic() + self._dead_after
@@ -117,7 +121,7 @@ class Beat(Service):
     async def _run(self) -> None:
         config = self._config
         heartbeat = make_heartbeat(
-            self._conninfo, [], render("beat", config.schema), [self._row.id],
+            self._conninfo, self._setup, render("beat", config.schema), [self._row.id],
             interval=config.heartbeat_interval.total_seconds(), timeout=self._timeout,
             stuck_after=None if config.stuck_after is None else config.stuck_after.total_seconds(),
         )  # fmt: skip
