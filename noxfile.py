@@ -10,7 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 import nox
 
@@ -26,9 +29,10 @@ OWN = [
     "tests/integration/test_demo.py", "tests/integration/test_embedded.py", "tests/integration/test_quickstart.py",
     "tests/integration/test_results_restart.py", "tests/integration/test_away.py", "tests/integration/test_outages.py",
     "tests/integration/test_outages_network.py", "tests/integration/test_failover.py",
-    "tests/integration/test_stop_away.py", "tests/faults",
+    "tests/integration/test_stop_away.py", "tests/integration/test_kills.py", "tests/integration/test_gil.py", "tests/faults",
 ]  # fmt: skip
-"""Tests that start the embedded server themselves, whatever server there is: once is enough."""
+"""Tests that start servers themselves, whatever server there is, or fleets that wait for long: once is enough."""
+OTHERS = [f"--ignore={path}" for path in OWN]
 GATES = "benches/gates"
 FAULTS = [
     f"benches/test_bench_faults.py::{name}"
@@ -80,11 +84,16 @@ def embedded(session: nox.Session) -> None:
 
 
 @nox.session
+def own(session: nox.Session) -> None:
+    """The tests that start servers or fleets of their own, and faults."""
+    session.run("pytest", "-m", "not long", *(session.posargs or OWN), env=_without_server())
+
+
+@nox.session
 def server(session: nox.Session) -> None:
     """The tests that talk to a database, on this machine's own server."""
     with own_server() as dsn:
-        others = [f"--ignore={path}" for path in OWN]
-        session.run("pytest", "-m", "not long", *(session.posargs or DATABASE + others), env={"DATABASE_URL": dsn})
+        session.run("pytest", "-m", "not long", *(session.posargs or DATABASE + OTHERS), env={"DATABASE_URL": dsn})
 
 
 @nox.session
@@ -100,26 +109,37 @@ def gates(session: nox.Session) -> None:
 @nox.session
 def ci(session: nox.Session) -> None:
     """All that a change must pass."""
-    for part in (lint, types, rust, _both_servers, gates):
+    for part in (lint, types, rust, _side_by_side, gates):
         session.log("== %s", part.__name__.lstrip("_"))
         part(session)
 
 
-def _both_servers(session: nox.Session) -> None:
-    """The tests on each kind of server, side by side, since they wait more than they work."""
-    with tempfile.TemporaryFile("w+") as output:
-        command = (sys.executable, "-m", "nox", "--noxfile", __file__, "--session", "server")
-        beside = subprocess.Popen(  # noqa: S603 - ourselves
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-        )
+def _side_by_side(session: nox.Session) -> None:
+    """The tests on each kind of server, and those with their own, beside each other: they wait more than they work."""
+    with ExitStack() as stack:
+        beside = [(name, *stack.enter_context(_started(name))) for name in ("server", "own")]
         try:
-            embedded(session)
+            session.run("pytest", "-m", "not long", *FAST, *DATABASE, *OTHERS, env=_without_server())
         finally:
-            failed = beside.wait()
-            output.seek(0)
-            session.log("== server\n%s", output.read())
+            failed = [name for name, process, _ in beside if process.wait()]
+            for name, _, output in beside:
+                output.seek(0)
+                session.log("== %s\n%s", name, output.read())
     if failed:
-        session.error("the tests on this machine's own server failed")
+        session.error(f"the tests failed: {', '.join(failed)}")
+
+
+@contextmanager
+def _started(name: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A session in a process of its own, and where it writes to."""
+    command = (sys.executable, "-m", "nox", "--noxfile", __file__, "--session", name)
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(  # noqa: S603 - ourselves
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        yield process, output
 
 
 @nox.session
