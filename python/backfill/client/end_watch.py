@@ -21,6 +21,7 @@ import psycopg
 from backfill.client.end_rows import find_ends
 from backfill.ends import JobEnd
 from backfill.errors import BackfillError, DatabaseConnectionError
+from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection
 from backfill.storage.pooler import is_pooled
 from backfill.storage.workers import listen
@@ -35,9 +36,7 @@ DEAF_POLL_SECONDS: Final = 0.5
 LINGER_SECONDS: Final = 10.0
 """How long the connection is kept when nobody waits any more."""
 _BATCH: Final = 1_000
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 5.0
-_REMINDER: Final = 60.0
+_ANSWER_SECONDS: Final = 30.0
 Waiter = asyncio.Future[JobEnd | None]
 
 
@@ -66,7 +65,7 @@ class EndWatch:
         self._deaf = connect is None
         self._task: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
-        self._said = -_REMINDER
+        self._backoff = Backoff()
 
     async def wait(self, job_id: int) -> JobEnd | None:
         """The end of a job once there is one; None once the job is gone without one."""
@@ -118,14 +117,14 @@ class EndWatch:
             self._say(error)  # the others' task looks again, as soon as it can
 
     async def _watch(self) -> None:
-        pause = _FIRST_PAUSE
         while await self._is_wanted():
             try:
                 async with self._connection() as connection:
                     polled = False
                     while await self._is_wanted():
                         await self._look(connection, list(self._waiters), polled=polled)
-                        pause = _FIRST_PAUSE
+                        if self._backoff.reset():
+                            logger.info("ends are found again")
                         if self._connect is None:
                             break
                         polled = not await self._listen(connection)
@@ -133,11 +132,10 @@ class EndWatch:
                     await asyncio.sleep(DEAF_POLL_SECONDS)
             except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
                 self._say(error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.sleep(self._backoff.pause())
             except Exception as error:  # noqa: BLE001 - those who wait must not wait for ever
                 self.fail(error)
-                await asyncio.sleep(pause)
+                await asyncio.sleep(self._backoff.pause())
 
     async def _is_wanted(self) -> bool:
         """Whether somebody waits, or does so again before long."""
@@ -161,7 +159,8 @@ class EndWatch:
                 self._connect = None  # nothing is heard through a pooler: from now on it only looks
                 yield connection
                 return
-            await listen(connection, (ENDS_CHANNEL,))
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await listen(connection, (ENDS_CHANNEL,))
             yield connection
 
     async def _connected(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
@@ -200,7 +199,9 @@ class EndWatch:
         """Look for the ends of some jobs; `polled` says that nothing was heard of any."""
         for start in range(0, len(ids), _BATCH):
             some = ids[start : start + _BATCH]
-            for number, waits, how in await find_ends(connection, self._schema, some):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                found = await find_ends(connection, self._schema, some)
+            for number, waits, how in found:
                 if how is None and waits:
                     continue
                 self._resolve(number, how)
@@ -213,12 +214,8 @@ class EndWatch:
                 waiter.set_result(how)
 
     def _say(self, error: BaseException) -> None:
-        now = time.monotonic()
-        level = logging.DEBUG
-        if now - self._said >= _REMINDER:
-            self._said, level = now, logging.WARNING
         reason = " ".join(str(error).split()) or type(error).__name__
-        logger.log(level, "ends could not be looked for and are again: %s", reason)
+        logger.log(self._backoff.level(), "ends could not be looked for and are again: %s", reason)
 
 
 def _is_cancelled() -> bool:

@@ -5,6 +5,7 @@ A partition that is missing harms nobody, since the table has a default one, fro
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from datetime import timedelta
@@ -43,8 +44,9 @@ class Keeper(Periodic):
     async def tend(self) -> None:
         """Tend them once; a failure is told and left to the next time."""
         try:
-            await self._round()
-        except (BackfillError, psycopg.Error, OSError) as error:
+            async with asyncio.timeout(self._timeout):
+                await self._round()
+        except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
             logger.warning("%s: %s", self._complaint, " ".join(str(error).split()))
 
     async def _round(self) -> None:
