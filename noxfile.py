@@ -24,15 +24,17 @@ nox.options.sessions = ["ci"]
 nox.options.default_venv_backend = "none"
 
 FAST = ["tests/unit", "tests/properties"]
-DATABASE = ["tests/twins", "tests/integration", "tests/interop", "tests/faults"]
+DATABASE = ["tests/twins", "tests/integration", "tests/interop"]
+ALL = [*FAST, *DATABASE, "tests/faults"]
 OWN = [
     "tests/integration/test_demo.py", "tests/integration/test_embedded.py", "tests/integration/test_quickstart.py",
     "tests/integration/test_results_restart.py", "tests/integration/test_away.py", "tests/integration/test_outages.py",
     "tests/integration/test_outages_network.py", "tests/integration/test_failover.py",
-    "tests/integration/test_stop_away.py", "tests/integration/test_kills.py", "tests/integration/test_gil.py", "tests/faults",
+    "tests/integration/test_stop_away.py", "tests/integration/test_kills.py", "tests/integration/test_gil.py",
+    "tests/integration/test_reconnects.py", "tests/integration/test_life.py", "tests/faults",
 ]  # fmt: skip
-"""Tests that start servers themselves, whatever server there is, or fleets that wait for long: once is enough."""
-OTHERS = [f"--ignore={path}" for path in OWN]
+"""Tests that start servers themselves, whatever server there is, or that take long: once is enough."""
+OTHERS = [f"--ignore={path}" for path in OWN if path.endswith(".py")]
 GATES = "benches/gates"
 FAULTS = [
     f"benches/test_bench_faults.py::{name}"
@@ -80,13 +82,13 @@ def unit(session: nox.Session) -> None:
 @nox.session
 def embedded(session: nox.Session) -> None:
     """All tests on PostgreSQL from the embedded wheel."""
-    session.run("pytest", "-m", "not long", *(session.posargs or FAST + DATABASE), env=_without_server())
+    session.run("pytest", "-m", "not long", *(session.posargs or ALL), env=_without_server())
 
 
 @nox.session
 def own(session: nox.Session) -> None:
-    """The tests that start servers or fleets of their own, and faults."""
-    session.run("pytest", "-m", "not long", *(session.posargs or OWN), env=_without_server())
+    """The tests without a server, those that start servers or fleets of their own, and faults."""
+    session.run("pytest", "-m", "not long", *(session.posargs or FAST + OWN), env=_without_server())
 
 
 @nox.session
@@ -119,7 +121,7 @@ def _side_by_side(session: nox.Session) -> None:
     with ExitStack() as stack:
         beside = [(name, *stack.enter_context(_started(name))) for name in ("server", "own")]
         try:
-            session.run("pytest", "-m", "not long", *FAST, *DATABASE, *OTHERS, env=_without_server())
+            session.run("pytest", "-m", "not long", *DATABASE, *OTHERS, env=_without_server())
         finally:
             failed = [name for name, process, _ in beside if process.wait()]
             for name, _, output in beside:
@@ -153,7 +155,7 @@ def bench(session: nox.Session) -> None:
 def long(session: nox.Session) -> None:
     """The full forms of what has a short one, and many more examples of each property."""
     environment = {**_without_server(), "BACKFILL_HYPOTHESIS": "long"}
-    session.run("pytest", "--timeout", "7200", *(session.posargs or FAST + DATABASE), env=environment)
+    session.run("pytest", "--timeout", "7200", *(session.posargs or ALL), env=environment)
     if not session.posargs:
         benches = ("benches", f"--ignore={GATES}", "-m", "long", "--timeout", "7200")
         session.run("pytest", *benches, env=environment)
