@@ -358,9 +358,7 @@ async def test_never_where_another_programs_function_adds_jobs(engine_dsn: str, 
         with pytest.raises(CleanupRefusedError, match="its add_job or add_jobs is another program's"):
             await client.collect_tasks()
         await rows(engine_dsn, ROW, "backfill_0", timedelta(0), [])
-        part = cleaner.Cleaner(
-            client, config=WorkerConfig(), interval=60.0, registry=TaskRegistry(), worker=lambda: "backfill_0"
-        )
+        part = cleaner.Cleaner(client, config=WorkerConfig(), interval=60.0, worker=lambda: "backfill_0")
         await part._collect()
     assert await rows(engine_dsn, NAMES) == [("q",)]
 
