@@ -11,6 +11,7 @@ from typing import LiteralString
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.storage.wire import Command, Wire
@@ -79,6 +80,24 @@ async def test_a_lost_claim_is_waited_for_and_others_are_left_alone(
     finally:
         await hot.close()
     await assert_sessions_are_clean(pooled_dsn)
+
+
+async def test_a_lost_claim_is_waited_for_where_the_dsn_has_a_name_of_its_own(dsn: str, eventually: Eventually) -> None:
+    """A session that bears another name than its worker's cannot be found by it: what is under way there is waited for."""
+
+    async def compare(_: Wire) -> int:
+        return 0
+
+    named = make_conninfo(dsn, application_name="shared")
+    hot = HotConnections(named, schema="graphile_worker", worker="backfill_test", compare=compare)
+    await hot.open()
+    try:
+        with pytest.raises(ConnectionLostError):
+            await _lose_in_the_middle(hot, dsn, eventually)
+        async with hot.line(0):
+            assert await value(dsn, SLEEPING) == 0
+    finally:
+        await hot.close()
 
 
 async def _lose_in_the_middle(hot: HotConnections, dsn: str, eventually: Eventually) -> None:

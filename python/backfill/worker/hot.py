@@ -179,7 +179,8 @@ class HotConnections:
         connection = await connect(self._dsn, application_name=self._name)
         try:
             await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-            if is_pooled(connection):  # the next transaction's session may be another: each is set up by itself
+            # The next transaction's session may be another: each is set up by itself, and says whose it is.
+            if is_pooled(connection) or not self._bears_name(connection):
                 return Wire(connection, self._first)
             wire = Wire(connection)
             await wire.send([Command.of("set_hot", self._schema, "false")], timeout=QUERY_TIMEOUT)
@@ -188,9 +189,13 @@ class HotConnections:
             raise
         return wire
 
+    def _bears_name(self, connection: Connection) -> bool:
+        """Whether a session can be told by its name: a DSN may set another, which other programs share."""
+        return connection.info.parameter_status("application_name") == self._name
+
     async def _end_predecessor(self, connection: Connection) -> None:
         """See that nothing of a lost connection is under way any more on the server."""
-        if is_pooled(connection):
+        if is_pooled(connection) or not self._bears_name(connection):
             await await_predecessor(connection, self._worker)
             return
         for _ in range(_PREDECESSOR_LOOKS):
