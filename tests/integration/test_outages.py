@@ -89,3 +89,25 @@ async def test_a_call_that_waits_in_vain_says_what_keeps_it(own_server: OwnServe
     await own_server.start()
     async with BackfillClient(own_server.dsn) as client:
         assert await client.enqueue("later")
+
+
+async def test_what_a_dsn_function_raises_is_not_shown(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It may tell a secret: the log and the error name its class."""
+    caplog.set_level(logging.DEBUG)
+    expired = False
+
+    def ask() -> str:
+        if expired:
+            raise LookupError("token hunter2 has expired")
+        return dsn
+
+    async with BackfillClient(ask, min_size=0) as client:
+        session = client._session
+        assert session is not None
+        session.pool.timeout = 0.5
+        expired = True
+        with pytest.raises(DatabaseConnectionError, match="LookupError") as raised:
+            await client.enqueue("never")
+    assert "hunter2" not in str(raised.value)
+    assert "LookupError" in caplog.text
+    assert "hunter2" not in caplog.text
