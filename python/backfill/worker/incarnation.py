@@ -41,6 +41,9 @@ from backfill.worker.watch import Watch
 PROTOCOL: Final = 2
 SETTLE_GRACE: Final = 10.0
 """Seconds that a worker which ends waits for the database to take its last settlements."""
+LAST_TURN_SECONDS: Final = 2.0
+"""Seconds that what is under way then may take to end by itself."""
+STOP_SECONDS: Final = 5.0
 
 
 class Incarnation:
@@ -153,24 +156,22 @@ class Incarnation:
         for pump in self._pumps:
             pump.start()
         asyncio.get_running_loop().call_later(SETTLE_GRACE, self.hot.give_up.set)
-        failed: Exception | None = None
-        for pump in reversed(self._pumps):
-            try:
-                await pump.stop(2 * SETTLE_GRACE)
-            except Exception as error:  # noqa: BLE001 - raised below: what else runs must not be left, its heartbeat least
-                failed = error
-        for service in self.services:
-            if service not in self._pumps:
-                await quietly(service)
+        stops = [pump.stop(SETTLE_GRACE + LAST_TURN_SECONDS) for pump in self._pumps]
+        failed = [error for error in await asyncio.gather(*stops, return_exceptions=True) if error is not None]
+        # What else runs must not be left, its heartbeat least. Side by side: where nobody answers each takes all its time.
+        patience = LAST_TURN_SECONDS if self.hot.in_doubt else STOP_SECONDS
+        rest = [service for service in self.services if service not in self._pumps]
+        await asyncio.gather(*(quietly(service, patience) for service in rest))
         self.executor.close()
-        if failed is not None:
-            raise failed
+        if failed:
+            raise failed[0]
 
     async def close(self) -> None:
         """Delete the row and close the connections: the worker ended in good order."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.hot.close)
-            await self.beat.remove()
+            if not self.hot.in_doubt:  # else nobody answers; others see by the row that it is dead
+                await self.beat.remove()
 
     async def abandon(self) -> None:
         """Cancel what runs, and let go of all: others have this incarnation's jobs now.
@@ -205,7 +206,7 @@ def seconds(span: timedelta) -> float:
     return span.total_seconds()
 
 
-async def quietly(service: Service) -> None:
+async def quietly(service: Service, patience: float = STOP_SECONDS) -> None:
     """Stop a service whose failure has been told already."""
     with contextlib.suppress(Exception):
-        await service.stop(5.0)
+        await service.stop(patience)

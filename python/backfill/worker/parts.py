@@ -169,8 +169,7 @@ class Parts:
                     await self.one.drain(seconds(self._config.shutdown_timeout), self.hurry)
                     await self.one.settle()
             finally:
-                for service in self._services:
-                    await quietly(service)
+                await asyncio.gather(*(quietly(service) for service in self._services))
                 if not self.one.abandoned:
                     self.left = len(self.one.executor.held)
                     await self.one.close()
