@@ -7,7 +7,9 @@ import logging
 import time
 from collections import Counter
 from datetime import timedelta
+from typing import LiteralString
 
+import psycopg
 import pytest
 
 from backfill import BackfillClient, DatabaseConnectionError, TaskRegistry, WorkerConfig, WorkerRunner
@@ -15,6 +17,10 @@ from backfill import BackfillClient, DatabaseConnectionError, TaskRegistry, Work
 from plugins.away import OwnServer
 from plugins.waiting import Eventually
 from reading import value
+
+BLOCKED: LiteralString = (
+    "select pid from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database() limit 1"
+)
 
 AWAY = 9.0
 """Seconds; psycopg's own pool would then be back eight seconds after the server."""
@@ -111,3 +117,25 @@ async def test_what_a_dsn_function_raises_is_not_shown(dsn: str, caplog: pytest.
     assert "hunter2" not in str(raised.value)
     assert "LookupError" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+async def test_a_call_whose_time_is_over_is_not_repeated(dsn: str, eventually: Eventually) -> None:
+    """Not even where the server's word that it did nothing meets the cancellation, which the driver then forgets."""
+    async with BackfillClient(dsn, max_size=1) as client:
+        with psycopg.connect(dsn) as holder, psycopg.connect(dsn, autocommit=True) as other:
+            holder.execute("lock table graphile_worker._private_jobs")
+
+            async def limited() -> None:
+                async with asyncio.timeout(None) as limit:
+                    limits.append(limit)
+                    await client.enqueue("late")
+
+            limits: list[asyncio.Timeout] = []
+            adding = asyncio.ensure_future(limited())
+            pid = await eventually(lambda: value(dsn, BLOCKED))
+            other.execute("select pg_terminate_backend(%s, 5000)", [pid])  # the loop stands still until it is gone
+            limits[0].reschedule(asyncio.get_running_loop().time())
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(adding), 5)
+            assert adding.done()
+        assert await value(dsn, "select count(*) from graphile_worker.jobs") == 0

@@ -19,7 +19,7 @@ import psycopg_pool
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from backfill.client.execute import run, surely_undone, translated
+from backfill.client.execute import cancellations, run, surely_undone, translated
 from backfill.errors import (
     BackfillError,
     ClientClosedError,
@@ -258,11 +258,14 @@ class ClientLife:
             harmless: whether it may be repeated, too, where nobody knows what was done.
         """
         backoff, until = Backoff(_FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
+        cancelled = cancellations()
         while True:
             try:
                 async with self._connection(None) as chosen:
                     return await call(chosen)
             except (psycopg.Error, DatabaseConnectionError) as error:
+                if cancellations() > cancelled:  # the driver raises what the server said in its place
+                    raise asyncio.CancelledError from error
                 again = surely_undone(error) or (harmless and isinstance(error, CommitUnknownError))
                 if not again or time.monotonic() > until:
                     raise

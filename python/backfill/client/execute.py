@@ -6,6 +6,7 @@ that a caller registered, can do no harm.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
@@ -200,6 +201,12 @@ def ids_by_text(result: PGresult) -> Iterable[tuple[str, int]]:
     """The rows of a result in text whose columns are an id and what it is known by."""
     for row in range(result.ntuples):
         yield text(result, row, 1) or "", int(result.get_value(row, 0) or 0)
+
+
+def cancellations() -> int:
+    """How often the current task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def surely_undone(error: BaseException) -> bool:

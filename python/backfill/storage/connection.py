@@ -96,10 +96,19 @@ def complete(dsn: str, *, application_name: str) -> str:
         given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
         raise ConfigurationError(f"dsn: {_without_secret(str(error), dsn)}") from None
+    if "://" in dsn and any(_is_torn(given.get(name)) for name in ("host", "port", "dbname")):
+        raise ConfigurationError(
+            "dsn: its user or password holds an @, / or : that must be percent-encoded (%40, %2F, %3A)"
+        )
     extra = {"application_name": application_name, **KEEPALIVES}
     missing = {key: value for key, value in extra.items() if key not in given}
     # Not set later on: behind a pooler that would be another session's encoding.
     return make_conninfo(dsn, **missing, client_encoding="UTF8")
+
+
+def _is_torn(value: object) -> bool:
+    """Whether a part of an address has what belongs to the password: it is not to be shown."""
+    return "@" in str(value or "").lstrip("@")  # one in front is Linux's abstract socket
 
 
 def redacted(dsn: str) -> str:
@@ -107,6 +116,8 @@ def redacted(dsn: str) -> str:
     try:
         given = conninfo_to_dict(without_option(dsn)[0])
     except (psycopg.ProgrammingError, ConfigurationError):
+        return "(a connection string that cannot be read)"
+    if "://" in dsn and any(_is_torn(value) for value in (given.get("host"), given.get("port"), given.get("dbname"))):
         return "(a connection string that cannot be read)"
     shown = {key: given[key] for key in ("host", "hostaddr", "port", "dbname", "user") if given.get(key)}
     return " ".join(f"{key}={value}" for key, value in shown.items()) or "(the server's defaults)"
