@@ -39,19 +39,19 @@ def test_no_password_is_shown_where_one_stands(password: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "dsn", ["postgresql://u:p@ss-word@h/db", "postgresql://u:pa/ss@h:1/db", "postgresql://u:a@b@h:1"]
+    "given_dsn", ["postgresql://u:p@ss-word@h/db", "postgresql://u:pa/ss@h:1/db", "postgresql://u:a@b@h:1"]
 )
-def test_a_password_that_was_not_encoded_is_refused_and_not_shown(dsn: str) -> None:
+def test_a_password_that_was_not_encoded_is_refused_and_not_shown(given_dsn: str) -> None:
     """What libpq takes for host, port or database is a part of it; the error says how to write it."""
     with pytest.raises(ConfigurationError, match="percent-encoded") as caught:
-        complete(dsn, application_name="test")
+        complete(given_dsn, application_name="test")
     assert "ss" not in str(caught.value).replace("password", "")
-    assert redacted(dsn) == "(a connection string that cannot be read)"
+    assert redacted(given_dsn) == "(a connection string that cannot be read)"
 
 
 @pytest.mark.parametrize(
-    "dsn", ["host=@abstract dbname=d", "postgresql://u:p%40ss@h/db", "dbname='a@b'", "postgresql:///?host=@x"]
+    "given_dsn", ["host=@abstract dbname=d", "postgresql://u:p%40ss@h/db", "dbname='a@b'", "postgresql:///?host=@x"]
 )
-def test_what_may_have_such_a_sign_is_taken(dsn: str) -> None:
+def test_what_may_have_such_a_sign_is_taken(given_dsn: str) -> None:
     """A socket's name, an encoded password, a database named by keyword."""
-    assert complete(dsn, application_name="test")
+    assert complete(given_dsn, application_name="test")
