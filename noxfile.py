@@ -23,15 +23,21 @@ from own_server import own_server
 nox.options.sessions = ["ci"]
 nox.options.default_venv_backend = "none"
 
+HERE = Path(__file__).parent
 FAST = ["tests/unit", "tests/properties"]
 DATABASE = ["tests/twins", "tests/integration", "tests/interop"]
 ALL = [*FAST, *DATABASE, "tests/faults"]
+ONCE = (
+    "test_cleanup", "test_collect", "test_health", "test_heartbeat", "test_lost", "test_poolers", "test_recovery",
+    "test_worker_beat", "test_worker_locks",
+)  # fmt: skip
 OWN = [
     "tests/integration/test_demo.py", "tests/integration/test_embedded.py", "tests/integration/test_quickstart.py",
     "tests/integration/test_results_restart.py", "tests/integration/test_away.py", "tests/integration/test_outages.py",
     "tests/integration/test_outages_network.py", "tests/integration/test_failover.py",
     "tests/integration/test_stop_away.py", "tests/integration/test_kills.py", "tests/integration/test_gil.py",
     "tests/integration/test_reconnects.py", "tests/integration/test_life.py", "tests/faults",
+    *(str(path.relative_to(HERE)) for name in ONCE for path in sorted(HERE.glob(f"tests/*/{name}*.py"))),
 ]  # fmt: skip
 """Tests that start servers themselves, whatever server there is, or that take long: once is enough."""
 OTHERS = [f"--ignore={path}" for path in OWN if path.endswith(".py")]
