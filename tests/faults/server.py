@@ -6,17 +6,13 @@ It does not call fsync, and yet no restart loses what was committed: only a cras
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 from pathlib import Path
 
-import psutil
-
-from backfill.embedded import EmbeddedPostgres
+from plugins.away import OwnServer
 
 
-class Server:
-    """PostgreSQL from the embedded wheel.
+class Server(OwnServer):
+    """PostgreSQL from the embedded wheel, of which one restart is under way at a time.
 
     Args:
         folder: where it is.
@@ -24,11 +20,7 @@ class Server:
     """
 
     def __init__(self, folder: Path, *, max_connections: int) -> None:
-        self._server = EmbeddedPostgres(folder, max_connections=max_connections)
-        self._server.start()
-        self.folder = folder
-        self.dsn = self._server.dsn
-        self.socket = str(folder / "run" / ".s.PGSQL.5432")
+        super().__init__(folder, max_connections=max_connections)
         self._changing = asyncio.Lock()
 
     @property
@@ -39,21 +31,5 @@ class Server:
     async def restart(self, *, immediate: bool) -> None:
         """Stop it, as a shutdown or as a crash would, and start it again."""
         async with self._changing:
-            if immediate:
-                await asyncio.to_thread(self._crash)
-            await asyncio.to_thread(self._server.stop)
-            await asyncio.to_thread(self._server.start)
-            assert self._server.dsn == self.dsn
-
-    def stop(self) -> None:
-        """Stop it for good."""
-        self._server.stop()
-
-    def _crash(self) -> None:
-        lines = (self._server.folder / "data" / "postmaster.pid").read_text().splitlines()
-        process = psutil.Process(int(lines[0]))
-        process.send_signal(signal.SIGQUIT)
-        with contextlib.suppress(psutil.Error):
-            while process.status() != psutil.STATUS_ZOMBIE:  # its parent is the server's keeper, which does not look
-                with contextlib.suppress(psutil.TimeoutExpired):
-                    process.wait(0.02)
+            await (self.kill() if immediate else self.stop())
+            await self.start()

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 from pathlib import Path
 
 import psutil
 
-from backfill.embedded import _install_folder
-
-from plugins.away import OwnServer
+from plugins.away import OwnServer, copy_as_standby
 from plugins.waiting import wait_until
 from reading import rows, value
 
@@ -48,7 +44,7 @@ class Succession:
         """Make the next server a synchronous standby of the primary, and wait until commits wait for it."""
         dsn, folder = self._primary.dsn, self._folders[self._used]
         self._used += 1
-        await asyncio.to_thread(self._copy, folder)
+        await asyncio.to_thread(copy_as_standby, self._primary, folder)
         self._standby = await asyncio.to_thread(self._start, folder)
         await wait_until(lambda: value(dsn, STREAMING, "async"))
         # Only now: the copy has none, so that the standby waits for nobody once it is the primary.
@@ -87,14 +83,3 @@ class Succession:
 
     def _start(self, folder: Path) -> OwnServer:
         return OwnServer(folder, settings=self._settings, max_connections=self._most)
-
-    def _copy(self, folder: Path) -> None:
-        """Make a standby's data, owned as the primary's are."""
-        folder.mkdir()
-        data, where = folder / "data", f"host={self._primary.socket_folder} port=5432 user=postgres"
-        program = _install_folder() / "bin" / "pg_basebackup"
-        command = [program, "-d", f"{where} application_name=standby", "-D", data, "-R", "-c", "fast"]
-        subprocess.run(command, check=True, timeout=60)
-        owner = (self._primary.folder / "data").stat()
-        for path in (data, *data.rglob("*")):
-            os.chown(path, owner.st_uid, owner.st_gid)

@@ -57,7 +57,7 @@ def server() -> Iterator[Server]:
     with own_temp_folder() as folder:
         one = Server(folder / "server", max_connections=100)
         yield one
-        one.stop()
+        one.end()
 
 
 @pytest.mark.timeout(1500)

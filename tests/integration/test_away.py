@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from backfill import BackfillClient
-from backfill.embedded import EmbeddedPostgres
 from fleet.books import Ask, Books, balance
 from fleet.crew import Crew, crew_of, drained
 
+from plugins.away import OwnServer
 from plugins.waiting import Eventually
-from programs import own_temp_folder
 from reading import rows, value
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddedPostgres]:
-    """A server of its own, that can be stopped and started again where it was."""
-    with own_temp_folder() as folder:
-        one = EmbeddedPostgres(folder / "server")
-        one.start()
-        yield one
-        one.stop()
 
 
 @pytest.mark.timeout(400)
@@ -35,30 +23,30 @@ def server() -> Iterator[EmbeddedPostgres]:
     ids=["short", "full"],
 )
 async def test_no_worker_is_dead_while_the_database_is_away(
-    server: EmbeddedPostgres, tmp_path: Path, eventually: Eventually, dead_after: float, away: float, work: float
+    own_server: OwnServer, tmp_path: Path, eventually: Eventually, dead_after: float, away: float, work: float
 ) -> None:
     """Nor is any when it comes back: every job runs once, those that end meanwhile too."""
-    books = Books(server.dsn)
+    books = Books(own_server.dsn)
     loop = asyncio.get_running_loop()
-    async with BackfillClient(server.dsn, migrate=True) as client:
+    async with BackfillClient(own_server.dsn, migrate=True) as client:
         await books.open()
         async with crew_of(3, Crew(books, tmp_path, dead_after=dead_after)) as crew:
             books.ask(*(Ask("add", number, acknowledged=True) for number in range(1, 19)))
             # A third of the jobs ends while the server is away.
             payloads = [{"number": n, "seconds": away / 2 if n % 3 == 0 else work} for n in range(1, 19)]
             await client.enqueue_bulk("work", payloads)
-            await eventually(lambda: value(server.dsn, "select count(*) from attempts"), lambda begun: begun == 18)
+            await eventually(lambda: value(own_server.dsn, "select count(*) from attempts"), lambda begun: begun == 18)
             began = loop.time()
-            await asyncio.to_thread(server.stop)
+            await own_server.stop()
             await asyncio.sleep(max(began + away - loop.time(), 0.0))
-            await asyncio.to_thread(server.start)
+            await own_server.start()
             await drained(books, timeout=work + 60)
             # As long again as it takes to give a worker up.
             await asyncio.sleep(2 * dead_after + 4)
             assert crew.lost == []
             assert await crew.end() == [0] * 3
     await balance(books)
-    assert await rows(server.dsn, "select * from recoveries") == []
-    assert await rows(server.dsn, "select count(*), count(distinct job_id), max(attempt) from attempts") == [
+    assert await rows(own_server.dsn, "select * from recoveries") == []
+    assert await rows(own_server.dsn, "select count(*), count(distinct job_id), max(attempt) from attempts") == [
         (18, 18, 1)
     ]

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from backfill import BackfillClient, DatabaseConnectionError, TaskRegistry, WorkerConfig, WorkerRunner
-from backfill.embedded import _install_folder
 
-from plugins.away import MakeServer, OwnServer
+from plugins.away import MakeServer, copy_as_standby
 from plugins.waiting import Eventually
 from reading import rows, value
 
 REPLICATED = {"wal_level": "replica", "max_wal_senders": "4"}
 LEFT = "select count(*) from graphile_worker._private_jobs"
-
-
-def _copy(primary: OwnServer, folder: Path) -> None:
-    """Make a standby's data, owned as the primary's are."""
-    data = folder / "data"
-    folder.mkdir()
-    where = f"host={primary.socket_folder} port=5432 user=postgres application_name=standby"
-    program = _install_folder() / "bin" / "pg_basebackup"
-    subprocess.run([program, "-d", where, "-D", data, "-R", "-c", "fast"], check=True, timeout=60)
-    owner = (primary.folder / "data").stat()
-    for path in (data, *data.rglob("*")):
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 @pytest.mark.timeout(120)
@@ -41,7 +25,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_runs_twice(
     primary = make_server(settings=REPLICATED)
     async with BackfillClient(primary.dsn, migrate=True):
         pass
-    await asyncio.to_thread(_copy, primary, primary.folder.parent / "server1")
+    await asyncio.to_thread(copy_as_standby, primary, primary.folder.parent / "server1")
     standby = make_server(settings=REPLICATED)
     await eventually(lambda: value(primary.dsn, "select count(*) from pg_stat_replication where state = 'streaming'"))
     await rows(primary.dsn, "alter system set synchronous_standby_names = 'standby'")

@@ -6,33 +6,21 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
-from backfill.embedded import EmbeddedPostgres
 
-from programs import own_temp_folder
+from plugins.away import OwnServer
 
 WAITERS = Path(__file__).parents[1] / "fleet" / "waiters.py"
 HOUR = timedelta(hours=1)
 
 
-@pytest.fixture
-def server() -> Iterator[EmbeddedPostgres]:
-    """A server of its own, that can be stopped and started again where it was."""
-    with own_temp_folder() as folder:
-        one = EmbeddedPostgres(folder / "server")
-        one.start()
-        yield one
-        one.stop()
-
-
 @pytest.mark.timeout(120)
-async def test_a_hundred_who_wait_in_three_processes_bear_a_restart(server: EmbeddedPostgres) -> None:
+async def test_a_hundred_who_wait_in_three_processes_bear_a_restart(own_server: OwnServer) -> None:
     """Half of the jobs end before the restart and half after it, while all are awaited: each gets its own result."""
     tasks: TaskRegistry[None] = TaskRegistry()
 
@@ -40,7 +28,7 @@ async def test_a_hundred_who_wait_in_three_processes_bear_a_restart(server: Embe
     async def double(number: int) -> int:
         return 2 * number
 
-    dsn = server.dsn
+    dsn = own_server.dsn
     async with BackfillClient(dsn, migrate=True) as client:
         ids = (await client.enqueue_bulk((double.job(n) for n in range(100)), return_ids=True, delay=HOUR)).ids
         assert ids is not None
@@ -57,9 +45,9 @@ async def test_a_hundred_who_wait_in_three_processes_bear_a_restart(server: Embe
         async with runner:
             await client.reschedule_jobs(ids[:50], run_at=None, delay=timedelta(0))
             await client.result(ids[49], timeout=30)
-            await asyncio.to_thread(server.stop)
-            await asyncio.to_thread(server.start)
-            assert server.dsn == dsn
+            await own_server.stop()
+            await own_server.start()
+            assert own_server.dsn == dsn
             async with BackfillClient(dsn) as other:
                 await other.reschedule_jobs(ids[50:], delay=timedelta(0))
             answers = [await process.communicate() for process in processes]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backfill.embedded import EmbeddedPostgres
+from backfill.embedded import EmbeddedPostgres, _install_folder
 
 from programs import own_temp_folder
 
@@ -56,6 +58,18 @@ class OwnServer:
     def end(self) -> None:
         """Stop it for good."""
         self._server.stop()
+
+
+def copy_as_standby(primary: OwnServer, folder: Path) -> None:
+    """Make the data of a standby by the name of `standby`, owned as the primary's are."""
+    data = folder / "data"
+    folder.mkdir()
+    where = f"host={primary.socket_folder} port=5432 user=postgres application_name=standby"
+    program = _install_folder() / "bin" / "pg_basebackup"
+    subprocess.run([program, "-d", where, "-D", data, "-R", "-c", "fast"], check=True, timeout=60)
+    owner = (primary.folder / "data").stat()
+    for path in (data, *data.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _wait_for(process: psutil.Process) -> None:

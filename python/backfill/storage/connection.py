@@ -19,7 +19,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
-from backfill.errors import ConfigurationError, DatabaseConnectionError
+from backfill.errors import BackfillError, ConfigurationError, DatabaseConnectionError
 from backfill.storage.cancelling import OwnConnection
 from backfill.storage.pooler import ANSWER_SECONDS, look_for_pooler, without_option
 
@@ -129,6 +129,15 @@ def unreachable(conninfo: str, error: Exception) -> DatabaseConnectionError:
     return DatabaseConnectionError(
         f"cannot connect to PostgreSQL at {redacted(conninfo)}: {_without_secret(reason, conninfo)}"
     )
+
+
+def shown(error: BaseException) -> str:
+    """What may be shown of why there is no connection, on one line: of what a dsn's function raised only the class.
+
+    That one may tell a secret; ours, the driver's and the system's errors do not.
+    """
+    known = isinstance(error, (BackfillError, psycopg.Error, OSError))
+    return (" ".join(str(error).split()) if known else "") or type(error).__name__
 
 
 async def _ask(connection: Connection, *, wanted: bool) -> None:

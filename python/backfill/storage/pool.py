@@ -16,9 +16,9 @@ from weakref import WeakSet
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from backfill.errors import BackfillError, ConfigurationError
+from backfill.errors import ConfigurationError
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import Connection, Dsn, connect
+from backfill.storage.connection import Connection, Dsn, connect, shown
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,7 @@ class PatientPool(AsyncConnectionPool[Connection]):
             except (_ClosingError, ConfigurationError):
                 raise
             except Exception as error:
-                known = isinstance(error, (BackfillError, psycopg.Error, OSError))
-                # Anything else a dsn's function has raised, and it may tell a secret.
-                self._trouble = (" ".join(str(error).split()) if known else "") or type(error).__name__
+                self._trouble = shown(error)
                 logger.log(self._outage.level(), "no connection for the pool, trying again: %s", self._trouble)
                 if await backoff.wait(self._ending):
                     raise _ClosingError from error

@@ -21,7 +21,7 @@ from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 from backfill.errors import BackfillError
 from backfill.storage.attempts import await_predecessor, end_predecessor
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import Connection, Dsn, connect
+from backfill.storage.connection import Connection, Dsn, connect, shown
 from backfill.storage.pooler import is_pooled
 from backfill.storage.wire import Command, Wire
 
@@ -221,6 +221,5 @@ class HotConnections:
 
 
 def _line(error: BaseException) -> str:
-    if not isinstance(error, (BackfillError, psycopg.Error, OSError)):
-        return type(error).__name__  # a dsn's function has raised it, and it may tell a secret
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    name, text = type(error).__name__, shown(error)
+    return name if text == name else f"{name}: {text}"

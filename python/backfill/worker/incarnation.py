@@ -19,7 +19,6 @@ from typing import Any, Final
 import psycopg
 
 from backfill.client import BackfillClient
-from backfill.storage.attempts import give_back_strays
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.beat import Beat
@@ -28,7 +27,7 @@ from backfill.worker.config import WorkerConfig
 from backfill.worker.counters import Counters
 from backfill.worker.executor import Executor
 from backfill.worker.health import Pulse
-from backfill.worker.hot import LINES, QUERY_TIMEOUT, ConnectionLostError, HotConnections
+from backfill.worker.hot import LINES, ConnectionLostError, HotConnections
 from backfill.worker.lane import make_lanes
 from backfill.worker.locks import Locks
 from backfill.worker.pump import Pump, Station
@@ -182,10 +181,8 @@ class Incarnation:
         await self.executor.drain(0)
         await self.settle()
         try:
-            async with self.hot.alone() as wire, asyncio.timeout(QUERY_TIMEOUT):
-                await give_back_strays(
-                    wire.connection, schema=self._config.schema, worker=self.worker_id, held=list(self.executor.held)
-                )
+            async with self.hot.alone() as wire:
+                await self.station.locks.compare(wire)
         except (ConnectionLostError, psycopg.Error, TimeoutError, OSError):
             pass  # its row says that it was given up, and who recovers it looks again
         await self.hot.close()

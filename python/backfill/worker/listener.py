@@ -13,9 +13,9 @@ from typing import Final
 import orjson
 import psycopg
 
-from backfill.errors import BackfillError, SchemaVersionError
+from backfill.errors import SchemaVersionError
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import Dsn, connect
+from backfill.storage.connection import Dsn, connect, shown
 from backfill.storage.pooler import ANSWER_SECONDS, is_pooled
 from backfill.storage.schema import KNOWN_CONTRACT
 from backfill.storage.workers import listen
@@ -66,7 +66,7 @@ class Listener(Service):
                 raise
             except Exception as error:  # noqa: BLE001 - a dsn's function may raise whatever it likes; it is asked again
                 logger.log(
-                    backoff.level(), "the listener lost the database; jobs are found by polling: %s", _line(error)
+                    backoff.level(), "the listener lost the database; jobs are found by polling: %s", shown(error)
                 )
             if await backoff.wait(self._stopping):
                 return
@@ -96,9 +96,3 @@ class Listener(Service):
                 f"the database has just been migrated to {number}, a breaking migration; this version of backfill knows "
                 f"{KNOWN_CONTRACT}: the worker stops, upgrade it"
             )
-
-
-def _line(error: Exception) -> str:
-    if not isinstance(error, (BackfillError, psycopg.Error, OSError)):
-        return type(error).__name__  # a dsn's function has raised it, and it may tell a secret
-    return " ".join(str(error).split()) or type(error).__name__

@@ -12,11 +12,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import psycopg
-
 from backfill.client import BackfillClient
 from backfill.errors import BackfillError
 from backfill.storage.backoff import Backoff
+from backfill.storage.connection import shown
 from backfill.tasks import TaskRegistry
 from backfill.worker.beat import TURN_SECONDS
 from backfill.worker.cleaner import Cleaner
@@ -248,9 +247,7 @@ class Parts:
             try:
                 opened = await self._unless_closing(one.open())
             except Exception as error:  # noqa: BLE001 - a dsn's function may raise whatever it likes; it is asked again
-                known = isinstance(error, (BackfillError, psycopg.Error, OSError))  # others may tell a secret
-                text = " ".join(str(error).split()) if known else ""
-                logger.log(backoff.level(), "the worker cannot go on yet: %s", text or type(error).__name__)
+                logger.log(backoff.level(), "the worker cannot go on yet: %s", shown(error))
                 await backoff.wait(self._closing)
                 continue
             if not opened:
