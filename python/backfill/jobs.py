@@ -23,6 +23,7 @@ from backfill.checks import (
     checked_flags,
 )
 from backfill.errors import InvalidJobError
+from backfill.payloads import NOTHING, Nothing
 from backfill.records import Job
 from backfill.retry import MAX_ATTEMPTS_LIMIT, RetryPolicy
 
@@ -220,8 +221,8 @@ class TaskReference(Protocol):
         """The runs that the task's own policy allows, if it has one."""
         ...
 
-    def check_payload(self, payload: object) -> None:
-        """Refuse a payload that is not of the class that the handler takes."""
+    def given(self, payload: object) -> object:
+        """The payload that a job has: the one that was given, if it is of the handler's class, or what stands for none."""
         ...
 
 
@@ -244,15 +245,21 @@ class NewJob(Generic[R_co]):
     """The registered task that made it, which knows what its results are; None where it was made by name."""
 
     @overload
-    def __init__(self, task: Task[None, R_co], payload: None = None, spec: JobSpec | None = None) -> None: ...
+    def __init__(
+        self, task: Task[None, R_co], payload: Nothing | None = NOTHING, spec: JobSpec | None = None
+    ) -> None: ...
     @overload
     def __init__(self, task: Task[P, R_co], payload: PayloadOf[P], spec: JobSpec | None = None) -> None: ...
     @overload
-    def __init__(self: NewJob[Any], task: str, payload: object = None, spec: JobSpec | None = None) -> None: ...
+    def __init__(self: NewJob[Any], task: str, payload: object = NOTHING, spec: JobSpec | None = None) -> None: ...
     def __init__(
-        self, task: str | TaskReference | Task[Any, Any], payload: object = None, spec: JobSpec | None = None
+        self, task: str | TaskReference | Task[Any, Any], payload: object = NOTHING, spec: JobSpec | None = None
     ) -> None:
-        name, attempts, source = (task, None, None) if isinstance(task, str) else _reference(task, payload)
+        name, attempts, source = (task, None, None) if isinstance(task, str) else _reference(task)
+        if source is not None:
+            payload = source.given(payload)
+        elif payload is NOTHING:
+            payload = None
         if type(name) is not str or name not in _CHECKED:
             _check_name(name)
         if spec is not None and not isinstance(spec, JobSpec):
@@ -371,10 +378,9 @@ class BulkOutcome:
     ids: list[int] | None = None
 
 
-def _reference(task: Any, payload: object) -> tuple[str, int | None, Any]:
+def _reference(task: Any) -> tuple[str, int | None, Any]:
     if not hasattr(task, "identifier"):
         raise InvalidJobError("task", task, "a task's name or a registered task")
-    task.check_payload(payload)
     return task.identifier, task.default_max_attempts, task if hasattr(task, "decode_result") else None
 
 

@@ -13,13 +13,12 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
-import orjson
 
 from backfill._native import encode_items
 from backfill.client.prepare import JobShape, check_size, shape_of, with_defaults
 from backfill.errors import InvalidJobError, InvalidPayloadError
 from backfill.jobs import JobSpec, NewJob
-from backfill.payloads import checked, encode, encode_other
+from backfill.payloads import checked, dumps, encode, encode_other
 from backfill.tasks import Task
 
 Row = tuple[JobShape, bytes]
@@ -49,14 +48,14 @@ class Encoder:
 
     def __init__(self, task: Task[Any, Any] | str | None, defaults: JobSpec) -> None:
         self._defaults = defaults
-        self._accept: Callable[[Any], None] | None = None
+        self._accept: Callable[[Any], object] | None = None
         self._shape: JobShape | None = None
         if isinstance(task, Task):
-            self._accept = task.check_payload
-            self._shape = shape_of(task.identifier, defaults, task.default_max_attempts)
+            self._accept = task.given
+            self._shape = shape_of(task.identifier, defaults, task.default_max_attempts, task)
         elif task is not None:
             self._shape = shape_of(NewJob(task).task, defaults, None)
-        self._shapes: dict[tuple[int, str, int | None], tuple[JobSpec, JobShape]] = {}
+        self._shapes: dict[tuple[int, str, int | None, Task[Any, Any] | None], tuple[JobSpec, JobShape]] = {}
 
     def encode(self, items: Iterator[Any], rows: list[Row]) -> None:
         """Add items as rows; those before one that is bad stay.
@@ -64,20 +63,20 @@ class Encoder:
         Raises:
             InvalidJobError: a payload without a task, one that is not of the task's class, or one that is not JSON.
         """
-        encode_items(items, rows, NewJob, self._shape, self._accept, self._shape_of, orjson.dumps, encode_other, _kept)
+        encode_items(items, rows, NewJob, self._shape, self._accept, self._shape_of, dumps, encode_other, _kept)
 
     def _shape_of(self, job: object) -> JobShape:
         """The shape of a NewJob; natively asked for where it says anything else than the one before."""
         if not isinstance(job, NewJob):
             limit = "a NewJob, such as task.job(payload); payloads need their task: enqueue_bulk(task, payloads)"
             raise InvalidPayloadError("jobs", job, limit)
-        key = id(job.spec), job.task, job.default_max_attempts
+        key = id(job.spec), job.task, job.default_max_attempts, job.source
         found = self._shapes.get(key)  # it holds the spec, so that no other can have its id
         if found is None:
             if len(self._shapes) >= _SHAPES:
                 self._shapes.clear()
             whole = with_defaults(job.spec, self._defaults)
-            found = self._shapes[key] = job.spec, shape_of(job.task, whole, job.default_max_attempts)
+            found = self._shapes[key] = job.spec, shape_of(job.task, whole, job.default_max_attempts, job.source)
         return found[1]
 
 

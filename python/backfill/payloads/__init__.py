@@ -1,60 +1,78 @@
-"""Payloads: Python values to JSON bytes for producers, JSON bytes to a handler's type for workers.
+"""Payloads and results: Python values to JSON bytes where they are sent, JSON bytes to a handler's type where they arrive.
 
-Encoding takes what orjson takes (dataclasses, TypedDicts, plain values), msgspec Structs and pydantic models. What
-PostgreSQL or another language's worker could not read is refused: NaN, infinity, NUL, lone surrogates.
+`plain` writes values whose type nobody knows, `codec` those of a known type (with `models` for pydantic's), `kinds` says
+which types cannot make the trip, and `faults` what is wrong with a value, and where. What PostgreSQL or another language's
+worker could not read is refused: NaN, infinity, NUL, lone surrogates.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import re
-import reprlib
-from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import msgspec
-import orjson
+from backfill.errors import InvalidPayloadError
+from backfill.payloads.codec import UNTYPED, Codec, Decoder, codec_of
+from backfill.payloads.kinds import name_of
+from backfill.payloads.plain import checked, dumps, encode, encode_other, encode_plain
 
-from backfill.errors import InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
+__all__ = [
+    "NOTHING",
+    "RESULT_LIMIT",
+    "UNTYPED",
+    "Codec",
+    "Decoder",
+    "Nothing",
+    "checked",
+    "codec_of",
+    "decode_plain",
+    "decoder",
+    "dumps",
+    "encode",
+    "encode_other",
+    "encode_plain",
+    "encode_result",
+    "name_of",
+]
 
-Decoder = Callable[[bytes], Any]
 RESULT_LIMIT: Final = 2**20
 """Bytes of a result: many are written at once."""
-_ESCAPED_NUL: Final = b"\\u0000"
-_NUL: Final = re.compile(
-    rb"(?<!\\)(?:\\\\)*\\u0000"
-)  # after an even run of backslashes: else it is text that looks like one
 
 
-def encode(payload: object) -> bytes:
-    """The payload's JSON text.
+class Nothing:
+    """The type of `NOTHING`: no payload was given, which is not the payload None."""
 
-    None becomes `{}`, the contract's default for a job without a payload.
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """As messages show it."""
+        return "no payload"
+
+
+NOTHING: Final = Nothing()
+
+
+def decoder(payload_type: object) -> Decoder:
+    """What reads a payload as that type: a dataclass, Struct, TypedDict, pydantic model, or plain JSON (`Any`).
 
     Raises:
-        InvalidPayloadError: it is not JSON; the message names the place inside it.
+        TaskDefinitionError: there is no reading such a type from JSON.
     """
-    if payload is None:
-        return b"{}"
+    return codec_of(Any if payload_type is None else payload_type).decode
+
+
+def encode_result(result: object, codec: Codec[Any] | None = None) -> bytes:
+    """A handler's result as JSON text; None is null.
+
+    Args:
+        result: what the handler returned.
+        codec: of the type that the handler is annotated to return; None where it is not, and JSON's own types are written.
+
+    Raises:
+        InvalidPayloadError: it is not JSON, or not of the type; the message names the place inside it.
+    """
     try:
-        encoded = orjson.dumps(payload, encode_other)
-    except (orjson.JSONEncodeError, RecursionError) as error:
-        place, part = _culprit(payload, _is_no_json)
-        raise InvalidPayloadError(place, part, f"JSON with string keys: {_reason(error)}") from error
-    return checked(payload, encoded)
-
-
-def encode_result(result: object) -> bytes:
-    """A handler's result as JSON text, by the rules for payloads; None is null.
-
-    Raises:
-        InvalidPayloadError: it is not JSON; the message names the place inside it.
-    """
-    if result is None:
-        return b"null"
-    encoded = encode(result)
+        encoded = encode_plain(result) if codec is None else codec.encode(result)
+    except InvalidPayloadError as error:
+        raise InvalidPayloadError(f"result{error.field.removeprefix('payload')}", error.value, error.limit) from error
     if len(encoded) > RESULT_LIMIT:
         raise InvalidPayloadError(
             "result", f"{len(encoded):,} bytes", f"at most {RESULT_LIMIT:,} bytes of JSON; keep where it is"
@@ -66,172 +84,5 @@ def encode_result(result: object) -> bytes:
     return encoded
 
 
-def checked(payload: object, encoded: bytes) -> bytes:
-    """The text that a payload was encoded as, if it hides nothing that other readers cannot hold.
-
-    Raises:
-        InvalidPayloadError: it does; the message names the place inside it.
-    """
-    # orjson writes null for NaN and infinity: only a text with a null in it can hide one. (`in` takes four times as long.)
-    if encoded.find(b"null") >= 0:
-        _refuse_numbers(payload, "payload")
-    if encoded.find(_ESCAPED_NUL) >= 0 and _NUL.search(encoded):
-        place, part = _culprit(payload, _has_nul)
-        raise InvalidPayloadError(place, part, "JSON text without NUL (\\u0000), which PostgreSQL's jsonb cannot hold")
-    return encoded
-
-
-def decoder(payload_type: object) -> Decoder:
-    """What reads a payload as that type: a dataclass, Struct, TypedDict, pydantic model, or plain JSON (`Any`, None).
-
-    Raises:
-        TaskDefinitionError: there is no reading such a type from JSON.
-    """
-    if payload_type is None or payload_type is Any or payload_type is object:
-        return decode_plain
-    if _is_pydantic(payload_type):
-        return _pydantic_decoder(payload_type)
-    try:
-        typed = msgspec.json.Decoder(payload_type, dec_hook=_decode_other)
-    except NameError as error:
-        raise TaskDefinitionError(
-            f"payloads of type {_name(payload_type)} cannot be read: {error.name!r}, in one of its annotations, is not "
-            "defined when the program runs; import it outside `if TYPE_CHECKING:`"
-        ) from error
-    except TypeError:  # msgspec tells unions of records apart by tags only
-        return _pydantic_decoder(payload_type)
-    return _guarded(typed.decode)
-
-
-def decode_plain(raw: bytes) -> Any:
-    """A payload as plain JSON values.
-
-    Raises:
-        PayloadDecodeError: PostgreSQL's json holds texts that Python's decoder refuses.
-    """
-    return _read_plain(raw)
-
-
-def _guarded(decode: Decoder) -> Decoder:
-    """A decoder whose errors are ours; one call deep, since it runs for every job."""
-
-    def read(raw: bytes) -> Any:
-        try:
-            return decode(raw)
-        except (ValueError, RecursionError) as error:  # orjson's, msgspec's and pydantic's errors are ValueErrors
-            raise PayloadDecodeError(f"payload: {error}") from error
-
-    return read
-
-
-def _pydantic_decoder(payload_type: object) -> Decoder:
-    try:
-        from pydantic import TypeAdapter  # optional: only where a task's payload is one of its types
-        from pydantic.errors import PydanticUserError
-    except ImportError as error:
-        raise TaskDefinitionError(
-            f"payloads of type {_name(payload_type)} are read by pydantic, which is missing: "
-            "pip install backfill[pydantic]"
-        ) from error
-    try:
-        adapter: Any = TypeAdapter(cast("Any", payload_type))
-        len(adapter.core_schema)  # one that lacks a name is put off until it is used
-    except (PydanticUserError, TypeError) as error:
-        raise TaskDefinitionError(f"payloads of type {_name(payload_type)} cannot be read: {error}") from error
-    return _guarded(adapter.validate_json)
-
-
-def _name(payload_type: object) -> str:
-    return payload_type.__qualname__ if isinstance(payload_type, type) else str(payload_type)
-
-
-def _is_pydantic(payload_type: object) -> bool:
-    return isinstance(payload_type, type) and (
-        hasattr(payload_type, "__pydantic_validator__") or hasattr(payload_type, "__pydantic_core_schema__")
-    )
-
-
-def _decode_other(kind: type, value: object) -> object:
-    """A pydantic model within another type; msgspec asks for what it does not know itself."""
-    if _is_pydantic(kind):
-        from pydantic import TypeAdapter
-
-        return TypeAdapter(kind).validate_python(value)
-    raise TypeError(f"{kind.__name__} cannot be read from JSON")
-
-
-def encode_other(value: object) -> object:
-    """What orjson does not know itself: Structs and pydantic models, as what it does know."""
-    if isinstance(value, msgspec.Struct):
-        return orjson.Fragment(msgspec.json.encode(value, enc_hook=_encode_model))
-    return _encode_model(value)
-
-
-def _encode_model(value: object) -> object:
-    if _is_pydantic(type(value)):
-        return value.model_dump(mode="json")  # type: ignore[attr-defined]
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-# --- what is wrong with a payload, and where: on the way to an error only
-
-
-def _refuse_numbers(value: object, place: str) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidPayloadError(place, value, "a finite number: JSON has no NaN or infinity")
-    for step, part in _parts(value):
-        _refuse_numbers(part, place + step)
-
-
-def _culprit(payload: object, is_bad: Callable[[object], bool]) -> tuple[str, object]:
-    """The innermost part of a bad payload that is bad itself, and its place."""
-    place, value = "payload", payload
-    seen = set[int]()
-    while id(value) not in seen:  # a payload may contain itself
-        seen.add(id(value))
-        for step, part in _parts(value):
-            if is_bad(part):
-                place, value = place + step, part
-                break
-    return place, value
-
-
-def _is_no_json(value: object) -> bool:
-    try:
-        orjson.dumps(value, encode_other)
-    except (orjson.JSONEncodeError, RecursionError):
-        return True
-    return False
-
-
-def _has_nul(value: object) -> bool:
-    return _NUL.search(orjson.dumps(value, encode_other)) is not None
-
-
-def _reason(error: BaseException) -> str:
-    """What the innermost encoder said: orjson only says that the other one failed."""
-    return str(error.__cause__ or error)
-
-
-def _parts(value: object) -> Iterator[tuple[str, object]]:
-    """What a payload's part is made of, each with the step that leads to it."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            plain = isinstance(key, str) and key.isidentifier() and len(key) <= 40
-            yield (f".{key}" if plain else f"[{reprlib.repr(key)}]"), item
-    elif isinstance(value, Enum):
-        yield "", value.value
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for index, item in enumerate(value):
-            yield f"[{index}]", item
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield f".{field.name}", getattr(value, field.name, None)
-    elif isinstance(value, msgspec.Struct):
-        for name in value.__struct_fields__:
-            yield f".{name}", getattr(value, name)
-    elif _is_pydantic(type(value)):
-        yield "", value.model_dump()  # type: ignore[attr-defined]
-
-
-_read_plain: Final = _guarded(orjson.loads)
+decode_plain: Final[Decoder] = UNTYPED.decode
+"""A payload as plain JSON values; raises PayloadDecodeError for a text that Python cannot hold."""

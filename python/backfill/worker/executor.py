@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from backfill.client import BackfillClient
 from backfill.errors import PayloadDecodeError
-from backfill.payloads import encode_result
 from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.storage.rows import unreadable
@@ -225,7 +224,7 @@ class Executor:
             elif running.limits is NO_LIMITS:
                 running.begun = True
                 value = await work
-                ending = COMPLETED if running.keep is None else self._kept(running.job, value)
+                ending = COMPLETED if running.keep is None else self._kept(running, value)
             else:
                 running.begun = True
                 ending = await self._limited(running, work)
@@ -278,12 +277,13 @@ class Executor:
         finally:
             if alarm is not None:
                 alarm.cancel()
-        return COMPLETED if running.keep is None else self._kept(running.job, value)
+        return COMPLETED if running.keep is None else self._kept(running, value)
 
-    def _kept(self, job: Job, value: Any) -> Kept:
+    def _kept(self, running: Running, value: Any) -> Kept:
         """What is kept of a handler's result. It has done its work: one that is no JSON costs no other attempt."""
+        job = running.job
         try:
-            return Kept(encode_result(value))
+            return Kept(self._task_of(running).encode_result(value))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way, and nothing here can be cancelled
