@@ -17,7 +17,7 @@ pub fn is_suspicious(text: &[u8]) -> bool {
 
 /// What a NewJob says beside its payload, and the shape that was found for it.
 struct Last<'py> {
-    said: [Bound<'py, PyAny>; 4],
+    said: [Bound<'py, PyAny>; 5],
     shape: Shape<'py>,
 }
 
@@ -74,6 +74,7 @@ impl<'py> Calls<'_, 'py> {
             job.getattr(intern!(py, "task"))?,
             job.getattr(intern!(py, "default_max_attempts"))?,
             job.getattr(intern!(py, "source"))?,
+            job.getattr(intern!(py, "defaults"))?,
         ];
         if let Some(last) = last.as_ref().filter(|last| last.said.iter().zip(&said).all(|(one, other)| one.is(other))) {
             return Ok(last.shape.clone());

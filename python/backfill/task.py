@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from copy import copy
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeAlias, TypeVar, overload
 
-from backfill.errors import InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
+from backfill.errors import InvalidJobError, InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
 from backfill.handlers import UNANNOTATED, HandlerShape, payload_type, result_type, shape_of
-from backfill.jobs import JobSpec, NewJob, job_of
+from backfill.jobs import UNSAID, JobSpec, NewJob, Queue, job_of
 from backfill.payloads import NOTHING, UNTYPED, Codec, Decoder, codec_of, encode_result, name_of
 from backfill.retry import RetryPolicy
 
@@ -50,6 +52,7 @@ class Task(Generic[P, R]):
         timeout: how long one attempt may run, or None.
         no_retry: exceptions after which no other attempt follows.
         keep: how long the ends of its jobs are kept, with their results, or None.
+        defaults: what its jobs are like where nobody says otherwise: their priority, queue, number of runs and delay.
         handler: the function.
     """
 
@@ -63,6 +66,8 @@ class Task(Generic[P, R]):
         timeout: timedelta | None = None,
         no_retry: tuple[type[BaseException], ...] = (),
         keep: timedelta | None = None,
+        defaults: JobSpec = UNSAID,
+        queue_of: Callable[[P], Queue | None] | None = None,
         scope: dict[str, Any] | None = None,
     ) -> None:
         self.identifier = identifier
@@ -72,6 +77,8 @@ class Task(Generic[P, R]):
         self.timeout = timeout
         self.no_retry = no_retry
         self.keep = keep
+        self.defaults = defaults
+        self.queue_of = queue_of
         self.keep_seconds: float | None = None if keep is None else keep.total_seconds()
         self.shape: HandlerShape = shape_of(identifier, handler)
         self._scope = scope or {}
@@ -146,7 +153,8 @@ class Task(Generic[P, R]):
             InvalidPayloadError: the payload is not of the class that the handler takes, or the handler needs one.
         """
         payload = self.given(payload)
-        return job_of(self, None if self.retry is None else self.retry.max_attempts, payload, spec)
+        runs = None if self.retry is None else self.retry.max_attempts
+        return job_of(self, runs, payload, spec, self.defaults_for(payload))
 
     def given(self, payload: object) -> object:
         """The payload that a job of this task has: the one that was given, or what stands for none.
@@ -169,6 +177,22 @@ class Task(Generic[P, R]):
                 "payload", payload, f"task {self.identifier!r} takes none: its handler has no parameter"
             )
         return payload
+
+    def defaults_for(self, payload: Any) -> JobSpec:
+        """What a job of this task is like where nobody says otherwise; the queue may depend on its payload.
+
+        Raises:
+            InvalidJobError: the task's function gave no queue.
+        """
+        if self.queue_of is None:
+            return self.defaults
+        queue: object = self.queue_of(payload)
+        if queue is None:
+            return self.defaults
+        if not isinstance(queue, Queue):
+            limit = f"a Queue or None, from the function that task {self.identifier!r} names as its queue"
+            raise InvalidJobError("queue", queue, limit)
+        return replace(self.defaults, queue=queue)
 
     def encode(self, payload: Any) -> bytes:
         """A payload as JSON, which the handler gets as it was given.
@@ -290,6 +314,13 @@ class Task(Generic[P, R]):
                 raise
 
         return read
+
+    def renamed(self, prefix: str) -> Task[P, R]:
+        """The same task under other names: each with a prefix."""
+        other = copy(self)
+        other.identifier = prefix + self.identifier
+        other.aliases = tuple(prefix + alias for alias in self.aliases)
+        return other
 
     def __repr__(self) -> str:
         """The task's name and its handler's."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
 from backfill.errors import InvalidJobError, TaskDefinitionError
 from backfill.handlers import exception_types
+from backfill.jobs import UNSAID, JobSpec, Queue
 from backfill.retry import RetryPolicy
 from backfill.task import PayloadOf, Task
 
@@ -101,6 +102,10 @@ class TaskRegistry(Generic[D]):
         no_retry: Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
         keep: timedelta | None = None,
+        priority: int | None = None,
+        queue: Queue | Callable[[Any], Queue | None] | None = None,
+        max_attempts: int | None = None,
+        delay: timedelta | None = None,
     ) -> TaskDecorator[D]:
         """Register the decorated function as the handler of a task.
 
@@ -113,6 +118,13 @@ class TaskRegistry(Generic[D]):
             aliases: other names whose jobs this handler runs too.
             keep: how long the ends of its jobs are kept, over 0 and up to ten years: how each finished, with what its handler
                 returned, which must be JSON. What `client.result` and `client.ends` need; nothing is kept if not given.
+            priority: of its jobs, -32,768 to 32,767, lower first; 0 if not given.
+            queue: a serial queue for all its jobs, or a function that gets the payload and returns the queue (or None).
+            max_attempts: all runs of its jobs, 1 to 32,767; else its policy's, else 8.
+            delay: how long its jobs wait before they are due.
+
+        The last four hold where a job is enqueued by this task, and a spec or a keyword goes before them. Who enqueues by
+        name, from the shell or by SQL does not know the task, and says it anew.
 
         Raises:
             TaskDefinitionError: a name that is taken, or a handler that no worker could call.
@@ -133,6 +145,10 @@ class TaskRegistry(Generic[D]):
             raise TaskDefinitionError(f"task {identifier!r}: retry = {retry!r}: expected a RetryPolicy")
 
         finals = exception_types(identifier, no_retry)
+        queue_of = None if queue is None or isinstance(queue, Queue) or not callable(queue) else queue
+        fixed: Any = None if queue_of is not None else queue
+        said = JobSpec(priority=priority, queue=fixed, max_attempts=max_attempts, delay=delay)
+        defaults = UNSAID if said == UNSAID else said
 
         def decorate(handler: Callable[..., Any], /) -> Task[Any, Any]:
             scope = _scope(sys._getframe(1))  # noqa: SLF001 (documented in spite of its name)
@@ -144,11 +160,40 @@ class TaskRegistry(Generic[D]):
                 timeout=timeout,
                 no_retry=finals,
                 keep=keep,
+                defaults=defaults,
+                queue_of=queue_of,
                 scope=scope,
             )
             return self._add(task)
 
         return decorate
+
+    def include(self, other: TaskRegistry[Any], prefix: str = "") -> None:
+        """Take in the tasks of another registry, such as another module's, each under `prefix` and its name.
+
+        A task that is taken in stays the other registry's too, under its own name; enqueue it by the task that
+        `registry.get(name)` gives, where a prefix changed the name.
+
+        Args:
+            other: its tasks must take the context that this registry's lifespan makes.
+            prefix: what is put before each name and alias.
+
+        Raises:
+            TaskDefinitionError: the other has a lifespan, which only a worker's own registry can have, or a name is taken.
+            InvalidJobError: a name that grew too long.
+        """
+        if other.lifespan is not None:
+            raise TaskDefinitionError(
+                "include: the other registry has a lifespan; give it to the one that the worker runs"
+            )
+        added = [task.renamed(prefix) if prefix else task for task in other]
+        for task in added:
+            for name in (task.identifier, *task.aliases):
+                check_text("task", name, IDENTIFIER_LIMIT)
+                if name in self._names:
+                    raise TaskDefinitionError(f"task {name!r} is registered already, by {self._names[name]!r}")
+        for task in added:
+            self._add(task)
 
     def get(self, identifier: str) -> Task[Any, Any] | None:
         """The task of that name or alias, or None."""

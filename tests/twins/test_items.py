@@ -86,7 +86,7 @@ def test_whoever_raises_is_heard(form: Form, where: str, error: type[BaseExcepti
     class Job:
         """Like a NewJob whose payload may be hard to come by."""
 
-        spec = task = default_max_attempts = source = None
+        spec = task = default_max_attempts = source = defaults = None
 
         @property
         def payload(self) -> str:

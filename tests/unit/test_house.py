@@ -19,7 +19,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 PLACES = [
     {"errors"},
     {"retry", "checks", "_native"},
-    {"records", "payloads"},
+    {"records", "payloads", "specs"},
     {"jobs", "flags"},
     {"dead_letters", "ends", "counts"},
     {"storage", "embedded", "embedded_keeper"},

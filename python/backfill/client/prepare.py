@@ -138,7 +138,7 @@ def check_size(payload: bytes) -> None:
 
 
 def spec_of(job: NewJob[Any], spec: JobSpec | None, keywords: Mapping[str, Any]) -> JobSpec:
-    """What a job's own spec, the call's spec and its keywords say together.
+    """What a job's own spec, the call's spec and its keywords say together, and its task where they say nothing.
 
     Raises:
         TypeError: one thing was said twice.
@@ -147,7 +147,9 @@ def spec_of(job: NewJob[Any], spec: JobSpec | None, keywords: Mapping[str, Any])
     whole = job.spec
     if spec is not None:
         whole = whole.merged(**said(spec)) if whole is not UNSAID else checked_spec(spec)
-    return whole.merged(**keywords) if keywords else whole
+    if keywords:
+        whole = whole.merged(**keywords)
+    return whole if job.defaults is UNSAID else with_defaults(whole, job.defaults)
 
 
 def checked_spec(spec: object) -> JobSpec:

@@ -136,10 +136,10 @@ def parts(value: object) -> Iterator[tuple[str, object]]:
 
 def reason(error: BaseException) -> str:
     """What a decoder says is wrong, without the input that it quotes: that may be a secret."""
-    errors: Any = getattr(error, "errors", None)
-    if callable(errors):  # pydantic's
+    if hasattr(error, "errors"):  # pydantic's
+        told: Any = error
         try:
-            first: Any = errors(include_url=False, include_context=False, include_input=False)[0]
+            first = told.errors(include_url=False, include_context=False, include_input=False)[0]
             place = ".".join(str(step) for step in first["loc"])
             return f"{place}: {first['msg']}" if place else str(first["msg"])
         except (TypeError, KeyError, IndexError):
