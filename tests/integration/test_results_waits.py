@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -23,6 +24,13 @@ async def plain(number: int) -> int:
 async def kept(number: int) -> int:
     """Keeps its results."""
     return number
+
+
+@pytest.fixture
+async def client(dsn: str) -> AsyncIterator[BackfillClient]:
+    """An open client."""
+    async with BackfillClient(dsn) as one:
+        yield one
 
 
 async def test_a_task_that_keeps_nothing_is_told_of_at_once(client: BackfillClient) -> None:
