@@ -21,6 +21,7 @@ import psycopg
 from psycopg import errors, sql
 
 from backfill.errors import ConfigurationError, MigrationError
+from backfill.said import said
 from backfill.storage.connection import Connection
 from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema import KNOWN_CONTRACT, Foundation, SchemaState, read_state, refuse_newer, refuse_older
@@ -268,4 +269,4 @@ async def _refuse_pooler(connection: Connection, schema: str) -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return said(error)

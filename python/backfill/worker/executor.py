@@ -18,11 +18,13 @@ from typing import Any, Final
 
 from backfill.client import BackfillClient
 from backfill.errors import PayloadDecodeError
+from backfill.logs import CURRENT, RetryTraceback, fields_of
 from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.storage.rows import unreadable
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.context import WorkerContext
+from backfill.worker.events import Tally
 from backfill.worker.lane import Lane
 from backfill.worker.outcomes import Outcomes
 from backfill.worker.policy import NO_LIMITS, limits_of
@@ -47,6 +49,7 @@ class Executor:
         client: for the context.
         deps: for the context.
         retry: whose delays jobs wait that have no policy of their own nor of their task.
+        traceback: how much of its traceback the log shows of a failure that is tried again.
     """
 
     def __init__(
@@ -57,9 +60,10 @@ class Executor:
         client: BackfillClient,
         deps: Any,
         retry: RetryPolicy | None = None,
+        traceback: RetryTraceback = RetryTraceback.NONE,
     ) -> None:
         self._registry = registry
-        self._outcomes = Outcomes(registry, retry)
+        self._outcomes = Outcomes(registry, retry, traceback)
         self._worker_id = worker_id
         self._client = client
         self._deps = deps
@@ -72,6 +76,7 @@ class Executor:
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}")
         self._running: set[Running] = set()
         self._draining = False
+        self._unstarted = 0
         self.started = 0
         """How many jobs were started."""
         self.claimed = 0
@@ -87,6 +92,13 @@ class Executor:
     def idle(self) -> bool:
         """Whether no attempt is under way."""
         return not self._running
+
+    @property
+    def tally(self) -> Tally:
+        """What its attempts came to, once all of them have ended."""
+        outcomes = self._outcomes
+        done = self.started - outcomes.failures - outcomes.put_off - outcomes.given_back - len(self._running)
+        return Tally(done, outcomes.failures, outcomes.put_off, outcomes.given_back + self._unstarted)
 
     def hold(self, jobs: list[Job], lane: Lane) -> None:
         """Note claimed jobs as ours, and start those for which there are slots."""
@@ -146,6 +158,7 @@ class Executor:
     def _undo(self, running: Running) -> None:
         """An attempt that never took a slot goes back."""
         running.ending = GIVEN_BACK
+        self._unstarted += 1
         self.ended(running)
 
     async def drain(self, timeout: float) -> None:
@@ -169,7 +182,10 @@ class Executor:
             self._cancel(running)
         await self._wait(CANCEL_GRACE)
         for running in list(self._running):
-            logger.warning("job %d (%s) does not end when cancelled", running.job.id, running.job.task_identifier)
+            logger.warning(
+                "job %d (%s) does not end when cancelled", running.job.id, running.job.task_identifier,
+                extra=fields_of(running.job),
+            )  # fmt: skip
             self._end(running, GIVEN_BACK)
 
     def lose(self, running: Running) -> None:
@@ -215,6 +231,7 @@ class Executor:
             running.task.add_done_callback(lambda _: self._end(running, GIVEN_BACK))
 
     async def _attempt(self, running: Running) -> None:
+        CURRENT.set(running.job)  # the context is this attempt's own
         try:
             work = self._prepare(running)
             if isinstance(work, Failed):
@@ -246,7 +263,7 @@ class Executor:
             running.limits = limits_of(job, task)
             remaining = running.limits.remaining
             if remaining is not None and remaining.total_seconds() <= 0:
-                return self._outcomes.failed(job, "the job's deadline was over before this attempt began", final=True)
+                return self._outcomes.too_late(job)
         shape = task.shape
         try:
             payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
@@ -270,10 +287,10 @@ class Executor:
         try:
             async with limit:
                 value = await work
-        except TimeoutError:
+        except TimeoutError as error:
             if not limit.expired() or running.given_up:
                 raise
-            return self._outcomes.timed_out(running.job, task, running.limits)
+            return self._outcomes.timed_out(running.job, task, running.limits, error)
         finally:
             if alarm is not None:
                 alarm.cancel()
@@ -292,9 +309,7 @@ class Executor:
         try:
             return self._looked_at(running, error)
         except BaseException as broken:  # noqa: BLE001 - see above
-            kinds = f"{type(error).__qualname__}: it cannot be looked at ({type(broken).__qualname__})"
-            logger.error("job %d (%s) raised %s", running.job.id, running.job.task_identifier, kinds)
-            return self._outcomes.failed(running.job, kinds)
+            return self._outcomes.unknown(running.job, error, broken)
 
     def _looked_at(self, running: Running, error: BaseException) -> Ending:
         interrupt = interrupt_in(error)
@@ -314,6 +329,8 @@ class Executor:
         if running.ending is not None:
             return
         running.ending = ending
+        if ending is not COMPLETED:
+            self._outcomes.count(ending)
         self._running.discard(running)
         lane = running.lane
         lane.free += 1
