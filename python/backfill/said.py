@@ -23,10 +23,12 @@ _SERVER_LINES: Final = re.compile(
     r"|\n\[(?:SQL|parameters): .*",  # as SQLAlchemy does
     re.DOTALL,
 )
+_DETAILS: Final = re.compile(r"\s(?:DETAIL|CONTEXT|HINT|QUERY|STATEMENT|LINE \d+):\s.*", re.DOTALL)
 _QUOTED: Final = re.compile('["„“”«»].*["„“”«»]', re.DOTALL)
-_DRIVER_QUOTED: Final = re.compile(r"(?<!\w)['\"].*['\"]", re.DOTALL)
-_QUOTING: Final = re.compile(r"22...|42601")
-"""SQLSTATEs whose primary message quotes what was given: bad data, and syntax errors."""
+_DRIVER_DETAILS: Final = re.compile(r"\s(?:DETAIL|CONTEXT|HINT|QUERY|STATEMENT|LINE \d+):\s.*", re.DOTALL)
+_QUOTED: Final = re.compile(r"(?<!\w)['\"].*['\"]", re.DOTALL)
+_QUOTING: Final = re.compile(r"22(?!P05|021)...|42601")
+"""SQLSTATEs whose primary message quotes what was given: bad data (but for encodings), and syntax errors."""
 _MSGSPEC_QUOTES: Final = re.compile(
     r"^(Invalid (?:enum )?value|Object contains unknown field) .*?(?= - at `|$)", re.DOTALL
 )
@@ -49,6 +51,11 @@ def named(error: BaseException, limit: int = LONGEST_LINE) -> str:
     """The class of an error and its message, on one line."""
     name, text = type(error).__qualname__, said(error, limit)
     return f"{name}: {text}" if text else name
+
+
+def without_details(text: str) -> str:
+    """A server's message, as libpq words it or on one line already, without its DETAIL and what follows."""
+    return _DETAILS.sub("", text)
 
 
 def stripped(error: BaseException) -> None:

@@ -19,7 +19,6 @@ from backfill.storage.connection import Dsn
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
 from backfill.worker.health import parse_address
 
-
 MOST_CONCURRENT: Final = 10_000
 _SMALLINT: Final = range(-32768, 32768)
 Globs = str | Sequence[str]
