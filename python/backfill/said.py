@@ -25,8 +25,7 @@ _SERVER_LINES: Final = re.compile(
 )
 _DETAILS: Final = re.compile(r"\s(?:DETAIL|CONTEXT|HINT|QUERY|STATEMENT|LINE \d+):\s.*", re.DOTALL)
 _QUOTED: Final = re.compile('["„“”«»].*["„“”«»]', re.DOTALL)
-_DRIVER_DETAILS: Final = re.compile(r"\s(?:DETAIL|CONTEXT|HINT|QUERY|STATEMENT|LINE \d+):\s.*", re.DOTALL)
-_QUOTED: Final = re.compile(r"(?<!\w)['\"].*['\"]", re.DOTALL)
+_DRIVER_QUOTED: Final = re.compile(r"(?<!\w)['\"].*['\"]", re.DOTALL)
 _QUOTING: Final = re.compile(r"22(?!P05|021)...|42601")
 """SQLSTATEs whose primary message quotes what was given: bad data (but for encodings), and syntax errors."""
 _MSGSPEC_QUOTES: Final = re.compile(

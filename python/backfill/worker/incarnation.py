@@ -20,6 +20,7 @@ import psycopg
 
 from backfill.client import BackfillClient
 from backfill.logs import RetryTraceback
+from backfill.said import stripping
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.beat import Beat
@@ -128,9 +129,10 @@ class Incarnation:
             psycopg.Error: it refused.
         """
         try:
-            await self.hot.open()
-            await self.beat.first()
-            await self.counters.learn_clock()
+            with stripping():
+                await self.hot.open()
+                await self.beat.first()
+                await self.counters.learn_clock()
         except BaseException:
             await self.close()
             raise
