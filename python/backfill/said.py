@@ -57,11 +57,15 @@ def without_details(text: str) -> str:
     return _DETAILS.sub("", text)
 
 
-def stripped(error: BaseException) -> None:
-    """Take from a database's error, and from those that it came of, the text that says more than its primary message.
+def stripped(error: BaseException, *, context: bool = False) -> None:
+    """Take from a database's error, and from its causes, the text that says more than its primary message.
 
     For errors that are raised or logged by us as they are: a traceback prints them, and all in their chain. `diag` still has
     what the server said, for a program that asks for it.
+
+    Args:
+        error: changed in place.
+        context: whether what it was raised beside is ours, too. In a caller's `except` block it is the caller's.
     """
     waiting, seen = [error], set[int]()
     while waiting and len(seen) < _CHAIN:
@@ -71,7 +75,8 @@ def stripped(error: BaseException) -> None:
         seen.add(id(one))
         if _primary(one) is not None:
             one.args = (message(one), *one.args[1:])
-        waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
+        others = (one.__cause__, one.__context__ if context else None)
+        waiting += [other for other in others if other is not None]
         if isinstance(one, BaseExceptionGroup):
             waiting += one.exceptions
 

@@ -194,9 +194,13 @@ def test_stripping_changes_the_text_and_nothing_else() -> None:
     outer = RuntimeError("outer")
     outer.__cause__ = inner
     inner.__context__ = outer  # a ring
+    callers = Server("the caller's own")
+    outer.__context__ = callers
     stripped(ExceptionGroup("all", [outer]))
+    assert SECRET in str(callers)
     assert str(inner) == "violates (SQLSTATE 23514)"
     stripped(inner)
     assert str(inner) == message(inner) == "violates (SQLSTATE 23514)"
+    stripped(outer, context=True)
     assert SECRET not in "".join(traceback.format_exception(outer))
     assert isinstance(pickle.loads(pickle.dumps(psycopg.errors.CheckViolation("x"))), psycopg.errors.CheckViolation)

@@ -228,7 +228,7 @@ class Parts:
         try:
             await self._renew()
         except Exception as error:  # a worker that cannot go on must not be one that nobody hears of
-            stripped(error)
+            stripped(error, context=True)
             logger.critical("the worker was given up and cannot go on", exc_info=error)
             if not self.failed.done():
                 self.failed.set_exception(error)
@@ -311,7 +311,7 @@ class Parts:
             return
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            stripped(error)
+            stripped(error, context=True)
         logger.critical(
             "the worker's %s ended: %s", service.name, "cancelled" if error is None else named(error), exc_info=error
         )

@@ -84,7 +84,7 @@ async def finish(work: Coroutine[Any, Any, None]) -> None:
     if cancelled is not None:
         failure = None if task.cancelled() else task.exception()
         if failure is not None:
-            stripped(failure)
+            stripped(failure, context=True)
             logger.error("a shutdown failed", exc_info=failure)
         raise cancelled
     task.result()
