@@ -17,9 +17,10 @@ from msgspec import inspect as structure
 from backfill._native import odd_parts
 from backfill.errors import InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
 from backfill.payloads import plain
-from backfill.payloads.faults import alike, culprit, difference, has_nul, is_model, reason, refuse_numbers
+from backfill.payloads.faults import alike, culprit, difference, has_nul, is_model, refuse_numbers
 from backfill.payloads.kinds import Part, name_of, parts_of, refuse_lossy
 from backfill.payloads.models import ModelForm
+from backfill.said import said
 
 T = TypeVar("T")
 Decoder = Callable[[bytes], Any]
@@ -65,7 +66,7 @@ class Codec(Generic[T]):
         except _ERRORS as error:
             refuse_numbers(value)
             raise InvalidPayloadError(
-                "payload", value, f"a value of type {name_of(self.kind)}: {reason(error)}"
+                "payload", value, f"a value of type {name_of(self.kind)}: {said(error)}"
             ) from error
         refuse_numbers(value)
         place, part, arrived = difference(value, got)
@@ -84,7 +85,7 @@ class Codec(Generic[T]):
         except _ERRORS as error:
             refuse_numbers(value)
             place, part = culprit(value, _is_no_json)
-            raise InvalidPayloadError(place, part, f"a value of type {name_of(self.kind)}: {reason(error)}") from error
+            raise InvalidPayloadError(place, part, f"a value of type {name_of(self.kind)}: {said(error)}") from None
         if has_nul(text):
             place, part = culprit(value, _has_nul)
             raise InvalidPayloadError(
@@ -131,7 +132,8 @@ def guarded(decode: Decoder) -> Decoder:
         try:
             return decode(raw)
         except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors are ValueErrors
-            raise PayloadDecodeError(f"payload: {reason(error)}") from error
+            # Neither as its cause: a traceback would show the input that the decoder quotes.
+            raise PayloadDecodeError(f"payload: {said(error)}") from None
 
     return read
 

@@ -23,7 +23,6 @@ ESCAPED_NUL: Final = b"\\u0000"
 _NUL: Final = re.compile(
     rb"(?<!\\)(?:\\\\)*\\u0000"
 )  # after an even run of backslashes: else it is text that looks like one
-_QUOTED: Final = re.compile(r"value '.*'", re.DOTALL)
 
 
 def is_model(kind: object) -> bool:
@@ -132,19 +131,6 @@ def parts(value: object) -> Iterator[tuple[str, object]]:
         named: Mapping[str, object] = getattr(type(value), "__pydantic_fields__", {})
         for name in named:
             yield f".{name}", getattr(value, name, None)
-
-
-def reason(error: BaseException) -> str:
-    """What a decoder says is wrong, without the input that it quotes: that may be a secret."""
-    if hasattr(error, "errors"):  # pydantic's
-        told: Any = error
-        try:
-            first = told.errors(include_url=False, include_context=False, include_input=False)[0]
-            place = ".".join(str(step) for step in first["loc"])
-            return f"{place}: {first['msg']}" if place else str(first["msg"])
-        except (TypeError, KeyError, IndexError):
-            return type(error).__name__
-    return _QUOTED.sub("value", str(error))
 
 
 def _hides_number(value: object, above: tuple[int, ...]) -> bool:

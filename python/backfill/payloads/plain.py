@@ -18,6 +18,7 @@ import orjson
 
 from backfill.errors import InvalidPayloadError, TaskDefinitionError
 from backfill.payloads.faults import ESCAPED_NUL, culprit, has_nul, is_model, refuse_numbers
+from backfill.said import said
 
 if TYPE_CHECKING:
     from backfill.payloads.codec import Codec
@@ -48,7 +49,7 @@ def encode_plain(payload: object) -> bytes:
         encoded = dumps(payload, encode_other)
     except (orjson.JSONEncodeError, RecursionError) as error:
         place, part = culprit(payload, _is_no_json)
-        raise InvalidPayloadError(place, part, _refusal(part, error)) from error
+        raise InvalidPayloadError(place, part, _refusal(part, error)) from None
     return checked(payload, encoded)
 
 
@@ -119,7 +120,7 @@ def _refusal(part: object, error: BaseException) -> str:
         return "nothing that contains itself, and no deeper than 254 levels"
     # orjson says only that the other encoder failed
     cause = error.__cause__
-    why = f": {cause}" if isinstance(cause, ValueError) else ""
+    why = f": {said(cause)}" if isinstance(cause, ValueError) else ""
     return (
         f"JSON has no form for a {type(part).__name__}{why}; convert it, or enqueue a task whose handler's annotation names "
         "its type"
