@@ -41,6 +41,8 @@ OWN = [
 ]  # fmt: skip
 """Tests that start servers themselves, whatever server there is, or that take long: once is enough."""
 OTHERS = [f"--ignore={path}" for path in OWN if path.endswith(".py")]
+SHUFFLED = ("--random-order", "--random-order-bucket=global")
+"""Any test may come after any other, of whatever file; `--random-order-seed=N` gives the order of an earlier run."""
 GATES = "benches/gates"
 FAULTS = [
     f"benches/test_bench_faults.py::{name}"
@@ -89,6 +91,12 @@ def unit(session: nox.Session) -> None:
 def embedded(session: nox.Session) -> None:
     """All tests on PostgreSQL from the embedded wheel."""
     session.run("pytest", "-m", "not long", *(session.posargs or ALL), env=_without_server())
+
+
+@nox.session
+def shuffled(session: nox.Session) -> None:
+    """All tests on PostgreSQL from the embedded wheel, in a random order; what it prints of its seed gives it again."""
+    session.run("pytest", "-m", "not long", *SHUFFLED, *session.posargs, env=_without_server())
 
 
 @nox.session

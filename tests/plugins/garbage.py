@@ -52,7 +52,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around caplog, which keeps what was logged until the teardown's end
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     """After a test's fixtures have ended: collect, and fail the test by what was left to the collector."""
     try:

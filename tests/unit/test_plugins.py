@@ -17,16 +17,23 @@ LEAKS = {
     "coroutine": "left.thing = asyncio.sleep(1)",
     "task": "left.thing = asyncio.create_task(fail()); await asyncio.wait([left.thing])",
     "future": "left.thing = asyncio.get_running_loop().create_future(); left.thing.set_exception(ValueError('x'))",
+    "log": "log_with(socket.socket())",
     "fixture": "await asyncio.sleep(0)",
     "failure": "thing = socket.socket(); raise ValueError",
 }
 INNER = """
-import asyncio, socket, pytest
+import asyncio, logging, socket, pytest
 
 class Left: pass
 
 async def fail():
     raise ValueError("x")
+
+def log_with(thing):
+    try:
+        raise ValueError
+    except ValueError:
+        logging.getLogger("test").exception("holds a traceback")
 
 @pytest.fixture
 def given(request):
