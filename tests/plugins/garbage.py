@@ -10,10 +10,14 @@ import gc
 import logging
 import sys
 from collections.abc import Generator, Iterator
+from itertools import count
 
 import pytest
 
 _LOGGER = logging.getLogger("asyncio")
+_FREEZE_EACH = 100
+"""After so many tests what lives is left out of collections too: modules that tests import, and pytest's own reports."""
+_numbers = count(1)
 _TOLD_WHEN_COLLECTED = ("was never retrieved", "was destroyed but it is pending", "Unclosed", "unclosed")
 
 
@@ -52,6 +56,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Let the last collection, which is pytest's own, find all that was left out."""
+    gc.unfreeze()
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around caplog, which keeps what was logged until the teardown's end
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     """After a test's fixtures have ended: collect, and fail the test by what was left to the collector."""
@@ -67,6 +76,8 @@ def _collect(item: pytest.Item) -> None:
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         sys.__dict__.pop(name, None)  # of a test that failed: it holds the test's variables
     gc.collect()
+    if next(_numbers) % _FREEZE_EACH == 0:
+        gc.freeze()
     # Pytest keeps what was raised while objects were collected, and raises it here.
     item.config.pluginmanager.get_plugin("unraisableexception").pytest_runtest_teardown(item)
     told = _told.take()
