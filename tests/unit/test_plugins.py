@@ -1,4 +1,4 @@
-"""The tests' own plugins: who leaks fails at its own test, and started programs get the default signals."""
+"""The tests' own plugins: who leaks fails at its own test, started programs get the default signals, waits end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
+
+from plugins.waiting import Eventually
 
 TESTS = Path(__file__).parents[1]
 LEAKS = {
@@ -125,3 +128,13 @@ def test_the_signals_that_workers_hear_are_among_them() -> None:
     from plugins import signals
 
     assert {signal.SIGHUP, signal.SIGINT, signal.SIGTERM} <= set(signals.NUMBERS)
+
+
+async def test_waiting_goes_on_while_the_value_changes(eventually: Eventually) -> None:
+    """And no longer: the time begins anew only with another value."""
+    numbers = count()
+    assert await eventually(lambda: next(numbers), lambda number: number == 75, timeout=1, moving=True) == 75
+    with pytest.raises(pytest.fail.Exception, match="the last value was 'same'"):
+        await eventually(lambda: "same", lambda _: False, timeout=0.1, moving=True)
+    with pytest.raises(pytest.fail.Exception, match="still not so"):
+        await eventually(lambda: next(numbers), lambda _: False, timeout=0.1)
