@@ -43,7 +43,7 @@ OWN = [
 enough."""
 OTHERS = [f"--ignore={path}" for path in OWN if path.endswith(".py")]
 SHUFFLED = ("--random-order", "--random-order-bucket=module")
-"""Files in any order, and the tests of each; `--random-order-seed=N` gives the order of an earlier run."""
+"""The files in a random order, and the tests of each file too; `--random-order-seed=N` repeats an earlier run's order."""
 GATES = "benches/gates"
 FAULTS = [
     f"benches/test_bench_faults.py::{name}"
@@ -96,7 +96,7 @@ def embedded(session: nox.Session) -> None:
 
 @nox.session
 def shuffled(session: nox.Session) -> None:
-    """All tests on PostgreSQL from the embedded wheel, in a random order; what it prints of its seed gives it again."""
+    """All tests on PostgreSQL from the embedded wheel, in a random order; it prints the seed."""
     session.run("pytest", "-m", "not long", *SHUFFLED, *session.posargs, env=_without_server())
 
 

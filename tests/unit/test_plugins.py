@@ -82,7 +82,7 @@ def run_tests(tmp_path: Path) -> RunTests:
         (tmp_path / "pytest.ini").write_text(SETTINGS)
         return subprocess.run(
             [*before, sys.executable, "-m", "pytest", "-p", plugin, "-rEf", "-q"],
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            env={**os.environ, "PYTHONPATH": str(TESTS), "PYTEST_ADDOPTS": ""},
             cwd=tmp_path,
             capture_output=True,
             text=True,
