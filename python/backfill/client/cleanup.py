@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+import psycopg
 from psycopg import IsolationLevel
 
 from backfill.checks import KEY_LIMIT, check_age, check_duration, check_int, check_text
@@ -53,7 +54,8 @@ class ReleasedLocks:
 
     Attributes:
         queue_locks: how many serial queues were unlocked.
-        job_locks: how many jobs were unlocked, or deleted since they had been replaced or removed while they were held.
+        job_locks: how many jobs were unlocked; one in its last attempt that may have been replaced or removed while it was
+            held is a dead letter.
     """
 
     queue_locks: int
@@ -232,8 +234,7 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
         queue_locks = job_locks = 0
         async with self._connection(None) as chosen, _read_committed(chosen):
             while jobs is not None:
-                parameters = (str(jobs.total_seconds()), str(_PAGE))
-                found = await self._in_turn(chosen, "release_jobs", parameters, alone=alone)
+                found = await self._release_some(chosen, jobs, alone=alone)
                 if found is None:
                     break
                 job_locks += whole(found, 0, 0)
@@ -272,6 +273,27 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
         async with self._connection(None) as chosen:
             found = await run(chosen, "find_dead_holders", self._schema, (silent, *ages))
         return [(text(found, row, 0) or "", whole(found, row, 1), whole(found, row, 2)) for row in range(found.ntuples)]
+
+    async def _release_some(self, connection: Connection, age: timedelta, *, alone: bool) -> PGresult | None:
+        """Unlock a page of jobs; None where another worker is at it.
+
+        Where the database refuses a dead letter, its job is only unlocked, so that it keeps no other: `process_failed_jobs`
+        tries it by itself, and names it.
+        """
+        parameters = str(age.total_seconds()), str(_PAGE)
+        try:
+            found = await self._in_turn(connection, "release_jobs", (*parameters, "true"), alone=alone)
+        except psycopg.Error:
+            if connection.closed:
+                raise
+            return await self._in_turn(connection, "release_jobs", (*parameters, "false"), alone=alone)
+        if found is not None and (doubtful := whole(found, 0, 2)):
+            logger.info(
+                "%d jobs that other programs had left locked are dead letters: it was their last attempt, and they may have "
+                "been replaced or removed while they were held",
+                doubtful,
+            )
+        return found
 
     async def _in_turn(
         self, connection: Connection, name: str, parameters: tuple[str, ...], *, alone: bool

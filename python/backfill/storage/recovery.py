@@ -54,12 +54,14 @@ class Page:
     Attributes:
         ids: the jobs that were unlocked, deleted or buried.
         dead_letters: how many of them were buried.
+        superseded: those that were replaced or removed while they ran, and are deleted.
         last: the id to go on behind; None where nothing more was found.
         refused: the jobs that stay as they are since the database refuses it, and why.
     """
 
     ids: tuple[int, ...] = ()
     dead_letters: int = 0
+    superseded: tuple[int, ...] = ()
     last: int | None = None
     refused: tuple[str, ...] = ()
 
@@ -107,7 +109,13 @@ async def recover_page(
                     if connection.closed:
                         raise
                     refused.append(f"job {one[0].id}: {' '.join(str(reason).split())}")
-    return Page(tuple(row[0] for row in done), sum(bool(row[1]) for row in done), jobs[-1].id, tuple(refused))
+    return Page(
+        ids=tuple(row[0] for row in done),
+        dead_letters=sum(bool(row[1]) for row in done),
+        superseded=tuple(row[0] for row in done if row[2]),
+        last=jobs[-1].id,
+        refused=tuple(refused),
+    )
 
 
 async def _recover(
