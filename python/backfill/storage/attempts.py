@@ -14,6 +14,7 @@ from backfill._native import Job, pack_array
 from backfill.flags import dead_letter_of
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.connection import Connection
+from backfill.storage.isolation import by_itself
 from backfill.storage.statements import render
 from backfill.storage.values import integer
 from backfill.storage.wire import Command, Parameter, Wire
@@ -219,8 +220,9 @@ async def give_back_strays(
     Returns:
         The ids of the jobs that went back, and of those that were replaced or removed since the claim and are deleted.
     """
-    cursor = await connection.execute(render("give_back_strays", schema), [worker, list(held)])
-    rows = await cursor.fetchall()
+    async with by_itself(connection):
+        cursor = await connection.execute(render("give_back_strays", schema), [worker, list(held)])
+        rows = await cursor.fetchall()
     return [row[0] for row in rows if not row[1]], [row[0] for row in rows if row[1]]
 
 

@@ -196,8 +196,9 @@ class Incarnation:
     def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.queues]
         return WorkerRow(
-            self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), version("backfill")
-        )
+            self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), version("backfill"),
+            self._config.dead_after,
+        )  # fmt: skip
 
 
 def seconds(span: timedelta) -> float:
