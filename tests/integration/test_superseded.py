@@ -243,6 +243,56 @@ async def test_what_another_program_left_locked_is_never_deleted(
     assert await left(dsn, client, job.id) == end
 
 
+TOUCH: LiteralString = f"update {JOBS} set last_error = 'touched' where id = %s"
+QUEUES = "graphile_worker._private_job_queues"
+
+
+@pytest.mark.parametrize("meanwhile", ["touched", "replaced", "taken"])
+async def test_a_renewal_that_waits_sees_what_was_committed(
+    dsn: str, client: BackfillClient, eventually: Eventually, meanwhile: str
+) -> None:
+    """The fence is asked of the newest row: a mere touch changes nothing; neither a replaced job nor a lost one is renewed."""
+    job = await client.enqueue("t", job_key="k", queue=Queue.serial("q"))
+    async with wire_of(dsn) as wire, await psycopg.AsyncConnection.connect(dsn) as other:
+        attempt = Attempt((await claim(wire))[0])
+        before = attempt.locked_at
+        await other.execute(TOUCH, [job.id])
+        await other.execute(f"update {QUEUES} set queue_name = queue_name")
+        if meanwhile == "replaced":
+            await other.execute("select graphile_worker.remove_job('k')")
+        elif meanwhile == "taken":
+            await other.execute(f"update {JOBS} set locked_by = 'backfill_other'")
+        renewing = asyncio.ensure_future(renew(wire, [attempt], schema=SCHEMA, worker=DEAD))
+        await eventually(lambda: value(dsn, WAITING))
+        await other.commit()
+        await renewing
+    assert (attempt.locked_at > before) is (meanwhile == "touched")
+    assert attempt.queue_locked_at is not None
+    assert attempt.queue_locked_at > before
+    await rows(dsn, f"delete from {JOBS}")
+    await rows(dsn, f"update {QUEUES} set locked_by = null, locked_at = null")
+
+
+async def test_a_queue_that_somebody_touches_is_freed_with_its_job(
+    dsn: str, client: BackfillClient, eventually: Eventually
+) -> None:
+    """Strays and the jobs of the dead: their queue's row is waited for, and its newest form is unlocked."""
+    for number in range(2):
+        await client.enqueue("t", number, queue=Queue.serial("q"), max_attempts=1)
+        async with wire_of(dsn) as wire, await psycopg.AsyncConnection.connect(dsn) as other:
+            assert len(await claim(wire)) == 1
+            await other.execute(f"update {QUEUES} set queue_name = queue_name")
+            if number == 0:
+                work = asyncio.ensure_future(give_back_strays(wire.connection, schema=SCHEMA, worker=DEAD, held=[]))
+            else:
+                work = asyncio.ensure_future(client.recover_abandoned(gone_for=timedelta(0)))
+            await eventually(lambda: value(dsn, WAITING))
+            await other.commit()
+            await work
+        assert await value(dsn, f"select count(*) from {QUEUES} where locked_at is not null") == 0
+        await rows(dsn, f"delete from {JOBS}")
+
+
 DEEDS = st.lists(st.sampled_from(["remove", "replace", "dedupe", "renew", "late remove"]), max_size=3)
 
 
