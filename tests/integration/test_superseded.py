@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backfill import BackfillClient, Job, Queue
+from backfill import BackfillClient, Job, Queue, StartupCleanup
 from backfill.storage.attempts import Attempt, give_back_strays, renew
 from backfill.storage.claims import LaneClaim, LaneFilter, Look
 from backfill.storage.connection import connect
@@ -241,6 +241,21 @@ async def test_what_another_program_left_locked_is_never_deleted(
     await rows(dsn, write)
     await client.startup_cleanup(timedelta(0), timedelta(0))
     assert await left(dsn, client, job.id) == end
+
+
+async def test_a_refused_dead_letter_keeps_no_other_lock(
+    dsn: str, client: BackfillClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job is unlocked all the same, and the sweep names it; what else is stale is released as ever."""
+    ids = [(await client.enqueue("t", max_attempts=runs)).id for runs in (1, 2)]
+    for job in ids:
+        await rows(dsn, BY_HAND, NODE, job)
+    await rows(dsn, f"update {JOBS} set updated_at = now() + interval '1 second'")
+    await rows(dsn, "alter table graphile_worker.backfill_dlq add constraint none check (false)")
+    assert await client.startup_cleanup(timedelta(0), timedelta(0)) == StartupCleanup(0, 2, 0)
+    left = await rows(dsn, f"select id, locked_at is null, is_available from {JOBS} order by id")
+    assert left == [(ids[0], True, False), (ids[1], True, True)]
+    assert any(f"job {ids[0]} cannot be moved" in record.getMessage() for record in caplog.records)
 
 
 TOUCH: LiteralString = f"update {JOBS} set last_error = 'touched' where id = %s"

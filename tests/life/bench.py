@@ -67,7 +67,7 @@ select job_id, task_identifier, how, attempts, max_attempts, priority, queue_nam
 from graphile_worker.backfill_ends
 """
 _DEAD: Final[LiteralString] = """
-insert into graphile_worker.backfill_workers (id, host, pid, protocol, version) values ($1, 'there', 7, 1, '0')
+insert into graphile_worker.backfill_workers (id, host, pid, protocol, version) values ($1, 'there', 7, 3, '0')
 returning (extract(epoch from heartbeat_at) * 1000000)::bigint
 """
 _BOOKS: Final = (_JOBS, _LOCKS, _LETTERS, _ENDS)
