@@ -271,11 +271,8 @@ async def test_what_comes_of_released_jobs(dsn: str, client: BackfillClient) -> 
     await rows(dsn, f"update {JOBS} set updated_at = now() where id = %s", doubtful)
     assert await client.startup_cleanup() == StartupCleanup(2, 3, 1)
     assert await rows(dsn, f"select id, is_available from {JOBS}") == [(first, True)]
-    letters = (await client.list_dlq_jobs()).jobs
-    assert {(one.original_job_id, "replaced" in one.failure_reason) for one in letters} == {
-        (last, False),
-        (doubtful, True),
-    }
+    found = {one.original_job_id: one.failure_reason[:11] for one in (await client.list_dlq_jobs()).jobs}
+    assert found == {last: "given up by", doubtful: "left locked"}
     assert await client.cleanup_permanently_failed_jobs() == 0
 
 

@@ -164,8 +164,9 @@ class Worker:
         return {attempt.job.id for attempt in lost}
 
     async def give_back_strays(self, held: Collection[int]) -> list[int]:
-        """Give back what is locked by this worker and not held by it; their ids."""
-        return sorted(await give_back_strays(self._wire.connection, schema=SCHEMA, worker=self.name, held=held))
+        """Give back, or delete, what is locked by this worker and not held by it; their ids."""
+        found = await give_back_strays(self._wire.connection, schema=SCHEMA, worker=self.name, held=held)
+        return sorted([*found[0], *found[1]])
 
 
 class Bench:
