@@ -89,7 +89,8 @@ async def look_for_pooler(connection: Connection, *, wanted: bool = False, own: 
     if way is None:
         way, level = await _ask(connection, wanted)
         _WAYS[connection] = way
-        await learn_level(connection, level, own=own, direct=way is Way.DIRECT)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await learn_level(connection, level, own=own, direct=way is Way.DIRECT)
     if way is Way.POOLED and own:
         connection.prepare_threshold = None
     return way is not Way.DIRECT
