@@ -145,6 +145,17 @@ class Claimer:
         self._hunger()
         self._stir()
 
+    def insist(self) -> None:
+        """Look again at once where the last look could not afford to see everything, whatever the next one costs.
+
+        For a worker that has nothing to do, and that is to end once nothing is left.
+        """
+        for lane in self._lanes:
+            if lane.look_at is not None and not lane.asked:
+                lane.horizon.afford()
+                lane.look_at = 0.0
+                self._stir()
+
     def hear(self, count: int) -> None:
         """Another process has added jobs, so many of them; every worker of the fleet hears that.
 
@@ -187,10 +198,13 @@ class Claimer:
         return min([self._poll_at, self._around_at, *times]) - now
 
     def backlog(self) -> bool:
-        """Whether there is room, and reason, for a large claim beside the one under way."""
-        return not self._closed and any(
-            lane.asked and lane.low and lane.room >= BACKLOG and not lane.ordered for lane in self._lanes
-        )
+        """Whether there is room, and reason, for a large claim beside the one under way.
+
+        A worker that holds nothing has no reason: the look under way will tell whether there is anything at all.
+        """
+        if self._closed or not self._executor.held:
+            return False
+        return any(lane.asked and lane.low and lane.room >= BACKLOG and not lane.ordered for lane in self._lanes)
 
     def ask(self, now: float, freed: Sequence[int] = ()) -> Asked:
         """What a turn now should ask for; the lanes count on it until `took` or `missed` is called.

@@ -141,6 +141,9 @@ class Pump(Service):
                 self._backoff.reset()
                 if hot.outage.reset():
                     logger.info("the database answers again")
+            if self._line:
+                # The first line keeps the time for both. It may be asleep until long after what this turn has made due.
+                self._station.stir()
             self._turned()
         if settler.refused and not self._line:
             logger.error("%d jobs stay locked by this worker: the database refused their ends", settler.refused)
