@@ -11,6 +11,7 @@ from backfill.records import Job
 from backfill.worker.executor import Executor
 from backfill.worker.lane import make_lanes
 from backfill.worker.running import GIVEN_BACK, Running
+from backfill.worker.settler import Settler
 
 from plugins.waiting import Eventually
 
@@ -106,7 +107,20 @@ async def test_a_large_payload_is_let_go_when_its_attempt_ends(eventually: Event
 
     [lane] = make_lanes((QueueConfig.default_queue(1),), schema="graphile_worker", tasks=("t",), forbidden_flags=())
     executor = Executor(tasks, worker_id="backfill_0123456789", client=cast("BackfillClient", None), deps=None)
-    executor.ended, executor.thirsty = ended.append, lambda: None
+    settler = Settler(
+        executor,
+        schema="graphile_worker",
+        worker="w",
+        settled=lambda: None,
+        count=lambda *_: None,
+        look_soon=lambda: None,
+    )
+
+    def settle(running: Running) -> None:
+        settler.add(running)
+        ended.append(running)
+
+    executor.ended, executor.thirsty = settle, lambda: None
     for number, size in enumerate((10, 10_000)):
         payload = b'"%s"' % (b"x" * size)
         lane.note_payloads(1, len(payload))

@@ -379,10 +379,6 @@ class Executor:
         running.ending = ending
         self._running.discard(running)
         lane = running.lane
-        if lane.heavy:
-            running.job = (
-                running.job.without_payload()
-            )  # its memory is wanted for others while its end waits to be written
         lane.free += 1
         running.ended = now = time.monotonic()
         lane.unseen -= 1

@@ -48,8 +48,9 @@ class Lane:
     """
 
     __slots__ = (
-        "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "beside", "bound", "budgets", "claim", "config",
-        "free", "heavy", "holding", "horizon", "hungry", "look_at", "ordered", "ready", "refill", "started_at", "starting", "unseen",
+        "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "beside", "bound", "budgets", "claim",
+        "config", "free", "heavy", "holding", "horizon", "hungry", "look_at", "ordered", "ready", "refill", "started_at",
+        "starting", "unseen",
     )  # fmt: skip
 
     def __init__(self, config: QueueConfig, claim: LaneClaim, ahead_bytes: int = AHEAD_BYTES) -> None:

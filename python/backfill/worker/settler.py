@@ -65,7 +65,12 @@ class Settler:
         self._keeping = False
 
     def add(self, running: Running) -> int:
-        """Take in an attempt that has ended; how many wait to be written now."""
+        """Take in an attempt that has ended; how many wait to be written now.
+
+        A large payload is let go of: its end is written without it, and others need the memory meanwhile.
+        """
+        if running.lane.heavy:
+            running.job = running.job.without_payload()
         self._pending.append(running)
         self._keeping = self._keeping or running.keep is not None
         return len(self._pending)
