@@ -203,7 +203,7 @@ class Settler:
         finally:
             if not isinstance(answer, set):
                 running.ending, running.keep = whole.ending, whole.keep
-        if isinstance(answer, set):
+        if not isinstance(answer, psycopg.Error):
             return answer
         if not _passes(answer):
             self._refused.add(running.job.id)
