@@ -9,6 +9,8 @@ from typing import Final
 
 import psycopg
 
+from backfill.logs import fields_of
+from backfill.said import named, said
 from backfill.storage.attempts import Attempt, Settlement, settle
 from backfill.storage.wire import Wire
 from backfill.worker.executor import Executor
@@ -144,7 +146,7 @@ class Settler:
                 continue
             logger.warning(
                 "job %d (%s): attempt %d was not this worker's any more when it ended",
-                number, running.job.task_identifier, running.job.attempts,
+                number, running.job.task_identifier, running.job.attempts, extra=fields_of(running.job),
             )  # fmt: skip
         if not self._pending:
             self._doubtful = False
@@ -210,7 +212,7 @@ class Settler:
             logger.log(
                 logging.DEBUG if known else logging.ERROR,
                 "job %d (%s) cannot be settled and stays locked; its end is tried again every %g seconds: %s",
-                running.job.id, running.job.task_identifier, REFUSED_SECONDS, _said(answer),
+                running.job.id, running.job.task_identifier, REFUSED_SECONDS, said(answer), extra=fields_of(running.job),
             )  # fmt: skip
         return None
 
@@ -219,12 +221,13 @@ class Settler:
     ) -> set[Attempt] | psycopg.Error:
         """Write one end that was refused with as little left out as may be; the last refusal, where nothing is taken."""
         answer: set[Attempt] | psycopg.Error = refused
-        for form in weaker_forms(whole, _said(refused)):
+        for form in weaker_forms(whole, named(refused)):
             answer = await self._try(wire, running, form)
             if isinstance(answer, set):
                 logger.error(
                     "job %d (%s): its end is refused by the database and written without %s: %s",
-                    running.job.id, running.job.task_identifier, form.lacks, _said(refused),
+                    running.job.id, running.job.task_identifier, form.lacks, said(refused),
+                    extra=fields_of(running.job),
                 )  # fmt: skip
                 break
             if _passes(answer):
@@ -266,8 +269,3 @@ def _passes(error: psycopg.Error) -> bool:
         # A constraint of somebody's has a name, and refuses the end however often it is tried.
         return (error.diag.table_name or "").startswith("backfill_ends") and not error.diag.constraint_name
     return isinstance(error, PASSING)
-
-
-def _said(error: psycopg.Error) -> str:
-    """What the database said, without the row that it may have shown."""
-    return f"{type(error).__name__}: {error.diag.message_primary or ''}"
