@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.resources import files
 from typing import Final, Literal, get_args
 
 from psycopg import sql
 
 from backfill.errors import ConfigurationError
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
+from backfill.storage.texts import GRANTS
 
 Duty = Literal["producer", "worker"]
 _JOBS_SEQUENCE: Final = "jobs_id_seq1"
@@ -36,8 +36,7 @@ def grants_script(duty: Duty, role: str, schema: str = DEFAULT_SCHEMA) -> str:
         ':"held"': _quoted(_policy(f"held_{duty}", role)),
         ':"sequence"': sql.Identifier(schema, _JOBS_SEQUENCE).as_string(None),
     }
-    text = (files("backfill.storage") / "grants" / f"{duty}.sql").read_text(encoding="utf-8")
-    pieces = text.split(':"')
+    pieces = GRANTS[duty].split(':"')
     filled = pieces[0]
     for piece in pieces[1:]:  # token by token: a name may itself look like one
         token, rest = piece.split('"', 1)
