@@ -139,10 +139,14 @@ class BulkVerb(ClientLife):
         check_int("commit_every", commit_every, _COMMIT_LIMIT)
         reader = _reader(jobs, payloads, _defaults(spec, keywords))
         call = _Call(self._schema, reader, commit_every, [] if return_ids else None)
-        self._refuse_closed()
-        if await call.read():
-            if connection is None:
-                await self._again(lambda own: call.write(own, owned=True), harmless=True)  # until it has begun
+        async with reader:
+            self._refuse_closed()
+            if not await call.read():
+                pass
+            elif connection is None:
+                # A stream may wait for other calls, so it never has the last connection of the client's.
+                apart = reader.is_async and not reader.exhausted
+                await self._again(lambda own: call.write(own, owned=True), harmless=True, apart=apart)
             else:
                 async with self._connection(connection) as chosen:
                     await call.write(chosen, owned=False)
@@ -167,7 +171,7 @@ class _Call:
         self._made: tuple[set[str], set[str]] = set(), set()
         self._rows: list[Row] = []
         self._committing = False
-        self._begun = True
+        self._begun = self._lent = True
 
     async def read(self) -> bool:
         """Read the first chunk of a transaction, while none is open: whether there is anything to write."""
@@ -177,7 +181,7 @@ class _Call:
 
     async def write(self, connection: Connection, *, owned: bool) -> None:
         """Write all there is, in one transaction or several."""
-        self._begun = not owned
+        self._begun = self._lent = not owned
         if not owned:
             await self._join(connection)
         own_transaction = connection.info.transaction_status is TransactionStatus.IDLE
@@ -198,6 +202,8 @@ class _Call:
             while self._rows:
                 left -= len(self._rows)
                 await transaction.write(self._rows, last=self._reader.exhausted or not left)
+                if self._lent and self._reader.is_async:
+                    await transaction.pause()  # the caller's code may use its connection itself
                 self._rows = await self._reader.read(min(left, CHUNK_ROWS)) if left else []
 
     async def _join(self, connection: Connection) -> None:

@@ -40,17 +40,36 @@ class Names:
         self._hold = hold
         self._lock = lock
         self._ids: dict[str, int] = {}
+        self._absent: set[str] = set()
 
     def __getitem__(self, name: str) -> int:
         """The id of a name that was found before."""
         return self._ids[name]
 
+    def __contains__(self, name: str) -> bool:
+        """Whether the name was found before."""
+        return name in self._ids
+
     def missing(self, names: Iterable[str]) -> set[str]:
         """Those of the names that are not found yet."""
         return set(names) - self._ids.keys()
 
+    def unseen(self, names: Iterable[str]) -> set[str]:
+        """Those of the names that are not found yet, and were not looked for either."""
+        return self.missing(names) - self._absent
+
+    async def look(self, names: set[str]) -> None:
+        """Find and hold those of the names that are there, and remember which are not; nothing is made."""
+        for known in (self._ids, self._absent):
+            if len(known) > REMEMBERED:
+                known.clear()
+        unseen = self.unseen(names)
+        if unseen:
+            await self._hold_rows(unseen)
+            self._absent |= self.missing(unseen)
+
     async def find(self, names: set[str]) -> None:
-        """Find the ids of names, and hold their rows until the transaction ends."""
+        """Find the ids of names, make those that are missing, and hold their rows until the transaction ends."""
         if len(self._ids) > REMEMBERED:
             self._ids.clear()
         missing = self.missing(names)

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from backfill.errors import ConfigurationError
 from backfill.storage.backoff import Backoff
@@ -78,6 +78,22 @@ class PatientPool(AsyncConnectionPool[Connection]):
                     logger.info("the pool has connections again")
                 _OURS.add(connection)
                 return connection
+
+    async def beside(self) -> Connection:
+        """A connection that is none of the pool's; whoever asks for it closes it.
+
+        Raises:
+            PoolTimeout: there was none in time; it says what kept it.
+            PoolClosed: the pool was closed meanwhile.
+        """
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await self.lasting()
+        except TimeoutError as error:
+            why = self._trouble or "no answer"
+            raise PoolTimeout(f"couldn't get a connection after {self.timeout:.2f} sec: {why}") from error
+        except _ClosingError as error:
+            raise PoolClosed("the pool was closed") from error
 
     async def getconn(self, timeout: float | None = None) -> Connection:
         """Lend a connection.
