@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any, Final, TypeVar, Unpack, cast, overload
 
 import psycopg
@@ -14,7 +14,7 @@ from backfill.checks import check_int
 from backfill.client.connect import ClientLife
 from backfill.client.execute import run, surely_undone, translated
 from backfill.client.items import CHUNK_ROWS, Encoder, ItemError, Reader, Row, check_items
-from backfill.client.naming import REMEMBERED, make_names, names_of
+from backfill.client.naming import REMEMBERED, NameMaker, make_names, names_of
 from backfill.client.prepare import BulkKeywords, check_keywords, checked_spec
 from backfill.client.writing import BulkTransaction
 from backfill.errors import BackfillError, BulkEnqueueError, CommitUnknownError, InvalidJobError
@@ -146,7 +146,8 @@ class BulkVerb(ClientLife):
             elif connection is None:
                 # A stream may wait for other calls, so it never has the last connection of the client's.
                 apart = reader.is_async and not reader.exhausted
-                await self._again(lambda own: call.write(own, owned=True), harmless=True, apart=apart)
+                async with aclosing(NameMaker(self._schema, self._beside)) as maker:
+                    await self._again(lambda own: call.write(own, owned=True, maker=maker), harmless=True, apart=apart)
             else:
                 async with self._connection(connection) as chosen:
                     await call.write(chosen, owned=False)
@@ -169,6 +170,7 @@ class _Call:
         self._share = commit_every or sys.maxsize
         self._in_parts = commit_every is not None
         self._made: tuple[set[str], set[str]] = set(), set()
+        self._maker: NameMaker | None = None
         self._rows: list[Row] = []
         self._committing = False
         self._begun = self._lent = True
@@ -179,8 +181,15 @@ class _Call:
             self._rows = await self._reader.read(min(self._share, CHUNK_ROWS))
         return bool(self._rows)
 
-    async def write(self, connection: Connection, *, owned: bool) -> None:
-        """Write all there is, in one transaction or several."""
+    async def write(self, connection: Connection, *, owned: bool, maker: NameMaker | None = None) -> None:
+        """Write all there is, in one transaction or several.
+
+        Args:
+            connection: to write on.
+            owned: whether it is the client's own.
+            maker: makes names on another connection.
+        """
+        self._maker = maker
         self._begun = self._lent = not owned
         if not owned:
             await self._join(connection)
@@ -197,7 +206,7 @@ class _Call:
 
     async def _write_share(self, connection: Connection, *, own: bool) -> None:
         left = self._share
-        async with BulkTransaction(connection, self._schema, self.ids, own=own) as transaction:
+        async with BulkTransaction(connection, self._schema, self.ids, own=own, maker=self._maker) as transaction:
             self._begun = True
             while self._rows:
                 left -= len(self._rows)
@@ -222,7 +231,9 @@ class _Call:
             if len(made) > REMEMBERED:
                 made.clear()
         new_tasks, new_queues = map(set.difference, names_of([shape for shape, _ in self._rows]), self._made)
-        await make_names(connection, self._schema, new_tasks, new_queues)
+        # A stream that goes on may itself be making one of them in a transaction that it has not ended.
+        briefly = self._reader.is_async and not self._reader.exhausted
+        await make_names(connection, self._schema, new_tasks, new_queues, briefly=briefly)
         self._made[0].update(new_tasks)
         self._made[1].update(new_queues)
 

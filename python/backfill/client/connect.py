@@ -40,6 +40,7 @@ MOST_CONNECTIONS: Final = 10
 AGAIN_SECONDS: Final = 30.0
 """How long a call is repeated of which nothing was done: as long as it may wait for a connection."""
 _CHECK_SECONDS: Final = 30.0
+_BESIDE_SECONDS: Final = 5.0
 _FIRST_PAUSE: Final = 0.02
 T = TypeVar("T")
 
@@ -213,6 +214,11 @@ class ClientLife:
                     with suppress(psycopg.Error):  # broken: the pool throws it away
                         await connection.set_autocommit(False)
                 await session.give_back(connection)
+
+    async def _beside(self) -> Connection | None:
+        """A connection besides those of the client's own pool, for whoever holds one of these; None where a pool was given."""
+        session = self._session_here() or await self._opened(reopen=False)
+        return await session.pool.beside(_BESIDE_SECONDS) if isinstance(session.pool, PatientPool) else None
 
     async def _again(
         self, call: Callable[[Connection], Awaitable[T]], *, harmless: bool = False, apart: bool = False

@@ -19,7 +19,7 @@ from backfill._native import copy_prefix
 from backfill.client.copying import CopyStream
 from backfill.client.execute import array_of_int8, ids_by_text, in_turn, integers, repeated, run, text
 from backfill.client.items import Row
-from backfill.client.naming import names_of, queues, tasks
+from backfill.client.naming import NameMaker, names_of, queues, tasks
 from backfill.client.prepare import JobShape, flags_json
 from backfill.client.waiting import KIND_OF, Kind, WaitingRow, WaitingRows
 from backfill.errors import SchemaMissingError
@@ -48,13 +48,23 @@ class BulkTransaction:
         schema: the queue's.
         ids: where the ids go, in the order of the rows; None where nobody asked for them.
         own: whether the transaction has this call's statements only, as the caller's has not.
+        maker: makes names on another connection; None where there is none, and new ones wait.
     """
 
-    def __init__(self, connection: Connection, schema: str, ids: list[int] | None, *, own: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        schema: str,
+        ids: list[int] | None,
+        *,
+        own: bool,
+        maker: NameMaker | None = None,
+    ) -> None:
         self._connection = connection
         self._schema = schema
         self._ids = ids
         self._own = own
+        self._maker = maker
         self._locked = False
         self._tasks = tasks(connection, schema, self._lock)
         self._queues = queues(connection, schema, self._lock)
@@ -77,6 +87,8 @@ class BulkTransaction:
         piped = bool(self._connection.pgconn.pipeline_status)  # where the server takes no COPY
         self._may_copy = not refused and not piped
         self._may_postpone = begun.get_value(0, 2) == b"\x01" and not piped
+        if begun.get_value(0, 3) != b"\x01":  # names that another connection makes would not be seen
+            self._maker = None
         return self
 
     async def __aexit__(
@@ -179,21 +191,21 @@ class BulkTransaction:
     async def _write_batch(self, batch: int, kind: Kind) -> None:
         number = str(batch)
         if kind in (Kind.KEYLESS, Kind.UNSAFE_DEDUPE):
-            named = await run(self._connection, "find_waiting_names", self._schema, (number,))
+            named = await run(self._connection, "find_waiting_names", self._schema, (number,), prepared=False)
             pairs = [(text(named, row, 0), text(named, row, 1)) for row in range(named.ntuples)]
             await self._make_names(
                 {task or "" for task, _ in pairs}, {queue for _, queue in pairs if queue is not None}
             )
         if kind is Kind.KEYLESS:
-            await run(self._connection, "insert_waiting", self._schema, (number,))
+            await run(self._connection, "insert_waiting", self._schema, (number,), prepared=False)
             return
 
         async def apply() -> PGresult:
             async with self._connection.transaction():
                 if kind is Kind.UNSAFE_DEDUPE:
-                    return await run(self._connection, "dedupe_waiting", self._schema, (number,))
+                    return await run(self._connection, "dedupe_waiting", self._schema, (number,), prepared=False)
                 preserve = "true" if kind is Kind.PRESERVE_RUN_AT else "false"
-                return await run(self._connection, "add_waiting", self._schema, (number, preserve))
+                return await run(self._connection, "add_waiting", self._schema, (number, preserve), prepared=False)
 
         result = await repeated(apply)
         if kind is Kind.UNSAFE_DEDUPE:
@@ -294,8 +306,11 @@ class BulkTransaction:
         names, lanes = names_of(shapes)
         if self._tasks.unseen(names) or self._queues.unseen(lanes):
             await self.pause()
-            await self._tasks.look(names)
-            await self._queues.look(lanes)
+            new, new_lanes = await self._tasks.look(names), await self._queues.look(lanes)
+            if self._maker is not None and (new or new_lanes):
+                await self._maker.make(new, new_lanes)
+                await self._tasks.look_again(new)
+                await self._queues.look_again(new_lanes)
 
     async def _find_names(self, shapes: Iterable[JobShape]) -> None:
         await self._make_names(*names_of(shapes))

@@ -79,19 +79,22 @@ class PatientPool(AsyncConnectionPool[Connection]):
                 _OURS.add(connection)
                 return connection
 
-    async def beside(self) -> Connection:
+    async def beside(self, timeout: float | None = None) -> Connection:
         """A connection that is none of the pool's; whoever asks for it closes it.
+
+        Args:
+            timeout: how many seconds it may take; the pool's own timeout where that is not said.
 
         Raises:
             PoolTimeout: there was none in time; it says what kept it.
             PoolClosed: the pool was closed meanwhile.
         """
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(timeout or self.timeout):
                 return await self.lasting()
         except TimeoutError as error:
             why = self._trouble or "no answer"
-            raise PoolTimeout(f"couldn't get a connection after {self.timeout:.2f} sec: {why}") from error
+            raise PoolTimeout(f"couldn't get a connection after {timeout or self.timeout:.2f} sec: {why}") from error
         except _ClosingError as error:
             raise PoolClosed("the pool was closed") from error
 
