@@ -34,6 +34,7 @@ from backfill.storage.pool import PatientPool
 from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema import check_schema
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
+from backfill.storage.writable import refuse_read_only
 
 DSN_VARIABLE: Final = "DATABASE_URL"
 MOST_CONNECTIONS: Final = 10
@@ -64,6 +65,11 @@ class _Turn:
 
 class ClientLife:
     """What all verbs share: the pool, the schema, and the client's state."""
+
+    _patience = 0.0
+    """Seconds that a call waits for a connection in use, before another one is made."""
+    _max_idle = 600.0
+    """Seconds after which a connection is closed that is more than those kept at rest, and that nobody has used."""
 
     def __init__(
         self,
@@ -108,6 +114,7 @@ class ClientLife:
 
         Raises:
             DatabaseConnectionError: the server cannot be reached, or refuses.
+            ReadOnlyDatabaseError: the only server of the DSN takes no writes.
             SchemaMissingError: the schema is not there, and `migrate` is not set.
             SchemaVersionError: the schema is too new or too old.
             ConfigurationError: an argument that cannot be used, or neither `dsn` nor DATABASE_URL.
@@ -133,6 +140,7 @@ class ClientLife:
 
         Raises:
             DatabaseConnectionError: the server cannot be reached, or refuses.
+            ReadOnlyDatabaseError: the only server of the DSN takes no writes.
             SchemaMissingError: the schema is not there, and `migrate` is not set.
             SchemaVersionError: the schema is too new or too old.
             ConfigurationError: neither a DSN nor DATABASE_URL, or a connection string that cannot be read.
@@ -290,7 +298,7 @@ class ClientLife:
             await self._prepare_schema(first)
         finally:
             await first.close()
-        pool = PatientPool(dsn, min_size=self._sizes[0], max_size=self._sizes[1])
+        pool = PatientPool(dsn, min_size=self._sizes[0], max_size=self._sizes[1], max_idle=self._max_idle)
         where = redacted(resolved)
         try:
             await pool.open(wait=True)  # a call that finds none ready would have the pool make another beside it
@@ -300,7 +308,7 @@ class ClientLife:
         except BaseException:
             await pool.close()
             raise
-        return Session(pool, owned=True, where=where, keeps=self._sizes[0] > 0)
+        return Session(pool, owned=True, where=where, keeps=self._sizes[0] > 0, patience=self._patience)
 
     async def _adopt(self, pool: Pool) -> Session:
         if pool.closed:
@@ -314,14 +322,12 @@ class ClientLife:
         return session
 
     async def _prepare_schema(self, connection: Connection) -> None:
+        async with _answering(connection):
+            await refuse_read_only(connection)
         if self._migrate:
             await migrate(connection, schema=self._schema)
-        try:
-            async with asyncio.timeout(_CHECK_SECONDS):
-                await check_schema(connection, schema=self._schema)
-        except TimeoutError as error:
-            where = redacted(connection.info.dsn)
-            raise DatabaseConnectionError(f"PostgreSQL at {where} gave no answer in {_CHECK_SECONDS:g} s") from error
+        async with _answering(connection):
+            await check_schema(connection, schema=self._schema)
 
     def _session_here(self) -> Session | None:
         """The session, if it can be used by this process on this loop; one that never can be again is let go."""
@@ -349,6 +355,17 @@ class ClientLife:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise ClientClosedError("this client is closed; open it again, or make another")
+
+
+@asynccontextmanager
+async def _answering(connection: Connection) -> AsyncIterator[None]:
+    """Have a server answer in time: one that takes connections may do nothing else."""
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            yield
+    except TimeoutError as error:
+        where = redacted(connection.info.dsn)
+        raise DatabaseConnectionError(f"PostgreSQL at {where} gave no answer in {_CHECK_SECONDS:g} s") from error
 
 
 def _check_sizes(min_size: object, max_size: object) -> None:

@@ -32,6 +32,7 @@ class Session:
     owned: bool
     where: str
     keeps: bool
+    patience: float = 0.0
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     pid: int = field(default_factory=os.getpid)
     _at_hand: Connection | None = None
@@ -39,6 +40,8 @@ class Session:
     _waiting: int = 0
     _streaming: set[Connection] = field(default_factory=set)
     _apart: set[Connection] = field(default_factory=set)
+    _first: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _firsts: set[Connection] = field(default_factory=set)
 
     async def take(self, *, apart: bool = False) -> Connection:
         """A connection that is alive, as far as its socket tells, so that a restarted server costs no round trip.
@@ -47,6 +50,8 @@ class Session:
             apart: whether it is for a stream, which may itself wait for other calls of the client. Streams never have all
                 connections of the client's own pool; the next one has a connection beside the pool, until it ends.
         """
+        if self.patience:
+            return await self._take_patiently()
         if not apart:
             return await self._take()
         if isinstance(self.pool, PatientPool) and len(self._streaming) >= self.pool.max_size - 1:
@@ -55,6 +60,21 @@ class Session:
             return connection
         connection = await self._take()
         self._streaming.add(connection)
+        return connection
+
+    async def _take_patiently(self) -> Connection:
+        """The connection that all share, unless somebody has it for long: then another one."""
+        try:
+            async with asyncio.timeout(self.patience):
+                await self._first.acquire()
+        except TimeoutError:
+            return await self._take()
+        try:
+            connection = await self._take()
+        except BaseException:
+            self._first.release()
+            raise
+        self._firsts.add(connection)
         return connection
 
     async def _take(self) -> Connection:
@@ -74,6 +94,9 @@ class Session:
     async def give_back(self, connection: Connection) -> None:
         """Keep it at hand, or give it to the pool where somebody waits for one or its state is not for everybody."""
         self._streaming.discard(connection)
+        if connection in self._firsts:
+            self._firsts.discard(connection)
+            self._first.release()
         if connection in self._apart:
             self._apart.discard(connection)
             await connection.close()

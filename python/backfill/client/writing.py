@@ -8,16 +8,17 @@ statement: that goes by an order that all share, and lets go of what it holds be
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from backfill._native import copy_prefix
+from backfill.client.clock import ServerClock
 from backfill.client.copying import CopyStream
 from backfill.client.execute import array_of_int8, ids_by_text, in_turn, integers, repeated, run, text
+from backfill.client.groups import Placed, by_mode, rounds
 from backfill.client.items import Row
 from backfill.client.naming import NameMaker, names_of, queues, tasks
 from backfill.client.prepare import JobShape, flags_json
@@ -37,7 +38,6 @@ DRAWN_AHEAD: Final = 40_000
 KEPT_BYTES: Final = 16_000_000
 """How many bytes of payloads wait in memory, where no temporary table can be made."""
 MICROSECOND: Final = timedelta(microseconds=1)
-Placed = tuple[int, JobShape, bytes]
 
 
 class BulkTransaction:
@@ -167,7 +167,7 @@ class BulkTransaction:
             ]
             batches.append((Kind.KEYLESS, waiting))
         for group in rounds(row for row in rows if row[1].key is not None):
-            batches.extend((KIND_OF[mode], [self._waiting_row(*row) for row in same]) for mode, same in _by_mode(group))
+            batches.extend((KIND_OF[mode], [self._waiting_row(*row) for row in same]) for mode, same in by_mode(group))
         await self._stream.end()
         await self._waiting.add(batches)
 
@@ -256,7 +256,7 @@ class BulkTransaction:
     async def _write_keyed(self, rows: list[Placed], *, last: bool) -> None:
         """Write rows with keys, a statement for each mode and each time that a key comes again."""
         await self.pause()
-        statements = [statement for group in rounds(rows) for statement in _by_mode(group)]
+        statements = [statement for group in rounds(rows) for statement in by_mode(group)]
         deduped = [shape for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for _, shape, _ in group]
         await self._find_names(deduped)
         piped = self._connection.pgconn.pipeline_status
@@ -363,40 +363,3 @@ class BulkTransaction:
         if shape.run_at is not None:
             return micros(shape.run_at)
         return self._now if shape.delay is None else self._now + shape.delay // MICROSECOND
-
-
-class ServerClock:
-    """The database's time as far as a client can tell without asking again: never ahead of it, and never going back.
-
-    Args:
-        told: what the server's clock showed, in PostgreSQL's microseconds, before its answer arrived (which was just now).
-    """
-
-    def __init__(self, told: int) -> None:
-        self._told = told
-        self._arrived = time.monotonic()
-
-    def now(self) -> int:
-        """The time in PostgreSQL's microseconds."""
-        # Two clocks that are being set right may differ by a thousandth (500 parts in a million each).
-        return self._told + int((time.monotonic() - self._arrived) * 999_000)
-
-
-def _by_mode(rows: Iterable[Placed]) -> Iterable[tuple[JobKeyMode, list[Placed]]]:
-    groups: dict[JobKeyMode, list[Placed]] = defaultdict(list)
-    for row in rows:
-        groups[row[1].mode].append(row)
-    return groups.items()
-
-
-def rounds(rows: Iterable[Placed]) -> Iterator[list[Placed]]:
-    """Rows with keys in groups in which no key comes twice; a key's rows stay in their order from group to group."""
-    groups: list[list[Placed]] = []
-    seen: dict[str | None, int] = defaultdict(int)
-    for row in rows:
-        turn = seen[row[1].key]
-        seen[row[1].key] += 1
-        if turn == len(groups):
-            groups.append([])
-        groups[turn].append(row)
-    yield from groups

@@ -37,10 +37,13 @@ class PatientPool(AsyncConnectionPool[Connection]):
         dsn: a string, or a callable asked at each new connection.
         min_size: connections kept at rest.
         max_size: connections at most.
+        max_idle: seconds after which an unused connection beyond min_size is closed.
         application_name: what `pg_stat_activity` shows.
     """
 
-    def __init__(self, dsn: Dsn, *, min_size: int, max_size: int, application_name: str = "backfill") -> None:
+    def __init__(
+        self, dsn: Dsn, *, min_size: int, max_size: int, max_idle: float = 600.0, application_name: str = "backfill"
+    ) -> None:
         self._dsn = dsn
         self._application_name = application_name
         self._outage = Backoff()
@@ -56,7 +59,8 @@ class PatientPool(AsyncConnectionPool[Connection]):
                 return await pool.lasting()
 
         super().__init__(
-            "", connection_class=Lasting, min_size=min_size, max_size=max_size, open=False, name=application_name
+            "", connection_class=Lasting, min_size=min_size, max_size=max_size, max_idle=max_idle, open=False,
+            name=application_name,
         )  # fmt: skip
 
     async def lasting(self) -> Connection:

@@ -1,0 +1,44 @@
+"""Whether a database takes writes: asked when a client opens, so that one that takes none is named at once.
+
+Where a DSN names several hosts, the driver looks for the one that takes writes, and a failover is waited for: nothing is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from backfill.errors import ReadOnlyDatabaseError
+from backfill.storage.connection import Connection, redacted
+from backfill.storage.statements import render
+
+_TOLD: Final = (b"in_hot_standby", b"default_transaction_read_only")
+"""What PostgreSQL from 14 on tells of a session by itself."""
+
+
+async def refuse_read_only(connection: Connection) -> None:
+    """Refuse the only server of a DSN where it takes no writes.
+
+    Args:
+        connection: in autocommit.
+
+    Raises:
+        ReadOnlyDatabaseError: it says what was found, and the way out.
+    """
+    hosts = [option.val or b"" for option in connection.pgconn.info if option.keyword in (b"host", b"hostaddr")]
+    if any(b"," in host for host in hosts):
+        return
+    if all(connection.pgconn.parameter_status(name) == b"off" for name in _TOLD):
+        return
+    cursor = await connection.execute(render("find_read_only"))
+    standby, read_only = await cursor.fetchone() or (False, False)
+    where = redacted(connection.info.dsn)
+    if standby:
+        raise ReadOnlyDatabaseError(
+            f"PostgreSQL at {where} is a standby, which takes no writes: connect to the primary, or name all hosts in the"
+            " DSN with target_session_attrs=read-write, and the primary is found, after a failover too"
+        )
+    if read_only:
+        raise ReadOnlyDatabaseError(
+            f"PostgreSQL at {where} takes no writes: default_transaction_read_only is on for this role or database;"
+            " set it to off (`alter role ... set default_transaction_read_only = off`), or connect with another role"
+        )
