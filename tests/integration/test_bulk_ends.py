@@ -92,13 +92,13 @@ async def test_a_generator_is_closed_by_a_refused_call(dsn: str, form: str) -> N
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         source = Source(int)
         with pytest.raises(InvalidJobError, match="commit_every"):
-            await BackfillClient(dsn).enqueue_bulk(
-                "t", getattr(source, form)(), commit_every=1, connection=connection
-            )
+            await BackfillClient(dsn).enqueue_bulk("t", getattr(source, form)(), commit_every=1, connection=connection)
     assert source.closed
 
 
-async def test_a_generator_is_closed_by_a_cancellation(client: BackfillClient, dsn: str) -> None:
+async def test_a_generator_is_closed_by_a_cancellation(
+    client: BackfillClient, dsn: str, eventually: Eventually
+) -> None:
     """While the call waits for the server, with the generator between two items: it may still use the client then."""
     closed = False
 
@@ -115,9 +115,7 @@ async def test_a_generator_is_closed_by_a_cancellation(client: BackfillClient, d
         await client.enqueue("t", 0)
         await other.execute("lock table graphile_worker._private_jobs in exclusive mode")
         call = asyncio.create_task(client.enqueue_bulk("t", stream()))
-        async with asyncio.timeout(30):
-            while not await value(dsn, "select count(*) from pg_locks where not granted"):
-                await asyncio.sleep(0)
+        await eventually(lambda: value(dsn, "select count(*) from pg_locks where not granted"))
         call.cancel()
         await other.rollback()
         with pytest.raises(asyncio.CancelledError):
@@ -146,7 +144,7 @@ async def test_an_iterator_that_is_no_generator_is_left_open(client: BackfillCli
     """A file is the caller's to close."""
     path = tmp_path / "lines"
     await asyncio.to_thread(path.write_text, "a\nb\n")
-    with path.open() as lines:  # noqa: ASYNC230 - two lines
+    with path.open() as lines:
         assert (await client.enqueue_bulk("t", lines)).written == 2
         assert not lines.closed
 

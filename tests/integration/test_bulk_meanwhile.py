@@ -67,9 +67,7 @@ async def client(dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[Back
 
 @pytest.mark.parametrize("commit_every", [None, 5000])
 @pytest.mark.parametrize("case", CASES)
-async def test_a_stream_uses_the_client(
-    client: BackfillClient, dsn: str, case: str, commit_every: int | None
-) -> None:
+async def test_a_stream_uses_the_client(client: BackfillClient, dsn: str, case: str, commit_every: int | None) -> None:
     """Between two items, twice, in the midst of a transaction: both calls go on, and all jobs are there."""
     make, beside = CASES[case]
 
@@ -91,7 +89,7 @@ async def test_a_stream_uses_the_client(
 
 @pytest.mark.parametrize("make", [plain, new_task, new_queue, keyed, deduped])
 async def test_others_wait_for_nothing_while_the_stream_is_read(dsn: str, make: Make) -> None:
-    """Another session adds jobs of the same names and keys, and another bulk call ends, while a stream makes its caller wait."""
+    """Another session's calls with the same names and keys end while a stream makes its caller wait."""
     reached, go_on = asyncio.Event(), asyncio.Event()
 
     async def stream() -> AsyncIterator[NewJob[Any]]:

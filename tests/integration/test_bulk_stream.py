@@ -21,7 +21,8 @@ from backfill import (
     NewJob,
     Queue,
 )
-from backfill.client import clock as clocks, copying, prepare
+from backfill.client import clock as clocks
+from backfill.client import copying, prepare
 
 from plugins.waiting import Eventually
 from reading import rows, value

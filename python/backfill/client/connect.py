@@ -34,7 +34,7 @@ from backfill.storage.pool import PatientPool
 from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema import check_schema
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
-from backfill.storage.writable import refuse_read_only
+from backfill.storage.writable import names_several_hosts, refuse_read_only
 
 DSN_VARIABLE: Final = "DATABASE_URL"
 MOST_CONNECTIONS: Final = 10
@@ -295,7 +295,7 @@ class ClientLife:
         resolved = await resolve(dsn)
         first = await connect(resolved)
         try:
-            await self._prepare_schema(first)
+            await self._prepare_schema(first, several=names_several_hosts(resolved))
         finally:
             await first.close()
         pool = PatientPool(dsn, min_size=self._sizes[0], max_size=self._sizes[1], max_idle=self._max_idle)
@@ -316,14 +316,15 @@ class ClientLife:
         session = Session(pool, owned=False, where="the given pool's server", keeps=False)
         try:
             async with pool.connection() as connection, in_our_manner(connection):
-                await self._prepare_schema(connection)
+                await self._prepare_schema(connection, several=names_several_hosts(pool.conninfo, pool.kwargs))
         except psycopg_pool.PoolTimeout as error:
             raise translated(error, None, where=session.where, schema=self._schema) from error
         return session
 
-    async def _prepare_schema(self, connection: Connection) -> None:
-        async with _answering(connection):
-            await refuse_read_only(connection)
+    async def _prepare_schema(self, connection: Connection, *, several: bool) -> None:
+        if not several:  # else the driver looks for the one that takes writes, and a failover is waited for
+            async with _answering(connection):
+                await refuse_read_only(connection)
         if self._migrate:
             await migrate(connection, schema=self._schema)
         async with _answering(connection):
