@@ -101,14 +101,21 @@ class BulkVerb(ClientLife):
         while the one before is packed off the loop and taken by the server. Memory holds two or three chunks, whatever the
         number of jobs, and the event loop is given its turn every few milliseconds. Workers are told once a transaction.
 
-        A job that is due at once has for its run_at the database's time when its chunk was written, so that the jobs of a
+        The iterable may use the client itself, or wait for somebody who does: while it is read, the call holds nothing that
+        another one waits for. Jobs with keys, and jobs whose task or queue is new and cannot be made at once, wait in a
+        temporary table of the transaction and are written when the iterable is at its end. An asynchronous iterable of
+        more than one chunk never has the client's last connection: it has one beside the pool then, until the call ends. A
+        generator, asynchronous or not, is closed when the call ends, however it ends.
+
+        A job that is due at once has for its run_at the database's time when its chunk was read, so that the jobs of a
         long call do not all share one; `delay` counts from it too. It never goes back within a transaction, and is never
         later than the commit.
 
         Jobs of one serial queue that have no key run in the order given. Jobs with keys are added or applied as
         `enqueue` does; a key that comes twice is applied in order. Calls that write keys in more than one statement (a
-        chunk, a mode, a key's next time each take one) do so one after the other, by a lock of the schema. Names of tasks
-        and queues that are new stay behind when a call is undone; they are only names.
+        chunk, a mode, a key's next time each take one) do so one after the other, by a lock of the schema, which is taken
+        when the iterable is at its end. Names of tasks and queues that are new stay behind when a call is undone; they are
+        only names.
 
         Args:
             jobs: any iterable or async iterable of `NewJob`s, tasks mixed; or a task, or its name, for `payloads`.
@@ -117,9 +124,10 @@ class BulkVerb(ClientLife):
             return_ids: give back the jobs' ids, in the order given; memory then holds a number for each.
             spec: what each job's own spec leaves unsaid; no job_key.
             connection: a psycopg connection to write on, inside its transaction (a savepoint, undone alone by an error),
-                or in a transaction of its own where it is in autocommit. Where jobs have keys, or names that are new, it
-                takes a lock of the schema, which the caller's transaction holds until it ends: bulk calls that write keys
-                in several statements wait for that.
+                or in a transaction of its own where it is in autocommit. The iterable may use this connection too. Once
+                the call has returned, the caller's transaction holds, until it ends, the keys and the new names that were
+                written, and a lock of the schema where there were any: calls that use these keys or names, and bulk calls
+                that write keys in several statements, wait for that. Do not let it wait for them.
             keywords: the same as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`, `timeout`,
                 `deadline`, `flags`.
 
