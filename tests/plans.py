@@ -54,6 +54,12 @@ from generate_series(1, 3) as m, generate_series(1, 10000) as n,
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version)
 select 'worker' || n, 'host', n, 1, '0' from generate_series(1, 2000) as n;
 """
+WAITING: LiteralString = """
+insert into pg_temp.bulk_waiting
+select n / 2000, 10000000 + n, 0, now(), 8, 'task' || 1 + n % 500, 'queue' || 1 + n, null, 'key' || n, '{}'
+from generate_series(0, 19999) as n
+"""
+"""Rows of a bulk call that wait, in batches of 2,000, for the temporary table that each transaction makes for itself."""
 TABLES = (
     "_private_tasks",
     "_private_job_queues",
@@ -128,6 +134,8 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "read_counters": ["task1", None, _NOW - timedelta(hours=1), None, "minute", False],
     "write_counters": ["worker", Jsonb([])],
     "find_tasks": [["task1", "task2"]],
+    "insert_waiting": [1],
+    "dedupe_waiting": [2],
     "get_job": [5],
     "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100],
     "give_back_strays": [WORKER, _IDS],

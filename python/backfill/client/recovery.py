@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import Final
 
 from backfill.checks import KEY_LIMIT, check_age, check_int, check_text
-from backfill.client.connect import ClientLife, in_our_manner
+from backfill.client.connect import ClientLife
+from backfill.client.manner import in_our_manner
 from backfill.errors import InvalidJobError
 from backfill.storage.attempts import named
 from backfill.storage.connection import Connection
