@@ -56,6 +56,7 @@ class Incarnation:
         deps: what the lifespan yielded.
         progressed: called after each turn and settlement.
         lost: called once, when this incarnation was given up by another worker.
+        interrupted: called with what a handler raised that may be a Ctrl-C.
         pulse: what is told that it is alive.
 
     Attributes:
@@ -77,6 +78,7 @@ class Incarnation:
         *,
         progressed: Callable[[], None],
         lost: Callable[[], None],
+        interrupted: Callable[[KeyboardInterrupt], None],
         pulse: Pulse,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
@@ -111,6 +113,7 @@ class Incarnation:
         self._pumps = [Pump(self.station, line, turned=progressed) for line in range(LINES)]
         self.services: list[Service] = []
         self.abandoned = False
+        self.executor.worker_cancelled, self.executor.interrupted = self._was_cancelled, interrupted
 
     async def open(self) -> None:
         """Connect and write the worker's row; nothing of it is left where that fails.
@@ -135,6 +138,10 @@ class Incarnation:
         for service in self.services:
             service.start()
         return self.services
+
+    async def resume(self) -> None:
+        """Start again what a drain needs and what somebody else has cancelled."""
+        await asyncio.gather(*(service.resume() for service in (*self._pumps, self.beat, self.counters)))
 
     async def drain(self, timeout: float, hurry: asyncio.Event) -> None:
         """Claim no more, and let what runs end, for so many seconds at most; less once that event is set."""
@@ -187,6 +194,9 @@ class Incarnation:
             pass  # its row says that it was given up, and who recovers it looks again
         await self.hot.close()
         self.abandoned = True
+
+    def _was_cancelled(self) -> bool:
+        return any(service.was_cancelled for service in self.services)
 
     def _stir(self) -> None:
         self.station.stir()
