@@ -19,9 +19,10 @@ pub mod job;
 pub mod libpq;
 pub mod libpq_connection;
 pub mod rows;
+pub mod signals;
 pub mod wake;
 
-/// Native parts of backfill: delays with jitter, the claim statements of a lane, rows to jobs, and the heartbeat's thread.
+/// Native parts of backfill: delays with jitter, the claim statements of a lane, rows to jobs, the heartbeat's thread, and signals.
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
@@ -42,4 +43,6 @@ mod _native {
     use crate::job::Job;
     #[pymodule_export]
     use crate::libpq::reach_libpq;
+    #[pymodule_export]
+    use crate::signals::SignalCounter;
 }

@@ -97,14 +97,16 @@ async def finish(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         work: makes the coroutine that does it.
     """
     cancelled: asyncio.CancelledError | None = None
-    for _ in range(_MOST_ROUNDS):
+    rounds = 0
+    while True:
+        rounds += 1
         task = asyncio.ensure_future(work())
         while not task.done():
             try:
                 await asyncio.wait([task])
             except asyncio.CancelledError as error:
                 cancelled = error
-        if not task.cancelled():
+        if not task.cancelled() or rounds == _MOST_ROUNDS:
             break
     if cancelled is not None:
         if not task.cancelled() and task.exception() is not None:
