@@ -42,8 +42,8 @@ def open_missing() -> None:
         except OSError:
             with contextlib.suppress(OSError):
                 _open_null(number)
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (held until the end)
+        if getattr(sys, name) is None:  # Python has found it closed
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 (held until the end)
 
 
 def never_wait_for_readers() -> None:

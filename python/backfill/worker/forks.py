@@ -8,6 +8,7 @@ business until it returns, raises or awaits; then the child ends, and only the w
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import gc
@@ -68,10 +69,16 @@ class ForkGuard:
     def cut_off(self) -> None:
         """In a child: whoever hands anything to the worker's loop, or lets it go on, ends the child."""
         self.forked = True
-        come_back = functools.partial(_end, 1, _CAME_BACK)
-        self._loop.call_soon_threadsafe = come_back  # type: ignore[method-assign, assignment]
+        self._loop.call_soon_threadsafe = self._hand_over  # type: ignore[method-assign, assignment]
         if threading.get_ident() == self._thread:
-            _fill(self._loop, come_back)
+            _fill(self._loop, functools.partial(_end, 1, _CAME_BACK))
+
+    def _hand_over(self, *arguments: Any, **_: Any) -> NoReturn:
+        """In a child of a thread that hands something to the loop, as executors do with what their work came to."""
+        for found in arguments:
+            if isinstance(found, concurrent.futures.Future) and found.done() and not found.cancelled():
+                self.leave(found.exception())
+        _end(1, _CAME_BACK)
 
 
 _guards: Final[WeakSet[ForkGuard]] = WeakSet()

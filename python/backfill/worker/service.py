@@ -27,6 +27,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._gave_up = False
+        self._resumed = False
 
     @property
     def task(self) -> asyncio.Task[None] | None:
@@ -36,7 +37,7 @@ class Service:
     @property
     def was_cancelled(self) -> bool:
         """Whether somebody else has cancelled its task, as `asyncio.run` does with every task once its main one is over."""
-        return self._task is not None and not self._gave_up and self._task.cancelling() > 0
+        return self._resumed or (self._task is not None and not self._gave_up and self._task.cancelling() > 0)
 
     def start(self) -> None:
         """Run in a task of its own."""
@@ -46,8 +47,9 @@ class Service:
     async def resume(self) -> None:
         """Run again where somebody else ended its task (cancelled it, or interrupted it by Ctrl-C): a drain needs it still."""
         task = self._task
-        if task is None or not (self.was_cancelled or _was_interrupted(task)):
+        if task is None or self._gave_up or not (task.cancelling() or _was_interrupted(task)):
             return
+        self._resumed = True
         done, _ = await asyncio.wait([task], timeout=_CLEAN_UP_SECONDS)
         if done:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"backfill-{self.name}")
