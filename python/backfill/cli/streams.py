@@ -138,6 +138,12 @@ class Patient(io.RawIOBase):
         if writer is not None:
             writer.join(4 * _LOOK_SECONDS)
 
+    def close(self) -> None:
+        """Close what was opened here; the descriptor that was given stays open."""
+        if not self.closed and self._out != self._number:
+            os.close(self._out)
+        super().close()
+
     def _put(self, content: memoryview) -> memoryview:
         """Write as much as goes without waiting; what is left."""
         while content and self._is_ready(0):
@@ -176,9 +182,8 @@ class Patient(io.RawIOBase):
                     dropped, self._dropped = self._dropped, 0
                     break
         if dropped and not self._ended:
-            logger.warning(
-                "%d bytes of standard %s were dropped: nobody had read them", dropped, self.name.removeprefix("std")
-            )
+            what = "standard output" if self.name == "stdout" else "standard error"
+            logger.warning("%d bytes of %s were dropped: nobody had read them", dropped, what)
 
 
 def _own_description(number: int) -> int:
