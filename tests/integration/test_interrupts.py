@@ -57,6 +57,12 @@ async def stops(kind: str) -> None:
     asyncio.get_running_loop().stop()
     await asyncio.sleep(0.01)
 
+@tasks.task("sweeps")
+async def sweeps(kind: str) -> None:
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(600)
+
 @tasks.task("innocent")
 async def innocent(word: str) -> None:
     print("innocent begins", flush=True)
@@ -139,6 +145,26 @@ async def test_a_job_that_stops_the_loop_is_done(dsn: str, tmp_path: Path) -> No
             worker.process.send_signal(signal.SIGTERM)
             assert worker.end() == 0, worker.output
     assert rows(dsn, "select * from graphile_worker.jobs") == []
+
+
+async def test_a_job_that_cancels_all_tasks_has_failed(dsn: str, tmp_path: Path) -> None:
+    """Its attempt counts; the neighbour's goes back without cost, and runs once the worker has started again."""
+    (tmp_path / "app_jobs.py").write_text(TASKS)
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("innocent", "release", max_attempts=1, priority=-1)
+        with running(shell("worker", "app_jobs:tasks", "--dsn", dsn), folder=tmp_path) as worker:
+            worker.wait_for("innocent begins")
+            await client.enqueue("sweeps", "", max_attempts=2)
+            worker.wait_for("a job has cancelled all tasks")
+            worker.wait_for("innocent begins")
+            (tmp_path / "release").touch()
+            worker.wait_for("innocent ends")
+            worker.process.send_signal(signal.SIGTERM)
+            assert worker.end() == 0, worker.output
+    left = rows(dsn, "select task_identifier, attempts, locked_by from graphile_worker.jobs")
+    assert left == [("sweeps", 1, None)], worker.output
+    assert rows(dsn, "select * from graphile_worker.backfill_dlq") == []
+    assert rows(dsn, "select * from graphile_worker.backfill_workers") == []
 
 
 @pytest.mark.parametrize("mode", ["run", "event", "available"])

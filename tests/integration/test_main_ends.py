@@ -11,7 +11,7 @@ import pytest
 
 from backfill import BackfillClient, Queue
 
-from programs import running
+from programs import between_signals, running
 
 PROGRAM = """
 import asyncio, sys, threading
@@ -69,6 +69,9 @@ async def main(dsn, mode):
     }.get(mode, runner.run)
     task = asyncio.create_task(work())
     await begun.wait()
+    print("all have begun", flush=True)
+    if mode == "waits":
+        await task
     if mode == "raises":
         raise RuntimeError("main failed")
     if mode == "draining":
@@ -109,6 +112,23 @@ async def test_a_program_that_ends_leaves_nothing_locked(dsn: str, tmp_path: Pat
     assert rows(dsn, "select locked_at from graphile_worker._private_job_queues") == [(None,)]
     assert rows(dsn, "select * from graphile_worker.backfill_workers") == []
     assert rows(dsn, "select * from graphile_worker.backfill_dlq") == []
+
+
+async def test_a_second_ctrl_c_gives_all_back(dsn: str, tmp_path: Path) -> None:
+    """The first drains; the second breaks into that, cancels all tasks, and the drain is carried through all the same."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    async with BackfillClient(dsn) as client:
+        for number in range(4):
+            await client.enqueue("waits", number, max_attempts=1)
+        with running([sys.executable, "program.py", dsn, "waits"], folder=tmp_path) as program:
+            program.wait_for("all have begun")
+            program.press_ctrl_c()
+            between_signals()
+            program.press_ctrl_c()
+            assert program.end() != 0
+    assert "KeyboardInterrupt" in program.output
+    assert rows(dsn, "select attempts, locked_by from graphile_worker.jobs") == [(0, None)] * 4
+    assert rows(dsn, "select * from graphile_worker.backfill_workers") == []
 
 
 @pytest.mark.parametrize("task", ["cancels_itself", "raises_it"])

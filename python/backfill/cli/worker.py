@@ -138,13 +138,24 @@ class _Shift:
         self._task = asyncio.current_task()
         self._came.watch(self._on_signal)
         try:
-            await self._runner.run_until_cancelled(self._stop)
-        except asyncio.CancelledError:
-            if self._signals == 0:
-                raise
+            while not await self._work():
+                logger.error(
+                    "a job has cancelled all tasks of its worker, which has let go of its jobs and starts again"
+                )
         finally:
             self._came.leave()
         return self._signals < 2
+
+    async def _work(self) -> bool:
+        """Work until a signal; whether one came."""
+        try:
+            await self._runner.run_until_cancelled(self._stop)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._signals == 0 and task is not None:
+                task.uncancel()
+                return False
+        return True
 
     def _on_signal(self, count: int) -> None:
         self._signals = count

@@ -32,6 +32,7 @@ from backfill.worker.lane import make_lanes
 from backfill.worker.locks import Locks
 from backfill.worker.pump import Pump, Station
 from backfill.worker.recoverer import Recoverer
+from backfill.worker.sentinel import Sentinel
 from backfill.worker.service import Service
 from backfill.worker.settler import Settler
 from backfill.worker.unknown import UnknownTasks
@@ -113,6 +114,7 @@ class Incarnation:
         self._pumps = [Pump(self.station, line, turned=progressed) for line in range(LINES)]
         self.services: list[Service] = []
         self.abandoned = False
+        self._sentinel = Sentinel()
         self.executor.worker_cancelled, self.executor.interrupted = self._was_cancelled, interrupted
 
     async def open(self) -> None:
@@ -132,7 +134,7 @@ class Incarnation:
 
     def start(self, *, background: bool) -> list[Service]:
         """Start to work; what runs now. In the background it also looks after other workers."""
-        self.services = [*self._pumps, self.beat, self.counters]
+        self.services = [*self._pumps, self.beat, self.counters, self._sentinel]
         if background:
             self.services += [self._recoverer, self._unknown]
         for service in self.services:
@@ -196,6 +198,9 @@ class Incarnation:
         self.abandoned = True
 
     def _was_cancelled(self) -> bool:
+        """Whether somebody has cancelled the tasks of this worker, and not a handler whose attempt is asked about."""
+        if asyncio.current_task() is self._sentinel.cancelled_by:
+            return False
         return any(service.was_cancelled for service in self.services)
 
     def _stir(self) -> None:

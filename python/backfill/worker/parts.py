@@ -169,7 +169,7 @@ class Parts:
         for step in (self._drain, self._let_go):
             try:
                 await step()
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # noqa: BLE001 - raised below, once the rest is closed
                 failed = failed or error

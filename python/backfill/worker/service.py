@@ -93,12 +93,13 @@ async def finish(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Carry work through even if the caller is cancelled meanwhile; the cancellation is raised at its end.
 
     Whoever cancels every task of the loop (`asyncio.run`, once its main task is over) cancels the work's own task as well.
-    The work is called again then, so it must be able to go on where it was.
+    The work is called again then, so it must be able to go on where it was; also where a Ctrl-C has broken into it.
 
     Args:
         work: makes the coroutine that does it.
     """
     cancelled: asyncio.CancelledError | None = None
+    interrupted: BaseException | None = None
     rounds = 0
     while True:
         rounds += 1
@@ -108,8 +109,14 @@ async def finish(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
                 await asyncio.wait([task])
             except asyncio.CancelledError as error:
                 cancelled = error
-        if not task.cancelled() or rounds == _MOST_ROUNDS:
+        if _was_interrupted(task):
+            interrupted = interrupted or task.exception()
+        elif not task.cancelled():
             break
+        if rounds == _MOST_ROUNDS:
+            break
+    if interrupted is not None:
+        raise interrupted
     if cancelled is not None:
         if not task.cancelled() and task.exception() is not None:
             logger.error("a shutdown failed", exc_info=task.exception())
