@@ -49,6 +49,11 @@ async def clings() -> None:
         except asyncio.CancelledError:
             print("clings", flush=True)
 
+@tasks.task("leaves")
+async def leaves() -> None:
+    print("holding", flush=True)
+    await asyncio.to_thread(time.sleep, 600)
+
 @tasks.task("ends")
 async def ends() -> None:
     print("holding", flush=True)
@@ -120,6 +125,18 @@ async def test_the_second_interrupts(dsn: str, begin: Begin) -> None:
         worker.process.send_signal(signal.SIGTERM)
         assert worker.end() == 130, worker.output
     assert "stopping at once" in worker.output
+    assert rows(dsn, "select attempts, locked_by from graphile_worker.jobs") == [(0, None)]
+
+
+async def test_a_thread_that_is_left_does_not_hold_up_the_end(dsn: str, begin: Begin) -> None:
+    """Its job goes back at the deadline; the process ends soon afterwards, with the code that it would have had."""
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("leaves", max_attempts=1)
+        worker = begin("--shutdown-timeout", "100ms")
+        worker.wait_for("holding")
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.end(3 * 15) == 0, worker.output
+    assert "threads of its jobs still run" in worker.output
     assert rows(dsn, "select attempts, locked_by from graphile_worker.jobs") == [(0, None)]
 
 

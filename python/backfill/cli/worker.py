@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backfill.cli.common import DsnOption, ExitCode, SchemaOption, duration, required_dsn, run_steadily
+from backfill.cli.ending import end_soon
 from backfill.cli.logs import LogLevel, set_up_logs
 from backfill.cli.streams import never_wait_for_readers
 
@@ -101,18 +102,14 @@ def command(
     gc.freeze()
     signals = Signals()
 
-    runner: WorkerRunner | None = None
-
-    async def work() -> bool:
-        nonlocal runner
+    async def work() -> ExitCode:
         runner = WorkerRunner(config, tasks)
-        return await _Shift(runner, signals).run()
+        orderly = await _Shift(runner, signals).run()
+        code = ExitCode.LEFT if runner.left else ExitCode.OK if orderly else ExitCode.INTERRUPTED
+        end_soon(code)
+        return code
 
-    orderly = run_steadily(work)
-    if runner is not None and runner.left:
-        raise typer.Exit(ExitCode.LEFT)
-    if not orderly:
-        raise typer.Exit(ExitCode.INTERRUPTED)
+    raise typer.Exit(run_steadily(work))
 
 
 def _lane(concurrency: int, *, tasks: list[str] | None, queues: list[str] | None) -> QueueConfig:
