@@ -198,7 +198,7 @@ class Executor:
             # Begun at once: a handler that never waits is done when this returns, and costs no turn of the loop.
             task = asyncio.Task(self._attempt(running), loop=self._loop, context=context, eager_start=True)
             if self._guard.forked:  # in its first step, and has awaited something
-                self._guard.leave()
+                self._guard.come_back()
             if running.ending is None:
                 running.task = task
                 self._running.add(running)

@@ -66,19 +66,23 @@ class ForkGuard:
                 traceback.print_exception(error)
         _end(code & 0xFF)
 
+    def come_back(self) -> NoReturn:
+        """End the child, which has left its handler by awaiting something."""
+        _end(1, _CAME_BACK)
+
     def cut_off(self) -> None:
         """In a child: whoever hands anything to the worker's loop, or lets it go on, ends the child."""
         self.forked = True
         self._loop.call_soon_threadsafe = self._hand_over  # type: ignore[method-assign, assignment]
         if threading.get_ident() == self._thread:
-            _fill(self._loop, functools.partial(_end, 1, _CAME_BACK))
+            _fill(self._loop, self.come_back)
 
     def _hand_over(self, *arguments: Any, **_: Any) -> NoReturn:
         """In a child of a thread that hands something to the loop, as executors do with what their work came to."""
         for found in arguments:
             if isinstance(found, concurrent.futures.Future) and found.done() and not found.cancelled():
                 self.leave(found.exception())
-        _end(1, _CAME_BACK)
+        self.come_back()
 
 
 _guards: Final[WeakSet[ForkGuard]] = WeakSet()
