@@ -118,6 +118,29 @@ async def stop_ticks(_: int) -> None:
 async def after(word: str) -> None:
     print("after", word, flush=True)
 """
+LIFESPAN = """
+import asyncio, multiprocessing
+from contextlib import asynccontextmanager
+from backfill import TaskRegistry, WorkerContext
+
+@asynccontextmanager
+async def lifespan(client):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        yield pool
+
+tasks = TaskRegistry(lifespan=lifespan)
+
+def square(n):
+    return n * n
+
+@tasks.task("square")
+def squares(n: int, ctx: WorkerContext) -> None:
+    print("square", ctx.deps.apply(square, [n]), flush=True)
+
+@tasks.task("after")
+async def after(word: str) -> None:
+    print("after", word, flush=True)
+"""
 LIBRARY = """
 import asyncio, signal, sys
 from app_jobs import tasks
@@ -193,6 +216,19 @@ async def test_a_child_that_awaits_ends(dsn: str, worker: Program, task: str) ->
         await client.enqueue("stop_ticks", 1)
         await _goes_on(client, dsn, worker)
     assert "a child goes on" not in worker.output
+
+
+async def test_a_pool_of_the_lifespan(dsn: str, tmp_path: Path) -> None:
+    """Processes that it forks at the start end when it ends them, and the stop stays an orderly one."""
+    (tmp_path / "app_jobs.py").write_text(LIFESPAN)
+    worker = Program(shell("worker", "app_jobs:tasks", "--dsn", dsn), folder=tmp_path)
+    try:
+        async with BackfillClient(dsn) as client:
+            await client.enqueue("square", 3, max_attempts=1)
+            worker.wait_for("square 9")
+            await _goes_on(client, dsn, worker)
+    finally:
+        worker.kill()
 
 
 async def _goes_on(client: BackfillClient, dsn: str, worker: Program) -> None:

@@ -22,6 +22,7 @@ from backfill.worker.cleaner import Cleaner
 from backfill.worker.config import WorkerConfig
 from backfill.worker.counters import CounterFolder
 from backfill.worker.events import LeaseLost, emit
+from backfill.worker.forks import ForkGuard
 from backfill.worker.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth, parse_address
 from backfill.worker.hot import LINES, QUERY_TIMEOUT
 from backfill.worker.incarnation import Incarnation, quietly, seconds
@@ -65,6 +66,8 @@ class Parts:
         self._config = config
         self._registry = registry
         self._stack = AsyncExitStack()
+        # From the first to the last: a lifespan may fork as well, such as a pool of processes.
+        self._stack.callback(ForkGuard().close)
         self._services: list[Service] = []
         self.health_port: int | None = None
         self._watchers: dict[Service, asyncio.Task[None]] = {}
