@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import sys
 import threading
 from typing import Final
+
+from backfill.cli import streams
 
 logger = logging.getLogger("backfill.cli.ending")
 
@@ -31,7 +31,5 @@ def end_soon(code: int) -> None:
 def _end(code: int) -> None:
     names = sorted(thread.name for thread in threading.enumerate() if not thread.daemon and thread.name != "MainThread")
     logger.warning("the process ends, although threads of its jobs still run: %s", ", ".join(names) or "none by name")
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    streams.finish()
     os._exit(code)

@@ -50,21 +50,28 @@ def never_wait_for_readers() -> None:
     """Have what is printed and logged from now on go out without ever waiting for its readers, or failing by them."""
     if sys.platform == "win32":
         return
-    streams = list[Patient]()
     for name in ("stdout", "stderr"):
         stream = cast("TextIO", getattr(sys, name))
-        with contextlib.suppress(
-            Exception
-        ):  # one that is no stream of this process's, such as a test's, stays as it is
+        # One that is no stream of this process's, such as a test's, stays as it is.
+        with contextlib.suppress(Exception):
             stream.flush()
         with contextlib.suppress(Exception):
             patient = Patient(stream.fileno(), name)
             setattr(sys, name, _as_text(patient, stream))
-            streams.append(patient)
-    if streams:
-        atexit.register(_end, streams)
-        for patient in streams:
             os.register_at_fork(after_in_child=patient.begin_anew)
+            _streams.append(patient)
+    # Called after what the program itself registers later.
+    atexit.register(finish)
+
+
+def finish() -> None:
+    """The process ends: give the readers of both streams a second to take what waits."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    enough = time.monotonic() + LAST_SECONDS
+    for patient in _streams:
+        patient.finish(max(enough - time.monotonic(), 0.0))
 
 
 class Patient(io.RawIOBase):
@@ -90,7 +97,7 @@ class Patient(io.RawIOBase):
         self._in_child = True
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may print while a print is under way
         self._waiting: deque[memoryview] = deque()
         self._size = 0
         self._dropped = 0
@@ -186,6 +193,9 @@ class Patient(io.RawIOBase):
             logger.warning("%d bytes of %s were dropped: nobody had read them", dropped, what)
 
 
+_streams: Final[list[Patient]] = []
+
+
 def _own_description(number: int) -> int:
     """A descriptor of the same pipe or terminal that never waits; those who share the one we were given see no change."""
     mode = os.fstat(number).st_mode
@@ -205,15 +215,6 @@ def _as_text(patient: Patient, stream: TextIO) -> TextIO:
         buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=getattr(stream, "line_buffering", False),
         write_through=getattr(stream, "write_through", False),
     )  # fmt: skip
-
-
-def _end(streams: list[Patient]) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    enough = time.monotonic() + LAST_SECONDS
-    for patient in streams:
-        patient.finish(max(enough - time.monotonic(), 0.0))
 
 
 def _open_null(number: int) -> None:
