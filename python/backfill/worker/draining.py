@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Final
 
+from backfill.logs import fields_of
 from backfill.worker.running import Running
 
 logger = logging.getLogger(__name__)
@@ -41,5 +42,8 @@ async def interrupt(attempts: set[Running], give_back: Callable[[Running], None]
         cancel(running)
     await wait(attempts, CANCEL_GRACE)
     for running in list(attempts):
-        logger.warning("job %d (%s) does not end when cancelled", running.job.id, running.job.task_identifier)
+        logger.warning(
+            "job %d (%s) does not end when cancelled", running.job.id, running.job.task_identifier,
+            extra=fields_of(running.job),
+        )  # fmt: skip
         give_back(running)

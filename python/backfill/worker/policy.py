@@ -127,11 +127,3 @@ def _aware(text: str) -> datetime:
     if moment.utcoffset() is None:
         raise ConfigurationError("a deadline is ISO 8601 with its zone")
     return moment
-
-
-def next_delay(job: Job, task: Task[Any, Any] | None, default: RetryPolicy | None) -> float | None:
-    """Seconds from a failure to the next attempt by a policy; None where there is no policy, or no next attempt."""
-    if not job.readable or job.attempts >= job.max_attempts:
-        return None
-    policy = retry_policy_of(job, task, default)
-    return None if policy is None else delay_of(policy, job.attempts)

@@ -157,10 +157,13 @@ class WorkerRunner:
             return parts
 
     async def _end(self) -> None:
+        parts = self._parts
         try:
             await finish(self._stop)
         finally:
-            self._parts = None
+            if parts is not None and self._parts is parts:
+                self._parts = None
+                parts.tell_end()
 
     async def _stop(self) -> None:
         async with self._changing:
@@ -168,4 +171,3 @@ class WorkerRunner:
             if parts is not None:
                 await parts.close()
                 self._left = parts.left
-                self._parts = None

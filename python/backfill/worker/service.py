@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from backfill.said import stripped
+
 logger = logging.getLogger(__name__)
 
 _MOST_ROUNDS: Final = 10
@@ -118,8 +120,10 @@ async def finish(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     if interrupted is not None:
         raise interrupted
     if cancelled is not None:
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a shutdown failed", exc_info=task.exception())
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            stripped(failure, context=True)
+            logger.error("a shutdown failed", exc_info=failure)
         raise cancelled
     task.result()
 
