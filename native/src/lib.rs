@@ -19,6 +19,7 @@ pub mod job;
 pub mod libpq;
 pub mod libpq_connection;
 pub mod rows;
+pub mod scan;
 pub mod signals;
 pub mod wake;
 
@@ -43,6 +44,8 @@ mod _native {
     use crate::job::Job;
     #[pymodule_export]
     use crate::libpq::reach_libpq;
+    #[pymodule_export]
+    use crate::scan::odd_parts;
     #[pymodule_export]
     use crate::signals::SignalCounter;
 }

@@ -74,7 +74,8 @@ class Outcomes:
             interrupted: called with what encoding it raised that may be a Ctrl-C.
         """
         try:
-            return Kept(encode_result(value))
+            task = self._registry.get(job.task_identifier)
+            return Kept(encode_result(value) if task is None else task.encode_result(value))
         except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way, and nothing here can be cancelled
             if (found := ctrl_c_in(error)) is not None:
                 interrupted(found)
