@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,11 @@ PATIENCE = 60.0
 def shell(*words: str) -> list[str]:
     """The command line of the shell under test."""
     return [sys.executable, "-m", "backfill", *words]
+
+
+def between_signals() -> None:
+    """Let pass what is the point of a test: so much time that two signals are two."""
+    threading.Event().wait(0.4)
 
 
 class Program:

@@ -20,9 +20,10 @@ pub mod libpq;
 pub mod libpq_connection;
 pub mod rows;
 pub mod scan;
+pub mod signals;
 pub mod wake;
 
-/// Native parts of backfill: delays with jitter, the claim statements of a lane, rows to jobs, and the heartbeat's thread.
+/// Native parts of backfill: delays with jitter, the claim statements of a lane, rows to jobs, the heartbeat's thread, and signals.
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
@@ -45,4 +46,6 @@ mod _native {
     use crate::libpq::reach_libpq;
     #[pymodule_export]
     use crate::scan::odd_parts;
+    #[pymodule_export]
+    use crate::signals::SignalCounter;
 }

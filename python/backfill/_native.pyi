@@ -9,6 +9,7 @@ __all__ = [
     "HeartbeatReport",
     "HeartbeatThread",
     "Job",
+    "SignalCounter",
     "backoff_delay",
     "backoff_delays",
     "claim_statement",
@@ -153,6 +154,12 @@ class Job:
     def locked_at(self) -> datetime | None: ...
     def without_payload(self) -> Job: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class SignalCounter:
+    def __new__(cls, signals: Sequence[int], gap: float, limit: int, status: int) -> SignalCounter: ...
+    def fileno(self) -> int: ...
+    def count(self) -> int: ...
 
 def backoff_delay(
     attempt: int, initial: float, maximum: float, multiplier: float, jitter: float, unit: float

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from programs import Program, shell
+from programs import Program, between_signals, shell
 
 TASKS = """
 import asyncio
@@ -97,6 +97,7 @@ def test_a_second_ctrl_c_gives_running_jobs_back(dsn: str, start: Start) -> None
     worker.wait_for("clinging")
     worker.press_ctrl_c()
     worker.wait_for("another signal interrupts them")
+    between_signals()
     worker.press_ctrl_c()
     assert worker.end() == 130
     assert rows(dsn, "select attempts, locked_at from graphile_worker.jobs") == [(0, None)]

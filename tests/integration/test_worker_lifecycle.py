@@ -135,7 +135,7 @@ async def test_a_worker_has_a_row_while_it_runs(dsn: str, eventually: Any) -> No
         runner = WorkerRunner(config, runs.tasks)
         async with runner:
             [first] = await rows(dsn, query)
-            assert first[:4] == (runner.worker_id, True, 2, ["task", "hold"])
+            assert first[:4] == (runner.worker_id, True, 3, ["task", "hold"])
             ids.add(first[0])
             await eventually(lambda: rows(dsn, query), lambda found, at=first[4]: found[0][4] > at)
         assert await rows(dsn, query) == []

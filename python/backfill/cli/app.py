@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from backfill.cli import demo, enqueue, migrate, worker
+from backfill.cli import demo, enqueue, migrate, streams, worker
 from backfill.cli.common import explain
 
 app = typer.Typer(
@@ -54,6 +54,7 @@ def options(
 
 def run() -> None:
     """Run the command that the arguments name; an error is one line on standard error, and an exit code."""
+    streams.open_missing()
     try:
         app()
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import sys
 from collections.abc import Callable, Coroutine
@@ -46,6 +47,8 @@ DsnOption = Annotated[
 ]
 SchemaOption = Annotated[str, typer.Option("--schema", metavar="NAME", help="The queue's schema.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print data as JSON.", show_default=False)]
+
+logger = logging.getLogger("backfill.cli")
 
 _SIZE: Final = re.compile(r"(\d+)(B|kB|MB|GB|)", re.IGNORECASE | re.ASCII)
 _UNITS: Final = {"": 1, "b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30}
@@ -98,6 +101,27 @@ def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(work())
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+def run_steadily(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine to its end, whatever else runs on its loop does to that.
+
+    A job may stop the loop, or raise SystemExit or KeyboardInterrupt in a task that it has started, which ends the loop as
+    well. Nobody else can tell such a job from others, so the loop goes on, and the job gets what it has raised.
+    """
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            loop = runner.get_loop()
+            task = loop.create_task(work())
+            while True:
+                try:
+                    return loop.run_until_complete(task)
+                except (KeyboardInterrupt, SystemExit, RuntimeError) as error:
+                    if task.done() or loop.is_closed():
+                        return task.result()
+                    logger.error("the event loop was stopped by a job (%s), and goes on", type(error).__name__)
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 

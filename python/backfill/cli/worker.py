@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backfill.cli.common import DsnOption, ExitCode, SchemaOption, duration, required_dsn, run_async, size
+from backfill.cli.common import DsnOption, ExitCode, SchemaOption, duration, required_dsn, run_steadily, size
+from backfill.cli.ending import end_soon
 from backfill.cli.logs import LogLevel, set_up_logs
+from backfill.cli.streams import never_wait_for_readers
 from backfill.logs import RetryTraceback
 
 if TYPE_CHECKING:
+    from backfill.cli.signals import Signals
     from backfill.worker import QueueConfig, WorkerRunner
 
 logger = logging.getLogger("backfill.cli.worker")
@@ -86,11 +86,13 @@ def command(
     """Run the jobs of a registry's tasks.
 
     The first Ctrl-C (or SIGTERM) stops claiming and waits for running jobs up to the shutdown timeout; the second
-    interrupts them at once. Interrupted jobs go back to the queue.
+    interrupts them at once, and they go back to the queue. A third ends the process on the spot, whatever runs.
     """
     from backfill.cli.registry import load_registry
+    from backfill.cli.signals import Signals
     from backfill.worker import WorkerConfig, WorkerRunner
 
+    never_wait_for_readers()
     set_up_logs(log_level, as_json=json_logs)
     config = WorkerConfig(
         required_dsn(dsn),
@@ -108,19 +110,16 @@ def command(
     tasks = load_registry(registry)
     # What was imported stays: the collector need not look at it again while jobs come and go, which costs a tenth of the rate.
     gc.freeze()
+    signals = Signals()
 
-    runner: WorkerRunner | None = None
-
-    async def work() -> bool:
-        nonlocal runner
+    async def work() -> ExitCode:
         runner = WorkerRunner(config, tasks)
-        return await _Shift(runner).run()
+        orderly = await _Shift(runner, signals).run()
+        code = ExitCode.LEFT if runner.left else ExitCode.OK if orderly else ExitCode.INTERRUPTED
+        end_soon(code)
+        return code
 
-    orderly = run_async(work)
-    if runner is not None and runner.left:
-        raise typer.Exit(ExitCode.LEFT)
-    if not orderly:
-        raise typer.Exit(ExitCode.INTERRUPTED)
+    raise typer.Exit(run_steadily(work))
 
 
 def _lane(concurrency: int, *, tasks: list[str] | None, queues: list[str] | None) -> QueueConfig:
@@ -134,8 +133,9 @@ def _lane(concurrency: int, *, tasks: list[str] | None, queues: list[str] | None
 class _Shift:
     """A runner under this process's signals: the first drains, the second hurries, the third ends the process."""
 
-    def __init__(self, runner: WorkerRunner) -> None:
+    def __init__(self, runner: WorkerRunner, signals: Signals) -> None:
         self._runner = runner
+        self._came = signals
         self._stop = asyncio.Event()
         self._signals = 0
         self._task: asyncio.Task[Any] | None = None
@@ -143,33 +143,35 @@ class _Shift:
     async def run(self) -> bool:
         """Work until a signal; whether the stop was an orderly one."""
         self._task = asyncio.current_task()
-        self._install()
+        self._came.watch(self._on_signal)
+        try:
+            while not await self._work():
+                logger.error(
+                    "a job has cancelled all tasks of its worker, which has let go of its jobs and starts again"
+                )
+        finally:
+            self._came.leave()
+        return self._signals < 2
+
+    async def _work(self) -> bool:
+        """Work until a signal; whether one came."""
         try:
             await self._runner.run_until_cancelled(self._stop)
         except asyncio.CancelledError:
-            if self._signals == 0:
-                raise
-        return self._signals < 2
+            task = asyncio.current_task()
+            if self._signals == 0 and task is not None:
+                task.uncancel()
+                return False
+        return True
 
-    def _install(self) -> None:
-        loop = asyncio.get_running_loop()
-        if sys.platform == "win32":
-            signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(self._on_signal))
-            return
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, a hangup is none of ours
-                loop.add_signal_handler(number, self._on_signal)
-
-    def _on_signal(self) -> None:
-        self._signals += 1
-        if self._signals == 1:
+    def _on_signal(self, count: int) -> None:
+        self._signals = count
+        if count == 1:
             patience = self._runner.config.shutdown_timeout.total_seconds()
             logger.info("stopping: running jobs have %g s to end; another signal interrupts them at once", patience)
             self._stop.set()
-        elif self._signals == 2:
-            logger.warning("stopping at once: running jobs are interrupted and given back")
-            self._runner.hurry()
-            if self._runner.worker_id is None and self._task is not None:  # it never got as far as starting
-                self._task.cancel()
-        else:
-            os._exit(ExitCode.INTERRUPTED)
+            return
+        logger.warning("stopping at once: running jobs are interrupted and given back")
+        self._runner.hurry()
+        if self._runner.worker_id is None and self._task is not None:  # it never got as far as starting
+            self._task.cancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import math
 import sys
@@ -18,24 +19,24 @@ from typing import Any, Final
 
 from backfill.client import BackfillClient
 from backfill.errors import PayloadDecodeError
-from backfill.logs import CURRENT, RetryTraceback, fields_of
+from backfill.logs import CURRENT, RetryTraceback
 from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.storage.rows import unreadable
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.context import WorkerContext
+from backfill.worker.draining import cancel, interrupt, wait
 from backfill.worker.events import Tally
+from backfill.worker.forks import ForkGuard
+from backfill.worker.interrupts import ctrl_c_in
 from backfill.worker.lane import Lane
 from backfill.worker.outcomes import Outcomes
 from backfill.worker.policy import NO_LIMITS, limits_of
 from backfill.worker.running import COMPLETED, GIVEN_BACK, Ending, Failed, Running
 from backfill.worker.threads import HandlerThreads
-from backfill.worker.verdict import interrupt_in
 
 logger = logging.getLogger(__name__)
 
-CANCEL_GRACE: Final = 5.0
-"""Seconds that a cancelled handler has to end before its job is given back all the same."""
 _TURN_SECONDS: Final = 0.004
 _TURN_LOOK: Final = 16
 
@@ -71,9 +72,14 @@ class Executor:
         """Called on the loop with each attempt that has ended, once; it must not block."""
         self.thirsty: Callable[[], None]
         """Called when a lane should be filled up."""
+        self.interrupted: Callable[[KeyboardInterrupt], None] = lambda _: None
+        """Called with what a handler raised that may be a Ctrl-C."""
+        self.worker_cancelled: Callable[[], bool] = lambda: False
+        """Whether somebody has cancelled the worker's own tasks, as `asyncio.run` does with all of them at its end."""
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}")
+        self._guard = ForkGuard()
+        self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[Running] = set()
         self._draining = False
         self._unstarted = 0
@@ -173,20 +179,10 @@ class Executor:
         for running in list(self._running):
             running.ask_to_stop()
             if not running.begun:
-                self._cancel(running)
-        await self._wait(timeout)
-        if not self._running:
-            return
-        logger.warning("the shutdown's deadline is over: %d jobs are interrupted and given back", len(self._running))
-        for running in list(self._running):
-            self._cancel(running)
-        await self._wait(CANCEL_GRACE)
-        for running in list(self._running):
-            logger.warning(
-                "job %d (%s) does not end when cancelled", running.job.id, running.job.task_identifier,
-                extra=fields_of(running.job),
-            )  # fmt: skip
-            self._end(running, GIVEN_BACK)
+                cancel(running)
+        await wait(self._running, timeout)
+        if self._running:
+            await interrupt(self._running, lambda running: self._end(running, GIVEN_BACK))
 
     def lose(self, running: Running) -> None:
         """A job that is held is not this worker's any more: it is not begun, or its handler is asked to stop or cancelled."""
@@ -196,21 +192,12 @@ class Executor:
             running.lane.ready.remove(running)
             self._undo(running)
         elif running in self._running and self._task_of(running).shape.is_async:
-            self._cancel(running)
+            cancel(running)
 
     def close(self) -> None:
         """Let the threads of synchronous handlers go."""
         self._threads.close()
-
-    async def _wait(self, timeout: float) -> None:
-        tasks = [running.task for running in self._running if running.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout)
-
-    def _cancel(self, running: Running) -> None:
-        if running.task is not None and not running.given_up:  # a second time would break into its handler's clean-up
-            running.task.cancel()
-        running.given_up = True
+        self._guard.close()
 
     def _start(self, running: Running, now: float) -> None:
         """Run a job in a task of its own, in a context that no other job's handler has touched."""
@@ -221,6 +208,8 @@ class Executor:
         if sys.version_info >= (3, 12):
             # Begun at once: a handler that never waits is done when this returns, and costs no turn of the loop.
             task = asyncio.Task(self._attempt(running), loop=self._loop, context=context, eager_start=True)
+            if self._guard.forked:  # in its first step, and has awaited something
+                self._guard.come_back()
             if running.ending is None:
                 running.task = task
                 self._running.add(running)
@@ -241,12 +230,18 @@ class Executor:
             elif running.limits is NO_LIMITS:
                 running.begun = True
                 value = await work
-                ending = COMPLETED if running.keep is None else self._outcomes.kept(running.job, value)
+                ending = (
+                    COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
+                )
             else:
                 running.begun = True
                 ending = await self._limited(running, work)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
+            if self._guard.forked:
+                self._guard.leave(error)
             ending = self._raised(running, error)
+        if self._guard.forked:
+            self._guard.leave()
         self._end(running, ending)
 
     def _prepare(self, running: Running) -> Awaitable[Any] | Failed | None:
@@ -275,7 +270,8 @@ class Executor:
             context = WorkerContext(
                 job=job, worker_id=self._worker_id, deps=self._deps, client=self._client, stop=running
             )
-        return task.invoke(payload, context, self._threads.run)
+        threads = self._threads.run if shape.is_async else functools.partial(self._threads.run, running)
+        return task.invoke(payload, context, threads)
 
     async def _limited(self, running: Running, work: Awaitable[Any]) -> Ending:
         """Await a handler that may run so long and no longer; a synchronous one can only be asked to stop."""
@@ -294,7 +290,7 @@ class Executor:
         finally:
             if alarm is not None:
                 alarm.cancel()
-        return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value)
+        return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
 
     def _task_of(self, running: Running) -> Task[Any, Any]:
         task = self._registry.get(running.job.task_identifier)
@@ -312,11 +308,10 @@ class Executor:
             return self._outcomes.unknown(running.job, error, broken)
 
     def _looked_at(self, running: Running, error: BaseException) -> Ending:
-        interrupt = interrupt_in(error)
-        if interrupt is not None:
-            # Raised from the loop, not from here: begun at once, an attempt is under whoever claimed it.
-            self._loop.call_soon(_interrupt, interrupt)
-        if running.given_up or interrupt is not None:
+        task = self._registry.get(running.job.task_identifier)
+        if (task is None or task.shape.is_async) and (found := ctrl_c_in(error)) is not None:
+            self.interrupted(found)
+        if running.given_up or self._was_swept_away():
             return GIVEN_BACK
         if not running.begun and isinstance(error, asyncio.CancelledError):
             return GIVEN_BACK
@@ -324,6 +319,19 @@ class Executor:
             # Not the handler's: ours, or a task's that cannot be resolved. The job must not be lost with it.
             logger.error("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier, exc_info=error)
         return self._outcomes.judged(running.job, error)
+
+    def _was_swept_away(self) -> bool:
+        """Whether this task was cancelled by somebody who has cancelled the worker's own as well: then the worker ends.
+
+        What has not begun goes back at once, so that no slot which falls free takes it.
+        """
+        task = asyncio.current_task()
+        if task is None or not task.cancelling() or not self.worker_cancelled():
+            return False
+        self._draining = True
+        for lane in {running.lane for running in self.held.values()}:
+            self.return_ready(lane)
+        return True
 
     def _end(self, running: Running, ending: Ending) -> None:
         if running.ending is not None:
@@ -344,7 +352,3 @@ class Executor:
                 self._dispatch(lane, now)
             elif lane.hungry and lane.low:
                 self.thirsty()
-
-
-def _interrupt(error: KeyboardInterrupt) -> None:
-    raise error

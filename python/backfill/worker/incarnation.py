@@ -35,6 +35,7 @@ from backfill.worker.lane import make_lanes
 from backfill.worker.locks import Locks
 from backfill.worker.pump import Pump, Station
 from backfill.worker.recoverer import Recoverer
+from backfill.worker.sentinel import Sentinel
 from backfill.worker.service import Service
 from backfill.worker.settler import Settler
 from backfill.worker.unknown import UnknownTasks
@@ -61,6 +62,7 @@ class Incarnation:
         deps: what the lifespan yielded.
         progressed: called after each turn and settlement.
         lost: called once, when this incarnation was given up by another worker.
+        interrupted: called with what a handler raised that may be a Ctrl-C.
         pulse: what is told that it is alive.
 
     Attributes:
@@ -82,6 +84,7 @@ class Incarnation:
         *,
         progressed: Callable[[], None],
         lost: Callable[[], None],
+        interrupted: Callable[[KeyboardInterrupt], None],
         pulse: Pulse,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
@@ -124,6 +127,8 @@ class Incarnation:
         self._pumps = [Pump(self.station, line, turned=progressed) for line in range(LINES)]
         self.services: list[Service] = []
         self.abandoned = False
+        self._sentinel = Sentinel()
+        self.executor.worker_cancelled, self.executor.interrupted = self._was_cancelled, interrupted
 
     async def open(self) -> None:
         """Connect and write the worker's row; nothing of it is left where that fails.
@@ -143,12 +148,16 @@ class Incarnation:
 
     def start(self, *, background: bool) -> list[Service]:
         """Start to work; what runs now. In the background it also looks after other workers."""
-        self.services = [*self._pumps, self.beat, self.counters]
+        self.services = [*self._pumps, self.beat, self.counters, self._sentinel]
         if background:
             self.services += [self._recoverer, self._unknown]
         for service in self.services:
             service.start()
         return self.services
+
+    async def resume(self) -> None:
+        """Start again what a drain needs and what somebody else has cancelled."""
+        await asyncio.gather(*(service.resume() for service in (*self._pumps, self.beat, self.counters)))
 
     async def drain(self, timeout: float, hurry: asyncio.Event) -> None:
         """Claim no more, and let what runs end, for so many seconds at most; less once that event is set."""
@@ -201,6 +210,12 @@ class Incarnation:
             pass  # its row says that it was given up, and who recovers it looks again
         await self.hot.close()
         self.abandoned = True
+
+    def _was_cancelled(self) -> bool:
+        """Whether somebody has cancelled the tasks of this worker, and not a handler whose attempt is asked about."""
+        if asyncio.current_task() is self._sentinel.cancelled_by:
+            return False
+        return any(service.was_cancelled for service in self.services)
 
     def _stir(self) -> None:
         self.station.stir()

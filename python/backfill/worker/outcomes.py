@@ -7,6 +7,7 @@ ended is said here: the error's class and message, never the payload.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from backfill.retry import RetryPolicy
 from backfill.said import named
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.failures import cleansed, describe, frames_of
+from backfill.worker.interrupts import ctrl_c_in
 from backfill.worker.policy import AttemptLimits, delay_of, retry_policy_of
 from backfill.worker.running import GIVEN_BACK, Discarded, Ending, Failed, Kept, Snoozed
 from backfill.worker.verdict import Verdict, judge
@@ -63,14 +65,20 @@ class Outcomes:
         elif isinstance(ending, Snoozed):
             self.put_off += 1
 
-    def kept(self, job: Job, value: Any) -> Kept:
-        """What is kept of a handler's result. It has done its work: one that is no JSON costs no other attempt."""
+    def kept(self, job: Job, value: Any, interrupted: Callable[[KeyboardInterrupt], None]) -> Kept:
+        """What is kept of a handler's result. It has done its work: one that is no JSON costs no other attempt.
+
+        Args:
+            job: whose result it is.
+            value: the result.
+            interrupted: called with what encoding it raised that may be a Ctrl-C.
+        """
         try:
             task = self._registry.get(job.task_identifier)
             return Kept(encode_result(value) if task is None else task.encode_result(value))
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way, and nothing here can be cancelled
+            if (found := ctrl_c_in(error)) is not None:
+                interrupted(found)
             _tell(logging.WARNING, job, f"its result cannot be kept: {named(error)}")
             return Kept(None, cleansed(f"its result cannot be kept\n{describe(error)}"))
 

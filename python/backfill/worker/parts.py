@@ -23,6 +23,7 @@ from backfill.worker.cleaner import Cleaner
 from backfill.worker.config import WorkerConfig
 from backfill.worker.counters import CounterFolder
 from backfill.worker.events import LeaseLost, Tally, WorkerStopped, emit
+from backfill.worker.forks import ForkGuard
 from backfill.worker.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth, parse_address
 from backfill.worker.hot import LINES, QUERY_TIMEOUT
 from backfill.worker.incarnation import Incarnation, quietly, seconds
@@ -44,10 +45,12 @@ class Parts:
     Args:
         config: the deployment's facts.
         registry: the code's.
+        attended: whether somebody waits for what a part fails with.
 
     Attributes:
         one: the incarnation that works now.
-        failed: done with what a part failed with, once one has.
+        failed: done with what a part failed with, once one has, or with a handler's KeyboardInterrupt that may be a Ctrl-C.
+        attended: whether somebody waits for that.
         hurry: set when a shutdown is to wait no more.
         pulse: what is known of the worker's health.
         left: how many jobs were still locked when it had ended, since the database did not take their ends.
@@ -55,7 +58,8 @@ class Parts:
 
     one: Incarnation
 
-    def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any]) -> None:
+    def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any], *, attended: bool) -> None:
+        self.attended = attended
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.hurry = asyncio.Event()
         self.pulse = Pulse()
@@ -65,6 +69,8 @@ class Parts:
         self._config = config
         self._registry = registry
         self._stack = AsyncExitStack()
+        # From the first to the last: a lifespan may fork as well, such as a pool of processes.
+        self._stack.callback(ForkGuard().close)
         self._services: list[Service] = []
         self.health_port: int | None = None
         self._watchers: dict[Service, asyncio.Task[None]] = {}
@@ -72,6 +78,7 @@ class Parts:
         self._closing = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
         self._background = True
+        self._drained_by: float | None = None
 
     async def open(self, *, background: bool) -> None:
         """Connect, check the schema, enter the lifespan and write the worker's row: all that may fail at the start."""
@@ -158,25 +165,42 @@ class Parts:
         await self.one.counters.flush()
 
     async def close(self) -> None:
-        """Stop claiming, let what runs end by the deadline, give the rest back, settle, and close everything."""
+        """Stop claiming, let what runs end by the deadline, give the rest back, settle, and close everything.
+
+        One that was cancelled may be called again, and goes on where it was: nothing is closed before all is settled.
+        """
         self._closing.set()
         self.pulse.stopping = True
         for watcher in self._watchers.values():
             watcher.cancel()
-        async with self._stack:
-            if self._renewing is not None:
-                await asyncio.wait([self._renewing])
-            if not hasattr(self, "one"):
-                return
+        failed: BaseException | None = None
+        for step in (self._drain, self._let_go):
             try:
-                if not self.one.abandoned:
-                    await self.one.drain(seconds(self._config.shutdown_timeout), self.hurry)
-                    await self.one.settle()
-            finally:
-                await asyncio.gather(*(quietly(service) for service in self._services))
-                if not self.one.abandoned:
-                    self.left = len(self.one.executor.held)
-                    await self.one.close()
+                await step()
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised below, once the rest is closed
+                failed = failed or error
+        async with self._stack:
+            if failed is not None:
+                raise failed
+
+    async def _drain(self) -> None:
+        """Let what runs end, and write the ends. What others have cancelled of the worker's own works again until then."""
+        if self._drained_by is None:
+            self._drained_by = time.monotonic() + seconds(self._config.shutdown_timeout)
+        if self._renewing is not None:
+            await asyncio.wait([self._renewing])
+        if hasattr(self, "one") and not self.one.abandoned:
+            await self.one.resume()
+            await self.one.drain(max(self._drained_by - time.monotonic(), 0.0), self.hurry)
+            await self.one.settle()
+
+    async def _let_go(self) -> None:
+        await asyncio.gather(*(quietly(service) for service in self._services))
+        if hasattr(self, "one") and not self.one.abandoned:
+            self.left = len(self.one.executor.held)
+            await self.one.close()
 
     def tell_end(self) -> None:
         """Say that the worker has stopped, and what it did; not of one that never worked."""
@@ -193,7 +217,7 @@ class Parts:
     def _incarnation(self) -> Incarnation:
         return Incarnation(
             self._config, self._registry, self._client, self._own, self._deps, progressed=self._progress.set, lost=self._lost,
-            pulse=self.pulse,
+            interrupted=self._interrupted, pulse=self.pulse,
         )  # fmt: skip
 
     async def _open_probes(self) -> None:
@@ -223,6 +247,17 @@ class Parts:
             # Nothing is worth a drain's waiting any more: others have its jobs.
             emit(LeaseLost(self.one.worker_id, len(self.one.executor.held)))
             self.hurry.set()
+
+    def _interrupted(self, error: KeyboardInterrupt) -> None:
+        """A handler raised what may be a Ctrl-C: whoever waits for the worker drains it and gets the error.
+
+        Where nobody waits, since the worker runs beside its owner's code, it ends the loop, as from any other task.
+        """
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()
+        if not self.attended:
+            asyncio.get_running_loop().call_soon(_raise, error)
 
     async def _go_on(self) -> None:
         """Renew the worker; it is alive meanwhile, however long that takes."""
@@ -332,3 +367,7 @@ class Parts:
             self.one.worker_id, len(tasks), ", ".join(f"{lane.name}({lane.concurrency})" for lane in lanes),
             rest, most, extra={"worker_id": self.one.worker_id},
         )  # fmt: skip
+
+
+def _raise(error: KeyboardInterrupt) -> None:
+    raise error

@@ -55,20 +55,20 @@ class WorkerRunner:
             BackfillError: a part of the worker failed for good.
         """
         async with self:
-            await self._failure()
+            await asyncio.shield(self._attended().failed)
 
     async def run_until_cancelled(self, stop: asyncio.Event) -> None:
         """Work until the event is set (or the call is cancelled); then drain up to the shutdown's deadline."""
         async with self:
-            waiting = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self._failure())}
+            failed, stopped = self._attended().failed, asyncio.ensure_future(stop.wait())
+            waiting: list[asyncio.Future[Any]] = [failed, stopped]
             try:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if failed.done():
+                    failed.result()
             finally:
-                for task in waiting:
-                    task.cancel()
-                await asyncio.gather(*waiting, return_exceptions=True)
+                stopped.cancel()
+                await asyncio.wait([stopped])
 
     async def process_available_jobs(self) -> int:
         """Run what is due until nothing is left, and return how many jobs were run; retries that are due count too.
@@ -84,7 +84,7 @@ class WorkerRunner:
         try:
             return await parts.run_available()
         finally:
-            await finish(self._stop())
+            await self._end()
 
     async def __aenter__(self) -> Self:
         """Start in the background."""
@@ -96,7 +96,7 @@ class WorkerRunner:
     ) -> None:
         """Drain up to the shutdown's deadline; raises what a part failed with, if nothing else is on its way."""
         failed = None if self._parts is None else self._parts.failed
-        await finish(self._stop())
+        await self._end()
         if failed is not None and failed.done() and not failed.cancelled() and error is None:
             failed.result()
 
@@ -138,33 +138,39 @@ class WorkerRunner:
         if self._parts is not None:
             await self._parts.flush_counters()
 
-    async def _failure(self) -> None:
-        if self._parts is not None:
-            await asyncio.shield(self._parts.failed)
+    def _attended(self) -> Parts:
+        """The parts, by whoever waits for their failure."""
+        assert self._parts is not None  # noqa: S101 - it was started a moment ago
+        self._parts.attended = True
+        return self._parts
 
     async def _start(self, *, background: bool) -> Parts:
         async with self._changing:
             if self._parts is not None:
                 raise ConfigurationError("this runner is running already")
-            parts = Parts(self.config, self.registry)
+            parts = Parts(self.config, self.registry, attended=not background)
             try:
                 await parts.open(background=background)
             except BaseException:
-                await finish(parts.close())
+                await finish(parts.close)
                 raise
             self._parts = parts
             if background:
                 parts.start()
             return parts
 
+    async def _end(self) -> None:
+        parts = self._parts
+        try:
+            await finish(self._stop)
+        finally:
+            if parts is not None and self._parts is parts:
+                self._parts = None
+                parts.tell_end()
+
     async def _stop(self) -> None:
         async with self._changing:
-            parts, self._parts = self._parts, self._parts
-            try:
-                if parts is not None:
-                    await parts.close()
-                    self._left = parts.left
-            finally:
-                self._parts = None
-                if parts is not None:
-                    parts.tell_end()
+            parts = self._parts
+            if parts is not None:
+                await parts.close()
+                self._left = parts.left

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from backfill.said import stripped
 
 logger = logging.getLogger(__name__)
+
+_MOST_ROUNDS: Final = 10
+"""How often work is begun again whose task was cancelled: each time takes somebody who cancels every task of the loop."""
+_CLEAN_UP_SECONDS: Final = 5.0
+"""How long a service that somebody cancelled may take to clean up before it is left as it is."""
 
 
 class Service:
@@ -23,15 +28,32 @@ class Service:
         self.name = name
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._gave_up = False
+        self._resumed = False
 
     @property
     def task(self) -> asyncio.Task[None] | None:
         """The running task, or None before the start."""
         return self._task
 
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether somebody else has cancelled its task, as `asyncio.run` does with every task once its main one is over."""
+        return self._resumed or (self._task is not None and not self._gave_up and self._task.cancelling() > 0)
+
     def start(self) -> None:
         """Run in a task of its own."""
         if self._task is None and not self._stopping.is_set():
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=f"backfill-{self.name}")
+
+    async def resume(self) -> None:
+        """Run again where somebody else ended its task (cancelled it, or interrupted it by Ctrl-C): a drain needs it still."""
+        task = self._task
+        if task is None or self._gave_up or not (task.cancelling() or _was_interrupted(task)):
+            return
+        self._resumed = True
+        done, _ = await asyncio.wait([task], timeout=_CLEAN_UP_SECONDS)
+        if done:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"backfill-{self.name}")
 
     async def stop(self, timeout: float | None = None) -> None:
@@ -43,6 +65,7 @@ class Service:
         done, _ = await asyncio.wait([self._task], timeout=timeout)
         if not done:
             logger.warning("%s did not stop in %s s and is cancelled", self.name, timeout)
+            self._gave_up = True
             self._task.cancel()
             await asyncio.wait([self._task])
         if not self._task.cancelled():
@@ -68,19 +91,34 @@ class Service:
         raise NotImplementedError
 
 
-async def finish(work: Coroutine[Any, Any, None]) -> None:
-    """Carry work through even if the caller is cancelled meanwhile; the cancellation is raised at its end."""
-    task = asyncio.ensure_future(work)
+async def finish(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Carry work through even if the caller is cancelled meanwhile; the cancellation is raised at its end.
+
+    Whoever cancels every task of the loop (`asyncio.run`, once its main task is over) cancels the work's own task as well.
+    The work is called again then, so it must be able to go on where it was; also where a Ctrl-C has broken into it.
+
+    Args:
+        work: makes the coroutine that does it.
+    """
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            cancelled = error
-        except BaseException:  # noqa: BLE001 - raised again by result(), once it is sure that the task is done
+    interrupted: BaseException | None = None
+    rounds = 0
+    while True:
+        rounds += 1
+        task = asyncio.ensure_future(work())
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if _was_interrupted(task):
+            interrupted = interrupted or task.exception()
+        elif not task.cancelled():
             break
+        if rounds == _MOST_ROUNDS:
+            break
+    if interrupted is not None:
+        raise interrupted
     if cancelled is not None:
         failure = None if task.cancelled() else task.exception()
         if failure is not None:
@@ -88,6 +126,10 @@ async def finish(work: Coroutine[Any, Any, None]) -> None:
             logger.error("a shutdown failed", exc_info=failure)
         raise cancelled
     task.result()
+
+
+def _was_interrupted(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and isinstance(task.exception(), (KeyboardInterrupt, SystemExit))
 
 
 async def wait_for_event(event: asyncio.Event, timeout: float) -> bool:

@@ -13,23 +13,33 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from backfill.worker.forks import ForkGuard
+from backfill.worker.running import Running
+
 _Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", contextvars.Context, Callable[[], Any]]
 
 
 class HandlerThreads:
-    """A pool that grows with need, up to nothing but what its callers run at once."""
+    """A pool that grows with need, up to nothing but what its callers run at once.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: what the threads' names begin with.
+        guard: tells whether this process is the worker's.
+    """
+
+    def __init__(self, name: str, guard: ForkGuard) -> None:
         self._name = name
+        self._guard = guard
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._idle = 0
         self._size = 0
         self._lock = threading.Lock()
 
-    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def run(self, running: Running, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in a thread, in a copy of this context, and await its result.
 
-        Cancelling stops the waiting, not the thread.
+        No cancellation stops a thread, so none ends the waiting but that of the worker itself, which has given the attempt
+        up then.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -40,7 +50,15 @@ class HandlerThreads:
                 self._size += 1
                 threading.Thread(target=self._work, name=f"{self._name}-{self._size}", daemon=True).start()
         self._calls.put((loop, future, contextvars.copy_context(), lambda: function(*arguments)))
-        return await future
+        while True:
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                if running.given_up:
+                    raise
+                _uncancel()
+                if future.done():
+                    return future.result()
 
     def close(self) -> None:
         """Let idle threads end, and the others when their calls have."""
@@ -55,6 +73,8 @@ class HandlerThreads:
                 result = context.run(function)
             except BaseException as raised:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
                 error = raised
+            if self._guard.forked:
+                self._guard.leave(error)
             with self._lock:
                 self._idle += 1
             try:
@@ -62,6 +82,12 @@ class HandlerThreads:
             except RuntimeError:  # the loop is closed: nobody waits any more
                 return
             del call, loop, future, context, function, result, error
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
 
 
 def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

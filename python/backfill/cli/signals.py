@@ -1,0 +1,84 @@
+"""The signals of a worker process: the first drains, the second hurries, the third ends the process, whatever holds it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+from backfill.cli.common import ExitCode
+from backfill.worker.forks import release_in_children
+
+GAP_SECONDS: Final = 0.25
+"""Signals that come within this time of one that counts are part of it: process groups, `timeout` and supervisors send two."""
+LAST: Final = 3
+"""How many end the process at once."""
+
+
+class Signals:
+    """Counts this process's signals from now on; made once, in the main thread.
+
+    A native thread counts, and ends the process at the third: also while a handler holds the event loop, or a C call holds
+    the interpreter's lock, where no Python code runs.
+    """
+
+    def __init__(self) -> None:
+        self._tell: Callable[[int], None] = lambda _: None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = 0
+        self._last, self._came = float("-inf"), 0
+        if sys.platform == "win32":
+            signal.signal(signal.SIGINT, self._count_here)
+            return
+        from backfill._native import SignalCounter
+
+        numbers = [
+            number
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) is not signal.SIG_IGN  # under nohup, a hangup is none of ours
+        ]
+        # Python's own handler of SIGINT would raise KeyboardInterrupt wherever the main thread stands.
+        for number in numbers:
+            signal.signal(number, _do_nothing)
+        release_in_children(_do_nothing)
+        self._counter = SignalCounter(numbers, GAP_SECONDS, LAST, ExitCode.INTERRUPTED)
+
+    def watch(self, tell: Callable[[int], None]) -> None:
+        """Call a function on this loop with 1 and with 2, when so many signals have come; at once where they have."""
+        self._tell, self._loop = tell, asyncio.get_running_loop()
+        if sys.platform != "win32":
+            self._loop.add_reader(self._counter.fileno(), self._look)
+            self._look()
+
+    def leave(self) -> None:
+        """The loop ends. The third signal still ends the process."""
+        if self._loop is not None and sys.platform != "win32":
+            self._loop.remove_reader(self._counter.fileno())
+        self._loop = None
+
+    def _look(self) -> None:
+        self._catch_up(self._counter.count())
+
+    def _catch_up(self, count: int) -> None:
+        while self._told < count:
+            self._told += 1
+            self._tell(self._told)
+
+    def _count_here(self, _number: int, _frame: FrameType | None) -> None:
+        """Where there is no native counter."""
+        now = time.monotonic()
+        if now - self._last < GAP_SECONDS:
+            return
+        self._last, self._came = now, self._came + 1
+        if self._came >= LAST:
+            raise SystemExit(ExitCode.INTERRUPTED)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._catch_up, self._came)
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    """The native thread has counted it."""
