@@ -90,7 +90,7 @@ def test_floors_hide_nothing_that_was_committed_in_time(steps: list[tuple[str, i
         if step == "add":
             queue.add(number, queue.now + micros)
         elif step == "know":
-            horizon.know(job.priority for job in queue.waiting)
+            horizon.know([job.priority for job in queue.waiting], clock)
         else:
             queue.now += micros
             expected = [job.id for job in queue.due()[:number]]
@@ -246,5 +246,5 @@ def test_dear_looks_are_not_begun_twice() -> None:
 def test_at_most_a_hundred_unnamed_priorities_have_floors() -> None:
     """However many priorities jobs have, a look stays small; those known already keep their floors."""
     horizon = Horizon()
-    horizon.know(range(1000, 2000))
+    horizon.know(range(1000, 2000), 0.0)
     assert len(spans_of(horizon.look(1, 0.0).spans)) <= 2 * (100 + len(NAMED_LEVELS)) + 1

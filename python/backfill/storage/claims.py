@@ -106,6 +106,7 @@ class Look:
         full: whether it begins at the very start.
         era: which floors it began with.
         known: ids of serial queues that were seen to be free and to have jobs, to be tried instead of looking for others.
+        behind: whether it is there only for what lies before the floors, beside the looks that begin at them.
     """
 
     wanted: int
@@ -115,6 +116,7 @@ class Look:
     full: bool = True
     era: int = 0
     known: tuple[int, ...] = ()
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,9 @@ class Incarnation:
         )
         self._unknown = UnknownTasks(own, worker=self.worker_id)
         lanes = make_lanes(
-            tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)
-        )
+            tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
+            patience=seconds(config.poll_interval),
+        )  # fmt: skip
         claimer = Claimer(
             self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from backfill.storage.claims import Bound, LaneClaim
 from backfill.worker.config import QueueConfig
+from backfill.worker.full_looks import PATIENCE_SECONDS
 from backfill.worker.horizon import Horizon
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Lane:
         free: slots that no attempt uses.
         ready: jobs that are claimed and wait for a slot, in the contract's order.
         asked: jobs that looks under way may bring.
+        behind: whether a look behind the floors is under way, which counts for no slot.
         hungry: whether the last look left it possible that jobs are waiting.
         look_at: when to look again, where the last look could not afford to see everything; else None.
         bound: the parameters of its filters.
@@ -42,23 +44,24 @@ class Lane:
     """
 
     __slots__ = (
-        "_ahead", "_ends", "_seconds", "asked", "bound", "claim", "config", "free", "holding", "horizon", "hungry", "look_at",
-        "ordered", "ready", "refill", "started_at", "starting", "unseen",
+        "_ahead", "_ends", "_seconds", "asked", "behind", "bound", "claim", "config", "free", "holding", "horizon",
+        "hungry", "look_at", "ordered", "ready", "refill", "started_at", "starting", "unseen",
     )  # fmt: skip
 
-    def __init__(self, config: QueueConfig, claim: LaneClaim) -> None:
+    def __init__(self, config: QueueConfig, claim: LaneClaim, *, patience: float = PATIENCE_SECONDS) -> None:
         self.config = config
         self.claim = claim
-        self.horizon = Horizon()
+        self.ordered = config.concurrency == 1
+        self.horizon = Horizon(patience=patience, apart=not self.ordered)
         self.free = config.concurrency
         self.ready: deque[Running] = deque()
         self.asked = 0
+        self.behind = False
         self.hungry = True
         self.look_at: float | None = None
         self.bound: Bound = ((), ())
         self.starting = False
         self.holding = False
-        self.ordered = config.concurrency == 1
         self.started_at = 0.0
         self._seconds = AHEAD_SECONDS
         self._ahead = 0
@@ -126,14 +129,27 @@ class Lane:
 
 
 def make_lanes(
-    configs: tuple[QueueConfig, ...], *, schema: str, tasks: tuple[str, ...], forbidden_flags: tuple[str, ...]
+    configs: tuple[QueueConfig, ...],
+    *,
+    schema: str,
+    tasks: tuple[str, ...],
+    forbidden_flags: tuple[str, ...],
+    patience: float = PATIENCE_SECONDS,
 ) -> list[Lane]:
-    """The lanes of a worker, each with the filters of those before it, in order."""
+    """The lanes of a worker, each with the filters of those before it, in order.
+
+    Args:
+        configs: in the order in which they are served.
+        schema: the queue's schema.
+        tasks: the names of the tasks that the worker knows.
+        forbidden_flags: jobs with one of these are left alone.
+        patience: how many seconds pass between two looks from the start where they are dear; never more than two.
+    """
     lanes = []
     for index, config in enumerate(configs):
         before = tuple(other.filter(tasks, own=False) for other in configs[:index])
         claim = LaneClaim(schema, (*before, config.filter(tasks, own=True)), forbidden_flags)
-        lanes.append(Lane(config, claim))
+        lanes.append(Lane(config, claim, patience=min(patience, PATIENCE_SECONDS)))
     return lanes
 
 

@@ -6,7 +6,8 @@
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 keys text[], $5 entries bigint[],
 --   $6 claimed_ats timestamptz[]
 -- Jobs and entries are found by `any (array[...])` where an equality would do, keys behind a limit: by an equality the planner
--- could as well begin with all of them. The fence is wrapped in coalesce so that the planner makes no guess of it.
+-- could as well begin with all of them. What else is asked of a row is wrapped in coalesce: so no other index serves it, and
+-- the planner makes no guess of it.
 with done as materialized (
   select jobs.id, done.key, done.entry, done.claimed_at
   from unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::bigint[], $6::timestamptz[])
@@ -23,7 +24,7 @@ found as (
     from :"schema".backfill_dlq as entries
     where entries.job_key = done.key
       and coalesce(entries.original_job_id <= done.id, true)
-      and entries.failed_at <= done.claimed_at
+      and coalesce(entries.failed_at <= done.claimed_at, false)
     limit 1
   ) as entries
   union
@@ -32,7 +33,7 @@ found as (
   join :"schema".backfill_dlq as entries on entries.id = any (array[done.entry])
   where entries.job_key is null
     and entries.requeued_job_id = done.id
-    and entries.failed_at <= done.claimed_at
+    and coalesce(entries.failed_at <= done.claimed_at, false)
 ),
 gone as materialized (
   select found.id, found.job_id, found.claimed_at
@@ -42,7 +43,7 @@ gone as materialized (
 delete from :"schema".backfill_dlq as entries
 using gone
 where entries.id = any (array[gone.id])
-  and entries.failed_at <= gone.claimed_at
+  and coalesce(entries.failed_at <= gone.claimed_at, false)
   -- once more on the row itself, which may have been renewed meanwhile
   and case
     when entries.job_key is null then entries.requeued_job_id = gone.job_id
