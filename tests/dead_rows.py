@@ -120,7 +120,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "permanently_fail_jobs": [ids, "no"],
         "reschedule_jobs": [ids, None, None, 3, None, None],
         "lock_near_queues": [100, [], lows, highs],
-        "lock_known_queues": [100, [], list(range(last - 999, last - 899))],
+        "lock_known_queues": [20, [], list(range(last - 999, last - 979))],
         "lock_far_queues": [100, []],
         "claim": ["nobody", 100, [], lows, highs, floors],
         "claim_parallel": ["nobody", 100, [], lows, highs, floors],
