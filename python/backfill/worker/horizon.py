@@ -24,8 +24,6 @@ SLACK_MICROS: Final = 250_000
 """How far behind the claim's time a floor stays: jobs are committed a little after the time that they bear."""
 NAMED_LEVELS: Final = (-20, -10, -5, 0, 5, 10)
 _MOST_LEVELS: Final = 100
-_LEVEL_SECONDS: Final = 60.0
-"""How long a priority has a floor of its own after jobs of it were last seen."""
 _PRODUCTIVE: Final = 4
 """A look from the queues' side that finds less than a fourth of what was wanted is one that must be afforded."""
 _MOST_KNOWN: Final = 20_000
@@ -81,10 +79,14 @@ class Horizon:
         return self._floors
 
     def know(self, levels: Iterable[int], now: float) -> None:
-        """Note the priorities that waiting jobs have: they have floors for a while, and the six with names always."""
+        """Note the priorities that waiting jobs have.
+
+        The hundred that were seen last keep their floors, and the six with names always have one: without it each look
+        would read the dead rows of all jobs that the priority ever had.
+        """
         self._seen.update(dict.fromkeys(list(levels)[:_MOST_LEVELS], now))
         newest = sorted(self._seen, key=self._seen.__getitem__, reverse=True)[:_MOST_LEVELS]
-        self._seen = {level: at for level in newest if (at := self._seen[level]) > now - _LEVEL_SECONDS}
+        self._seen = {level: self._seen[level] for level in newest}
         found = dict.fromkeys((*NAMED_LEVELS, *self._seen), NEVER)
         self._floors = {level: self._floors.get(level, NEVER) for level in found}
 
@@ -216,9 +218,10 @@ class Horizon:
 
     def _meet(self, jobs: list[Job], now: float) -> None:
         """Have floors for the priorities of jobs that were claimed: they may all be claimed before anybody asks what waits."""
-        if not jobs or jobs[0].priority == jobs[-1].priority in self._floors:
+        if not jobs:
             return
-        for level in {job.priority for job in jobs}:
+        first, last = jobs[0].priority, jobs[-1].priority
+        for level in (first,) if first == last else {job.priority for job in jobs}:
             if level in self._seen or (level not in self._floors and len(self._seen) < _MOST_LEVELS):
                 self._seen[level] = now
                 self._floors.setdefault(level, NEVER)
