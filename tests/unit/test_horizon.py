@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from backfill import Job
 from backfill.storage.claims import HIGHEST, LOWEST, NEVER, Look, Spans, Taken
-from backfill.worker.horizon import NAMED_LEVELS, SHARE, SLACK_MICROS, Horizon
+from backfill.worker.full_looks import DEAR_SHARE, SHARE
+from backfill.worker.horizon import NAMED_LEVELS, SLACK_MICROS, Horizon
 
 from strategies import queue_steps, smallints
 
@@ -315,7 +316,7 @@ def test_dear_looks_from_the_start_are_left_to_the_second_line() -> None:
     assert {floor for _, _, floor in spans_of(look.spans)} == {NEVER}
     assert horizon.look_behind(1, at).wanted == 1
     horizon.learn(look, Taken([]), seconds=0.5, now=at)
-    assert horizon.behind_at() == at + SHARE * 0.5
+    assert horizon.behind_at() == at + DEAR_SHARE * 0.5
     horizon.learn(horizon.look_behind(8, at), Taken([]), seconds=0.01, now=at)
     assert horizon.behind_at() == at + 2.0
 
@@ -347,5 +348,5 @@ def test_dear_looks_stay_where_the_order_is_seen() -> None:
         assert look.full
         horizon.learn(look, Taken([]), seconds=0.5, now=now)
         horizon.learn(horizon.look(1, now), Taken([]), seconds=0.001, now=now)
-        now += SHARE * 0.5
+        now += DEAR_SHARE * 0.5
     assert horizon.behind_at() is None

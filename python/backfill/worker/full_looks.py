@@ -15,6 +15,8 @@ SHARE: Final = 24.0
 what its turn costs besides."""
 DEAR_SECONDS: Final = 0.002
 """How much longer than other looks the last ones from the start must all have taken to be left to the second line."""
+DEAR_SHARE: Final = 49.0
+"""A dear one is repeated after 49 times what it took: a whole fleet makes them, and all of them read the same dead rows."""
 PATIENCE_SECONDS: Final = 2.0
 _UNDER_WAY: Final = 1.0
 """How long nobody else begins a look from the start while one is under way."""
@@ -61,8 +63,8 @@ class FullLooks:
         """One has ended, after so many seconds."""
         self._excess.append(0.0 if self._plain is None else seconds - self._plain)
         self.found_all = found_all
-        pause = SHARE * max(seconds, 0.0)
-        self.at = now + (max(pause, self._patience) if self._are_dear else pause)
+        seconds = max(seconds, 0.0)
+        self.at = now + (max(DEAR_SHARE * seconds, self._patience) if self._are_dear else SHARE * seconds)
 
     def note_other(self, seconds: float) -> None:
         """A look that began at floors took so long."""

@@ -6,7 +6,7 @@
 select jobs.id, jobs.locked_at, jobs.attempts::bigint as attempts, queues.locked_at as queue_locked_at
 from :"schema"._private_jobs as jobs
 left join :"schema"._private_job_queues as queues
-  on queues.id = any (array[jobs.job_queue_id])
+  on queues.id = jobs.job_queue_id
   and coalesce(queues.locked_by = $1::text, false)
 where jobs.locked_at is not null
   and jobs.locked_by = $1::text
