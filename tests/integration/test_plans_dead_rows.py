@@ -17,7 +17,7 @@ from plans import CALLS, FRONTS, HOT, Connection, Plan, explain_hot
 
 MOST_PAGES = 2_000
 """For forty rows. The table of jobs has more pages than that, and walks through its indexes read a hundred times as many."""
-WORKERS = (*(name for name in HOT if name != "renew"), "find_abandoned")
+WORKERS = (*HOT, "find_abandoned", "find_locks")
 OPERATORS = ("find_ends", "delete_dead_letters", "delete_dead_letter_by_key", "next_exhausted_job", "get_job")
 CLAIMS = ("lock_near_queues", "lock_known_queues", "claim", "claim_parallel")
 TASKS = {"task1": 1, "task2": 2, "task3": 3}
