@@ -26,6 +26,8 @@ _IDS = list(range(1, 101))
 _TIMES = [_NOW] * 100
 _NUMBERS = [1] * 100
 _KEYED = [False] * 100
+LOWS, HIGHS = [-32768, -1, 0, 1, 2, 3], [-2, -1, 0, 1, 2, 32767]
+FLOORS = ["-infinity"] * len(LOWS)
 
 FILL: LiteralString = f"""
 insert into graphile_worker._private_tasks (identifier) select 'task' || n from generate_series(1, {TASKS}) as n;
@@ -146,7 +148,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "insert_job": ["task1", Json({}), None, None, 5, 0, None],
     "insert_serial_job": ["task1", Json({}), None, None, 5, 0, None, "queue1"],
     "name_job": [1, 1],
-    "find_levels": [],
+    "find_levels": [LOWS, HIGHS, FLOORS],
     "permanently_fail_jobs": [_IDS, "no"],
     "remove_job": ["key5"],
     "remove_worker": ["worker5"],
@@ -155,8 +157,6 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "add_job": ["task1", Json({}), "queue1", None, None, 5, "key7", 0, None, "replace"],
     "add_jobs": [["task1"], ["{}"], [None], [None], [5], ["key9"], [0], [None], False],
 }
-LOWS, HIGHS = [-32768, -1, 0, 1, 2, 3], [-2, -1, 0, 1, 2, 32767]
-FLOORS = ["-infinity"] * len(LOWS)
 FRONTS: dict[str, list[Any]] = {
     "lock_near_queues": [100, [], LOWS, HIGHS],
     "lock_known_queues": [100, [], [1, 2, 3]],

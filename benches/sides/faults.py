@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 import psycopg
@@ -27,12 +27,10 @@ class Work:
     Attributes:
         dsn: the database's.
         ended: how many jobs.
-        waits: seconds from each job's enqueue to its start, of those that say when they were enqueued.
     """
 
     dsn: str
     ended: int = 0
-    waits: list[float] = field(default_factory=list)
 
     async def rate(self, seconds: float) -> float:
         """Jobs a second over so many seconds."""
@@ -48,9 +46,8 @@ async def workers(dsn: str, *, count: int = 2, slots: int = 10) -> AsyncIterator
     tasks: TaskRegistry[None] = TaskRegistry()
 
     @tasks.task(TASK)
-    async def run(sent: float) -> None:
-        if sent:
-            work.waits.append(time.time() - sent)
+    async def run(payload: float) -> None:
+        del payload
         await asyncio.sleep(WORK)
         work.ended += 1
 
@@ -93,15 +90,3 @@ async def idle_connections(dsn: str, most: int) -> AsyncIterator[int]:
         for _ in range(count):
             await stack.enter_async_context(await psycopg.AsyncConnection.connect(dsn))
         yield count
-
-
-async def steadily(dsn: str, rate: int, seconds: float) -> None:
-    """Enqueue so many jobs a second, ten times a second."""
-    async with BackfillClient(dsn) as client:
-        until = time.monotonic() + seconds
-        turn = time.monotonic()
-        while turn < until:
-            sent = time.time()
-            await client.enqueue_bulk(TASK, [sent] * (rate // 10))
-            turn += 0.1
-            await asyncio.sleep(max(turn - time.monotonic(), 0))

@@ -14,6 +14,7 @@ import pytest
 
 from backfill import BackfillClient, JobSpec, NewJob, Queue, QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.worker import claimer as claiming
+from backfill.worker import full_looks
 from backfill.worker.claimer import Claimer
 from backfill.worker.executor import Executor
 from backfill.worker.health import Pulse
@@ -194,8 +195,16 @@ async def test_one_slot_keeps_the_order_while_it_claims_ahead(dsn: str) -> None:
     assert runs.ended == expected
 
 
-async def test_late_commits_and_new_priorities_are_found_behind_the_floors(dsn: str, eventually: Any) -> None:
-    """A job with an old time, and one of a priority never seen, committed without a notification: the poll finds both."""
+@pytest.mark.parametrize("dear", [False, True])
+async def test_late_commits_and_new_priorities_are_found_behind_the_floors(
+    dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, dear: bool
+) -> None:
+    """A job with an old time, and one of a priority never seen, committed without a notification: the poll finds both.
+
+    So it does where looks from the start are so dear that the second line makes them.
+    """
+    if dear:
+        monkeypatch.setattr(full_looks, "DEAR_SECONDS", -1.0)
     runs = Runs()
     insert: LiteralString = """
     insert into graphile_worker._private_jobs (task_id, payload, priority, run_at)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from backfill import Job
 from backfill.storage.claims import HIGHEST, LOWEST, NEVER, Look, Spans, Taken
-from backfill.worker.horizon import NAMED_LEVELS, SHARE, SLACK_MICROS, Horizon
+from backfill.worker.full_looks import DEAR_SHARE, SHARE
+from backfill.worker.horizon import NAMED_LEVELS, SLACK_MICROS, Horizon
 
 from strategies import queue_steps, smallints
 
@@ -90,7 +91,7 @@ def test_floors_hide_nothing_that_was_committed_in_time(steps: list[tuple[str, i
         if step == "add":
             queue.add(number, queue.now + micros)
         elif step == "know":
-            horizon.know(job.priority for job in queue.waiting)
+            horizon.know([job.priority for job in queue.waiting], clock)
         else:
             queue.now += micros
             expected = [job.id for job in queue.due()[:number]]
@@ -98,7 +99,7 @@ def test_floors_hide_nothing_that_was_committed_in_time(steps: list[tuple[str, i
             assert not look.full
             taken = queue.take(look)
             assert [job.id for job in taken.jobs] == expected
-            horizon.learn(look, taken, seconds=0.01, now=clock)
+            horizon.learn(look, taken, seconds=0.01, now=clock, clock=queue.now)
 
 
 @given(steps=queue_steps, late=st.lists(st.tuples(smallints, st.integers(-(2**60), 0)), max_size=5))
@@ -121,7 +122,10 @@ def test_a_full_look_finds_what_came_late(steps: list[tuple[str, int, int]], lat
 
 
 def test_floors_move_where_nothing_is_left_behind() -> None:
-    """Short of what was wanted, all floors move up to the claim's time less the slack; a look that found nothing moves none."""
+    """Short of what was wanted, all floors move up to the claim's time less the slack.
+
+    A look that found nothing moves them to the database's time, and none where nobody knows it.
+    """
     horizon, queue = Horizon(), Queue(now=100 * SECOND)
     queue.add(0, 50 * SECOND)
     look = horizon.look(2, 0.0)
@@ -133,6 +137,9 @@ def test_floors_move_where_nothing_is_left_behind() -> None:
     horizon.learn(look, queue.take(look), seconds=1.0, now=1.0)
     after = {low: floor for low, high, floor in spans_of(horizon.look(2, 1.0).spans) if low == high}
     assert after == floors
+    look = horizon.look(2, 1.0)
+    horizon.learn(look, queue.take(look), seconds=1.0, now=1.0, clock=queue.now)
+    assert set(horizon.floors.values()) == {queue.now - SLACK_MICROS}
 
 
 def test_a_look_that_began_before_a_full_one_ended_moves_no_floor() -> None:
@@ -246,5 +253,100 @@ def test_dear_looks_are_not_begun_twice() -> None:
 def test_at_most_a_hundred_unnamed_priorities_have_floors() -> None:
     """However many priorities jobs have, a look stays small; those known already keep their floors."""
     horizon = Horizon()
-    horizon.know(range(1000, 2000))
+    horizon.know(range(1000, 2000), 0.0)
     assert len(spans_of(horizon.look(1, 0.0).spans)) <= 2 * (100 + len(NAMED_LEVELS)) + 1
+
+
+@given(steps=queue_steps, back=st.integers(0, 2**31))
+def test_a_job_that_went_back_is_seen_by_the_next_look(steps: list[tuple[str, int, int]], back: int) -> None:
+    """Its priority's floor comes down to it, and a look that was under way does not raise it again."""
+    horizon, queue = Horizon(), Queue(now=10 * SECOND)
+    taken: list[Job] = []
+    for step, number, micros in steps:
+        if step == "add":
+            queue.add(number, queue.now + micros)
+        elif step == "look":
+            queue.now += micros
+            look = horizon.look(number, 0.0)
+            found = queue.take(look)
+            taken += found.jobs
+            horizon.learn(look, found, seconds=1e6, now=0.0, clock=queue.now)
+    if not taken:
+        return
+    job = taken[back % len(taken)]
+    under_way = horizon.look(1000, 0.0)
+    horizon.returned(job)
+    horizon.learn(under_way, queue.take(under_way), seconds=0.01, now=0.0, clock=queue.now)
+    queue.add(job.priority, job.run_at_micros)
+    look = horizon.look(1000, 0.0)
+    assert queue.numbers in [seen.id for seen in queue.take(look).jobs]
+
+
+def test_a_priority_that_was_claimed_has_a_floor() -> None:
+    """Also where its jobs are claimed before anybody asks what waits; it is kept, however long no more of them come."""
+    horizon, queue = Horizon(), Queue(now=100 * SECOND)
+    queue.add(7, 50 * SECOND)
+    look = horizon.look(2, 0.0)
+    horizon.learn(look, queue.take(look), seconds=1.0, now=0.0)
+    assert horizon.floors[7] == queue.now - SLACK_MICROS
+    horizon.know([], 1e6)
+    assert horizon.floors[7] == queue.now - SLACK_MICROS
+
+
+def dear_horizon(now: float) -> Horizon:
+    """One whose looks from the start have all taken half a second, and whose others took a millisecond."""
+    horizon = Horizon(patience=2.0)
+    for _ in range(6):
+        look = horizon.look(10, now)
+        assert look.full
+        horizon.learn(look, Taken([]), seconds=0.5, now=now)
+        horizon.learn(horizon.look(10, now), Taken([]), seconds=0.001, now=now)
+        now += SHARE * 0.5
+    return horizon
+
+
+def test_dear_looks_from_the_start_are_left_to_the_second_line() -> None:
+    """Those that look beside them begin at floors; each is due after its share of the time, and never sooner than patience."""
+    horizon = dear_horizon(0.0)
+    at = horizon.behind_at()
+    assert at is not None
+    assert not horizon.look(10, at + 1e6).full
+    look = horizon.look_behind(100, at)
+    assert (look.full, look.behind, look.wanted) == (True, True, 8)
+    assert {floor for _, _, floor in spans_of(look.spans)} == {NEVER}
+    assert horizon.look_behind(1, at).wanted == 1
+    horizon.learn(look, Taken([]), seconds=0.5, now=at)
+    assert horizon.behind_at() == at + DEAR_SHARE * 0.5
+    horizon.learn(horizon.look_behind(8, at), Taken([]), seconds=0.01, now=at)
+    assert horizon.behind_at() == at + 2.0
+
+
+def test_what_lies_before_the_floors_is_complete_with_the_second_lines_look() -> None:
+    """A look at floors leaves nothing unseen once such a look has found nothing; floors come down to what it could not take."""
+    horizon, queue = dear_horizon(0.0), Queue(now=1000 * SECOND)
+    look = horizon.look(10, 100.0)
+    horizon.learn(look, Taken([]), seconds=0.001, now=100.0, clock=queue.now)
+    for _ in range(20):
+        queue.add(0, 1)
+    behind = horizon.look_behind(100, 100.0)
+    assert not horizon.learn(behind, queue.take(behind), seconds=0.5, now=100.0, clock=queue.now)
+    look = horizon.look(10, 200.0)
+    assert len(queue.take(look).jobs) == 10
+    look = horizon.look(10, 200.0)
+    assert not horizon.learn(look, queue.take(look), seconds=0.001, now=200.0, clock=queue.now)
+    behind = horizon.look_behind(100, 200.0)
+    horizon.learn(behind, queue.take(behind), seconds=0.5, now=200.0, clock=queue.now)
+    look = horizon.look(10, 300.0)
+    assert horizon.learn(look, queue.take(look), seconds=0.001, now=300.0, clock=queue.now)
+
+
+def test_dear_looks_stay_where_the_order_is_seen() -> None:
+    """A lane of one slot makes them itself: beside another look they could begin a job before one that comes first."""
+    horizon, now = Horizon(apart=False), 0.0
+    for _ in range(10):
+        look = horizon.look(1, now)
+        assert look.full
+        horizon.learn(look, Taken([]), seconds=0.5, now=now)
+        horizon.learn(horizon.look(1, now), Taken([]), seconds=0.001, now=now)
+        now += DEAR_SHARE * 0.5
+    assert horizon.behind_at() is None

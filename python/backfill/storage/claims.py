@@ -110,6 +110,7 @@ class Look:
         known: ids of serial queues that were seen to be free and to have jobs, to be tried instead of looking for others.
         slots: how many of the jobs are wanted however large their payloads are, since slots are free for them.
         budget: how many bytes the payloads of the others may have, all together.
+        behind: whether it is there only for what lies before the floors, beside the looks that begin at them.
     """
 
     wanted: int
@@ -121,6 +122,7 @@ class Look:
     known: tuple[int, ...] = ()
     slots: int = 0
     budget: int = UNBOUNDED
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

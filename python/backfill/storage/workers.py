@@ -50,6 +50,19 @@ class Around:
     given_up: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """What a look at the priorities of waiting jobs found.
+
+    Attributes:
+        due: each priority, with the seconds until its next job is due that waits for its time, or None.
+        clock: the database's time when it looked, in PostgreSQL's microseconds.
+    """
+
+    due: dict[int, float | None]
+    clock: int
+
+
 async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> int:
     """Write a worker's row; how many workers are alive that know a task of its, itself included."""
     values = [row.id, row.host, row.pid, row.protocol, Jsonb(row.lanes), row.tasks, row.version, row.dead_after]
@@ -99,9 +112,10 @@ def read_around(result: PGresult) -> Around:
     return Around(tasks, heartbeats, dead_after, frozenset(given_up))
 
 
-def read_levels(result: PGresult) -> dict[int, float | None]:
-    """The priorities of waiting jobs, each with the seconds until its next is due, from the binary result of find_levels."""
-    return {integer(result, row): double(result, row, 1) for row in range(result.ntuples)}
+def read_levels(result: PGresult) -> Levels:
+    """What a look at the priorities found, from the binary result of find_levels; its first row is always there."""
+    rows = [row for row in range(result.ntuples) if result.get_value(row, 0) is not None]
+    return Levels({integer(result, row): double(result, row, 1) for row in rows}, integer(result, 0, 2))
 
 
 async def _tasks(connection: Connection, identifiers: list[str], schema: str) -> dict[str, int]:

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 from backfill._native import payload_size
 from backfill.storage.arrays import text_array
-from backfill.storage.claims import Look, Taken
+from backfill.storage.claims import Look, Spans, Taken
 from backfill.storage.wire import Command
-from backfill.storage.workers import Around, read_around, read_levels
+from backfill.storage.workers import Around, Levels, read_around, read_levels
+from backfill.worker.asked import Asked
 from backfill.worker.executor import Executor
+from backfill.worker.full_looks import SHARE
 from backfill.worker.health import Pulse
-from backfill.worker.horizon import SHARE
 from backfill.worker.lane import Lane
+from backfill.worker.running import Running
 from backfill.worker.watch import LOOK_SECONDS, Watch
 
 if TYPE_CHECKING:
@@ -32,38 +34,6 @@ _LEVELS_SECONDS: Final = 10.0
 _SHORTEST_WAIT: Final = 0.001
 _FIRST_MOVERS: Final = 4
 _STAGGER: Final = 0.004
-
-
-class Asked:
-    """What one turn asks for: looks by lane, and what the worker wants to know beside them."""
-
-    __slots__ = ("around", "began", "freed", "holding", "levels", "looks", "wakes")
-
-    def __init__(
-        self,
-        looks: list[tuple[Lane, Look]],
-        *,
-        levels: bool,
-        around: bool,
-        wakes: int,
-        freed: Sequence[int] = (),
-    ) -> None:
-        self.looks = looks
-        self.freed = freed
-        self.holding = [lane for lane, _ in looks if lane.holding]
-        self.levels = levels
-        self.around = around
-        self.wakes = wakes
-        self.began = time.monotonic()
-
-    @classmethod
-    def nothing(cls, freed: Sequence[int] = ()) -> Asked:
-        """A turn that only settles."""
-        return cls([], levels=False, around=False, wakes=0, freed=freed)
-
-    def __bool__(self) -> bool:
-        """Whether it asks for anything."""
-        return bool(self.looks) or self.levels or self.around
 
 
 class Claimer:
@@ -116,6 +86,7 @@ class Claimer:
         self._due_at: float | None = None
         self._due_known = False
         self._levels_at = 0.0
+        self._clock: tuple[int, float] | None = None
         self._tasks_wanted = True
         self._fleet = fleet
         self._watch = watch
@@ -133,7 +104,8 @@ class Claimer:
     def sated(self) -> bool:
         """Whether no look is under way, and no lane that has room could have more by another."""
         return not any(
-            lane.asked or (lane.room > 0 and (lane.hungry or lane.look_at is not None)) for lane in self._lanes
+            lane.asked or lane.behind or (lane.room > 0 and (lane.hungry or lane.look_at is not None))
+            for lane in self._lanes
         )
 
     def close(self) -> None:
@@ -153,7 +125,7 @@ class Claimer:
         For a worker that has nothing to do, and that is to end once nothing is left.
         """
         for lane in self._lanes:
-            if lane.look_at is not None and not lane.asked:
+            if lane.look_at is not None and not lane.asked and not lane.behind:
                 lane.horizon.afford()
                 lane.look_at = 0.0
                 self._stir()
@@ -185,9 +157,9 @@ class Claimer:
         """The database refused a look: ids may have changed."""
         self._tasks_wanted = True
 
-    def returned(self, lane: Lane) -> None:
-        """Jobs of a lane went back to where they were."""
-        lane.horizon.reset()
+    def returned(self, running: Running) -> None:
+        """A job went back to where it was."""
+        running.lane.horizon.returned(running.job)
 
     def due_in(self, now: float) -> float | None:
         """Seconds until there is reason to look; None where there is none."""
@@ -224,13 +196,29 @@ class Claimer:
                 if freed:
                     lane.horizon.free(freed)
                 looks.append((lane, lane.look(LARGEST_CLAIM, now)))
-        full = any(look.full for _, look in looks)
+        full = any(look.full or lane.horizon.behind_at() is not None for lane, look in looks)
         around = self._tasks_wanted or now >= self._around_at
         if around:
             self._around_at = now + LOOK_SECONDS
         rare = full or self._tasks_wanted or not self._executor.held  # a worker at rest learns at once what is due next
         levels = rare and (now >= self._levels_at or not self._due_known)
         return Asked(looks, levels=levels, around=around, wakes=self._wakes, freed=freed)
+
+    def behind_in(self, now: float) -> float | None:
+        """Seconds until some lane should look behind its floors, beside its other looks; None where none does that."""
+        if self._closed or not self.knows_tasks:
+            return None
+        times = [lane.horizon.behind_at() for lane in self._lanes if lane.room > 0 and not lane.behind]
+        return min((at - now for at in times if at is not None), default=None)
+
+    def ask_behind(self, now: float) -> Asked:
+        """What a turn should ask for that looks behind floors, and does nothing else: it may take long."""
+        looks = []
+        for lane in self._lanes:
+            at = lane.horizon.behind_at()
+            if at is not None and at <= now and lane.room > 0 and not lane.behind and not self._closed:
+                looks.append((lane, lane.look_behind(now)))
+        return Asked(looks, levels=False, around=False, wakes=self._wakes)
 
     def commands(self, asked: Asked) -> list[Command]:
         """The statements of a turn, to be sent behind its settlement."""
@@ -239,7 +227,8 @@ class Claimer:
             parameters = text_array(self._tasks), self._worker, str(self._watch.dead_after)
             commands.append(Command.of("look_around", self._schema, *parameters))
         if asked.levels:
-            commands.append(Command.of("find_levels", self._schema))
+            front = self._front()
+            commands.append(Command.of("find_levels", self._schema, front.lows, front.highs, front.floors))
         for lane, look in asked.looks:
             commands += lane.claim.commands(look, worker=self._worker, bound=lane.bound)
         return commands
@@ -266,7 +255,9 @@ class Claimer:
             count = lane.claim.count(look)
             taken = lane.claim.read(results[:count], self._names)
             del results[:count]
-            self._learn(lane, look, taken, asked.wakes, seconds=seconds, now=now)
+            if taken.jobs and (claimed_at := taken.jobs[0].locked_at_micros) is not None:
+                self._clock = claimed_at, now
+            self._learn(lane, look, taken, asked, seconds=seconds, now=now)
             if lane in asked.holding:  # else the job that it waits for has ended since
                 lane.holding = False
             self._executor.hold(taken.jobs, lane)
@@ -275,7 +266,7 @@ class Claimer:
         """A turn brought nothing: it was refused, or its answer was lost."""
         self._watch.forget()
         for lane, look in asked.looks:
-            lane.answered(look)
+            self._is_over(lane, look)
             lane.hungry = True
             lane.horizon.missed(look)
 
@@ -284,7 +275,6 @@ class Claimer:
         for lane in self._lanes:
             if lane.stalled(now):
                 lane.slow_down()
-                lane.horizon.reset()
                 self._executor.return_ready(lane)
 
     def stall_in(self, now: float) -> float | None:
@@ -292,23 +282,50 @@ class Claimer:
         waits = [lane.stalls_at() - now for lane in self._lanes if lane.ready]
         return min(waits) if waits else None
 
-    def _learn(self, lane: Lane, look: Look, taken: Taken, wakes: int, *, seconds: float, now: float) -> None:
-        lane.answered(look)
+    def _learn(self, lane: Lane, look: Look, taken: Taken, asked: Asked, *, seconds: float, now: float) -> None:
+        beside = lane.beside or lane.behind
+        self._is_over(lane, look)
         if taken.jobs:
             lane.note_payloads(len(taken.jobs), payload_size(taken.jobs))
         if taken.cut:
             look = replace(look, wanted=len(taken.jobs))  # it wanted no more than it took: others are still there
             self._wakes += 1  # for a look beside it they were locked
-            if lane.beside:
+            if beside:
                 lane.horizon.reset()
-        complete = lane.horizon.learn(look, taken, seconds=seconds, now=now)
+        clock = self._database_time(asked.began)
+        complete = lane.horizon.learn(look, taken, seconds=seconds, now=now, clock=clock)
         if len(taken.jobs) >= look.wanted:
             lane.hungry = True  # also where a look beside it found less
             return
-        if wakes != self._wakes:
+        if look.behind:
+            if lane.look_at is not None:
+                lane.look_at = max(lane.horizon.next_look_at(), now)
+            return
+        if asked.wakes != self._wakes:
             return
         lane.hungry = False
         lane.look_at = None if complete else max(lane.horizon.next_look_at(), now)
+
+    def _is_over(self, lane: Lane, look: Look) -> None:
+        """A look is under way no more."""
+        lane.answered(look)
+        if look.behind:
+            self._stir()  # it was the second line's, which asks for nothing else by itself
+
+    def _front(self) -> Spans:
+        """Where a look at the priorities begins: at the lowest floor that any lane has for each."""
+        floors: dict[int, int] = {}
+        for lane in self._lanes:
+            for level, floor in lane.horizon.floors.items():
+                floors[level] = min(floor, floors.get(level, floor))
+        return Spans.of(floors)
+
+    def _database_time(self, at: float) -> int | None:
+        """The database's time at a moment, or one shortly before: each that it told had passed when its answer came."""
+        if self._clock is None:
+            return None
+        told, came = self._clock
+        return told + int((at - came) * 1_000_000)
 
     def _free_for_others(self, asked: Asked) -> None:
         """Queues that a turn has freed, for the lanes that did not look in it: only now can their looks see them free."""
@@ -340,10 +357,11 @@ class Claimer:
         for lane in self._lanes:
             lane.hungry = True
 
-    def _know_levels(self, levels: Mapping[int, float | None], now: float, seconds: float) -> None:
+    def _know_levels(self, levels: Levels, now: float, seconds: float) -> None:
+        self._clock = levels.clock, now
         for lane in self._lanes:
-            lane.horizon.know(levels)
-        due = [wait for wait in levels.values() if wait is not None]
+            lane.horizon.know(levels.due, now)
+        due = [wait for wait in levels.due.values() if wait is not None]
         self._due_at = now + max(min(due), _SHORTEST_WAIT) if due else None
         self._levels_at = now + max(_LEVELS_SECONDS, SHARE * seconds)
 
@@ -367,4 +385,5 @@ class Claimer:
             self._names = names
             for lane in self._lanes:
                 lane.bind(ids)
+                lane.horizon.reset()
                 lane.hungry = True

@@ -114,7 +114,7 @@ class Incarnation:
         self._unknown = UnknownTasks(own, worker=self.worker_id)
         lanes = make_lanes(
             tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
-            ahead_bytes=config.ahead_bytes,
+            ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
         )  # fmt: skip
         claimer = Claimer(
             self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,

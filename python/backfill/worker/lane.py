@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from backfill.storage.claims import Bound, LaneClaim, Look
 from backfill.worker.config import AHEAD_BYTES, QueueConfig
+from backfill.worker.full_looks import PATIENCE_SECONDS
 from backfill.worker.horizon import Horizon
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Lane:
         ready: jobs that are claimed and wait for a slot, in the contract's order.
         asked: jobs that looks under way may bring.
         beside: whether a look began while another was under way; such looks pass over what the other has locked.
+        behind: whether a look behind the floors is under way, which counts for no slot.
         budgets: bytes of payloads that those looks may bring beyond what the free slots need.
         heavy: whether payloads were large lately, so that it matters how much memory they take.
         hungry: whether the last look left it possible that jobs are waiting.
@@ -48,19 +50,28 @@ class Lane:
     """
 
     __slots__ = (
-        "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "beside", "bound", "budgets", "claim",
-        "config", "free", "heavy", "holding", "horizon", "hungry", "look_at", "ordered", "ready", "refill", "started_at",
-        "starting", "unseen",
+        "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "behind", "beside", "bound", "budgets",
+        "claim", "config", "free", "heavy", "holding", "horizon", "hungry", "look_at", "ordered", "ready", "refill",
+        "started_at", "starting", "unseen",
     )  # fmt: skip
 
-    def __init__(self, config: QueueConfig, claim: LaneClaim, ahead_bytes: int = AHEAD_BYTES) -> None:
+    def __init__(
+        self,
+        config: QueueConfig,
+        claim: LaneClaim,
+        ahead_bytes: int = AHEAD_BYTES,
+        *,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
         self.config = config
         self.claim = claim
-        self.horizon = Horizon()
+        self.ordered = config.concurrency == 1
+        self.horizon = Horizon(patience=patience, apart=not self.ordered)
         self.free = config.concurrency
         self.ready: deque[Running] = deque()
         self.asked = 0
         self.beside = False
+        self.behind = False
         self.budgets = 0
         self.heavy = False
         self._bytes = ahead_bytes
@@ -71,7 +82,6 @@ class Lane:
         self.bound: Bound = ((), ())
         self.starting = False
         self.holding = False
-        self.ordered = config.concurrency == 1
         self.started_at = 0.0
         self._seconds = AHEAD_SECONDS
         self._ahead = 0
@@ -135,7 +145,7 @@ class Lane:
             most: jobs at most.
             now: in monotonic seconds.
         """
-        slots = max(self.free - len(self.ready) - self.asked, 0)
+        slots = self._waiting_slots()
         wanted = min(max(self.room, 1), most)
         if self.heavy:
             budget = max(self._bytes - self._ready_bytes() - self.budgets, 1)
@@ -148,10 +158,28 @@ class Lane:
         self.budgets += budget
         return replace(self.horizon.look(wanted, now), slots=slots, budget=budget)
 
+    def look_behind(self, now: float) -> Look:
+        """The look at what lies before the floors, beside the others: for few jobs, which it does not count on.
+
+        Args:
+            now: in monotonic seconds.
+        """
+        budget = max(self._bytes - self._ready_bytes() - self.budgets, 1)
+        self.behind = True
+        self.budgets += budget
+        return replace(self.horizon.look_behind(self.room, now), slots=self._waiting_slots(), budget=budget)
+
     def answered(self, look: Look) -> None:
         """A look is under way no more."""
-        self.asked -= look.wanted
         self.budgets -= look.budget
+        if look.behind:
+            self.behind = False
+        else:
+            self.asked -= look.wanted
+
+    def _waiting_slots(self) -> int:
+        """How many free slots no job is there for, and none is asked for."""
+        return max(self.free - len(self.ready) - self.asked, 0)
 
     def _ready_bytes(self) -> int:
         return sum(len(running.job.payload_bytes) for running in self.ready)
@@ -191,13 +219,23 @@ def make_lanes(
     tasks: tuple[str, ...],
     forbidden_flags: tuple[str, ...],
     ahead_bytes: int = AHEAD_BYTES,
+    patience: float = PATIENCE_SECONDS,
 ) -> list[Lane]:
-    """The lanes of a worker, each with the filters of those before it, in order, and an equal share of the bytes."""
+    """The lanes of a worker, each with the filters of those before it, in order, and an equal share of the bytes.
+
+    Args:
+        configs: in the order in which they are served.
+        schema: the queue's schema.
+        tasks: the names of the tasks that the worker knows.
+        forbidden_flags: jobs with one of these are left alone.
+        ahead_bytes: how many bytes of payloads may be held that no slot waits for, in all lanes together.
+        patience: how many seconds pass between two looks from the start where they are dear; never more than two.
+    """
     lanes = []
     for index, config in enumerate(configs):
         before = tuple(other.filter(tasks, own=False) for other in configs[:index])
         claim = LaneClaim(schema, (*before, config.filter(tasks, own=True)), forbidden_flags)
-        lanes.append(Lane(config, claim, ahead_bytes // len(configs)))
+        lanes.append(Lane(config, claim, ahead_bytes // len(configs), patience=min(patience, PATIENCE_SECONDS)))
     return lanes
 
 

@@ -20,7 +20,8 @@ from backfill.storage.backoff import Backoff
 from backfill.storage.wire import Wire
 from backfill.storage.workers import find_tasks
 from backfill.worker.alarm import Alarm
-from backfill.worker.claimer import BACKLOG, Asked, Claimer
+from backfill.worker.asked import Asked
+from backfill.worker.claimer import BACKLOG, Claimer
 from backfill.worker.executor import Executor
 from backfill.worker.hot import QUERY_TIMEOUT, ConnectionLostError, HotConnections
 from backfill.worker.locks import Locks
@@ -84,7 +85,7 @@ class Station:
             self.urgent = True
             lane.holding = lane.ordered
         if running.ending is GIVEN_BACK:
-            self.claimer.returned(lane)
+            self.claimer.returned(running)
         if self.urgent or pending >= GATHER_MOST or (not lane.ready and self.executor.idle):
             self.alarms[0].ring()
             if pending >= BACKLOG:
@@ -96,6 +97,12 @@ class Station:
     def has_backlog(self) -> bool:
         """Whether there is work for the second pump."""
         return not self.apart and (self.settler.pending >= BACKLOG or self.claimer.backlog())
+
+    @property
+    def must_look_behind(self) -> bool:
+        """Whether the second pump should look for what lies before the floors, which would hold up the first."""
+        wait = self.claimer.behind_in(time.monotonic())
+        return wait is not None and wait <= 0
 
 
 class Pump(Service):
@@ -155,7 +162,7 @@ class Pump(Service):
         """Seconds until the next turn; 0 for one now."""
         station, now = self._station, time.monotonic()
         if self._line:
-            return 0.0 if station.has_backlog else IDLE_SECONDS
+            return 0.0 if station.has_backlog or station.must_look_behind else IDLE_SECONDS
         if self._stopping.is_set() and station.hot.in_doubt:
             return 0.0  # what a lost claim took must go back before this worker ends
         waits = [station.locks.look_in()]
@@ -178,6 +185,10 @@ class Pump(Service):
             async with station.hot.line(self._line) as wire:
                 if not self._line and (station.settler.blocked_in() or 1.0) <= 0:
                     await station.settler.write_blocked(wire)
+                if self._line and station.must_look_behind:
+                    asked = station.claimer.ask_behind(time.monotonic())
+                    await self._exchange(wire, batch, asked)
+                    return True
                 batch = station.settler.take()
                 freed = [number for running in batch if (number := running.job.job_queue_id) is not None]
                 alone = station.apart and batch
@@ -193,8 +204,9 @@ class Pump(Service):
     async def _exchange(self, wire: Wire, batch: list[Running], asked: Asked) -> None:
         """One round trip: all of it takes effect, or nothing."""
         station = self._station
-        station.urgent, station.last_turn = False, time.monotonic()
-        if not self._line and station.has_backlog:
+        if batch or not self._line:
+            station.urgent, station.last_turn = False, time.monotonic()
+        if not self._line and (station.has_backlog or station.must_look_behind):
             station.alarms[1].ring()
         try:
             settlement = station.settler.settlement(batch)
@@ -211,6 +223,10 @@ class Pump(Service):
         del results  # the only list that holds a claim's result is one that it is taken out of
         if batch:
             station.settler.release(batch, settlement.missing(settled))
+            for running in batch:
+                if running.ending is GIVEN_BACK:
+                    # Once more: another look may have passed it before this took effect.
+                    station.claimer.returned(running)
             if len(settlement) > len(settlement.completed):
                 station.claimer.wake()  # they wait again, for now or for later
         if asked:

@@ -5,12 +5,13 @@
 -- index: jobs_no_queue_index, backfill_jobs_serial_head, job_queues_pkey1
 -- params: $1 worker text, $2 wanted integer, $3 forbidden_flags text[], $4 lows smallint[], $5 highs smallint[],
 --   $6 floors timestamptz[], $7 slots integer (that are free), $8 budget bigint (bytes of payloads beyond them; then the lane's own)
+-- Rows are found by `any (array[...])` where an equality would do: by one the planner could as well begin with all of them.
+-- What else is asked of a head is wrapped in coalesce, so that no other index than that of its id serves it.
 with
 -- part: parallel_pick
-, heads as (
+, heads as materialized (
   select head.id, queues.id as queue_id
-  from unnest(current_setting('backfill.queues')::integer[]) as free (id)
-  join :"schema"._private_job_queues as queues on queues.id = free.id
+  from :"schema"._private_job_queues as queues
   cross join lateral (
     select jobs.id
     from :"schema"._private_jobs as jobs
@@ -22,16 +23,15 @@ with
     order by jobs.priority, jobs.run_at, jobs.id
     limit 1
   ) as head
+  where queues.id = any (current_setting('backfill.queues')::integer[])
 ),
 serial as materialized (
   select
     jobs.ctid, jobs.priority, jobs.run_at, jobs.id,
     case when pg_column_size(jobs.payload) > 512 then octet_length(jobs.payload::text) end as size
   from heads
-  join :"schema"._private_jobs as jobs on jobs.id = heads.id
-  where jobs.is_available = true
-    and jobs.job_queue_id = heads.queue_id
-    and jobs.run_at <= now()
+  join :"schema"._private_jobs as jobs on jobs.id = any (array[heads.id])
+  where coalesce(jobs.is_available and jobs.job_queue_id = heads.queue_id and jobs.run_at <= now(), false)
   for update of jobs skip locked
 ),
 pick as (
@@ -51,7 +51,7 @@ queued as (
   update :"schema"._private_job_queues as queues
   set locked_by = $1::text, locked_at = now()
   from claimed
-  where queues.id = claimed.job_queue_id
+  where queues.id = any (array[claimed.job_queue_id])
   returning queues.id, queues.queue_name
 )
 select

@@ -4,16 +4,17 @@
 -- locks: none
 -- index: backfill_ends_job, jobs_pkey1
 -- params: $1 ids bigint[]
+-- Rows are found by `any (array[...])` where an equality would do: by one the planner could as well begin with all of them.
 select
   wanted.id,
   exists (
     select
     from :"schema"._private_jobs as jobs
-    where jobs.id = wanted.id
+    where jobs.id = any (array[wanted.id])
       and (jobs.attempts < jobs.max_attempts or jobs.locked_at is not null)
   ) as waits,
   -- part: end_columns
 from unnest($1::bigint[]) as wanted (id)
 left join :"schema".backfill_ends as ends
-  on ends.job_id = wanted.id
+  on ends.job_id = any (array[wanted.id])
   and ends.expires_at > now()

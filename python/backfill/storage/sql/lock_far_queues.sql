@@ -4,6 +4,7 @@
 -- locks: _private_job_queues rows for no key update, skip locked, until the transaction ends
 -- index: backfill_jobs_serial_head, job_queues_pkey1
 -- params: $1 wanted integer, $2 forbidden_flags text[] (then the lane's own)
+-- Queues are found by `any (array[...])` where an equality would do: by one the planner could as well begin with all of them.
 with recursive waiting as (
   (
     select jobs.job_queue_id
@@ -29,7 +30,7 @@ with recursive waiting as (
 heads as materialized (
   select queues.id, head.priority, head.run_at, head.id as job_id
   from waiting
-  join :"schema"._private_job_queues as queues on queues.id = waiting.job_queue_id
+  join :"schema"._private_job_queues as queues on queues.id = any (array[waiting.job_queue_id])
   cross join lateral (
     select jobs.priority, jobs.run_at, jobs.id
     from :"schema"._private_jobs as jobs
@@ -49,7 +50,7 @@ heads as materialized (
 free as materialized (
   select queues.id
   from heads
-  join :"schema"._private_job_queues as queues on queues.id = heads.id
+  join :"schema"._private_job_queues as queues on queues.id = any (array[heads.id])
   where queues.locked_at is null
   order by heads.priority, heads.run_at, heads.job_id
   limit $1::integer

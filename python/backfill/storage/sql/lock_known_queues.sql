@@ -4,10 +4,11 @@
 -- locks: _private_job_queues rows for no key update, skip locked, until the transaction ends
 -- index: backfill_jobs_serial_head, job_queues_pkey1
 -- params: $1 wanted integer, $2 forbidden_flags text[], $3 ids integer[] (then the lane's own)
+-- Queues are found by `any (array[...])` where an equality would do: by one the planner could as well begin with all of them.
 with free as materialized (
   select queues.id
   from unnest($3::integer[]) as known (id)
-  join :"schema"._private_job_queues as queues on queues.id = known.id
+  join :"schema"._private_job_queues as queues on queues.id = any (array[known.id])
   cross join lateral (
     select jobs.priority, jobs.run_at, jobs.id
     from :"schema"._private_jobs as jobs

@@ -4,6 +4,7 @@
 -- locks: _private_job_queues rows for no key update, skip locked, until the transaction ends
 -- index: backfill_jobs_serial_scan, job_queues_pkey1
 -- params: $1 wanted integer, $2 forbidden_flags text[], $3 lows smallint[], $4 highs smallint[] (then the lane's own)
+-- Queues are found by `any (array[...])` where an equality would do: by one the planner could as well begin with all of them.
 with scan as materialized (
   select waiting.*
   from unnest($3::smallint[], $4::smallint[]) as span (low, high)
@@ -39,7 +40,7 @@ with scan as materialized (
 first as (
   select distinct on (jobs.job_queue_id) jobs.job_queue_id, jobs.priority, jobs.run_at, jobs.id
   from scan as jobs
-  join :"schema"._private_job_queues as queues on queues.id = jobs.job_queue_id
+  join :"schema"._private_job_queues as queues on queues.id = any (array[jobs.job_queue_id])
   where queues.locked_at is null
     and (jobs.flags is null or not jobs.flags ?| $2::text[])
     -- lane: serial
@@ -48,7 +49,7 @@ first as (
 free as materialized (
   select queues.id
   from first
-  join :"schema"._private_job_queues as queues on queues.id = first.job_queue_id
+  join :"schema"._private_job_queues as queues on queues.id = any (array[first.job_queue_id])
   where queues.locked_at is null
   order by first.priority, first.run_at, first.id
   limit $1::integer

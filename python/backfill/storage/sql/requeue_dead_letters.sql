@@ -7,7 +7,13 @@
 --   _private_jobs rows of their keys, what add_job locks
 -- index: backfill_dlq_pkey
 -- params: $1 ids bigint[], $2 notes text, $3 payload json, $4 priority integer, $5 run_at timestamptz, $6 delay interval
-with locked as materialized (
+-- Rows are found by `any (array[...])` where an equality would do: by one the planner could as well begin with all of them.
+with given as materialized (
+  select entries.*
+  from :"schema".backfill_dlq as entries
+  where entries.id = any($1::bigint[])
+),
+locked as materialized (
   select entries.*
   from :"schema".backfill_dlq as entries
   where entries.id = any($1::bigint[])
@@ -20,12 +26,11 @@ chosen as materialized (
   select * from locked
   union all
   (
-    select entries.*
-    from :"schema".backfill_dlq as entries
-    where entries.id = any($1::bigint[])
-      and entries.job_key is not null
-      and not :"schema".backfill_runs(entries.requeued_job_id)
-    order by entries.job_key collate "C"
+    select given.*
+    from given
+    where given.job_key is not null
+      and not :"schema".backfill_runs(given.requeued_job_id)
+    order by given.job_key collate "C"
   )
 ),
 added as materialized (
@@ -57,9 +62,8 @@ noted as (
     requeued_job_id = added.id,
     notes = nullif(concat_ws(E'\n', entries.notes, $2::text), '')
   from added
-  where entries.id = added.entry
-    and entries.failure_count = added.failure_count
-    and entries.failed_at = added.failed_at
+  where entries.id = any (array[added.entry])
+    and coalesce(entries.failure_count = added.failure_count and entries.failed_at = added.failed_at, false)
     -- once more, since its job may have been claimed before add_job came to it; of added, so that it is asked after that
     and not :"schema".backfill_runs(case when added.id is not null then entries.requeued_job_id end)
   returning entries.id

@@ -1,5 +1,5 @@
--- The fence is wrapped in coalesce so that the planner makes no guess of it: by statistics of a while ago nothing is locked
--- by this worker, and it would compare each of its jobs with each attempt.
+-- A job is found by `any (array[...])` where an equality would do: by one the planner could as well begin with all jobs, which
+-- looks cheap while the statistics call their table empty. The fence is wrapped in coalesce so that it makes no guess of it.
 with ended as (
   select *
   from unnest(
@@ -15,14 +15,14 @@ held as materialized (
     jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded,
     ended.final or jobs.attempts >= jobs.max_attempts as last
   from ended
-  join :"schema"._private_jobs as jobs on jobs.id = ended.id
+  join :"schema"._private_jobs as jobs on jobs.id = any (array[ended.id])
   where coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
   for update of jobs
 ),
 gone as (
   delete from :"schema"._private_jobs as jobs
   using held
-  where jobs.id = held.id
+  where jobs.id = any (array[held.id])
     and (held.superseded or held.last)
   returning jobs.*, held.superseded, held.error, held.final
 ),
@@ -53,7 +53,7 @@ failed as (
     locked_by = null,
     locked_at = null
   from held
-  where jobs.id = held.id
+  where jobs.id = any (array[held.id])
     and not held.superseded
     and not held.last
 )

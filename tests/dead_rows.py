@@ -1,0 +1,142 @@
+"""A queue whose tables are full of rows that were deleted under somebody's old snapshot, for the tests that look at plans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, LiteralString
+
+from backfill.storage.claims import HIGHEST, LOWEST
+from plans import WORKER, Connection, Plan, nodes
+
+DEAD = 200_000
+"""How many rows the table of jobs has that nobody can see any more, and that cannot be vacuumed."""
+FILL: LiteralString = f"""
+insert into graphile_worker._private_tasks (identifier) values ('task1'), ('task2'), ('task3');
+insert into graphile_worker._private_job_queues (queue_name) select 'dead' || n from generate_series(1, 60000) as n;
+delete from graphile_worker._private_job_queues;
+insert into graphile_worker._private_job_queues (queue_name) select 'queue' || n from generate_series(1, 1000) as n;
+insert into graphile_worker._private_jobs (task_id, run_at, key)
+select 1, now() - interval '1 hour' + n * interval '10 milliseconds', 'dead' || n
+from generate_series(1, {DEAD * 3 // 10}) as n;
+insert into graphile_worker._private_jobs (task_id, run_at, job_queue_id)
+select 1, now() - interval '1 hour' + n * interval '10 milliseconds', queues.id
+from generate_series(1, {DEAD // 10}) as n
+join graphile_worker._private_job_queues as queues on queues.queue_name = 'queue' || 101 + n % 900;
+update graphile_worker._private_jobs set locked_by = '{WORKER}', locked_at = now(), attempts = 1;
+update graphile_worker._private_jobs set locked_by = null, locked_at = null, attempts = max_attempts where id % 2 = 0;
+delete from graphile_worker._private_jobs;
+insert into graphile_worker.backfill_dlq (task_identifier, payload, job_key, failure_reason, last_error)
+select 'task1', '{{}}', case when n % 2 = 0 then 'dead' || n end, 'why', to_jsonb('no'::text)
+from generate_series(1, 50000) as n;
+delete from graphile_worker.backfill_dlq;
+insert into graphile_worker.backfill_ends (
+  job_id, task_identifier, how, attempts, max_attempts, priority, created_at, run_at, ended_at, expires_at)
+select n, 'task1', 'completed', 1, 8, 0, now(), now(), now(), now() + interval '1 day' from generate_series(1, 50000) as n;
+delete from graphile_worker.backfill_ends;
+insert into graphile_worker.backfill_workers (id, host, pid, protocol, version, tasks)
+values ('{WORKER}', 'host', 1, 99, '0', array['task1']);
+insert into graphile_worker._private_jobs (task_id, run_at, key)
+select 1 + n % 3, now(), 'key' || n from generate_series(1, 40) as n;
+insert into graphile_worker._private_jobs (task_id, run_at, job_queue_id)
+select 1 + n % 3, now(), queues.id from generate_series(1, 40) as n
+join graphile_worker._private_job_queues as queues on queues.queue_name = 'queue' || n;
+update graphile_worker._private_jobs set locked_by = '{WORKER}', locked_at = now(), attempts = 1 where id % 2 = 0;
+update graphile_worker._private_job_queues set locked_by = '{WORKER}', locked_at = now()
+where id in (select job_queue_id from graphile_worker._private_jobs where locked_at is not null);
+insert into graphile_worker.backfill_dlq (id, task_identifier, payload, job_key, failure_reason, last_error, failed_at)
+select 1000000 + n, 'task1', '{{}}', case when n % 2 = 0 then 'key' || n end, 'why', to_jsonb('no'::text),
+  now() - interval '1 hour'
+from generate_series(1, 40) as n;
+"""
+QUEUE_TABLES = ("_private_jobs", "_private_job_queues")
+STATISTICS = {"no rows": (0, 100), "never counted": (-1, 0), "ten million rows": (10_000_000, 200_000)}
+"""What the catalogue says of jobs and queues, and of their indexes: how many rows, and on how many pages."""
+
+
+def believe(connection: Connection, statistics: str) -> None:
+    """Have the catalogue say that."""
+    count, pages = STATISTICS[statistics]
+    connection.execute(
+        """
+        update pg_class as classes set reltuples = $1, relpages = $2, relallvisible = 0
+        from unnest($3::text[]) as names (name)
+        cross join to_regclass('graphile_worker.' || name) as queue_table
+        where classes.oid = queue_table
+          or classes.oid in (select indexrelid from pg_index where indrelid = queue_table)
+        """,
+        [count, pages, list(QUEUE_TABLES)],
+    )
+
+
+def samples(connection: Connection) -> dict[str, Sequence[Any]]:
+    """Parameters by statement, of the rows that are really there, so that each has as much to do as it says."""
+    held = connection.execute(
+        """
+        select id, locked_at, job_queue_id, case when job_queue_id is not null then locked_at end, key
+        from graphile_worker._private_jobs where locked_by = $1 order by id
+        """,
+        [WORKER],
+    ).fetchall()
+    row = connection.execute("select now(), (select max(id) from graphile_worker._private_job_queues)").fetchone()
+    assert row is not None
+    now, last = row
+    ids, times, queues, queue_times, keys = (list(column) for column in zip(*held, strict=True))
+    count = len(ids)
+    nothing, no, numbers = [None] * count, [False] * count, [1] * count
+    fences = [WORKER, ids, times, queues, queue_times]
+    claims = [numbers, no]
+    keeping = [[60.0] * count, times]
+    lows, highs = [LOWEST, 0, 1], [-1, 0, HIGHEST]
+    floors = ["-infinity", str(now - timedelta(minutes=1)), "-infinity"]
+    entries = list(range(1_000_001, 1_000_041))
+    return {
+        "complete": fences,
+        "complete_keeping": [*fences, *keeping, ["completed"] * count, nothing, ["1"] * count],
+        "fail": [*fences, *claims, nothing, ["no"] * count, [number % 4 == 0 for number in ids]],
+        "fail_keeping": [*fences, *claims, nothing, ["no"] * count, [number % 4 == 0 for number in ids], *keeping],
+        "give_back": [*fences, *claims, nothing],
+        "renew": [*fences, *claims],
+        "forget_dead_letters": [WORKER, ids, times, keys, entries[:count], [now] * count],
+        "find_levels": [lows, highs, floors],
+        "look_around": [["task1", "task2"], WORKER, 6.0],
+        "find_tasks": [["task1", "task2"]],
+        "recover_jobs": [WORKER, ids, nothing, nothing, "died"],
+        "find_ends": [ids],
+        "requeue_dead_letters": [entries, None, None, None, None, None],
+        "delete_dead_letters": [entries],
+        "delete_dead_letter_by_key": ["key2"],
+        "find_locks": [WORKER],
+        "give_back_strays": [WORKER, ids[:2]],
+        "find_cut_off_jobs": [WORKER, 0, 100],
+        "release_jobs": [14_400.0, 500],
+        "find_abandoned": [20.0],
+        "next_exhausted_job": [0],
+        "sweep_dead_letters": [500, 0],
+        "find_unknown_tasks": [WORKER, 10_000, 2.0, 11],
+        "get_job": [ids[0]],
+        "remove_job": ["key1"],
+        "complete_jobs": [ids],
+        "permanently_fail_jobs": [ids, "no"],
+        "reschedule_jobs": [ids, None, None, 3, None, None],
+        "lock_near_queues": [100, [], lows, highs],
+        "lock_known_queues": [20, [], list(range(last - 999, last - 979))],
+        "lock_far_queues": [100, []],
+        "claim": ["nobody", 100, [], lows, highs, floors],
+        "claim_parallel": ["nobody", 100, [], lows, highs, floors],
+    }
+
+
+def unbounded(plan: Plan) -> list[Plan]:
+    """The nodes of a plan that read a table of the queue otherwise than by the condition of an index."""
+    return [
+        node
+        for node in nodes(plan)
+        if (node["Node Type"] == "Seq Scan" and node["Relation Name"] in QUEUE_TABLES)
+        or ("Index Name" in node and "Index Cond" not in node)
+    ]
+
+
+def buffers(plan: Plan) -> int:
+    """How many pages the dearest node of a plan has read, those below it included."""
+    return max(node.get("Shared Hit Blocks", 0) + node.get("Shared Read Blocks", 0) for node in nodes(plan))

@@ -1,0 +1,127 @@
+"""What a statement reads is bounded by what it is about, whatever the statistics say and however many dead rows lie there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, LiteralString, cast
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from backfill.storage.claims import LaneClaim, LaneFilter
+from backfill.storage.statements import render
+from dead_rows import DEAD, FILL, QUEUE_TABLES, STATISTICS, believe, buffers, samples, unbounded
+from plans import CALLS, FRONTS, HOT, Connection, Plan, explain_hot
+
+MOST_PAGES = 2_000
+"""For forty rows. The table of jobs has more pages than that, and walks through its indexes read a hundred times as many."""
+WORKERS = (*HOT, "find_abandoned", "find_locks")
+OPERATORS = ("find_ends", "delete_dead_letters", "delete_dead_letter_by_key", "next_exhausted_job", "get_job")
+CLAIMS = ("lock_near_queues", "lock_known_queues", "claim", "claim_parallel")
+TASKS = {"task1": 1, "task2": 2, "task3": 3}
+ADDED: LiteralString = "select * from graphile_worker.add_job('task1', queue_name := 'queue7', job_key := $1)"
+
+
+@pytest.fixture(scope="module")
+def dead_dsn(server_dsn: str, migrated_template: str) -> Iterator[str]:
+    """A database with 80 live jobs among 200,000 dead rows, which an old transaction keeps from being vacuumed."""
+    name = f"{migrated_template}_dead"
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(cast("LiteralString", f'create database "{name}" template "{migrated_template}"'))
+    dsn = make_conninfo(server_dsn, dbname=name)
+    with psycopg.connect(dsn) as old, psycopg.connect(dsn, autocommit=True) as connection:
+        for table in QUEUE_TABLES:
+            connection.execute(
+                cast("LiteralString", f"alter table graphile_worker.{table} set (autovacuum_enabled = off)")
+            )
+        old.execute("select pg_current_xact_id()")
+        connection.execute(FILL)
+        yield dsn
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(cast("LiteralString", f'drop database "{name}" with (force)'))
+
+
+@pytest.fixture(scope="module", params=STATISTICS)
+def believed(request: pytest.FixtureRequest, dead_dsn: str) -> str:
+    """The same, while the catalogue tells of so many rows."""
+    with psycopg.connect(dead_dsn, autocommit=True, cursor_factory=psycopg.RawCursor) as connection:
+        believe(connection, request.param)
+    return dead_dsn
+
+
+@pytest.fixture
+def session(believed: str) -> Iterator[Connection]:
+    """A new session there, whose transaction is rolled back."""
+    with psycopg.connect(believed, cursor_factory=psycopg.RawCursor) as connection:
+        connection.execute(
+            "select set_config('backfill.queues', '{1,2,3}', true), set_config('backfill.hidden', 'false', true)"
+        )
+        yield connection
+        connection.rollback()
+
+
+def ran(connection: Connection, name: str, *, hot: bool) -> Plan:
+    """What a statement did, as a worker's hot connections run it, or as any session does."""
+    parameters = [*samples(connection)[name]]
+    if name in FRONTS:
+        claim = LaneClaim("graphile_worker", (LaneFilter(tasks=tuple(TASKS)),))
+        text, bound = claim._texts[name], claim.bind(TASKS)[name == "claim_parallel"]
+        parameters += bound
+    else:
+        text = render(name)
+    if hot:
+        return explain_hot(connection, text, parameters, "analyze, buffers, ")
+    explained = cast("LiteralString", f"explain (analyze, buffers, format json) {text}")
+    row: Any = connection.execute(explained, parameters).fetchone()
+    found = row[0] if isinstance(row[0], list) else json.loads(row[0])
+    return cast("Plan", found[0]["Plan"])
+
+
+@pytest.mark.parametrize("hot", [True, False], ids=["hot", "default"])
+@pytest.mark.parametrize("name", [*WORKERS, *CLAIMS])
+def test_what_workers_run_reads_by_the_conditions_of_indexes(session: Connection, name: str, hot: bool) -> None:
+    """Each table of the queue is read by an index's condition, and few pages of it."""
+    plan = ran(session, name, hot=hot)
+    assert unbounded(plan) == []
+    assert buffers(plan) <= MOST_PAGES
+
+
+@pytest.mark.parametrize("name", [*OPERATORS, *CALLS[2:]])
+def test_what_clients_run_reads_by_the_conditions_of_indexes(session: Connection, name: str) -> None:
+    """So do the statements of clients, and the contract's functions."""
+    plan = ran(session, name, hot=False)
+    assert unbounded(plan) == []
+    assert buffers(plan) <= MOST_PAGES
+
+
+def test_jobs_with_keys_are_added_by_index(session: Connection) -> None:
+    """Adding forty jobs with keys to a serial queue, new ones and such as replace, reads a few pages a job."""
+    explained = cast("LiteralString", f"explain (analyze, buffers, format json) {ADDED}")
+    session.execute(ADDED, ["first"])  # a session's first call reads the catalogue too
+    for number in range(40):
+        key = f"key{number}" if number % 2 else f"new{number}"
+        row: Any = session.execute(explained, [key]).fetchone()
+        assert buffers(row[0][0]["Plan"]) <= MOST_PAGES / 10
+
+
+def test_dead_letters_are_requeued_by_index(session: Connection) -> None:
+    """Forty dead letters, half of them with keys, are found by their ids, and their jobs are added by index."""
+    plan = ran(session, "requeue_dead_letters", hot=False)
+    assert unbounded(plan) == []
+    assert buffers(plan) <= 3 * MOST_PAGES
+
+
+def test_the_rows_are_dead_and_there(session: Connection) -> None:
+    """Nobody sees them, and a look from the very start meets them: else these tests would show nothing."""
+    alive, pages = session.execute(
+        "select count(*), pg_relation_size('graphile_worker._private_jobs') / 8192 from graphile_worker._private_jobs"
+    ).fetchone() or (0, 0)
+    assert alive == 80
+    assert pages > MOST_PAGES
+    session.execute("set enable_seqscan = off; set enable_bitmapscan = off")
+    row: Any = session.execute(
+        "explain (analyze, buffers, format json) select id from graphile_worker._private_jobs order by id"
+    ).fetchone()
+    assert buffers(row[0][0]["Plan"]) > DEAD / 2
