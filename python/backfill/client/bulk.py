@@ -16,6 +16,8 @@ from backfill.client.execute import run, surely_undone, translated
 from backfill.client.items import CHUNK_ROWS, Encoder, ItemError, Reader, Row, check_items
 from backfill.client.naming import REMEMBERED, make_names, names_of
 from backfill.client.prepare import BulkKeywords, check_keywords, checked_spec
+from backfill.client.producers import ProducerTransaction, make_producer_names
+from backfill.client.ways import goes_by_functions
 from backfill.client.writing import BulkTransaction
 from backfill.errors import BackfillError, BulkEnqueueError, CommitUnknownError, InvalidJobError
 from backfill.jobs import UNSAID, BulkOutcome, JobSpec, NewJob
@@ -168,6 +170,7 @@ class _Call:
         self._rows: list[Row] = []
         self._committing = False
         self._begun = True
+        self._by_functions = False
 
     async def read(self) -> bool:
         """Read the first chunk of a transaction, while none is open: whether there is anything to write."""
@@ -180,6 +183,7 @@ class _Call:
         self._begun = not owned
         if not owned:
             await self._join(connection)
+        self._by_functions = await goes_by_functions(connection, self._schema)
         own_transaction = connection.info.transaction_status is TransactionStatus.IDLE
         while self._rows:
             with self._stopping(connection):
@@ -193,7 +197,8 @@ class _Call:
 
     async def _write_share(self, connection: Connection, *, own: bool) -> None:
         left = self._share
-        async with BulkTransaction(connection, self._schema, self.ids, own=own) as transaction:
+        kind = ProducerTransaction if self._by_functions else BulkTransaction
+        async with kind(connection, self._schema, self.ids, own=own) as transaction:
             self._begun = True
             while self._rows:
                 left -= len(self._rows)
@@ -216,7 +221,8 @@ class _Call:
             if len(made) > REMEMBERED:
                 made.clear()
         new_tasks, new_queues = map(set.difference, names_of([shape for shape, _ in self._rows]), self._made)
-        await make_names(connection, self._schema, new_tasks, new_queues)
+        make = make_producer_names if self._by_functions else make_names
+        await make(connection, self._schema, new_tasks, new_queues)
         self._made[0].update(new_tasks)
         self._made[1].update(new_queues)
 

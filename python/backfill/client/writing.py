@@ -129,7 +129,7 @@ class BulkTransaction:
     async def _write_keyed(self, rows: list[Placed], *, last: bool) -> None:
         """Write rows with keys, a statement for each mode and each time that a key comes again."""
         await self._stream.end()
-        statements = [statement for group in rounds(rows) for statement in _by_mode(group)]
+        statements = [statement for group in rounds(rows) for statement in by_mode(group)]
         deduped = [shape for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for _, shape, _ in group]
         await self._find_names(deduped)
         piped = self._connection.pgconn.pipeline_status
@@ -168,7 +168,7 @@ class BulkTransaction:
     async def _lock(self) -> None:
         """Be the only transaction, until it ends, that makes names or writes keys in more than one statement."""
         if not self._locked:
-            await run(self._connection, "lock_keys", self._schema, (self._schema,))
+            await run(self._connection, "lock_keys", self._schema)
             self._locked = True
 
     async def _find_names(self, shapes: Iterable[JobShape]) -> None:
@@ -239,7 +239,8 @@ class ServerClock:
         return self._told + int((time.monotonic() - self._arrived) * 999_000)
 
 
-def _by_mode(rows: Iterable[Placed]) -> Iterable[tuple[JobKeyMode, list[Placed]]]:
+def by_mode(rows: Iterable[Placed]) -> Iterable[tuple[JobKeyMode, list[Placed]]]:
+    """Rows with keys in groups of one mode each."""
     groups: dict[JobKeyMode, list[Placed]] = defaultdict(list)
     for row in rows:
         groups[row[1].mode].append(row)

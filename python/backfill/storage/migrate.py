@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 LOCK_WAIT: Final = timedelta(minutes=5)
 _LOCK_TIMEOUT: Final = timedelta(seconds=1)
 _POLL: Final = 0.1
+_TOLD_AFTER: Final = 3.0
+"""Seconds after which the log says whom a migrator waits for."""
 _RACES: Final = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
@@ -115,18 +117,35 @@ class _Run:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Be the only migrator of this schema. A waiter polls, and holds no snapshot between its looks."""
+        """Be the only migrator of this schema. A waiter polls, and holds no snapshot between its looks.
+
+        Any role that may connect can take an advisory lock, so who has it is named: in the log, and where the time is up.
+        """
+        told, patient_until = None, asyncio.get_running_loop().time() + _TOLD_AFTER
         while True:
             cursor = await self._connection.execute(render("try_migration_lock"), [self._schema])
             row = await cursor.fetchone()
             if row is not None and row[0]:
                 break
-            await self._pause("another process is migrating it")
+            holder = await self._holder()
+            if holder != told and asyncio.get_running_loop().time() > patient_until:
+                logger.warning("schema %r: waiting to migrate it, since %s", self._schema, holder)
+                told = holder
+            await self._pause(holder)
         try:
             yield
         finally:
             if not self._connection.closed:
                 await self._connection.execute(render("release_migration_lock"), [self._schema])
+
+    async def _holder(self) -> str:
+        """Who has the lock of this schema's migrations."""
+        cursor = await self._connection.execute(render("find_migration_lock"), [self._schema])
+        row = await cursor.fetchone()
+        if row is None:
+            return "another process was migrating it just now"
+        pid, role, program = row
+        return f"server process {pid} (role {role!r}, program {program!r}) has the lock of its migrations"
 
     @asynccontextmanager
     async def timeouts(self) -> AsyncIterator[None]:
