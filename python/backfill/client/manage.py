@@ -59,28 +59,33 @@ class ManageVerbs(ClientLife):
                 jobs = await self._read(chosen, asked, for_producers)
         return jobs[0] if jobs else None
 
-    async def remove_job(self, job_key: str | JobReference, *, connection: Connection | None = None) -> Job | None:
+    async def remove_job(
+        self, job_key: str | None = None, *, id: JobReference | None = None, connection: Connection | None = None
+    ) -> Job | None:
         """Remove a job: that of a key, or of an id.
 
         By its key, a job that a worker holds runs to its end; it loses its key, and is not tried again. By its id it is left
         alone. A producer's role removes jobs that wait, and no others, either way.
 
         Args:
-            job_key: 1 to 512 characters; or the job's id, a `Job` or an `EnqueueOutcome`.
+            job_key: 1 to 512 characters.
+            id: the job's id in its place; a `Job` or an `EnqueueOutcome` will do.
             connection: a psycopg connection to write on, inside its transaction; else one of the client's.
 
         Returns:
             The job's row as it was last (`locked_by` says whether it is running still), or None: there was none.
 
         Raises:
-            InvalidJobError: neither a key nor an id.
+            InvalidJobError: neither a key nor an id, or both.
         """
-        if isinstance(job_key, str):
+        if id is None:
             check_text("job_key", job_key, KEY_LIMIT)
             asked: Asked = "remove_job", (job_key,)
             for_producers: Asked = "producer_remove_job", (None, job_key)
         else:
-            number = reference_id("job_key", job_key)
+            if job_key is not None:
+                raise InvalidJobError("id", id, "give job_key or id, not both")
+            number = reference_id("id", id)
             asked = "complete_jobs", (number_array([number]),)
             for_producers = "producer_remove_job", (str(number), None)
         jobs = await self._run(asked, connection, for_producers=for_producers)
@@ -125,8 +130,9 @@ class ManageVerbs(ClientLife):
 
     async def reschedule_jobs(
         self,
-        jobs: Iterable[JobReference | str],
+        jobs: Iterable[JobReference] = (),
         *,
+        job_keys: Iterable[str] = (),
         run_at: datetime | None = None,
         delay: timedelta | None = None,
         priority: int | None = None,
@@ -139,7 +145,8 @@ class ManageVerbs(ClientLife):
         A producer's role changes jobs that wait; one that was given up it leaves alone, too.
 
         Args:
-            jobs: their ids or their keys (strings); `Job`s and `EnqueueOutcome`s will do.
+            jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
+            job_keys: of more jobs, by their keys.
             run_at: not before this time; aware.
             delay: not before this long from now, by the database's clock; instead of `run_at`.
             priority: -32,768 to 32,767, lower first.
@@ -157,13 +164,9 @@ class ManageVerbs(ClientLife):
         check_int("priority", priority, SMALLINT)
         check_int("attempts", attempts, range(MAX_ATTEMPTS_LIMIT + 1))
         check_int("max_attempts", max_attempts, range(1, MAX_ATTEMPTS_LIMIT + 1))
-        ids, keys = list[int](), list[str]()
-        for index, job in enumerate(_listed(jobs)):
-            if isinstance(job, str):
-                check_text(f"jobs[{index}]", job, KEY_LIMIT)
-                keys.append(job)
-            else:
-                ids.append(reference_id(f"jobs[{index}]", job))
+        ids, keys = _ids(jobs), list(_listed("job_keys", job_keys, "keys"))
+        for index, key in enumerate(keys):
+            check_text(f"job_keys[{index}]", key, KEY_LIMIT)
         parameters = (
             number_array(ids),
             *when,
@@ -205,14 +208,14 @@ class ManageVerbs(ClientLife):
         return await read_jobs(connection, asked[0], self._schema, asked[1])
 
 
-def _listed(jobs: object) -> Iterable[Any]:
-    if isinstance(jobs, (str, bytes, Mapping)) or not isinstance(jobs, Iterable):
-        raise InvalidJobError("jobs", jobs, "a list of ids; for one job, a list of one: [id]")
-    return jobs
+def _listed(field: str, given: object, what: str) -> Iterable[Any]:
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise InvalidJobError(field, given, f"a list of {what}; for one job, a list of one: [{what.removesuffix('s')}]")
+    return given
 
 
 def _ids(jobs: object) -> list[int]:
-    return [reference_id(f"jobs[{index}]", job) for index, job in enumerate(_listed(jobs))]
+    return [reference_id(f"jobs[{index}]", job) for index, job in enumerate(_listed("jobs", jobs, "ids"))]
 
 
 def reference_id(field: str, job: object) -> int:

@@ -24,6 +24,7 @@ grant usage on schema :"schema" to :"role";
 grant select on :"schema".migrations, :"schema".backfill_migrations to :"role";
 grant execute
 on function
+  :"schema".backfill_see_names(integer, integer),
   :"schema".backfill_make_names(text[], text[], boolean),
   :"schema".backfill_keep_names(text[], text[]),
   :"schema".backfill_lock_keys(boolean),

@@ -1,30 +1,19 @@
--- does: Makes the functions by which producers, who have no rights on tables, make tasks and serial queues and hold them, and
---   the type of the rows that they are shown.
+-- does: Makes the functions by which producers, who have no rights on tables, make tasks and serial queues, hold them, and
+--   are told their names.
 -- foundation: no
 -- transaction: yes
 -- breaking: no
 
--- A job as a producer sees it. Payload and error are another program's where it did not write them in this very call.
-create type :"schema".backfill_seen_job as (
-  id bigint,
-  job_queue_id integer,
-  task_id integer,
-  payload json,
-  priority smallint,
-  run_at timestamptz,
-  attempts smallint,
-  max_attempts smallint,
-  last_error text,
-  created_at timestamptz,
-  updated_at timestamptz,
-  key text,
-  locked_at timestamptz,
-  locked_by text,
-  revision integer,
-  flags jsonb,
-  task_identifier text,
-  queue_name text
-);
+-- The names of a job's task and serial queue, of which its row has the ids: also those that the same statement has made.
+create function :"schema".backfill_see_names(task_id integer, job_queue_id integer)
+returns table (task_identifier text, queue_name text)
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $body$
+  select
+    (select tasks.identifier from :"schema"._private_tasks as tasks where tasks.id = task_id),
+    (select queues.queue_name from :"schema"._private_job_queues as queues where queues.id = job_queue_id)
+$body$;
 
 -- Makes the tasks and queues that are missing, in the order of their names, so that two callers never wait for each other
 -- in a ring. A brief one waits for others that make the same names for 200 ms at most.
@@ -73,6 +62,7 @@ $body$;
 
 revoke execute
 on function
+  :"schema".backfill_see_names(integer, integer),
   :"schema".backfill_make_names(text[], text[], boolean),
   :"schema".backfill_keep_names(text[], text[])
 from public;

@@ -16,12 +16,12 @@ create function :"schema".backfill_add_job(
   priority integer default null,
   flags text[] default null,
   job_key_mode text default 'replace'
-) returns setof :"schema".backfill_seen_job
+) returns setof :"schema"._private_jobs
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
-  job record;
+  job :"schema"._private_jobs;
 begin
   perform :"schema".backfill_check_job(identifier, queue_name, max_attempts, job_key, priority, flags);
   select * into job
@@ -39,14 +39,11 @@ begin
   if job.id is null then
     return;
   end if;
-  return query
-  select
-    job.id, job.job_queue_id, job.task_id,
-    case when job.revision > 0 and job_key_mode = 'unsafe_dedupe' then 'null' else coalesce(payload, '{}') end,
-    job.priority, job.run_at, job.attempts, job.max_attempts,
-    null::text, job.created_at, job.updated_at, job.key, job.locked_at, job.locked_by, job.revision, job.flags,
-    (select tasks.identifier from :"schema"._private_tasks as tasks where tasks.id = job.task_id),
-    (select queues.queue_name from :"schema"._private_job_queues as queues where queues.id = job.job_queue_id);
+  job.payload := case
+    when job.revision > 0 and job_key_mode = 'unsafe_dedupe' then 'null' else coalesce(backfill_add_job.payload, '{}')
+  end;
+  job.last_error := null;
+  return next job;
 end;
 $body$;
 

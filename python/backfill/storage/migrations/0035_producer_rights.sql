@@ -15,7 +15,7 @@ begin
     from pg_proc
     where pronamespace = (select relnamespace from pg_class where oid = jobs)
       and proname in (
-        'backfill_make_names', 'backfill_keep_names', 'backfill_add_job', 'backfill_add_keyless_jobs',
+        'backfill_see_names', 'backfill_make_names', 'backfill_keep_names', 'backfill_add_job', 'backfill_add_keyless_jobs',
         'backfill_add_keyed_jobs', 'backfill_see_job', 'backfill_see_ends', 'backfill_remove_job',
         'backfill_reschedule_jobs', 'backfill_lock_keys', 'backfill_try_lock'
       )
