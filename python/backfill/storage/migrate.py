@@ -131,7 +131,7 @@ class _Run:
             if holder != told and asyncio.get_running_loop().time() > patient_until:
                 logger.warning("schema %r: waiting to migrate it, since %s", self._schema, holder)
                 told = holder
-            await self._pause(holder)
+            await self._pause("another process is migrating it", holder=holder)
         try:
             yield
         finally:
@@ -255,11 +255,11 @@ class _Run:
         milliseconds = str(int(lock.total_seconds() * 1000))
         await self._connection.execute(render("set_timeouts"), [milliseconds, "0"])
 
-    async def _pause(self, why: str, error: Exception | None = None) -> None:
+    async def _pause(self, why: str, error: Exception | None = None, *, holder: str = "") -> None:
         if asyncio.get_running_loop().time() > self._deadline:
             raise MigrationError(
                 f"schema {self._schema!r} could not be migrated in the time given ({why}); run it again when the database "
-                "is quieter"
+                f"is quieter{holder and f': {holder}'}"
             ) from error
         # Whoever queued up behind our wait for a lock gets as long to go on before the next one.
         pause = _LOCK_TIMEOUT.total_seconds() if isinstance(error, errors.LockNotAvailable) else _POLL
