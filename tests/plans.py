@@ -54,6 +54,12 @@ from generate_series(1, 3) as m, generate_series(1, 10000) as n,
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version)
 select 'worker' || n, 'host', n, 1, '0' from generate_series(1, 2000) as n;
 """
+WAITING: LiteralString = """
+insert into pg_temp.bulk_waiting
+select n / 2000, 10000000 + n, 0, now(), 8, 'task' || 1 + n % 500, 'queue' || 1 + n, null, 'key' || n, '{}'
+from generate_series(0, 19999) as n
+"""
+"""Rows of a bulk call that wait, in batches of 2,000, for the temporary table that each transaction makes for itself."""
 TABLES = (
     "_private_tasks",
     "_private_job_queues",
@@ -128,6 +134,8 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "read_counters": ["task1", None, _NOW - timedelta(hours=1), None, "minute", False],
     "write_counters": ["worker", Jsonb([])],
     "find_tasks": [["task1", "task2"]],
+    "insert_waiting": [1],
+    "dedupe_waiting": [2],
     "get_job": [5],
     "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100],
     "give_back_strays": [WORKER, _IDS],
@@ -148,7 +156,10 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "producer_add_keyed": [["task1"], [None], ["{}"], [0], [_NOW], [5], [None], ["key13"], "unsafe_dedupe"],
     "producer_add_keyless": [["task1"], ["queue1"], ["{}"], [0], [_NOW], [5], [None]],
     "producer_keep_names": [["task1"], ["queue1"]],
-    "producer_make_names": [["task1", "new"], ["queue1", "new"], True],
+    "producer_create_queues": [["queue1", "new"]],
+    "producer_create_tasks": [["task1", "new"]],
+    "producer_make_queues": [["queue1", "new"]],
+    "producer_make_tasks": [["task1", "new"]],
     "producer_remove_job": [None, "key15"],
     "producer_reschedule_jobs": [_IDS, None, None, 3, None, None, ["key17"]],
     "producer_see_ends": [_IDS],
@@ -173,7 +184,8 @@ HOT = (
 """What a worker's hot connections run, apart from claims."""
 CALLS = (
     "add_job", "add_jobs", "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs",
-    "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_make_names",
+    "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_create_queues",
+    "producer_create_tasks", "producer_make_queues", "producer_make_tasks",
     "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""

@@ -180,6 +180,10 @@ class DatabaseConnectionError(BackfillError):
     """
 
 
+class ReadOnlyDatabaseError(DatabaseConnectionError):
+    """A database that takes no writes, found when a client or a worker started: a standby, or one set to be read-only."""
+
+
 class CommitUnknownError(DatabaseConnectionError):
     """The connection was lost while the server worked: what was being written is there whole, or not at all."""
 

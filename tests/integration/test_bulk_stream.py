@@ -21,7 +21,8 @@ from backfill import (
     NewJob,
     Queue,
 )
-from backfill.client import copying, prepare, writing
+from backfill.client import clock as clocks
+from backfill.client import copying, prepare
 
 from plugins.waiting import Eventually
 from reading import rows, value
@@ -94,8 +95,8 @@ async def test_a_serial_queue_keeps_the_order_of_calls(client: BackfillClient, d
 def test_the_clock_never_goes_back_nor_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts from what the server told, a thousandth slower than this machine's own."""
     now = 50.0
-    monkeypatch.setattr(writing.time, "monotonic", lambda: now)
-    clock = writing.ServerClock(1_000_000)
+    monkeypatch.setattr(clocks.time, "monotonic", lambda: now)
+    clock = clocks.ServerClock(1_000_000)
     seen = []
     for now in (50.0, 50.0, 50.000_002, 51.0, 86_450.0):
         seen.append(clock.now())

@@ -11,7 +11,7 @@ import psycopg_pool
 import pytest
 
 from backfill import BackfillClient, JobKeyMode, Queue
-from backfill.client import connect, execute
+from backfill.client import execute, session
 from backfill.storage.connection import Connection
 
 from reading import rows, value
@@ -90,7 +90,7 @@ async def test_a_given_pool_has_its_connections_back(dsn: str) -> None:
 
 async def test_after_a_while_the_pool_sees_it(client: BackfillClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that one that is older than the pool wants them is replaced."""
-    monkeypatch.setattr(connect, "AT_HAND_SECONDS", -1.0)
+    monkeypatch.setattr(session, "AT_HAND_SECONDS", -1.0)
     before = _asked(client)
     _session(client)._until = 0.0
     for n in range(5):

@@ -22,7 +22,7 @@ from backfill import (
     WorkerConfig,
     WorkerRunner,
 )
-from backfill.client import connect as client_connect
+from backfill.client import session as client_session
 from backfill.storage.connection import connect
 from backfill.worker import hot, pump
 from faults.proxy import Proxy
@@ -146,7 +146,7 @@ async def test_connections_that_died_unseen_are_replaced(
     async with BackfillClient(far_server.dsn, migrate=True, min_size=3, max_size=3) as client:
         await rows(far_server.dsn, "truncate graphile_worker._private_jobs")
         await client.enqueue("t", {})
-        monkeypatch.setattr(client_connect, "is_alive", lambda _: True)
+        monkeypatch.setattr(client_session, "is_alive", lambda _: True)
         await rows(far_server.dsn, END_CLIENTS)
         await asyncio.gather(*(client.enqueue("t", {}) for _ in range(5)))
         await rows(far_server.dsn, END_CLIENTS)

@@ -21,6 +21,7 @@ from plans import (
     PARALLEL,
     SAMPLES,
     TABLES,
+    WAITING,
     Connection,
     explain,
     explain_hot,
@@ -60,6 +61,8 @@ def filled_dsn(server_dsn: str, migrated_template: str) -> Iterator[str]:
 def filled(filled_dsn: str) -> Iterator[Connection]:
     """A transaction in that database, rolled back at the end."""
     with psycopg.connect(filled_dsn, cursor_factory=psycopg.RawCursor) as connection:
+        connection.execute(render("make_waiting"))
+        connection.execute(WAITING)
         yield connection
         connection.rollback()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, LiteralString, cast
@@ -154,6 +156,47 @@ async def test_a_bulk_call_is_all_or_nothing(dsn: str, role: NewRole) -> None:
         with pytest.raises(BulkEnqueueError) as stopped:
             await client.enqueue_bulk("t", items())
     assert (stopped.value.written, await value(dsn, f"select count(*) from {JOBS}")) == (0, 0)
+
+
+@pytest.mark.parametrize("temporary", [True, False])
+async def test_it_streams_as_an_owner_does(dsn: str, role: NewRole, temporary: bool) -> None:
+    """While the stream goes on, its code adds jobs with the same keys and names; what comes of it all is the same for both."""
+    theirs = role("producer")
+    if not temporary:
+        [(name,)] = await rows(dsn, "select quote_ident(current_database())")
+        await rows(dsn, cast("LiteralString", f"revoke temporary on database {name} from public"))
+    found = []
+    for way in (dsn, theirs):
+        async with BackfillClient(way) as client, asyncio.timeout(120):
+            done = await client.enqueue_bulk(_stream(client), return_ids=True)
+        ids = done.ids or []
+        assert (done.written, len(ids)) == (6500, 6500)
+        written = await rows(
+            dsn,
+            """select bare.id, task_identifier, queue_name, jobs.key, payload::text, jobs.flags, jobs.priority
+            from graphile_worker._private_jobs as bare join graphile_worker.jobs using (id)""",
+        )
+        by_id = {row[0]: row[1:] for row in written}
+        lines = [by_id[number] for number in sorted(ids) if by_id[number][1] == "line 7"]
+        assert [row[3] for row in lines] == [str(number) for number in range(6500) if number % 9 == 7 and number % 3]
+        found.append((sorted(by_id.values(), key=repr), [by_id[number][:4] for number in ids]))
+        await rows(dsn, f"delete from {JOBS}")
+        await rows(dsn, "delete from graphile_worker._private_tasks")
+        await rows(dsn, "delete from graphile_worker._private_job_queues")
+    assert found[0] == found[1]
+
+
+async def _stream(client: BackfillClient) -> AsyncIterator[NewJob[Any]]:
+    modes = list(JobKeyMode)
+    for number in range(6500):
+        if number in (2500, 4500):
+            await client.enqueue(f"task {number // 500}", "beside", job_key=f"key {number % 200}")
+            await client.enqueue_bulk("beside", [1, 2], queue=Queue.serial("line 7"))
+        if number % 3:
+            spec = JobSpec(queue=Queue.serial(f"line {number % 9}"), flags=["a", 'b"{},'])
+        else:
+            spec = JobSpec(job_key=f"key {number % 200}", job_key_mode=modes[number % 7 % 3], priority=number % 5)
+        yield NewJob(f"task {number // 500}", number, spec)
 
 
 BAD: list[LiteralString] = [

@@ -1,6 +1,7 @@
 """The client: what producers hold. Its verbs are a module each; here they are put together.
 
-connect: its life and its connections · enqueue: one job · bulk (items, writing): many · manage: jobs that are there ·
+connect (session, manner): its life and its connections · lent: the ones that a worker makes · enqueue: one job ·
+bulk (items, writing, waiting): many · manage: jobs that are there ·
 dead_letters (dead_letter_changes): those that are not tried again · ends (end_watch): how they finished ·
 counters: how attempts ended · recovery: what dead workers held · cleanup: what others left behind ·
 presets, bulk_presets: the common cases by name · prepare: what all of them send, free of I/O · execute: one way to send it.
@@ -43,6 +44,10 @@ class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs, CleanupVerbs, EndVerbs,
     `ClientClosedError` until it is opened again, on the same event loop or another. A client works on one loop at a time;
     in a forked child it opens connections of its own. Any number of tasks may use it at once.
 
+    `async with client` may be entered by many tasks at once, and within itself: the outermost exit, the last one, closes
+    the client, whether or not `open()` was called too. `close()` closes it for all at once. The client that handlers have
+    (`ctx.client`) is the worker's: neither closes it.
+
     Args:
         dsn: a connection string, or a callable (async too) that is asked for one at each new connection, for passwords
             that expire. Without it, and without a pool, DATABASE_URL is read when the client opens.
@@ -51,7 +56,8 @@ class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs, CleanupVerbs, EndVerbs,
             it, and its connections may be set up in any way; they come back as they were.
         migrate: whether opening brings the schema up to date; else a missing or outdated one is an error.
         min_size: connections kept at rest, from 0.
-        max_size: connections at most, from 1; calls beyond wait for one, 30 s at most.
+        max_size: connections at most, from 1; calls beyond wait for one, 30 s at most. `result` and `enqueue_bulk` may
+            have one more each while they are under way.
 
     Raises:
         ConfigurationError: an argument that cannot be used; it is named.

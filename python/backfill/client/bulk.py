@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any, Final, TypeVar, Unpack, cast, overload
 
 import psycopg
@@ -14,9 +14,9 @@ from backfill.checks import check_int
 from backfill.client.connect import ClientLife
 from backfill.client.execute import run, surely_undone, translated
 from backfill.client.items import CHUNK_ROWS, Encoder, ItemError, Reader, Row, check_items
-from backfill.client.naming import REMEMBERED, make_names, names_of
+from backfill.client.naming import REMEMBERED, NameMaker, make_names, names_of
 from backfill.client.prepare import BulkKeywords, check_keywords, checked_spec
-from backfill.client.producers import ProducerTransaction, make_producer_names
+from backfill.client.producers import ProducerTransaction
 from backfill.client.ways import goes_by_functions
 from backfill.client.writing import BulkTransaction
 from backfill.errors import BackfillError, BulkEnqueueError, CommitUnknownError, InvalidJobError
@@ -103,14 +103,21 @@ class BulkVerb(ClientLife):
         while the one before is packed off the loop and taken by the server. Memory holds two or three chunks, whatever the
         number of jobs, and the event loop is given its turn every few milliseconds. Workers are told once a transaction.
 
-        A job that is due at once has for its run_at the database's time when its chunk was written, so that the jobs of a
+        The iterable may use the client itself, or wait for somebody who does: while it is read, the call holds nothing that
+        another one waits for. Jobs with keys, and jobs whose task or queue is new and cannot be made at once, wait in a
+        temporary table of the transaction and are written when the iterable is at its end. An asynchronous iterable of
+        more than one chunk never has the client's last connection: it has one beside the pool then, until the call ends. A
+        generator, asynchronous or not, is closed when the call ends, however it ends.
+
+        A job that is due at once has for its run_at the database's time when its chunk was read, so that the jobs of a
         long call do not all share one; `delay` counts from it too. It never goes back within a transaction, and is never
         later than the commit.
 
         Jobs of one serial queue that have no key run in the order given. Jobs with keys are added or applied as
         `enqueue` does; a key that comes twice is applied in order. Calls that write keys in more than one statement (a
-        chunk, a mode, a key's next time each take one) do so one after the other, by a lock of the schema. Names of tasks
-        and queues that are new stay behind when a call is undone; they are only names.
+        chunk, a mode, a key's next time each take one) do so one after the other, by a lock of the schema, which is taken
+        when the iterable is at its end. Names of tasks and queues that are new stay behind when a call is undone; they are
+        only names.
 
         Args:
             jobs: any iterable or async iterable of `NewJob`s, tasks mixed; or a task, or its name, for `payloads`.
@@ -119,9 +126,10 @@ class BulkVerb(ClientLife):
             return_ids: give back the jobs' ids, in the order given; memory then holds a number for each.
             spec: what each job's own spec leaves unsaid; no job_key.
             connection: a psycopg connection to write on, inside its transaction (a savepoint, undone alone by an error),
-                or in a transaction of its own where it is in autocommit. Where jobs have keys, or names that are new, it
-                takes a lock of the schema, which the caller's transaction holds until it ends: bulk calls that write keys
-                in several statements wait for that.
+                or in a transaction of its own where it is in autocommit. The iterable may use this connection too. Once
+                the call has returned, the caller's transaction holds, until it ends, the keys and the new names that were
+                written, and a lock of the schema where there were any: calls that use these keys or names, and bulk calls
+                that write keys in several statements, wait for that. Do not let it wait for them.
             keywords: the same as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`, `timeout`,
                 `deadline`, `flags`.
 
@@ -141,10 +149,15 @@ class BulkVerb(ClientLife):
         check_int("commit_every", commit_every, _COMMIT_LIMIT)
         reader = _reader(jobs, payloads, _defaults(spec, keywords))
         call = _Call(self._schema, reader, commit_every, [] if return_ids else None)
-        self._refuse_closed()
-        if await call.read():
-            if connection is None:
-                await self._again(lambda own: call.write(own, owned=True), harmless=True)  # until it has begun
+        async with reader:
+            self._refuse_closed()
+            if not await call.read():
+                pass
+            elif connection is None:
+                # A stream may wait for other calls, so it never has the last connection of the client's.
+                apart = reader.is_async and not reader.exhausted
+                async with aclosing(NameMaker(self._schema, self._beside)) as maker:
+                    await self._again(lambda own: call.write(own, owned=True, maker=maker), harmless=True, apart=apart)
             else:
                 async with self._connection(connection) as chosen:
                     await call.write(chosen, owned=False)
@@ -167,10 +180,10 @@ class _Call:
         self._share = commit_every or sys.maxsize
         self._in_parts = commit_every is not None
         self._made: tuple[set[str], set[str]] = set(), set()
+        self._maker: NameMaker | None = None
         self._rows: list[Row] = []
         self._committing = False
-        self._begun = True
-        self._by_functions = False
+        self._begun = self._lent = True
 
     async def read(self) -> bool:
         """Read the first chunk of a transaction, while none is open: whether there is anything to write."""
@@ -178,12 +191,18 @@ class _Call:
             self._rows = await self._reader.read(min(self._share, CHUNK_ROWS))
         return bool(self._rows)
 
-    async def write(self, connection: Connection, *, owned: bool) -> None:
-        """Write all there is, in one transaction or several."""
-        self._begun = not owned
+    async def write(self, connection: Connection, *, owned: bool, maker: NameMaker | None = None) -> None:
+        """Write all there is, in one transaction or several.
+
+        Args:
+            connection: to write on.
+            owned: whether it is the client's own.
+            maker: makes names on another connection.
+        """
+        self._maker = maker
+        self._begun = self._lent = not owned
         if not owned:
             await self._join(connection)
-        self._by_functions = await goes_by_functions(connection, self._schema)
         own_transaction = connection.info.transaction_status is TransactionStatus.IDLE
         while self._rows:
             with self._stopping(connection):
@@ -197,12 +216,14 @@ class _Call:
 
     async def _write_share(self, connection: Connection, *, own: bool) -> None:
         left = self._share
-        kind = ProducerTransaction if self._by_functions else BulkTransaction
-        async with kind(connection, self._schema, self.ids, own=own) as transaction:
+        kind = ProducerTransaction if await goes_by_functions(connection, self._schema) else BulkTransaction
+        async with kind(connection, self._schema, self.ids, own=own, maker=self._maker) as transaction:
             self._begun = True
             while self._rows:
                 left -= len(self._rows)
                 await transaction.write(self._rows, last=self._reader.exhausted or not left)
+                if self._lent and self._reader.is_async:
+                    await transaction.pause()  # the caller's code may use its connection itself
                 self._rows = await self._reader.read(min(left, CHUNK_ROWS)) if left else []
 
     async def _join(self, connection: Connection) -> None:
@@ -221,8 +242,9 @@ class _Call:
             if len(made) > REMEMBERED:
                 made.clear()
         new_tasks, new_queues = map(set.difference, names_of([shape for shape, _ in self._rows]), self._made)
-        make = make_producer_names if self._by_functions else make_names
-        await make(connection, self._schema, new_tasks, new_queues)
+        # A stream that goes on may itself be making one of them in a transaction that it has not ended.
+        briefly = self._reader.is_async and not self._reader.exhausted
+        await make_names(connection, self._schema, new_tasks, new_queues, briefly=briefly)
         self._made[0].update(new_tasks)
         self._made[1].update(new_queues)
 

@@ -16,10 +16,10 @@ from typing import Any, Final, Self, TypeVar
 
 import psycopg
 import psycopg_pool
-from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
-from backfill.client.execute import cancellations, run, surely_undone, translated
+from backfill.client.execute import cancellations, surely_undone, translated
+from backfill.client.manner import checked_connection, in_our_manner, speak_again, speak_utf8
+from backfill.client.session import Session
 from backfill.errors import (
     BackfillError,
     ClientClosedError,
@@ -28,90 +28,48 @@ from backfill.errors import (
     DatabaseConnectionError,
 )
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import Connection, Dsn, Pool, connect, is_alive, redacted, resolve
+from backfill.storage.connection import Connection, Dsn, Pool, connect, redacted, resolve
 from backfill.storage.migrate import migrate
 from backfill.storage.pool import PatientPool
 from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema import check_schema
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
+from backfill.storage.writable import names_several_hosts, refuse_read_only
 
 DSN_VARIABLE: Final = "DATABASE_URL"
 MOST_CONNECTIONS: Final = 10
-AT_HAND_SECONDS: Final = 60.0
 AGAIN_SECONDS: Final = 30.0
 """How long a call is repeated of which nothing was done: as long as it may wait for a connection."""
 _CHECK_SECONDS: Final = 30.0
+_BESIDE_SECONDS: Final = 5.0
 _FIRST_PAUSE: Final = 0.02
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Session:
-    """An open client: its pool, and the process and loop that it belongs to.
+class _Turn:
+    """What calls on one event loop of one process take turns at: opening and closing the client.
 
-    A pool's own way, with locks and checks at both ends of a loan, takes as long as a fifth of an insert; so the last
-    connection stays at hand for the next verb, where nobody else can want it.
+    Attributes:
+        lock: held by who opens or closes.
+        inside: how many `async with` blocks are being run.
+        opener: the task that opens.
     """
 
-    pool: Pool
-    owned: bool
-    where: str
-    keeps: bool
-    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    pid: int = field(default_factory=os.getpid)
-    _at_hand: Connection | None = None
-    _until: float = 0.0
-    _waiting: int = 0
-
-    async def take(self) -> Connection:
-        """A connection that is alive, as far as its socket tells, so that a restarted server costs no round trip."""
-        connection, self._at_hand = self._at_hand, None
-        if connection is not None and time.monotonic() > self._until:
-            await self.pool.putconn(connection)  # which replaces it where it is old
-            connection = None
-        while True:
-            if connection is None:
-                connection = await self._from_pool()
-            if is_alive(connection):
-                return connection
-            await connection.close()
-            await self.pool.putconn(connection)
-            connection = None
-
-    async def give_back(self, connection: Connection) -> None:
-        """Keep it at hand, or give it to the pool where somebody waits for one or its state is not for everybody."""
-        idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
-        if self.keeps and idle and self._at_hand is None and not self._waiting:
-            self._at_hand = connection
-        else:
-            await self.pool.putconn(connection)
-
-    async def hang_up_standby(self, connection: Connection | None, error: psycopg.Error) -> None:
-        """Close a connection of ours whose server has become a standby, so that the next one is made to the primary."""
-        if self.owned and connection is not None and isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-            await connection.close()
-
-    async def close(self) -> None:
-        """Close the client's own pool; connections that verbs have are closed when they come back."""
-        self.keeps = False
-        connection, self._at_hand = self._at_hand, None
-        if connection is not None:
-            await self.pool.putconn(connection)
-        if self.owned:
-            await self.pool.close()
-
-    async def _from_pool(self) -> Connection:
-        self._waiting += 1
-        try:
-            connection: Connection = await self.pool.getconn()
-        finally:
-            self._waiting -= 1
-        self._until = time.monotonic() + AT_HAND_SECONDS
-        return connection
+    loop: asyncio.AbstractEventLoop
+    pid: int
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    inside: int = 0
+    opener: asyncio.Task[Any] | None = None
 
 
 class ClientLife:
     """What all verbs share: the pool, the schema, and the client's state."""
+
+    _patience = 0.0
+    """Seconds that a call waits for a connection in use, before another one is made."""
+    _max_idle = 600.0
+    """Seconds after which a connection is closed that is more than those kept at rest, and that nobody has used."""
 
     def __init__(
         self,
@@ -136,9 +94,9 @@ class ClientLife:
         self._given_pool = pool
         self._migrate = migrate
         self._sizes = min_size, max_size
-        self._session: _Session | None = None
+        self._session: Session | None = None
         self._closed = False
-        self._lock: tuple[asyncio.AbstractEventLoop, int, asyncio.Lock] | None = None
+        self._turn: _Turn | None = None
         self._known: tuple[set[str], set[str]] = set(), set()
 
     @classmethod
@@ -156,6 +114,7 @@ class ClientLife:
 
         Raises:
             DatabaseConnectionError: the server cannot be reached, or refuses.
+            ReadOnlyDatabaseError: the only server of the DSN takes no writes.
             SchemaMissingError: the schema is not there, and `migrate` is not set.
             SchemaVersionError: the schema is too new or too old.
             ConfigurationError: an argument that cannot be used, or neither `dsn` nor DATABASE_URL.
@@ -181,6 +140,7 @@ class ClientLife:
 
         Raises:
             DatabaseConnectionError: the server cannot be reached, or refuses.
+            ReadOnlyDatabaseError: the only server of the DSN takes no writes.
             SchemaMissingError: the schema is not there, and `migrate` is not set.
             SchemaVersionError: the schema is too new or too old.
             ConfigurationError: neither a DSN nor DATABASE_URL, or a connection string that cannot be read.
@@ -190,48 +150,61 @@ class ClientLife:
     async def close(self) -> None:
         """Close the client's own pool; a pool that was given to it stays open. Harmless where it is closed already.
 
-        Calls under way keep their connection and end; later ones raise `ClientClosedError`, until `open()`.
+        Calls under way keep their connection and end; later ones raise `ClientClosedError`, until `open()`. It closes the
+        client for all who use it, whoever is within `async with`.
         """
-        async with self._lock_here():
-            session = self._session_here()
-            self._session, self._closed = None, True
-            if session is not None:
-                await session.close()
+        turn = self._turn_here()
+        async with turn.lock:
+            await self._end()
 
     async def __aenter__(self) -> Self:
-        """Open the client."""
-        await self.open()
+        """Open the client, where it is not open; any number of tasks may be inside at once, one in another too."""
+        turn = self._turn_here()
+        async with self._opening(turn):
+            await self._open_session(reopen=True)
+            turn.inside += 1
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
-        await self.close()
+        """Close it when nobody else is inside, whether or not `open()` was called too."""
+        turn = self._turn_here()
+        turn.inside = max(turn.inside - 1, 0)
+        if turn.inside:
+            return
+        async with turn.lock:
+            if not turn.inside:  # nobody has come in while this one waited
+                await self._end()
 
     @asynccontextmanager
-    async def _connection(self, given: Connection | None) -> AsyncIterator[Connection]:
-        """The caller's connection, as it is; else one of the client's, in autocommit. Its texts are UTF-8 either way."""
+    async def _connection(self, given: Connection | None, *, apart: bool = False) -> AsyncIterator[Connection]:
+        """The caller's connection, as it is; else one of the client's, in autocommit. Its texts are UTF-8 either way.
+
+        Args:
+            given: the caller's.
+            apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
+        """
         if given is not None:
             self._refuse_closed()
-            encoding = await _speak_utf8(_checked(given))
+            encoding = await speak_utf8(checked_connection(given))
             try:
                 yield given
             finally:
                 if encoding is not None:
-                    await _speak_again(given, encoding)
+                    await speak_again(given, encoding)
             return
         session = self._session_here() or await self._opened(reopen=False)
         connection: Connection | None = None
         was_autocommit, encoding = True, None
         try:
-            connection = await session.take()
+            connection = await session.take(apart=apart)
             was_autocommit = connection.autocommit
             if not was_autocommit:
                 await connection.set_autocommit(True)
             if not session.owned:
                 await look_for_pooler(connection)
-            encoding = await _speak_utf8(connection)
+            encoding = await speak_utf8(connection)
             yield connection
         except psycopg_pool.PoolClosed as error:
             raise ClientClosedError(f"this client's pool is closed: {error}") from error
@@ -244,24 +217,32 @@ class ClientLife:
         finally:
             if connection is not None:
                 if encoding is not None:
-                    await _speak_again(connection, encoding)
+                    await speak_again(connection, encoding)
                 if not was_autocommit:
                     with suppress(psycopg.Error):  # broken: the pool throws it away
                         await connection.set_autocommit(False)
                 await session.give_back(connection)
 
-    async def _again(self, call: Callable[[Connection], Awaitable[T]], *, harmless: bool = False) -> T:
+    async def _beside(self) -> Connection | None:
+        """A connection besides those of the client's own pool, for whoever holds one of these; None where a pool was given."""
+        session = self._session_here() or await self._opened(reopen=False)
+        return await session.pool.beside(_BESIDE_SECONDS) if isinstance(session.pool, PatientPool) else None
+
+    async def _again(
+        self, call: Callable[[Connection], Awaitable[T]], *, harmless: bool = False, apart: bool = False
+    ) -> T:
         """What a call gives on a connection of the client's; again, for half a minute, where nothing of it was done.
 
         Args:
             call: one transaction, or several of which it does no harm that the first ones are there already.
             harmless: whether it may be repeated, too, where nobody knows what was done.
+            apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
         """
         backoff, until = Backoff(_FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
         cancelled = cancellations()
         while True:
             try:
-                async with self._connection(None) as chosen:
+                async with self._connection(None, apart=apart) as chosen:
                     return await call(chosen)
             except (psycopg.Error, DatabaseConnectionError) as error:
                 if cancellations() > cancelled:  # the driver raises what the server said in its place
@@ -271,17 +252,41 @@ class ClientLife:
                     raise
             await asyncio.sleep(backoff.pause())
 
-    async def _opened(self, *, reopen: bool) -> _Session:
-        async with self._lock_here():
-            session = self._session_here()
-            if session is None:
-                if not reopen:
-                    self._refuse_closed()
-                session = self._session = await self._start()
-                self._closed = False
-            return session
+    async def _opened(self, *, reopen: bool) -> Session:
+        async with self._opening(self._turn_here()):
+            return await self._open_session(reopen=reopen)
 
-    async def _start(self) -> _Session:
+    @asynccontextmanager
+    async def _opening(self, turn: _Turn) -> AsyncIterator[None]:
+        """Be the only one that opens or closes the client meanwhile."""
+        task = asyncio.current_task()
+        if task is not None and turn.opener is task:
+            raise BackfillError(
+                "the dsn's callable uses the client that it gives a connection string for: use another one"
+            )
+        async with turn.lock:
+            turn.opener = task
+            try:
+                yield
+            finally:
+                turn.opener = None
+
+    async def _open_session(self, *, reopen: bool) -> Session:
+        session = self._session_here()
+        if session is None:
+            if not reopen:
+                self._refuse_closed()
+            session = self._session = await self._start()
+            self._closed = False
+        return session
+
+    async def _end(self) -> None:
+        session = self._session_here()
+        self._session, self._closed = None, True
+        if session is not None:
+            await session.close()
+
+    async def _start(self) -> Session:
         if self._given_pool is not None:
             return await self._adopt(self._given_pool)
         dsn = self._dsn or os.environ.get(DSN_VARIABLE)
@@ -290,10 +295,10 @@ class ClientLife:
         resolved = await resolve(dsn)
         first = await connect(resolved)
         try:
-            await self._prepare_schema(first)
+            await self._prepare_schema(first, several=names_several_hosts(resolved))
         finally:
             await first.close()
-        pool = PatientPool(dsn, min_size=self._sizes[0], max_size=self._sizes[1])
+        pool = PatientPool(dsn, min_size=self._sizes[0], max_size=self._sizes[1], max_idle=self._max_idle)
         where = redacted(resolved)
         try:
             await pool.open(wait=True)  # a call that finds none ready would have the pool make another beside it
@@ -303,30 +308,29 @@ class ClientLife:
         except BaseException:
             await pool.close()
             raise
-        return _Session(pool, owned=True, where=where, keeps=self._sizes[0] > 0)
+        return Session(pool, owned=True, where=where, keeps=self._sizes[0] > 0, patience=self._patience)
 
-    async def _adopt(self, pool: Pool) -> _Session:
+    async def _adopt(self, pool: Pool) -> Session:
         if pool.closed:
             raise ConfigurationError("pool: it is not open; `await pool.open()` before the client's first use")
-        session = _Session(pool, owned=False, where="the given pool's server", keeps=False)
+        session = Session(pool, owned=False, where="the given pool's server", keeps=False)
         try:
             async with pool.connection() as connection, in_our_manner(connection):
-                await self._prepare_schema(connection)
+                await self._prepare_schema(connection, several=names_several_hosts(pool.conninfo, pool.kwargs))
         except psycopg_pool.PoolTimeout as error:
             raise translated(error, None, where=session.where, schema=self._schema) from error
         return session
 
-    async def _prepare_schema(self, connection: Connection) -> None:
+    async def _prepare_schema(self, connection: Connection, *, several: bool) -> None:
+        if not several:  # else the driver looks for the one that takes writes, and a failover is waited for
+            async with _answering(connection):
+                await refuse_read_only(connection)
         if self._migrate:
             await migrate(connection, schema=self._schema)
-        try:
-            async with asyncio.timeout(_CHECK_SECONDS):
-                await check_schema(connection, schema=self._schema)
-        except TimeoutError as error:
-            where = redacted(connection.info.dsn)
-            raise DatabaseConnectionError(f"PostgreSQL at {where} gave no answer in {_CHECK_SECONDS:g} s") from error
+        async with _answering(connection):
+            await check_schema(connection, schema=self._schema)
 
-    def _session_here(self) -> _Session | None:
+    def _session_here(self) -> Session | None:
         """The session, if it can be used by this process on this loop; one that never can be again is let go."""
         session = self._session
         if session is None:
@@ -343,11 +347,11 @@ class ClientLife:
         self._session = None
         return None
 
-    def _lock_here(self) -> asyncio.Lock:
-        here = asyncio.get_running_loop(), os.getpid()
-        if self._lock is None or self._lock[:2] != here:
-            self._lock = (*here, asyncio.Lock())
-        return self._lock[2]
+    def _turn_here(self) -> _Turn:
+        loop, pid = asyncio.get_running_loop(), os.getpid()
+        if self._turn is None or self._turn.loop is not loop or self._turn.pid != pid:
+            self._turn = _Turn(loop, pid)
+        return self._turn
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -355,37 +359,14 @@ class ClientLife:
 
 
 @asynccontextmanager
-async def in_our_manner(connection: Connection) -> AsyncIterator[None]:
-    """A caller's connection as `storage` expects one, and then as it was."""
-    before = connection.row_factory, connection.cursor_factory, connection.autocommit
-    connection.row_factory, connection.cursor_factory = tuple_row, psycopg.AsyncRawCursor
+async def _answering(connection: Connection) -> AsyncIterator[None]:
+    """Have a server answer in time: one that takes connections may do nothing else."""
     try:
-        await connection.set_autocommit(True)
-        yield
-    finally:
-        connection.row_factory, connection.cursor_factory = before[:2]
-        with suppress(psycopg.Error):
-            await connection.set_autocommit(before[2])
-
-
-async def _speak_utf8(connection: Connection) -> bytes | None:
-    """Have the session's texts in UTF-8: in what they were before, where they were not; a LATIN1 database's are LATIN1."""
-    before = connection.pgconn.parameter_status(b"client_encoding")
-    if before in (None, b"UTF8"):
-        return None
-    await run(connection, "set_client_encoding", DEFAULT_SCHEMA, ("UTF8",))
-    return before
-
-
-async def _speak_again(connection: Connection, encoding: bytes) -> None:
-    with suppress(psycopg.Error):  # of a transaction that failed: its rollback puts this back too
-        await run(connection, "set_client_encoding", DEFAULT_SCHEMA, (encoding.decode(),))
-
-
-def _checked(connection: object) -> Connection:
-    if not isinstance(connection, psycopg.AsyncConnection):
-        raise ConfigurationError(f"connection: expected a psycopg.AsyncConnection, got {type(connection).__name__}")
-    return connection
+        async with asyncio.timeout(_CHECK_SECONDS):
+            yield
+    except TimeoutError as error:
+        where = redacted(connection.info.dsn)
+        raise DatabaseConnectionError(f"PostgreSQL at {where} gave no answer in {_CHECK_SECONDS:g} s") from error
 
 
 def _check_sizes(min_size: object, max_size: object) -> None:

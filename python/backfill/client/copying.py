@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 PIECE_BYTES: Final = 1_000_000
+UNDO_SECONDS: Final = 5.0
+"""How long a stream that is undone waits for the server, before it asks that the statement be ended."""
 _PACKED_IN_PLACE: Final = 64
 """So few rows are packed in a few microseconds, less than the way to a thread and back."""
 
@@ -49,12 +51,21 @@ class CopyStream:
         self._packer = ThreadPoolExecutor(1, "backfill-copy")
 
     async def write(self, prefixes: Sequence[bytes], payloads: Sequence[bytes], ids: Sequence[int] | None) -> None:
-        """Send rows, as soon as those before them are with the server or its socket; returns while these are on their way."""
+        """Send rows of jobs, as `send` does."""
+        await self.send(partial(copy_rows, prefixes, payloads, ids), len(payloads))
+
+    async def send(self, pack: Callable[..., bytes], rows: int) -> None:
+        """Send rows, as soon as those before them are with the server or its socket; returns while these are on their way.
+
+        Args:
+            pack: gives them in COPY's binary format; `begin` says whether the stream's header comes first.
+            rows: how many there are.
+        """
         await self._sent()
-        pack = partial(copy_rows, prefixes, payloads, ids, begin=not self._open)
+        pack = partial(pack, begin=not self._open)
         if not self._open:
             await self._begin()
-        self._sending = asyncio.create_task(self._send(pack, len(payloads)))
+        self._sending = asyncio.create_task(self._send(pack, rows))
 
     async def end(self) -> None:
         """Wait until the server has taken everything, so that the connection is free for other statements."""
@@ -87,14 +98,18 @@ class CopyStream:
         sending, self._sending = self._sending, None
         try:
             if sending is not None:
-                if not isinstance(error, Exception):
-                    sending.cancel()  # a cancellation waits for no server; an error may, for what is on its way
+                # A cancellation waits for no server. An error may, for what is on its way, but not for long.
+                patience = UNDO_SECONDS if isinstance(error, Exception) else 0.0
+                await asyncio.wait([sending], timeout=patience)
+                sending.cancel()  # the driver then asks the server to end it, and gives the connection up in the end
                 await asyncio.wait([sending])
                 if not sending.cancelled():
                     sending.exception()  # looked at, since the first error is the one to tell
             if self._open:
-                with suppress(psycopg.Error):  # the server's word that it is undone, or that there was nothing to undo
-                    await self._finish(f"stopped by {type(error).__name__}".encode())
+                # The server's word that it is undone, or that there was nothing to undo.
+                with suppress(psycopg.Error, TimeoutError):
+                    async with asyncio.timeout(UNDO_SECONDS):
+                        await self._finish(f"stopped by {type(error).__name__}".encode())
         finally:
             await self._lock.aclose()
 

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.connect import ClientLife
 from backfill.client.execute import name_job, repeated, run, run_own
-from backfill.client.naming import REMEMBERED
+from backfill.client.naming import DIRECT, FOR_PRODUCERS, REMEMBERED
 from backfill.client.prepare import (
     JobKeywords,
     JobShape,
@@ -34,7 +34,6 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 _TRIES: Final = 5
-_NAMES: Final = "create_tasks", "create_queues"
 Sender = Callable[[Connection, str, str, Parameters], Awaitable[list[Job]]]
 
 
@@ -148,14 +147,10 @@ class EnqueueVerb(ClientLife):
 
     async def _make_names(self, connection: Connection, shape: JobShape, *, by_functions: bool) -> None:
         """Make the names of a job before it is added: waiting for its key, it would hold up who makes the same names."""
-        for place, (name, known) in enumerate(zip((shape.task, shape.queue), self._known, strict=True)):
+        makers = FOR_PRODUCERS if by_functions else DIRECT
+        for (_, statement), name, known in zip(makers, (shape.task, shape.queue), self._known, strict=True):
             if name is not None and name not in known:
-                names = text_array([name])
-                if by_functions:
-                    both = ("{}", names) if place else (names, "{}")
-                    await run_own(connection, "producer_make_names", self._schema, (*both, "false"))
-                else:
-                    await run_own(connection, _NAMES[place], self._schema, (names,))
+                await run_own(connection, statement, self._schema, (text_array([name]),))
                 if len(known) >= REMEMBERED:
                     known.clear()
                 known.add(name)

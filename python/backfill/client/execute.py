@@ -70,11 +70,27 @@ _STATES: Final[WeakKeyDictionary[Connection, dict[bytes, _State]]] = WeakKeyDict
 
 
 async def run(
-    connection: Connection, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False
+    connection: Connection,
+    name: str,
+    schema: str,
+    parameters: Parameters = (),
+    *,
+    binary: bool = False,
+    prepared: bool = True,
 ) -> PGresult:
-    """Run a statement by name and give back libpq's result, in text unless `binary` is asked for."""
+    """Run a statement by name and give back libpq's result, in text unless `binary` is asked for.
+
+    Args:
+        connection: any.
+        name: the statement's.
+        schema: the queue's.
+        parameters: the statement's.
+        binary: whether the result's values are binary.
+        prepared: whether the driver may prepare it, so that one plan serves many calls. It must not where tables grow from
+            nothing between these calls.
+    """
     cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
-    prepare = None if may_prepare(connection) else False
+    prepare = None if prepared and may_prepare(connection) else False
     if connection.pgconn.pipeline_status:
         async with connection.pipeline():  # left again at once, which waits for the result
             await cursor.execute(render(name, schema), parameters, prepare=prepare, binary=binary)

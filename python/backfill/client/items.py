@@ -8,9 +8,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from itertools import islice
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import msgspec
 import orjson
@@ -108,6 +118,29 @@ class Reader:
             self._async_items = aiter(items)
         else:
             self._items = iter(items)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the items are awaited, so that other calls may be made between them."""
+        return self._async_items is not None
+
+    async def __aenter__(self) -> Self:
+        """Nothing is read yet."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close a generator, so that what it holds is let go of when the call ends, and not when it is collected."""
+        try:
+            if isinstance(self._async_items, AsyncGenerator):
+                await self._async_items.aclose()
+            elif isinstance(self._items, Generator):
+                self._items.close()
+        except Exception as late:
+            if error is None:
+                raise
+            error.add_note(f"closing the iterable raised {type(late).__name__}")  # the first error is the one to tell
 
     async def read(self, most: int = CHUNK_ROWS) -> list[Row]:
         """The next rows: at most that many, and about a megabyte of payloads; none where the items are at their end.

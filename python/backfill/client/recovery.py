@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Final
 
 from backfill.checks import KEY_LIMIT, check_age, check_int, check_text
-from backfill.client.connect import ClientLife, in_our_manner
+from backfill.client.connect import ClientLife
+from backfill.client.manner import in_our_manner
 from backfill.errors import InvalidJobError
 from backfill.storage.connection import Connection
 from backfill.storage.recovery import CutOff, Next, Page, find_abandoned, finish, give_up, recover_page, recover_queues

@@ -1,25 +1,28 @@
 """Writes rows of jobs within one transaction: COPY where it is allowed, else one insert a chunk; jobs with keys by upsert.
 
-Used by `bulk`, once a transaction. What two calls could make each other wait for in a ring, keys and new names, is
-written under a lock of the schema, unless it takes only one statement: that goes by an order that all share, and lets go
-of what it holds before it waits for long.
+Used by `bulk`, once a transaction. While more rows are to come the caller's code runs, so nothing is held that another call
+could wait for: rows with keys or with new names wait (`waiting`) until the stream is at its end. What two calls could
+make each other wait for in a ring, keys and new names, is then written under a lock of the schema, unless it takes only one
+statement: that goes by an order that all share, and lets go of what it holds before it waits for long.
 """
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from backfill._native import copy_prefix
+from backfill.client.clock import ServerClock
 from backfill.client.copying import CopyStream
-from backfill.client.execute import array_of_int8, ids_by_text, in_turn, integers, repeated, run
+from backfill.client.execute import array_of_int8, ids_by_text, in_turn, integers, repeated, run, text
+from backfill.client.groups import Placed, by_mode, rounds
 from backfill.client.items import Row
-from backfill.client.naming import names_of, queues, tasks
+from backfill.client.naming import NameMaker, names_of, queues, tasks
 from backfill.client.prepare import JobShape, flags_json
+from backfill.client.waiting import KIND_OF, Kind, WaitingRow, WaitingRows
 from backfill.errors import SchemaMissingError
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
@@ -28,9 +31,13 @@ from backfill.storage.connection import Connection
 from backfill.storage.rows import micros
 from backfill.storage.values import integer
 
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
 DRAWN_AHEAD: Final = 40_000
+KEPT_BYTES: Final = 16_000_000
+"""How many bytes of payloads wait in memory, where no temporary table can be made."""
 MICROSECOND: Final = timedelta(microseconds=1)
-Placed = tuple[int, JobShape, bytes]
 
 
 class BulkTransaction:
@@ -41,18 +48,31 @@ class BulkTransaction:
         schema: the queue's.
         ids: where the ids go, in the order of the rows; None where nobody asked for them.
         own: whether the transaction has this call's statements only, as the caller's has not.
+        maker: makes names on another connection; None where there is none, and new ones wait.
     """
 
-    def __init__(self, connection: Connection, schema: str, ids: list[int] | None, *, own: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        schema: str,
+        ids: list[int] | None,
+        *,
+        own: bool,
+        maker: NameMaker | None = None,
+    ) -> None:
         self._connection = connection
         self._schema = schema
         self._ids = ids
         self._own = own
+        self._maker = maker
         self._locked = False
         self._tasks = tasks(connection, schema, self._lock)
         self._queues = queues(connection, schema, self._lock)
         self._stream = CopyStream(connection, "copy_jobs" if ids is None else "copy_jobs_with_ids", schema)
         self._prefixes: dict[JobShape, bytes] = {}
+        self._waiting = WaitingRows(connection, schema)
+        self._kept: list[tuple[int, list[Placed]]] = []
+        self._kept_bytes = 0
         self._drawn: deque[int] = deque()
         self._drew = 0
         self._notify = 0
@@ -64,42 +84,149 @@ class BulkTransaction:
             raise SchemaMissingError(f"schema {self._schema!r} has no queue in it: `backfill migrate` makes it")
         self._clock = ServerClock(integer(begun, 0, 1))
         refused = begun.get_value(0, 0) == b"\x01"
-        self._may_copy = not refused and not self._connection.pgconn.pipeline_status
+        piped = bool(self._connection.pgconn.pipeline_status)  # where the server takes no COPY
+        self._may_copy = not refused and not piped
+        self._may_postpone = begun.get_value(0, 2) == b"\x01" and not piped
+        if begun.get_value(0, 3) != b"\x01":  # names that another connection makes would not be seen
+            self._maker = None
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End a COPY that is open (an error undoes it), and tell the workers, once."""
-        await self._stream.close(error)
+        """Write what waits, end a COPY that is open (an error undoes it), and tell the workers, once."""
+        try:
+            if error is None:
+                await self._write_postponed()
+        except BaseException as late:
+            error = late
+            raise
+        finally:
+            try:
+                await self._waiting.close(error)
+            finally:
+                await self._stream.close(error)
         if error is None and self._notify:
             await run(self._connection, "notify_jobs", self._schema, (str(self._notify),))
 
     async def write(self, rows: Sequence[Row], *, last: bool) -> None:
         """Write rows, in order; those that go by COPY may still be on their way when it returns.
 
+        Where more rows are to come, nothing is held afterwards that another call could wait for: rows with keys, and rows
+        whose tasks or queues are new, are postponed until there are no more.
+
         Args:
             rows: a chunk of them.
             last: whether no more will come in this transaction.
         """
+        if last:
+            await self._write_postponed()
         self._now = self._clock.now()
         self._prefixes.clear()
         first = 0
         if self._ids is not None:
             first = len(self._ids)
             self._ids.extend([0] * len(rows))
-        if all(shape.key is None for shape in {shape for shape, _ in rows}):
+        shapes = {shape for shape, _ in rows}
+        keyless = {shape for shape in shapes if shape.key is None}
+        if not last:
+            await self._look_for_names(keyless)
+        if len(keyless) == len(shapes) and (last or not any(map(self._is_new, keyless))):
             await self._write_keyless(rows, range(first, first + len(rows)))
             return
         placed = [(first + place, shape, payload) for place, (shape, payload) in enumerate(rows)]
+        if last:
+            await self._write_placed(placed, last=True)
+            return
+        ready = [row for row in placed if row[1].key is None and not self._is_new(row[1])]
+        if ready:
+            await self._write_keyless([row[1:] for row in ready], [place for place, _, _ in ready])
+        await self._postpone([row for row in placed if row[1].key is not None or self._is_new(row[1])])
+
+    async def pause(self) -> None:
+        """Wait until the server has taken all rows, so that the connection is free for other statements."""
+        await self._stream.end()
+        await self._waiting.pause()
+
+    async def _postpone(self, rows: list[Placed]) -> None:
+        """Have rows wait: in a temporary table, else in memory as far as there is room, else they are written at once."""
+        if not self._may_postpone:
+            self._kept.append((self._now, rows))
+            self._kept_bytes += sum([len(payload) for _, _, payload in rows])
+            if self._kept_bytes > KEPT_BYTES:
+                await self._write_postponed()
+            return
+        batches: list[tuple[Kind, list[WaitingRow]]] = []
+        new = [row for row in rows if row[1].key is None]
+        if new:
+            ids = await self._draw(len(new))  # now, so that rows of one queue have their ids in their order
+            self._give([place for place, _, _ in new], ids)
+            self._notify += len(new)
+            waiting = [
+                self._waiting_row(id_, shape, payload) for id_, (_, shape, payload) in zip(ids, new, strict=True)
+            ]
+            batches.append((Kind.KEYLESS, waiting))
+        for group in rounds(row for row in rows if row[1].key is not None):
+            batches.extend((KIND_OF[mode], [self._waiting_row(*row) for row in same]) for mode, same in by_mode(group))
+        await self._stream.end()
+        await self._waiting.add(batches)
+
+    def _waiting_row(self, place: int, shape: JobShape, payload: bytes) -> WaitingRow:
+        return WaitingRow(place, self._run_at(shape), shape, payload)
+
+    async def _write_postponed(self) -> None:
+        """Write the rows that were postponed, in their order; from here on none of the caller's code runs."""
+        kept, self._kept, self._kept_bytes = self._kept, [], 0
+        for self._now, rows in kept:
+            self._prefixes.clear()
+            await self._write_placed(rows, last=False)
+        if not self._waiting:
+            return
+        await self.pause()
+        await self._lock()
+        for batch, kind in self._waiting.batches():
+            await self._write_batch(batch, kind)
+        await self._waiting.drop()
+
+    async def _write_batch(self, batch: int, kind: Kind) -> None:
+        number = str(batch)
+        if kind in (Kind.KEYLESS, Kind.UNSAFE_DEDUPE):
+            named = await run(self._connection, "find_waiting_names", self._schema, (number,), prepared=False)
+            pairs = [(text(named, row, 0), text(named, row, 1)) for row in range(named.ntuples)]
+            await self._make_names(
+                {task or "" for task, _ in pairs}, {queue for _, queue in pairs if queue is not None}
+            )
+        if kind is Kind.KEYLESS:
+            await run(self._connection, "insert_waiting", self._schema, (number,), prepared=False)
+            return
+
+        async def apply() -> PGresult:
+            async with self._connection.transaction():
+                if kind is Kind.UNSAFE_DEDUPE:
+                    return await run(self._connection, "dedupe_waiting", self._schema, (number,), prepared=False)
+                preserve = "true" if kind is Kind.PRESERVE_RUN_AT else "false"
+                return await run(self._connection, "add_waiting", self._schema, (number, preserve), prepared=False)
+
+        result = await repeated(apply)
+        if kind is Kind.UNSAFE_DEDUPE:
+            self._notify += result.ntuples
+        if self._ids is not None:
+            for place, id_ in ids_by_text(result):
+                self._ids[int(place)] = id_
+
+    async def _write_placed(self, placed: list[Placed], *, last: bool) -> None:
+        """Write rows of all kinds, those without keys first."""
         keyless = [row for row in placed if row[1].key is None]
         if keyless:
             await self._write_keyless([row[1:] for row in keyless], [place for place, _, _ in keyless])
-        await self._write_keyed([row for row in placed if row[1].key is not None], last=last)
+        keyed = [row for row in placed if row[1].key is not None]
+        if keyed:
+            await self._write_keyed(keyed, last=last)
 
     async def _write_keyless(self, rows: Sequence[Row], places: Sequence[int]) -> None:
         await self._find_names({shape for shape, _ in rows})
         self._notify += len(rows)
+        await self._waiting.pause()
         if not self._may_copy:
             inserted = integers(await run(self._connection, "insert_jobs", self._schema, self._columns(rows)))
             self._give(places, sorted(inserted))  # drawn in the order of the rows
@@ -119,7 +246,7 @@ class BulkTransaction:
     async def _draw(self, wanted: int) -> list[int]:
         """Draw ids, more than are wanted now once it is not the first time: a COPY must end for it, and ids are many."""
         if len(self._drawn) < wanted:
-            await self._stream.end()
+            await self.pause()
             count = wanted + self._drew
             self._drew = min(DRAWN_AHEAD, 4 * count)
             drawn = await run(self._connection, "draw_job_ids", self._schema, (self._schema, str(count)), binary=True)
@@ -128,12 +255,12 @@ class BulkTransaction:
 
     async def _write_keyed(self, rows: list[Placed], *, last: bool) -> None:
         """Write rows with keys, a statement for each mode and each time that a key comes again."""
-        await self._stream.end()
+        await self.pause()
         statements = [statement for group in rounds(rows) for statement in by_mode(group)]
         deduped = [shape for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for _, shape, _ in group]
         await self._find_names(deduped)
         piped = self._connection.pgconn.pipeline_status
-        alone = self._own and last and len(statements) == 1 and not piped
+        alone = self._own and last and len(statements) == 1 and not piped and not self._locked
         if not alone:
             await self._lock()
 
@@ -171,10 +298,26 @@ class BulkTransaction:
             await run(self._connection, "lock_keys", self._schema)
             self._locked = True
 
-    async def _find_names(self, shapes: Iterable[JobShape]) -> None:
+    def _is_new(self, shape: JobShape) -> bool:
+        """Whether a job's task or queue was not there when it was looked for."""
+        return shape.task not in self._tasks or not (shape.queue is None or shape.queue in self._queues)
+
+    async def _look_for_names(self, shapes: Iterable[JobShape]) -> None:
         names, lanes = names_of(shapes)
+        if self._tasks.unseen(names) or self._queues.unseen(lanes):
+            await self.pause()
+            new, new_lanes = await self._tasks.look(names), await self._queues.look(lanes)
+            if self._maker is not None and (new or new_lanes):
+                await self._maker.make(new, new_lanes)
+                await self._tasks.look_again(new)
+                await self._queues.look_again(new_lanes)
+
+    async def _find_names(self, shapes: Iterable[JobShape]) -> None:
+        await self._make_names(*names_of(shapes))
+
+    async def _make_names(self, names: set[str], lanes: set[str]) -> None:
         if self._tasks.missing(names) or self._queues.missing(lanes):
-            await self._stream.end()
+            await self.pause()
             await self._tasks.find(names)
             await self._queues.find(lanes)
 
@@ -220,41 +363,3 @@ class BulkTransaction:
         if shape.run_at is not None:
             return micros(shape.run_at)
         return self._now if shape.delay is None else self._now + shape.delay // MICROSECOND
-
-
-class ServerClock:
-    """The database's time as far as a client can tell without asking again: never ahead of it, and never going back.
-
-    Args:
-        told: what the server's clock showed, in PostgreSQL's microseconds, before its answer arrived (which was just now).
-    """
-
-    def __init__(self, told: int) -> None:
-        self._told = told
-        self._arrived = time.monotonic()
-
-    def now(self) -> int:
-        """The time in PostgreSQL's microseconds."""
-        # Two clocks that are being set right may differ by a thousandth (500 parts in a million each).
-        return self._told + int((time.monotonic() - self._arrived) * 999_000)
-
-
-def by_mode(rows: Iterable[Placed]) -> Iterable[tuple[JobKeyMode, list[Placed]]]:
-    """Rows with keys in groups of one mode each."""
-    groups: dict[JobKeyMode, list[Placed]] = defaultdict(list)
-    for row in rows:
-        groups[row[1].mode].append(row)
-    return groups.items()
-
-
-def rounds(rows: Iterable[Placed]) -> Iterator[list[Placed]]:
-    """Rows with keys in groups in which no key comes twice; a key's rows stay in their order from group to group."""
-    groups: list[list[Placed]] = []
-    seen: dict[str | None, int] = defaultdict(int)
-    for row in rows:
-        turn = seen[row[1].key]
-        seen[row[1].key] += 1
-        if turn == len(groups):
-            groups.append([])
-        groups[turn].append(row)
-    yield from groups

@@ -8,6 +8,7 @@ password.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from collections.abc import Awaitable, Callable
@@ -36,6 +37,8 @@ KEEPALIVES: Final = {
     "tcp_user_timeout": "20000",  # milliseconds that what was sent may wait for its receipt, where the system knows such
     "connect_timeout": "10",
 }
+DSN_SECONDS: Final = 30.0
+"""How long an asynchronous callable may take to give a connection string: whoever opens or closes a client waits for it."""
 _PLAIN_SECRET: Final = 4
 """From so many letters on a password is taken out of a text wherever it stands."""
 
@@ -75,11 +78,25 @@ def is_alive(connection: Connection) -> bool:
 
 
 async def resolve(dsn: Dsn) -> str:
-    """The connection string itself, asking the callable if it is one."""
+    """The connection string itself, asking the callable if it is one.
+
+    Raises:
+        DatabaseConnectionError: an asynchronous callable gave none in time.
+        ConfigurationError: it gave something else.
+    """
     if isinstance(dsn, str):
         return dsn
-    given = dsn()
-    text = await given if inspect.isawaitable(given) else given
+    limit = asyncio.timeout(DSN_SECONDS)
+    try:
+        async with limit:
+            given = dsn()
+            text = await given if inspect.isawaitable(given) else given
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise DatabaseConnectionError(
+            f"dsn: the callable gave no connection string within {DSN_SECONDS:g} s; nothing was written"
+        ) from error
     if not isinstance(text, str):
         raise ConfigurationError(f"dsn: the callable gave {type(text).__name__}, expected a connection string")
     return text

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from backfill.errors import ConfigurationError
 from backfill.storage.backoff import Backoff
@@ -37,10 +37,13 @@ class PatientPool(AsyncConnectionPool[Connection]):
         dsn: a string, or a callable asked at each new connection.
         min_size: connections kept at rest.
         max_size: connections at most.
+        max_idle: seconds after which an unused connection beyond min_size is closed.
         application_name: what `pg_stat_activity` shows.
     """
 
-    def __init__(self, dsn: Dsn, *, min_size: int, max_size: int, application_name: str = "backfill") -> None:
+    def __init__(
+        self, dsn: Dsn, *, min_size: int, max_size: int, max_idle: float = 600.0, application_name: str = "backfill"
+    ) -> None:
         self._dsn = dsn
         self._application_name = application_name
         self._outage = Backoff()
@@ -56,7 +59,8 @@ class PatientPool(AsyncConnectionPool[Connection]):
                 return await pool.lasting()
 
         super().__init__(
-            "", connection_class=Lasting, min_size=min_size, max_size=max_size, open=False, name=application_name
+            "", connection_class=Lasting, min_size=min_size, max_size=max_size, max_idle=max_idle, open=False,
+            name=application_name,
         )  # fmt: skip
 
     async def lasting(self) -> Connection:
@@ -78,6 +82,25 @@ class PatientPool(AsyncConnectionPool[Connection]):
                     logger.info("the pool has connections again")
                 _OURS.add(connection)
                 return connection
+
+    async def beside(self, timeout: float | None = None) -> Connection:
+        """A connection that is none of the pool's; whoever asks for it closes it.
+
+        Args:
+            timeout: how many seconds it may take; the pool's own timeout where that is not said.
+
+        Raises:
+            PoolTimeout: there was none in time; it says what kept it.
+            PoolClosed: the pool was closed meanwhile.
+        """
+        try:
+            async with asyncio.timeout(timeout or self.timeout):
+                return await self.lasting()
+        except TimeoutError as error:
+            why = self._trouble or "no answer"
+            raise PoolTimeout(f"couldn't get a connection after {timeout or self.timeout:.2f} sec: {why}") from error
+        except _ClosingError as error:
+            raise PoolClosed("the pool was closed") from error
 
     async def getconn(self, timeout: float | None = None) -> Connection:
         """Lend a connection.

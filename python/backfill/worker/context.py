@@ -33,7 +33,8 @@ class WorkerContext(Generic[D]):
         job: the row, as it was claimed.
         worker_id: of the worker that runs it.
         deps: what the registry's lifespan yielded; None where it has none.
-        client: a client on the worker's own pool, to enqueue or read with.
+        client: a client on the worker's own pool, to enqueue or read with. It is the worker's: closing it, or leaving
+            `async with ctx.client`, closes nothing.
     """
 
     __slots__ = ("_stop", "client", "deps", "job", "worker_id")

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from backfill.client import BackfillClient
+from backfill.client.lent import SERVICES_MOST, LentClient, ServicesClient
 from backfill.errors import BackfillError
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
@@ -76,12 +76,12 @@ class Parts:
         if background:
             await self._open_probes()
         dsn, schema = config.required_dsn(), config.schema
-        # Two, so that handlers which hold all of theirs cannot keep what looks after the queue from its work.
-        self._own = BackfillClient(dsn, schema=schema, min_size=1, max_size=2)
+        # Apart from the handlers' client, so that handlers which hold all of its connections keep no service from its work.
+        self._own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
         await self._stack.enter_async_context(self._own)
         # Opened by whoever uses it first, so that a worker whose handlers do not has no connection more.
-        client = self._client = BackfillClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
-        self._stack.push_async_callback(client.close)
+        client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
+        self._stack.push_async_callback(client.take_back)
         self._deps = None
         if self._registry.lifespan is not None:
             self._deps = await self._stack.enter_async_context(self._registry.lifespan(client))
@@ -312,10 +312,11 @@ class Parts:
         lanes, tasks = tuple(self._config.queues), self._registry.identifiers()
         for name in unmatched_tasks(lanes, tasks):
             logger.warning("task %r matches no lane: its jobs wait for another worker", name)
-        rest = 4 if self._config.listen else 3
-        most = rest + LINES + self._config.pool_size  # a second hot line, a second of the services', and the handlers'
+        rest = 4 if self._config.listen else 3  # a hot line, the heartbeat's, the services', and the one that listens
+        # Further hot lines, the services' second one, the handlers', and the one on which they hear of results.
+        most = rest + (LINES - 1) + (SERVICES_MOST - 1) + self._config.pool_size + 1
         logger.info(
-            "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d",
+            "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d (and what bulk calls of handlers add)",
             self.one.worker_id, len(tasks), ", ".join(f"{lane.name}({lane.concurrency})" for lane in lanes),
             rest, most, extra={"worker_id": self.one.worker_id},
         )  # fmt: skip

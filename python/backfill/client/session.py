@@ -1,0 +1,131 @@
+"""An open client: its pool, the connection that it keeps at hand, and those that streams have apart from it.
+
+Used by `connect`, which makes one when a client opens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from backfill.storage.connection import Connection, Pool, is_alive
+from backfill.storage.pool import PatientPool
+
+AT_HAND_SECONDS: Final = 60.0
+
+
+@dataclass(slots=True)
+class Session:
+    """An open client: its pool, and the process and loop that it belongs to.
+
+    A pool's own way, with locks and checks at both ends of a loan, takes as long as a fifth of an insert; so the last
+    connection stays at hand for the next verb, where nobody else can want it.
+    """
+
+    pool: Pool
+    owned: bool
+    where: str
+    keeps: bool
+    patience: float = 0.0
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    pid: int = field(default_factory=os.getpid)
+    _at_hand: Connection | None = None
+    _until: float = 0.0
+    _waiting: int = 0
+    _streaming: set[Connection] = field(default_factory=set)
+    _apart: set[Connection] = field(default_factory=set)
+    _first: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _firsts: set[Connection] = field(default_factory=set)
+
+    async def take(self, *, apart: bool = False) -> Connection:
+        """A connection that is alive, as far as its socket tells, so that a restarted server costs no round trip.
+
+        Args:
+            apart: whether it is for a stream, which may itself wait for other calls of the client. Streams never have all
+                connections of the client's own pool; the next one has a connection beside the pool, until it ends.
+        """
+        if self.patience:
+            return await self._take_patiently()
+        if not apart:
+            return await self._take()
+        if isinstance(self.pool, PatientPool) and len(self._streaming) >= self.pool.max_size - 1:
+            connection = await self.pool.beside()
+            self._apart.add(connection)
+            return connection
+        connection = await self._take()
+        self._streaming.add(connection)
+        return connection
+
+    async def _take_patiently(self) -> Connection:
+        """The connection that all share, unless somebody has it for long: then another one."""
+        try:
+            async with asyncio.timeout(self.patience):
+                await self._first.acquire()
+        except TimeoutError:
+            return await self._take()
+        try:
+            connection = await self._take()
+        except BaseException:
+            self._first.release()
+            raise
+        self._firsts.add(connection)
+        return connection
+
+    async def _take(self) -> Connection:
+        connection, self._at_hand = self._at_hand, None
+        if connection is not None and time.monotonic() > self._until:
+            await self.pool.putconn(connection)  # which replaces it where it is old
+            connection = None
+        while True:
+            if connection is None:
+                connection = await self._from_pool()
+            if is_alive(connection):
+                return connection
+            await connection.close()
+            await self.pool.putconn(connection)
+            connection = None
+
+    async def give_back(self, connection: Connection) -> None:
+        """Keep it at hand, or give it to the pool where somebody waits for one or its state is not for everybody."""
+        self._streaming.discard(connection)
+        if connection in self._firsts:
+            self._firsts.discard(connection)
+            self._first.release()
+        if connection in self._apart:
+            self._apart.discard(connection)
+            await connection.close()
+            return
+        idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
+        if self.keeps and idle and self._at_hand is None and not self._waiting:
+            self._at_hand = connection
+        else:
+            await self.pool.putconn(connection)
+
+    async def hang_up_standby(self, connection: Connection | None, error: psycopg.Error) -> None:
+        """Close a connection of ours whose server has become a standby, so that the next one is made to the primary."""
+        if self.owned and connection is not None and isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            await connection.close()
+
+    async def close(self) -> None:
+        """Close the client's own pool; connections that verbs have are closed when they come back."""
+        self.keeps = False
+        connection, self._at_hand = self._at_hand, None
+        if connection is not None:
+            await self.pool.putconn(connection)
+        if self.owned:
+            await self.pool.close()
+
+    async def _from_pool(self) -> Connection:
+        self._waiting += 1
+        try:
+            connection: Connection = await self.pool.getconn()
+        finally:
+            self._waiting -= 1
+        self._until = time.monotonic() + AT_HAND_SECONDS
+        return connection

@@ -1,0 +1,58 @@
+"""Whether a database takes writes: asked when a client opens, so that one that takes none is named at once.
+
+Where a DSN names several hosts, nothing is asked: the driver looks for the one that takes writes, and a failover is waited for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from psycopg.conninfo import conninfo_to_dict
+
+from backfill.errors import ReadOnlyDatabaseError
+from backfill.storage.connection import Connection, redacted
+from backfill.storage.pooler import without_option
+from backfill.storage.statements import render
+
+_TOLD: Final = (b"in_hot_standby", b"default_transaction_read_only")
+"""What PostgreSQL from 14 on tells of a session by itself."""
+
+
+async def refuse_read_only(connection: Connection) -> None:
+    """Refuse a server that takes no writes.
+
+    Args:
+        connection: in autocommit.
+
+    Raises:
+        ReadOnlyDatabaseError: it says what was found, and the way out.
+    """
+    if all(connection.pgconn.parameter_status(name) == b"off" for name in _TOLD):
+        return
+    cursor = await connection.execute(render("find_read_only"))
+    standby, read_only = await cursor.fetchone() or (False, False)
+    where = redacted(connection.info.dsn)
+    if standby:
+        raise ReadOnlyDatabaseError(
+            f"PostgreSQL at {where} is a standby, which takes no writes: connect to the primary, or name all hosts in the"
+            " DSN with target_session_attrs=read-write, and the primary is found, after a failover too"
+        )
+    if read_only:
+        raise ReadOnlyDatabaseError(
+            f"PostgreSQL at {where} takes no writes: default_transaction_read_only is on for this role or database;"
+            " set it to off (`alter role ... set default_transaction_read_only = off`), or connect with another role"
+        )
+
+
+def names_several_hosts(dsn: object, keywords: object = None) -> bool:
+    """Whether a DSN, a pool's arguments or the environment name several hosts; a connection only knows the one it has.
+
+    Args:
+        dsn: a connection string; anything else, as a pool's callable, tells nothing.
+        keywords: a pool's further arguments.
+    """
+    given = conninfo_to_dict(without_option(dsn)[0]) if isinstance(dsn, str) else {}
+    said = {**given, **(keywords if isinstance(keywords, dict) else {})}
+    hosts = [said.get(name) or os.environ.get(f"PG{name.upper()}") for name in ("host", "hostaddr")]
+    return any("," in str(host or "") for host in hosts)
