@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 from backfill import BackfillClient, BulkOutcome, JobKeyMode, JobSpec, NewJob, Queue
 from backfill.client import bulk, writing
 
+from plugins.pooler import assert_sessions_are_clean
 from reading import rows, value
 
 COUNT = "select count(*) from graphile_worker._private_jobs"
@@ -195,6 +196,23 @@ async def test_other_isolation_levels(dsn: str, isolation: str) -> None:
         for make in (new_task, new_queue, keyed):
             assert (await client.enqueue_bulk(map(make, range(7000)))).written == 7000
     assert await value(dsn, COUNT) == 21_000
+
+
+@pytest.mark.parametrize("make", [new_task, new_queue, keyed, deduped])
+async def test_through_a_pooler(pooled_dsn: str, make: Make) -> None:
+    """In transaction mode rows wait too, again and again, and the server's sessions are left as they were."""
+    async with BackfillClient(pooled_dsn) as client:
+
+        async def stream() -> AsyncIterator[NewJob[Any]]:
+            for n in range(7000):
+                if n == 4500:
+                    await client.enqueue(make(3500))
+                yield make(n)
+
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                assert (await client.enqueue_bulk(stream(), commit_every=3000)).written == 7000
+    await assert_sessions_are_clean(pooled_dsn)
 
 
 @pytest.mark.parametrize("room", [10**9, 1])

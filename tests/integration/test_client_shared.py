@@ -39,6 +39,20 @@ async def test_only_the_outermost_exit_closes(dsn: str) -> None:
         await client.enqueue("t", {})
 
 
+async def test_results_are_awaited_until_the_outermost_exit(dsn: str) -> None:
+    """An inner exit ends nobody's waiting; the outermost one, as `close()`, ends all of it."""
+    client = BackfillClient(dsn)
+    async with client:
+        job = await client.enqueue("t", {})
+        waiting = asyncio.create_task(client.result(job))
+        async with client:
+            await asyncio.sleep(0)
+        done, _ = await asyncio.wait([waiting], timeout=0.1)
+        assert not done
+    with pytest.raises(ClientClosedError):
+        await waiting
+
+
 async def test_many_tasks_enter_and_leave(dsn: str) -> None:
     """In any order, at once: the last one closes, and each finds it open."""
     client = BackfillClient(dsn, max_size=2)

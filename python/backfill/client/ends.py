@@ -160,13 +160,13 @@ class EndVerbs(ClientLife):
                     break
         return made, dropped
 
-    async def close(self) -> None:
+    async def _end(self) -> None:
         """Close the client, and end every waiting for a result with `ClientClosedError`."""
         watch, self._watch = self._watch, None
         if watch is not None and watch.loop is asyncio.get_running_loop():
             watch.fail(ClientClosedError("this client was closed while a result was awaited"))
             await watch.close()
-        await super().close()
+        await super()._end()
 
     def _ends_watched(self) -> EndWatch:
         if self._watch is None or self._watch.loop is not asyncio.get_running_loop():
