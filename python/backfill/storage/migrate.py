@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 LOCK_WAIT: Final = timedelta(minutes=5)
 _LOCK_TIMEOUT: Final = timedelta(seconds=1)
 _POLL: Final = 0.1
-_TOLD_AFTER: Final = 3.0
-"""Seconds after which the log says whom a migrator waits for."""
+_TOLD_AFTER: Final = 30.0
+"""Seconds after which the log says whom a migrator has been waiting for."""
 _RACES: Final = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
@@ -121,16 +121,19 @@ class _Run:
 
         Any role that may connect can take an advisory lock, so who has it is named: in the log, and where the time is up.
         """
-        told, patient_until = None, asyncio.get_running_loop().time() + _TOLD_AFTER
+        seen, since, told = "", 0.0, False
         while True:
             cursor = await self._connection.execute(render("try_migration_lock"), [self._schema])
             row = await cursor.fetchone()
             if row is not None and row[0]:
                 break
             holder = await self._holder()
-            if holder != told and asyncio.get_running_loop().time() > patient_until:
+            now = asyncio.get_running_loop().time()
+            if holder != seen:
+                seen, since, told = holder, now, False
+            elif now - since > _TOLD_AFTER and not told:
                 logger.warning("schema %r: waiting to migrate it, since %s", self._schema, holder)
-                told = holder
+                told = True
             await self._pause("another process is migrating it", holder=holder)
         try:
             yield
