@@ -27,6 +27,7 @@ from backfill.errors import (
     ConfigurationError,
     DatabaseConnectionError,
 )
+from backfill.said import stripping
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, Dsn, Pool, connect, is_alive, redacted, resolve
 from backfill.storage.migrate import migrate
@@ -216,7 +217,8 @@ class ClientLife:
             self._refuse_closed()
             encoding = await _speak_utf8(_checked(given))
             try:
-                yield given
+                with stripping():
+                    yield given
             finally:
                 if encoding is not None:
                     await _speak_again(given, encoding)
