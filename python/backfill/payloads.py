@@ -18,6 +18,7 @@ import msgspec
 import orjson
 
 from backfill.errors import InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
+from backfill.said import said
 
 Decoder = Callable[[bytes], Any]
 RESULT_LIMIT: Final = 2**20
@@ -42,7 +43,7 @@ def encode(payload: object) -> bytes:
         encoded = orjson.dumps(payload, encode_other)
     except (orjson.JSONEncodeError, RecursionError) as error:
         place, part = _culprit(payload, _is_no_json)
-        raise InvalidPayloadError(place, part, f"JSON with string keys: {_reason(error)}") from error
+        raise InvalidPayloadError(place, part, f"JSON with string keys: {_reason(error)}") from None
     return checked(payload, encoded)
 
 
@@ -119,7 +120,8 @@ def _guarded(decode: Decoder) -> Decoder:
         try:
             return decode(raw)
         except (ValueError, RecursionError) as error:  # orjson's, msgspec's and pydantic's errors are ValueErrors
-            raise PayloadDecodeError(f"payload: {error}") from error
+            # Neither as its cause: a traceback would show the input that the decoder quotes.
+            raise PayloadDecodeError(f"payload: {said(error)}") from None
 
     return read
 
@@ -210,7 +212,7 @@ def _has_nul(value: object) -> bool:
 
 def _reason(error: BaseException) -> str:
     """What the innermost encoder said: orjson only says that the other one failed."""
-    return str(error.__cause__ or error)
+    return said(error.__cause__ or error)
 
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:

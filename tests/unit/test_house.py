@@ -18,7 +18,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # A module may import what stands before its own place, and its own room. `embedded` stands beside storage.
 PLACES = [
     {"errors"},
-    {"retry", "checks", "_native"},
+    {"retry", "checks", "said", "logs", "_native"},
     {"records"},
     {"flags"},
     {"jobs", "payloads"},

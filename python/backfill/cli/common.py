@@ -19,6 +19,7 @@ from backfill.errors import (
     SchemaError,
     TaskDefinitionError,
 )
+from backfill.said import said
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -45,6 +46,7 @@ DsnOption = Annotated[
 SchemaOption = Annotated[str, typer.Option("--schema", metavar="NAME", help="The queue's schema.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print data as JSON.", show_default=False)]
 
+_LONGEST: Final = 4_000
 _secrets: Final[set[str]] = set()
 
 
@@ -87,7 +89,7 @@ def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 def explain(error: Exception) -> tuple[str, ExitCode]:
     """What an error is in one line, without any password, and the exit code that goes with it."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = said(error, _LONGEST) or type(error).__name__
     if not isinstance(error, BackfillError):
         text = f"{type(error).__name__}: {text} (backfill --debug shows the traceback)"
     for secret in _secrets:

@@ -1,12 +1,18 @@
-"""Logs of a worker process: one line a record on standard error, for people or as JSON for machines."""
+"""Logs of a worker process: one line a record on standard error, for people or as JSON for machines.
+
+Every record that is made while a job runs carries that job's id, task and attempt, whoever makes it.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
+
+from backfill.logs import FIELDS, JobLogFilter
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -23,6 +29,7 @@ class LogLevel(StrEnum):
 def set_up_logs(level: LogLevel, *, as_json: bool) -> None:
     """Send all records of this level and above to standard error."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(JobLogFilter())
     handler.setFormatter(JsonFormatter() if as_json else LineFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
@@ -55,11 +62,18 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(entry, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+        try:
+            return orjson.dumps(entry, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # lone surrogates or a long integer, which the other encoder can write
+            return json.dumps({str(name): value for name, value in entry.items()}, default=repr)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD and not name.startswith("_")}
+    return {
+        name: value
+        for name, value in vars(record).items()
+        if name not in _STANDARD and not name.startswith("_") and not (value is None and name in FIELDS)
+    }
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from backfill.errors import ConfigurationError
+from backfill.said import said
 from backfill.tasks import TaskRegistry
 
 
@@ -58,7 +59,7 @@ def _broken(name: str, error: BaseException) -> ConfigurationError:
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     if isinstance(error, SyntaxError) and error.filename:
         where = f" ({error.filename}:{error.lineno})"
-    reason = " ".join(str(error).split())
+    reason = said(error)
     return ConfigurationError(f"module {name!r} cannot be imported: {type(error).__name__}: {reason}{where}")
 
 

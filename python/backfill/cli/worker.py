@@ -15,6 +15,7 @@ import typer
 
 from backfill.cli.common import DsnOption, ExitCode, SchemaOption, duration, required_dsn, run_async
 from backfill.cli.logs import LogLevel, set_up_logs
+from backfill.logs import RetryTraceback
 
 if TYPE_CHECKING:
     from backfill.worker import QueueConfig, WorkerRunner
@@ -70,6 +71,10 @@ def command(
             "--health-file", metavar="FILE", show_default=False, help="Write this file every second while it is ready."
         ),
     ] = None,
+    retry_traceback: Annotated[
+        RetryTraceback,
+        typer.Option("--retry-traceback", help="How much traceback is logged of a failure that is tried again."),
+    ] = RetryTraceback.NONE,
     log_level: Annotated[LogLevel, typer.Option("--log-level", help="How much to log.")] = LogLevel.INFO,
     json_logs: Annotated[bool, typer.Option("--json", help="Log JSON, an object a line.", show_default=False)] = False,
     dsn: DsnOption = None,
@@ -94,6 +99,7 @@ def command(
         shutdown_timeout=duration(shutdown_timeout, "--shutdown-timeout"),
         health_address=health_address,
         health_file=health_file,
+        retry_traceback=retry_traceback,
     )
     tasks = load_registry(registry)
     # What was imported stays: the collector need not look at it again while jobs come and go, which costs a tenth of the rate.

@@ -21,6 +21,7 @@ from backfill.client.ways import goes_by_functions
 from backfill.client.writing import BulkTransaction
 from backfill.errors import BackfillError, BulkEnqueueError, CommitUnknownError, InvalidJobError
 from backfill.jobs import UNSAID, BulkOutcome, JobSpec, NewJob
+from backfill.said import named
 from backfill.storage.connection import Connection
 from backfill.tasks import PayloadOf, Task
 
@@ -276,7 +277,7 @@ class _Call:
 
 
 def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return named(error)
 
 
 def _defaults(spec: JobSpec | None, keywords: Mapping[str, Any]) -> JobSpec:

@@ -27,6 +27,7 @@ from backfill.errors import (
     ConfigurationError,
     DatabaseConnectionError,
 )
+from backfill.said import stripping
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, Dsn, Pool, connect, redacted, resolve
 from backfill.storage.migrate import migrate
@@ -189,7 +190,8 @@ class ClientLife:
             self._refuse_closed()
             encoding = await speak_utf8(checked_connection(given))
             try:
-                yield given
+                with stripping():
+                    yield given
             finally:
                 if encoding is not None:
                     await speak_again(given, encoding)

@@ -20,6 +20,7 @@ from backfill.dead_letters import DlqFilter, DlqJob
 from backfill.errors import DlqJobNotFoundError, DlqRequeueError, InvalidJobError
 from backfill.payloads import encode
 from backfill.records import Job
+from backfill.said import said
 from backfill.storage.arrays import number_array
 from backfill.storage.connection import Connection
 
@@ -149,7 +150,7 @@ class DeadLetterVerbs(DeadLetterReading):
         except psycopg.Error as error:
             if _concerns_all(error):
                 raise
-            refused[id] = " ".join(str(error).split())
+            refused[id] = said(error)
 
     async def delete_dlq_job(self, id: int, *, connection: Connection | None = None) -> bool:
         """Delete an entry; whether there was one."""
@@ -229,7 +230,7 @@ class DeadLetterVerbs(DeadLetterReading):
                 refused = await self._next_exhausted(after)
                 if refused is None:
                     return count
-                logger.warning("job %d cannot be moved to the dead letters: %s", refused, " ".join(str(error).split()))
+                logger.warning("job %d cannot be moved to the dead letters: %s", refused, said(error))
                 after = refused
                 continue
             moved = whole(found, 0, 0)

@@ -22,6 +22,8 @@ import psycopg
 from backfill.client.end_rows import find_ends
 from backfill.ends import JobEnd
 from backfill.errors import BackfillError, DatabaseConnectionError
+from backfill.logs import outside_jobs
+from backfill.said import said
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection
 from backfill.storage.pooler import is_pooled
@@ -79,7 +81,8 @@ class EndWatch:
         # Known before its first look: an end that is written after that look is heard of, or found by the next.
         self._waiters[job_id].add(waiter)
         if self._task is None or self._task.done():
-            self._task = self.loop.create_task(self._watch(), name="backfill-ends")
+            with outside_jobs():  # it serves others, too, and outlives the job that asks first
+                self._task = self.loop.create_task(self._watch(), name="backfill-ends")
         self._wanted.set()
         look = self.loop.create_task(self._first_look(job_id), name="backfill-end")
         self._looks.add(look)
@@ -178,7 +181,8 @@ class EndWatch:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
             # What gives the connection string is the caller's, and may be able to later; it may have been cancelled itself.
-            reason = f"{type(error).__name__}: {error}"
+            # Its class alone: what it says may be a secret.
+            reason = type(error).__name__
             raise DatabaseConnectionError(f"the dsn's callable gave no connection string: {reason}") from error
 
     async def _listen(self, connection: Connection) -> bool:
@@ -223,7 +227,7 @@ class EndWatch:
                 waiter.set_result(how)
 
     def _say(self, error: BaseException) -> None:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = said(error) or type(error).__name__
         logger.log(self._backoff.level(), "ends could not be looked for and are again: %s", reason)
 
 

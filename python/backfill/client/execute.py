@@ -24,6 +24,7 @@ from psycopg.waiting import Ready, Wait
 from backfill.client.prepare import Parameters
 from backfill.errors import BackfillError, CommitUnknownError, DatabaseConnectionError, SchemaMissingError
 from backfill.records import Job
+from backfill.said import said, stripped
 from backfill.storage.connection import Connection
 from backfill.storage.pooler import may_prepare
 from backfill.storage.rows import decode_jobs
@@ -249,7 +250,8 @@ def translated(
         schema: the queue's.
         writing: whether something may have been committed; else nothing was, whatever the server said last.
     """
-    reason = " ".join(str(error).split())
+    stripped(error)
+    reason = said(error)
     if isinstance(error, psycopg.OperationalError) and (connection is None or connection.closed):
         if connection is None or not writing or surely_undone(error):
             return DatabaseConnectionError(f"no connection to PostgreSQL at {where}: {reason}; nothing was written")

@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from backfill.errors import BackfillError, ConfigurationError, DatabaseConnectionError
+from backfill.said import said
 from backfill.storage.cancelling import OwnConnection
 from backfill.storage.pooler import ANSWER_SECONDS, look_for_pooler, without_option
 
@@ -142,7 +143,7 @@ def redacted(dsn: str) -> str:
 
 def unreachable(conninfo: str, error: Exception) -> DatabaseConnectionError:
     """The one error for a server that cannot be reached, from the driver's."""
-    reason = " ".join(str(error).split())
+    reason = said(error)
     return DatabaseConnectionError(
         f"cannot connect to PostgreSQL at {redacted(conninfo)}: {_without_secret(reason, conninfo)}"
     )
@@ -154,7 +155,7 @@ def shown(error: BaseException) -> str:
     That one may tell a secret; ours, the driver's and the system's errors do not.
     """
     known = isinstance(error, (BackfillError, psycopg.Error, OSError))
-    return (" ".join(str(error).split()) if known else "") or type(error).__name__
+    return (said(error) if known else "") or type(error).__name__
 
 
 async def _ask(connection: Connection, *, wanted: bool) -> None:

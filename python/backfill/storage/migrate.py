@@ -21,6 +21,7 @@ import psycopg
 from psycopg import errors, sql
 
 from backfill.errors import ConfigurationError, MigrationError
+from backfill.said import said, stripped
 from backfill.storage.connection import Connection
 from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema import KNOWN_CONTRACT, Foundation, SchemaState, read_state, refuse_newer, refuse_older
@@ -101,7 +102,7 @@ async def migrate(
     except errors.InsufficientPrivilege as error:
         raise MigrationError(
             f"schema {schema!r} of database {connection.info.dbname!r}: {connection.info.user!r} lacks the rights to "
-            f"migrate it ({_line(error)}); run it as the owner, or have `backfill migrate --sql` reviewed and run"
+            f"migrate it ({said(error)}); run it as the owner, or have `backfill migrate --sql` reviewed and run"
         ) from error
     return MigrationReport(schema, done, state.ours, state.foundation)
 
@@ -177,7 +178,7 @@ class _Run:
                 races += not isinstance(error, (errors.LockNotAvailable, errors.DeadlockDetected))
                 if races > _MOST_RACES:
                     raise self._failed(error) from error
-                await self._pause(_line(error), error)
+                await self._pause(said(error), error)
             except psycopg.Error as error:
                 if isinstance(error, errors.InsufficientPrivilege):
                     raise
@@ -274,8 +275,9 @@ class _Run:
         logger.info("schema %r: migrated %s of %d", self._schema, names, newest())
 
     def _failed(self, error: Exception) -> MigrationError:
+        stripped(error)
         return MigrationError(
-            f"schema {self._schema!r}: a migration failed ({_line(error)}); what came before it stands"
+            f"schema {self._schema!r}: a migration failed ({said(error)}); what came before it stands"
         )
 
 
@@ -287,7 +289,3 @@ async def _refuse_pooler(connection: Connection, schema: str) -> None:
             f"schema {schema!r} cannot be migrated through the pooler at host={info.host} port={info.port}: it needs one "
             f"session from begin to end; run `backfill migrate` once with a direct DSN, the server's own host and port"
         )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -17,6 +17,8 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from backfill.errors import ConfigurationError
+from backfill.logs import outside_jobs
+from backfill.said import said
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, Dsn, connect, shown
 
@@ -102,6 +104,11 @@ class PatientPool(AsyncConnectionPool[Connection]):
         except _ClosingError as error:
             raise PoolClosed("the pool was closed") from error
 
+    async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Open it. Its workers outlive whatever job has opened it, so their log records are not that job's."""
+        with outside_jobs():
+            await super().open(wait, timeout)
+
     async def getconn(self, timeout: float | None = None) -> Connection:
         """Lend a connection.
 
@@ -112,7 +119,7 @@ class PatientPool(AsyncConnectionPool[Connection]):
             connection: Connection = await super().getconn(timeout)
         except PoolTimeout as error:
             why = self._trouble or f"all {self.max_size} are in use"
-            raise PoolTimeout(f"{error}: {why}") from error
+            raise PoolTimeout(f"{said(error)}: {why}") from error
         return connection
 
     async def close(self, timeout: float = 5.0) -> None:

@@ -16,6 +16,7 @@ from psycopg import pq
 from psycopg.errors import error_from_result
 from psycopg.waiting import Ready, Wait, wait_async
 
+from backfill.said import stripped
 from backfill.storage.connection import Connection
 from backfill.storage.pooler import may_prepare
 from backfill.storage.statements import render
@@ -98,7 +99,9 @@ class Wire:
         results = await wait_async(self._pipeline(pgconn, [*self.first, *commands]), pgconn.socket, _LOOK_IN_SECONDS)
         for result in results:
             if result.status == pq.ExecStatus.FATAL_ERROR:
-                raise error_from_result(result, self.connection.info.encoding)
+                error = error_from_result(result, self.connection.info.encoding)
+                stripped(error)
+                raise error
         return results[len(self.first) :] if self.first else results
 
     def _pipeline(self, pgconn: PGconn, commands: Sequence[Command]) -> PQGen[list[PGresult]]:

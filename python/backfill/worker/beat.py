@@ -19,6 +19,7 @@ import psycopg
 
 from backfill._native import HeartbeatReport
 from backfill.errors import DatabaseConnectionError
+from backfill.said import said, without_details
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, complete, connect, resolve
 from backfill.storage.heartbeat import Heartbeat, make_heartbeat
@@ -114,7 +115,7 @@ class Beat(Service):
                 finally:
                     await connection.close()
         except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
-            logger.warning("the worker's row could not be deleted: %s", " ".join(str(error).split()))
+            logger.warning("the worker's row could not be deleted: %s", said(error))
         except Exception as error:  # noqa: BLE001 - the user's function may raise whatever it likes, also something secret
             logger.warning("the worker's row could not be deleted, there is no dsn: %s", type(error).__name__)
 
@@ -165,7 +166,7 @@ class Beat(Service):
             if self._backoff.reset():
                 logger.info("the heartbeat gets through again")
         else:
-            logger.log(self._backoff.level(), "a heartbeat failed: %s", report.failure)
+            logger.log(self._backoff.level(), "a heartbeat failed: %s", without_details(report.failure))
         if report.wants_conninfo:
             self._refused.set()
         if report.answer is not None:

@@ -16,6 +16,7 @@ import psycopg
 from backfill.client import BackfillClient
 from backfill.client.cleanup import warn_of_short
 from backfill.errors import CleanupRefusedError
+from backfill.said import said
 from backfill.worker.config import WorkerConfig
 from backfill.worker.periodic import Periodic
 
@@ -83,7 +84,7 @@ class Cleaner(Periodic):
             collected = await self._client.collect_queues(MOST_COLLECTED)
         except (CleanupRefusedError, psycopg.errors.InsufficientPrivilege) as error:
             # Another program's schema, or a role with older grants: unused queues cost their rows only.
-            logger.debug("unused queues stay: %s", error)
+            logger.debug("unused queues stay: %s", said(error))
         else:
             if collected:
                 logger.info("deleted %d serial queues that nothing used", collected)

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from backfill.client.cleanup import ABANDONED_AFTER, DEFAULT_STALE_LOCK_CLEANUP_INTERVAL
 from backfill.errors import ConfigurationError
+from backfill.logs import RetryTraceback
 from backfill.retry import RetryPolicy
 from backfill.storage.claims import LaneFilter, anchored
 from backfill.storage.connection import Dsn
@@ -125,6 +126,8 @@ class WorkerConfig:
             none.
         retry: the delays of failed jobs that have no policy of their own nor of their task; the contract's schedule
             (e, e^2 ... seconds, at most about six hours) if not given. It does not limit attempts.
+        retry_traceback: what the log shows of a failed attempt that is tried again, beside the error's class and message:
+            "none" of its traceback, "short" (the last three places) or "full". A last attempt's error is always logged whole.
         dlq_processor_interval: how often it moves jobs to the dead letters that other programs have failed for good; 1
             second to 1 day. None leaves those to other workers; what this one fails for good is moved at once all the same.
         stale_lock_cleanup_interval: how often it looks for locks that nobody will open, 1 second to 1 day, the first time at
@@ -155,6 +158,7 @@ class WorkerConfig:
     health_address: str | None = None
     health_file: str | Path | None = None
     retry: RetryPolicy | None = None
+    retry_traceback: RetryTraceback | Literal["none", "short", "full"] = RetryTraceback.NONE
     dlq_processor_interval: timedelta | None = timedelta(seconds=60)
     stale_lock_cleanup_interval: timedelta | None = DEFAULT_STALE_LOCK_CLEANUP_INTERVAL
     stale_queue_lock_timeout: timedelta = ABANDONED_AFTER
@@ -193,6 +197,7 @@ class WorkerConfig:
             _check_span(f"WorkerConfig.{field}", getattr(self, field), timedelta(seconds=1), timedelta(days=365))
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError(f"WorkerConfig.retry = {self.retry!r}: expected a RetryPolicy")
+        object.__setattr__(self, "retry_traceback", _traceback(self.retry_traceback))
         if isinstance(self.forbidden_flags, str):
             raise ConfigurationError(
                 f"WorkerConfig.forbidden_flags = {self.forbidden_flags!r}: expected a list of flags"
@@ -237,6 +242,14 @@ def check_count(field: str, value: Any, most: int) -> None:
     """Refuse what is no integer from 1 to `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise ConfigurationError(f"{field} = {value!r}: expected an integer from 1 to {most}")
+
+
+def _traceback(value: Any) -> RetryTraceback:
+    try:
+        return RetryTraceback(value)
+    except ValueError:
+        choice = ", ".join(f'"{one}"' for one in RetryTraceback)
+        raise ConfigurationError(f"WorkerConfig.retry_traceback = {value!r}: expected one of {choice}") from None
 
 
 def _check_span(field: str, value: Any, low: timedelta, high: timedelta) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from backfill.logs import fields_of
 from backfill.records import Job
 
 if TYPE_CHECKING:
@@ -24,6 +26,15 @@ class StopSignal(Protocol):
     def wait(self, timeout: float | None = None) -> bool:
         """Wait, in a thread, until it should, at most so many seconds; whether it should."""
         ...
+
+
+class _JobLogger(logging.LoggerAdapter[logging.Logger]):
+    """Adds its fields to a record's; the standard adapter, before Python 3.13, puts them in their place."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Merge what the caller gives, which goes before what the adapter has."""
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
 
 
 class WorkerContext(Generic[D]):
@@ -50,9 +61,8 @@ class WorkerContext(Generic[D]):
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger named after the task; its records carry the job's id, task and attempt."""
-        extra = {"job_id": self.job.id, "task": self.job.task_identifier, "attempt": self.job.attempts}
-        return logging.LoggerAdapter(logging.getLogger(f"backfill.task.{self.job.task_identifier}"), extra)
+        """A logger named after the task; its records carry the job's id, task and attempt, and the caller's `extra`."""
+        return _JobLogger(logging.getLogger(f"backfill.task.{self.job.task_identifier}"), fields_of(self.job))
 
     @property
     def attempt(self) -> int:

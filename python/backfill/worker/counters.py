@@ -15,6 +15,7 @@ import psycopg
 
 from backfill.client import BackfillClient
 from backfill.errors import BackfillError
+from backfill.said import said
 from backfill.storage.backoff import Backoff
 from backfill.worker.periodic import Periodic
 from backfill.worker.service import Service, wait_for_event
@@ -136,4 +137,4 @@ class CounterFolder(Periodic):
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return said(error) or type(error).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,45 @@ class LeaseLost:
     jobs: int
 
 
-Event = WorkerRecovered | LeaseLost
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What attempts came to.
+
+    Attributes:
+        done: how many ended without failure; those that their handlers discarded are among them.
+        failed: how many failed.
+        put_off: how many were put off by their handlers.
+        given_back: how many jobs went back, begun or not.
+    """
+
+    done: int = 0
+    failed: int = 0
+    put_off: int = 0
+    given_back: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        """Both together."""
+        return Tally(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped:
+    """This worker has ended: the last that is heard of it.
+
+    Attributes:
+        worker_id: its last id.
+        seconds: how long it ran.
+        tally: what its attempts came to, under all of its ids.
+        left: how many jobs stay locked, since the database did not take their ends.
+    """
+
+    worker_id: str
+    seconds: float
+    tally: Tally
+    left: int
+
+
+Event = WorkerRecovered | LeaseLost | WorkerStopped
 
 
 def emit(event: Event) -> None:
@@ -54,6 +92,14 @@ def emit(event: Event) -> None:
             logger.warning(
                 "worker %s (%s, process %d) died: unlocked %d jobs and %d queues of its, %d became dead letters",
                 event.worker_id, event.host, event.pid, event.jobs, event.queues, event.dead_letters, extra=asdict(event),
+            )  # fmt: skip
+        case WorkerStopped():
+            tally = event.tally
+            left = f", {event.left} left locked" if event.left else ""
+            logger.info(
+                "worker %s stopped after %.1f s: attempts: %d done, %d failed, %d put off, %d given back%s",
+                event.worker_id, event.seconds, tally.done, tally.failed, tally.put_off, tally.given_back, left,
+                extra={"worker_id": event.worker_id, "seconds": round(event.seconds, 3), **asdict(tally), "left": event.left},
             )  # fmt: skip
         case LeaseLost():
             logger.error(

@@ -18,18 +18,19 @@ from typing import Any, Final
 
 from backfill.client import BackfillClient
 from backfill.errors import PayloadDecodeError
-from backfill.payloads import encode_result
+from backfill.logs import CURRENT, RetryTraceback, fields_of
 from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.storage.rows import unreadable
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.context import WorkerContext
-from backfill.worker.failures import cleansed, describe
+from backfill.worker.events import Tally
 from backfill.worker.lane import Lane
-from backfill.worker.policy import NO_LIMITS, AttemptLimits, delay_of, limits_of, retry_policy_of
-from backfill.worker.running import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Kept, Running, Snoozed
+from backfill.worker.outcomes import Outcomes
+from backfill.worker.policy import NO_LIMITS, limits_of
+from backfill.worker.running import COMPLETED, GIVEN_BACK, Ending, Failed, Running
 from backfill.worker.threads import HandlerThreads
-from backfill.worker.verdict import Verdict, interrupt_in, judge
+from backfill.worker.verdict import interrupt_in
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Executor:
         client: for the context.
         deps: for the context.
         retry: whose delays jobs wait that have no policy of their own nor of their task.
+        traceback: how much of its traceback the log shows of a failure that is tried again.
     """
 
     def __init__(
@@ -58,9 +60,10 @@ class Executor:
         client: BackfillClient,
         deps: Any,
         retry: RetryPolicy | None = None,
+        traceback: RetryTraceback = RetryTraceback.NONE,
     ) -> None:
         self._registry = registry
-        self._retry = retry
+        self._outcomes = Outcomes(registry, retry, traceback)
         self._worker_id = worker_id
         self._client = client
         self._deps = deps
@@ -73,6 +76,7 @@ class Executor:
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}")
         self._running: set[Running] = set()
         self._draining = False
+        self._unstarted = 0
         self.started = 0
         """How many jobs were started."""
         self.claimed = 0
@@ -88,6 +92,13 @@ class Executor:
     def idle(self) -> bool:
         """Whether no attempt is under way."""
         return not self._running
+
+    @property
+    def tally(self) -> Tally:
+        """What its attempts came to, once all of them have ended."""
+        outcomes = self._outcomes
+        done = self.started - outcomes.failures - outcomes.put_off - outcomes.given_back - len(self._running)
+        return Tally(done, outcomes.failures, outcomes.put_off, outcomes.given_back + self._unstarted)
 
     def hold(self, jobs: list[Job], lane: Lane) -> None:
         """Note claimed jobs as ours, and start those for which there are slots."""
@@ -147,6 +158,7 @@ class Executor:
     def _undo(self, running: Running) -> None:
         """An attempt that never took a slot goes back."""
         running.ending = GIVEN_BACK
+        self._unstarted += 1
         self.ended(running)
 
     async def drain(self, timeout: float) -> None:
@@ -170,7 +182,10 @@ class Executor:
             self._cancel(running)
         await self._wait(CANCEL_GRACE)
         for running in list(self._running):
-            logger.warning("job %d (%s) does not end when cancelled", running.job.id, running.job.task_identifier)
+            logger.warning(
+                "job %d (%s) does not end when cancelled", running.job.id, running.job.task_identifier,
+                extra=fields_of(running.job),
+            )  # fmt: skip
             self._end(running, GIVEN_BACK)
 
     def lose(self, running: Running) -> None:
@@ -216,6 +231,7 @@ class Executor:
             running.task.add_done_callback(lambda _: self._end(running, GIVEN_BACK))
 
     async def _attempt(self, running: Running) -> None:
+        CURRENT.set(running.job)  # the context is this attempt's own
         try:
             work = self._prepare(running)
             if isinstance(work, Failed):
@@ -225,7 +241,7 @@ class Executor:
             elif running.limits is NO_LIMITS:
                 running.begun = True
                 value = await work
-                ending = COMPLETED if running.keep is None else self._kept(running.job, value)
+                ending = COMPLETED if running.keep is None else self._outcomes.kept(running.job, value)
             else:
                 running.begun = True
                 ending = await self._limited(running, work)
@@ -240,20 +256,20 @@ class Executor:
         if task is not None and task.keep_seconds is not None:
             running.keep = task.keep_seconds
         if not job.readable:
-            return self._failure(job, task, PayloadDecodeError(unreadable(job)))
+            return self._outcomes.failure(job, task, PayloadDecodeError(unreadable(job)))
         if task is None:
             return None
         if job.has_flags or task.timeout is not None:
             running.limits = limits_of(job, task)
             remaining = running.limits.remaining
             if remaining is not None and remaining.total_seconds() <= 0:
-                return self._failed(job, "the job's deadline was over before this attempt began", final=True)
+                return self._outcomes.too_late(job)
         shape = task.shape
         try:
             payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
         except PayloadDecodeError as error:
             error.__cause__ = None  # its message says the same, and the decoder's frames say nothing
-            return self._failure(job, task, error.with_traceback(None))
+            return self._outcomes.failure(job, task, error.with_traceback(None))
         context = None
         if shape.context:
             context = WorkerContext(
@@ -271,27 +287,14 @@ class Executor:
         try:
             async with limit:
                 value = await work
-        except TimeoutError:
+        except TimeoutError as error:
             if not limit.expired() or running.given_up:
                 raise
-            return self._timed_out(running.job, task, running.limits)
+            return self._outcomes.timed_out(running.job, task, running.limits, error)
         finally:
             if alarm is not None:
                 alarm.cancel()
-        return COMPLETED if running.keep is None else self._kept(running.job, value)
-
-    def _kept(self, job: Job, value: Any) -> Kept:
-        """What is kept of a handler's result. It has done its work: one that is no JSON costs no other attempt."""
-        try:
-            return Kept(encode_result(value))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way, and nothing here can be cancelled
-            kind = type(error.__cause__ or error).__name__
-            logger.warning(
-                "job %d (%s): its result cannot be kept: %s", job.id, job.task_identifier, kind, extra=_extra(job)
-            )
-            return Kept(None, cleansed(f"its result cannot be kept\n{describe(error)}"))
+        return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value)
 
     def _task_of(self, running: Running) -> Task[Any, Any]:
         task = self._registry.get(running.job.task_identifier)
@@ -306,9 +309,7 @@ class Executor:
         try:
             return self._looked_at(running, error)
         except BaseException as broken:  # noqa: BLE001 - see above
-            kinds = f"{type(error).__qualname__}: it cannot be looked at ({type(broken).__qualname__})"
-            logger.error("job %d (%s) raised %s", running.job.id, running.job.task_identifier, kinds)
-            return self._failed(running.job, kinds)
+            return self._outcomes.unknown(running.job, error, broken)
 
     def _looked_at(self, running: Running, error: BaseException) -> Ending:
         interrupt = interrupt_in(error)
@@ -322,61 +323,14 @@ class Executor:
         if not running.begun and not isinstance(error, SystemExit):
             # Not the handler's: ours, or a task's that cannot be resolved. The job must not be lost with it.
             logger.error("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier, exc_info=error)
-        return self._judged(running.job, error)
-
-    def _judged(self, job: Job, error: BaseException) -> Ending:
-        """What becomes of a job whose handler raised: it may have been put off or ended without failure."""
-        task = self._registry.get(job.task_identifier)
-        verdict = judge(error, () if task is None else task.no_retry)
-        if verdict.snooze is not None:
-            logger.debug("job %d (%s) is put off for %s", job.id, job.task_identifier, verdict.snooze)
-            return Snoozed(verdict.snooze.total_seconds())
-        if verdict.discard is not None:
-            logger.info(
-                "job %d (%s) is discarded by its handler: %s", job.id, job.task_identifier, verdict.discard,
-                extra=_extra(job),
-            )  # fmt: skip
-            return Discarded(verdict.discard)
-        return self._failure(job, task, error, verdict)
-
-    def _failure(
-        self, job: Job, task: Task[Any, Any] | None, error: BaseException, verdict: Verdict | None = None
-    ) -> Failed:
-        """A failed attempt, and what its error's class says of the next."""
-        if verdict is None:
-            verdict = judge(error, () if task is None else task.no_retry)
-        wait = verdict.retry_after
-        delay = wait.total_seconds() if wait is not None else self._delay(job, task)
-        return self._failed(job, describe(error), final=not verdict.retryable, delay=delay)
-
-    def _timed_out(self, job: Job, task: Task[Any, Any], limits: AttemptLimits) -> Failed:
-        if limits.deadline_is_nearer:
-            return self._failed(job, "TimeoutError: the job's deadline was reached", final=True)
-        text = f"the attempt ran longer than its timeout of {limits.timeout}"
-        return self._failure(job, task, TimeoutError(text))
-
-    def _delay(self, job: Job, task: Task[Any, Any] | None) -> float | None:
-        """Seconds until the next attempt by a policy; None where there is none, or no next attempt."""
-        if not job.readable or job.attempts >= job.max_attempts:
-            return None
-        policy = retry_policy_of(job, task, self._retry)
-        return None if policy is None else delay_of(policy, job.attempts)
-
-    def _failed(self, job: Job, text: str, *, final: bool = False, delay: float | None = None) -> Failed:
-        last = final or job.attempts >= job.max_attempts
-        extra = _extra(job)
-        then = ": it was the last" if last else "" if delay is None else f": the next begins in {delay:,.1f} s"
-        logger.warning(
-            "job %d (%s) failed in attempt %d of %d%s",
-            job.id, job.task_identifier, job.attempts, job.max_attempts, then, extra=extra,
-        )  # fmt: skip
-        logger.debug("job %d: %s", job.id, text, extra=extra)
-        return Failed(cleansed(text), final, delay)
+        return self._outcomes.judged(running.job, error)
 
     def _end(self, running: Running, ending: Ending) -> None:
         if running.ending is not None:
             return
         running.ending = ending
+        if ending is not COMPLETED:
+            self._outcomes.count(ending)
         self._running.discard(running)
         lane = running.lane
         lane.free += 1
@@ -390,10 +344,6 @@ class Executor:
                 self._dispatch(lane, now)
             elif lane.hungry and lane.low:
                 self.thirsty()
-
-
-def _extra(job: Job) -> dict[str, Any]:
-    return {"job_id": job.id, "task": job.task_identifier, "attempt": job.attempts}
 
 
 def _interrupt(error: KeyboardInterrupt) -> None:

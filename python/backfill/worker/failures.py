@@ -9,9 +9,13 @@ import traceback
 from types import TracebackType
 from typing import Final
 
+from backfill.said import message
+from backfill.worker.verdict import members_of
+
 LONGEST_ERROR: Final = 8_000
 _FRAMES: Final = 12
 _GROUP_MEMBERS: Final = 10
+_KINDS: Final = 5
 _CUT: Final = " ... "
 
 
@@ -20,7 +24,9 @@ def describe(error: BaseException) -> str:
 
     An exception group is looked into: its first members are listed below it, and theirs.
     """
-    lines = [*_summaries(error, 0), *_frames(error.__traceback__)]
+    lines = [*_summaries(error, 0), *frames_of(error)]
+    if isinstance(error, BaseExceptionGroup):
+        lines += _origins(error)
     cause = error.__cause__
     if cause is None and not error.__suppress_context__:
         cause = error.__context__
@@ -49,19 +55,41 @@ def _summaries(error: BaseException, depth: int) -> list[str]:
 
 
 def _summary(error: BaseException) -> str:
-    try:
-        message = str(error)
-    except Exception as unprintable:  # noqa: BLE001 - a handler's own __str__ may fail; that must not cost the worker its settlement
-        message = f"(its message cannot be had: {type(unprintable).__name__})"
-    name = type(error).__qualname__
-    return f"{name}: {message}" if message else name
+    name, text = type(error).__qualname__, message(error)
+    return f"{name}: {text}" if text else name
 
 
-def _frames(trace: TracebackType | None) -> list[str]:
+def frames_of(error: BaseException) -> list[str]:
+    """Where an error came from, a line a place, the innermost last; of the worker's own frames none, if there are others."""
+    return [f"  at {path}:{line} in {name}" for path, line, name in _places(error.__traceback__)[-_FRAMES:]]
+
+
+def _places(trace: TracebackType | None) -> list[tuple[str, int, str]]:
     # The path, line and function; never the source line, which may hold a literal that is a secret.
     found = [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in traceback.walk_tb(trace)]
     inner = [place for place in found if f"{_HERE}worker" not in place[0] and not place[0].endswith(_TASKS)]
-    return [f"  at {path}:{line} in {name}" for path, line, name in (inner or found)[-_FRAMES:]]
+    return inner or found
+
+
+def _origins(group: BaseExceptionGroup[BaseException]) -> list[str]:
+    """The last place of a group: what its members are and where they came from, each kind once, in the order of their names.
+
+    The table of dead letters takes an error's fingerprint from its last place. A group's own last place is wherever the
+    group was made, such as within `asyncio.TaskGroup`, which says nothing of what failed.
+    """
+    kinds = dict[tuple[str, str, str], int]()
+    for member in members_of(group):
+        path, line, name = (_places(member.__traceback__) or [("", 0, "")])[-1]
+        kinds.setdefault((type(member).__qualname__, name, path), line)
+    own = _places(group.__traceback__)
+    if not kinds:
+        return []
+    told = [f"{name} ({kind})" if name else f"({kind})" for kind, name, _ in sorted(kinds)]
+    if len(told) > _KINDS:
+        told[_KINDS:] = ["and others"]
+    places = [(path, line) for (_, _, path), line in sorted(kinds.items()) if path]
+    path, line = (places or [(path, line) for path, line, _ in own[-1:]] or [("(a group that was not raised)", 0)])[0]
+    return [f"  at {path}:{line} in {', '.join(told)}"]
 
 
 _HERE: Final = __file__.rpartition("worker")[0]

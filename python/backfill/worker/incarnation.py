@@ -19,6 +19,8 @@ from typing import Any, Final
 import psycopg
 
 from backfill.client import BackfillClient
+from backfill.logs import RetryTraceback
+from backfill.said import stripping
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.beat import Beat
@@ -82,7 +84,14 @@ class Incarnation:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
         self._config = config
         tasks, dsn = registry.identifiers(), config.required_dsn()
-        self.executor = Executor(registry, worker_id=self.worker_id, client=client, deps=deps, retry=config.retry)
+        self.executor = Executor(
+            registry,
+            worker_id=self.worker_id,
+            client=client,
+            deps=deps,
+            retry=config.retry,
+            traceback=RetryTraceback(config.retry_traceback),
+        )
         self.beat = Beat(config, self._row(tasks), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on
         self.executor.leased_until, self.executor.renew_lease = 0.0, self.beat.leased_until
@@ -120,9 +129,10 @@ class Incarnation:
             psycopg.Error: it refused.
         """
         try:
-            await self.hot.open()
-            await self.beat.first()
-            await self.counters.learn_clock()
+            with stripping():
+                await self.hot.open()
+                await self.beat.first()
+                await self.counters.learn_clock()
         except BaseException:
             await self.close()
             raise

@@ -15,6 +15,7 @@ import psycopg
 
 from backfill.client import BackfillClient
 from backfill.errors import BackfillError
+from backfill.said import said
 from backfill.worker.periodic import Periodic
 
 logger = logging.getLogger(__name__)
@@ -47,14 +48,14 @@ class Keeper(Periodic):
             async with asyncio.timeout(self._timeout):
                 await self._round()
         except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
-            logger.warning("%s: %s", self._complaint, " ".join(str(error).split()))
+            logger.warning("%s: %s", self._complaint, said(error))
 
     async def _round(self) -> None:
         try:
             made, dropped = await self._client.tend_ends(self._keeps)
         except psycopg.errors.LockNotAvailable as error:
             # While it waited, settlements waited behind it: it must not do so again and again.
-            logger.debug("the partitions of ends are in use: %s", error)
+            logger.debug("the partitions of ends are in use: %s", said(error))
         except psycopg.errors.InsufficientPrivilege:
             if self._keeps:  # else nobody need be told that a role with older grants may not drop others'
                 raise

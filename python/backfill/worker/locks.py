@@ -13,6 +13,8 @@ from typing import Final
 
 import psycopg
 
+from backfill.logs import fields_of
+from backfill.said import said
 from backfill.storage.attempts import Lock, find_locks, give_back_strays, renew
 from backfill.storage.wire import Wire
 from backfill.worker.executor import Executor
@@ -87,7 +89,7 @@ class Locks:
             if running.ending is None and not running.lost:  # one that has ended may be written, and its answer lost
                 logger.warning(
                     "job %d (%s): its lock is not this worker's any more; its handler is cancelled",
-                    running.job.id, running.job.task_identifier,
+                    running.job.id, running.job.task_identifier, extra=fields_of(running.job),
                 )  # fmt: skip
                 self._executor.lose(running)
         elif lock.attempts == running.job.attempts:
@@ -101,7 +103,7 @@ class Locks:
         except psycopg.Error as error:
             if wire.connection.closed:
                 raise
-            logger.warning("jobs locked by this worker could not be looked for: %s", error)
+            logger.warning("jobs locked by this worker could not be looked for: %s", said(error))
             return
         if strays:
             logger.warning("gave back %d jobs that this worker had locked without holding them", strays)
@@ -114,7 +116,8 @@ class Locks:
             if wire.connection.closed:
                 raise
             if len(some) == 1 and not isinstance(error, PASSING):
-                logger.warning("job %d: its lock could not be renewed: %s", some[0].job.id, error)
+                job = some[0].job
+                logger.warning("job %d: its lock could not be renewed: %s", job.id, said(error), extra=fields_of(job))
             return False
         for running in some:
             running.renewed = now

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from backfill.client.lent import SERVICES_MOST, LentClient, ServicesClient
 from backfill.errors import BackfillError
+from backfill.said import named, stripped
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
 from backfill.tasks import TaskRegistry
@@ -21,7 +22,7 @@ from backfill.worker.beat import TURN_SECONDS
 from backfill.worker.cleaner import Cleaner
 from backfill.worker.config import WorkerConfig
 from backfill.worker.counters import CounterFolder
-from backfill.worker.events import LeaseLost, emit
+from backfill.worker.events import LeaseLost, Tally, WorkerStopped, emit
 from backfill.worker.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth, parse_address
 from backfill.worker.hot import LINES, QUERY_TIMEOUT
 from backfill.worker.incarnation import Incarnation, quietly, seconds
@@ -59,6 +60,8 @@ class Parts:
         self.hurry = asyncio.Event()
         self.pulse = Pulse()
         self.left = 0
+        self._began = time.monotonic()
+        self._tally = Tally()
         self._config = config
         self._registry = registry
         self._stack = AsyncExitStack()
@@ -178,6 +181,12 @@ class Parts:
                     self.left = len(self.one.executor.held)
                     await self.one.close()
 
+    def tell_end(self) -> None:
+        """Say that the worker has stopped, and what it did; not of one that never worked."""
+        if hasattr(self, "one"):
+            tally = self._tally if self.one.abandoned else self._tally + self.one.executor.tally
+            emit(WorkerStopped(self.one.worker_id, time.monotonic() - self._began, tally, self.left))
+
     def _wake(self) -> None:
         self.one.station.claimer.wake()
 
@@ -224,7 +233,8 @@ class Parts:
         try:
             await self._renew()
         except Exception as error:  # a worker that cannot go on must not be one that nobody hears of
-            logger.critical("the worker was given up and cannot go on", exc_info=True)
+            stripped(error, context=True)
+            logger.critical("the worker was given up and cannot go on", exc_info=error)
             if not self.failed.done():
                 self.failed.set_exception(error)
                 self.failed.exception()
@@ -246,6 +256,7 @@ class Parts:
             if (watcher := self._watchers.pop(service, None)) is not None:
                 watcher.cancel()
         await old.abandon()
+        self._tally += old.executor.tally
         backoff = Backoff()
         while not self._closing.is_set():
             one = self._incarnation()
@@ -304,7 +315,11 @@ class Parts:
         if self.failed.done() or (service is self.one.beat and self._renewing is not None):
             return
         error = None if task.cancelled() else task.exception()
-        logger.critical("the worker's %s ended: %s", service.name, error, exc_info=error)
+        if error is not None:
+            stripped(error, context=True)
+        logger.critical(
+            "the worker's %s ended: %s", service.name, "cancelled" if error is None else named(error), exc_info=error
+        )
         self.failed.set_exception(error or BackfillError(f"the worker's {service.name} ended by itself"))
         self.failed.exception()  # looked at here, so that a runner nobody waits for does not warn of it
 

@@ -8,6 +8,7 @@ import logging
 import psycopg
 
 from backfill.errors import BackfillError
+from backfill.said import said
 from backfill.storage.backoff import Backoff
 from backfill.worker.service import Service, wait_for_event
 
@@ -42,7 +43,7 @@ class Periodic(Service):
                 async with asyncio.timeout(self._timeout):
                     await self._round()
             except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
-                logger.log(backoff.level(), "%s: %s", self._complaint, " ".join(str(error).split()) or "out of time")
+                logger.log(backoff.level(), "%s: %s", self._complaint, said(error) or "out of time")
                 await backoff.wait(self._stopping)
                 wait = 0.0
             else:

@@ -1,7 +1,7 @@
-"""Probes for orchestrators: a small HTTP server in a thread, and a file that is fresh while the worker is live.
+"""Probes for orchestrators: answers over HTTP, and a file that is fresh while the worker is live.
 
-The server's thread answers also while a handler holds the event loop. It serves `GET /live` and `GET /ready` (200, or 503),
-and `GET /health` (always 200), each with the same JSON.
+A thread answers, also while a handler holds the event loop. It serves `GET /live` and `GET /ready` (200, or 503), and
+`GET /health` (always 200), each with the same JSON. What is here knows HTTP; `probe_server` knows sockets.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ import contextlib
 import json
 import logging
 import os
-import socket
-import threading
+import re
 from collections.abc import Callable
+from email.utils import formatdate
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socketserver import TCPServer
 from typing import Any, Final
 
 from backfill.errors import ConfigurationError
 from backfill.worker.health import WorkerHealth
+from backfill.worker.probe_server import LARGEST_REQUEST, ProbeServer, listen
 from backfill.worker.service import Service, wait_for_event
 
 logger = logging.getLogger(__name__)
 
 FILE_SECONDS: Final = 1.0
-_REQUEST_SECONDS: Final = 5.0
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
+_REQUEST_LINE: Final = re.compile(rb"([A-Z]{1,20}) (\S{1,2000}) HTTP/(\d\.\d)")
+_PATHS: Final = "expected /live, /ready or /health"
 
 
 class HttpProbe(Service):
@@ -44,7 +45,7 @@ class HttpProbe(Service):
         super().__init__("health probe")
         self._address = address
         self._health = health
-        self._server: ThreadingHTTPServer | None = None
+        self._server: ProbeServer | None = None
         self.port = 0
 
     def open(self) -> None:
@@ -54,24 +55,20 @@ class HttpProbe(Service):
             ConfigurationError: the address cannot be had.
         """
         try:
-            self._server = _listening(self._address, _handler(self._health))
+            listening = listen(self._address)
         except (OSError, UnicodeError, TypeError) as error:  # the latter where a name can be no host's
             host, port = self._address
             raise ConfigurationError(f"WorkerConfig.health_address = '{host}:{port}': cannot listen: {error}") from None
-        self.port = self._server.server_address[1]
+        self.port = listening.getsockname()[1]
         # Begun at once, so that a start that takes long is seen as not ready rather than as nobody there.
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="backfill-health", daemon=True
-        )
-        self._thread.start()
+        self._server = ProbeServer(listening, lambda read: respond(read, self._health))
+        self._server.start()
 
     def close(self) -> None:
         """Listen no more. Blocks for a moment."""
         server, self._server = self._server, None
         if server is not None:
-            server.shutdown()
-            server.server_close()
-            self._thread.join(_REQUEST_SECONDS)
+            server.close()
 
     async def _run(self) -> None:
         await self._stopping.wait()
@@ -118,71 +115,81 @@ class FileProbe(Service):
             self._failed = False
 
 
-def _listening(address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> _Server:
-    """A server of the address's family; of both where none is given and the system has both."""
-    host, port = address
-    if ":" in host:
-        return _Server6(address, handler)
-    if not host and socket.has_dualstack_ipv6():
-        with contextlib.suppress(OSError):  # as where IPv6 is switched off
-            return _Server6(("::", port), handler)
-    return _Server(address, handler)
+def respond(read: bytes, health: Callable[[], WorkerHealth]) -> bytes | None:
+    """The response to a request, as much of it as has come; None where its head is not complete.
+
+    What follows the head is of no interest: a GET has no body, and every connection ends with its first answer.
+
+    Args:
+        read: what has come so far.
+        health: how the worker is.
+    """
+    head = read.lstrip(b"\r\n")  # an empty line in front is to be passed over (RFC 9112, 2.2)
+    end = _END_OF_HEAD.search(head)
+    if end is not None and end.start() <= LARGEST_REQUEST:
+        return _answer(head.splitlines()[0], health)
+    if head and not head[:1].isupper():  # no method begins so: it is TLS, say
+        return _response(HTTPStatus.BAD_REQUEST, {"error": "expected HTTP, without TLS"})
+    if len(read) > LARGEST_REQUEST:
+        limit = f"expected at most {LARGEST_REQUEST:,} bytes"
+        return _response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, {"error": limit})
+    return None
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def server_bind(self) -> None:
-        """Listen; the library would look up the host's name too, which nobody needs and which may take long."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = "backfill", self.server_address[1]
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the library's signature
-        """A client that went away, or spoke no HTTP, is nobody's business."""
-        logger.debug("a health probe's request failed", exc_info=True)  # noqa: LOG014 (called within one)
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-    def server_bind(self) -> None:
-        """Listen; at all addresses, those of IPv4 too."""
-        if self.server_address[0] == "::":
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        super().server_bind()
+def _answer(first_line: bytes, health: Callable[[], WorkerHealth]) -> bytes:
+    """The response to a request whose head is complete."""
+    line = _REQUEST_LINE.fullmatch(first_line)
+    if line is None:
+        return _response(HTTPStatus.BAD_REQUEST, {"error": "expected a line such as GET /live HTTP/1.1"})
+    method, target, version = line.groups()
+    if version not in {b"1.0", b"1.1"}:
+        return _response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, {"error": "expected HTTP/1.1 or HTTP/1.0"})
+    spoken = version.decode()
+    if method not in {b"GET", b"HEAD"}:
+        error = {"error": "expected GET or HEAD"}
+        return _response(HTTPStatus.METHOD_NOT_ALLOWED, error, version=spoken, allow="GET, HEAD")
+    try:
+        status, body = _status(_path(target), health())
+    except Exception:  # the worker is being taken apart, say; whoever asks is told that it is not well
+        logger.exception("the worker's health cannot be told")
+        status, body = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "the worker's health cannot be told"}
+    return _response(status, body, version=spoken, with_body=method == b"GET")
 
 
-def _handler(health: Callable[[], WorkerHealth]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = _REQUEST_SECONDS
-        server_version = "backfill"
-        sys_version = ""
+def _path(target: bytes) -> str:
+    """The path of a request's target, which through a proxy is a whole address."""
+    text = target.decode("ascii", "replace").partition("?")[0]
+    if not text.startswith("/"):
+        text = "/" + text.partition("://")[2].partition("/")[2]
+    return text.rstrip("/")
 
-        def do_GET(self) -> None:
-            """Answer."""
-            now = health()
-            path = self.path.partition("?")[0].rstrip("/")
-            well = {"/live": now.live, "/ready": now.ready, "/health": True}.get(path)
-            if well is None:
-                self._answer(HTTPStatus.NOT_FOUND, {"error": "expected /live, /ready or /health"})
-            else:
-                self._answer(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, now.as_dict())
 
-        do_HEAD = do_GET  # noqa: N815 - the library's name
+def _status(path: str, now: WorkerHealth) -> tuple[HTTPStatus, dict[str, Any]]:
+    well = {"/live": now.live, "/ready": now.ready, "/health": True}.get(path)
+    if well is None:
+        return HTTPStatus.NOT_FOUND, {"error": _PATHS}
+    return HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, now.as_dict()
 
-        def _answer(self, status: HTTPStatus, body: dict[str, Any]) -> None:
-            text = json.dumps(body).encode() + b"\n"
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(text)
 
-        def log_message(self, format: str, *arguments: Any) -> None:
-            """What is asked every few seconds is worth no line."""
-            logger.debug(format, *arguments)
-
-    return Handler
+def _response(
+    status: HTTPStatus,
+    body: dict[str, Any],
+    *,
+    version: str = "1.1",
+    with_body: bool = True,
+    allow: str | None = None,
+) -> bytes:
+    text = json.dumps(body).encode() + b"\n"
+    headers = {
+        "Server": "backfill",
+        "Date": formatdate(usegmt=True),
+        "Content-Type": "application/json",
+        "Content-Length": str(len(text)),
+        "Cache-Control": "no-store",
+        "Connection": "close",
+    }
+    if allow is not None:
+        headers["Allow"] = allow
+    lines = [f"HTTP/{version} {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    head = "\r\n".join([*lines, "", ""]).encode()
+    return head + text if with_body else head

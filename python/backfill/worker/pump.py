@@ -15,6 +15,7 @@ from typing import Final
 
 import psycopg
 
+from backfill.said import said
 from backfill.storage.backoff import Backoff
 from backfill.storage.wire import Wire
 from backfill.storage.workers import find_tasks
@@ -133,9 +134,11 @@ class Pump(Service):
             except ConnectionLostError as error:
                 if hot.give_up.is_set():
                     if not self._line:
-                        logger.error("%d attempts could not be settled before the deadline: %s", settler.pending, error)
+                        logger.error(
+                            "%d attempts could not be settled before the deadline: %s", settler.pending, said(error)
+                        )
                     return
-                logger.log(hot.outage.level(), "the database did not answer: %s", error)
+                logger.log(hot.outage.level(), "the database did not answer: %s", said(error))
                 await self._backoff.wait(hot.give_up)
             else:
                 self._backoff.reset()
@@ -228,6 +231,6 @@ class Pump(Service):
             return
         if not isinstance(error, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
             level = logging.ERROR if self._refusals.level() == logging.WARNING else logging.DEBUG
-            logger.log(level, "a claim was refused: %s", " ".join(str(error).split()))
+            logger.log(level, "a claim was refused: %s", said(error))
             station.claimer.forget()
         await self._refusals.wait(self._stopping)

@@ -163,3 +163,5 @@ class WorkerRunner:
                     self._left = parts.left
             finally:
                 self._parts = None
+                if parts is not None:
+                    parts.tell_end()

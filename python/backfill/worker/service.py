@@ -7,6 +7,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from backfill.said import stripped
+
 logger = logging.getLogger(__name__)
 
 
@@ -80,8 +82,10 @@ async def finish(work: Coroutine[Any, Any, None]) -> None:
         except BaseException:  # noqa: BLE001 - raised again by result(), once it is sure that the task is done
             break
     if cancelled is not None:
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a shutdown failed", exc_info=task.exception())
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            stripped(failure, context=True)
+            logger.error("a shutdown failed", exc_info=failure)
         raise cancelled
     task.result()
 

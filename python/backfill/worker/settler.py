@@ -9,6 +9,8 @@ from typing import Final
 
 import psycopg
 
+from backfill.logs import fields_of
+from backfill.said import said
 from backfill.storage.attempts import Attempt, Settlement, settle
 from backfill.storage.wire import Wire
 from backfill.worker.executor import Executor
@@ -139,7 +141,7 @@ class Settler:
                 continue
             logger.warning(
                 "job %d (%s): attempt %d was not this worker's any more when it ended",
-                number, running.job.task_identifier, running.job.attempts,
+                number, running.job.task_identifier, running.job.attempts, extra=fields_of(running.job),
             )  # fmt: skip
         if not self._pending:
             self._doubtful = False
@@ -201,7 +203,7 @@ class Settler:
         logger.log(
             logging.DEBUG if known else logging.ERROR,
             "job %d (%s): its end is refused by the database and written as a failure: %s",
-            running.job.id, running.job.task_identifier, reason,
+            running.job.id, running.job.task_identifier, said(reason), extra=fields_of(running.job),
         )  # fmt: skip
         try:
             failed = Failed(f"its end was refused by the database\n{describe(reason)}")
@@ -214,9 +216,8 @@ class Settler:
             self._refused.add(running.job.id)
             logger.log(
                 logging.DEBUG if known else logging.ERROR,
-                "job %d (%s) cannot be settled and stays locked; its end is tried again every %g seconds",
-                running.job.id, running.job.task_identifier, REFUSED_SECONDS,
-                exc_info=True,
+                "job %d (%s) cannot be settled and stays locked; its end is tried again every %g seconds: %s",
+                running.job.id, running.job.task_identifier, REFUSED_SECONDS, said(error), extra=fields_of(running.job),
             )  # fmt: skip
             return None
         running.ending = failed
@@ -242,7 +243,8 @@ def _light(batch: list[Running]) -> list[Running]:
 def _passes(error: psycopg.Error) -> bool:
     """Whether an end will be taken when it is tried again: somebody holds its row, or its day has just got a partition."""
     if isinstance(error, psycopg.errors.CheckViolation):
-        return (error.diag.table_name or "").startswith("backfill_ends")
+        # A constraint of somebody's has a name, and refuses the end however often it is tried.
+        return (error.diag.table_name or "").startswith("backfill_ends") and not error.diag.constraint_name
     return isinstance(error, PASSING)
 
 
@@ -256,6 +258,6 @@ def _lessen(running: Running, reason: Exception) -> bool:
         running.keep = None
         logger.error(
             "job %d (%s): its end cannot be kept, and is written without: %s",
-            running.job.id, running.job.task_identifier, reason,
+            running.job.id, running.job.task_identifier, said(reason), extra=fields_of(running.job),
         )  # fmt: skip
     return True

@@ -49,7 +49,7 @@ def judge(error: BaseException, no_retry: tuple[type[BaseException], ...] = ()) 
         error: what was raised.
         no_retry: classes that the task does not want to be retried, groups included.
     """
-    members = list(_members(error))
+    members = list(members_of(error))
     wishes = [member for member in members if isinstance(member, (Snooze, Discard))]
     if wishes and len(wishes) == len(members):
         return _granted(wishes)
@@ -64,13 +64,13 @@ def judge(error: BaseException, no_retry: tuple[type[BaseException], ...] = ()) 
 def interrupt_in(error: BaseException) -> KeyboardInterrupt | None:
     """The keyboard's interrupt, where an error is one or a group holds one."""
     try:
-        return next((member for member in _members(error) if isinstance(member, KeyboardInterrupt)), None)
+        return next((member for member in members_of(error) if isinstance(member, KeyboardInterrupt)), None)
     except BaseException:  # noqa: BLE001 - an error whose own code fails is none
         return None
 
 
-def _members(error: BaseException) -> Iterator[BaseException]:
-    """An error, or what a group of them holds, each once, groups within it looked into as well."""
+def members_of(error: BaseException) -> Iterator[BaseException]:
+    """An error itself, or what a group of them holds, each once, groups within it looked into as well."""
     seen, waiting = set[int](), deque([error])
     while waiting and len(seen) < _MOST:
         member = waiting.popleft()

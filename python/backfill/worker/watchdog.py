@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
+from backfill.logs import fields_of
 from backfill.worker.running import Running
 from backfill.worker.service import Service
 
@@ -72,7 +73,7 @@ class Watchdog(Service):
             "job %d (%s) has held the event loop for %.1f s%s: no other job of this worker goes on meanwhile; make the "
             "handler a plain function, which runs in a thread, or give the work to one",
             running.job.id, running.job.task_identifier, held, where,
-            extra={"job_id": running.job.id, "task": running.job.task_identifier, "attempt": running.job.attempts},
+            extra=fields_of(running.job),
         )  # fmt: skip
 
 
