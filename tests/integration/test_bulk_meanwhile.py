@@ -252,9 +252,10 @@ async def test_a_role_without_temporary_tables(
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 50])
+@pytest.mark.parametrize("wait", [1, 4])
 @pytest.mark.parametrize("given", [False, True])
 async def test_what_waited_is_as_what_did_not(
-    dsn: str, chunk: int, given: bool, monkeypatch: pytest.MonkeyPatch
+    dsn: str, chunk: int, wait: int, given: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Jobs of all kinds in chunks of any size end as the same jobs enqueued singly: rows, and their order in a queue."""
     modes = list(JobKeyMode)
@@ -270,6 +271,7 @@ async def test_what_waited_is_as_what_did_not(
                from graphile_worker.jobs join graphile_worker._private_jobs as bare using (id, key, revision)
                order by queue_name, key, id"""
     monkeypatch.setattr(bulk, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(writing, "CHUNK_ROWS", chunk * wait)
     async with BackfillClient(dsn) as client:
         for job in jobs:
             await client.enqueue(job)

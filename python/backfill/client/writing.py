@@ -19,7 +19,7 @@ from backfill.client.clock import ServerClock
 from backfill.client.copying import CopyStream
 from backfill.client.execute import array_of_int8, ids_by_text, in_turn, integers, repeated, run, text
 from backfill.client.groups import Placed, by_mode, rounds
-from backfill.client.items import Row
+from backfill.client.items import CHUNK_BYTES, CHUNK_ROWS, Row
 from backfill.client.naming import NameMaker, names_of, queues, tasks
 from backfill.client.prepare import JobShape, flags_json
 from backfill.client.waiting import KIND_OF, Kind, WaitingRow, WaitingRows
@@ -72,7 +72,10 @@ class BulkTransaction:
         self._prefixes: dict[JobShape, bytes] = {}
         self._waiting = WaitingRows(connection, schema)
         self._kept: list[tuple[int, list[Placed]]] = []
+        self._kept_rows = 0
         self._kept_bytes = 0
+        self._places = 0
+        self._saw_new = False
         self._drawn: deque[int] = deque()
         self._drew = 0
         self._notify = 0
@@ -123,14 +126,16 @@ class BulkTransaction:
             await self._write_postponed()
         self._now = self._clock.now()
         self._prefixes.clear()
-        first = 0
+        first, self._places = self._places, self._places + len(rows)
         if self._ids is not None:
             first = len(self._ids)
             self._ids.extend([0] * len(rows))
         shapes = {shape for shape, _ in rows}
         keyless = {shape for shape in shapes if shape.key is None}
         if not last:
-            await self._look_for_names(keyless)
+            deduped = {shape for shape in shapes - keyless if shape.mode is JobKeyMode.UNSAFE_DEDUPE}
+            await self._look_for_names(keyless | deduped)
+            self._saw_new = self._saw_new or any(map(self._is_new, deduped))
         if len(keyless) == len(shapes) and (last or not any(map(self._is_new, keyless))):
             await self._write_keyless(rows, range(first, first + len(rows)))
             return
@@ -149,48 +154,64 @@ class BulkTransaction:
         await self._waiting.pause()
 
     async def _postpone(self, rows: list[Placed]) -> None:
-        """Have rows wait: in a temporary table, else in memory as far as there is room, else they are written at once."""
+        """Have rows wait: a chunk of them in memory, more in a temporary table.
+
+        Where no table can be made, they wait in memory as far as there is room, and then are written at once.
+        """
+        self._kept.append((self._now, rows))
+        self._kept_rows += len(rows)
+        self._kept_bytes += sum([len(payload) for _, _, payload in rows])
         if not self._may_postpone:
-            self._kept.append((self._now, rows))
-            self._kept_bytes += sum([len(payload) for _, _, payload in rows])
             if self._kept_bytes > KEPT_BYTES:
                 await self._write_postponed()
-            return
+        elif self._kept_rows >= CHUNK_ROWS or self._kept_bytes >= CHUNK_BYTES:
+            await self._send_kept()
+
+    def _take_kept(self) -> list[tuple[int, list[Placed]]]:
+        kept, self._kept, self._kept_rows, self._kept_bytes = self._kept, [], 0, 0
+        return kept
+
+    async def _send_kept(self) -> None:
+        """Send what waits in memory to the temporary table."""
+        new: list[WaitingRow] = []
+        keyed: list[Placed] = []
+        run_ats: dict[int, int] = {}
+        for now, rows in self._take_kept():
+            self._now = now
+            for place, shape, payload in rows:
+                if shape.key is None:
+                    new.append(WaitingRow(place, self._run_at(shape), shape, payload))
+                else:
+                    keyed.append((place, shape, payload))
+                    run_ats[place] = self._run_at(shape)
         batches: list[tuple[Kind, list[WaitingRow]]] = []
-        new = [row for row in rows if row[1].key is None]
         if new:
             ids = await self._draw(len(new))  # now, so that rows of one queue have their ids in their order
-            self._give([place for place, _, _ in new], ids)
+            self._give([row.place for row in new], ids)
             self._notify += len(new)
-            waiting = [
-                self._waiting_row(id_, shape, payload) for id_, (_, shape, payload) in zip(ids, new, strict=True)
-            ]
-            batches.append((Kind.KEYLESS, waiting))
-        for group in rounds(row for row in rows if row[1].key is not None):
-            batches.extend((KIND_OF[mode], [self._waiting_row(*row) for row in same]) for mode, same in by_mode(group))
+            batches.append((Kind.KEYLESS, [row._replace(place=id_) for row, id_ in zip(new, ids, strict=True)]))
+        for group in rounds(keyed):
+            for mode, same in by_mode(group):
+                batches.append((KIND_OF[mode], [WaitingRow(row[0], run_ats[row[0]], *row[1:]) for row in same]))
         await self._stream.end()
         await self._waiting.add(batches)
 
-    def _waiting_row(self, place: int, shape: JobShape, payload: bytes) -> WaitingRow:
-        return WaitingRow(place, self._run_at(shape), shape, payload)
-
     async def _write_postponed(self) -> None:
         """Write the rows that were postponed, in their order; from here on none of the caller's code runs."""
-        kept, self._kept, self._kept_bytes = self._kept, [], 0
-        for self._now, rows in kept:
+        if self._waiting:
+            await self.pause()
+            await self._lock()
+            for batch, kind in self._waiting.batches():
+                await self._write_batch(batch, kind)
+            await self._waiting.drop()
+        for now, rows in self._take_kept():
+            self._now = now
             self._prefixes.clear()
             await self._write_placed(rows, last=False)
-        if not self._waiting:
-            return
-        await self.pause()
-        await self._lock()
-        for batch, kind in self._waiting.batches():
-            await self._write_batch(batch, kind)
-        await self._waiting.drop()
 
     async def _write_batch(self, batch: int, kind: Kind) -> None:
         number = str(batch)
-        if kind in (Kind.KEYLESS, Kind.UNSAFE_DEDUPE):
+        if kind is Kind.KEYLESS or (kind is Kind.UNSAFE_DEDUPE and self._saw_new):
             named = await run(self._connection, "find_waiting_names", self._schema, (number,), prepared=False)
             pairs = [(text(named, row, 0), text(named, row, 1)) for row in range(named.ntuples)]
             await self._make_names(
