@@ -28,8 +28,8 @@ FAST = ["tests/unit", "tests/properties"]
 DATABASE = ["tests/twins", "tests/integration", "tests/interop"]
 ALL = [*FAST, *DATABASE, "tests/faults"]
 ONCE = (
-    "test_cleanup", "test_collect", "test_health", "test_heartbeat", "test_lost", "test_poolers", "test_recovery",
-    "test_worker_beat", "test_worker_locks",
+    "test_cleanup", "test_cli_", "test_collect", "test_fleet", "test_health", "test_heartbeat", "test_lost", "test_node",
+    "test_poolers", "test_recovery", "test_watchdog", "test_worker_beat", "test_worker_locks",
 )  # fmt: skip
 OWN = [
     "tests/integration/test_demo.py", "tests/integration/test_embedded.py", "tests/integration/test_quickstart.py",
@@ -39,8 +39,11 @@ OWN = [
     "tests/integration/test_reconnects.py", "tests/integration/test_life.py", "tests/faults",
     *(str(path.relative_to(HERE)) for name in ONCE for path in sorted(HERE.glob(f"tests/*/{name}*.py"))),
 ]  # fmt: skip
-"""Tests that start servers themselves, whatever server there is, or that take long: once is enough."""
+"""Tests that start servers or fleets themselves, or to which the kind of server is the same, or that take long: once is
+enough."""
 OTHERS = [f"--ignore={path}" for path in OWN if path.endswith(".py")]
+SHUFFLED = ("--random-order", "--random-order-bucket=module")
+"""The files in a random order, and the tests of each file too; `--random-order-seed=N` repeats an earlier run's order."""
 GATES = "benches/gates"
 FAULTS = [
     f"benches/test_bench_faults.py::{name}"
@@ -89,6 +92,12 @@ def unit(session: nox.Session) -> None:
 def embedded(session: nox.Session) -> None:
     """All tests on PostgreSQL from the embedded wheel."""
     session.run("pytest", "-m", "not long", *(session.posargs or ALL), env=_without_server())
+
+
+@nox.session
+def shuffled(session: nox.Session) -> None:
+    """All tests on PostgreSQL from the embedded wheel, in a random order; it prints the seed."""
+    session.run("pytest", "-m", "not long", *SHUFFLED, *session.posargs, env=_without_server())
 
 
 @nox.session

@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, settings
 pytest_plugins = [
     "plugins.server",
     "plugins.databases",
+    "plugins.signals",
+    "plugins.garbage",
     "plugins.leaks",
     "plugins.waiting",
     "plugins.node",

@@ -90,6 +90,8 @@ pub struct Settings {
     pub setup: Vec<CString>,
     /// The beat.
     pub statement: CString,
+    /// What opens the transaction of each beat, which is committed then; else a beat is one by itself.
+    pub begin: Option<CString>,
     /// From the begin of one beat to the begin of the next.
     pub interval: Duration,
     /// The longest for connecting, and for a beat.
@@ -106,6 +108,7 @@ impl Settings {
         interval: f64,
         timeout: f64,
         stuck_after: Option<f64>,
+        begin: Option<String>,
     ) -> Result<Self, BeatError> {
         const HOUR: &str = "seconds from 0.01 to 3600";
         const DAY: &str = "seconds from 0.01 to 86400, or None";
@@ -113,6 +116,7 @@ impl Settings {
         Ok(Self {
             setup: commands.map(|(place, each)| text(&format!("setup[{place}]"), each)).collect::<Result<_, _>>()?,
             statement: text("statement", statement)?,
+            begin: begin.map(|given| text("begin", given)).transpose()?,
             interval: seconds("interval", interval, 0.01, 3600.0, HOUR)?,
             timeout: seconds("timeout", timeout, 0.01, 3600.0, HOUR)?,
             stuck_after: stuck_after.map(|given| seconds("stuck_after", given, 0.01, 86400.0, DAY)).transpose()?,

@@ -121,9 +121,15 @@ fn beat(shared: &Shared, link: &mut Option<Link>, turn: usize) -> Result<(), Fai
     let values: Vec<Option<&CStr>> = parameters.iter().map(Option::as_deref).collect();
     let sent = Instant::now();
     let until = sent + shared.settings.timeout;
+    if let Some(begin) = &shared.settings.begin {
+        ask(shared, &mut link.connection, begin, &[], until)?;
+    }
     let Outcome::Rows(row) = ask(shared, &mut link.connection, &shared.settings.statement, &values, until)? else {
         return Err(Failure::Lost("the statement gives no rows; expected one with `returning`".to_owned()));
     };
+    if shared.settings.begin.is_some() {
+        ask(shared, &mut link.connection, c"commit", &[], until)?;
+    }
     link.proven = true;
     note(shared, row, version, sent);
     Ok(())

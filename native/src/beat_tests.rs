@@ -5,7 +5,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn settings(interval: f64, timeout: f64, stuck_after: Option<f64>) -> Result<Settings, BeatError> {
-    Settings::new(vec!["set a = b".to_owned()], "select 1".to_owned(), interval, timeout, stuck_after)
+    Settings::new(vec!["set a = b".to_owned()], "select 1".to_owned(), interval, timeout, stuck_after, None)
 }
 
 fn row(text: &str) -> Option<Row> {

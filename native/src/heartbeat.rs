@@ -88,7 +88,8 @@ enum Phase {
 /// or, where this worker was given up, none; `parameters`, its parameters in text format, to which the thread appends the
 /// loop's lag in seconds; `interval`, seconds from the begin of one beat to that of the next (0.01 to 3600); `timeout`, the
 /// seconds that connecting, and a beat, may take (0.01 to 3600); `stuck_after`, the loop's lag in seconds over which there
-/// is no beat (0.01 to 86400), or None. In a forked child the object does nothing.
+/// is no beat (0.01 to 86400), or None; `begin`, a command that opens a transaction for each beat, which is committed then,
+/// or None where a beat is a transaction by itself. In a forked child the object does nothing.
 ///
 /// Raises ConfigurationError for what cannot be used, or where libpq was not reached.
 #[pyclass(frozen, weakref, module = "backfill._native")]
@@ -112,7 +113,8 @@ impl HeartbeatThread {
 #[pymethods]
 impl HeartbeatThread {
     #[new]
-    #[pyo3(signature = (conninfo, setup, statement, parameters, interval, timeout, stuck_after=None))]
+    #[pyo3(signature = (conninfo, setup, statement, parameters, interval, timeout, stuck_after=None, begin=None))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         conninfo: String,
         setup: Vec<String>,
@@ -121,8 +123,9 @@ impl HeartbeatThread {
         interval: f64,
         timeout: f64,
         stuck_after: Option<f64>,
+        begin: Option<String>,
     ) -> PyResult<Self> {
-        let settings = Settings::new(setup, statement, interval, timeout, stuck_after)?;
+        let settings = Settings::new(setup, statement, interval, timeout, stuck_after, begin)?;
         let (conninfo, parameters) = (text("conninfo", conninfo)?, self::parameters(parameters)?);
         if !usable() {
             return Err(BeatError::unreached().into());

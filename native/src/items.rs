@@ -17,14 +17,28 @@ pub fn is_suspicious(text: &[u8]) -> bool {
 
 /// What a NewJob says beside its payload, and the shape that was found for it.
 struct Last<'py> {
-    said: [Bound<'py, PyAny>; 3],
+    said: [Bound<'py, PyAny>; 5],
+    shape: Shape<'py>,
+}
+
+/// The shape of a job, and what encodes its payload, where its task knows the payload's type.
+#[derive(Clone)]
+struct Shape<'py> {
     shape: Bound<'py, PyAny>,
+    encode: Option<Bound<'py, PyAny>>,
+}
+
+impl<'py> Shape<'py> {
+    fn of(shape: Bound<'py, PyAny>) -> PyResult<Self> {
+        let encode = shape.getattr(intern!(shape.py(), "encode"))?;
+        Ok(Self { encode: (!encode.is_none()).then_some(encode), shape })
+    }
 }
 
 /// Python's part of the work.
 struct Calls<'a, 'py> {
     new_job: &'a Bound<'py, PyType>,
-    shape: Option<&'a Bound<'py, PyAny>>,
+    shape: Option<Shape<'py>>,
     accept: Option<&'a Bound<'py, PyAny>>,
     shape_of: &'a Bound<'py, PyAny>,
     dumps: &'a Bound<'py, PyAny>,
@@ -41,26 +55,31 @@ impl<'py> Calls<'_, 'py> {
             if let Some(accept) = self.accept {
                 accept.call1((&item,))?;
             }
-            match self.shape {
+            match &self.shape {
                 Some(shape) => (shape.clone(), item),
-                None => (self.shape_of.call1((&item,))?, item), // which refuses it
+                None => (Shape::of(self.shape_of.call1((&item,))?)?, item), // which refuses it
             }
         };
-        let text = self.text(payload)?;
-        PyTuple::new(py, [shape, text])
+        let text = match &shape.encode {
+            Some(encode) => compact(encode.call1((payload,))?),
+            None => self.text(payload)?,
+        };
+        PyTuple::new(py, [shape.shape, text])
     }
 
-    fn shape_of(&self, job: &Bound<'py, PyAny>, last: &mut Option<Last<'py>>) -> PyResult<Bound<'py, PyAny>> {
+    fn shape_of(&self, job: &Bound<'py, PyAny>, last: &mut Option<Last<'py>>) -> PyResult<Shape<'py>> {
         let py = job.py();
         let said = [
             job.getattr(intern!(py, "spec"))?,
             job.getattr(intern!(py, "task"))?,
             job.getattr(intern!(py, "default_max_attempts"))?,
+            job.getattr(intern!(py, "source"))?,
+            job.getattr(intern!(py, "defaults"))?,
         ];
         if let Some(last) = last.as_ref().filter(|last| last.said.iter().zip(&said).all(|(one, other)| one.is(other))) {
             return Ok(last.shape.clone());
         }
-        let shape = self.shape_of.call1((job,))?;
+        let shape = Shape::of(self.shape_of.call1((job,))?)?;
         *last = Some(Last { said, shape: shape.clone() });
         Ok(shape)
     }
@@ -86,12 +105,20 @@ impl<'py> Calls<'_, 'py> {
     }
 }
 
+/// A small text anew, as `Calls::text` keeps it, and anything else as it is.
+fn compact(text: Bound<'_, PyAny>) -> Bound<'_, PyAny> {
+    match text.cast::<PyBytes>() {
+        Ok(bytes) if bytes.as_bytes().len() <= SMALL => PyBytes::new(text.py(), bytes.as_bytes()).into_any(),
+        _ => text,
+    }
+}
+
 /// Adds the items that an iterator gives to `rows`, each as its shape and its payload's JSON; those before one that is
 /// refused stay.
 ///
 /// An item that is a `new_job` has the shape that `shape_of(item)` gives; jobs that say the very same share it. Any other is
 /// a payload, of `shape`, that `accept(item)` did not refuse by raising; without a shape, `shape_of(item)` must refuse it.
-/// `dumps(payload, other)` makes the text. `keep(payload, text or None)` decides what is kept of it where there is more to
+/// Where a shape's `encode` is not None, `encode(payload)` makes the text, or raises. Else `dumps(payload, other)` makes it. `keep(payload, text or None)` decides what is kept of it where there is more to
 /// look at: it is long, it is None or was refused, or NaN or NUL may hide in it.
 ///
 /// Raises whatever the iterator and these functions raise.
@@ -109,6 +136,7 @@ pub fn encode_items<'py>(
     other: &Bound<'py, PyAny>,
     keep: &Bound<'py, PyAny>,
 ) -> PyResult<()> {
+    let shape = shape.cloned().map(Shape::of).transpose()?;
     let calls = Calls { new_job, shape, accept, shape_of, dumps, other, keep };
     let mut last = None;
     for item in items {

@@ -19,6 +19,7 @@ pub mod job;
 pub mod libpq;
 pub mod libpq_connection;
 pub mod rows;
+pub mod scan;
 pub mod wake;
 
 /// Native parts of backfill: delays with jitter, the claim statements of a lane, rows to jobs, and the heartbeat's thread.
@@ -42,4 +43,6 @@ mod _native {
     use crate::job::Job;
     #[pymodule_export]
     use crate::libpq::reach_libpq;
+    #[pymodule_export]
+    use crate::scan::odd_parts;
 }

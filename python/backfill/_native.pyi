@@ -17,6 +17,7 @@ __all__ = [
     "decode_result",
     "decode_rows",
     "encode_items",
+    "odd_parts",
     "pack_array",
     "reach_libpq",
 ]
@@ -66,6 +67,7 @@ class HeartbeatThread:
         interval: float,
         timeout: float,
         stuck_after: float | None = None,
+        begin: str | None = None,
     ) -> HeartbeatThread: ...
     def start(self) -> None: ...
     def alive(self) -> None: ...
@@ -185,11 +187,12 @@ def encode_items(
     rows: list[tuple[Any, bytes]],
     new_job: type,
     shape: Any | None,
-    accept: Callable[[Any], None] | None,
+    accept: Callable[[Any], object] | None,
     shape_of: Callable[[Any], Any],
     dumps: Callable[[Any, Callable[[Any], Any]], bytes],
     other: Callable[[Any], Any],
     keep: Callable[[Any, bytes | None], bytes],
 ) -> None: ...
+def odd_parts(value: object) -> list[Any] | None: ...
 def pack_array(values: Sequence[int | None], kind: str) -> bytes: ...
 def reach_libpq(path: str, result_class: type) -> bool: ...

@@ -20,6 +20,16 @@ _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSIT
 _SHAPES: Final = "(payload), (payload, ctx), (ctx: WorkerContext) or ()"
 _CONTEXT: Final = re.compile(r"\bWorkerContext\b")
 _CONTEXT_NAME: Final = "ctx"
+_SECOND_NAMES: Final = frozenset({"ctx", "context", "_ctx", "_context", "_"})
+"""What a second parameter is called where it is the context, whatever its annotation."""
+
+
+class _Unannotated:
+    """The type of `UNANNOTATED`."""
+
+
+UNANNOTATED: Final = _Unannotated()
+"""In the place of a type where an annotation is missing: any JSON, as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +51,28 @@ def shape_of(identifier: str, handler: Callable[..., Any]) -> HandlerShape:
     """The shape of a handler.
 
     Raises:
-        TaskDefinitionError: it is no function, is a generator, or its parameters are none that a worker could fill.
+        TaskDefinitionError: it is no function of Python, is a generator, or its parameters are none that a worker could fill.
     """
     if not callable(handler):
         raise TaskDefinitionError(f"task {identifier!r}: {handler!r} is not callable; decorate a function")
+    if isinstance(handler, type) or inspect.isbuiltin(_function(handler)):
+        raise TaskDefinitionError(
+            f"task {identifier!r}: {_name(handler)} is a class or a built-in function; decorate a function that calls it"
+        )
     if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} is a generator; a handler returns one result")
     is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
-    positional = _positional(identifier, handler)
+    try:
+        positional = _positional(identifier, handler)
+    except ValueError as error:  # what is written in C may have no signature
+        raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} cannot be looked at: {error}") from error
     if len(positional) == 1 and _is_context(positional[0], handler):
         return HandlerShape(is_async, None, context=True)
     return HandlerShape(is_async, positional[0] if positional else None, context=len(positional) == 2)
 
 
 def payload_type(identifier: str, handler: Callable[..., Any], shape: HandlerShape, local: Mapping[str, Any]) -> object:
-    """The type that the payload's annotation names; `Any` where there is none.
+    """The type that the payload's annotation names; `UNANNOTATED` where there is none.
 
     Args:
         identifier: the task's name, for the error.
@@ -67,21 +84,21 @@ def payload_type(identifier: str, handler: Callable[..., Any], shape: HandlerSha
         TaskDefinitionError: a name in the annotation is not to be had at run time; it is named.
     """
     if shape.payload is None or shape.payload.annotation is inspect.Parameter.empty:
-        return Any
+        return UNANNOTATED
     annotation, parameter = shape.payload.annotation, shape.payload.name
     where = f"task {identifier!r}: the annotation {annotation!r} of {_name(handler)}'s parameter {parameter!r}"
     return _resolved(annotation, handler, local, where)
 
 
 def result_type(identifier: str, handler: Callable[..., Any], local: Mapping[str, Any]) -> object:
-    """The type that the handler is annotated to return; `Any` where it is not.
+    """The type that the handler is annotated to return; `UNANNOTATED` where it is not.
 
     Raises:
         TaskDefinitionError: a name in the annotation is not to be had at run time; it is named.
     """
     annotation = inspect.signature(handler).return_annotation
     if annotation is inspect.Signature.empty:
-        return Any
+        return UNANNOTATED
     return _resolved(annotation, handler, local, f"task {identifier!r}: what {_name(handler)} returns, {annotation!r},")
 
 
@@ -121,7 +138,12 @@ def _positional(identifier: str, handler: Callable[..., Any]) -> list[inspect.Pa
         if parameter.kind in _POSITIONAL:
             if required or not found or (len(found) == 1 and _is_context(parameter, handler)):
                 found.append(parameter)
-        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY and required:
+        elif parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise TaskDefinitionError(
+                f"task {identifier!r}: {_name(handler)} takes *{parameter.name}, which no payload fills; use {_SHAPES}, with "
+                "one payload that holds all"
+            )
+        elif required:
             raise TaskDefinitionError(
                 f"task {identifier!r}: {_name(handler)} requires {parameter.name!r}; use {_SHAPES}"
             )
@@ -129,7 +151,17 @@ def _positional(identifier: str, handler: Callable[..., Any]) -> list[inspect.Pa
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} takes {len(found)} parameters; use {_SHAPES}")
     if len(found) == 2 and _is_context(found[0], handler):
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} takes ctx first; it is the second: {_SHAPES}")
+    if len(found) == 2 and not _may_be_context(found[1], handler):
+        raise TaskDefinitionError(
+            f"task {identifier!r}: the second parameter of {_name(handler)}, {found[1].name!r}, is no WorkerContext; use "
+            f"{_SHAPES}, with one payload that holds all"
+        )
     return found
+
+
+def _may_be_context(parameter: inspect.Parameter, handler: Callable[..., Any]) -> bool:
+    """Whether a second parameter is the context, by its name or by its annotation."""
+    return parameter.name in _SECOND_NAMES or _is_context(parameter, handler)
 
 
 def _is_context(parameter: inspect.Parameter, handler: Callable[..., Any]) -> bool:

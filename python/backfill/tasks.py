@@ -5,223 +5,31 @@ Imported by applications first of all, so it reads no annotation and opens no co
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Never, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
-from backfill.errors import InvalidJobError, InvalidPayloadError, TaskDefinitionError
-from backfill.handlers import HandlerShape, exception_types, payload_type, result_type, shape_of
-from backfill.jobs import JobSpec, NewJob, job_of
-from backfill.payloads import Decoder, decoder
+from backfill.errors import InvalidJobError, TaskDefinitionError
+from backfill.handlers import exception_types
+from backfill.jobs import UNSAID, JobSpec, Queue
 from backfill.retry import RetryPolicy
+from backfill.task import PayloadOf, Task
 
 if TYPE_CHECKING:
     from backfill.client import BackfillClient
     from backfill.worker.context import WorkerContext
 
+__all__ = ["LONGEST_KEEP", "Lifespan", "PayloadOf", "Task", "TaskDecorator", "TaskRegistry"]
+
 P = TypeVar("P")
 R = TypeVar("R")
 D = TypeVar("D")
-Threads = Callable[..., Awaitable[Any]]
-"""What runs a function with its arguments in a thread."""
 
 LONGEST_KEEP = timedelta(days=3650)
-
-PayloadOf: TypeAlias = P | Callable[[P], Never]
-"""A payload of type `P` beside a `Task[P, R]`, in the words that make mypy name one that does not fit.
-
-Mypy settles callables last, so `P` comes from the task alone, and the payload is then compared with it; a bare `P` would
-come from both, and where they differ mypy only says that it cannot be inferred. No function of that kind exists.
-"""
-
-
-class Task(Generic[P, R]):
-    """A kind of work: its name, its handler, and what is said about its runs. `P` is its payload's type, `R` its result's.
-
-    Made by `TaskRegistry.task`. Calling it runs the handler here and now, without the queue; `job()` makes what
-    `enqueue` takes.
-
-    Attributes:
-        identifier: the task's name in the database.
-        aliases: other names whose jobs it runs too, such as a former name.
-        retry: its policy, or None.
-        timeout: how long one attempt may run, or None.
-        no_retry: exceptions after which no other attempt follows.
-        keep: how long the ends of its jobs are kept, with their results, or None.
-        handler: the function.
-    """
-
-    def __init__(
-        self,
-        identifier: str,
-        handler: Callable[..., Any],
-        *,
-        aliases: tuple[str, ...] = (),
-        retry: RetryPolicy | None = None,
-        timeout: timedelta | None = None,
-        no_retry: tuple[type[BaseException], ...] = (),
-        keep: timedelta | None = None,
-        scope: dict[str, Any] | None = None,
-    ) -> None:
-        self.identifier = identifier
-        self.handler = handler
-        self.aliases = aliases
-        self.retry = retry
-        self.timeout = timeout
-        self.no_retry = no_retry
-        self.keep = keep
-        self.keep_seconds: float | None = None if keep is None else keep.total_seconds()
-        self.shape: HandlerShape = shape_of(identifier, handler)
-        self._scope = scope or {}
-        self.decoder: Decoder | None = None
-        self._payload_type: object = None
-        self._record: type | None = None
-        self._result_type: object = None
-        self._result_decoder: Decoder | None = None
-        self.__doc__ = inspect.getdoc(handler)
-
-    @property
-    def default_max_attempts(self) -> int | None:
-        """The runs that the task's own policy allows, or None where it has none."""
-        return None if self.retry is None else self.retry.max_attempts
-
-    @property
-    def payload_type(self) -> object:
-        """The payload's type, from the handler's annotation; `Any` where there is none.
-
-        Raises:
-            TaskDefinitionError: a name in the annotation is missing at run time.
-        """
-        self.resolve()
-        return self._payload_type
-
-    def decode(self, raw: bytes) -> Any:
-        """The payload of a row as the handler's type.
-
-        Raises:
-            PayloadDecodeError: it does not fit.
-            TaskDefinitionError: a name in the annotation is missing at run time.
-        """
-        return self.resolve()(raw)
-
-    def decode_result(self, raw: bytes) -> R:
-        """A kept result as the handler's annotation has it; plain JSON where there is none.
-
-        Raises:
-            PayloadDecodeError: it does not fit.
-            TaskDefinitionError: a name in the annotation is missing at run time, or no JSON can be read as that type.
-        """
-        if self._result_decoder is None:
-            self.resolve()
-            if isinstance(self._result_type, TaskDefinitionError):
-                raise self._result_type
-            try:
-                self._result_decoder = decoder(self._result_type)
-            except TaskDefinitionError as error:
-                raise TaskDefinitionError(f"task {self.identifier!r}, its result: {error}") from error.__cause__
-        returned: R = self._result_decoder(raw)
-        return returned
-
-    @overload
-    def job(self: Task[None, R], *, spec: JobSpec | None = None) -> NewJob[R]: ...
-    @overload
-    def job(self, payload: P, spec: JobSpec | None = None) -> NewJob[R]: ...
-    def job(self, payload: Any = None, spec: JobSpec | None = None) -> NewJob[R]:
-        """A job of this task, to be enqueued.
-
-        Args:
-            payload: the handler's first argument.
-            spec: how it is to be run; `enqueue` takes the same as keywords.
-
-        Raises:
-            InvalidPayloadError: the payload is not of the class that the handler takes.
-        """
-        self.check_payload(payload)
-        return job_of(self, None if self.retry is None else self.retry.max_attempts, payload, spec)
-
-    def check_payload(self, payload: object) -> None:
-        """Refuse a payload that is not of the class that the handler takes, where that is a class of records.
-
-        Raises:
-            InvalidPayloadError: it is of another; both classes are named.
-        """
-        if self.decoder is None:
-            self.resolve()
-        if self._record is not None and not isinstance(payload, self._record):
-            limit = f"task {self.identifier!r} takes {self._record.__qualname__}, not {type(payload).__name__}"
-            raise InvalidPayloadError("payload", payload, limit)
-
-    @overload
-    def __call__(self: Task[None, R], ctx: WorkerContext[Any], /) -> Awaitable[R]: ...
-    @overload
-    def __call__(self: Task[None, R], *, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]: ...
-    @overload
-    def __call__(self, payload: P, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]: ...
-    def __call__(self, payload: Any = None, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]:
-        """Run the handler directly, with its own arguments; always awaitable, a synchronous one in a thread.
-
-        Raises:
-            TypeError: the handler takes a context and none was given, or it takes no payload and one was given.
-        """
-        return self._direct(payload, ctx)
-
-    async def _direct(self, payload: Any, ctx: WorkerContext[Any] | None) -> R:
-        if payload is not None and self.shape.payload is None:
-            if not self.shape.context or ctx is not None:
-                raise TypeError(f"task {self.identifier!r}: its handler takes no payload")
-            payload, ctx = None, payload  # the context is its first argument
-        return await self.invoke(payload, ctx)
-
-    def invoke(
-        self, payload: Any, ctx: WorkerContext[Any] | None, threads: Threads = asyncio.to_thread
-    ) -> Awaitable[R]:
-        """The handler's call with what it takes, to be awaited; `threads` runs a synchronous one.
-
-        Raises:
-            TypeError: the handler takes a context and none was given.
-        """
-        shape = self.shape
-        if shape.is_async and not shape.context and shape.payload is not None:
-            return self.handler(payload)  # type: ignore[no-any-return] # the commonest shape, by the shortest way
-        arguments: list[Any] = [] if shape.payload is None else [payload]
-        if shape.context:
-            if ctx is None:
-                raise TypeError(
-                    f"task {self.identifier!r}: its handler takes a context and none was given; "
-                    "pass one, or use backfill.testing's run_job, which makes one"
-                )
-            arguments.append(ctx)
-        if shape.is_async:
-            return self.handler(*arguments)  # type: ignore[no-any-return]
-        return self._in_thread(arguments, threads)
-
-    async def _in_thread(self, arguments: list[Any], threads: Threads) -> R:
-        result: Any = await threads(self.handler, *arguments)
-        returned: R = await result if inspect.isawaitable(result) else result
-        return returned
-
-    def resolve(self) -> Decoder:
-        """What reads its payloads, made when it is first asked for."""
-        if self.decoder is None:
-            self._payload_type = payload_type(self.identifier, self.handler, self.shape, self._scope)
-            try:
-                self.decoder = decoder(self._payload_type)
-            except TaskDefinitionError as error:
-                raise TaskDefinitionError(f"task {self.identifier!r}: {error}") from error.__cause__
-            if isinstance(self._payload_type, type) and _is_record(self._payload_type):
-                self._record = self._payload_type
-            self._result_type = _quietly(lambda: result_type(self.identifier, self.handler, self._scope))
-            self._scope = {}
-        return self.decoder
-
-    def __repr__(self) -> str:
-        """The task's name and its handler's."""
-        return f"Task({self.identifier!r}, {getattr(self.handler, '__qualname__', self.handler)})"
 
 
 class _Anything:
@@ -294,6 +102,10 @@ class TaskRegistry(Generic[D]):
         no_retry: Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
         keep: timedelta | None = None,
+        priority: int | None = None,
+        queue: Queue | Callable[[Any], Queue | None] | None = None,
+        max_attempts: int | None = None,
+        delay: timedelta | None = None,
     ) -> TaskDecorator[D]:
         """Register the decorated function as the handler of a task.
 
@@ -306,6 +118,13 @@ class TaskRegistry(Generic[D]):
             aliases: other names whose jobs this handler runs too.
             keep: how long the ends of its jobs are kept, over 0 and up to ten years: how each finished, with what its handler
                 returned, which must be JSON. What `client.result` and `client.ends` need; nothing is kept if not given.
+            priority: of its jobs, -32,768 to 32,767, lower first; 0 if not given.
+            queue: a serial queue for all its jobs, or a function that gets the payload and returns the queue (or None).
+            max_attempts: all runs of its jobs, 1 to 32,767; else its policy's, else 8.
+            delay: how long its jobs wait before they are due.
+
+        The last four hold where a job is enqueued by this task, and a spec or a keyword goes before them. Who enqueues by
+        name, from the shell or by SQL does not know the task, and says it anew.
 
         Raises:
             TaskDefinitionError: a name that is taken, or a handler that no worker could call.
@@ -326,6 +145,10 @@ class TaskRegistry(Generic[D]):
             raise TaskDefinitionError(f"task {identifier!r}: retry = {retry!r}: expected a RetryPolicy")
 
         finals = exception_types(identifier, no_retry)
+        queue_of = None if queue is None or isinstance(queue, Queue) or not callable(queue) else queue
+        fixed: Any = None if queue_of is not None else queue
+        said = JobSpec(priority=priority, queue=fixed, max_attempts=max_attempts, delay=delay)
+        defaults = UNSAID if said == UNSAID else said
 
         def decorate(handler: Callable[..., Any], /) -> Task[Any, Any]:
             scope = _scope(sys._getframe(1))  # noqa: SLF001 (documented in spite of its name)
@@ -337,11 +160,40 @@ class TaskRegistry(Generic[D]):
                 timeout=timeout,
                 no_retry=finals,
                 keep=keep,
+                defaults=defaults,
+                queue_of=queue_of,
                 scope=scope,
             )
             return self._add(task)
 
         return decorate
+
+    def include(self, other: TaskRegistry[Any], prefix: str = "") -> None:
+        """Take in the tasks of another registry, such as another module's, each under `prefix` and its name.
+
+        A task that is taken in stays the other registry's too, under its own name; enqueue it by the task that
+        `registry.get(name)` gives, where a prefix changed the name.
+
+        Args:
+            other: its tasks must take the context that this registry's lifespan makes.
+            prefix: what is put before each name and alias.
+
+        Raises:
+            TaskDefinitionError: the other has a lifespan, which only a worker's own registry can have, or a name is taken.
+            InvalidJobError: a name that grew too long.
+        """
+        if other.lifespan is not None:
+            raise TaskDefinitionError(
+                "include: the other registry has a lifespan; give it to the one that the worker runs"
+            )
+        added = [task.renamed(prefix) if prefix else task for task in other]
+        for task in added:
+            for name in (task.identifier, *task.aliases):
+                check_text("task", name, IDENTIFIER_LIMIT)
+                if name in self._names:
+                    raise TaskDefinitionError(f"task {name!r} is registered already, by {self._names[name]!r}")
+        for task in added:
+            self._add(task)
 
     def get(self, identifier: str) -> Task[Any, Any] | None:
         """The task of that name or alias, or None."""
@@ -369,23 +221,6 @@ class TaskRegistry(Generic[D]):
         return task
 
 
-def _quietly(find: Callable[[], object]) -> object:
-    """A result's type, or why it cannot be had: no job runs worse for it, and only who reads a result needs to know."""
-    try:
-        return find()
-    except TaskDefinitionError as error:
-        return error.with_traceback(None)
-
-
 def _scope(frame: Any) -> dict[str, Any]:
     """The names that a handler defined inside a function can see there; a module's own are found by its globals."""
     return {} if frame.f_locals is frame.f_globals else dict(frame.f_locals)
-
-
-def _is_record(kind: type) -> bool:
-    """Whether a payload's class is one whose instances a producer makes, so that another type is surely a mistake."""
-    return (
-        hasattr(kind, "__dataclass_fields__")
-        or hasattr(kind, "__struct_fields__")
-        or hasattr(kind, "__pydantic_fields__")
-    )

@@ -24,6 +24,7 @@ class Proxy:
         self._target = target
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._is_listening = False
         self._pairs: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
         self.port = 0
 
@@ -53,11 +54,13 @@ class Proxy:
         """Forward until the block ends."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
+        self._is_listening = True
         try:
             yield self
         finally:
             self.go_on()
             server.close()
+            self._is_listening = False
             tasks = list(self._pairs)
             for task in tasks:
                 task.cancel()
@@ -68,6 +71,8 @@ class Proxy:
         assert task is not None
         self._pairs[task] = (writer,)
         try:
+            if not self._is_listening:  # accepted in the moment in which the block ended
+                return
             await self._flowing.wait()
             other_reader, other_writer = await asyncio.open_unix_connection(self._target)
             self._pairs[task] = (writer, other_writer)

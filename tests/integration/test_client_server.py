@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import multiprocessing
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -91,6 +90,7 @@ class Gate:
         """End all connections, and take no new ones."""
         if self._server is not None:
             self._server.close()
+            self._server = None
         for flow in self._flows:
             flow.cancel()
         await asyncio.gather(*self._flows, return_exceptions=True)
@@ -99,14 +99,21 @@ class Gate:
         flow = asyncio.current_task()
         assert flow is not None
         self._flows.add(flow)
-        other_reader, other_writer = await _connect(*self._target)
-        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+        ends = [writer]
+        try:
+            if self._server is None:  # accepted in the moment in which it was shut
+                return
+            other_reader, other_writer = await _connect(*self._target)
+            ends.append(other_writer)
             async with asyncio.TaskGroup() as group:
                 group.create_task(_pump(reader, other_writer))
                 group.create_task(_pump(other_reader, writer))
-        for end in (writer, other_writer):
-            end.transport.abort()
-        self._flows.discard(flow)
+        except* (asyncio.CancelledError, ConnectionError):
+            pass  # the gate was shut, or the client or the server ended the connection by a reset
+        finally:
+            for end in ends:
+                end.transport.abort()
+            self._flows.discard(flow)
 
 
 async def _connect(host: str, port: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -243,7 +243,9 @@ async def test_what_is_no_result_raises(dsn: str, client: BackfillClient) -> Non
     await rows(dsn, f"update {ENDS} set how = 'cancelled' where job_id = %s returning 1", ids["object"].id)
     with pytest.raises(JobCancelledError):
         await client.result(ids["object"])
-    for gone in (bare, 10**12):
+    with pytest.raises(EndNotKeptError, match="keeps no results"):
+        await client.result(bare)
+    for gone in (bare.id, 10**12):
         with pytest.raises(EndNotKeptError, match="left no end"):
             await client.result(gone)
     waiting = await client.enqueue("say", "later", job_key="k", delay=HOUR)

@@ -210,7 +210,7 @@ async def test_contradictions_and_strays_are_refused() -> None:
         await client.enqueue("t", {}, job_key_mode=JobKeyMode.REPLACE)
     with pytest.raises(InvalidPayloadError, match="task 'send' takes Mail, not dict"):
         await client.enqueue(send, {"to": "a"})  # type: ignore[arg-type]
-    with pytest.raises(InvalidPayloadError, match="task 'send' takes Mail, not NoneType"):
+    with pytest.raises(InvalidPayloadError, match="task 'send' needs a payload of type Mail"):
         await client.enqueue(send)  # type: ignore[arg-type]
 
 

@@ -22,11 +22,11 @@ JOBS = "graphile_worker._private_jobs"
 QUEUES = "graphile_worker._private_job_queues"
 WORKERS = "graphile_worker.backfill_workers"
 DEAD: LiteralString = f"""
-    insert into {WORKERS} (id, host, pid, heartbeat_at, protocol, version)
-    values ('backfill_dead', 'there', 7, now() - interval '1 hour', 1, '0')
+    insert into {WORKERS} (id, host, pid, heartbeat_at, protocol, version, dead_after)
+    values ('backfill_dead', 'there', 7, now() - interval '1 hour', 3, '0', '1 second')
     returning (extract(epoch from heartbeat_at) * 1000000)::bigint"""
 LOCK: LiteralString = f"""
-    update {JOBS} set locked_by = 'backfill_dead', locked_at = now(), attempts = attempts + 1
+    update {JOBS} set locked_by = 'backfill_dead', locked_at = now(), updated_at = now(), attempts = attempts + 1
     where id = any (%s) returning id"""
 HELD: LiteralString = f"""
     select count(*) from {JOBS} as jobs join graphile_worker._private_tasks as tasks on tasks.id = task_id

@@ -67,7 +67,7 @@ select job_id, task_identifier, how, attempts, max_attempts, priority, queue_nam
 from graphile_worker.backfill_ends
 """
 _DEAD: Final[LiteralString] = """
-insert into graphile_worker.backfill_workers (id, host, pid, protocol, version) values ($1, 'there', 7, 1, '0')
+insert into graphile_worker.backfill_workers (id, host, pid, protocol, version) values ($1, 'there', 7, 3, '0')
 returning (extract(epoch from heartbeat_at) * 1000000)::bigint
 """
 _BOOKS: Final = (_JOBS, _LOCKS, _LETTERS, _ENDS)
@@ -164,8 +164,9 @@ class Worker:
         return {attempt.job.id for attempt in lost}
 
     async def give_back_strays(self, held: Collection[int]) -> list[int]:
-        """Give back what is locked by this worker and not held by it; their ids."""
-        return sorted(await give_back_strays(self._wire.connection, schema=SCHEMA, worker=self.name, held=held))
+        """Give back, or delete, what is locked by this worker and not held by it; their ids."""
+        found = await give_back_strays(self._wire.connection, schema=SCHEMA, worker=self.name, held=held)
+        return sorted([*found[0], *found[1]])
 
 
 class Bench:

@@ -16,7 +16,11 @@ class Eventually(Protocol):
     """Polls a probe until its value is right, and returns that value."""
 
     def __call__(
-        self, probe: Callable[[], Awaitable[Any] | Any], right: Callable[[Any], bool] = ..., timeout: float = ...
+        self,
+        probe: Callable[[], Awaitable[Any] | Any],
+        right: Callable[[Any], bool] = ...,
+        timeout: float = ...,
+        moving: bool = ...,
     ) -> Awaitable[Any]:
         """See `eventually`."""
         ...
@@ -29,17 +33,31 @@ def eventually() -> Eventually:
 
 
 async def wait_until(
-    probe: Callable[[], Awaitable[Any] | Any], right: Callable[[Any], bool] = bool, timeout: float = 30.0
+    probe: Callable[[], Awaitable[Any] | Any],
+    right: Callable[[Any], bool] = bool,
+    timeout: float = 30.0,
+    moving: bool = False,
 ) -> Any:
-    """Poll `probe` every 20 ms until `right` says so, at most `timeout` seconds."""
+    """Poll `probe` every 20 ms until `right` says so.
+
+    Args:
+        probe: gives the value.
+        right: whether the value is right.
+        timeout: after so many seconds the test fails.
+        moving: whether the time begins anew each time the value changes. Much work takes long on a busy machine, and it
+            is no fault while it goes on.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
+    last = None
     while True:
         value = probe()
         if inspect.isawaitable(value):
             value = await value
         if right(value):
             return value
+        if moving and value != last:
+            last, deadline = value, loop.time() + timeout
         if loop.time() > deadline:
             pytest.fail(f"still not so after {timeout} s; the last value was {value!r}")
         await asyncio.sleep(0.02)

@@ -25,6 +25,9 @@ def encode_items(
             if accept is not None:
                 accept(item)
             own, payload = shape_of(item) if shape is None else shape, item
+        if own.encode is not None:
+            rows.append((own, own.encode(payload)))
+            continue
         try:
             text = None if payload is None else dumps(payload, other)
         except Exception:

@@ -7,7 +7,7 @@ import ctypes
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -69,9 +69,10 @@ def _starting(form: Any) -> Iterator[Start]:
         interval: float = INTERVAL,
         timeout: float = 5,
         stuck_after: float | None = None,
+        begin: str | None = None,
     ) -> Heartbeat:
         conninfo = conninfo if "password" in conninfo else make_conninfo(conninfo, application_name="beat")
-        heartbeat: Heartbeat = form(conninfo, setup, statement, parameters, interval, timeout, stuck_after)
+        heartbeat: Heartbeat = form(conninfo, setup, statement, parameters, interval, timeout, stuck_after, begin)
         heartbeat.start()
         made.append(heartbeat)
         return heartbeat
@@ -79,6 +80,16 @@ def _starting(form: Any) -> Iterator[Start]:
     yield starting
     for heartbeat in made:
         stop_quickly(heartbeat)
+
+
+async def test_a_beat_in_a_transaction_of_its_own_kind(beats: Beats, start: Start, eventually: Eventually) -> None:
+    """The command opens each beat's transaction, which is committed: others see the beats, and nothing stays open."""
+    statement = STATEMENT.replace("null::text", "current_setting('transaction_isolation')")
+    heartbeat = start(beats.dsn, statement=statement, begin="begin isolation level serializable")
+    await eventually(beats.count, lambda count: count >= 3)
+    assert heartbeat.report().answer == ("1", "serializable")
+    left: LiteralString = "select state from pg_stat_activity where application_name = 'beat' and state like 'idle in%'"
+    await eventually(lambda: beats.run(left), lambda found: found == [])
 
 
 async def test_beats_come_at_the_interval(beats: Beats, start: Start, eventually: Eventually) -> None:

@@ -28,6 +28,7 @@ BAD = [
     ({"conninfo": f"password={SECRET}\0"}, r"^conninfo: expected text without NUL$"),
     ({"setup": ["select 1", "\0"]}, r"^setup\[1\]: expected text without NUL$"),
     ({"statement": "\0"}, r"^statement: expected text without NUL$"),
+    ({"begin": "\0"}, r"^begin: expected text without NUL$"),
     ({"parameters": [None, "a\0"]}, r"^parameters\[1\]: expected text without NUL$"),
     ({"parameters": ["a"] * 1001}, r"^parameters = 1001 values: expected at most 1000 values$"),
 ]  # fmt: skip

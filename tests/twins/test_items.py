@@ -23,6 +23,17 @@ from strategies import bad_payloads, payloads, specs
 from twins.python_items import encode_items as python_items
 
 Row = tuple[Any, bytes]
+
+
+class Shape:
+    """As a JobShape to the native form: a name, and what encodes its payloads."""
+
+    def __init__(self, name: Any, encode: Callable[[Any], bytes] | None = None) -> None:
+        self.name = name
+        self.encode = encode
+
+
+SHAPE = Shape("shape")
 Form = Callable[..., None]
 
 _any_payload = payloads | st.none() | st.text(max_size=600) | st.just({"a": None}) | st.just("\\u0000") | bad_payloads
@@ -75,7 +86,7 @@ def test_whoever_raises_is_heard(form: Form, where: str, error: type[BaseExcepti
     class Job:
         """Like a NewJob whose payload may be hard to come by."""
 
-        spec = task = default_max_attempts = None
+        spec = task = default_max_attempts = source = defaults = None
 
         @property
         def payload(self) -> str:
@@ -90,17 +101,17 @@ def test_whoever_raises_is_heard(form: Form, where: str, error: type[BaseExcepti
 
     rows: list[Row] = []
     call = (
-        items(), rows, Job, "shape" if where != "shape_of" else None, raising("accept", None),
-        raising("shape_of", "shape"), raising("dumps", lambda value, other: orjson.dumps(value)), encode_other,
+        items(), rows, Job, SHAPE if where != "shape_of" else None, raising("accept", None),
+        raising("shape_of", SHAPE), raising("dumps", lambda value, other: orjson.dumps(value)), encode_other,
         raising("keep", lambda value, text: b"kept" if text is None else text),
     )  # fmt: skip
     if where == "dumps" and error is RuntimeError:
         form(*call)
-        assert rows == [("shape", b'"good"'), ("shape", b"kept")]
+        assert rows == [(SHAPE, b'"good"'), (SHAPE, b"kept")]
     else:
         with pytest.raises(error, match=where):
             form(*call)
-        assert rows == [("shape", b'"good"')]
+        assert rows == [(SHAPE, b'"good"')]
 
 
 def test_jobs_that_say_the_same_share_a_shape() -> None:
@@ -110,11 +121,26 @@ def test_jobs_that_say_the_same_share_a_shape() -> None:
     jobs = [NewJob("a", 1), NewJob("a", 2), NewJob("a", 3, spec), NewJob("a", 4, spec), NewJob("b", 5), NewJob("a", 6)]
     rows: list[Row] = []
     encode_items(
-        iter(jobs), rows, NewJob, None, None, lambda job: asked.append(job.payload) or job.payload, orjson.dumps,
+        iter(jobs), rows, NewJob, None, None, lambda job: asked.append(job.payload) or Shape(job.payload), orjson.dumps,
         encode_other, lambda _, text: text or b"",
     )  # fmt: skip
     assert asked == [1, 3, 5, 6]
-    assert [shape for shape, _ in rows] == [1, 1, 3, 3, 5, 6]
+    assert [shape.name for shape, _ in rows] == [1, 1, 3, 3, 5, 6]
+
+
+@pytest.mark.parametrize("form", [encode_items, python_items], ids=["native", "python"])
+def test_a_shape_that_encodes_does_so_alone(form: Form) -> None:
+    """Its task knows the payload's type: neither the plain encoder nor the second look is asked, and its error is heard."""
+
+    def encode(payload: Any) -> bytes:
+        if payload == "bad":
+            raise InvalidJobError("payload", payload, "good ones")
+        return f"<{payload}>".encode() * (1 if payload == "a" else 600)
+
+    rows: list[Row] = []
+    with pytest.raises(InvalidJobError, match="good ones"):
+        form(iter(["a", None, "bad", "b"]), rows, NewJob, Shape("s", encode), None, id, id, id, id)
+    assert [text for _, text in rows] == [b"<a>", b"<None>" * 600]
 
 
 @pytest.mark.parametrize("arguments", [(None, []), (iter([]), None), ([1], []), (iter([]), ())])

@@ -78,3 +78,28 @@ def test_the_dead_were_silent_under_unbroken_sight(steps: list[tuple[float, bool
             assert dead == {"other": theirs}
             assert now - since >= DEAD
             assert now - own_since <= DEAD / 2
+
+
+def test_each_is_judged_by_its_own_dead_time() -> None:
+    """A worker with a longer one than the judge's lives on, one with a shorter one is dead sooner; else the judge's counts."""
+    watch, own = Watch("me", dead_after=DEAD), {"long": 60.0, "short": 4.0}
+    dead = dict[float, set[str]]()
+    for second in range(0, 64, 2):
+        beats = {"me": second // 5, "long": 1, "short": 1, "silent": 1}
+        dead[second] = set(watch.see(beats, second, own))
+    assert not any(dead[second] for second in range(0, 4, 2))
+    assert any("short" in dead[second] for second in range(4, 12, 2))
+    assert all("silent" not in dead[second] for second in range(0, 20, 2))
+    assert all("silent" in dead[second] for second in range(20, 64, 2))
+    assert all("long" not in dead[second] for second in range(0, 60, 2))
+    assert "long" in dead[60]
+
+
+@given(st.floats(1.0, 3600.0), st.floats(1.0, 3600.0))
+def test_nobody_is_dead_before_its_own_time(mine: float, theirs: float) -> None:
+    """Whatever this worker's own dead time is, and if both beat as rarely as they may."""
+    watch = Watch("me", dead_after=mine)
+    now = 0.0
+    while now < min(theirs, 400.0):
+        assert watch.see({"me": int(now / (mine / 4)), "other": 1}, now, {"other": theirs}) == {}
+        now += LOOK_SECONDS

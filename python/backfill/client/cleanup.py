@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from psycopg import IsolationLevel
+import psycopg
 
 from backfill.checks import KEY_LIMIT, check_age, check_duration, check_int, check_text
 from backfill.client.dead_letter_changes import DeadLetterVerbs
@@ -55,7 +54,8 @@ class ReleasedLocks:
 
     Attributes:
         queue_locks: how many serial queues were unlocked.
-        job_locks: how many jobs were unlocked, or deleted since they had been replaced or removed while they were held.
+        job_locks: how many jobs were unlocked; one in its last attempt that may have been replaced or removed while it was
+            held is a dead letter.
     """
 
     queue_locks: int
@@ -168,7 +168,7 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
         """
         check_int("limit", limit, _COUNT)
         left, after, count = limit or sys.maxsize, 0, 0
-        async with self._connection(None) as chosen, _read_committed(chosen):
+        async with self._connection(None) as chosen:
             while left > count:
                 step = await self._collect_some(chosen, after, min(_PAGE, left - count))
                 count += step[0]
@@ -190,7 +190,7 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
             CleanupRefusedError: a worker of another program may live (something is locked under its id, or it has beaten
                 of late), or `add_job` or `add_jobs` is another program's.
         """
-        async with self._connection(None) as chosen, _read_committed(chosen), chosen.transaction():
+        async with self._connection(None) as chosen, chosen.transaction():
             await run(chosen, "bound_idle", self._schema, (_PATIENCE,))
             await self._refuse_foreign_functions(chosen)
             found = await run(chosen, "find_foreign_workers", self._schema)
@@ -233,10 +233,9 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
         check_duration("jobs", jobs, zero=True)
         check_age("gone_for", gone_for)
         queue_locks = job_locks = 0
-        async with self._connection(None) as chosen, _read_committed(chosen):
+        async with self._connection(None) as chosen:
             while jobs is not None:
-                parameters = (str(jobs.total_seconds()), str(_PAGE))
-                found = await self._in_turn(chosen, "release_jobs", parameters, alone=alone)
+                found = await self._release_some(chosen, jobs, alone=alone)
                 if found is None:
                     break
                 job_locks += whole(found, 0, 0)
@@ -270,11 +269,31 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
 
     async def _dead_holders(self, queues: timedelta | None, jobs: timedelta | None) -> list[tuple[str, int, int]]:
         """Our workers that do not live and hold an old lock: ids, last heartbeats, how many queues each has locked."""
-        silent = str(_DEAD_AFTER.total_seconds())
-        ages = [None if age is None else str(age.total_seconds()) for age in (jobs, queues)]
+        ages = tuple(None if age is None else str(age.total_seconds()) for age in (jobs, queues))
         async with self._connection(None) as chosen:
-            found = await run(chosen, "find_dead_holders", self._schema, (silent, *ages))
+            found = await run(chosen, "find_dead_holders", self._schema, ages)
         return [(text(found, row, 0) or "", whole(found, row, 1), whole(found, row, 2)) for row in range(found.ntuples)]
+
+    async def _release_some(self, connection: Connection, age: timedelta, *, alone: bool) -> PGresult | None:
+        """Unlock a page of jobs; None where another worker is at it.
+
+        Where the database refuses a dead letter, its job is only unlocked, so that it keeps no other: `process_failed_jobs`
+        tries it by itself, and names it.
+        """
+        parameters = str(age.total_seconds()), str(_PAGE)
+        try:
+            found = await self._in_turn(connection, "release_jobs", (*parameters, "true"), alone=alone)
+        except psycopg.Error:
+            if connection.closed:
+                raise
+            return await self._in_turn(connection, "release_jobs", (*parameters, "false"), alone=alone)
+        if found is not None and (doubtful := whole(found, 0, 2)):
+            logger.info(
+                "%d jobs that other programs had left locked are dead letters: it was their last attempt, and they may have "
+                "been replaced or removed while they were held",
+                doubtful,
+            )
+        return found
 
     async def _in_turn(
         self, connection: Connection, name: str, parameters: tuple[str, ...], *, alone: bool
@@ -324,18 +343,3 @@ def warn_of_short(queue_timeout: timedelta | None, job_timeout: timedelta | None
             "jobs are unlocked after %s: what a Node worker runs for longer is run a second time beside it",
             job_timeout,
         )
-
-
-@asynccontextmanager
-async def _read_committed(connection: Connection) -> AsyncIterator[None]:
-    """Have each statement see what was committed before it, whatever the role's or the pool's default is."""
-    before = connection.isolation_level
-    if before == IsolationLevel.READ_COMMITTED:
-        yield
-        return
-    await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            await connection.set_isolation_level(before)

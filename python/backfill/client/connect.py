@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -30,6 +30,7 @@ from backfill.errors import (
 from backfill.said import stripping
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, Dsn, Pool, connect, is_alive, redacted, resolve
+from backfill.storage.isolation import read_committed
 from backfill.storage.migrate import migrate
 from backfill.storage.pool import PatientPool
 from backfill.storage.pooler import look_for_pooler
@@ -234,7 +235,8 @@ class ClientLife:
             if not session.owned:
                 await look_for_pooler(connection)
             encoding = await _speak_utf8(connection)
-            yield connection
+            async with nullcontext() if session.owned else read_committed(connection):
+                yield connection
         except psycopg_pool.PoolClosed as error:
             raise ClientClosedError(f"this client's pool is closed: {error}") from error
         except psycopg.Error as error:
@@ -312,7 +314,7 @@ class ClientLife:
             raise ConfigurationError("pool: it is not open; `await pool.open()` before the client's first use")
         session = _Session(pool, owned=False, where="the given pool's server", keeps=False)
         try:
-            async with pool.connection() as connection, in_our_manner(connection):
+            async with pool.connection() as connection, in_our_manner(connection), read_committed(connection):
                 await self._prepare_schema(connection)
         except psycopg_pool.PoolTimeout as error:
             raise translated(error, None, where=session.where, schema=self._schema) from error

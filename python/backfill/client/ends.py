@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final, TypeVar, overload
 
+import psycopg
+
 from backfill.checks import check_duration, check_int
 from backfill.client.connect import DSN_VARIABLE, ClientLife
 from backfill.client.end_rows import end, filter_parameters, find_ends
@@ -17,6 +19,7 @@ from backfill.client.manage import JobReference, reference_id
 from backfill.client.pages import cursor_of, place_of, whole
 from backfill.ends import EndFilter, EndHow, EndList, JobEnd
 from backfill.errors import (
+    BackfillError,
     ClientClosedError,
     EndNotKeptError,
     InvalidJobError,
@@ -33,6 +36,7 @@ R = TypeVar("R")
 PAGE_LIMIT: Final = 1_000
 _ANY: Final = EndFilter()
 _MOST_TENDED: Final = 100
+_LAST_LOOK_SECONDS: Final = 2.0
 
 
 class EndVerbs(ClientLife):
@@ -106,23 +110,27 @@ class EndVerbs(ClientLife):
             ResultTimeoutError: no end came in time; the job goes on.
             JobNotCompletedError: the job failed for good, was discarded, or was superseded; its `end` says all.
             JobCancelledError: an operator ended it.
-            EndNotKeptError: the job is not there and left no end: its task keeps none, it was removed before it ran, another
-                program ended it, or what was kept has expired.
+            EndNotKeptError: there is no end to wait for: the task keeps none, which is said at once where it is known, the job
+                was removed before it ran, it was failed by hand, another program ended it, or what was kept has expired.
             PayloadDecodeError: the result does not fit the annotation, or Python's decoder refuses it.
             InvalidJobError: no id, or no timeout.
             ClientClosedError: the client was closed meanwhile.
         """
         number, seconds = reference_id("job", job), _seconds(timeout)
+        _check_kept(job)
         try:
             async with asyncio.timeout(seconds):
                 await self._opened(reopen=False)
                 how = await self._ends_watched().wait(number)
         except TimeoutError:
-            raise ResultTimeoutError(f"job {number}: no end within {seconds:g} s; it may still run") from None
+            how = await self._last_look(number)
+            if how is None:
+                raise ResultTimeoutError(f"job {number}: no end within {seconds:g} s; it may still run") from None
         if how is None:
             raise EndNotKeptError(
-                f"job {number} is not there, and left no end: its task has no keep=, it was removed before it ran, another "
-                "program ended it, or its end has expired; where it was enqueued in a transaction, await it after the commit"
+                f"job {number} left no end, and does not run (again): its task has no keep=, it was removed before it ran, it "
+                "was failed by hand, another program ended it, or its end has expired; where it was enqueued in a transaction, "
+                "await it after the commit"
             )
         if how.how is not EndHow.COMPLETED or how.result_bytes is None:
             raise (JobCancelledError if how.how is EndHow.CANCELLED else JobNotCompletedError)(how)
@@ -133,6 +141,15 @@ class EndVerbs(ClientLife):
             return source.decode_result(how.result_bytes)
         except PayloadDecodeError as error:
             raise how.unreadable(error) from error
+
+    async def _last_look(self, number: int) -> JobEnd | None:
+        """The end of a job whose time is up: it may have been written while nothing was heard of it."""
+        try:
+            async with asyncio.timeout(_LAST_LOOK_SECONDS), self._connection(None) as chosen:
+                [(_, _, how)] = await find_ends(chosen, self._schema, [number])
+        except (TimeoutError, BackfillError, psycopg.Error, OSError):
+            return None
+        return how
 
     async def tend_ends(self, keeps: Iterable[timedelta]) -> tuple[int, int]:
         """Have the partitions of ends made for today and tomorrow, and those dropped that are over; workers do it.
@@ -176,6 +193,16 @@ class EndVerbs(ClientLife):
                 listening = lambda: connect(dsn, application_name="backfill results")  # noqa: E731
             self._watch = EndWatch(self._schema, connect=listening, lend=lambda: self._connection(None))
         return self._watch
+
+
+def _check_kept(job: object) -> None:
+    """Refuse to wait for the result of a task that keeps none."""
+    source = job.source if isinstance(job, EnqueueOutcome) else None
+    if source is not None and source.keep is None:
+        raise EndNotKeptError(
+            f"task {source.identifier!r} keeps no results: give its decorator keep=, such as "
+            f"@tasks.task({source.identifier!r}, keep=timedelta(hours=1)), and start its workers again"
+        )
 
 
 def _keeps(keeps: Iterable[timedelta]) -> list[float]:

@@ -14,7 +14,6 @@ from backfill.client.prepare import (
     Parameters,
     add_job_parameters,
     check_keywords,
-    check_size,
     insert_job,
     shape_of,
     spec_of,
@@ -23,7 +22,7 @@ from backfill.client.prepare import (
 from backfill.client.ways import goes_by_functions
 from backfill.errors import BackfillError
 from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
-from backfill.payloads import encode
+from backfill.payloads import NOTHING
 from backfill.records import Job
 from backfill.storage.arrays import text_array
 from backfill.storage.connection import Connection
@@ -77,7 +76,7 @@ class EnqueueVerb(ClientLife):
         self,
         task: str,
         /,
-        payload: object = None,
+        payload: object = NOTHING,
         *,
         spec: JobSpec | None = None,
         connection: Connection | None = None,
@@ -87,7 +86,7 @@ class EnqueueVerb(ClientLife):
         self,
         job: NewJob[Any] | Task[Any, Any] | str,
         /,
-        payload: Any = None,
+        payload: Any = NOTHING,
         *,
         spec: JobSpec | None = None,
         connection: Connection | None = None,
@@ -100,8 +99,9 @@ class EnqueueVerb(ClientLife):
 
         Args:
             job: a `NewJob`, a registered task, or a task's name (1 to 128 characters; no worker needs to know it yet).
-            payload: what the handler gets, as JSON: plain values, a dataclass, a msgspec Struct, a pydantic model.
-                None becomes `{}`.
+            payload: what the handler gets. With a registered task it arrives as it is given, or is refused here; left out,
+                it is the default of the handler's parameter, else None where its type has None. By name it is written as
+                JSON (plain values, dataclasses, msgspec Structs, pydantic models); None and nothing become `{}`.
             spec: a bundle of the keywords below; each thing may be said once, here, in the NewJob or as a keyword.
             connection: a psycopg connection to write on, inside its transaction (or its autocommit). The client's own
                 connections are not used, nor opened, and the driver's errors come as they are.
@@ -125,9 +125,8 @@ class EnqueueVerb(ClientLife):
         """
         check_keywords("enqueue", keywords)
         new = new_job(job, payload)
-        shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts)
-        encoded = encode(new.payload)
-        check_size(encoded)
+        shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts, new.source)
+        encoded = shape.payload(new.payload)
         if connection is None:
             return await self._again(lambda own: self._enqueue(own, _send_own, shape, encoded.decode(), new.source))
         async with self._connection(connection) as chosen:
@@ -207,7 +206,7 @@ def new_job(job: NewJob[Any] | Task[Any, Any] | str, payload: Any) -> NewJob[Any
         TypeError: a NewJob and another payload.
     """
     if isinstance(job, NewJob):
-        if payload is not None:
+        if payload is not NOTHING:
             raise TypeError("enqueue() got a payload beside a NewJob, which has one")
         return job
     return job.job(payload) if isinstance(job, Task) else NewJob(job, payload)

@@ -26,6 +26,7 @@ from backfill.errors import BackfillError, CommitUnknownError, DatabaseConnectio
 from backfill.records import Job
 from backfill.said import said, stripped
 from backfill.storage.connection import Connection
+from backfill.storage.isolation import by_itself, is_read_committed
 from backfill.storage.pooler import may_prepare
 from backfill.storage.rows import decode_jobs
 from backfill.storage.statements import render
@@ -80,7 +81,8 @@ async def run(
         async with connection.pipeline():  # left again at once, which waits for the result
             await cursor.execute(render(name, schema), parameters, prepare=prepare, binary=binary)
     else:
-        await cursor.execute(render(name, schema), parameters, prepare=prepare, binary=binary)
+        async with by_itself(connection):
+            await cursor.execute(render(name, schema), parameters, prepare=prepare, binary=binary)
     if cursor.pgresult is None:
         raise BackfillError(f"statement {name!r}: the driver gave no result")
     return cursor.pgresult
@@ -95,7 +97,8 @@ async def run_own(connection: Connection, name: str, schema: str, parameters: Pa
     key, text = _prepared_as(name, schema)
     states = _STATES.setdefault(connection, {})
     state = states.get(key, _State.NEW)
-    if state is _State.PLAIN or not may_prepare(connection) or connection.pgconn.pipeline_status:
+    plain = state is _State.PLAIN or not may_prepare(connection) or not is_read_committed(connection)
+    if plain or connection.pgconn.pipeline_status:
         return await run(connection, name, schema, parameters, binary=True)
     if state is _State.NEW:
         states[key] = _State.SEEN

@@ -13,13 +13,12 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
-import orjson
 
 from backfill._native import encode_items
 from backfill.client.prepare import JobShape, check_size, shape_of, with_defaults
 from backfill.errors import InvalidJobError, InvalidPayloadError
 from backfill.jobs import JobSpec, NewJob
-from backfill.payloads import checked, encode, encode_other
+from backfill.payloads import checked, dumps, encode, encode_other
 from backfill.tasks import Task
 
 Row = tuple[JobShape, bytes]
@@ -49,14 +48,19 @@ class Encoder:
 
     def __init__(self, task: Task[Any, Any] | str | None, defaults: JobSpec) -> None:
         self._defaults = defaults
-        self._accept: Callable[[Any], None] | None = None
+        self._accept: Callable[[Any], object] | None = None
         self._shape: JobShape | None = None
+        self._task: Task[Any, Any] | None = None
         if isinstance(task, Task):
-            self._accept = task.check_payload
-            self._shape = shape_of(task.identifier, defaults, task.default_max_attempts)
+            if task.queue_of is None:
+                self._accept = task.given
+                whole = with_defaults(defaults, task.defaults)
+                self._shape = shape_of(task.identifier, whole, task.default_max_attempts, task)
+            else:
+                self._task = task
         elif task is not None:
             self._shape = shape_of(NewJob(task).task, defaults, None)
-        self._shapes: dict[tuple[int, str, int | None], tuple[JobSpec, JobShape]] = {}
+        self._shapes: dict[tuple[Any, ...], tuple[JobSpec, JobSpec, JobShape]] = {}
 
     def encode(self, items: Iterator[Any], rows: list[Row]) -> None:
         """Add items as rows; those before one that is bad stay.
@@ -64,21 +68,28 @@ class Encoder:
         Raises:
             InvalidJobError: a payload without a task, one that is not of the task's class, or one that is not JSON.
         """
-        encode_items(items, rows, NewJob, self._shape, self._accept, self._shape_of, orjson.dumps, encode_other, _kept)
+        if self._task is not None:  # each payload has a queue of its own
+            items = map(self._job, items)
+        encode_items(items, rows, NewJob, self._shape, self._accept, self._shape_of, dumps, encode_other, _kept)
+
+    def _job(self, item: Any) -> NewJob[Any]:
+        assert self._task is not None  # noqa: S101 - looked at by the caller
+        return item if isinstance(item, NewJob) else self._task.job(item)
 
     def _shape_of(self, job: object) -> JobShape:
         """The shape of a NewJob; natively asked for where it says anything else than the one before."""
         if not isinstance(job, NewJob):
             limit = "a NewJob, such as task.job(payload); payloads need their task: enqueue_bulk(task, payloads)"
             raise InvalidPayloadError("jobs", job, limit)
-        key = id(job.spec), job.task, job.default_max_attempts
-        found = self._shapes.get(key)  # it holds the spec, so that no other can have its id
+        key = id(job.spec), id(job.defaults), job.task, job.default_max_attempts, job.source
+        found = self._shapes.get(key)  # it holds the specs, so that no other can have their ids
         if found is None:
             if len(self._shapes) >= _SHAPES:
                 self._shapes.clear()
-            whole = with_defaults(job.spec, self._defaults)
-            found = self._shapes[key] = job.spec, shape_of(job.task, whole, job.default_max_attempts)
-        return found[1]
+            whole = with_defaults(with_defaults(job.spec, self._defaults), job.defaults)
+            shape = shape_of(job.task, whole, job.default_max_attempts, job.source)
+            found = self._shapes[key] = job.spec, job.defaults, shape
+        return found[2]
 
 
 def _kept(payload: object, encoded: bytes | None) -> bytes:

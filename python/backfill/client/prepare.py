@@ -6,11 +6,11 @@ parameters are text (or None) that the statements cast, so that no adapter of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import orjson
 
@@ -18,9 +18,13 @@ from backfill.checks import check_duration, check_time
 from backfill.errors import InvalidJobError, InvalidPayloadError
 from backfill.flags import flags_of
 from backfill.jobs import UNSAID, EnqueueStatus, JobKeyMode, JobSpec, NewJob, Queue, max_attempts_of
+from backfill.payloads import encode
 from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.storage.arrays import text_array
+
+if TYPE_CHECKING:
+    from backfill.task import Task
 
 Parameters = tuple[str | None, ...]
 PAYLOAD_LIMIT: Final = 2**30 - 2**16
@@ -87,6 +91,7 @@ class JobShape:
         flags: the caller's own and ours; empty where there are none.
         key: the job key, or None.
         mode: what happens to a waiting job of that key.
+        encode: what writes its payload, where its task knows the payload's type; None for plain JSON.
     """
 
     task: str
@@ -98,6 +103,17 @@ class JobShape:
     flags: tuple[str, ...]
     key: str | None
     mode: JobKeyMode
+    encode: Callable[[Any], bytes] | None = None
+
+    def payload(self, payload: object) -> bytes:
+        """A payload's JSON, in UTF-8.
+
+        Raises:
+            InvalidPayloadError: it is not of its task's type, is no JSON, or is too long.
+        """
+        encoded = encode(payload) if self.encode is None else self.encode(payload)
+        check_size(encoded)
+        return encoded
 
 
 def check_keywords(verb: str, given: Mapping[str, Any], allowed: Iterable[str] = _KEYWORDS) -> None:
@@ -122,7 +138,7 @@ def check_size(payload: bytes) -> None:
 
 
 def spec_of(job: NewJob[Any], spec: JobSpec | None, keywords: Mapping[str, Any]) -> JobSpec:
-    """What a job's own spec, the call's spec and its keywords say together.
+    """What a job's own spec, the call's spec and its keywords say together, and its task where they say nothing.
 
     Raises:
         TypeError: one thing was said twice.
@@ -131,7 +147,9 @@ def spec_of(job: NewJob[Any], spec: JobSpec | None, keywords: Mapping[str, Any])
     whole = job.spec
     if spec is not None:
         whole = whole.merged(**said(spec)) if whole is not UNSAID else checked_spec(spec)
-    return whole.merged(**keywords) if keywords else whole
+    if keywords:
+        whole = whole.merged(**keywords)
+    return whole if job.defaults is UNSAID else with_defaults(whole, job.defaults)
 
 
 def checked_spec(spec: object) -> JobSpec:
@@ -163,20 +181,30 @@ def with_defaults(spec: JobSpec, defaults: JobSpec) -> JobSpec:
     return JobSpec(**{**shared, **own})
 
 
-def shape_of(task: str, spec: JobSpec, default_max_attempts: int | None) -> JobShape:
+def shape_of(
+    task: str, spec: JobSpec, default_max_attempts: int | None, source: Task[Any, Any] | None = None
+) -> JobShape:
     """The shape of a task's jobs under a spec.
 
     The number of runs is the spec's own, else its policy's, else the task's policy's, else 8.
+
+    Args:
+        task: its name.
+        spec: what is said of the jobs.
+        default_max_attempts: the runs that the task's policy allows.
+        source: the registered task, which knows its payload's type; None where only the name is known.
     """
-    return _plain_shape(task, default_max_attempts) if spec is UNSAID else _shape(task, spec, default_max_attempts)
+    if spec is UNSAID:
+        return _plain_shape(task, default_max_attempts, source)
+    return _shape(task, spec, default_max_attempts, source)
 
 
 @lru_cache(1024)
-def _plain_shape(task: str, default_max_attempts: int | None) -> JobShape:
-    return _shape(task, UNSAID, default_max_attempts)
+def _plain_shape(task: str, default_max_attempts: int | None, source: Task[Any, Any] | None) -> JobShape:
+    return _shape(task, UNSAID, default_max_attempts, source)
 
 
-def _shape(task: str, spec: JobSpec, default_max_attempts: int | None) -> JobShape:
+def _shape(task: str, spec: JobSpec, default_max_attempts: int | None, source: Task[Any, Any] | None) -> JobShape:
     return JobShape(
         task=task,
         queue=None if spec.queue is None else spec.queue.name,
@@ -187,6 +215,7 @@ def _shape(task: str, spec: JobSpec, default_max_attempts: int | None) -> JobSha
         flags=tuple(flags_of(spec)),
         key=spec.job_key,
         mode=spec.job_key_mode or JobKeyMode.REPLACE,
+        encode=None if source is None else source.encode,
     )
 
 

@@ -11,6 +11,7 @@ from backfill.client.enqueue import new_job
 from backfill.client.prepare import KeyedKeywords, SerialKeywords, check_keywords
 from backfill.errors import InvalidJobError
 from backfill.jobs import EnqueueOutcome, JobSpec, NewJob, Priority, Queue
+from backfill.payloads import NOTHING
 from backfill.retry import RetryPolicy
 from backfill.storage.connection import Connection
 from backfill.tasks import PayloadOf, Task
@@ -48,7 +49,7 @@ async def enqueue_fast(
 async def enqueue_fast(
     client: BackfillClient,
     task: str,
-    payload: object = None,
+    payload: object = NOTHING,
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],
@@ -56,7 +57,7 @@ async def enqueue_fast(
 async def enqueue_fast(
     client: BackfillClient,
     task: NewJob[Any] | Task[Any, Any] | str,
-    payload: Any = None,
+    payload: Any = NOTHING,
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],
@@ -104,7 +105,7 @@ async def enqueue_emergency(
 async def enqueue_emergency(
     client: BackfillClient,
     task: str,
-    payload: object = None,
+    payload: object = NOTHING,
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],
@@ -112,7 +113,7 @@ async def enqueue_emergency(
 async def enqueue_emergency(
     client: BackfillClient,
     task: NewJob[Any] | Task[Any, Any] | str,
-    payload: Any = None,
+    payload: Any = NOTHING,
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],
@@ -160,7 +161,7 @@ async def enqueue_fast_with_retries(
 async def enqueue_fast_with_retries(
     client: BackfillClient,
     task: str,
-    payload: object = None,
+    payload: object = NOTHING,
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],
@@ -168,7 +169,7 @@ async def enqueue_fast_with_retries(
 async def enqueue_fast_with_retries(
     client: BackfillClient,
     task: NewJob[Any] | Task[Any, Any] | str,
-    payload: Any = None,
+    payload: Any = NOTHING,
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],
@@ -214,7 +215,7 @@ async def enqueue_critical(
 async def enqueue_critical(
     client: BackfillClient,
     task: str,
-    payload: object = None,
+    payload: object = NOTHING,
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],
@@ -222,7 +223,7 @@ async def enqueue_critical(
 async def enqueue_critical(
     client: BackfillClient,
     task: NewJob[Any] | Task[Any, Any] | str,
-    payload: Any = None,
+    payload: Any = NOTHING,
     *,
     connection: Connection | None = None,
     **keywords: Unpack[KeyedKeywords],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,8 +11,11 @@ from typing import Final
 from backfill.checks import KEY_LIMIT, check_age, check_int, check_text
 from backfill.client.connect import ClientLife, in_our_manner
 from backfill.errors import InvalidJobError
+from backfill.storage.attempts import named
 from backfill.storage.connection import Connection
 from backfill.storage.recovery import CutOff, Next, Page, find_abandoned, finish, give_up, recover_page, recover_queues
+
+logger = logging.getLogger(__name__)
 
 _PAGE: Final = 500
 _DEAD_AFTER: Final = timedelta(seconds=20)
@@ -32,6 +36,7 @@ class Recovered:
         dead_letters: how many of the jobs had no attempt left.
         complete: whether nothing is left of it; what somebody's transaction holds just now is.
         refused: the jobs that stay locked since the database refuses to unlock or to bury them, and why.
+        superseded: how many of the jobs were deleted, since they had been replaced or removed while they ran.
     """
 
     host: str
@@ -41,6 +46,7 @@ class Recovered:
     dead_letters: int
     complete: bool
     refused: tuple[str, ...] = ()
+    superseded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ class Abandoned:
         queues: how many serial queues were unlocked.
         dead_letters: how many of the jobs had no attempt left.
         refused: the jobs that stay locked since the database refuses to unlock or to bury them, and why.
+        superseded: how many of the jobs were deleted, since they had been replaced or removed while they ran.
     """
 
     worker_id: str
@@ -60,6 +67,7 @@ class Abandoned:
     queues: int
     dead_letters: int
     refused: tuple[str, ...] = ()
+    superseded: int = 0
 
 
 class RecoveryVerbs(ClientLife):
@@ -103,7 +111,7 @@ class RecoveryVerbs(ClientLife):
             error = f"WorkerDied: its worker {worker} ({who[0]}, process {who[1]}) died while it ran"
             done, turn = await self._recover_jobs(chosen, worker, error, next_of, dead_after)
             queues, complete = await finish(chosen, worker, schema=self._schema) if turn else (0, False)
-        return Recovered(*who, len(done.ids), queues, done.dead_letters, complete, done.refused)
+        return Recovered(*who, len(done.ids), queues, done.dead_letters, complete, done.refused, len(done.superseded))
 
     async def recover_abandoned(
         self, *, gone_for: timedelta = timedelta(seconds=20), next_of: Callable[[CutOff], Next] = lambda _: Next()
@@ -131,7 +139,9 @@ class RecoveryVerbs(ClientLife):
                 some, turn = await self._recover_jobs(chosen, worker, error, next_of, gone_for)
                 if turn and (some.ids or some.refused):
                     queues = serial + await recover_queues(chosen, worker, schema=self._schema) if some.ids else 0
-                    done.append(Abandoned(worker, len(some.ids), queues, some.dead_letters, some.refused))
+                    done.append(
+                        Abandoned(worker, len(some.ids), queues, some.dead_letters, some.refused, len(some.superseded))
+                    )
         return done
 
     async def _recover_jobs(
@@ -153,4 +163,14 @@ class RecoveryVerbs(ClientLife):
             if page is None or page.last is None:
                 return done, page is not None
             after = page.last
-            done = Page(done.ids + page.ids, done.dead_letters + page.dead_letters, refused=done.refused + page.refused)
+            if page.superseded:
+                logger.info(
+                    "deleted %d jobs that were replaced or removed while worker %s ran them: %s",
+                    len(page.superseded), worker, named(page.superseded),
+                )  # fmt: skip
+            done = Page(
+                ids=done.ids + page.ids,
+                dead_letters=done.dead_letters + page.dead_letters,
+                superseded=done.superseded + page.superseded,
+                refused=done.refused + page.refused,
+            )

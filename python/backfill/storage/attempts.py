@@ -15,6 +15,7 @@ from backfill._native import Job, pack_array
 from backfill.flags import dead_letter_of
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.connection import Connection
+from backfill.storage.isolation import by_itself
 from backfill.storage.statements import render
 from backfill.storage.values import integer
 from backfill.storage.wire import Command, Parameter, Wire
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _PREDECESSOR_PAUSE: Final = 0.05
 """Seconds between two looks at whether the server is done with what was under way on lost connections."""
+
+
+_MOST_NAMED: Final = 20
 
 
 class Attempt:
@@ -212,10 +216,24 @@ async def find_locks(wire: Wire, *, schema: str, worker: str, timeout: float) ->
     }
 
 
-async def give_back_strays(connection: Connection, *, schema: str, worker: str, held: Collection[int]) -> list[int]:
-    """Give back what this worker has locked and does not hold: the rows of a claim whose answer was lost."""
-    cursor = await connection.execute(render("give_back_strays", schema), [worker, list(held)])
-    return [row[0] for row in await cursor.fetchall()]
+async def give_back_strays(
+    connection: Connection, *, schema: str, worker: str, held: Collection[int]
+) -> tuple[list[int], list[int]]:
+    """Give back what this worker has locked and does not hold: the rows of a claim whose answer was lost.
+
+    Returns:
+        The ids of the jobs that went back, and of those that were replaced or removed since the claim and are deleted.
+    """
+    async with by_itself(connection):
+        cursor = await connection.execute(render("give_back_strays", schema), [worker, list(held)])
+        rows = await cursor.fetchall()
+    return [row[0] for row in rows if not row[1]], [row[0] for row in rows if row[1]]
+
+
+def named(ids: Sequence[int]) -> str:
+    """Ids of jobs for the log, twenty at most."""
+    more = len(ids) - _MOST_NAMED
+    return ", ".join(map(str, ids[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 async def end_predecessor(connection: Connection, application_name: str) -> int:

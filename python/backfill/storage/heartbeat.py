@@ -33,6 +33,7 @@ def make_heartbeat(
     interval: float,
     timeout: float,
     stuck_after: float | None = None,
+    begin: str | None = None,
 ) -> Heartbeat:
     """A heartbeat, not yet started.
 
@@ -46,12 +47,15 @@ def make_heartbeat(
         interval: seconds from the begin of one beat to that of the next, 0.01 to 3600.
         timeout: seconds that connecting, and a beat, may take, 0.01 to 3600.
         stuck_after: the loop's lag in seconds over which there is no beat, 0.01 to 86400; None for never.
+        begin: a command that opens a transaction for each beat, which is committed then; None where a beat is one by itself.
 
     Raises:
         ConfigurationError: something of it cannot be used.
     """
     form = HeartbeatThread if IN_PLACE else PythonHeartbeat
-    heartbeat: Heartbeat = form(conninfo, list(setup), statement, list(parameters), interval, timeout, stuck_after)
+    heartbeat: Heartbeat = form(
+        conninfo, list(setup), statement, list(parameters), interval, timeout, stuck_after, begin
+    )
     _made.add(heartbeat)
     return heartbeat
 

@@ -40,10 +40,12 @@ class PythonHeartbeat:
         interval: float,
         timeout: float,
         stuck_after: float | None = None,
+        begin: str | None = None,
     ) -> None:
         settings = _Settings(
             setup=[_text(f"setup[{place}]", command).encode() for place, command in enumerate(setup)],
             statement=_text("statement", statement).encode(),
+            begin=None if begin is None else _text("begin", begin).encode(),
             interval=_seconds("interval", interval, 0.01, 3600, _HOUR),
             timeout=_seconds("timeout", timeout, 0.01, 3600, _HOUR),
             stuck_after=None
@@ -154,6 +156,7 @@ class PythonHeartbeat:
 class _Settings:
     setup: list[bytes]
     statement: bytes
+    begin: bytes | None
     interval: float
     timeout: float
     stuck_after: float | None
@@ -324,7 +327,12 @@ def _beat(shared: _Shared, link: Link, turn: int) -> None:
         parameters, version = state.parameters, state.version
     sent = time.monotonic()
     lag = f"{sent - shared.turned:.3f}".encode()
-    row = link.rows(settings.statement, [*parameters, lag], sent + settings.timeout, late)
+    until = sent + settings.timeout
+    if settings.begin is not None:
+        link.ask(settings.begin, [], until, late)
+    row = link.rows(settings.statement, [*parameters, lag], until, late)
+    if settings.begin is not None:
+        link.ask(b"commit", [], until, late)
     link.proven = True
     state = shared.state
     with shared.lock:

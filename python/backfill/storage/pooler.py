@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from backfill.errors import ConfigurationError
+from backfill.storage.isolation import learn_level
 from backfill.storage.statements import render
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ async def look_for_pooler(connection: Connection, *, wanted: bool = False, own: 
     """
     way = _WAYS.get(connection)
     if way is None:
-        way = _WAYS[connection] = await _ask(connection, wanted)
+        way, level = await _ask(connection, wanted)
+        _WAYS[connection] = way
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await learn_level(connection, level, own=own, direct=way is Way.DIRECT)
     if way is Way.POOLED and own:
         connection.prepare_threshold = None
     return way is not Way.DIRECT
@@ -109,7 +113,8 @@ def without_option(dsn: str) -> tuple[str, bool]:
     return rest + dsn[match.end() :], match[1] == "on"
 
 
-async def _ask(connection: Connection, wanted: bool) -> Way:
+async def _ask(connection: Connection, wanted: bool) -> tuple[Way, str]:
+    """How a connection reaches the server, and which isolation level its transactions have that name none."""
     cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
     async with asyncio.timeout(ANSWER_SECONDS):
         await cursor.execute(render("backend_pid"), prepare=False)
@@ -118,7 +123,7 @@ async def _ask(connection: Connection, wanted: bool) -> Way:
     way = way_of(pooled=pooled, wanted=wanted, libpq=pq.version())
     if pooled:
         _say(connection, way, wanted)
-    return way
+    return way, "" if row is None else str(row[1])
 
 
 def _say(connection: Connection, way: Way, wanted: bool) -> None:

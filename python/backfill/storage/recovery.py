@@ -15,6 +15,7 @@ import psycopg
 
 from backfill.storage.arrays import number_array
 from backfill.storage.connection import Connection
+from backfill.storage.isolation import by_itself
 from backfill.storage.statements import render
 
 
@@ -54,20 +55,23 @@ class Page:
     Attributes:
         ids: the jobs that were unlocked, deleted or buried.
         dead_letters: how many of them were buried.
+        superseded: those that were replaced or removed while they ran, and are deleted.
         last: the id to go on behind; None where nothing more was found.
         refused: the jobs that stay as they are since the database refuses it, and why.
     """
 
     ids: tuple[int, ...] = ()
     dead_letters: int = 0
+    superseded: tuple[int, ...] = ()
     last: int | None = None
     refused: tuple[str, ...] = ()
 
 
 async def give_up(connection: Connection, worker: str, heartbeat: int, *, schema: str) -> tuple[str, int] | None:
     """Give a worker up whose heartbeat is still the one that was seen: its host and process; None: it is alive, or gone."""
-    cursor = await connection.execute(render("give_up_worker", schema), [worker, heartbeat])
-    row = await cursor.fetchone()
+    async with by_itself(connection):
+        cursor = await connection.execute(render("give_up_worker", schema), [worker, heartbeat])
+        row = await cursor.fetchone()
     return None if row is None else (str(row[0]), int(row[1]))
 
 
@@ -112,7 +116,13 @@ async def recover_page(
                     if connection.closed:
                         raise
                     refused.append(f"job {one[0].id}: {' '.join(str(reason).split())}")
-    return Page(tuple(row[0] for row in done), sum(bool(row[1]) for row in done), jobs[-1].id, tuple(refused))
+    return Page(
+        ids=tuple(row[0] for row in done),
+        dead_letters=sum(bool(row[1]) for row in done),
+        superseded=tuple(row[0] for row in done if row[2]),
+        last=jobs[-1].id,
+        refused=tuple(refused),
+    )
 
 
 async def _recover(
@@ -128,15 +138,17 @@ async def _recover(
 async def finish(connection: Connection, worker: str, *, schema: str) -> tuple[int, bool]:
     """Unlock what queues a dead worker still has, and delete its row; how many, and whether all of it is recovered."""
     queues = await recover_queues(connection, worker, schema=schema)
-    cursor = await connection.execute(render("forget_worker", schema), [worker])
-    gone = await cursor.fetchone()
+    async with by_itself(connection):
+        cursor = await connection.execute(render("forget_worker", schema), [worker])
+        gone = await cursor.fetchone()
     return queues, bool(gone and gone[0])
 
 
 async def recover_queues(connection: Connection, worker: str, *, schema: str) -> int:
     """Unlock what queues a worker still has; how many."""
-    cursor = await connection.execute(render("recover_queues", schema), [worker])
-    queues = await cursor.fetchone()
+    async with by_itself(connection):
+        cursor = await connection.execute(render("recover_queues", schema), [worker])
+        queues = await cursor.fetchone()
     return 0 if queues is None else int(queues[0])
 
 

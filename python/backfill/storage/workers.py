@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from backfill.storage.connection import Connection
+from backfill.storage.isolation import by_itself
 from backfill.storage.statements import render
 from backfill.storage.values import double, integer
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A worker as others see it in `backfill_workers`."""
+    """A worker as others see it in `backfill_workers`; dead is whoever has not beaten for its own `dead_after`."""
 
     id: str
     host: str
@@ -28,6 +30,7 @@ class WorkerRow:
     lanes: list[dict[str, Any]]
     tasks: list[str]
     version: str
+    dead_after: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +40,29 @@ class Around:
     Attributes:
         tasks: the ids of the worker's tasks by name.
         heartbeats: the last heartbeats, in microseconds, of this worker and of those that have been silent for a while.
+        dead_after: the seconds without a heartbeat after which each of them is dead, for those whose rows say it.
         given_up: the workers that somebody has given up and whose jobs may not all be recovered.
     """
 
     tasks: dict[str, int]
     heartbeats: dict[str, int]
+    dead_after: dict[str, float]
     given_up: frozenset[str]
 
 
 async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> int:
     """Write a worker's row; how many workers are alive that know a task of its, itself included."""
-    values = [row.id, row.host, row.pid, row.protocol, Jsonb(row.lanes), row.tasks, row.version]
-    cursor = await connection.execute(render("add_worker", schema), values)
-    found = await cursor.fetchone()
+    values = [row.id, row.host, row.pid, row.protocol, Jsonb(row.lanes), row.tasks, row.version, row.dead_after]
+    async with by_itself(connection):
+        cursor = await connection.execute(render("add_worker", schema), values)
+        found = await cursor.fetchone()
     return 1 if found is None else int(found[0])
 
 
 async def remove_worker(connection: Connection, worker: str, *, schema: str) -> None:
     """Delete the worker's row: it ended in good order."""
-    await connection.execute(render("remove_worker", schema), [worker])
+    async with by_itself(connection):
+        await connection.execute(render("remove_worker", schema), [worker])
 
 
 async def find_tasks(connection: Connection, identifiers: Iterable[str], *, schema: str) -> dict[str, int]:
@@ -64,7 +71,8 @@ async def find_tasks(connection: Connection, identifiers: Iterable[str], *, sche
     found = await _tasks(connection, wanted, schema)
     missing = [name for name in wanted if name not in found]
     if missing:
-        await connection.execute(render("create_tasks", schema), [missing])
+        async with by_itself(connection):
+            await connection.execute(render("create_tasks", schema), [missing])
         found = await _tasks(connection, wanted, schema)
     return found
 
@@ -79,14 +87,16 @@ def read_tasks(result: PGresult) -> dict[str, int]:
 
 def read_around(result: PGresult) -> Around:
     """What a look around found, from its binary result."""
-    tasks, heartbeats, given_up = dict[str, int](), dict[str, int](), set[str]()
+    tasks, heartbeats, dead_after, given_up = dict[str, int](), dict[str, int](), dict[str, float](), set[str]()
     for row in range(result.ntuples):
         name = (result.get_value(row, 1) or b"").decode("utf-8", "replace")
         given = result.get_value(row, 2)
         (tasks if given is None else heartbeats)[name] = integer(result, row)
         if given == b"\x01":
             given_up.add(name)
-    return Around(tasks, heartbeats, frozenset(given_up))
+        if (seconds := double(result, row, 3)) is not None:
+            dead_after[name] = seconds
+    return Around(tasks, heartbeats, dead_after, frozenset(given_up))
 
 
 def read_levels(result: PGresult) -> dict[int, float | None]:

@@ -23,6 +23,7 @@ from backfill.said import said, without_details
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, complete, connect, resolve
 from backfill.storage.heartbeat import Heartbeat, make_heartbeat
+from backfill.storage.isolation import is_read_committed
 from backfill.storage.pooler import is_pooled
 from backfill.storage.statements import render
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
@@ -67,6 +68,7 @@ class Beat(Service):
         self._dead_after = config.dead_after.total_seconds()
         self._conninfo = ""
         self._setup: list[str] = []
+        self._begin: str | None = None
         self._news = asyncio.Event()
         self._refused = asyncio.Event()
         self._backoff = Backoff()
@@ -90,6 +92,8 @@ class Beat(Service):
             connection = await self._connect()
             if not is_pooled(connection):  # there it would be a stranger's session
                 self._setup = [render("set_beat")]
+            elif not is_read_committed(connection):
+                self._begin = render("begin_read_committed")
             self._written = True  # or may be, if the answer is lost
             try:
                 self._leased_until = time.monotonic() + self._dead_after
@@ -124,7 +128,7 @@ class Beat(Service):
         heartbeat = make_heartbeat(
             self._conninfo, self._setup, render("beat", config.schema), [self._row.id],
             interval=config.heartbeat_interval.total_seconds(), timeout=self._timeout,
-            stuck_after=None if config.stuck_after is None else config.stuck_after.total_seconds(),
+            stuck_after=None if config.stuck_after is None else config.stuck_after.total_seconds(), begin=self._begin,
         )  # fmt: skip
         self._heartbeat = heartbeat
         asking = None if isinstance(config.required_dsn(), str) else asyncio.ensure_future(self._ask(heartbeat))

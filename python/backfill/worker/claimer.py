@@ -222,7 +222,7 @@ class Claimer:
         """The statements of a turn, to be sent behind its settlement."""
         commands = []
         if asked.around:
-            parameters = text_array(self._tasks), self._worker, str(self._watch.silent)
+            parameters = text_array(self._tasks), self._worker, str(self._watch.dead_after)
             commands.append(Command.of("look_around", self._schema, *parameters))
         if asked.levels:
             commands.append(Command.of("find_levels", self._schema))
@@ -329,7 +329,7 @@ class Claimer:
             self._closed = True
             self._lost()
             return
-        dead = self._watch.see(around.heartbeats, began)
+        dead = self._watch.see(around.heartbeats, began, around.dead_after)
         given_up = {worker: around.heartbeats[worker] for worker in around.given_up if worker != self._worker}
         if dead or given_up:
             self._dead({**dead, **given_up})

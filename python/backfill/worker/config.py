@@ -113,8 +113,8 @@ class WorkerConfig:
         forbidden_flags: jobs with one of these flags are left alone.
         pool_size: connections that handlers and their client may use at most; 1 to 1,000.
         heartbeat_interval: how often it writes its row; 100 ms to a quarter of `dead_after`.
-        dead_after: without a heartbeat for so long others are dead, and what they ran is run again; 1 second to 1 hour. One
-            value for all workers of a fleet.
+        dead_after: without a heartbeat for so long this worker is dead, and what it ran is run again; 1 second to 1 hour. It
+            stands in the worker's row, and the others judge it by that.
         stuck_after: an event loop that hangs for so long ends the heartbeat, so that others take the worker's jobs; 1 second to
             1 day. None never does: a handler that blocks the loop is run once. Long ones that may block it for as long must
             be run in threads.

@@ -20,6 +20,7 @@ class WorkerRecovered:
         jobs: how many jobs were unlocked; each attempt that was cut off counts.
         queues: how many serial queues were unlocked beside theirs.
         dead_letters: how many of the jobs had no attempt left.
+        superseded: how many were deleted, since they had been replaced or removed while they ran.
     """
 
     worker_id: str
@@ -29,6 +30,7 @@ class WorkerRecovered:
     jobs: int
     queues: int
     dead_letters: int
+    superseded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,10 @@ def emit(event: Event) -> None:
     match event:
         case WorkerRecovered():
             logger.warning(
-                "worker %s (%s, process %d) died: unlocked %d jobs and %d queues of its, %d became dead letters",
-                event.worker_id, event.host, event.pid, event.jobs, event.queues, event.dead_letters, extra=asdict(event),
+                "worker %s (%s, process %d) died: unlocked %d jobs and %d queues of its, %d became dead letters, %d had been "
+                "replaced or removed and are deleted",
+                event.worker_id, event.host, event.pid, event.jobs, event.queues, event.dead_letters, event.superseded,
+                extra=asdict(event),
             )  # fmt: skip
         case WorkerStopped():
             tally = event.tally

@@ -15,7 +15,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import psycopg
-from psycopg import IsolationLevel
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
 from backfill.errors import BackfillError
@@ -59,7 +58,11 @@ class HotConnections:
         self._worker = worker
         self._compare = compare
         self._name = f"backfill {worker}"
-        self._first = (Command.of("set_hot", schema, "true"), Command.of("hold_worker", schema, worker))
+        self._first = (
+            Command.of("be_read_committed", schema),
+            Command.of("set_hot", schema, "true"),
+            Command.of("hold_worker", schema, worker),
+        )
         self._wires: list[Wire | None] = [None] * LINES
         self._locks = [asyncio.Lock() for _ in range(LINES)]
         self._in_doubt = False
@@ -178,7 +181,6 @@ class HotConnections:
     async def _connect(self) -> Wire:
         connection = await connect(self._dsn, application_name=self._name)
         try:
-            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
             # The next transaction's session may be another: each is set up by itself, and says whose it is.
             if is_pooled(connection) or not self._bears_name(connection):
                 return Wire(connection, self._first)

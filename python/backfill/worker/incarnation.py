@@ -39,7 +39,9 @@ from backfill.worker.settler import Settler
 from backfill.worker.unknown import UnknownTasks
 from backfill.worker.watch import Watch
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
+"""What this version's workers do that others may rely on. From 3 on claims and renewals make a job's `updated_at` equal to its
+`locked_at`, so that others can tell a job that was replaced or removed while it ran (parts/written_since.sql)."""
 SETTLE_GRACE: Final = 10.0
 """Seconds that a worker which ends waits for the database to take its last settlements."""
 LAST_TURN_SECONDS: Final = 2.0
@@ -204,8 +206,9 @@ class Incarnation:
     def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.queues]
         return WorkerRow(
-            self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), version("backfill")
-        )
+            self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), version("backfill"),
+            self._config.dead_after,
+        )  # fmt: skip
 
 
 def seconds(span: timedelta) -> float:

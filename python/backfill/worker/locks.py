@@ -15,7 +15,7 @@ import psycopg
 
 from backfill.logs import fields_of
 from backfill.said import said
-from backfill.storage.attempts import Lock, find_locks, give_back_strays, renew
+from backfill.storage.attempts import Lock, find_locks, give_back_strays, named, renew
 from backfill.storage.wire import Wire
 from backfill.worker.executor import Executor
 from backfill.worker.hot import PASSING, QUERY_TIMEOUT, HotConnections
@@ -81,8 +81,15 @@ class Locks:
         if locks.keys() <= held.keys():
             return 0
         async with asyncio.timeout(QUERY_TIMEOUT):
-            strays = await give_back_strays(wire.connection, schema=self._schema, worker=self._worker, held=list(held))
-        return len(strays)
+            returned, superseded = await give_back_strays(
+                wire.connection, schema=self._schema, worker=self._worker, held=list(held)
+            )
+        if superseded:
+            logger.info(
+                "deleted %d jobs that were replaced or removed while this worker had them locked: %s",
+                len(superseded), named(superseded),
+            )  # fmt: skip
+        return len(returned) + len(superseded)
 
     def _mend(self, running: Running, lock: Lock | None) -> None:
         if lock is None:

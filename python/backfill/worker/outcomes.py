@@ -66,7 +66,8 @@ class Outcomes:
     def kept(self, job: Job, value: Any) -> Kept:
         """What is kept of a handler's result. It has done its work: one that is no JSON costs no other attempt."""
         try:
-            return Kept(encode_result(value))
+            task = self._registry.get(job.task_identifier)
+            return Kept(encode_result(value) if task is None else task.encode_result(value))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way, and nothing here can be cancelled

@@ -105,7 +105,14 @@ class Recoverer(Service):
             if gone.jobs or gone.queues:
                 emit(
                     WorkerRecovered(
-                        gone.worker_id, "unknown", 0, self._worker, gone.jobs, gone.queues, gone.dead_letters
+                        gone.worker_id,
+                        "unknown",
+                        0,
+                        self._worker,
+                        gone.jobs,
+                        gone.queues,
+                        gone.dead_letters,
+                        gone.superseded,
                     )
                 )
         return tuple(refused)
@@ -115,7 +122,18 @@ class Recoverer(Service):
         span = timedelta(seconds=self._dead_after)
         done = await self._client.recover_worker(worker, heartbeat, next_of=self._next_of, dead_after=span)
         if done is not None and (done.jobs or done.queues or done.complete):
-            emit(WorkerRecovered(worker, done.host, done.pid, self._worker, done.jobs, done.queues, done.dead_letters))
+            emit(
+                WorkerRecovered(
+                    worker,
+                    done.host,
+                    done.pid,
+                    self._worker,
+                    done.jobs,
+                    done.queues,
+                    done.dead_letters,
+                    done.superseded,
+                )
+            )
         return () if done is None else done.refused
 
     def _next_of(self, job: CutOff) -> Next:

@@ -27,11 +27,14 @@ class WorkerRunner:
 
     Raises:
         ConfigurationError: the registry has no task.
+        TaskDefinitionError: an annotation of a handler cannot be resolved, or names a type that cannot be sent.
     """
 
     def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any]) -> None:
         if not len(registry):
             raise ConfigurationError("registry: it has no task; import the modules that register them first")
+        for task in registry:
+            task.resolve()  # so that a wrong annotation is told now, and not by each attempt
         self.config = config
         self.registry = registry
         self._parts: Parts | None = None

@@ -8,6 +8,7 @@ anew: silence of the database kills nobody.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 LOOK_SECONDS: Final = 2.0
@@ -20,20 +21,18 @@ class Watch:
 
     Args:
         worker: this worker's id.
-        dead_after: seconds without a heartbeat after which a worker is dead.
+        dead_after: seconds without a heartbeat after which this worker is dead, and others whose rows do not say theirs.
+
+    Attributes:
+        dead_after: as given.
     """
 
     def __init__(self, worker: str, *, dead_after: float) -> None:
         self._worker = worker
-        self._dead_after = dead_after
+        self.dead_after = dead_after
         self._seen: dict[str, tuple[int, float]] = {}
         self._own: tuple[int, float] | None = None
         self._looked: float | None = None
-
-    @property
-    def silent(self) -> float:
-        """Seconds without a heartbeat after which a worker is worth looking at."""
-        return self._dead_after / 4
 
     def forget(self) -> None:
         """Begin anew: this worker may have missed something."""
@@ -41,12 +40,17 @@ class Watch:
         self._own = None
         self._looked = None
 
-    def see(self, heartbeats: Mapping[str, int], now: float) -> dict[str, int]:
+    def see(
+        self, heartbeats: Mapping[str, int], now: float, dead_after: Mapping[str, float] = MappingProxyType({})
+    ) -> dict[str, int]:
         """Take in a look: the dead, each with the heartbeat that it was seen with.
+
+        Each is judged by its own dead time. This worker's heartbeat must have been seen to change within half of that.
 
         Args:
             heartbeats: this worker's, and those of all that have been silent for a while, in microseconds.
             now: when the look was asked for, in monotonic seconds.
+            dead_after: the dead times of those whose rows say it.
         """
         if self._looked is not None and not 0 <= now - self._looked <= _LONGEST_GAP:
             self.forget()
@@ -57,7 +61,7 @@ class Watch:
             return {}
         if self._own is None or self._own[0] != own:
             self._own = own, now
-        elif now - self._own[1] > self._dead_after / 2:
+        elif now - self._own[1] > self.dead_after / 2:
             self.forget()  # its own do not get through
             return {}
         others = {worker: heartbeat for worker, heartbeat in heartbeats.items() if worker != self._worker}
@@ -65,4 +69,10 @@ class Watch:
             worker: seen if (seen := self._seen.get(worker)) is not None and seen[0] == heartbeat else (heartbeat, now)
             for worker, heartbeat in others.items()
         }
-        return {worker: seen[0] for worker, seen in self._seen.items() if now - seen[1] >= self._dead_after}
+        own_since = self._own[1]
+        dead = {}
+        for worker, (heartbeat, since) in self._seen.items():
+            limit = dead_after.get(worker, self.dead_after)
+            if now - since >= limit and now - own_since <= limit / 2:
+                dead[worker] = heartbeat
+        return dead

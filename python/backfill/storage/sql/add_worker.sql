@@ -1,13 +1,18 @@
 -- does: Writes a worker's row; says how many workers are alive that know a task of its.
 -- locks: its backfill_workers row (insert)
 -- index: none: the table has a row a worker
--- params: $1 id text, $2 host text, $3 pid integer, $4 protocol integer, $5 lanes jsonb, $6 tasks text[], $7 version text
+-- params: $1 id text, $2 host text, $3 pid integer, $4 protocol integer, $5 lanes jsonb, $6 tasks text[], $7 version text,
+--   $8 dead_after interval
 with added as (
-  insert into :"schema".backfill_workers (id, host, pid, started_at, heartbeat_at, protocol, lanes, tasks, version)
-  values ($1::text, $2::text, $3::integer, now(), now(), $4::integer, $5::jsonb, $6::text[], $7::text)
+  insert into :"schema".backfill_workers (
+    id, host, pid, started_at, heartbeat_at, protocol, lanes, tasks, version, dead_after
+  )
+  values (
+    $1::text, $2::text, $3::integer, now(), now(), $4::integer, $5::jsonb, $6::text[], $7::text, $8::interval
+  )
 )
 select 1 + count(*)::integer, (select :"schema".backfill_tell_engine($1::text, true))
 from :"schema".backfill_workers
 where id <> $1::text
-  and heartbeat_at > now() - interval '20 seconds'
+  and heartbeat_at > now() - dead_after
   and tasks && $6::text[]

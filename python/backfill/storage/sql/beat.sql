@@ -13,6 +13,6 @@ returning
     select count(*)::integer
     from :"schema".backfill_workers as others
     where others.id = own.id
-      or (others.heartbeat_at > now() - interval '20 seconds' and others.tasks && own.tasks)
+      or (others.heartbeat_at > now() - others.dead_after and others.tasks && own.tasks)
   ),
   :"schema".backfill_tell_engine(own.id, true)

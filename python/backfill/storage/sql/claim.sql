@@ -1,5 +1,6 @@
 -- does: Claims the first jobs for a worker: parallel ones, and the first job of each queue that was just locked, merged in
---   the order of the contract; raises their attempts and locks the queues of those it takes.
+--   the order of the contract; raises their attempts and locks the queues of those it takes. A job's updated_at is made equal
+--   to its locked_at, so that a later difference shows that somebody else has written the row.
 -- locks: _private_jobs rows for update, skip locked; _private_job_queues rows that are locked already
 -- index: jobs_no_queue_index, backfill_jobs_serial_head, job_queues_pkey1
 -- params: $1 worker text, $2 wanted integer, $3 forbidden_flags text[], $4 lows smallint[], $5 highs smallint[],
@@ -39,7 +40,7 @@ pick as (
 ),
 claimed as (
   update :"schema"._private_jobs as jobs
-  set attempts = jobs.attempts + 1, locked_by = $1::text, locked_at = now()
+  set attempts = jobs.attempts + 1, locked_by = $1::text, locked_at = now(), updated_at = now()
   where jobs.ctid = any (array(select ctid from pick))
   returning jobs.*
 ),

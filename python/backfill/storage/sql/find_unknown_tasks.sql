@@ -9,7 +9,7 @@
 with recursive alive as materialized (
   select workers.id, workers.protocol, workers.tasks
   from :"schema".backfill_workers as workers
-  where workers.heartbeat_at > now() - interval '20 seconds'
+  where workers.heartbeat_at > now() - workers.dead_after
 ),
 levels as (
   (

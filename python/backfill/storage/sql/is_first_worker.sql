@@ -4,5 +4,5 @@
 -- params: $1 worker text
 select coalesce(min(id) = $1::text, false)
 from :"schema".backfill_workers
-where heartbeat_at > now() - interval '20 seconds'
+where heartbeat_at > now() - dead_after
   and given_up_at is null

@@ -1,15 +1,19 @@
 -- does: Gives the ids of tasks by their identifiers; and this worker's heartbeat, with those of others that have not beaten for
---   so many seconds or were given up. Ids of tasks and heartbeats (microseconds) in the first column, given_up null for a task.
+--   a quarter of their dead time or were given up. Ids of tasks and heartbeats (microseconds) in the first column, given_up null
+--   for a task; then a worker's dead time in seconds, null where it is of an older protocol and says nothing of it.
 -- locks: none
 -- index: tasks_identifier_key
--- params: $1 identifiers text[], $2 worker text, $3 silent double precision (seconds)
-select id::bigint as number, identifier as name, null::boolean as given_up
+-- params: $1 identifiers text[], $2 worker text, $3 dead_after double precision (seconds, for those that say nothing of theirs)
+select id::bigint as number, identifier as name, null::boolean as given_up, null::double precision as dead_after
 from :"schema"._private_tasks
 where identifier = any ($1::text[])
 union all
-select (extract(epoch from heartbeat_at) * 1000000)::bigint, id, given_up_at is not null
+select (extract(epoch from heartbeat_at) * 1000000)::bigint, id, given_up_at is not null, extract(epoch from said)::float8
 from :"schema".backfill_workers
+cross join lateral (
+  select case when protocol >= 3 or dead_after <> interval '20 seconds' then dead_after end as said
+) as own
 where id = $2::text
   or given_up_at is not null
-  or heartbeat_at < now() - $3::double precision * interval '1 second'
+  or heartbeat_at < now() - coalesce(said, $3::double precision * interval '1 second') / 4
   or heartbeat_at > now() -- the server's clock went back: who died before that would seem alive until it has caught up

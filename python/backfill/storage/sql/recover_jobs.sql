@@ -1,35 +1,27 @@
 -- does: Unlocks jobs whose worker died, and their queues. The attempt counts: after a first one a job is due as it was, after
 --   others when $3 says (seconds; null: by the contract), after the last it is among the dead letters, with an end where $4 says
---   for how long. One replaced or removed while it ran is deleted. Gives their ids, and which are dead letters now.
+--   for how long. One that was replaced or removed while it ran is deleted; where that is not sure it is a dead letter that says
+--   so. Gives the jobs' ids, which of them are dead letters now, and which were replaced or removed.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_dlq rows (insert, update)
 -- index: jobs_pkey1, job_queues_pkey1, tasks_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 delays double precision[], $4 keeps double precision[], $5 error text
 with
 -- part: busy_queues
-, cut_off as materialized (
-  select
-    jobs.id, jobs.job_queue_id, jobs.locked_at, given.delay, given.keep,
-    jobs.key is null and jobs.attempts >= jobs.max_attempts and jobs.updated_at > jobs.locked_at as superseded,
-    jobs.attempts >= jobs.max_attempts as last
-  from unnest($2::bigint[], $3::double precision[], $4::double precision[]) as given (id, delay, keep)
-  join :"schema"._private_jobs as jobs on jobs.id = given.id
-  where coalesce(jobs.locked_by = $1::text, false)
-  for update of jobs
-),
-freed as (
+,
+-- part: cut_off
+, freed as (
   update :"schema"._private_job_queues as queues
   set locked_by = null, locked_at = null
-  from cut_off
-  where queues.id = cut_off.job_queue_id
+  where queues.id = any (array(select job_queue_id from cut_off))
     and coalesce(queues.locked_by = $1::text, false)
     and queues.id not in (select busy.job_queue_id from busy where busy.id not in (select id from cut_off))
 ),
 gone as (
   delete from :"schema"._private_jobs as jobs
   using cut_off
-  where jobs.id = cut_off.id
+  where jobs.id = any (array[cut_off.id])
     and (cut_off.superseded or cut_off.last)
-  returning jobs.*, cut_off.superseded, cut_off.keep
+  returning jobs.*, cut_off.superseded, cut_off.doubtful, cut_off.keep
 ),
 buried as (
   select
@@ -39,7 +31,8 @@ buried as (
       (select identifier from :"schema"._private_tasks where id = gone.task_id),
       (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
       gone.payload, gone.priority, gone.key, gone.attempts, gone.max_attempts,
-      gone.flags, gone.created_at, gone.run_at, $5::text, 'its worker died'
+      gone.flags, gone.created_at, gone.run_at, $5::text,
+      'its worker died' || case when gone.doubtful then '; the job may have been replaced or removed while it ran' else '' end
     ) as entry
   from gone
   where not gone.superseded
@@ -70,10 +63,10 @@ kept as (
     end,
     updated_at = now(), locked_by = null, locked_at = null
   from cut_off
-  where jobs.id = cut_off.id
+  where jobs.id = any (array[cut_off.id])
     and not cut_off.superseded
     and not cut_off.last
 )
-select cut_off.id, buried.entry is not null, (select count(*) from told)
+select cut_off.id, buried.entry is not null, cut_off.superseded, (select count(*) from told)
 from cut_off
 left join buried on buried.id = cut_off.id

@@ -25,8 +25,7 @@ with
 freed as (
   update :"schema"._private_job_queues as queues
   set locked_by = null, locked_at = null
-  from stale
-  where queues.id = stale.id
+  where queues.id = any (array(select id from stale))
   returning 1
 )
 select count(*)

@@ -15,8 +15,7 @@ with exhausted as (
 ),
 gone as (
   delete from :"schema"._private_jobs as jobs
-  using exhausted
-  where jobs.id = exhausted.id
+  where jobs.id = any (array(select id from exhausted))
   returning jobs.*
 )
 select

@@ -1,0 +1,250 @@
+"""How values of one type become JSON and come back: one codec a type, for payloads and results.
+
+What a producer sends is written, read back and compared, so that whatever would not arrive as it was sent is refused where
+it is enqueued. Types that could never make the trip are refused when their task is defined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import PurePath
+from typing import Any, Final, Generic, Literal, TypeVar, cast
+
+import msgspec
+from msgspec import inspect as structure
+
+from backfill._native import odd_parts
+from backfill.errors import InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
+from backfill.payloads import plain
+from backfill.payloads.faults import alike, culprit, difference, has_nul, is_model, refuse_numbers
+from backfill.payloads.kinds import Part, name_of, parts_of, refuse_lossy
+from backfill.payloads.models import ModelForm
+from backfill.said import said
+
+T = TypeVar("T")
+Decoder = Callable[[bytes], Any]
+_ERRORS: Final = (ValueError, TypeError, RecursionError, OverflowError, AttributeError, KeyError)
+"""What encoders raise for a value that is not of their type; a class's own code may raise some of them too."""
+_WITHOUT_TYPE: Final[tuple[Any, ...]] = (Any, object)
+Compared = Literal["all", "odd", "none"]
+
+
+class Codec(Generic[T]):
+    """Writes and reads values of one type.
+
+    Args:
+        kind: the type.
+        dumps: writes a value; raises one of the encoders' errors.
+        loads: reads a text; raises one of the decoders' errors.
+        compared: which values are read back and compared: all, those that hold more than JSON's own types, or none.
+    """
+
+    __slots__ = ("_compared", "accepts_none", "decode", "dumps", "kind", "loads")
+
+    def __init__(self, kind: Any, dumps: Callable[[Any], bytes], loads: Decoder, *, compared: Compared = "all") -> None:
+        self.kind = kind
+        self.dumps = dumps
+        self.loads = loads
+        self._compared = compared
+        self.decode = guarded(loads)
+        self.accepts_none = _reads(loads, b"null")
+
+    def encode(self, value: T) -> bytes:
+        """The value's JSON, which is read as a value alike.
+
+        Raises:
+            InvalidPayloadError: the value is not of the type, or would not arrive as it is; the place in it is named.
+        """
+        text = self.write(value)
+        if self._compared != "all" and (self._compared == "none" or not odd_parts(value)):
+            return text
+        try:
+            got = self.loads(text)
+            if got == value or alike(value, got):
+                return text
+        except _ERRORS as error:
+            refuse_numbers(value)
+            raise InvalidPayloadError(
+                "payload", value, f"a value of type {name_of(self.kind)}: {said(error)}"
+            ) from error
+        refuse_numbers(value)
+        place, part, arrived = difference(value, got)
+        raise InvalidPayloadError(place, part, _lost(part, arrived))
+
+    def write(self, value: T) -> bytes:
+        """The value's JSON, without a look at how it would arrive.
+
+        Raises:
+            InvalidPayloadError: it has none; the place in it is named.
+        """
+        try:
+            text = self.dumps(value)
+        except InvalidPayloadError:
+            raise
+        except _ERRORS as error:
+            refuse_numbers(value)
+            place, part = culprit(value, _is_no_json)
+            raise InvalidPayloadError(place, part, f"a value of type {name_of(self.kind)}: {said(error)}") from None
+        if has_nul(text):
+            place, part = culprit(value, _has_nul)
+            raise InvalidPayloadError(
+                place, part, "JSON text without NUL (\\u0000), which PostgreSQL's jsonb cannot hold"
+            )
+        return text
+
+
+def codec_of(kind: Any) -> Codec[Any]:
+    """The codec of a type: a record, a collection, a scalar, or plain JSON (`Any`, `object`).
+
+    Raises:
+        TaskDefinitionError: values of that type cannot be sent, or not all of them; the part and the way out are named.
+    """
+    if kind in _WITHOUT_TYPE:
+        return Codec(kind, plain.encode_plain, _decode_any, compared="odd")
+    if kind is None:
+        kind = type(None)
+    try:
+        parts = parts_of(kind)
+    except NameError as error:
+        raise _unresolved(kind, error) from error
+    refuse_lossy(kind, parts)
+    if is_model(kind):
+        return _by_pydantic(kind, parts)
+    try:
+        tree = structure.type_info(kind)
+        typed = msgspec.json.Decoder(kind, dec_hook=_decode_other)
+    except NameError as error:
+        raise _unresolved(kind, error) from error
+    except TypeError:  # msgspec tells unions of records apart by tags only
+        return _by_pydantic(kind, parts)
+    if _has_unknown(tree):
+        return _by_pydantic(kind, parts)
+    if _is_plain(tree):
+        return Codec(kind, plain.encode_plain, typed.decode, compared="odd")
+    return Codec(kind, _ENCODER.encode, typed.decode)
+
+
+def guarded(decode: Decoder) -> Decoder:
+    """A decoder whose errors are ours; one call deep, since it runs for every job."""
+
+    def read(raw: bytes) -> Any:
+        try:
+            return decode(raw)
+        except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors are ValueErrors
+            # Neither as its cause: a traceback would show the input that the decoder quotes.
+            raise PayloadDecodeError(f"payload: {said(error)}") from None
+
+    return read
+
+
+def _by_pydantic(kind: Any, parts: list[Part]) -> Codec[Any]:
+    form = ModelForm(kind, parts)
+    return Codec(kind, form.dumps, form.loads)
+
+
+def _unresolved(kind: object, error: NameError) -> TaskDefinitionError:
+    return TaskDefinitionError(
+        f"payloads of type {name_of(kind)} cannot be read: {error.name!r}, in one of its annotations, is not "
+        "defined when the program runs; import it outside `if TYPE_CHECKING:`"
+    )
+
+
+def _reads(loads: Decoder, text: bytes) -> bool:
+    try:
+        loads(text)
+    except Exception:  # noqa: BLE001 - a class's own code may raise whatever it likes
+        return False
+    return True
+
+
+def _is_plain(tree: structure.Type) -> bool:
+    """Whether a type is a dict with text keys, or a list, of anything: what orjson writes fastest."""
+    if isinstance(tree, structure.DictType):
+        named = isinstance(tree.key_type, (structure.StrType, structure.AnyType))
+        return named and _is_any(tree.value_type)
+    return isinstance(tree, structure.ListType) and _is_any(tree.item_type)
+
+
+def _is_any(tree: structure.Type) -> bool:
+    return isinstance(tree, structure.AnyType) or (isinstance(tree, structure.CustomType) and tree.cls is object)
+
+
+def _has_unknown(tree: structure.Type) -> bool:
+    """Whether a type holds a class that neither msgspec nor the two functions below know."""
+    seen = set[Any]()
+    waiting: list[Any] = [tree]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, structure.CustomType):
+            known = (
+                one.cls is object or is_model(one.cls) or (isinstance(one.cls, type) and issubclass(one.cls, PurePath))
+            )
+            if not known:
+                return True
+        elif isinstance(one, structure.Type):
+            owner = getattr(one, "cls", None)
+            if owner is not None:
+                if owner in seen:
+                    continue
+                seen.add(owner)
+            waiting.extend(getattr(one, name) for name in one.__struct_fields__ if name not in {"cls", "values"})
+        elif isinstance(one, structure.Field):
+            waiting.append(one.type)
+        elif isinstance(one, tuple):
+            waiting.extend(one)
+    return False
+
+
+def _encode_other(value: object) -> object:
+    """What msgspec does not write by itself: paths, and pydantic's models within other types."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if is_model(type(value)):
+        kind: Any = type(value)
+        return msgspec.Raw(_model_codec(kind).dumps(value))
+    raise TypeError(f"JSON has no form for a {type(value).__name__}")
+
+
+def _decode_other(kind: type, value: object) -> object:
+    """A value of a type that msgspec asks for, since it does not know it itself."""
+    if kind is object:
+        return value
+    if is_model(kind):
+        return _model_codec(kind).loads(msgspec.json.encode(value))
+    if issubclass(kind, PurePath) and isinstance(value, str):
+        return kind(value)
+    raise ValueError(f"Expected `{kind.__name__}`")
+
+
+@lru_cache(1024)
+def _model_codec(kind: Any) -> Codec[Any]:
+    return codec_of(kind)
+
+
+def _is_no_json(value: object) -> bool:
+    try:
+        _ENCODER.encode(value)
+    except _ERRORS:
+        return True
+    return False
+
+
+def _has_nul(value: object) -> bool:
+    try:
+        return has_nul(_ENCODER.encode(value))
+    except _ERRORS:
+        return False
+
+
+def _lost(part: object, arrived: object) -> str:
+    """Why a part of a payload is refused that would not arrive as it is."""
+    if type(part) is not type(arrived):
+        return f"the handler would get a {type(arrived).__name__} in its place; annotate it with the type that is sent"
+    return f"the handler would get another {type(arrived).__name__}: JSON does not bring this one back"
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_encode_other)
+_decode_any: Final = cast("Decoder", msgspec.json.Decoder().decode)
+UNTYPED: Final[Codec[Any]] = Codec(Any, plain.encode_plain, _decode_any, compared="none")
+"""The codec where nobody said a type: what JSON has a form for is written, and comes as JSON has it."""

@@ -1,0 +1,155 @@
+"""What is wrong with a payload, and where: the place and the part that an error names, and whether two values are alike.
+
+Used by the other modules of this package on the way to an error, and to compare what was sent with what would arrive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+from backfill._native import odd_parts
+from backfill.errors import InvalidPayloadError
+
+ESCAPED_NUL: Final = b"\\u0000"
+_NUL: Final = re.compile(
+    rb"(?<!\\)(?:\\\\)*\\u0000"
+)  # after an even run of backslashes: else it is text that looks like one
+
+
+def is_model(kind: object) -> bool:
+    """Whether a type is one of pydantic's: a model, or a dataclass that pydantic made."""
+    return isinstance(kind, type) and (
+        hasattr(kind, "__pydantic_validator__") or hasattr(kind, "__pydantic_core_schema__")
+    )
+
+
+def refuse_numbers(value: object, place: str = "payload") -> None:
+    """Refuse NaN and infinity wherever they hide in a value, since encoders write null for them.
+
+    Raises:
+        InvalidPayloadError: there is one; its place is named.
+    """
+    if not _hides_number(value, ()):
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidPayloadError(place, value, "a finite number: JSON has no NaN or infinity")
+    for step, part in parts(value):
+        refuse_numbers(part, place + step)
+
+
+def has_nul(text: bytes) -> bool:
+    """Whether a JSON text holds a NUL character, which PostgreSQL's jsonb cannot hold."""
+    return text.find(ESCAPED_NUL) >= 0 and _NUL.search(text) is not None
+
+
+def culprit(payload: object, is_bad: Callable[[object], bool], place: str = "payload") -> tuple[str, object]:
+    """The innermost part of a bad payload that is bad itself, and its place."""
+    value = payload
+    seen = set[int]()
+    while id(value) not in seen:  # a payload may contain itself
+        seen.add(id(value))
+        for step, part in parts(value):
+            if is_bad(part):
+                place, value = place + step, part
+                break
+    return place, value
+
+
+def difference(sent: object, got: object, place: str = "payload") -> tuple[str, object, object]:
+    """The innermost place at which two values are not alike, with what each has there."""
+    ours, theirs = dict(parts(sent)), dict(parts(got))
+    if type(sent) is type(got) and ours.keys() == theirs.keys():
+        for step, part in ours.items():
+            if not alike(part, theirs[step]):
+                return difference(part, theirs[step], place + step)
+    return place, sent, got
+
+
+def alike(sent: object, got: object) -> bool:
+    """Whether what arrives is what was sent.
+
+    More is alike than Python calls equal: a list that was sent as a tuple (where the type says `Sequence`), records without
+    an `__eq__` of their own whose fields are alike, and times in the hour that is there twice when clocks go back.
+    """
+    try:
+        if sent is got or bool(sent == got):
+            return True
+    except Exception:  # noqa: BLE001 - a value's own `__eq__` may raise whatever it likes
+        return False
+    if isinstance(sent, datetime) and isinstance(got, datetime):
+        aware = sent.tzinfo is not None and got.tzinfo is not None
+        return aware and sent.astimezone(UTC) == got.astimezone(UTC)
+    return _same_shape(sent, got) and _alike_parts(sent, got)
+
+
+def _same_shape(sent: object, got: object) -> bool:
+    """Whether two values that are not equal may yet be alike in all their parts."""
+    if isinstance(sent, (str, bytes, int, float, set, frozenset, Enum)):
+        return False
+    if type(sent) is type(got):
+        return not is_model(type(sent)) or _same_state(sent, got)
+    pair = isinstance(sent, (list, tuple)) and isinstance(got, list)
+    return pair or (isinstance(sent, Mapping) and isinstance(got, dict))
+
+
+def _alike_parts(sent: object, got: object) -> bool:
+    ours, theirs = list(parts(sent)), list(parts(got))
+    if not ours or len(ours) != len(theirs):
+        return type(sent) is not type(got) and not ours and not theirs
+    return all(
+        step == other and alike(part, brought) for (step, part), (other, brought) in zip(ours, theirs, strict=True)
+    )
+
+
+def parts(value: object) -> Iterator[tuple[str, object]]:
+    """What a payload's part is made of, each with the step that leads to it."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            plain = isinstance(key, str) and key.isidentifier() and len(key) <= 40
+            yield (f".{key}" if plain else f"[{reprlib.repr(key)}]"), item
+    elif isinstance(value, Enum):
+        yield "", value.value
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for index, item in enumerate(value):
+            yield f"[{index}]", item
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield f".{field.name}", getattr(value, field.name, None)
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            yield f".{name}", getattr(value, name)
+    elif is_model(type(value)):
+        named: Mapping[str, object] = getattr(type(value), "__pydantic_fields__", {})
+        for name in named:
+            yield f".{name}", getattr(value, name, None)
+
+
+def _hides_number(value: object, above: tuple[int, ...]) -> bool:
+    """Whether NaN or infinity hides in a value; what contains itself is followed once."""
+    odd = odd_parts(value)
+    if odd is None:
+        return True
+    for part in odd:
+        if id(part) in above:
+            continue
+        if isinstance(part, float) and not math.isfinite(part):
+            return True
+        inner = (*above, id(part))
+        if any(_hides_number(child, inner) for _, child in parts(part) if id(child) not in inner):
+            return True
+    return False
+
+
+def _same_state(sent: Any, got: Any) -> bool:
+    """Whether two models agree in what is none of their fields: private attributes and extra values."""
+    names = ("__pydantic_private__", "__pydantic_extra__")
+    return all(getattr(sent, name, None) == getattr(got, name, None) for name in names)
