@@ -173,8 +173,8 @@ FRONTS: dict[str, list[Any]] = {
     "lock_near_queues": [100, [], LOWS, HIGHS],
     "lock_known_queues": [100, [], [1, 2, 3]],
     "lock_far_queues": [100, []],
-    "claim": ["nobody", 100, [], LOWS, HIGHS, FLOORS],
-    "claim_parallel": ["nobody", 100, [], LOWS, HIGHS, FLOORS],
+    "claim": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24],
+    "claim_parallel": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24],
 }
 """The statements of claims, with what comes before their lane's own parameters."""
 HOT = (

@@ -147,3 +147,13 @@ pub fn decode_rows<'py>(
     }
     jobs(py, &Values { names, rows }, identifiers, ordered)
 }
+
+/// How many bytes the payloads of some jobs have, all together.
+#[pyfunction]
+pub fn payload_size(jobs: &Bound<'_, PyList>) -> PyResult<usize> {
+    let mut size = 0;
+    for job in jobs.iter() {
+        size += job.cast::<Job>()?.borrow().payload_bytes.as_bytes(jobs.py()).len();
+    }
+    Ok(size)
+}

@@ -197,6 +197,30 @@ impl Job {
         times.into_iter().flatten().all(|micros| (FIRST_MICROS..=LAST_MICROS).contains(&micros))
     }
 
+    /// The same job with an empty payload, for whoever needs to know which job it was and not what it was about.
+    fn without_payload(&self, py: Python<'_>) -> Self {
+        Self {
+            id: self.id,
+            task_id: self.task_id,
+            job_queue_id: self.job_queue_id,
+            priority: self.priority,
+            attempts: self.attempts,
+            max_attempts: self.max_attempts,
+            revision: self.revision,
+            run_at_micros: self.run_at_micros,
+            created_at_micros: self.created_at_micros,
+            updated_at_micros: self.updated_at_micros,
+            locked_at_micros: self.locked_at_micros,
+            task_identifier: self.task_identifier.clone_ref(py),
+            queue_name: self.queue_name.as_ref().map(|name| name.clone_ref(py)),
+            payload_bytes: PyBytes::new(py, b"{}").unbind(),
+            last_error: self.last_error.as_ref().map(|error| error.clone_ref(py)),
+            key: self.key.as_ref().map(|key| key.clone_ref(py)),
+            locked_by: self.locked_by.as_ref().map(|worker| worker.clone_ref(py)),
+            flags: self.flags.clone_ref(py),
+        }
+    }
+
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyDict>,))> {
         let py = slf.py();
         let fields = PyDict::new(py);

@@ -34,7 +34,7 @@ mod _native {
     #[pymodule_export]
     use crate::copy::{copy_prefix, copy_rows};
     #[pymodule_export]
-    use crate::decode::{decode_result, decode_rows};
+    use crate::decode::{decode_result, decode_rows, payload_size};
     #[pymodule_export]
     use crate::heartbeat::{HeartbeatReport, HeartbeatThread};
     #[pymodule_export]

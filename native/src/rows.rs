@@ -39,6 +39,9 @@ impl fmt::Display for RowError {
 
 impl std::error::Error for RowError {}
 
+/// A column that a claim has beside a job's: how many of the jobs that it found it took.
+const FITS: &[u8] = b"fits";
+
 macro_rules! columns {
     ($($name:ident),* $(,)?) => {
         /// Where each column of a job stands in a table, if it does.
@@ -51,6 +54,9 @@ macro_rules! columns {
                 let mut found = Self::default();
                 for column in 0..table.columns() {
                     let name = table.name(column).unwrap_or_default();
+                    if name == FITS {
+                        continue;
+                    }
                     $(if name == stringify!($name).as_bytes() { found.$name = Some(column); continue; })*
                     return Err(RowError::UnknownColumn(String::from_utf8_lossy(name).into_owned()));
                 }
@@ -200,6 +206,12 @@ mod tests {
     fn an_unknown_column_is_refused() {
         let table = Plain(vec!["id", "colour"], vec![]);
         assert_eq!(read_all(&table, true), Err(RowError::UnknownColumn("colour".to_owned())));
+    }
+
+    #[test]
+    fn a_claims_own_column_is_passed_over() {
+        let table = Plain(vec!["fits", "id"], vec![vec![bytes(&[1]), bytes(&7_i64.to_be_bytes())]]);
+        assert_eq!(read_all(&table, false).unwrap()[0].id, 7);
     }
 
     #[test]

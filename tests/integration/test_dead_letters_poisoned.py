@@ -78,7 +78,10 @@ REFUSE: LiteralString = """
 
 
 async def test_rows_that_cannot_be_buried_harm_no_other(dsn: str) -> None:
-    """A batch in which every tenth entry is refused, with good jobs and retries beside: the others end as they should."""
+    """A batch in which every tenth entry is refused, with good jobs and retries beside: the others end as they should.
+
+    Those that are refused stay locked: they are not to be tried again, and their worker tries to bury them again.
+    """
     await rows(dsn, REFUSE)
     tasks: TaskRegistry[None] = TaskRegistry()
 
@@ -96,6 +99,8 @@ async def test_rows_that_cannot_be_buried_harm_no_other(dsn: str) -> None:
         bury = {number for number in range(1, 101) if number % 5 in (1, 4, 0)}
         retry = {number for number in range(1, 101) if number % 5 == 3}
         assert {row[0] for row in await rows(dsn, f"select id from {JOBS}")} == retry | (bury & unlucky)
-        assert await value(dsn, f"select count(*) from {JOBS} where attempts = 1 and run_at > now()") == 30
+        assert await value(dsn, f"select count(*) from {JOBS} where attempts = 1 and run_at > now()") == 20
+        locked = await rows(dsn, f"select id from {JOBS} where locked_at is not null")
+        assert {row[0] for row in locked} == bury & unlucky
         found = await rows(dsn, "select original_job_id from graphile_worker.backfill_dlq")
         assert {row[0] for row in found} == bury - unlucky

@@ -216,7 +216,7 @@ async def test_what_cannot_be_decoded_names_its_job(dsn: str, client: BackfillCl
 
 
 async def test_a_commit_that_fails_costs_no_worker(dsn: str, client: BackfillClient) -> None:
-    """A deferred constraint refuses one end when it is committed: the others are written, and the worker works on."""
+    """A deferred constraint refuses one end when it is committed: the others are written, and it stays locked."""
     await rows(
         dsn,
         """create function graphile_worker.refuse() returns trigger language plpgsql as $$
@@ -227,7 +227,7 @@ async def test_a_commit_that_fails_costs_no_worker(dsn: str, client: BackfillCli
     await client.enqueue_bulk("say", [str(number) for number in range(10, 20)])
     await _run(dsn)
     left = await rows(dsn, "select payload::text, attempts, locked_by is null from graphile_worker._private_jobs")
-    assert left == [('"13"', 1, True)]
+    assert left == [('"13"', 1, False)]
     assert len((await client.ends()).ends) == 9
 
 

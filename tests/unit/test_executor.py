@@ -6,11 +6,12 @@ import asyncio
 import time
 from typing import Any, cast
 
-from backfill import BackfillClient, QueueConfig, TaskRegistry
+from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerContext
 from backfill.records import Job
 from backfill.worker.executor import Executor
 from backfill.worker.lane import make_lanes
 from backfill.worker.running import GIVEN_BACK, Running
+from backfill.worker.settler import Settler
 
 from plugins.waiting import Eventually
 
@@ -92,4 +93,40 @@ async def test_a_handler_is_cancelled_once(eventually: Eventually) -> None:
     await executor.drain(0)
     assert steps == ["cancelled", "in order"]
     assert [one.ending for one in ended] == [GIVEN_BACK]
+    executor.close()
+
+
+async def test_a_large_payload_is_let_go_when_its_attempt_ends(eventually: Eventually) -> None:
+    """While its end waits to be written; the handler's own job keeps what it has, and light payloads are left alone."""
+    ended, seen = list[Running](), list[Job]()
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("t")
+    async def handler(text: str, ctx: WorkerContext[None]) -> None:
+        seen.append(ctx.job)
+
+    [lane] = make_lanes((QueueConfig.default_queue(1),), schema="graphile_worker", tasks=("t",), forbidden_flags=())
+    executor = Executor(tasks, worker_id="backfill_0123456789", client=cast("BackfillClient", None), deps=None)
+    settler = Settler(
+        executor,
+        schema="graphile_worker",
+        worker="w",
+        settled=lambda: None,
+        count=lambda *_: None,
+        look_soon=lambda: None,
+    )
+
+    def settle(running: Running) -> None:
+        settler.add(running)
+        ended.append(running)
+
+    executor.ended, executor.thirsty = settle, lambda: None
+    for number, size in enumerate((10, 10_000)):
+        payload = b'"%s"' % (b"x" * size)
+        lane.note_payloads(1, len(payload))
+        executor.hold([Job(id=number, task_identifier="t", payload_bytes=payload, locked_at_micros=1, key="k")], lane)
+        await eventually(lambda: lane.free == 1 and not lane.ready)
+    assert [len(one.job.payload_bytes) for one in ended] == [12, 2]
+    assert [len(job.payload_bytes) for job in seen] == [12, 10_002]
+    assert [(one.job.id, one.job.key, one.job.task_identifier) for one in ended] == [(0, "k", "t"), (1, "k", "t")]
     executor.close()

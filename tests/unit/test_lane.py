@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backfill import Job, QueueConfig
-from backfill.storage.claims import LaneClaim
+from backfill.storage.claims import LaneClaim, Look
+from backfill.worker.config import AHEAD_BYTES
 from backfill.worker.lane import AHEAD_SECONDS, MOST_AHEAD, Lane, make_lanes, unmatched_tasks
 from backfill.worker.running import Running
 
@@ -47,6 +50,55 @@ def test_it_stops_taking_ahead_when_attempts_become_long() -> None:
         one.note_end(0.001)
     one.slow_down()
     assert one.ahead == 0
+
+
+def test_large_payloads_are_claimed_ahead_by_their_size() -> None:
+    """At once when they come, and again by number when small ones have come for a while."""
+    one = lane()
+    for _ in range(1000):
+        one.note_end(1e-9)
+    assert (one.ahead, one.heavy) == (MOST_AHEAD, False)
+    one.note_payloads(10, 10 * 2**20)
+    assert (one.ahead, one.refill, one.heavy) == (AHEAD_BYTES // 2**20, AHEAD_BYTES // 2**21, True)
+    for _ in range(20):
+        one.note_payloads(500, 500 * 50)
+    one.note_end(1e-9)
+    assert (one.ahead, one.heavy) == (MOST_AHEAD, False)
+
+
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(["look", "answer", "start"]), st.integers(1, 3_000_000)), max_size=60),
+    limit=st.sampled_from([0, 1, 100_000, AHEAD_BYTES]),
+)
+def test_what_lies_ready_and_what_looks_may_bring_stays_within_the_bytes(
+    steps: list[tuple[str, int]], limit: int
+) -> None:
+    """Beyond one byte a look under way, which is a job; whatever sizes come, and in whatever order looks are answered."""
+    config = QueueConfig.default_queue(4)
+    one = Lane(config, LaneClaim("graphile_worker", (config.filter(("t",), own=True),)), limit)
+    for _ in range(200):
+        one.note_end(1e-9)
+    looks = list[Look]()
+    for step, size in steps:
+        if step == "look" and one.low and len(looks) < 2:
+            looks.append(one.look(500, 0.0))
+            assert looks[-1].budget >= 1
+            assert looks[-1].wanted >= 1
+            light = 0 if one.heavy else len(one.ready) * one._size
+            held = sum(len(run.job.payload_bytes) for run in one.ready) if one.heavy else light
+            assert one.budgets <= max(limit - held, 0) + len(looks)
+        elif step == "answer" and looks:
+            look = looks.pop(size % len(looks))
+            count = min(look.wanted, max(look.slots + look.budget // size, 1))
+            one.answered(look)
+            job = Job(id=1, task_identifier="t", payload_bytes=b"x" * size, locked_at_micros=1)
+            one.add([Running(job, one)] * count)
+            one.note_payloads(count, count * size)
+        elif step == "start" and one.ready:
+            one.ready.popleft()
+    for look in looks:
+        one.answered(look)
+    assert (one.asked, one.budgets) == (0, 0)
 
 
 def test_it_is_low_only_where_there_is_room_and_reason() -> None:

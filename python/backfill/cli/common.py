@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
@@ -46,6 +47,8 @@ DsnOption = Annotated[
 SchemaOption = Annotated[str, typer.Option("--schema", metavar="NAME", help="The queue's schema.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print data as JSON.", show_default=False)]
 
+_SIZE: Final = re.compile(r"(\d+)(B|kB|MB|GB|)", re.IGNORECASE | re.ASCII)
+_UNITS: Final = {"": 1, "b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30}
 _LONGEST: Final = 4_000
 _secrets: Final[set[str]] = set()
 
@@ -76,6 +79,18 @@ def duration(text: str, option: str) -> timedelta:
         return parse_duration(text)
     except ConfigurationError as error:
         raise ConfigurationError(f"{option}: {error}") from None
+
+
+def size(text: str, option: str) -> int:
+    """A number of bytes as the shell takes it: `65536`, `512kB`, `32MB`, `1GB`, in steps of 1,024 as PostgreSQL counts.
+
+    Raises:
+        ConfigurationError: any other text; the option is named.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ConfigurationError(f"{option} = {text!r}: expected a size such as 65536, 512kB, 32MB or 1GB")
+    return int(match[1]) * _UNITS[match[2].lower()]
 
 
 def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

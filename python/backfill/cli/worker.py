@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backfill.cli.common import DsnOption, ExitCode, SchemaOption, duration, required_dsn, run_async
+from backfill.cli.common import DsnOption, ExitCode, SchemaOption, duration, required_dsn, run_async, size
 from backfill.cli.logs import LogLevel, set_up_logs
 from backfill.logs import RetryTraceback
 
@@ -56,6 +56,9 @@ def command(
         str,
         typer.Option("--shutdown-timeout", metavar="TIME", help="How long running jobs may take to end at a stop."),
     ] = "30s",
+    ahead_bytes: Annotated[
+        str, typer.Option("--ahead-bytes", metavar="SIZE", help="How much payload may be claimed ahead of what runs.")
+    ] = "32MB",
     health_address: Annotated[
         str | None,
         typer.Option(
@@ -97,6 +100,7 @@ def command(
         listen=not no_listen,
         listen_dsn=required_dsn(listen_dsn) if listen_dsn else None,
         shutdown_timeout=duration(shutdown_timeout, "--shutdown-timeout"),
+        ahead_bytes=size(ahead_bytes, "--ahead-bytes"),
         health_address=health_address,
         health_file=health_file,
         retry_traceback=retry_traceback,

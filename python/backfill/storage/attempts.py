@@ -102,6 +102,8 @@ class Settlement:
     snoozed: Sequence[tuple[Attempt, float]] = ()
     """Attempts that are undone and put off, with the seconds until their jobs are due."""
     kept: Sequence[KeptEnd] = ()
+    forgets: bool = True
+    """Whether the dead letters that completed jobs leave behind are deleted with them."""
 
     def __len__(self) -> int:
         """How many attempts it ends."""
@@ -110,7 +112,7 @@ class Settlement:
     def commands(self, *, schema: str, worker: str) -> list[Command]:
         """The statements that write it, a statement a kind, to be sent in one pipeline."""
         commands = []
-        if self.completed or self.kept:
+        if self.forgets and (self.completed or self.kept):
             commands += _forget([*self.completed, *(end.attempt for end in self.kept)], schema=schema, worker=worker)
         if self.completed:
             commands.append(Command.of("complete", schema, worker, *_fences(self.completed)))

@@ -26,7 +26,9 @@ LOWEST: Final = -32768
 HIGHEST: Final = 32767
 NEVER: Final = -(2**63)
 """-infinity, as PostgreSQL holds a time: a floor that leaves nothing out."""
-_FIRST_LANE_PARAMETER: Final = {"lock_near_queues": 5, "lock_known_queues": 4, "lock_far_queues": 3, "claim": 7}
+UNBOUNDED: Final = 2**62
+"""A budget that no payloads exceed."""
+_FIRST_LANE_PARAMETER: Final = {"lock_near_queues": 5, "lock_known_queues": 4, "lock_far_queues": 3, "claim": 9}
 Bound = tuple[tuple[str, ...], tuple[str, ...]]
 _TAKE_TIMEOUT: Final = 60.0
 _numbers = count()
@@ -106,6 +108,8 @@ class Look:
         full: whether it begins at the very start.
         era: which floors it began with.
         known: ids of serial queues that were seen to be free and to have jobs, to be tried instead of looking for others.
+        slots: how many of the jobs are wanted however large their payloads are, since slots are free for them.
+        budget: how many bytes the payloads of the others may have, all together.
     """
 
     wanted: int
@@ -115,6 +119,8 @@ class Look:
     full: bool = True
     era: int = 0
     known: tuple[int, ...] = ()
+    slots: int = 0
+    budget: int = UNBOUNDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,7 @@ class Taken:
         hidden: whether more than those found among the first waiting jobs may lie behind them.
         near_seconds: what the look for queues among the first waiting jobs cost the server.
         far_seconds: what the look from the queues' side cost it.
+        cut: whether it left jobs that it had found, since their payloads are too large together.
     """
 
     jobs: list[Job]
@@ -138,6 +145,7 @@ class Taken:
     hidden: bool = False
     near_seconds: float = 0.0
     far_seconds: float = 0.0
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +173,7 @@ class LaneClaim:
         }
         if self.takes_parallel:
             shapes = [lane.shape for lane in self._parallel_lanes]
-            texts["claim_parallel"] = claim_statement(load("claim_parallel").text, quoted, shapes, 7)
+            texts["claim_parallel"] = claim_statement(load("claim_parallel").text, quoted, shapes, 9)
         object.__setattr__(self, "_texts", texts)
 
     @property
@@ -190,7 +198,7 @@ class LaneClaim:
         """The statements of a look, to be sent in one pipeline."""
         flags, wanted, spans = text_array(self.forbidden_flags), str(look.wanted), look.spans
         front: tuple[Parameter, ...] = (spans.lows, spans.highs)
-        claim = (worker, wanted, flags, *front, spans.floors)
+        claim = (worker, wanted, flags, *front, spans.floors, str(look.slots), str(look.budget))
         every, parallel = bound
         if look.known:
             known = pack_array(look.known, "int4")
@@ -221,15 +229,16 @@ class LaneClaim:
             names: of tasks, by their ids.
         """
         jobs = decode_jobs(results[-1], names, ordered=True)
+        cut = bool(jobs) and results[-1].get_value(0, results[-1].nfields - 1) is not None
         if len(results) == 1:
-            return Taken(jobs)
+            return Taken(jobs, cut=cut)
         queues, hidden, near = (
             integer(results[0]),
             results[0].get_value(0, 1) == b"true",
             double(results[0], 0, 3) or 0.0,
         )
         if len(results) == 2:
-            return Taken(jobs, queues, hidden=hidden, near_seconds=near)
+            return Taken(jobs, queues, hidden=hidden, near_seconds=near, cut=cut)
         seen = results[1].get_value(0, 3) or b"{}"
         return Taken(
             jobs,
@@ -239,6 +248,7 @@ class LaneClaim:
             hidden,
             near,
             double(results[1], 0, 2) or 0.0 if hidden else 0.0,
+            cut,
         )
 
     async def take(self, wire: Wire, *, worker: str, wanted: int, task_ids: Mapping[str, int]) -> list[Job]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from importlib.resources import files
 from typing import Final, Literal, get_args
 
 from psycopg import sql
 
 from backfill.errors import ConfigurationError
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
+from backfill.storage.texts import GRANTS
 
 Duty = Literal["producer", "worker"]
 _JOBS_SEQUENCE: Final = "jobs_id_seq1"
@@ -42,12 +42,11 @@ def grants_script(duty: Duty, role: str, schema: str = DEFAULT_SCHEMA) -> str:
         ":'worker_policy'": _literal(_policy("worker", role)),
         ":'jobs'": _literal(_quoted(schema, _JOBS_TABLE)),
     }
-    text = (files("backfill.storage") / "grants" / f"{duty}.sql").read_text(encoding="utf-8")
     body = "$body$"
     while any(body in value for value in values.values()):  # no name may end the script's own quotes
         body = f"$x{body[1:]}"
     # In one pass, since a name may itself look like a token.
-    filled = _TOKEN.sub(lambda token: values[token[0]], text.replace("$body$", body))
+    filled = _TOKEN.sub(lambda token: values[token[0]], GRANTS[duty].replace("$body$", body))
     return f"begin;\n{filled}commit;\n"
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Final, LiteralString, cast
 
 from psycopg import sql
 
 from backfill.errors import ConfigurationError
+from backfill.storage.texts import PARTS, STATEMENTS
 
 DEFAULT_SCHEMA: Final = "graphile_worker"
 SCHEMA_TOKEN: Final = ':"schema"'  # noqa: S105 - a place for a name, no password
@@ -59,13 +59,11 @@ def load(name: str) -> Statement:
     Raises:
         ConfigurationError: there is no such file, or its header is not complete.
     """
-    folder = files("backfill.storage") / "sql"
-    try:
-        text = (folder / f"{name}.sql").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigurationError(f"statement = {name!r}: no such file in storage/sql") from None
+    text = STATEMENTS.get(name)
+    if text is None:
+        raise ConfigurationError(f"statement = {name!r}: no such file in storage/sql")
     while _PART.search(text):  # a part may have parts of its own
-        text = _PART.sub(lambda part: (folder / "parts" / f"{part[1]}.sql").read_text(encoding="utf-8"), text)
+        text = _PART.sub(lambda part: PARTS[part[1]], text)
     fields = _header(text)
     missing = {"does", "locks", "index", "params"} - fields.keys()
     if missing:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Final, LiteralString
 
 from backfill.errors import ConfigurationError
 from backfill.storage.statements import render_text
+from backfill.storage.texts import MIGRATIONS
 
-_FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
+_NAME: Final = re.compile(r"(\d{4})_(\w+)")
 _HEADER_LINE: Final = re.compile(
     r"-- (?P<field>does|foundation|transaction|index|breaking): (?P<text>.*)|--   (?P<more>.*)"
 )
@@ -60,10 +60,10 @@ def migrations() -> tuple[Migration, ...]:
         ConfigurationError: a file's header is not complete, or a number is missing or comes twice.
     """
     found = []
-    for file in (files("backfill.storage") / "migrations").iterdir():
-        match = _FILE.fullmatch(file.name)
+    for name, text in MIGRATIONS.items():
+        match = _NAME.fullmatch(name)
         if match is not None:
-            found.append(_parse(int(match[1]), match[2], file.read_text(encoding="utf-8")))
+            found.append(_parse(int(match[1]), match[2], text))
     found.sort(key=lambda migration: migration.number)
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):
         raise ConfigurationError(f"migrations: numbers that leave a gap: {[migration.number for migration in found]}")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from backfill._native import payload_size
 from backfill.storage.arrays import text_array
 from backfill.storage.claims import Look, Taken
 from backfill.storage.wire import Command
@@ -145,6 +147,17 @@ class Claimer:
         self._hunger()
         self._stir()
 
+    def insist(self) -> None:
+        """Look again at once where the last look could not afford to see everything, whatever the next one costs.
+
+        For a worker that has nothing to do, and that is to end once nothing is left.
+        """
+        for lane in self._lanes:
+            if lane.look_at is not None and not lane.asked:
+                lane.horizon.afford()
+                lane.look_at = 0.0
+                self._stir()
+
     def hear(self, count: int) -> None:
         """Another process has added jobs, so many of them; every worker of the fleet hears that.
 
@@ -187,10 +200,13 @@ class Claimer:
         return min([self._poll_at, self._around_at, *times]) - now
 
     def backlog(self) -> bool:
-        """Whether there is room, and reason, for a large claim beside the one under way."""
-        return not self._closed and any(
-            lane.asked and lane.low and lane.room >= BACKLOG and not lane.ordered for lane in self._lanes
-        )
+        """Whether there is room, and reason, for a large claim beside the one under way.
+
+        A worker that holds nothing has no reason: the look under way will tell whether there is anything at all.
+        """
+        if self._closed or not self._executor.held:
+            return False
+        return any(lane.asked and lane.low and lane.room >= BACKLOG and not lane.ordered for lane in self._lanes)
 
     def ask(self, now: float, freed: Sequence[int] = ()) -> Asked:
         """What a turn now should ask for; the lanes count on it until `took` or `missed` is called.
@@ -205,11 +221,9 @@ class Claimer:
         looks = []
         for lane in self._lanes:
             if self.knows_tasks and lane.low:
-                wanted = min(max(lane.room, 1), LARGEST_CLAIM)
-                lane.asked += wanted
                 if freed:
                     lane.horizon.free(freed)
-                looks.append((lane, lane.horizon.look(wanted, now)))
+                looks.append((lane, lane.look(LARGEST_CLAIM, now)))
         full = any(look.full for _, look in looks)
         around = self._tasks_wanted or now >= self._around_at
         if around:
@@ -230,24 +244,28 @@ class Claimer:
             commands += lane.claim.commands(look, worker=self._worker, bound=lane.bound)
         return commands
 
-    def took(self, asked: Asked, results: Sequence[PGresult]) -> None:
-        """Take in what a turn brought, and start it."""
+    def took(self, asked: Asked, results: list[PGresult]) -> None:
+        """Take in what a turn brought, and start it.
+
+        Args:
+            asked: what the turn asked for.
+            results: of its commands; taken out of the list one by one, so that no large one is kept while its jobs run.
+        """
         now = time.monotonic()
         seconds = now - asked.began
         if asked.freed:
             self._free_for_others(asked)
         if asked:
             self._pulse.claimed = now
-        rest = list(results)
         if asked.around:
-            self._look_around(read_around(rest.pop(0)), asked.began)
+            self._look_around(read_around(results.pop(0)), asked.began)
         if asked.levels:
-            self._know_levels(read_levels(rest.pop(0)), now, seconds)
+            self._know_levels(read_levels(results.pop(0)), now, seconds)
             self._due_known = asked.wakes == self._wakes  # else a job may have come since
         for lane, look in asked.looks:
             count = lane.claim.count(look)
-            taken = lane.claim.read(rest[:count], self._names)
-            del rest[:count]
+            taken = lane.claim.read(results[:count], self._names)
+            del results[:count]
             self._learn(lane, look, taken, asked.wakes, seconds=seconds, now=now)
             if lane in asked.holding:  # else the job that it waits for has ended since
                 lane.holding = False
@@ -257,7 +275,7 @@ class Claimer:
         """A turn brought nothing: it was refused, or its answer was lost."""
         self._watch.forget()
         for lane, look in asked.looks:
-            lane.asked -= look.wanted
+            lane.answered(look)
             lane.hungry = True
             lane.horizon.missed(look)
 
@@ -275,7 +293,14 @@ class Claimer:
         return min(waits) if waits else None
 
     def _learn(self, lane: Lane, look: Look, taken: Taken, wakes: int, *, seconds: float, now: float) -> None:
-        lane.asked -= look.wanted
+        lane.answered(look)
+        if taken.jobs:
+            lane.note_payloads(len(taken.jobs), payload_size(taken.jobs))
+        if taken.cut:
+            look = replace(look, wanted=len(taken.jobs))  # it wanted no more than it took: others are still there
+            self._wakes += 1  # for a look beside it they were locked
+            if lane.beside:
+                lane.horizon.reset()
         complete = lane.horizon.learn(look, taken, seconds=seconds, now=now)
         if len(taken.jobs) >= look.wanted:
             lane.hungry = True  # also where a look beside it found less

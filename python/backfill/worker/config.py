@@ -20,6 +20,8 @@ from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
 from backfill.worker.health import parse_address
 
 MOST_CONCURRENT: Final = 10_000
+AHEAD_BYTES: Final = 32 * 2**20
+MOST_AHEAD_BYTES: Final = 2**40
 _SMALLINT: Final = range(-32768, 32768)
 Globs = str | Sequence[str]
 
@@ -111,6 +113,8 @@ class WorkerConfig:
         listen: whether it listens for new jobs; without, and where its connection goes through a pooler, it polls.
         listen_dsn: another way to the same database for listening, round a pooler.
         forbidden_flags: jobs with one of these flags are left alone.
+        ahead_bytes: how many bytes of payloads may be claimed ahead, beyond those of the jobs that run: 32 MiB if not given, 0
+            to 1 TiB. Lanes share it equally. With 0 nothing is claimed ahead.
         pool_size: connections that handlers and their client may use at most; 1 to 1,000.
         heartbeat_interval: how often it writes its row; 100 ms to a quarter of `dead_after`.
         dead_after: without a heartbeat for so long this worker is dead, and what it ran is run again; 1 second to 1 hour. It
@@ -150,6 +154,7 @@ class WorkerConfig:
     listen: bool = True
     listen_dsn: Dsn | None = None
     forbidden_flags: Sequence[str] = ()
+    ahead_bytes: int = AHEAD_BYTES
     pool_size: int = 10
     heartbeat_interval: timedelta = timedelta(seconds=5)
     dead_after: timedelta = timedelta(seconds=20)
@@ -169,6 +174,7 @@ class WorkerConfig:
         quoted_schema(self.schema)
         check_count("WorkerConfig.concurrency", self.concurrency, MOST_CONCURRENT)
         check_count("WorkerConfig.pool_size", self.pool_size, 1000)
+        check_count("WorkerConfig.ahead_bytes", self.ahead_bytes, MOST_AHEAD_BYTES, least=0)
         _check_span("WorkerConfig.poll_interval", self.poll_interval, timedelta(milliseconds=10), timedelta(hours=1))
         _check_span("WorkerConfig.shutdown_timeout", self.shutdown_timeout, timedelta(0), timedelta(days=1))
         _check_span("WorkerConfig.dead_after", self.dead_after, timedelta(seconds=1), timedelta(hours=1))
@@ -238,10 +244,10 @@ class WorkerConfig:
         return sum(lane.concurrency for lane in self.queues)
 
 
-def check_count(field: str, value: Any, most: int) -> None:
-    """Refuse what is no integer from 1 to `most`."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise ConfigurationError(f"{field} = {value!r}: expected an integer from 1 to {most}")
+def check_count(field: str, value: Any, most: int, *, least: int = 1) -> None:
+    """Refuse what is no integer from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ConfigurationError(f"{field} = {value!r}: expected an integer from {least} to {most}")
 
 
 def _traceback(value: Any) -> RetryTraceback:

@@ -111,6 +111,11 @@ class Horizon:
             return 0.0
         return max(self._full_at, self._near_at, self._far_at if self._hidden else 0.0)
 
+    def afford(self) -> None:
+        """Let the next look see everything, whatever it costs, unless queues that are known are to be tried first."""
+        if not (self._blocked and (self._known or self._own)):
+            self._full_at = self._near_at = self._far_at = 0.0
+
     def _take_known(self, wanted: int) -> tuple[int, ...]:
         """Queues to try: as many as are wanted of those seen, and of our own; the server finds out which come first."""
         if not self._blocked:

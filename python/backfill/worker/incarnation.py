@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -109,8 +110,9 @@ class Incarnation:
         )
         self._unknown = UnknownTasks(own, worker=self.worker_id)
         lanes = make_lanes(
-            tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags)
-        )
+            tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
+            ahead_bytes=config.ahead_bytes,
+        )  # fmt: skip
         claimer = Claimer(
             self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
@@ -206,7 +208,7 @@ class Incarnation:
     def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.queues]
         return WorkerRow(
-            self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), version("backfill"),
+            self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), _version(),
             self._config.dead_after,
         )  # fmt: skip
 
@@ -220,3 +222,9 @@ async def quietly(service: Service, patience: float = STOP_SECONDS) -> None:
     """Stop a service whose failure has been told already."""
     with contextlib.suppress(Exception):
         await service.stop(patience)
+
+
+@cache
+def _version() -> str:
+    """The version that this process runs: asked once, since the package may be another's by the next time."""
+    return version("backfill")

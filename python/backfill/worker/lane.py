@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from backfill.storage.claims import Bound, LaneClaim
-from backfill.worker.config import QueueConfig
+from backfill.storage.claims import Bound, LaneClaim, Look
+from backfill.worker.config import AHEAD_BYTES, QueueConfig
 from backfill.worker.horizon import Horizon
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 AHEAD_SECONDS: Final = 0.05
 MOST_AHEAD: Final = 2_000
+_LIGHT: Final = 2 * MOST_AHEAD
+"""Payloads are light where so many of their average size are fewer bytes than may lie ready."""
 _WEIGHT: Final = 1 / 8
 _FIRST_ENDS: Final = 16
 _SAMPLE: Final = 8
@@ -30,6 +33,9 @@ class Lane:
         free: slots that no attempt uses.
         ready: jobs that are claimed and wait for a slot, in the contract's order.
         asked: jobs that looks under way may bring.
+        beside: whether a look began while another was under way; such looks pass over what the other has locked.
+        budgets: bytes of payloads that those looks may bring beyond what the free slots need.
+        heavy: whether payloads were large lately, so that it matters how much memory they take.
         hungry: whether the last look left it possible that jobs are waiting.
         look_at: when to look again, where the last look could not afford to see everything; else None.
         bound: the parameters of its filters.
@@ -42,17 +48,24 @@ class Lane:
     """
 
     __slots__ = (
-        "_ahead", "_ends", "_seconds", "asked", "bound", "claim", "config", "free", "holding", "horizon", "hungry", "look_at",
-        "ordered", "ready", "refill", "started_at", "starting", "unseen",
+        "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "beside", "bound", "budgets", "claim",
+        "config", "free", "heavy", "holding", "horizon", "hungry", "look_at", "ordered", "ready", "refill", "started_at",
+        "starting", "unseen",
     )  # fmt: skip
 
-    def __init__(self, config: QueueConfig, claim: LaneClaim) -> None:
+    def __init__(self, config: QueueConfig, claim: LaneClaim, ahead_bytes: int = AHEAD_BYTES) -> None:
         self.config = config
         self.claim = claim
         self.horizon = Horizon()
         self.free = config.concurrency
         self.ready: deque[Running] = deque()
         self.asked = 0
+        self.beside = False
+        self.budgets = 0
+        self.heavy = False
+        self._bytes = ahead_bytes
+        self._size = 0.0
+        self._most_ahead = MOST_AHEAD if ahead_bytes else 0
         self.hungry = True
         self.look_at: float | None = None
         self.bound: Bound = ((), ())
@@ -95,7 +108,53 @@ class Lane:
         if self._seconds >= AHEAD_SECONDS:
             self._look_ahead(0)
         else:
-            self._look_ahead(min(MOST_AHEAD, int(self.config.concurrency * AHEAD_SECONDS / max(self._seconds, 1e-6))))
+            jobs = int(self.config.concurrency * AHEAD_SECONDS / max(self._seconds, 1e-6))
+            self._look_ahead(min(self._most_ahead, jobs))
+
+    def note_payloads(self, jobs: int, size: int) -> None:
+        """Note the size of the payloads that a look brought: the larger they are, the fewer are claimed ahead.
+
+        Larger ones count at once, smaller ones by and by.
+        """
+        average = size / jobs
+        self._size = max(average, (self._size + average) / 2)
+        self.heavy = self._size * _LIGHT > self._bytes
+        most = min(MOST_AHEAD, int(self._bytes / max(self._size, 1.0)))
+        if most != self._most_ahead:
+            self._most_ahead = most
+            self._look_ahead(min(self._ahead, most))
+
+    def look(self, most: int, now: float) -> Look:
+        """The look that fills it up, which it counts on until it is answered.
+
+        What a look may bring is bounded in bytes too, but for the jobs that free slots wait for. Two looks at light payloads
+        can be under way, so that each may bring half of what may lie ready. Where that is used up, one may still bring one
+        job.
+
+        Args:
+            most: jobs at most.
+            now: in monotonic seconds.
+        """
+        slots = max(self.free - len(self.ready) - self.asked, 0)
+        wanted = min(max(self.room, 1), most)
+        if self.heavy:
+            budget = max(self._bytes - self._ready_bytes() - self.budgets, 1)
+            wanted = min(wanted, max(slots + int(budget / self._size), 1))
+        else:
+            left = self._bytes - int(len(self.ready) * self._size) - self.budgets
+            budget = max(min(left, self._bytes // 2), 1)
+        self.beside = self.asked > 0
+        self.asked += wanted
+        self.budgets += budget
+        return replace(self.horizon.look(wanted, now), slots=slots, budget=budget)
+
+    def answered(self, look: Look) -> None:
+        """A look is under way no more."""
+        self.asked -= look.wanted
+        self.budgets -= look.budget
+
+    def _ready_bytes(self) -> int:
+        return sum(len(running.job.payload_bytes) for running in self.ready)
 
     def stalled(self, now: float) -> bool:
         """Whether jobs are held ready while no slot falls free: others should have them."""
@@ -126,14 +185,19 @@ class Lane:
 
 
 def make_lanes(
-    configs: tuple[QueueConfig, ...], *, schema: str, tasks: tuple[str, ...], forbidden_flags: tuple[str, ...]
+    configs: tuple[QueueConfig, ...],
+    *,
+    schema: str,
+    tasks: tuple[str, ...],
+    forbidden_flags: tuple[str, ...],
+    ahead_bytes: int = AHEAD_BYTES,
 ) -> list[Lane]:
-    """The lanes of a worker, each with the filters of those before it, in order."""
+    """The lanes of a worker, each with the filters of those before it, in order, and an equal share of the bytes."""
     lanes = []
     for index, config in enumerate(configs):
         before = tuple(other.filter(tasks, own=False) for other in configs[:index])
         claim = LaneClaim(schema, (*before, config.filter(tasks, own=True)), forbidden_flags)
-        lanes.append(Lane(config, claim))
+        lanes.append(Lane(config, claim, ahead_bytes // len(configs)))
     return lanes
 
 

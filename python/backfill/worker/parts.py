@@ -145,6 +145,8 @@ class Parts:
                 self._renewing is not None
                 or not (station.claimer.sated and len(executor.held) <= station.settler.refused)
             ):
+                if self._renewing is None and len(executor.held) <= station.settler.refused:
+                    station.claimer.insist()  # nothing runs that a dear look could keep waiting
                 await self._progress_or_failure()
             if one is not self.one:  # given up, and here again: what it was at may be there again
                 earlier += executor.started

@@ -144,6 +144,9 @@ class Pump(Service):
                 self._backoff.reset()
                 if hot.outage.reset():
                     logger.info("the database answers again")
+            if self._line:
+                # The first line keeps the time for both. It may be asleep until long after what this turn has made due.
+                self._station.stir()
             self._turned()
         if settler.refused and not self._line:
             logger.error("%d jobs stay locked by this worker: the database refused their ends", settler.refused)
@@ -204,14 +207,16 @@ class Pump(Service):
             if self._line:
                 station.stir()  # the first line may be asleep, and this one has a backlog no more
             raise
+        settled, claimed = results[: len(commands)], results[len(commands) :]
+        del results  # the only list that holds a claim's result is one that it is taken out of
         if batch:
-            station.settler.release(batch, settlement.missing(results[: len(commands)]))
+            station.settler.release(batch, settlement.missing(settled))
             if len(settlement) > len(settlement.completed):
                 station.claimer.wake()  # they wait again, for now or for later
         if asked:
             station.apart = False
             self._refusals.reset()
-        station.claimer.took(asked, results[len(commands) :])
+        station.claimer.took(asked, claimed)
         if asked and not station.claimer.knows_tasks:
             async with asyncio.timeout(QUERY_TIMEOUT):
                 known = await find_tasks(wire.connection, station.tasks, schema=station.schema)

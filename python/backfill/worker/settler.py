@@ -10,13 +10,13 @@ from typing import Final
 import psycopg
 
 from backfill.logs import fields_of
-from backfill.said import said
+from backfill.said import named, said
 from backfill.storage.attempts import Attempt, Settlement, settle
 from backfill.storage.wire import Wire
 from backfill.worker.executor import Executor
-from backfill.worker.failures import describe
 from backfill.worker.hot import PASSING, QUERY_TIMEOUT
 from backfill.worker.running import COMPLETED, Discarded, Failed, Kept, Running, Snoozed, as_failure, as_kept
+from backfill.worker.weaker import Form, weaker_forms
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,12 @@ class Settler:
         self._keeping = False
 
     def add(self, running: Running) -> int:
-        """Take in an attempt that has ended; how many wait to be written now."""
+        """Take in an attempt that has ended; how many wait to be written now.
+
+        A large payload is let go of: its end is written without it, and others need the memory meanwhile.
+        """
+        if running.lane.heavy:
+            running.job = running.job.without_payload()
         self._pending.append(running)
         self._keeping = self._keeping or running.keep is not None
         return len(self._pending)
@@ -185,43 +190,61 @@ class Settler:
     async def _write_one(self, wire: Wire, running: Running) -> set[Attempt] | None:
         """Write one end; the attempt if it was not this worker's any more, or None: it cannot be written now.
 
-        Either somebody's transaction holds its row, or the database refuses it as a failure, too.
+        Either somebody's transaction holds its row, or the database refuses it in every form. What is refused as it is gets
+        written with less; what it decides about its job stays the same.
         """
         known = running.job.id in self._refused
         self._refused.discard(running.job.id)
-        reason: Exception
+        assert running.ending is not None  # noqa: S101 - what is written has ended
+        whole = Form(running.ending, running.keep)
+        answer: set[Attempt] | psycopg.Error | None = None
         try:
-            return await self._settle(wire, self.settlement([running]))
-        except psycopg.Error as error:
-            if _passes(error):
-                return None
-            if wire.connection.closed:
-                raise
-            reason = error
-        if _lessen(running, reason):
-            return await self._write_one(wire, running)
-        logger.log(
-            logging.DEBUG if known else logging.ERROR,
-            "job %d (%s): its end is refused by the database and written as a failure: %s",
-            running.job.id, running.job.task_identifier, said(reason), extra=fields_of(running.job),
-        )  # fmt: skip
-        try:
-            failed = Failed(f"its end was refused by the database\n{describe(reason)}")
-            missing = await self._settle(wire, Settlement(failed=[as_failure(running, failed)]))
-        except psycopg.Error as error:
-            if _passes(error):
-                return None
-            if wire.connection.closed:
-                raise
+            answer = await self._try(wire, running, whole)
+            if isinstance(answer, psycopg.Error) and not _passes(answer):
+                answer = await self._write_less(wire, running, whole, answer)
+        finally:
+            if not isinstance(answer, set):
+                running.ending, running.keep = whole.ending, whole.keep
+        if not isinstance(answer, psycopg.Error):
+            return answer
+        if not _passes(answer):
             self._refused.add(running.job.id)
             logger.log(
                 logging.DEBUG if known else logging.ERROR,
                 "job %d (%s) cannot be settled and stays locked; its end is tried again every %g seconds: %s",
-                running.job.id, running.job.task_identifier, REFUSED_SECONDS, said(error), extra=fields_of(running.job),
+                running.job.id, running.job.task_identifier, REFUSED_SECONDS, said(answer), extra=fields_of(running.job),
             )  # fmt: skip
-            return None
-        running.ending = failed
-        return missing
+        return None
+
+    async def _write_less(
+        self, wire: Wire, running: Running, whole: Form, refused: psycopg.Error
+    ) -> set[Attempt] | psycopg.Error:
+        """Write one end that was refused with as little left out as may be; the last refusal, where nothing is taken."""
+        answer: set[Attempt] | psycopg.Error = refused
+        for form in weaker_forms(whole, named(refused)):
+            answer = await self._try(wire, running, form)
+            if isinstance(answer, set):
+                logger.error(
+                    "job %d (%s): its end is refused by the database and written without %s: %s",
+                    running.job.id, running.job.task_identifier, form.lacks, said(refused),
+                    extra=fields_of(running.job),
+                )  # fmt: skip
+                break
+            if _passes(answer):
+                break
+        return answer
+
+    async def _try(self, wire: Wire, running: Running, form: Form) -> set[Attempt] | psycopg.Error:
+        """Write one end in one form; what the database refused it with, where it did."""
+        running.ending, running.keep = form.ending, form.keep
+        settlement = self.settlement([running])
+        settlement.forgets = form.forgets
+        try:
+            return await self._settle(wire, settlement)
+        except psycopg.Error as error:
+            if wire.connection.closed:
+                raise
+            return error
 
     async def _settle(self, wire: Wire, settlement: Settlement) -> set[Attempt]:
         return await settle(
@@ -246,18 +269,3 @@ def _passes(error: psycopg.Error) -> bool:
         # A constraint of somebody's has a name, and refuses the end however often it is tried.
         return (error.diag.table_name or "").startswith("backfill_ends") and not error.diag.constraint_name
     return isinstance(error, PASSING)
-
-
-def _lessen(running: Running, reason: Exception) -> bool:
-    """Have less kept of an end that was refused: no result, then nothing; whether there was anything to leave out."""
-    if running.keep is None:
-        return False
-    if isinstance(running.ending, Kept) and running.ending.result is not None:
-        running.ending = Kept(None, f"its result was refused by the database\n{describe(reason)}")
-    else:
-        running.keep = None
-        logger.error(
-            "job %d (%s): its end cannot be kept, and is written without: %s",
-            running.job.id, running.job.task_identifier, said(reason), extra=fields_of(running.job),
-        )  # fmt: skip
-    return True

@@ -4,7 +4,7 @@
 -- locks: _private_jobs rows for update, skip locked; _private_job_queues rows that are locked already
 -- index: jobs_no_queue_index, backfill_jobs_serial_head, job_queues_pkey1
 -- params: $1 worker text, $2 wanted integer, $3 forbidden_flags text[], $4 lows smallint[], $5 highs smallint[],
---   $6 floors timestamptz[] (then the lane's own)
+--   $6 floors timestamptz[], $7 slots integer (that are free), $8 budget bigint (bytes of payloads beyond them; then the lane's own)
 with
 -- part: parallel_pick
 , heads as (
@@ -24,7 +24,9 @@ with
   ) as head
 ),
 serial as materialized (
-  select jobs.ctid, jobs.priority, jobs.run_at, jobs.id
+  select
+    jobs.ctid, jobs.priority, jobs.run_at, jobs.id,
+    case when pg_column_size(jobs.payload) > 512 then octet_length(jobs.payload::text) end as size
   from heads
   join :"schema"._private_jobs as jobs on jobs.id = heads.id
   where jobs.is_available = true
@@ -33,15 +35,16 @@ serial as materialized (
   for update of jobs skip locked
 ),
 pick as (
-  select ctid
+  select ctid, size
   from (select * from parallel union all select * from serial) as both_kinds
   order by priority, run_at, id
   limit $2::integer
 ),
-claimed as (
+-- part: fits
+, claimed as (
   update :"schema"._private_jobs as jobs
   set attempts = jobs.attempts + 1, locked_by = $1::text, locked_at = now(), updated_at = now()
-  where jobs.ctid = any (array(select ctid from pick))
+  where jobs.ctid = any (array(select ctid from pick limit (select jobs from fits)))
   returning jobs.*
 ),
 queued as (
@@ -54,6 +57,7 @@ queued as (
 select
   claimed.id, claimed.job_queue_id, claimed.task_id, claimed.payload, claimed.priority, claimed.run_at,
   claimed.attempts, claimed.max_attempts, claimed.last_error, claimed.created_at, claimed.updated_at, claimed.key,
-  claimed.locked_at, claimed.locked_by, claimed.revision, claimed.flags, queued.queue_name
+  claimed.locked_at, claimed.locked_by, claimed.revision, claimed.flags, queued.queue_name,
+  (select jobs from fits) as fits
 from claimed
 left join queued on queued.id = claimed.job_queue_id

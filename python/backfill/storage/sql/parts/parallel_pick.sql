@@ -1,12 +1,16 @@
 -- The first parallel jobs, span by span of priorities: a span of one priority begins at its floor and ends at now, so that
 -- neither the dead rows before it nor the jobs for later behind it are read; a span of many is for priorities not known yet.
+-- Of large payloads it takes the size, as a claim sends it; what is stored in 512 bytes counts for nothing, since to measure it
+-- would cost more than it can weigh.
 parallel as materialized (
   select front.*
   from unnest($4::smallint[], $5::smallint[], $6::timestamptz[]) as span (low, high, floor)
   cross join lateral (
     select level.*
     from (
-      select jobs.ctid, jobs.priority, jobs.run_at, jobs.id
+      select
+        jobs.ctid, jobs.priority, jobs.run_at, jobs.id,
+        case when pg_column_size(jobs.payload) > 512 then octet_length(jobs.payload::text) end as size
       from :"schema"._private_jobs as jobs
       where jobs.is_available = true
         and jobs.job_queue_id is null
@@ -23,7 +27,9 @@ parallel as materialized (
     union all
     select gap.*
     from (
-      select jobs.ctid, jobs.priority, jobs.run_at, jobs.id
+      select
+        jobs.ctid, jobs.priority, jobs.run_at, jobs.id,
+        case when pg_column_size(jobs.payload) > 512 then octet_length(jobs.payload::text) end as size
       from :"schema"._private_jobs as jobs
       where jobs.is_available = true
         and jobs.job_queue_id is null

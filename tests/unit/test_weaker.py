@@ -1,0 +1,64 @@
+"""What is left out of an end that is refused: every form decides the same about the job, and says less than the one before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backfill.worker.running import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Kept, Snoozed
+from backfill.worker.weaker import REFUSED_TEXT, Form, weaker_forms
+
+from strategies import texts
+
+delays = st.none() | st.floats(0, 1e6)
+endings = (
+    st.sampled_from([COMPLETED, GIVEN_BACK])
+    | st.builds(Failed, texts, st.booleans(), delays)
+    | st.builds(Snoozed, st.floats(0, 1e6))
+    | st.builds(Discarded, texts)
+    | st.builds(Kept, st.none() | st.just(b"1"), st.none() | texts)
+)
+
+
+def _text(ending: Ending) -> str | None:
+    if isinstance(ending, Discarded):
+        return ending.reason
+    return ending.error if isinstance(ending, (Failed, Kept)) else None
+
+
+def _verdict(ending: Ending) -> object:
+    """What an ending decides about its job."""
+    if isinstance(ending, Failed):
+        return replace(ending, error="")
+    if isinstance(ending, Discarded):
+        return Discarded
+    return ending if isinstance(ending, Snoozed) else type(ending)
+
+
+@given(ending=endings, keep=st.none() | st.just(60.0))
+def test_no_form_decides_otherwise(ending: Ending, keep: float | None) -> None:
+    """Final stays final, a delay stays as long, a discarded job is discarded; and each form differs from the others."""
+    whole = Form(ending, keep)
+    forms = list(weaker_forms(whole, "no \U0001f600"))
+    assert all(_verdict(form.ending) == _verdict(ending) for form in forms)
+    assert all(form.keep in (keep, None) and form.lacks for form in forms)
+    said = [(form.ending, form.keep, form.forgets) for form in [whole, *forms]]
+    assert all(one not in said[:place] for place, one in enumerate(said) if place) or REFUSED_TEXT in str(ending)
+    assert len(forms) <= 7
+    if isinstance(ending, Failed):
+        assert _text(forms[-1].ending) == REFUSED_TEXT
+        assert forms[-1].keep is None
+    if isinstance(ending, (Snoozed, type(GIVEN_BACK))) and keep is None:
+        assert forms == []
+
+
+@given(texts, st.none() | st.just(60.0))
+def test_the_text_is_kept_as_far_as_it_can_be_written(text: str, keep: float | None) -> None:
+    """In ASCII before it is left out, and as it is where only the table of ends refuses it."""
+    found = [(form.keep, _text(form.ending)) for form in weaker_forms(Form(Failed(text), keep), "no")]
+    plain = text.encode("ascii", "backslashreplace").decode()
+    lines = ([plain] if plain != text else []) + [REFUSED_TEXT]
+    kept = [(keep, line) for line in lines]
+    assert found == (kept if keep is None else [*kept, (None, text), *((None, line) for line in lines)])
