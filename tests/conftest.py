@@ -18,6 +18,7 @@ pytest_plugins = [
     "plugins.plain",
     "plugins.pooler",
     "plugins.away",
+    "plugins.roles",
 ]
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]

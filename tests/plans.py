@@ -153,7 +153,19 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "remove_job": ["key5"],
     "remove_worker": ["worker5"],
     "renew": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED],
-    "reschedule_jobs": [_IDS, None, None, 3, None, None],
+    "reschedule_jobs": [_IDS, None, None, 3, None, None, ["key5"]],
+    "producer_add_job": ["task1", Json({}), "queue1", None, None, 5, "key11", 0, None, "replace"],
+    "producer_add_keyed": [["task1"], [None], ["{}"], [0], [_NOW], [5], [None], ["key13"], "unsafe_dedupe"],
+    "producer_add_keyless": [["task1"], ["queue1"], ["{}"], [0], [_NOW], [5], [None]],
+    "producer_keep_names": [["task1"], ["queue1"]],
+    "producer_create_queues": [["queue1", "new"]],
+    "producer_create_tasks": [["task1", "new"]],
+    "producer_make_queues": [["queue1", "new"]],
+    "producer_make_tasks": [["task1", "new"]],
+    "producer_remove_job": [None, "key15"],
+    "producer_reschedule_jobs": [_IDS, None, None, 3, None, None, ["key17"]],
+    "producer_see_ends": [_IDS],
+    "producer_see_job": [5],
     "add_job": ["task1", Json({}), "queue1", None, None, 5, "key7", 0, None, "replace"],
     "add_jobs": [["task1"], ["{}"], [None], [None], [5], ["key9"], [0], [None], False],
 }
@@ -170,7 +182,12 @@ HOT = (
     "look_around", "renew",
 )  # fmt: skip
 """What a worker's hot connections run, apart from claims."""
-CALLS = ("add_job", "add_jobs", "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs")
+CALLS = (
+    "add_job", "add_jobs", "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs",
+    "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_create_queues",
+    "producer_create_tasks", "producer_make_queues", "producer_make_tasks",
+    "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
+)  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""
 
 

@@ -1,22 +1,27 @@
-"""The flags of ours that a job carries: its retry policy, timeout and deadline, so that SQL producers can name them too."""
+"""The flags of ours that a job carries: its retry policy, timeout and deadline, so that SQL producers can name them too.
+
+All others that begin with `backfill.` are this package's own, and refused where a caller gives them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
-from backfill.retry import format_duration
+from backfill.checks import checked_flags
+from backfill.errors import InvalidJobError
+from backfill.records import DEAD_LETTER_FLAG, Mark
+from backfill.retry import FLAG_PREFIX, format_duration
 
 if TYPE_CHECKING:
     from backfill.jobs import JobSpec
 
 TIMEOUT_FLAG: Final = "backfill.timeout:"
 DEADLINE_FLAG: Final = "backfill.deadline:"
-
-
-DEAD_LETTER_FLAG: Final = "backfill.dead_letter:"
-"""Marks a job without a key as requeued from that entry of the dead letters."""
+OWN_PREFIX: Final = "backfill."
+ALLOWED: Final = (FLAG_PREFIX, TIMEOUT_FLAG, DEADLINE_FLAG)
+"""What the flags begin with that are ours, and that callers may give all the same."""
 _LONGEST_ID: Final = 18
 
 
@@ -27,6 +32,26 @@ def dead_letter_of(flags: Iterable[str]) -> int | None:
         if number != flag and len(number) <= _LONGEST_ID and number.isascii() and number.isdigit():
             return int(number)
     return None
+
+
+def given_flags(value: Iterable[str]) -> tuple[str, ...]:
+    """The flags that a caller gives, checked; a mark of ours that was copied from a job's row is left out.
+
+    Raises:
+        InvalidJobError: no flags, or one that only this package sets.
+    """
+    if isinstance(value, (set, frozenset)):
+        value = {flag for flag in value if not isinstance(flag, Mark)}
+    elif isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
+        value = [flag for flag in value if not isinstance(flag, Mark)]
+    flags = checked_flags(value)
+    for flag in flags:
+        if flag.startswith(OWN_PREFIX) and not flag.startswith(ALLOWED):
+            limit = (
+                f"leave it out: of the flags that begin with {OWN_PREFIX!r} callers may give {', '.join(ALLOWED)} alone"
+            )
+            raise InvalidJobError("flags", flag, limit)
+    return flags
 
 
 def flags_of(spec: JobSpec) -> list[str]:

@@ -14,12 +14,34 @@ import orjson
 from backfill._native import Job
 from backfill.errors import PayloadDecodeError
 
-__all__ = ["PG_EPOCH", "Job", "flags_from_jsonb", "moment_of", "payload_of", "rebuild_job", "time_of_micros"]
+__all__ = [
+    "DEAD_LETTER_FLAG",
+    "PG_EPOCH",
+    "Job",
+    "Mark",
+    "flags_from_jsonb",
+    "moment_of",
+    "payload_of",
+    "rebuild_job",
+    "time_of_micros",
+]
 
+DEAD_LETTER_FLAG: Final = "backfill.dead_letter:"
+"""Begins the mark of a job without a key that was requeued from an entry of the dead letters, whose number follows."""
 PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 INFINITY: Final = 2**63 - 1
 NEGATIVE_INFINITY: Final = -(2**63)
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Mark(str):
+    """A flag that this package has set on a job, as it was read from its row.
+
+    It is a string like any other. That it is known by its class lets a program copy all flags of a job to a new one: the mark
+    says something of the job that it was read from alone, so it is left out there.
+    """
+
+    __slots__ = ()
 
 
 def time_of_micros(micros: int) -> datetime:
@@ -66,7 +88,10 @@ def flags_from_jsonb(raw: bytes) -> tuple[str, ...]:
             value = json.loads(raw[1:], parse_int=str, parse_float=str)
         except ValueError:
             return ()
-    return tuple(str(flag) for flag in value) if isinstance(value, (dict, list)) else ()
+    if not isinstance(value, (dict, list)):
+        return ()
+    texts = tuple(str(flag) for flag in value)
+    return tuple(Mark(flag) if flag.startswith(DEAD_LETTER_FLAG) else flag for flag in texts)
 
 
 def rebuild_job(fields: dict[str, Any]) -> Job:

@@ -19,9 +19,9 @@ from backfill.checks import (
     check_int,
     check_text,
     check_time,
-    checked_flags,
 )
 from backfill.errors import InvalidJobError
+from backfill.flags import given_flags
 from backfill.retry import MAX_ATTEMPTS_LIMIT, RetryPolicy
 
 DEFAULT_MAX_ATTEMPTS: Final = 8
@@ -163,7 +163,7 @@ class JobSpec:
             if self.job_key is None:
                 raise InvalidJobError("job_key_mode", self.job_key_mode.value, "a mode needs a job_key")
         if self.flags is not None:
-            _settle(self, "flags", checked_flags(self.flags))
+            _settle(self, "flags", given_flags(self.flags))
 
     def merged(self, **given: Any) -> JobSpec:
         """This spec with the keywords that are not None added.

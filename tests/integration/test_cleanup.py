@@ -227,7 +227,7 @@ async def test_one_worker_at_a_time(dsn: str, client: BackfillClient) -> None:
     """Who finds another at it does nothing; an explicit call does not ask."""
     await hold(dsn, client, NODE, 5 * HOUR, "q")
     async with await psycopg.AsyncConnection.connect(dsn) as other:
-        await other.execute("select pg_advisory_xact_lock(hashtextextended('backfill cleanup graphile_worker', 0))")
+        await other.execute("select graphile_worker.backfill_try_lock('cleanup', 60000)")
         ages = {"queues": 4 * HOUR, "jobs": 4 * HOUR}
         assert await client.release_foreign_locks(**ages, alone=True) == ReleasedLocks(0, 0)
         assert await client.release_foreign_locks(**ages) == ReleasedLocks(1, 1)

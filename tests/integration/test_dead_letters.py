@@ -202,16 +202,6 @@ async def test_an_older_job_that_completes_leaves_a_newer_ones_entry(
     assert await rows(dsn, f"select count(*) from {JOBS}") == [(0,)]
 
 
-async def test_a_mark_that_is_not_its_own_deletes_nothing(dsn: str, client: BackfillClient) -> None:
-    """Somebody copied a flag."""
-    await client.enqueue("t", 1)
-    await _run(dsn, _tasks(1))
-    [job] = (await client.list_dlq_jobs()).jobs
-    await client.enqueue("t", 2, flags=[f"backfill.dead_letter:{job.id}"])
-    await _run(dsn, _tasks())
-    assert await client.get_dlq_job(job.id) == job
-
-
 async def test_an_old_deadline_is_dropped(dsn: str, client: BackfillClient) -> None:
     """Else the job could never run."""
     await client.enqueue("t", 1, deadline=datetime.now(UTC) - timedelta(hours=1), flags=["f"])

@@ -133,7 +133,7 @@ async def test_a_function_of_an_older_form_is_made_anew(dsn: str, fresh: Snapsho
         older = re.sub(r"for round in 1\.\.100 loop", "loop", found[0])
         assert older != found[0]
         connection.execute(older)
-        connection.execute("delete from graphile_worker.backfill_migrations where name = 'bury_again'")
+        connection.execute("delete from graphile_worker.backfill_migrations where name = 'bury_its_own'")
     assert snapshot(dsn, SCHEMA) != fresh
     assert len((await up(dsn)).applied) == 1
     assert snapshot(dsn, SCHEMA) == fresh

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backfill import ConfigurationError, JobSpec, RetryPolicy
-from backfill.flags import DEADLINE_FLAG, TIMEOUT_FLAG, flags_of
+from backfill import ConfigurationError, InvalidJobError, JobSpec, RetryPolicy
+from backfill.flags import ALLOWED, DEADLINE_FLAG, TIMEOUT_FLAG, flags_of
+from backfill.records import DEAD_LETTER_FLAG, Mark, flags_from_jsonb
 from backfill.retry import FLAG_PREFIX, format_duration, parse_duration
 
 import strategies as make
@@ -82,6 +84,41 @@ def test_any_policy_text_is_read_or_refused(text: str) -> None:
         assert RetryPolicy.from_flag(read.to_flag()).initial_delay == read.initial_delay
         return
     assert " = " in refusal, "it names the field and its value"
+
+
+@given(
+    st.lists(
+        st.sampled_from(["", "backfill", "backfill.", *ALLOWED, DEAD_LETTER_FLAG]).flatmap(
+            lambda start: st.text(
+                st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20
+            ).map(lambda rest: start + rest)
+        )
+    )
+)
+def test_flags_that_only_we_set_are_refused(flags: list[str]) -> None:
+    """Those that begin as ours do, but for three; all others are taken as they are."""
+    own = [flag for flag in flags if flag.startswith("backfill.") and not flag.startswith(ALLOWED)]
+    if own:
+        with pytest.raises(InvalidJobError, match=r"^flags = .*leave it out"):
+            JobSpec(flags=flags)
+    else:
+        assert JobSpec(flags=flags).flags == tuple(dict.fromkeys(flags))
+
+
+@given(
+    st.lists(st.sampled_from(["f", "backfill.timeout:1s", f"{DEAD_LETTER_FLAG}1", f"{DEAD_LETTER_FLAG}2"]), unique=True)
+)
+def test_what_is_read_from_a_row_can_be_given(flags: list[str]) -> None:
+    """A mark reads as the string that it is, and is left out of a new job's flags."""
+    read = flags_from_jsonb(b"\x01" + orjson.dumps(dict.fromkeys(flags, True)))
+    assert list(read) == flags
+    assert [flag for flag in read if isinstance(flag, Mark)] == [
+        flag for flag in flags if flag.startswith(DEAD_LETTER_FLAG)
+    ]
+    for given_as in (read, list(read), set(read), iter(read)):
+        kept = JobSpec(flags=given_as).flags
+        assert set(kept or ()) == {flag for flag in flags if not flag.startswith(DEAD_LETTER_FLAG)}
+        assert {type(flag) for flag in kept or ()} <= {str}
 
 
 def test_other_flags_are_no_policies() -> None:

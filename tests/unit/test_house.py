@@ -19,8 +19,10 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 PLACES = [
     {"errors"},
     {"retry", "checks", "said", "logs", "_native"},
-    {"records", "payloads", "specs"},
-    {"jobs", "flags"},
+    {"records", "payloads"},
+    {"flags"},
+    {"specs"},
+    {"jobs"},
     {"dead_letters", "ends", "counts"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers"},

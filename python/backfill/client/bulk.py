@@ -16,6 +16,8 @@ from backfill.client.execute import run, surely_undone, translated
 from backfill.client.items import CHUNK_ROWS, Encoder, ItemError, Reader, Row, check_items
 from backfill.client.naming import REMEMBERED, NameMaker, make_names, names_of
 from backfill.client.prepare import BulkKeywords, check_keywords, checked_spec
+from backfill.client.producers import ProducerTransaction
+from backfill.client.ways import goes_by_functions
 from backfill.client.writing import BulkTransaction
 from backfill.errors import BackfillError, BulkEnqueueError, CommitUnknownError, InvalidJobError
 from backfill.jobs import UNSAID, BulkOutcome, JobSpec, NewJob
@@ -215,7 +217,8 @@ class _Call:
 
     async def _write_share(self, connection: Connection, *, own: bool) -> None:
         left = self._share
-        async with BulkTransaction(connection, self._schema, self.ids, own=own, maker=self._maker) as transaction:
+        kind = ProducerTransaction if await goes_by_functions(connection, self._schema) else BulkTransaction
+        async with kind(connection, self._schema, self.ids, own=own, maker=self._maker) as transaction:
             self._begun = True
             while self._rows:
                 left -= len(self._rows)

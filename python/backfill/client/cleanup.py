@@ -44,6 +44,8 @@ _DEAD_AFTER: Final = timedelta(seconds=20)
 _PAGE: Final = 500
 _LOOKED_AT: Final = 1000
 _COUNT: Final = range(1, 2**31)
+_PATIENCE: Final = "10000"
+"""Milliseconds that a transaction here may be left idle, by a process that is stopped: others wait for what it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
                 of late), or `add_job` or `add_jobs` is another program's.
         """
         async with self._connection(None) as chosen, chosen.transaction():
+            await run(chosen, "bound_idle", self._schema, (_PATIENCE,))
             await self._refuse_foreign_functions(chosen)
             found = await run(chosen, "find_foreign_workers", self._schema)
             if found.ntuples:
@@ -297,13 +300,14 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
     ) -> PGresult | None:
         """What a statement gives; None where another worker is at it."""
         async with connection.transaction() if alone else nullcontext():
-            if alone and text(await run(connection, "try_cleanup", self._schema, (self._schema,)), 0, 0) != "t":
+            if alone and text(await run(connection, "try_cleanup", self._schema, (_PATIENCE,)), 0, 0) != "t":
                 return None
             return await run(connection, name, self._schema, parameters)
 
     async def _collect_some(self, connection: Connection, after: int, wanted: int) -> tuple[int, int | None]:
         """One step: how many queues were deleted, and the id to go on behind, None at the end."""
         async with connection.transaction():
+            await run(connection, "bound_idle", self._schema, (_PATIENCE,))
             await self._refuse_foreign_functions(connection)
             parameters = (str(after), str(_LOOKED_AT), str(wanted))
             found = await run(connection, "find_unused_queues", self._schema, parameters)

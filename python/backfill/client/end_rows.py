@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from backfill.client.execute import run, text
 from backfill.client.pages import time, whole
 from backfill.client.prepare import Parameters, moment
+from backfill.client.ways import goes_by_functions
 from backfill.ends import EndFilter, EndHow, JobEnd
 from backfill.errors import InvalidJobError
 from backfill.storage.arrays import number_array
@@ -41,11 +42,12 @@ async def find_ends(connection: Connection, schema: str, ids: list[int]) -> list
     Where neither is found it is looked for once more: rows that move to a partition of their own, just then, may be missed
     by a statement that was planned before.
     """
-    found = await run(connection, "find_ends", schema, (number_array(ids),))
+    statement = "producer_see_ends" if await goes_by_functions(connection, schema) else "find_ends"
+    found = await run(connection, statement, schema, (number_array(ids),))
     rows = list(_jobs(found))
     missed = [number for number, waits, how in rows if not waits and how is None]
     if missed:
-        again = {row[0]: row for row in _jobs(await run(connection, "find_ends", schema, (number_array(missed),)))}
+        again = {row[0]: row for row in _jobs(await run(connection, statement, schema, (number_array(missed),)))}
         rows = [again.get(row[0], row) for row in rows]
     return rows
 

@@ -1,7 +1,8 @@
 """Waiting for ends: one task a client that hears of them on a connection of its own, with a poll beneath.
 
 A notification only makes a look come sooner: what a look finds counts, so one that is lost, or a pooler that passes none on,
-delays an answer by the poll's interval and no more. While the database is away, or its connection string cannot be had, it
+delays an answer by the poll's interval and no more. Any role that may connect can send one, so that those which were in vain
+are followed by a look so often and no oftener. While the database is away, or its connection string cannot be had, it
 waits, and looks once it is back.
 """
 
@@ -26,6 +27,7 @@ from backfill.said import said
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection
 from backfill.storage.pooler import is_pooled
+from backfill.storage.ration import Ration
 from backfill.storage.workers import listen
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,9 @@ DEAF_POLL_SECONDS: Final = 0.5
 """The same where they are not."""
 LINGER_SECONDS: Final = 10.0
 """How long the connection is kept when nobody waits any more."""
+LOOKS_AT_ONCE: Final = 20
+LOOKS_PER_SECOND: Final = 50.0
+"""How often notifications make it look, beside as many times as an end was found."""
 _BATCH: Final = 1_000
 _ANSWER_SECONDS: Final = 30.0
 Waiter = asyncio.Future[JobEnd | None]
@@ -68,6 +73,7 @@ class EndWatch:
         self._task: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._backoff = Backoff()
+        self._ration = Ration(LOOKS_AT_ONCE, LOOKS_PER_SECOND)
 
     async def wait(self, job_id: int) -> JobEnd | None:
         """The end of a job once there is one; None once the job is gone without one."""
@@ -186,6 +192,8 @@ class EndWatch:
             async for notification in connection.notifies(timeout=left, stop_after=1):
                 if self._concerns(notification.payload):
                     self._deaf = False
+                    await asyncio.sleep(self._ration.wait())
+                    self._ration.take()
                     return True
         return False
 
@@ -213,6 +221,7 @@ class EndWatch:
                 self._deaf = self._deaf or (polled and how is not None)
 
     def _resolve(self, number: int, how: JobEnd | None) -> None:
+        self._ration.earn(1)
         for waiter in self._waiters.get(number, ()):
             if not waiter.done():
                 waiter.set_result(how)

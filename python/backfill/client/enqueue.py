@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.connect import ClientLife
 from backfill.client.execute import name_job, repeated, run, run_own
-from backfill.client.naming import REMEMBERED
+from backfill.client.naming import DIRECT, FOR_PRODUCERS, REMEMBERED
 from backfill.client.prepare import (
     JobKeywords,
     JobShape,
@@ -19,6 +19,7 @@ from backfill.client.prepare import (
     spec_of,
     status_of,
 )
+from backfill.client.ways import goes_by_functions
 from backfill.errors import BackfillError
 from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
 from backfill.payloads import NOTHING
@@ -32,7 +33,6 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 _TRIES: Final = 5
-_NAMES: Final = "create_tasks", "create_queues"
 Sender = Callable[[Connection, str, str, Parameters], Awaitable[list[Job]]]
 
 
@@ -134,17 +134,20 @@ class EnqueueVerb(ClientLife):
     async def _enqueue(
         self, connection: Connection, send: Sender, shape: JobShape, payload: str, source: Task[Any, Any] | None
     ) -> EnqueueOutcome[Any]:
-        if shape.key is None:
+        by_functions = await goes_by_functions(connection, self._schema)
+        if shape.key is None and not by_functions:
             rows = await send(connection, self._schema, *insert_job(shape, payload))
             if rows:
                 return EnqueueOutcome(EnqueueStatus.ADDED, rows[0].id, _named(rows[0], shape), source=source)
         if send is _send_own:
-            await self._make_names(connection, shape)
-        return await self._add(connection, send, shape, payload, source)
+            await self._make_names(connection, shape, by_functions=by_functions)
+        statement = "producer_add_job" if by_functions else "add_job"
+        return await self._add(connection, send, statement, shape, payload, source)
 
-    async def _make_names(self, connection: Connection, shape: JobShape) -> None:
+    async def _make_names(self, connection: Connection, shape: JobShape, *, by_functions: bool) -> None:
         """Make the names of a job before it is added: waiting for its key, it would hold up who makes the same names."""
-        for statement, name, known in zip(_NAMES, (shape.task, shape.queue), self._known, strict=True):
+        makers = FOR_PRODUCERS if by_functions else DIRECT
+        for (_, statement), name, known in zip(makers, (shape.task, shape.queue), self._known, strict=True):
             if name is not None and name not in known:
                 await run_own(connection, statement, self._schema, (text_array([name]),))
                 if len(known) >= REMEMBERED:
@@ -152,18 +155,24 @@ class EnqueueVerb(ClientLife):
                 known.add(name)
 
     async def _add(
-        self, connection: Connection, send: Sender, shape: JobShape, payload: str, source: Task[Any, Any] | None
+        self,
+        connection: Connection,
+        send: Sender,
+        statement: str,
+        shape: JobShape,
+        payload: str,
+        source: Task[Any, Any] | None,
     ) -> EnqueueOutcome[Any]:
-        """Add a job by the schema's own function: one with a key, or whose task or queue is new."""
+        """Add a job by a function of the schema: any job of a producer, else one with a key, or whose task or queue is new."""
         parameters = add_job_parameters(shape, payload)
         for _ in range(_TRIES):
-            rows = await send(connection, self._schema, "add_job", parameters)
+            rows = await send(connection, self._schema, statement, parameters)
             if not rows:  # another engine's function may lose a race for a key, and say so by giving nothing
                 continue
             row, status = rows[0], status_of(rows[0], shape.mode)
             if status in (EnqueueStatus.ADDED, EnqueueStatus.REPLACED):
                 _named(row, shape)
-            else:  # the row is an older job's, perhaps of another task
+            elif not row.task_identifier:  # the row is an older job's, perhaps of another task
                 await name_job(connection, self._schema, row)
             return EnqueueOutcome(status, row.id, row, row.revision, source)
         raise BackfillError(

@@ -194,7 +194,7 @@ async def in_turn(
 
     async def kept_away() -> T:
         async with connection.transaction():
-            await run(connection, lock, schema, (schema,))
+            await run(connection, lock, schema)
             return await call()
 
     return await repeated(kept_away)

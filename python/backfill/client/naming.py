@@ -15,11 +15,18 @@ import psycopg_pool
 
 from backfill.client.execute import ids_by_text, run
 from backfill.client.prepare import JobShape
+from backfill.client.ways import goes_by_functions
 from backfill.errors import BackfillError
 from backfill.storage.arrays import text_array
 from backfill.storage.connection import Connection
 
 REMEMBERED: Final = 20_000
+DIRECT: Final = (("make_tasks", "create_tasks"), ("make_queues", "create_queues"))
+FOR_PRODUCERS: Final = (
+    ("producer_make_tasks", "producer_create_tasks"),
+    ("producer_make_queues", "producer_create_queues"),
+)
+"""The statements that make tasks and queues: briefly, and with patience."""
 _TRIES: Final = 10
 Lock = Callable[[], Awaitable[None]]
 
@@ -126,8 +133,9 @@ async def make_names(
         queues: names of serial queues.
         briefly: whether to leave out what another transaction is just making, rather than wait for its end.
     """
-    await _make(connection, schema, "make_tasks", "create_tasks", tasks, briefly=briefly)
-    await _make(connection, schema, "make_queues", "create_queues", queues, briefly=briefly)
+    makers = FOR_PRODUCERS if await goes_by_functions(connection, schema) else DIRECT
+    for (many, one), names in zip(makers, (tasks, queues), strict=True):
+        await _make(connection, schema, many, one, names, briefly=briefly)
 
 
 async def _make(connection: Connection, schema: str, many: str, one: str, names: set[str], *, briefly: bool) -> None:

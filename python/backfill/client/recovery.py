@@ -19,6 +19,9 @@ from backfill.storage.recovery import CutOff, Next, Page, find_abandoned, finish
 logger = logging.getLogger(__name__)
 
 _PAGE: Final = 500
+_DEAD_AFTER: Final = timedelta(seconds=20)
+_SHORTEST_PATIENCE: Final = 0.5
+"""Seconds: a loop that lags must not lose its recoveries for that."""
 _BIGINT: Final = range(-(2**63), 2**63)
 
 
@@ -72,7 +75,12 @@ class RecoveryVerbs(ClientLife):
     """The verbs for dead workers."""
 
     async def recover_worker(
-        self, worker: str, heartbeat: int, *, next_of: Callable[[CutOff], Next] = lambda _: Next()
+        self,
+        worker: str,
+        heartbeat: int,
+        *,
+        next_of: Callable[[CutOff], Next] = lambda _: Next(),
+        dead_after: timedelta = _DEAD_AFTER,
     ) -> Recovered | None:
         """Unlock what a dead worker held; workers do it for each other.
 
@@ -83,6 +91,8 @@ class RecoveryVerbs(ClientLife):
             worker: the dead one's id.
             heartbeat: its last, in microseconds since 1970, as it was seen: one that has beaten since is left alone.
             next_of: what becomes of a job: when it is due again if that was not its first attempt, how long its end is kept.
+            dead_after: how long a worker may be silent. Half of it is the longest that this process may hold the lock which
+                recoveries go by without saying anything to the server, as where it is stopped; then others go on.
 
         Returns:
             What was done, which is not complete where another worker is at it; None: it is alive, or gone.
@@ -94,12 +104,13 @@ class RecoveryVerbs(ClientLife):
         if heartbeat is None:
             raise InvalidJobError("heartbeat", heartbeat, "a heartbeat as it was seen, in microseconds since 1970")
         check_int("heartbeat", heartbeat, _BIGINT)
+        check_age("dead_after", dead_after)
         async with self._connection(None) as chosen, in_our_manner(chosen):
             who = await give_up(chosen, worker, heartbeat, schema=self._schema)
             if who is None:
                 return None
             error = f"WorkerDied: its worker {worker} ({who[0]}, process {who[1]}) died while it ran"
-            done, turn = await self._recover_jobs(chosen, worker, error, next_of)
+            done, turn = await self._recover_jobs(chosen, worker, error, next_of, dead_after)
             queues, complete = await finish(chosen, worker, schema=self._schema) if turn else (0, False)
         return Recovered(*who, len(done.ids), queues, done.dead_letters, complete, done.refused, len(done.superseded))
 
@@ -126,7 +137,7 @@ class RecoveryVerbs(ClientLife):
         async with self._connection(None) as chosen, in_our_manner(chosen):
             for worker, serial in await find_abandoned(chosen, gone_for.total_seconds(), schema=self._schema):
                 error = f"WorkerDied: its worker {worker} is gone"
-                some, turn = await self._recover_jobs(chosen, worker, error, next_of)
+                some, turn = await self._recover_jobs(chosen, worker, error, next_of, gone_for)
                 if turn and (some.ids or some.refused):
                     queues = serial + await recover_queues(chosen, worker, schema=self._schema) if some.ids else 0
                     done.append(
@@ -135,14 +146,21 @@ class RecoveryVerbs(ClientLife):
         return done
 
     async def _recover_jobs(
-        self, connection: Connection, worker: str, error: str, next_of: Callable[[CutOff], Next]
+        self,
+        connection: Connection,
+        worker: str,
+        error: str,
+        next_of: Callable[[CutOff], Next],
+        dead_after: timedelta,
     ) -> tuple[Page, bool]:
         """Unlock a worker's jobs: what was done with all of them, and whether no other worker was at it."""
         done, after = Page(), 0
+        patience = max(dead_after.total_seconds() / 2, _SHORTEST_PATIENCE)
         while True:
             page = await recover_page(
-                connection, worker, after, schema=self._schema, error=error, next_of=next_of, wanted=_PAGE
-            )
+                connection, worker, after, schema=self._schema, error=error, next_of=next_of, wanted=_PAGE,
+                patience=patience,
+            )  # fmt: skip
             if page is None or page.last is None:
                 return done, page is not None
             after = page.last

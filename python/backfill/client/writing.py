@@ -316,7 +316,7 @@ class BulkTransaction:
     async def _lock(self) -> None:
         """Be the only transaction, until it ends, that makes names or writes keys in more than one statement."""
         if not self._locked:
-            await run(self._connection, "lock_keys", self._schema, (self._schema,))
+            await run(self._connection, "lock_keys", self._schema)
             self._locked = True
 
     def _is_new(self, shape: JobShape) -> bool:

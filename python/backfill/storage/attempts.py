@@ -6,6 +6,7 @@ worker since, matches nothing.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,9 @@ from backfill.storage.wire import Command, Parameter, Wire
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
+
+_PREDECESSOR_PAUSE: Final = 0.05
+"""Seconds between two looks at whether the server is done with what was under way on lost connections."""
 
 
 _MOST_NAMED: Final = 20
@@ -245,8 +249,15 @@ async def await_predecessor(connection: Connection, worker: str) -> None:
     """Wait for what lost connections of a worker's may still be doing.
 
     So it is behind a pooler, where a session carries its last user's name on: to end it by that could hit another program.
+    Their transactions say by a name of their own whose they are, and no lock is taken, which others could take as well. Whoever
+    calls it says for how long it may take.
     """
-    await connection.execute(render("await_predecessor"), [worker])
+    while True:
+        cursor = await connection.execute(render("await_predecessor"), [worker])
+        row = await cursor.fetchone()
+        if row is None or not row[0]:
+            return
+        await asyncio.sleep(_PREDECESSOR_PAUSE)
 
 
 def _fail(failures: Sequence[Failure], *, schema: str, worker: str) -> Command:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Final, Literal, get_args
 
 from psycopg import sql
@@ -13,14 +14,17 @@ from backfill.storage.texts import GRANTS
 
 Duty = Literal["producer", "worker"]
 _JOBS_SEQUENCE: Final = "jobs_id_seq1"
+_JOBS_TABLE: Final = "_private_jobs"
+_TOKEN: Final = re.compile(r""":"\w+"|:'\w+'""")
 _IDENTIFIER_BYTES: Final = 63
 
 
 def grants_script(duty: Duty, role: str, schema: str = DEFAULT_SCHEMA) -> str:
-    """The SQL that lets a role enqueue jobs (`producer`) or work (`worker`), and nothing more; it can be run again.
+    """The SQL that lets a role enqueue jobs (`producer`) or work (`worker`), and nothing more.
 
-    The tables have row level security, so grants alone show a role no rows: each table gets a policy for the role, named
-    after it.
+    It can be run again, and takes back then what the scripts of older versions granted beyond that. A producer may call
+    functions, and has no right on any table of the queue. The tables have row level security, so grants alone show a role no
+    rows: for a worker each table gets a policy, named after the role.
 
     Raises:
         ConfigurationError: an unknown duty, or a name that cannot be used.
@@ -29,18 +33,20 @@ def grants_script(duty: Duty, role: str, schema: str = DEFAULT_SCHEMA) -> str:
         raise ConfigurationError(f"grants = {duty!r}: expected one of {', '.join(get_args(Duty))}")
     if not 1 <= len(role.encode("utf-8", "replace")) <= _IDENTIFIER_BYTES or "\0" in role:
         raise ConfigurationError(f"role = {role!r}: a name of 1 to {_IDENTIFIER_BYTES} bytes without NUL")
-    names = {
+    values = {
         ':"schema"': quoted_schema(schema),
         ':"role"': _quoted(role),
         ':"policy"': _quoted(_policy(duty, role)),
         ':"held"': _quoted(_policy(f"held_{duty}", role)),
-        ':"sequence"': sql.Identifier(schema, _JOBS_SEQUENCE).as_string(None),
+        ':"sequence"': _quoted(schema, _JOBS_SEQUENCE),
+        ":'worker_policy'": _literal(_policy("worker", role)),
+        ":'jobs'": _literal(_quoted(schema, _JOBS_TABLE)),
     }
-    pieces = GRANTS[duty].split(':"')
-    filled = pieces[0]
-    for piece in pieces[1:]:  # token by token: a name may itself look like one
-        token, rest = piece.split('"', 1)
-        filled += names[f':"{token}"'] + rest
+    body = "$body$"
+    while any(body in value for value in values.values()):  # no name may end the script's own quotes
+        body = f"$x{body[1:]}"
+    # In one pass, since a name may itself look like a token.
+    filled = _TOKEN.sub(lambda token: values[token[0]], GRANTS[duty].replace("$body$", body))
     return f"begin;\n{filled}commit;\n"
 
 
@@ -51,5 +57,9 @@ def _policy(duty: str, role: str) -> str:
     return f"backfill_{duty}_{hashlib.sha256(role.encode()).hexdigest()[:16]}"
 
 
-def _quoted(name: str) -> str:
-    return sql.Identifier(name).as_string(None)
+def _quoted(*names: str) -> str:
+    return sql.Identifier(*names).as_string(None)
+
+
+def _literal(text: str) -> str:
+    return sql.Literal(text).as_string(None)

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 LOCK_WAIT: Final = timedelta(minutes=5)
 _LOCK_TIMEOUT: Final = timedelta(seconds=1)
 _POLL: Final = 0.1
+_TOLD_AFTER: Final = 30.0
+"""Seconds after which the log says whom a migrator has been waiting for."""
 _RACES: Final = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
@@ -116,18 +118,38 @@ class _Run:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Be the only migrator of this schema. A waiter polls, and holds no snapshot between its looks."""
+        """Be the only migrator of this schema. A waiter polls, and holds no snapshot between its looks.
+
+        Any role that may connect can take an advisory lock, so who has it is named: in the log, and where the time is up.
+        """
+        seen, since, told = "", 0.0, False
         while True:
             cursor = await self._connection.execute(render("try_migration_lock"), [self._schema])
             row = await cursor.fetchone()
             if row is not None and row[0]:
                 break
-            await self._pause("another process is migrating it")
+            holder = await self._holder()
+            now = asyncio.get_running_loop().time()
+            if holder != seen:
+                seen, since, told = holder, now, False
+            elif now - since > _TOLD_AFTER and not told:
+                logger.warning("schema %r: waiting to migrate it, since %s", self._schema, holder)
+                told = True
+            await self._pause("another process is migrating it", holder=holder)
         try:
             yield
         finally:
             if not self._connection.closed:
                 await self._connection.execute(render("release_migration_lock"), [self._schema])
+
+    async def _holder(self) -> str:
+        """Who has the lock of this schema's migrations."""
+        cursor = await self._connection.execute(render("find_migration_lock"), [self._schema])
+        row = await cursor.fetchone()
+        if row is None:
+            return "another process was migrating it just now"
+        pid, role, program = row
+        return f"server process {pid} (role {role!r}, program {program!r}) has the lock of its migrations"
 
     @asynccontextmanager
     async def timeouts(self) -> AsyncIterator[None]:
@@ -237,11 +259,11 @@ class _Run:
         milliseconds = str(int(lock.total_seconds() * 1000))
         await self._connection.execute(render("set_timeouts"), [milliseconds, "0"])
 
-    async def _pause(self, why: str, error: Exception | None = None) -> None:
+    async def _pause(self, why: str, error: Exception | None = None, *, holder: str = "") -> None:
         if asyncio.get_running_loop().time() > self._deadline:
             raise MigrationError(
                 f"schema {self._schema!r} could not be migrated in the time given ({why}); run it again when the database "
-                "is quieter"
+                f"is quieter{holder and f': {holder}'}"
             ) from error
         # Whoever queued up behind our wait for a lock gets as long to go on before the next one.
         pause = _LOCK_TIMEOUT.total_seconds() if isinstance(error, errors.LockNotAvailable) else _POLL

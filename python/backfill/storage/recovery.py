@@ -84,10 +84,15 @@ async def recover_page(
     error: str,
     next_of: Callable[[CutOff], Next],
     wanted: int,
+    patience: float,
 ) -> Page | None:
-    """Recover some of a dead worker's jobs, those behind an id; None: another worker is recovering just now."""
+    """Recover some of a dead worker's jobs, those behind an id; None: another worker is recovering just now.
+
+    The server ends it where this process leaves it idle for `patience` seconds: one that is stopped in the middle must not keep
+    others from recovering.
+    """
     async with connection.transaction():
-        cursor = await connection.execute(render("try_recovery"), [schema])
+        cursor = await connection.execute(render("try_recovery", schema), [milliseconds(patience)])
         row = await cursor.fetchone()
         if row is None or not row[0]:
             return None
@@ -151,6 +156,11 @@ async def find_abandoned(connection: Connection, gone_for: float, *, schema: str
     """Ids of ours without a worker's row under which jobs are locked for so many seconds; how many of those are serial."""
     cursor = await connection.execute(render("find_abandoned", schema), [gone_for])
     return [(str(worker), int(serial)) for worker, serial in await cursor.fetchall()]
+
+
+def milliseconds(seconds: float) -> int:
+    """A span as PostgreSQL's settings take it, at least one millisecond."""
+    return max(int(seconds * 1000), 1)
 
 
 def _arrays(nexts: Sequence[Next]) -> tuple[str, str]:

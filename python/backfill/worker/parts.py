@@ -109,7 +109,12 @@ class Parts:
         self._services = [CounterFolder(self._own), self._keeper]
         if self._config.listen:
             dsn = self._config.listen_dsn or self._config.required_dsn()
-            self._services.append(Listener(dsn, worker=self.one.worker_id, wake=self._wake, hear=self._hear))
+            self._services.append(
+                Listener(
+                    dsn, schema=self._config.schema, worker=self.one.worker_id, wake=self._wake, hear=self._hear,
+                    claimed=lambda: self.one.executor.claimed,
+                )
+            )  # fmt: skip
         if self._config.dlq_processor_interval is not None:
             self._services.append(Sweeper(self._own, interval=seconds(self._config.dlq_processor_interval)))
         if self._config.stale_lock_cleanup_interval is not None:

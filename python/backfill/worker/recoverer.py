@@ -119,7 +119,8 @@ class Recoverer(Service):
 
     async def _recover(self, worker: str, heartbeat: int) -> tuple[str, ...]:
         """Recover a worker; what of it the database refuses."""
-        done = await self._client.recover_worker(worker, heartbeat, next_of=self._next_of)
+        span = timedelta(seconds=self._dead_after)
+        done = await self._client.recover_worker(worker, heartbeat, next_of=self._next_of, dead_after=span)
         if done is not None and (done.jobs or done.queues or done.complete):
             emit(
                 WorkerRecovered(

@@ -1,4 +1,4 @@
--- What a role needs to work: to claim and settle jobs, and to enqueue and manage them.
+-- What a role needs to work: to claim and settle jobs, and to enqueue and manage them. It includes what a producer needs.
 grant usage on schema :"schema" to :"role";
 grant select on :"schema".migrations, :"schema".backfill_migrations to :"role";
 grant select, insert on :"schema"._private_tasks to :"role";

@@ -1,6 +1,11 @@
--- does: Waits for the transactions of a worker's lost connections, so that no claim can be committed after its worker has
---   stopped looking for it.
--- locks: an advisory lock of the transaction, by the worker's id
--- index: none: it reads no table
+-- does: Counts the transactions of a worker's lost connections that the server is still at. While there is one, a claim may
+--   yet be committed after its worker has stopped looking for it. Sessions of other roles do not count, whatever they say.
+-- locks: none
+-- index: none: a function of the server
 -- params: $1 worker text
-select pg_advisory_xact_lock(hashtextextended('backfill.worker:' || $1::text, 0))
+select count(*)
+from pg_stat_activity
+where application_name = 'backfill transaction of ' || $1::text
+  and usename = session_user
+  and pid <> pg_backend_pid()
+  and state <> 'idle'

@@ -1,5 +1,6 @@
--- does: Says, until the transaction ends, that it is one of a worker's: behind a pooler no session can be told by its name.
--- locks: an advisory lock of the transaction, shared, by the worker's id
+-- does: Says, until the transaction ends, that it is one of a worker's, by the name that its session shows to others: behind
+--   a pooler a session's own name is that of whoever used it last.
+-- locks: none
 -- index: none: it reads no table
 -- params: $1 worker text
-select pg_advisory_xact_lock_shared(hashtextextended('backfill.worker:' || $1::text, 0))
+select set_config('application_name', 'backfill transaction of ' || $1::text, true)

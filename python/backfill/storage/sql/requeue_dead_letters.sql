@@ -47,7 +47,7 @@ added as materialized (
     flags := array(
       select flag
       from jsonb_object_keys(case when jsonb_typeof(chosen.flags) = 'object' then chosen.flags else '{}' end) as flag
-      where not starts_with(flag, 'backfill.deadline:')
+      where flag !~ '^backfill\.(deadline|dead_letter):'
       union all
       select 'backfill.dead_letter:' || chosen.id where chosen.job_key is null
     ),

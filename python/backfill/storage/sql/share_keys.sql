@@ -1,6 +1,6 @@
 -- does: Waits until no transaction writes jobs with keys in several statements, and keeps others from it: for one statement,
 --   which many may share, since they go by one order of keys.
--- locks: an advisory lock of the transaction, shared, by the schema's name
--- index: none: it reads no table
--- params: $1 schema text
-select pg_advisory_xact_lock_shared(hashtextextended('backfill.keys:' || $1::text, 0))
+-- locks: the row 'keys' of backfill_locks (share)
+-- index: none: its work is done in a function, on a table of four rows
+-- params: none
+select :"schema".backfill_lock_keys(false)

@@ -1,0 +1,38 @@
+-- does: Makes the function by which a producer awaits the ends of jobs whose ids it knows, without any right on a table.
+-- foundation: no
+-- transaction: yes
+-- breaking: no
+
+-- The ends of some jobs that are over, and whether each job is there still, all as of one moment. Times are in microseconds,
+-- null where they are infinite.
+create function :"schema".backfill_see_ends(job_ids bigint[]) returns table (
+  id bigint, waits boolean, job_id bigint, task_identifier text, how text, attempts integer, max_attempts integer,
+  priority integer, queue_name text, job_key text, created_at numeric, run_at numeric, started_at numeric,
+  ended_at numeric, expires_at numeric, worker_id text, error text, result text
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+  if cardinality(job_ids) > 1000 then
+    raise exception 'job_ids: % of them, at most 1000 a call', cardinality(job_ids)
+      using errcode = 'invalid_parameter_value';
+  end if;
+  return query
+  select
+    wanted.number,
+    exists (select from :"schema"._private_jobs as jobs where jobs.id = wanted.number),
+    ends.job_id, ends.task_identifier, ends.how, ends.attempts, ends.max_attempts, ends.priority, ends.queue_name,
+    ends.job_key,
+    case when isfinite(ends.created_at) then (extract(epoch from ends.created_at) * 1000000)::numeric(30) end,
+    case when isfinite(ends.run_at) then (extract(epoch from ends.run_at) * 1000000)::numeric(30) end,
+    case when isfinite(ends.started_at) then (extract(epoch from ends.started_at) * 1000000)::numeric(30) end,
+    case when isfinite(ends.ended_at) then (extract(epoch from ends.ended_at) * 1000000)::numeric(30) end,
+    case when isfinite(ends.expires_at) then (extract(epoch from ends.expires_at) * 1000000)::numeric(30) end,
+    ends.worker_id, ends.error, ends.result::text
+  from unnest(job_ids) as wanted (number)
+  left join :"schema".backfill_ends as ends
+    on ends.job_id = wanted.number
+    and ends.expires_at > now();
+end;
+$body$;

@@ -1,0 +1,6 @@
+-- does: Makes the serial queues that are missing, for a producer, outside a transaction, as make_queues does: it waits only briefly for
+--   others.
+-- locks: none but the new rows
+-- index: none: its work is done in a function
+-- params: $1 queue_names text[]
+select :"schema".backfill_make_names('{}', $1::text[], true)
