@@ -207,11 +207,10 @@ async def main() -> None:
         return
     try:
         print(runner.worker_id, flush=True)
-        ended = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(runner._failure())}
-        await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.cancel()
-        await asyncio.gather(*ended, return_exceptions=True)
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({stopped, runner._attended().failed}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        await asyncio.wait([stopped])
     finally:
         await runner.__aexit__(None, None, None)  # raises what a part failed with
 

@@ -139,10 +139,11 @@ class Crew:
 
     async def tell(self) -> str:
         """What each process is doing, at the end of its log."""
-        for member in self.members:
+        alive = [member for member in self.members if member.process.returncode is None]
+        for member in alive:
             member.process.send_signal(signal.SIGUSR1)
         with contextlib.suppress(pytest.fail.Exception):
-            await wait_until(lambda: all("told" in self._log(member.name).read_text() for member in self.members))
+            await wait_until(lambda: all("told" in self._log(member.name).read_text() for member in alive))
         return "\n".join(f"== {member.name}\n{self._log(member.name).read_text()[-30000:]}" for member in self.members)
 
     def logs(self) -> str:
