@@ -1,4 +1,4 @@
-"""Looks behind the floors: a full lane has them too, a claim that was cut hides nothing from them, and who ends waits for one."""
+"""Looks behind the floors: a full lane has them too, and whoever ends once nothing is left waits for one."""
 
 from __future__ import annotations
 
