@@ -20,7 +20,7 @@ from typing import Any, Final
 import psycopg
 
 from backfill.client import BackfillClient
-from backfill.logs import RetryTraceback
+from backfill.logs import CURRENT, RetryTraceback
 from backfill.said import stripping
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
@@ -212,8 +212,9 @@ class Incarnation:
         self.abandoned = True
 
     def _was_cancelled(self) -> bool:
-        """Whether somebody has cancelled the tasks of this worker, and not a handler whose attempt is asked about."""
-        if asyncio.current_task() is self._sentinel.cancelled_by:
+        """Whether somebody has cancelled the tasks of this worker, and not the job whose attempt is asked about."""
+        job = CURRENT.get()
+        if job is not None and job is self._sentinel.cancelled_by:
             return False
         return any(service.was_cancelled for service in self.services)
 
