@@ -160,7 +160,10 @@ async def test_a_job_that_stops_the_loop_is_done(dsn: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["itself", "child", "callback"])
 async def test_a_job_that_cancels_all_tasks_has_failed(dsn: str, tmp_path: Path, kind: str) -> None:
-    """Its attempt counts, also where a task or a callback that it has started does that; the neighbour's goes back without cost, and runs once the worker has started again."""
+    """Its attempt counts, also where a task or a callback that it has started does that.
+
+    The neighbour's goes back without cost, and runs once the worker has started again.
+    """
     (tmp_path / "app_jobs.py").write_text(TASKS)
     async with BackfillClient(dsn) as client:
         await client.enqueue("innocent", "release", max_attempts=1, priority=-1)
