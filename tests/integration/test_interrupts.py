@@ -57,10 +57,21 @@ async def stops(kind: str) -> None:
     asyncio.get_running_loop().stop()
     await asyncio.sleep(0.01)
 
-@tasks.task("sweeps")
-async def sweeps(kind: str) -> None:
+def sweep():
     for task in asyncio.all_tasks():
         task.cancel()
+
+async def sweep_later():
+    sweep()
+
+@tasks.task("sweeps")
+async def sweeps(kind: str) -> None:
+    if kind == "itself":
+        sweep()
+    elif kind == "child":
+        await asyncio.gather(sweep_later())
+    else:
+        asyncio.get_running_loop().call_soon(sweep)
     await asyncio.sleep(600)
 
 @tasks.task("innocent")
@@ -147,14 +158,18 @@ async def test_a_job_that_stops_the_loop_is_done(dsn: str, tmp_path: Path) -> No
     assert rows(dsn, "select * from graphile_worker.jobs") == []
 
 
-async def test_a_job_that_cancels_all_tasks_has_failed(dsn: str, tmp_path: Path) -> None:
-    """Its attempt counts; the neighbour's goes back without cost, and runs once the worker has started again."""
+@pytest.mark.parametrize("kind", ["itself", "child", "callback"])
+async def test_a_job_that_cancels_all_tasks_has_failed(dsn: str, tmp_path: Path, kind: str) -> None:
+    """Its attempt counts, also where a task or a callback that it has started does that.
+
+    The neighbour's goes back without cost, and runs once the worker has started again.
+    """
     (tmp_path / "app_jobs.py").write_text(TASKS)
     async with BackfillClient(dsn) as client:
         await client.enqueue("innocent", "release", max_attempts=1, priority=-1)
         with running(shell("worker", "app_jobs:tasks", "--dsn", dsn), folder=tmp_path) as worker:
             worker.wait_for("innocent begins")
-            await client.enqueue("sweeps", "", max_attempts=2)
+            await client.enqueue("sweeps", kind, max_attempts=2)
             worker.wait_for("a job has cancelled all tasks")
             worker.wait_for("innocent begins")
             (tmp_path / "release").touch()

@@ -84,6 +84,38 @@ async def main(dsn, mode):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+COUNTED = """
+import asyncio, sys
+from backfill import TaskRegistry, WorkerConfig, WorkerRunner
+
+tasks = TaskRegistry()
+
+@tasks.task("done")
+async def done() -> None:
+    pass
+
+async def ask(client):
+    async with client._connection(None) as connection:
+        await connection.execute("select pg_sleep(3)")
+
+async def as_services_do(client):
+    asking = asyncio.create_task(ask(client))
+    try:
+        await asyncio.wait([asking])
+    finally:
+        asking.cancel()  # a second time, which breaks into the query's own cancelling
+        await asyncio.wait([asking])
+
+async def main(dsn):
+    runner = WorkerRunner(WorkerConfig(dsn), tasks)
+    working = asyncio.create_task(runner.run())
+    while runner._parts is None or not runner._parts.one.counters._tallies.pending:
+        await asyncio.sleep(0.01)
+    asking = asyncio.create_task(as_services_do(runner._parts._own))
+    await asyncio.sleep(0.2)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
 
 
 def rows(dsn: str, query: str) -> list[tuple[Any, ...]]:
@@ -112,6 +144,17 @@ async def test_a_program_that_ends_leaves_nothing_locked(dsn: str, tmp_path: Pat
     assert rows(dsn, "select locked_at from graphile_worker._private_job_queues") == [(None,)]
     assert rows(dsn, "select * from graphile_worker.backfill_workers") == []
     assert rows(dsn, "select * from graphile_worker.backfill_dlq") == []
+
+
+async def test_what_is_counted_is_written_although_the_pools_tasks_are_cancelled(dsn: str, tmp_path: Path) -> None:
+    """A query of a service is cut off: its pool has no connection left, and nobody who makes another."""
+    (tmp_path / "program.py").write_text(COUNTED)
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("done", None)
+        with running([sys.executable, "program.py", dsn], folder=tmp_path) as program:
+            assert program.end() == 0, program.output
+    assert rows(dsn, "select sum(done) from graphile_worker.backfill_counters") == [(1,)], program.output
+    assert rows(dsn, "select * from graphile_worker.backfill_workers") == []
 
 
 async def test_a_second_ctrl_c_gives_all_back(dsn: str, tmp_path: Path) -> None:

@@ -101,6 +101,34 @@ def test_what_lies_ready_and_what_looks_may_bring_stays_within_the_bytes(
     assert (one.asked, one.budgets) == (0, 0)
 
 
+@pytest.mark.parametrize("first", ["look", "look_behind"])
+def test_a_look_behind_the_floors_is_beside_the_others(first: str) -> None:
+    """Whichever began first, and although the one is answered: what the other had locked and left was passed over."""
+    one = lane()
+    if first == "look":
+        one.look(1, 0.0)
+        behind = one.look_behind(0.0)
+    else:
+        behind = one.look_behind(0.0)
+        one.look(1, 0.0)
+    one.answered(behind)
+    assert one.beside
+
+
+def test_a_full_lane_may_look_behind_the_floors_while_it_asks() -> None:
+    """So does one whose slots are filled as soon as they fall free; not one that has no room and asks for nothing."""
+    one = lane(1)
+    look = one.look(1, 0.0)
+    assert one.room == 0
+    assert one.may_look_behind
+    one.answered(look)
+    one.free = 0
+    assert not one.may_look_behind
+    one.free = 1
+    one.look_behind(0.0)
+    assert not one.may_look_behind
+
+
 def test_it_is_low_only_where_there_is_room_and_reason() -> None:
     """Not without hunger, not while looks under way may fill it, not when its slots are taken."""
     one = lane()

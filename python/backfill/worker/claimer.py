@@ -119,6 +119,11 @@ class Claimer:
         self._hunger()
         self._stir()
 
+    def doubt(self) -> None:
+        """Believe no earlier look from the start: only one that begins from now on tells that nothing is left."""
+        for lane in self._lanes:
+            lane.horizon.doubt()
+
     def insist(self) -> None:
         """Look again at once where the last look could not afford to see everything, whatever the next one costs.
 
@@ -208,7 +213,7 @@ class Claimer:
         """Seconds until some lane should look behind its floors, beside its other looks; None where none does that."""
         if self._closed or not self.knows_tasks:
             return None
-        times = [lane.horizon.behind_at() for lane in self._lanes if lane.room > 0 and not lane.behind]
+        times = [lane.horizon.behind_at() for lane in self._lanes if lane.may_look_behind]
         return min((at - now for at in times if at is not None), default=None)
 
     def ask_behind(self, now: float) -> Asked:
@@ -216,7 +221,7 @@ class Claimer:
         looks = []
         for lane in self._lanes:
             at = lane.horizon.behind_at()
-            if at is not None and at <= now and lane.room > 0 and not lane.behind and not self._closed:
+            if at is not None and at <= now and lane.may_look_behind and not self._closed:
                 looks.append((lane, lane.look_behind(now)))
         return Asked(looks, levels=False, around=False, wakes=self._wakes)
 

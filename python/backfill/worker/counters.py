@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 import psycopg
@@ -41,14 +42,19 @@ class Counters(Service):
     Args:
         client: the worker's.
         worker: the worker's id.
+        spare: makes a client of its own for the last flush, where somebody has cancelled every task of the loop, those of the
+            worker's pool among them; that one may have no connection then and can make none.
 
     Attributes:
         count: takes in a batch of attempts whose ends are written; see `Tallies.count`.
     """
 
-    def __init__(self, client: BackfillClient, *, worker: str) -> None:
+    def __init__(
+        self, client: BackfillClient, *, worker: str, spare: Callable[[], BackfillClient] | None = None
+    ) -> None:
         super().__init__("counters")
         self._client = client
+        self._spare = spare
         self._worker = worker
         self._tallies = Tallies()
         self._flushing = asyncio.Lock()
@@ -106,7 +112,7 @@ class Counters(Service):
             async with asyncio.timeout(LAST_SECONDS):
                 while True:
                     try:
-                        await self.flush()
+                        await self._flush_by_spare()
                     except _TROUBLES as error:
                         reason = _line(error)
                         await backoff.wait(never)
@@ -114,6 +120,14 @@ class Counters(Service):
                         return
         except TimeoutError:
             logger.warning("%d attempts are missing from the counters: %s", self._tallies.pending, reason)
+
+    async def _flush_by_spare(self) -> None:
+        """Flush; where the worker's tasks were cancelled by somebody else, with a client of its own."""
+        if self._spare is None or not self.was_cancelled or not self._tallies.pending:
+            await self.flush()
+            return
+        async with self._spare() as self._client:
+            await self.flush()
 
 
 class CounterFolder(Periodic):

@@ -173,8 +173,13 @@ class Horizon:
     def afford(self) -> None:
         """Let the next look see everything, whatever it costs, unless queues that are known are to be tried first."""
         if not (self._blocked and (self._known or self._own)):
-            self._full.want()
+            if not self._is_clear:
+                self._full.want()
             self._near_at = self._far_at = 0.0
+
+    def doubt(self) -> None:
+        """Believe no earlier look behind the floors: jobs may have been committed there since."""
+        self._full.found_all = False
 
     def _take_known(self, wanted: int) -> tuple[int, ...]:
         """Queues to try: as many as are wanted of those seen, and of our own; the server finds out which come first."""

@@ -20,7 +20,8 @@ from typing import Any, Final
 import psycopg
 
 from backfill.client import BackfillClient
-from backfill.logs import RetryTraceback
+from backfill.client.lent import ServicesClient
+from backfill.logs import CURRENT, RetryTraceback
 from backfill.said import stripping
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
@@ -101,7 +102,9 @@ class Incarnation:
         self.beat = Beat(config, self._row(tasks), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on
         self.executor.leased_until, self.executor.renew_lease = 0.0, self.beat.leased_until
-        self.counters = Counters(own, worker=self.worker_id)
+        self.counters = Counters(
+            own, worker=self.worker_id, spare=lambda: ServicesClient(dsn, schema=config.schema, min_size=1, max_size=1)
+        )
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
         settler = Settler(
@@ -212,8 +215,9 @@ class Incarnation:
         self.abandoned = True
 
     def _was_cancelled(self) -> bool:
-        """Whether somebody has cancelled the tasks of this worker, and not a handler whose attempt is asked about."""
-        if asyncio.current_task() is self._sentinel.cancelled_by:
+        """Whether somebody has cancelled the tasks of this worker, and not the job whose attempt is asked about."""
+        job = CURRENT.get()
+        if job is not None and job is self._sentinel.cancelled_by:
             return False
         return any(service.was_cancelled for service in self.services)
 

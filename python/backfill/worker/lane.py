@@ -110,6 +110,14 @@ class Lane:
             return self.holding and not self.asked
         return self.hungry and len(self.ready) + self.asked <= self.refill and self.room > 0
 
+    @property
+    def may_look_behind(self) -> bool:
+        """Whether a look behind the floors may begin: where there is room, or was until a look under way asked for all of it.
+
+        A lane whose slots are filled as soon as they fall free would never look there otherwise.
+        """
+        return not self.behind and (self.room > 0 or self.asked > 0)
+
     def note_end(self, seconds: float) -> None:
         """Note that an attempt gave up its slot after so long, one of those that are looked at."""
         self._ends += 1
@@ -153,7 +161,7 @@ class Lane:
         else:
             left = self._bytes - int(len(self.ready) * self._size) - self.budgets
             budget = max(min(left, self._bytes // 2), 1)
-        self.beside = self.asked > 0
+        self.beside = self.asked > 0 or self.behind
         self.asked += wanted
         self.budgets += budget
         return replace(self.horizon.look(wanted, now), slots=slots, budget=budget)
@@ -166,6 +174,7 @@ class Lane:
         """
         budget = max(self._bytes - self._ready_bytes() - self.budgets, 1)
         self.behind = True
+        self.beside = self.beside or self.asked > 0
         self.budgets += budget
         return replace(self.horizon.look_behind(self.room, now), slots=self._waiting_slots(), budget=budget)
 

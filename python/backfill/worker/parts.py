@@ -147,6 +147,7 @@ class Parts:
         while True:
             one = self.one
             executor, station, before = one.executor, one.station, one.executor.claimed
+            station.claimer.doubt()
             station.claimer.wake()
             while one is self.one and (
                 self._renewing is not None

@@ -1,7 +1,7 @@
-"""The sentinel: a task that does nothing but be cancelled with all others, and notes who did that.
+"""The sentinel: a task that does nothing but be cancelled with all others, and notes which job did that.
 
-`asyncio.run` cancels every task of its loop once the main one is over, from outside of any task. A handler that does the same
-is told from that, so that its attempt counts.
+`asyncio.run` cancels every task of its loop once the main one is over, from outside of any job. A handler that does the same
+is told from that, so that its attempt counts; so is a task or a callback that it has started, which inherits its context.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from backfill.logs import CURRENT
+from backfill.records import Job
 from backfill.worker.service import Service
 
 
@@ -16,12 +18,12 @@ class Sentinel(Service):
     """Waits until it is stopped.
 
     Attributes:
-        cancelled_by: the task that has cancelled this one; None where nobody has, or no task.
+        cancelled_by: the job in whose context this one's task was cancelled; None where it was not, or by no job.
     """
 
     def __init__(self) -> None:
         super().__init__("sentinel")
-        self.cancelled_by: asyncio.Task[Any] | None = None
+        self.cancelled_by: Job | None = None
         self._wire = _Wire(self)
 
     def _on_stop(self) -> None:
@@ -40,5 +42,5 @@ class _Wire(asyncio.Future[None]):
         self._sentinel = sentinel
 
     def cancel(self, msg: Any | None = None) -> bool:
-        self._sentinel.cancelled_by = asyncio.current_task(self.get_loop())
+        self._sentinel.cancelled_by = CURRENT.get()
         return super().cancel(msg)
