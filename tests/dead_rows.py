@@ -113,7 +113,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "find_abandoned": [20.0],
         "next_exhausted_job": [0],
         "sweep_dead_letters": [500, 0],
-        "find_unknown_tasks": [WORKER, 10_000, 2.0, 11],
+        "find_unknown_tasks": [lows, highs, floors, WORKER, 10_000, 2.0, 11],
         "get_job": [ids[0]],
         "remove_job": ["key1"],
         "complete_jobs": [ids],

@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_claims_own_column_is_passed_over() {
         let table = Plain(vec!["fits", "id"], vec![vec![bytes(&[1]), bytes(&7_i64.to_be_bytes())]]);
-        assert_eq!(read_all(&table, false).unwrap()[0].id, 7);
+        assert_eq!(read_all(&table, false).unwrap().first().unwrap().id, 7);
     }
 
     #[test]

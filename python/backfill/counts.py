@@ -113,3 +113,24 @@ class UnknownTask:
     jobs: int
     oldest: datetime | None
     whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownFound:
+    """What one look for unknown tasks found, and what it learnt for the next one.
+
+    Attributes:
+        tasks: those with due jobs that no live worker of ours knows.
+        answered: whether the worker that asked is the one that speaks for all; the others find nothing.
+        whole: whether all jobs that are due were looked at.
+        due_before: the time before which jobs were looked at, in Unix microseconds.
+        levels: the priorities that jobs wait in.
+        known: what the live workers know, as a sum that changes with it.
+    """
+
+    tasks: list[UnknownTask]
+    answered: bool
+    whole: bool
+    due_before: int
+    levels: list[int]
+    known: str | None

@@ -125,3 +125,9 @@ def test_the_rows_are_dead_and_there(session: Connection) -> None:
         "explain (analyze, buffers, format json) select id from graphile_worker._private_jobs order by id"
     ).fetchone()
     assert buffers(row[0][0]["Plan"]) > DEAD / 2
+
+
+def test_a_look_for_unknown_tasks_begins_at_floors(session: Connection) -> None:
+    """While the fleet knows every task, it reads few pages: those of the priorities from their floors on."""
+    session.execute("update graphile_worker.backfill_workers set tasks = array['task1', 'task2', 'task3']")
+    assert buffers(ran(session, "find_unknown_tasks", hot=False)) <= MOST_PAGES

@@ -156,3 +156,52 @@ async def test_counting_is_limited(dsn: str, monkeypatch: pytest.MonkeyPatch) ->
         assert [found.whole for found in await client.unknown_tasks("backfill_0")] == [False, False]
         monkeypatch.setattr("backfill.client.counters._LOOKED_AT", 51)
         assert [found.jobs for found in await client.unknown_tasks("backfill_0") if found.whole] == [50, 7]
+
+
+async def test_looks_begin_where_the_last_one_ended(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that falls due later is found; one that was committed with an old time by the next look from the very start."""
+    monkeypatch.setattr(unknown, "FULL_EVERY", 5)
+    async with BackfillClient(dsn) as client:
+        await rows(dsn, ALIVE, "backfill_1", ["known"], timedelta(0))
+        looks = unknown.UnknownTasks(client, worker="backfill_1")
+        await client.enqueue("known", priority=7)
+        assert await looks.look() == []
+        assert set(looks._floors) == {7}
+        await due(client, "old")
+        old: LiteralString = (
+            "update graphile_worker._private_jobs set priority = 7, run_at = now() - interval '1 day' where id = 2"
+        )
+        await rows(dsn, old)
+        assert await looks.look() == []
+        await client.enqueue("new", priority=7)
+        await rows(dsn, "update graphile_worker._private_jobs set run_at = now() - interval '2 seconds' where id = 3")
+        assert [found.task for found in await looks.look()] == ["new"]
+        assert [found.task for found in await looks.look()] == ["new", "old"]
+        await client.complete_jobs([2, 3])
+        assert await looks.look() == []
+
+
+async def test_what_the_fleet_knows_less_is_looked_for_from_the_start(dsn: str) -> None:
+    """Once the last worker of a task has gone, its jobs that waited before the floors are nobody's."""
+    async with BackfillClient(dsn) as client:
+        await rows(dsn, ALIVE, "backfill_1", ["known"], timedelta(0))
+        await rows(dsn, ALIVE, "backfill_2", ["another's"], timedelta(0))
+        looks = unknown.UnknownTasks(client, worker="backfill_1")
+        await due(client, "another's")
+        assert await looks.look() == []
+        assert await looks.look() == []
+        await rows(dsn, "delete from graphile_worker.backfill_workers where id = 'backfill_2'")
+        assert [found.task for found in await looks.look()] == ["another's"]
+
+
+async def test_who_does_not_speak_for_all_learns_nothing(dsn: str) -> None:
+    """One that becomes the first worker later begins at the very start."""
+    async with BackfillClient(dsn) as client:
+        for worker in ("backfill_1", "backfill_2"):
+            await rows(dsn, ALIVE, worker, ["known"], timedelta(0))
+        looks = unknown.UnknownTasks(client, worker="backfill_2")
+        await due(client, "nobody's")
+        assert await looks.look() == []
+        assert looks._floors == {}
+        await rows(dsn, "delete from graphile_worker.backfill_workers where id = 'backfill_1'")
+        assert [found.task for found in await looks.look()] == ["nobody's"]

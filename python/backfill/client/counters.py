@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, cast, get_args
 
 import orjson
@@ -13,8 +14,9 @@ from backfill.client.connect import ClientLife
 from backfill.client.execute import run, text
 from backfill.client.pages import time, whole
 from backfill.client.prepare import Parameters, moment
-from backfill.counts import Counts, Histogram, Span, UnknownTask
+from backfill.counts import Counts, Histogram, Span, UnknownFound, UnknownTask
 from backfill.errors import InvalidJobError
+from backfill.storage.arrays import number_array, text_array
 from backfill.storage.connection import Connection
 from backfill.storage.counters import FOLD_BATCH, FOLDS, KEPT_DAYS, MinuteCounts, counts_json
 
@@ -25,6 +27,7 @@ _LOOKED_AT: Final = 10_000
 _DUE_SECONDS: Final = 2.0
 """Other programs' workers look for jobs every 2 seconds: what is due for less may be about to be taken."""
 _NAMED: Final = 11
+_ALWAYS: Final = "-infinity"
 
 
 class CounterVerbs(ClientLife):
@@ -110,18 +113,42 @@ class CounterVerbs(ClientLife):
             worker: who asks; only the live worker with the smallest id gets an answer, so that one speaks for all; those whose
                 protocol is older than its own do not count.
         """
-        parameters = (worker, str(_LOOKED_AT), str(_DUE_SECONDS), str(_NAMED))
+        return (await self.find_unknown_tasks(worker, {})).tasks
+
+    async def find_unknown_tasks(self, worker: str, floors: Mapping[int, int]) -> UnknownFound:
+        """Look for such tasks from floors on; what workers do every half minute.
+
+        Args:
+            worker: who asks, as for `unknown_tasks`.
+            floors: for each priority of which something is known, the run_at at which the look begins, in Unix microseconds;
+                other priorities are looked at whole.
+        """
+        levels = [(level, level, floors[level]) for level in sorted(floors)]
+        edges = [-32_769, *sorted(floors), 32_768]
+        gaps = [(low + 1, high - 1, None) for low, high in pairwise(edges) if high - low > 1]
+        spans = sorted([*levels, *gaps], key=lambda span: span[0])
+        parameters = (
+            number_array([low for low, _, _ in spans]),
+            number_array([high for _, high, _ in spans]),
+            text_array([_ALWAYS if floor is None else _time_of(floor).isoformat() for _, _, floor in spans]),
+            worker, str(_LOOKED_AT), str(_DUE_SECONDS), str(_NAMED),
+        )  # fmt: skip
         async with self._connection(None) as chosen:
             found = await run(chosen, "find_unknown_tasks", self._schema, parameters)
-        return [
-            UnknownTask(
-                text(found, row, 0) or "",
-                whole(found, row, 1),
-                time(found, row, 2),
-                text(found, row, 3) == "t",
-            )
+        tasks = [
+            UnknownTask(name, whole(found, row, 1), time(found, row, 2), text(found, row, 3) == "t")
             for row in range(found.ntuples)
+            if (name := text(found, row, 0)) is not None
         ]
+        return UnknownFound(
+            tasks, answered=text(found, 0, 4) == "t", whole=text(found, 0, 3) == "t",
+            due_before=whole(found, 0, 5) - int(_DUE_SECONDS * 1_000_000),
+            levels=orjson.loads(text(found, 0, 6) or "[]"), known=text(found, 0, 7),
+        )  # fmt: skip
+
+
+def _time_of(micros: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
 
 
 def _counts(found: PGresult, row: int) -> Counts:

@@ -21,6 +21,11 @@ logger = logging.getLogger(__name__)
 FIRST_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 30.0
 WARN_SECONDS: Final = 60.0
+FULL_EVERY: Final = 20
+"""Of so many looks one begins at the very start; the others begin where the last one that found nothing ended."""
+SLACK_MICROS: Final = 250_000
+"""How far behind that a floor stays: jobs are committed a little after the time that they bear."""
+_MOST_LEVELS: Final = 100
 _LOOK_TIMEOUT: Final = 30.0
 _NAMED: Final = 10
 
@@ -41,15 +46,36 @@ class UnknownTasks(Periodic):
         self._client = client
         self._worker = worker
         self._warned: float | None = None
+        self._floors: dict[int, int] = {}
+        self._known: str | None = None
+        self._looks = 0
 
     async def _round(self) -> None:
         now = time.monotonic()
         if self._warned is not None and now - self._warned < WARN_SECONDS:
             return
-        found = await self._client.unknown_tasks(self._worker)
+        found = await self.look()
         if found:
             self._warned = now
             logger.warning("%s", warning_of(found), extra={"tasks": [unknown.task for unknown in found]})
+
+    async def look(self) -> list[UnknownTask]:
+        """Look for such jobs behind the floors, or from the very start where what the fleet knows has changed."""
+        self._looks += 1
+        if self._looks % FULL_EVERY == 0:
+            self._floors = {}
+        found = await self._client.find_unknown_tasks(self._worker, self._floors)
+        if self._floors and found.known != self._known:  # jobs before the floors may be nobody's now
+            self._floors = {}
+            found = await self._client.find_unknown_tasks(self._worker, {})
+        self._known = found.known
+        if found.tasks or not found.answered or not found.whole:
+            self._floors = {}  # what is there is counted again next time
+        else:
+            floor = found.due_before - SLACK_MICROS
+            levels = list(dict.fromkeys([*found.levels, *self._floors]))[:_MOST_LEVELS]
+            self._floors = dict.fromkeys(levels, floor)
+        return found.tasks
 
 
 def warning_of(found: Sequence[UnknownTask]) -> str:
