@@ -43,6 +43,11 @@ _LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _BLOCK = re.compile(r"^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE)
 _FENCED = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`]+)`")
+# Phrases that stopped readers who came new: each leaves out what it is about, or is no English.
+_STOPPED_AT = (
+    "goes by by itself", "in words it is none", "here again", "is that not enough", "empty-handed", "missing in doubt",
+    "how many of many", "as the caller's has not", "goes by itself", "told of once", "in vain of",
+)  # fmt: skip
 
 
 def _text(path: Path) -> str:
@@ -71,6 +76,13 @@ def test_links_lead_somewhere(path: Path) -> None:
         if not file.exists() or not file.is_relative_to(ROOT) or (anchor and anchor not in _anchors(file)):
             broken.append(match["target"])
     assert broken == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=_named)
+def test_no_phrase_stops_a_reader(path: Path) -> None:
+    """No document has one of the phrases that readers did not understand."""
+    text = " ".join(_text(path).lower().split())
+    assert [phrase for phrase in _STOPPED_AT if phrase in text] == []
 
 
 def test_the_index_leads_everywhere() -> None:
