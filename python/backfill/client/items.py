@@ -185,9 +185,19 @@ class Reader:
         except Exception as error:
             raise ItemError(self.count + len(rows) - before) from error
         added = len(rows) - before
+        size = sum([len(payload) for _, payload in rows[before:]])
+        if size > CHUNK_BYTES:  # a slice of few rows, or of long ones; a task's own codec knows no limit
+            self._check_sizes(rows[before:])
         self.count += added
         self.exhausted = added < most
-        return sum([len(payload) for _, payload in rows[before:]])
+        return size
+
+    def _check_sizes(self, rows: list[Row]) -> None:
+        for place, (_, payload) in enumerate(rows):
+            try:
+                check_size(payload)
+            except InvalidPayloadError as error:
+                raise ItemError(self.count + place) from error
 
     async def _async_slice(self, rows: list[Row], most: int, items: AsyncIterator[Any]) -> None:
         for _ in range(most):
