@@ -43,6 +43,7 @@ struct Calls<'a, 'py> {
     shape_of: &'a Bound<'py, PyAny>,
     dumps: &'a Bound<'py, PyAny>,
     other: &'a Bound<'py, PyAny>,
+    option: &'a Bound<'py, PyAny>,
     keep: &'a Bound<'py, PyAny>,
 }
 
@@ -97,7 +98,7 @@ impl<'py> Calls<'_, 'py> {
 
     /// Its JSON, or none where the encoder refused it or gave something else.
     fn dumped(&self, payload: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        match self.dumps.call1((payload, self.other)) {
+        match self.dumps.call1((payload, self.other, self.option)) {
             Ok(text) => Ok(text.cast_into::<PyBytes>().ok()),
             Err(error) if error.is_instance_of::<PyException>(payload.py()) => Ok(None),
             Err(error) => Err(error),
@@ -118,12 +119,12 @@ fn compact(text: Bound<'_, PyAny>) -> Bound<'_, PyAny> {
 ///
 /// An item that is a `new_job` has the shape that `shape_of(item)` gives; jobs that say the very same share it. Any other is
 /// a payload, of `shape`, that `accept(item)` did not refuse by raising; without a shape, `shape_of(item)` must refuse it.
-/// Where a shape's `encode` is not None, `encode(payload)` makes the text, or raises. Else `dumps(payload, other)` makes it. `keep(payload, text or None)` decides what is kept of it where there is more to
+/// Where a shape's `encode` is not None, `encode(payload)` makes the text, or raises. Else `dumps(payload, other, option)` makes it. `keep(payload, text or None)` decides what is kept of it where there is more to
 /// look at: it is long, it is None or was refused, or NaN or NUL may hide in it.
 ///
 /// Raises whatever the iterator and these functions raise.
 #[pyfunction]
-#[pyo3(signature = (items, rows, new_job, shape, accept, shape_of, dumps, other, keep))]
+#[pyo3(signature = (items, rows, new_job, shape, accept, shape_of, dumps, other, option, keep))]
 #[allow(clippy::too_many_arguments)] // as many as what an item may need
 pub fn encode_items<'py>(
     items: &Bound<'py, PyIterator>,
@@ -134,10 +135,11 @@ pub fn encode_items<'py>(
     shape_of: &Bound<'py, PyAny>,
     dumps: &Bound<'py, PyAny>,
     other: &Bound<'py, PyAny>,
+    option: &Bound<'py, PyAny>,
     keep: &Bound<'py, PyAny>,
 ) -> PyResult<()> {
     let shape = shape.cloned().map(Shape::of).transpose()?;
-    let calls = Calls { new_job, shape, accept, shape_of, dumps, other, keep };
+    let calls = Calls { new_job, shape, accept, shape_of, dumps, other, option, keep };
     let mut last = None;
     for item in items {
         rows.append(calls.row(item?, &mut last)?)?;

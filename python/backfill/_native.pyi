@@ -198,8 +198,9 @@ def encode_items(
     shape: Any | None,
     accept: Callable[[Any], object] | None,
     shape_of: Callable[[Any], Any],
-    dumps: Callable[[Any, Callable[[Any], Any]], bytes],
+    dumps: Callable[[Any, Callable[[Any], Any], Any], bytes],
     other: Callable[[Any], Any],
+    option: Any,
     keep: Callable[[Any, bytes | None], bytes],
 ) -> None: ...
 def odd_parts(value: object) -> list[Any] | None: ...

@@ -7,8 +7,10 @@ names the field, the value and the way out: whoever reads it may be reading it a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar
+from datetime import date, time, timedelta
+from enum import Enum
+from types import FunctionType
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from backfill.ends import JobEnd
@@ -17,6 +19,8 @@ LONGEST_WAIT = timedelta(days=366)
 """The longest time between two attempts."""
 _NAMED = 5
 """How many of many a message names."""
+_SETTINGS: Final = (str, int, float, date, time, timedelta, Enum, type, FunctionType)
+"""What a job's settings are made of; any other value may be a payload in the wrong place."""
 
 
 class BackfillError(Exception):
@@ -36,7 +40,8 @@ class InvalidJobError(BackfillError, ValueError):
 
     Attributes:
         field: the argument at fault, as the caller spelt it (`job_key`, `priority`, `payload.items[3]` ...).
-        value: what was given (shortened in the message, whole here).
+        value: what was given. The message shows it, shortened, where it is text, a number, a time or a class of ours; of any
+            other its type, since it may be a payload in the wrong place.
         limit: what would have been accepted, in words.
     """
 
@@ -347,6 +352,10 @@ def _shortened_text(text: str, limit: int = 200) -> str:
 
 
 def _shortened(value: object, limit: int = 120) -> str:
+    """A value as messages show it: its own words where it is a setting, else its type, since it may be a payload."""
+    ours = type(value).__module__.partition(".")[0] == "backfill"
+    if not (value is None or ours or isinstance(value, _SETTINGS)):
+        return f"<{type(value).__name__}>"
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 (a caller's own __repr__ must not hide the error that names the field)

@@ -153,7 +153,7 @@ class JobSpec:
         check_int("priority", self.priority, SMALLINT)
         check_int("max_attempts", self.max_attempts, range(1, MAX_ATTEMPTS_LIMIT + 1))
         if self.queue is not None and not isinstance(self.queue, Queue):
-            raise InvalidJobError("queue", self.queue, f"a Queue, such as Queue.serial({self.queue!r})")
+            raise InvalidJobError("queue", self.queue, f"a Queue, such as Queue.serial({_name_in(self.queue)!r})")
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             raise InvalidJobError("retry", self.retry, "a RetryPolicy, such as RetryPolicy.fast()")
         if self.job_key is not None:
@@ -204,3 +204,8 @@ def _mode(value: object) -> JobKeyMode:
         return JobKeyMode(value)  # type: ignore[arg-type]
     except ValueError:
         raise InvalidJobError("job_key_mode", value, " or ".join(mode.value for mode in JobKeyMode)) from None
+
+
+def _name_in(queue: object) -> str:
+    """What a message proposes as a queue's name; anything but text may be a payload in the wrong place."""
+    return queue if isinstance(queue, str) else "name"

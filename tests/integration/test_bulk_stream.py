@@ -20,6 +20,7 @@ from backfill import (
     JobSpec,
     NewJob,
     Queue,
+    TaskRegistry,
 )
 from backfill.client import clock as clocks
 from backfill.client import copying, prepare
@@ -291,3 +292,18 @@ async def test_a_payload_of_a_gigabyte_is_refused(client: BackfillClient, monkey
     assert caught.value.index == 3000
     assert isinstance(caught.value.__cause__, InvalidPayloadError)
     await client.enqueue("t", "x" * 998)
+
+
+async def test_a_typed_payload_of_a_gigabyte_is_refused_in_bulk(
+    client: BackfillClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the task's own type writes it; here with a limit that is less to type."""
+    registry = TaskRegistry()
+
+    @registry.task("typed")
+    async def typed(payload: list[str]) -> None: ...
+
+    monkeypatch.setattr(prepare, "PAYLOAD_LIMIT", 1_500_000)
+    with pytest.raises(BulkEnqueueError, match=r"item 2: .* not 2000004") as caught:
+        await client.enqueue_bulk(typed, [["x"], ["y" * 1_400_000], ["z" * 2_000_000], ["x"]])
+    assert caught.value.index == 2

@@ -186,6 +186,19 @@ async def test_it_streams_as_an_owner_does(dsn: str, role: NewRole, temporary: b
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("lent", [False, True])
+async def test_jobs_with_keys_among_others_fill_many_chunks(dsn: str, role: NewRole, lent: bool) -> None:
+    """Those without keys are written while those with keys are still on their way to the temporary table."""
+    theirs = role("producer")
+    jobs = (NewJob("t", number, JobSpec(job_key=f"k{number}") if number % 2 else None) for number in range(7000))
+    async with BackfillClient(theirs) as client:
+        await client.enqueue("t", -1)  # the name is known, so that jobs without keys need not wait
+        async with asyncio.timeout(60), await psycopg.AsyncConnection.connect(theirs) as connection:
+            done = await client.enqueue_bulk(jobs, return_ids=True, connection=connection if lent else None)
+        stored = dict(await rows(dsn, f"select payload::text::int, id from {JOBS} where payload::text <> '-1'"))
+    assert done.ids == [stored[number] for number in range(7000)]
+
+
 async def _stream(client: BackfillClient) -> AsyncIterator[NewJob[Any]]:
     modes = list(JobKeyMode)
     for number in range(6500):

@@ -120,6 +120,43 @@ class Person(pydantic.BaseModel):
         return self.born is not None
 
 
+@dataclass
+class Noted:
+    """Fields that are not compared: one that a caller gives, and one that is the class's own note."""
+
+    number: int
+    note: Any = field(default=None, compare=False)
+    _seen: int = field(default=0, init=False, compare=False)
+
+
+@dataclass(eq=False)
+class Entity:
+    """Equal by its number alone."""
+
+    number: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entity) and self.number == other.number
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+
+@dataclass(eq=False)
+class Special(Entity):
+    """Equal to any entity of its number."""
+
+    more: int = 0
+
+
+@dataclass
+class Holder:
+    """Holds some of them."""
+
+    entity: Entity
+    noted: list[Noted] = field(default_factory=list)
+
+
 _times = st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2200, 1, 1))
 _minutes = st.integers(-1439, 1439).map(lambda minutes: dt.timezone(dt.timedelta(minutes=minutes)))
 _keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
@@ -269,6 +306,21 @@ def test_what_is_alike_though_it_is_not_equal() -> None:
     assert got.at.astimezone(dt.UTC) == twice.astimezone(dt.UTC)
     assert codec_of(Still).decode(codec_of(Still).encode(Still(1))).value == 1
     assert codec_of(dict[str, Any]).encode(OrderedDict(a=1)) == b'{"a":1}'
+
+
+def test_what_a_class_does_not_compare_is_not_lost_in_silence() -> None:
+    """A class may call two values equal that differ: by a `==` of its own, or by fields that are not compared."""
+    good = Holder(Entity(1), [Noted(1, {"a": (1, 2)})])
+    good.noted[0]._seen = 5
+    assert codec_of(Holder).decode(codec_of(Holder).encode(good)) == Holder(Entity(1), [Noted(1)])
+    for bad, place in (
+        (Holder(Special(1, 2)), r"payload\.entity "),
+        (Holder(Entity(1), [Noted(1), Noted(2, {1, 2})]), r"payload\.noted\[1\]\.note "),
+    ):
+        with pytest.raises(InvalidPayloadError, match=place):
+            codec_of(Holder).encode(bad)
+    with pytest.raises(InvalidPayloadError, match=r"payload\.note .*a list in its place"):
+        codec_of(Noted).encode(Noted(1, Point(1, "a")))
 
 
 def test_a_models_private_state_is_not_lost_in_silence() -> None:

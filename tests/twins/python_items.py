@@ -13,8 +13,9 @@ def encode_items(
     shape: Any | None,
     accept: Callable[[Any], None] | None,
     shape_of: Callable[[Any], Any],
-    dumps: Callable[[Any, Callable[[Any], Any]], bytes],
+    dumps: Callable[[Any, Callable[[Any], Any], Any], bytes],
     other: Callable[[Any], Any],
+    option: Any,
     keep: Callable[[Any, bytes | None], bytes],
 ) -> None:
     """Each item as its shape and its payload's JSON; every text is looked at again."""
@@ -29,7 +30,7 @@ def encode_items(
             rows.append((own, own.encode(payload)))
             continue
         try:
-            text = None if payload is None else dumps(payload, other)
+            text = None if payload is None else dumps(payload, other, option)
         except Exception:
             text = None
         rows.append((own, keep(payload, text if isinstance(text, bytes) else None)))

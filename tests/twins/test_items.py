@@ -102,7 +102,7 @@ def test_whoever_raises_is_heard(form: Form, where: str, error: type[BaseExcepti
     rows: list[Row] = []
     call = (
         items(), rows, Job, SHAPE if where != "shape_of" else None, raising("accept", None),
-        raising("shape_of", SHAPE), raising("dumps", lambda value, other: orjson.dumps(value)), encode_other,
+        raising("shape_of", SHAPE), raising("dumps", lambda value, other, option: orjson.dumps(value)), encode_other, 0,
         raising("keep", lambda value, text: b"kept" if text is None else text),
     )  # fmt: skip
     if where == "dumps" and error is RuntimeError:
@@ -122,7 +122,7 @@ def test_jobs_that_say_the_same_share_a_shape() -> None:
     rows: list[Row] = []
     encode_items(
         iter(jobs), rows, NewJob, None, None, lambda job: asked.append(job.payload) or Shape(job.payload), orjson.dumps,
-        encode_other, lambda _, text: text or b"",
+        encode_other, 0, lambda _, text: text or b"",
     )  # fmt: skip
     assert asked == [1, 3, 5, 6]
     assert [shape.name for shape, _ in rows] == [1, 1, 3, 3, 5, 6]
@@ -139,7 +139,7 @@ def test_a_shape_that_encodes_does_so_alone(form: Form) -> None:
 
     rows: list[Row] = []
     with pytest.raises(InvalidJobError, match="good ones"):
-        form(iter(["a", None, "bad", "b"]), rows, NewJob, Shape("s", encode), None, id, id, id, id)
+        form(iter(["a", None, "bad", "b"]), rows, NewJob, Shape("s", encode), None, id, id, id, 0, id)
     assert [text for _, text in rows] == [b"<a>", b"<None>" * 600]
 
 
@@ -147,7 +147,7 @@ def test_a_shape_that_encodes_does_so_alone(form: Form) -> None:
 def test_other_types_are_a_type_error(arguments: Any) -> None:
     """Python's own error, and no panic."""
     with pytest.raises(TypeError):
-        encode_items(*arguments, NewJob, None, None, id, orjson.dumps, encode_other, id)
+        encode_items(*arguments, NewJob, None, None, id, orjson.dumps, encode_other, 0, id)
 
 
 def test_no_reference_is_left() -> None:

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
+from collections.abc import Callable
 
 import pytest
 
-from backfill import BackfillError, BulkEnqueueError, InvalidJobError, InvalidPayloadError, errors
+from backfill import (
+    BackfillError,
+    BulkEnqueueError,
+    InvalidJobError,
+    InvalidPayloadError,
+    JobSpec,
+    NewJob,
+    TaskRegistry,
+    WorkerConfig,
+    errors,
+)
 
 
 def test_one_tree() -> None:
@@ -46,6 +58,35 @@ def test_invalid_job_survives_a_bad_repr() -> None:
             raise RuntimeError
 
     assert str(InvalidJobError("queue", Broken(), "a Queue")) == "queue = <Broken>: a Queue"
+
+
+async def _nothing(payload: dict[str, str]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: NewJob({"key": "hunter2"}),  # type: ignore[call-overload]
+        lambda: NewJob("send", {}, {"key": "hunter2"}),  # type: ignore[arg-type]
+        lambda: TaskRegistry().task("send")(_nothing).job({}, {"key": "hunter2"}),
+        lambda: JobSpec(queue={"key": "hunter2"}),
+        lambda: JobSpec(flags=[["hunter2"]]),
+        lambda: JobSpec(delay=b"hunter2"),
+    ],
+)
+def test_a_payload_in_the_wrong_place_is_not_shown(call: Callable[[], object]) -> None:
+    """Payloads are given where a task or a spec is wanted; the message says which type came."""
+    with pytest.raises(InvalidJobError) as caught:
+        call()
+    assert "hunter2" not in str(caught.value)
+    assert re.search(r" = <(dict|list|bytes)>: ", str(caught.value))
+
+
+def test_a_workers_settings_show_no_password() -> None:
+    """Programs log what they were told; a connection string may hold a password."""
+    config = WorkerConfig("postgresql://ada:hunter2@db/app", listen_dsn="postgresql://ada:hunter2@db/app")
+    assert "hunter2" not in repr(config)
+    assert "concurrency=10" in repr(config)
 
 
 def test_invalid_payload_keeps_secrets() -> None:

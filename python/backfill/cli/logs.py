@@ -64,8 +64,20 @@ class JsonFormatter(logging.Formatter):
             entry["exception"] = self.formatException(record.exc_info)
         try:
             return orjson.dumps(entry, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
-        except TypeError:  # lone surrogates or a long integer, which the other encoder can write
-            return json.dumps({str(name): value for name, value in entry.items()}, default=repr)
+        except TypeError:  # lone surrogates or a long integer, which the other encoder can write, or what none can
+            return json.dumps({str(name): _plain(value) for name, value in entry.items()}, default=repr)
+
+
+def _plain(value: object) -> object:
+    """A record's value if it can be written, else as Python shows it: a record is not lost for one of its fields."""
+    try:
+        json.dumps(value, default=repr, allow_nan=False)
+        return value
+    except Exception:  # noqa: BLE001 - it contains itself, or its class's own code fails
+        try:
+            return repr(value)
+        except Exception:  # noqa: BLE001 - a value's own `__repr__` may raise whatever it likes
+            return f"<{type(value).__name__}>"
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

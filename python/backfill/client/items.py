@@ -23,12 +23,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
+import orjson
 
 from backfill._native import encode_items
 from backfill.client.prepare import JobShape, check_size, shape_of, with_defaults
 from backfill.errors import InvalidJobError, InvalidPayloadError
 from backfill.jobs import JobSpec, NewJob
-from backfill.payloads import checked, dumps, encode, encode_other
+from backfill.payloads import OPTIONS, checked, encode, encode_other
 from backfill.tasks import Task
 
 Row = tuple[JobShape, bytes]
@@ -80,7 +81,9 @@ class Encoder:
         """
         if self._task is not None:  # each payload has a queue of its own
             items = map(self._job, items)
-        encode_items(items, rows, NewJob, self._shape, self._accept, self._shape_of, dumps, encode_other, _kept)
+        encode_items(
+            items, rows, NewJob, self._shape, self._accept, self._shape_of, orjson.dumps, encode_other, OPTIONS, _kept
+        )
 
     def _job(self, item: Any) -> NewJob[Any]:
         assert self._task is not None  # noqa: S101 - looked at by the caller
@@ -185,9 +188,19 @@ class Reader:
         except Exception as error:
             raise ItemError(self.count + len(rows) - before) from error
         added = len(rows) - before
+        size = sum([len(payload) for _, payload in rows[before:]])
+        if size > CHUNK_BYTES:  # a slice of few rows, or of long ones; a task's own codec knows no limit
+            self._check_sizes(rows[before:])
         self.count += added
         self.exhausted = added < most
-        return sum([len(payload) for _, payload in rows[before:]])
+        return size
+
+    def _check_sizes(self, rows: list[Row]) -> None:
+        for place, (_, payload) in enumerate(rows):
+            try:
+                check_size(payload)
+            except InvalidPayloadError as error:
+                raise ItemError(self.count + place) from error
 
     async def _async_slice(self, rows: list[Row], most: int, items: AsyncIterator[Any]) -> None:
         for _ in range(most):

@@ -178,6 +178,7 @@ class ProducerTransaction:
 
     async def _write_keyless(self, rows: list[Placed]) -> None:
         if rows:
+            await self.pause()  # rows with keys may be on their way to the temporary table
             added = await run(self._connection, "producer_add_keyless", self._schema, self._columns(rows))
             self._give({place: number for (place, _, _), number in zip(rows, integers(added), strict=True)})
 

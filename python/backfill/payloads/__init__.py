@@ -12,10 +12,11 @@ from typing import Any, Final
 from backfill.errors import InvalidPayloadError
 from backfill.payloads.codec import UNTYPED, Codec, Decoder, codec_of
 from backfill.payloads.kinds import name_of
-from backfill.payloads.plain import checked, dumps, encode, encode_other, encode_plain
+from backfill.payloads.plain import OPTIONS, checked, encode, encode_other, encode_plain
 
 __all__ = [
     "NOTHING",
+    "OPTIONS",
     "RESULT_LIMIT",
     "UNTYPED",
     "Codec",
@@ -25,7 +26,6 @@ __all__ = [
     "codec_of",
     "decode_plain",
     "decoder",
-    "dumps",
     "encode",
     "encode_other",
     "encode_plain",

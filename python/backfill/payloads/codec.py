@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import PurePath
-from typing import Any, Final, Generic, Literal, TypeVar, cast
+from typing import Any, Final, Generic, Literal, TypeVar, cast, get_origin
 
 import msgspec
 from msgspec import inspect as structure
@@ -17,7 +17,17 @@ from msgspec import inspect as structure
 from backfill._native import odd_parts
 from backfill.errors import InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
 from backfill.payloads import plain
-from backfill.payloads.faults import alike, culprit, difference, has_nul, is_model, refuse_numbers
+from backfill.payloads.faults import (
+    alike,
+    culprit,
+    difference,
+    equal_in_parts,
+    has_nul,
+    is_model,
+    is_record,
+    leaves_out,
+    refuse_numbers,
+)
 from backfill.payloads.kinds import Part, name_of, parts_of, refuse_lossy
 from backfill.payloads.models import ModelForm
 from backfill.said import said
@@ -38,15 +48,25 @@ class Codec(Generic[T]):
         dumps: writes a value; raises one of the encoders' errors.
         loads: reads a text; raises one of the decoders' errors.
         compared: which values are read back and compared: all, those that hold more than JSON's own types, or none.
+        trusted: whether `==` sees all there is of such values; else they are compared part by part.
     """
 
-    __slots__ = ("_compared", "accepts_none", "decode", "dumps", "kind", "loads")
+    __slots__ = ("_compared", "_trusted", "accepts_none", "decode", "dumps", "kind", "loads")
 
-    def __init__(self, kind: Any, dumps: Callable[[Any], bytes], loads: Decoder, *, compared: Compared = "all") -> None:
+    def __init__(
+        self,
+        kind: Any,
+        dumps: Callable[[Any], bytes],
+        loads: Decoder,
+        *,
+        compared: Compared = "all",
+        trusted: bool = True,
+    ) -> None:
         self.kind = kind
         self.dumps = dumps
         self.loads = loads
         self._compared = compared
+        self._trusted = trusted
         self.decode = guarded(loads)
         self.accepts_none = _reads(loads, b"null")
 
@@ -61,7 +81,7 @@ class Codec(Generic[T]):
             return text
         try:
             got = self.loads(text)
-            if got == value or alike(value, got):
+            if (got == value or alike(value, got)) if self._trusted else equal_in_parts(value, got):
                 return text
         except _ERRORS as error:
             refuse_numbers(value)
@@ -122,7 +142,7 @@ def codec_of(kind: Any) -> Codec[Any]:
         return _by_pydantic(kind, parts)
     if _is_plain(tree):
         return Codec(kind, plain.encode_plain, typed.decode, compared="odd")
-    return Codec(kind, _ENCODER.encode, typed.decode)
+    return Codec(kind, _ENCODER.encode, typed.decode, trusted=not _leave_out(parts))
 
 
 def guarded(decode: Decoder) -> Decoder:
@@ -140,7 +160,13 @@ def guarded(decode: Decoder) -> Decoder:
 
 def _by_pydantic(kind: Any, parts: list[Part]) -> Codec[Any]:
     form = ModelForm(kind, parts)
-    return Codec(kind, form.dumps, form.loads)
+    return Codec(kind, form.dumps, form.loads, trusted=not _leave_out(parts))
+
+
+def _leave_out(parts: list[Part]) -> bool:
+    """Whether a class among a type's parts has a `==` that does not see all there is."""
+    records = (get_origin(part.kind) or part.kind for part in parts)
+    return any(isinstance(record, type) and is_record(record) and leaves_out(record) for record in records)
 
 
 def _unresolved(kind: object, error: NameError) -> TaskDefinitionError:

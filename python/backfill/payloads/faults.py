@@ -69,7 +69,7 @@ def difference(sent: object, got: object, place: str = "payload") -> tuple[str, 
     ours, theirs = dict(parts(sent)), dict(parts(got))
     if type(sent) is type(got) and ours.keys() == theirs.keys():
         for step, part in ours.items():
-            if not alike(part, theirs[step]):
+            if not equal_in_parts(part, theirs[step]):
                 return difference(part, theirs[step], place + step)
     return place, sent, got
 
@@ -91,13 +91,56 @@ def alike(sent: object, got: object) -> bool:
     return _same_shape(sent, got) and _alike_parts(sent, got)
 
 
+def equal_in_parts(sent: object, got: object) -> bool:
+    """Whether two values are alike in all their parts, whatever their classes call equal.
+
+    For classes that leave something out of their `==`. A field that no caller can give and that is not compared (`init=False`,
+    `compare=False`) is a class's own note, such as a cache, and may differ.
+    """
+    containers = (list, tuple, Mapping)
+    if not isinstance(sent, containers) and not is_record(type(sent)):
+        return alike(sent, got)
+    if type(sent) is not type(got) and not _same_shape(sent, got):
+        return False
+    if is_model(type(sent)) and not _same_state(sent, got):
+        return False
+    notes = _notes(type(sent))
+    ours = [item for item in parts(sent) if item[0] not in notes]
+    theirs = [item for item in parts(got) if item[0] not in notes]
+    return len(ours) == len(theirs) and all(
+        step == other and equal_in_parts(part, brought)
+        for (step, part), (other, brought) in zip(ours, theirs, strict=True)
+    )
+
+
+def leaves_out(record: type) -> bool:
+    """Whether a record's class has a `==` of its own, or compares not all of its fields."""
+    equal: Any = record.__eq__
+    code = getattr(equal, "__code__", None)  # what dataclasses generate has no file; what is written in C has no code
+    own = code is not None and code.co_filename != "<string>" and not equal.__module__.startswith("pydantic.")
+    return own or any(not one.compare and one.init for one in _dataclass_fields(record))
+
+
+def is_record(kind: type) -> bool:
+    """Whether values of a type are looked into field by field."""
+    return dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct) or is_model(kind)
+
+
+def _notes(kind: type) -> set[str]:
+    return {f".{one.name}" for one in _dataclass_fields(kind) if not one.init and not one.compare}
+
+
+def _dataclass_fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+
+
 def _same_shape(sent: object, got: object) -> bool:
     """Whether two values that are not equal may yet be alike in all their parts."""
     if isinstance(sent, (str, bytes, int, float, set, frozenset, Enum)):
         return False
     if type(sent) is type(got):
         return not is_model(type(sent)) or _same_state(sent, got)
-    pair = isinstance(sent, (list, tuple)) and isinstance(got, list)
+    pair = isinstance(sent, (list, tuple)) and not hasattr(sent, "_fields") and isinstance(got, list)
     return pair or (isinstance(sent, Mapping) and isinstance(got, dict))
 
 

@@ -8,9 +8,8 @@ handler would make of it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from datetime import UTC, date, datetime, time
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,9 +22,8 @@ from backfill.said import said
 if TYPE_CHECKING:
     from backfill.payloads.codec import Codec
 
-_OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-dumps: Final[Callable[..., bytes]] = partial(orjson.dumps, option=_OPTIONS)
-"""The encoder of plain values: `dumps(value, encode_other)`."""
+OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+"""What the encoder of plain values leaves to `encode_other`: `orjson.dumps(value, encode_other, OPTIONS)`."""
 
 
 def encode(payload: object) -> bytes:
@@ -46,7 +44,7 @@ def encode_plain(payload: object) -> bytes:
         InvalidPayloadError: it is not JSON; the message names the place inside it.
     """
     try:
-        encoded = dumps(payload, encode_other)
+        encoded = orjson.dumps(payload, encode_other, OPTIONS)
     except (orjson.JSONEncodeError, RecursionError) as error:
         place, part = culprit(payload, _is_no_json)
         raise InvalidPayloadError(place, part, _refusal(part, error)) from None
@@ -98,14 +96,14 @@ def _record_codec(kind: Any) -> Codec[Any]:
 
 def _is_no_json(value: object) -> bool:
     try:
-        dumps(value, encode_other)
+        orjson.dumps(value, encode_other, OPTIONS)
     except (orjson.JSONEncodeError, RecursionError):
         return True
     return False
 
 
 def _has_nul(value: object) -> bool:
-    return has_nul(dumps(value, encode_other))
+    return has_nul(orjson.dumps(value, encode_other, OPTIONS))
 
 
 def _refusal(part: object, error: BaseException) -> str:

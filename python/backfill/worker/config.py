@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -54,8 +54,8 @@ class QueueConfig:
         if not isinstance(self.name, str) or not self.name:
             raise ConfigurationError(f"QueueConfig.name = {self.name!r}: expected a label")
         check_count(f"QueueConfig({self.name!r}).concurrency", self.concurrency, MOST_CONCURRENT)
-        for field in ("tasks", "queues"):
-            object.__setattr__(self, field, _globs(f"QueueConfig({self.name!r}).{field}", getattr(self, field)))
+        for name in ("tasks", "queues"):
+            object.__setattr__(self, name, _globs(f"QueueConfig({self.name!r}).{name}", getattr(self, name)))
         if self.priority is not None:
             _check_range(f"QueueConfig({self.name!r}).priority", self.priority)
 
@@ -145,14 +145,14 @@ class WorkerConfig:
         ConfigurationError: a value out of range; it is named.
     """
 
-    dsn: Dsn | None = None
+    dsn: Dsn | None = field(default=None, repr=False)
     schema: str = DEFAULT_SCHEMA
     queues: Sequence[QueueConfig] = ()
     concurrency: int = 10
     poll_interval: timedelta = timedelta(seconds=2)
     shutdown_timeout: timedelta = timedelta(seconds=30)
     listen: bool = True
-    listen_dsn: Dsn | None = None
+    listen_dsn: Dsn | None = field(default=None, repr=False)
     forbidden_flags: Sequence[str] = ()
     ahead_bytes: int = AHEAD_BYTES
     pool_size: int = 10
@@ -199,8 +199,8 @@ class WorkerConfig:
         if self.stale_lock_cleanup_interval is not None:
             span = self.stale_lock_cleanup_interval
             _check_span("WorkerConfig.stale_lock_cleanup_interval", span, timedelta(seconds=1), timedelta(days=1))
-        for field in ("stale_queue_lock_timeout", "stale_job_lock_timeout"):
-            _check_span(f"WorkerConfig.{field}", getattr(self, field), timedelta(seconds=1), timedelta(days=365))
+        for name in ("stale_queue_lock_timeout", "stale_job_lock_timeout"):
+            _check_span(f"WorkerConfig.{name}", getattr(self, name), timedelta(seconds=1), timedelta(days=365))
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError(f"WorkerConfig.retry = {self.retry!r}: expected a RetryPolicy")
         object.__setattr__(self, "retry_traceback", _traceback(self.retry_traceback))
