@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -188,14 +188,8 @@ class ClientLife:
             apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
         """
         if given is not None:
-            self._refuse_closed()
-            encoding = await speak_utf8(checked_connection(given))
-            try:
-                with stripping():
-                    yield given
-            finally:
-                if encoding is not None:
-                    await speak_again(given, encoding)
+            async with self._lent(given):
+                yield given
             return
         session = self._session_here() or await self._opened(reopen=False)
         connection: Connection | None = None
@@ -208,8 +202,11 @@ class ClientLife:
             if not session.owned:
                 await look_for_pooler(connection)
             encoding = await speak_utf8(connection)
-            async with nullcontext() if session.owned else read_committed(connection):
+            if session.owned:
                 yield connection
+            else:
+                async with read_committed(connection):
+                    yield connection
         except psycopg_pool.PoolClosed as error:
             raise ClientClosedError(f"this client's pool is closed: {error}") from error
         except psycopg.Error as error:
@@ -226,6 +223,18 @@ class ClientLife:
                     with suppress(psycopg.Error):  # broken: the pool throws it away
                         await connection.set_autocommit(False)
                 await session.give_back(connection)
+
+    @asynccontextmanager
+    async def _lent(self, given: Connection) -> AsyncIterator[None]:
+        """What is done on the caller's connection: in UTF-8, and its errors without the rows that they quote."""
+        self._refuse_closed()
+        encoding = await speak_utf8(checked_connection(given))
+        try:
+            with stripping():
+                yield
+        finally:
+            if encoding is not None:
+                await speak_again(given, encoding)
 
     async def _beside(self) -> Connection | None:
         """A connection besides those of the client's own pool, for whoever holds one of these; None where a pool was given."""

@@ -19,7 +19,7 @@ from backfill.client.prepare import (
     spec_of,
     status_of,
 )
-from backfill.client.ways import goes_by_functions
+from backfill.client.ways import goes_by_functions, known_way
 from backfill.errors import BackfillError
 from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
 from backfill.payloads import NOTHING
@@ -134,7 +134,9 @@ class EnqueueVerb(ClientLife):
     async def _enqueue(
         self, connection: Connection, send: Sender, shape: JobShape, payload: str, source: Task[Any, Any] | None
     ) -> EnqueueOutcome[Any]:
-        by_functions = await goes_by_functions(connection, self._schema)
+        by_functions = known_way(connection, self._schema)
+        if by_functions is None:
+            by_functions = await goes_by_functions(connection, self._schema)
         if shape.key is None and not by_functions:
             rows = await send(connection, self._schema, *insert_job(shape, payload))
             if rows:

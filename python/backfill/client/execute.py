@@ -111,10 +111,15 @@ async def run_own(connection: Connection, name: str, schema: str, parameters: Pa
     the server does. Results are binary.
     """
     key, text = _prepared_as(name, schema)
-    states = _STATES.setdefault(connection, {})
+    states = _STATES.get(connection)
+    if states is None:
+        states = _STATES[connection] = {}
     state = states.get(key, _State.NEW)
-    plain = state is _State.PLAIN or not may_prepare(connection) or not is_read_committed(connection)
-    if plain or connection.pgconn.pipeline_status:
+    if connection.pgconn.pipeline_status:
+        return await run(connection, name, schema, parameters, binary=True)
+    if state is not _State.PREPARED and (
+        state is _State.PLAIN or not may_prepare(connection) or not is_read_committed(connection)
+    ):
         return await run(connection, name, schema, parameters, binary=True)
     if state is _State.NEW:
         states[key] = _State.SEEN

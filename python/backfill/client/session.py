@@ -53,6 +53,10 @@ class Session:
         if self.patience:
             return await self._take_patiently()
         if not apart:
+            at_hand = self._at_hand
+            if at_hand is not None and time.monotonic() <= self._until and is_alive(at_hand):
+                self._at_hand = None
+                return at_hand
             return await self._take()
         if isinstance(self.pool, PatientPool) and len(self._streaming) >= self.pool.max_size - 1:
             connection = await self.pool.beside()
@@ -93,14 +97,15 @@ class Session:
 
     async def give_back(self, connection: Connection) -> None:
         """Keep it at hand, or give it to the pool where somebody waits for one or its state is not for everybody."""
-        self._streaming.discard(connection)
-        if connection in self._firsts:
-            self._firsts.discard(connection)
-            self._first.release()
-        if connection in self._apart:
-            self._apart.discard(connection)
-            await connection.close()
-            return
+        if self._streaming or self._firsts or self._apart:
+            self._streaming.discard(connection)
+            if connection in self._firsts:
+                self._firsts.discard(connection)
+                self._first.release()
+            if connection in self._apart:
+                self._apart.discard(connection)
+                await connection.close()
+                return
         idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
         if self.keeps and idle and self._at_hand is None and not self._waiting:
             self._at_hand = connection

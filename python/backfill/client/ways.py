@@ -21,7 +21,14 @@ async def goes_by_functions(connection: Connection, schema: str) -> bool:
         connection: the caller's or the client's; it is asked once for each schema.
         schema: the queue's.
     """
-    known = _KNOWN.setdefault(connection, {})
-    if schema not in known:
-        known[schema] = text(await run(connection, "find_way", schema, (schema,)), 0, 0) == "t"
-    return known[schema]
+    found = known_way(connection, schema)
+    if found is None:
+        found = text(await run(connection, "find_way", schema, (schema,)), 0, 0) == "t"
+        _KNOWN.setdefault(connection, {})[schema] = found
+    return found
+
+
+def known_way(connection: Connection, schema: str) -> bool | None:
+    """The same for a connection that was asked before, without a turn of the loop; None for one that was not."""
+    known = _KNOWN.get(connection)
+    return None if known is None else known.get(schema)
