@@ -115,8 +115,10 @@ class Crew:
         self._starting.add(process)
         assert process.stdout is not None
         worker = (await process.stdout.readline()).decode().strip()
+        if not worker.startswith("backfill_"):
+            code = await process.wait()
+            pytest.fail(f"a worker ended with {code} at its start:\n{self._log(name).read_text()[-2000:]}")
         self._starting.discard(process)
-        assert worker.startswith("backfill_"), f"a worker ended at its start:\n{self._log(name).read_text()[-2000:]}"
         member = self._members[slot] = Member(slot, name, process, worker)
         return member
 
