@@ -118,12 +118,12 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "remove_job": ["key1"],
         "complete_jobs": [ids],
         "permanently_fail_jobs": [ids, "no"],
-        "reschedule_jobs": [ids, None, None, 3, None, None],
+        "reschedule_jobs": [ids, None, None, 3, None, None, ["key3"]],
         "lock_near_queues": [100, [], lows, highs],
         "lock_known_queues": [20, [], list(range(last - 999, last - 979))],
         "lock_far_queues": [100, []],
-        "claim": ["nobody", 100, [], lows, highs, floors],
-        "claim_parallel": ["nobody", 100, [], lows, highs, floors],
+        "claim": ["nobody", 100, [], lows, highs, floors, 10, 2**24],
+        "claim_parallel": ["nobody", 100, [], lows, highs, floors, 10, 2**24],
     }
 
 

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from backfill.storage.claims import LaneClaim, LaneFilter
 from backfill.storage.statements import render
 from dead_rows import DEAD, FILL, QUEUE_TABLES, STATISTICS, believe, buffers, samples, unbounded
-from plans import CALLS, FRONTS, HOT, Connection, Plan, explain_hot
+from plans import CALLS, FRONTS, HOT, SAMPLES, Connection, Plan, explain_hot
 
 MOST_PAGES = 2_000
 """For forty rows. The table of jobs has more pages than that, and walks through its indexes read a hundred times as many."""
@@ -64,7 +64,8 @@ def session(believed: str) -> Iterator[Connection]:
 
 def ran(connection: Connection, name: str, *, hot: bool) -> Plan:
     """What a statement did, as a worker's hot connections run it, or as any session does."""
-    parameters = [*samples(connection)[name]]
+    here = samples(connection)
+    parameters = [*(here[name] if name in here else SAMPLES[name])]
     if name in FRONTS:
         claim = LaneClaim("graphile_worker", (LaneFilter(tasks=tuple(TASKS)),))
         text, bound = claim._texts[name], claim.bind(TASKS)[name == "claim_parallel"]
