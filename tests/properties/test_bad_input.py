@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backfill import errors
 from backfill import (
     BackfillClient,
     BulkEnqueueError,
@@ -26,6 +25,7 @@ from backfill import (
     enqueue_fast,
     enqueue_fast_with_retries,
     enqueue_serial,
+    errors,
 )
 
 import strategies as make
