@@ -99,7 +99,7 @@ def name_queues(dsn: str, names: int) -> None:
 
 async def _migrated(dsn: str) -> None:
     from backfill.storage.connection import connect
-    from backfill.storage.migrate import migrate
+    from backfill.storage.schema.migrate import migrate
 
     async with await connect(dsn) as connection:
         await migrate(connection, schema="graphile_worker")

@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 import pytest
 
 from backfill import BackfillClient, NewJob, TaskRegistry, WorkerConfig, WorkerRunner
-from backfill.worker import full_looks
+from backfill.worker.lanes import full_looks
 
 from reading import rows
 

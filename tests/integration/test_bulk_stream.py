@@ -22,8 +22,9 @@ from backfill import (
     Queue,
     TaskRegistry,
 )
-from backfill.client import clock as clocks
-from backfill.client import copying, prepare
+from backfill.client import prepare
+from backfill.client.bulk.verb import clock as clocks
+from backfill.client.bulk.verb import copying
 
 from plugins.waiting import Eventually
 from reading import rows, value

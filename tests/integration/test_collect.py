@@ -28,9 +28,9 @@ from backfill import (
 )
 from backfill.client import cleanup
 from backfill.storage.connection import Connection, connect
-from backfill.storage.migrate import migrate
+from backfill.storage.schema.migrate import migrate
 from backfill.storage.statements import render
-from backfill.worker import cleaner
+from backfill.worker.upkeep import cleaner
 from contract.scripts import run_script
 
 from plugins.waiting import Eventually

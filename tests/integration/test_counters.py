@@ -31,7 +31,7 @@ from backfill import (
 )
 from backfill.storage.counters import MinuteCounts
 from backfill.storage.wire import Command, Wire
-from backfill.worker import settler
+from backfill.worker.pipeline import settler
 
 from reading import rows, value
 
@@ -167,7 +167,7 @@ async def test_two_workers_are_counted_apart_and_together(dsn: str, eventually: 
 
 async def test_killed_connections_neither_lose_nor_double_a_count(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Claims, settlements and flushes are cut off again and again; every job is counted once in the end."""
-    monkeypatch.setattr("backfill.worker.counters.FLUSH_SECONDS", 0.02)
+    monkeypatch.setattr("backfill.worker.upkeep.counters.FLUSH_SECONDS", 0.02)
     count, kills, chance = 5_000, 0, random.Random(7)
     async with BackfillClient(dsn) as client:
         await client.enqueue_bulk(
@@ -263,8 +263,8 @@ async def test_a_database_that_refuses_for_a_while_costs_nothing(
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Counts are kept and written when it takes them again; one warning says that they were not."""
-    monkeypatch.setattr("backfill.worker.counters.FLUSH_SECONDS", 0.02)
-    caplog.set_level(logging.DEBUG, "backfill.worker.counters")
+    monkeypatch.setattr("backfill.worker.upkeep.counters.FLUSH_SECONDS", 0.02)
+    caplog.set_level(logging.DEBUG, "backfill.worker.upkeep.counters")
     refused = "the counters could not be written, trying again"
     async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn), ends()):
         await rows(dsn, TABLE_AWAY)
@@ -282,7 +282,7 @@ async def test_a_database_that_refuses_at_the_end_costs_the_counts_and_a_warning
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The worker ends all the same, soon, and says how many attempts are not counted."""
-    monkeypatch.setattr("backfill.worker.counters.LAST_SECONDS", 0.3)
+    monkeypatch.setattr("backfill.worker.upkeep.counters.LAST_SECONDS", 0.3)
     async with BackfillClient(dsn) as client:
         async with asyncio.timeout(20), WorkerRunner(WorkerConfig(dsn), ends()):
             await client.enqueue_bulk(NewJob("done") for _ in range(7))

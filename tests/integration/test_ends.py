@@ -298,9 +298,9 @@ async def test_where_nothing_is_heard_it_looks_more_often(
     dsn: str, client: BackfillClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As behind a pooler that passes no notifications on: the first end is found by the slow poll, the next one soon."""
-    monkeypatch.setattr("backfill.client.end_watch.ENDS_CHANNEL", "nobody:says")
-    monkeypatch.setattr("backfill.client.end_watch.POLL_SECONDS", 2.0)
-    monkeypatch.setattr("backfill.client.end_watch.DEAF_POLL_SECONDS", 0.05)
+    monkeypatch.setattr("backfill.client.ends.watch.ENDS_CHANNEL", "nobody:says")
+    monkeypatch.setattr("backfill.client.ends.watch.POLL_SECONDS", 2.0)
+    monkeypatch.setattr("backfill.client.ends.watch.DEAF_POLL_SECONDS", 0.05)
     took = []
     for _ in range(2):
         later = await client.enqueue("say", 5, delay=HOUR)

@@ -74,7 +74,7 @@ async def test_large_results_are_written_a_few_at_a_time(
     dsn: str, client: BackfillClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many end together, a batch holds no more than it can; all are there."""
-    monkeypatch.setattr("backfill.worker.settler.MOST_RESULTS", 1000)
+    monkeypatch.setattr("backfill.worker.pipeline.settler.MOST_RESULTS", 1000)
     await client.enqueue_bulk("say", [f"{number:0600}" for number in range(50)])
     assert await _run(dsn) == 50
     assert {end.result for end in (await client.ends()).ends} == {f"{number:0600}" for number in range(50)}
@@ -147,7 +147,7 @@ async def test_two_cancellations_leave_no_waiter(
     dsn: str, client: BackfillClient, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second comes while the first look ends: the connection on which ends are heard of is let go all the same."""
-    monkeypatch.setattr("backfill.client.end_watch.LINGER_SECONDS", 0.2)
+    monkeypatch.setattr("backfill.client.ends.watch.LINGER_SECONDS", 0.2)
     later = await client.enqueue("say", 1, delay=HOUR)
     looking = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
     async with await psycopg.AsyncConnection.connect(dsn) as other:

@@ -28,7 +28,7 @@ from backfill import (
 )
 from backfill.storage.connection import connect
 from backfill.storage.grants import grants_script
-from backfill.storage.migrate import migrate
+from backfill.storage.schema.migrate import migrate
 from contract.scripts import run_script
 
 from plugins.roles import NewRole
@@ -192,8 +192,8 @@ async def test_a_worker_can_work(
     dsn: str, role: NewRole, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It claims jobs, parallel and serial, ends them well and badly, renews what runs for long, gives back, and counts."""
-    monkeypatch.setattr("backfill.worker.locks.RENEW_AFTER", 0.2)
-    monkeypatch.setattr("backfill.worker.locks.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("backfill.worker.pipeline.locks.RENEW_AFTER", 0.2)
+    monkeypatch.setattr("backfill.worker.pipeline.locks.LOOK_SECONDS", 0.05)
     tasks: TaskRegistry[None] = TaskRegistry()
     seen: list[Any] = []
 

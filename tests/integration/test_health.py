@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.errors import ConfigurationError
-from backfill.worker.health import Pulse, parse_address
+from backfill.worker.liveness.health import Pulse, parse_address
 
 from plugins.waiting import Eventually
 from programs import running, shell
@@ -129,7 +129,7 @@ async def test_the_file_is_there_while_the_worker_is_ready(
     dsn: str, tmp_path: Path, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With its health in it; it goes when the stop begins, and one that cannot be written ends nothing."""
-    monkeypatch.setattr("backfill.worker.probe.FILE_SECONDS", 0.05)
+    monkeypatch.setattr("backfill.worker.liveness.probe.FILE_SECONDS", 0.05)
     path, things = tmp_path / "ready", Things()
     async with BackfillClient(dsn) as client:
         runner = WorkerRunner(WorkerConfig(dsn, health_file=path), things.tasks)

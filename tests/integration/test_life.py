@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
-from backfill.worker.running import Running
+from backfill.worker.execution.held_job import Running
 
 from life.bench import WORKERS, Bench, Worker, told
 from life.deeds import Deeds

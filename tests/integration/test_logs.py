@@ -84,7 +84,7 @@ async def test_failures_say_why(dsn: str, heard: Heard) -> None:
     async with BackfillClient(dsn) as client:
         await client.enqueue("t", {"card": "4111"}, max_attempts=2)
         await _work(dsn, _failing(error))
-    first, last = heard.of("backfill.worker.outcomes")
+    first, last = heard.of("backfill.worker.execution.outcomes")
     assert (first.levelname, last.levelname) == ("WARNING", "ERROR")
     assert first.getMessage() == (
         "job 1 (t) failed in attempt 1 of 2 (the next begins in 0.0 s): ValueError: no such user"
@@ -102,7 +102,7 @@ async def test_what_is_not_retried_is_told_at_once(dsn: str, heard: Heard) -> No
     async with BackfillClient(dsn) as client:
         await client.enqueue("t", 1)
         await _work(dsn, _failing(Forbidden("x" * 2_000)))
-    [only] = heard.of("backfill.worker.outcomes")
+    [only] = heard.of("backfill.worker.execution.outcomes")
     assert only.levelname == "ERROR"
     assert len(only.getMessage()) < 700
 
@@ -113,7 +113,7 @@ async def test_how_much_traceback_a_retry_shows(dsn: str, heard: Heard, how: Any
     async with BackfillClient(dsn) as client:
         await client.enqueue("t", 1, max_attempts=2)
         await _work(dsn, _failing(ValueError("no")), retry_traceback=how)
-    first = heard.of("backfill.worker.outcomes")[0]
+    first = heard.of("backfill.worker.execution.outcomes")[0]
     place = re.search(r"\n  at .*test_logs\.py:\d+ in handler", first.getMessage())
     assert (place is not None, first.exc_info is not None) == (how == "short", how == "full")
 
@@ -137,7 +137,7 @@ async def test_timeouts_say_where_the_attempt_stood(dsn: str, heard: Heard) -> N
     async with BackfillClient(dsn) as client:
         await client.enqueue("t", 1, max_attempts=1)
         await _work(dsn, tasks)
-    [only] = heard.of("backfill.worker.outcomes")
+    [only] = heard.of("backfill.worker.execution.outcomes")
     assert "TimeoutError: the attempt ran longer than its timeout" in only.getMessage()
     assert "in _waits_for_ever" in logging.Formatter().format(only)
 
@@ -150,7 +150,7 @@ async def test_a_log_that_fails_costs_no_job_its_end(dsn: str, heard: Heard) -> 
     """A filter of the program's own raises: the attempt has failed all the same, and is tried again."""
 
     def broken(record: logging.LogRecord) -> bool:
-        if record.name == "backfill.worker.outcomes":
+        if record.name == "backfill.worker.execution.outcomes":
             raise RuntimeError("a filter's own")
         return True
 

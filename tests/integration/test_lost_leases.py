@@ -11,9 +11,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
-from backfill.worker.counters import Counters
-from backfill.worker.incarnation import Incarnation
-from backfill.worker.pump import Pump
+from backfill.worker.pipeline.pump import Pump
+from backfill.worker.session import Incarnation
+from backfill.worker.upkeep.counters import Counters
 from fleet.processes import nothing_locked
 
 from plugins.waiting import Eventually

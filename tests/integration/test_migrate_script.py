@@ -12,14 +12,13 @@ import pytest
 from hypothesis import given, settings
 from psycopg import sql
 
-from backfill.storage import schema as schema_module
-from backfill.storage import steps
 from backfill.storage.connection import connect
 from backfill.storage.grants import grants_script
-from backfill.storage.migrate import MigrationReport, migrate
-from backfill.storage.schema import read_state
-from backfill.storage.script import migration_script
-from backfill.storage.steps import migrations, newest
+from backfill.storage.schema.migrate import MigrationReport, migrate
+from backfill.storage.schema.script import migration_script
+from backfill.storage.schema.state import read_state, steps
+from backfill.storage.schema.state import state as schema_module
+from backfill.storage.schema.steps import migrations, newest
 from contract.catalog import catalogue, contract, differences
 from contract.scripts import run_script, statements
 from contract.snapshot import Snapshot, snapshot

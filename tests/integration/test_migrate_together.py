@@ -15,12 +15,12 @@ import psycopg
 import pytest
 
 from backfill.errors import MigrationError
-from backfill.storage import schema as schema_module
-from backfill.storage import steps
 from backfill.storage.connection import Connection, connect
-from backfill.storage.migrate import MigrationReport, migrate
+from backfill.storage.schema.migrate import MigrationReport, migrate
+from backfill.storage.schema.state import state as schema_module
+from backfill.storage.schema.state import steps
+from backfill.storage.schema.steps import Migration, migrations, newest
 from backfill.storage.statements import render
-from backfill.storage.steps import Migration, migrations, newest
 from contract.catalog import catalogue, contract, differences
 from contract.snapshot import Snapshot, snapshot
 

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from backfill import BackfillClient, SchemaVersionError, TaskRegistry, WorkerConfig, WorkerRunner
-from backfill.client import end_watch
-from backfill.worker import listener
-from backfill.worker.listener import Listener
+from backfill.client.ends.verbs import watch as end_watch
+from backfill.worker.pipeline import listener
+from backfill.worker.pipeline.listener import Listener
 
 from plugins.roles import NewRole
 from plugins.waiting import Eventually, wait_until

@@ -71,7 +71,7 @@ async def test_all_are_back_soon_after_the_server_and_have_told_of_it_once(
         await eventually(lambda: value(own_server.dsn, left), (0).__eq__, timeout=SOON)
     assert ran == {1: 1, 2: 1}
     warnings = _warnings(caplog)
-    assert warnings["backfill.worker.hot"] + warnings["backfill.worker.pump"] == 1
+    assert warnings["backfill.worker.pipeline.hot"] + warnings["backfill.worker.pipeline.pump"] == 1
     assert warnings.pop("backfill.storage.pool") == 2  # the client's and the worker's
     assert set(warnings.values()) == {1}, warnings
     assert "the database answers again" in caplog.text

@@ -24,7 +24,7 @@ from backfill import (
 )
 from backfill.client import session as client_session
 from backfill.storage.connection import connect
-from backfill.worker import hot, pump
+from backfill.worker.pipeline import hot, pump
 from faults.proxy import Proxy
 
 from plugins.away import OwnServer

@@ -27,8 +27,8 @@ from backfill import (
 )
 from backfill.storage import pooler
 from backfill.storage.connection import connect
-from backfill.storage.migrate import migrate
 from backfill.storage.pooler import is_pooled, may_prepare
+from backfill.storage.schema.migrate import migrate
 from backfill.storage.wire import Command, Wire
 
 from plugins.pooler import MakePooler, assert_sessions_are_clean, every_session
@@ -117,7 +117,7 @@ async def test_a_listener_behind_a_pooler_says_so_and_polls(
     """One warning names both ways out; jobs are found by polling; no session listens."""
     caplog.set_level(logging.INFO, "backfill")
     await run_all(WorkerConfig(pooled_dsn, concurrency=100, poll_interval=timedelta(milliseconds=50)), eventually, dsn)
-    told = [record for record in caplog.records if record.name == "backfill.worker.listener"]
+    told = [record for record in caplog.records if record.name == "backfill.worker.pipeline.listener"]
     [warning] = [record.getMessage() for record in told if record.levelno == logging.WARNING]
     assert "listen_dsn=" in warning
     assert "listen=False" in warning

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.storage.wire import Command, Wire
-from backfill.worker.hot import ConnectionLostError, HotConnections
+from backfill.worker.pipeline.hot import ConnectionLostError, HotConnections
 
 from plugins.pooler import assert_sessions_are_clean
 from plugins.waiting import Eventually

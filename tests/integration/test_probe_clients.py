@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from backfill.worker.health import WorkerHealth
-from backfill.worker.probe import HttpProbe, respond
-from backfill.worker.probe_server import MOST_CONNECTIONS
+from backfill.worker.liveness.health import WorkerHealth
+from backfill.worker.liveness.probe import HttpProbe, respond
+from backfill.worker.liveness.probe_server import MOST_CONNECTIONS
 
 from plugins.waiting import Eventually
 
@@ -89,7 +89,7 @@ def test_a_crowd_takes_neither_threads_nor_descriptors(said: bytes) -> None:
 
 def test_a_crowd_that_trickles_is_dropped_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then does not make a connection last: its time is counted from its beginning."""
-    monkeypatch.setattr("backfill.worker.probe_server.CONNECTION_SECONDS", 0.3)
+    monkeypatch.setattr("backfill.worker.liveness.probe_server.CONNECTION_SECONDS", 0.3)
     with _probe() as probe, _client(probe) as slow:
         slow.settimeout(0.01)
         turns = 0

@@ -23,7 +23,7 @@ from backfill import (
     WorkerConfig,
     WorkerRunner,
 )
-from backfill.worker.weaker import REFUSED_TEXT
+from backfill.worker.pipeline.weaker import REFUSED_TEXT
 
 from reading import rows
 

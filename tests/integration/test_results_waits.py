@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from backfill import BackfillClient, EndNotKeptError, ResultTimeoutError, TaskRegistry, WorkerConfig, WorkerRunner
-from backfill.client.end_watch import EndWatch
+from backfill.client.ends.watch import EndWatch
 
 tasks = TaskRegistry()
 

@@ -14,10 +14,10 @@ from psycopg.conninfo import make_conninfo
 from backfill import BackfillClient, BackfillError, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.errors import MigrationError, SchemaMissingError, SchemaVersionError
 from backfill.storage.connection import connect
-from backfill.storage.migrate import migrate
-from backfill.storage.schema import check_schema
+from backfill.storage.schema.migrate import migrate
+from backfill.storage.schema.state import check_schema
+from backfill.storage.schema.steps import migrations, newest
 from backfill.storage.statements import render
-from backfill.storage.steps import migrations, newest
 
 
 async def by_check(dsn: str, schema: str) -> None:

@@ -20,7 +20,7 @@ from backfill.storage.claims import LaneClaim, LaneFilter, Look
 from backfill.storage.connection import connect
 from backfill.storage.wire import Command, Wire
 from backfill.storage.workers import find_tasks
-from backfill.worker.incarnation import PROTOCOL
+from backfill.worker.session import PROTOCOL
 
 from plugins.waiting import Eventually
 from reading import rows, value

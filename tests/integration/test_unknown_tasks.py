@@ -9,11 +9,11 @@ from typing import Any, LiteralString
 import pytest
 
 from backfill import BackfillClient, NewJob, Queue, TaskRegistry, WorkerConfig, WorkerRunner
-from backfill.worker import unknown
+from backfill.worker.upkeep import unknown
 
 from reading import rows
 
-LOGGER = "backfill.worker.unknown"
+LOGGER = "backfill.worker.upkeep.unknown"
 ALIVE: LiteralString = """
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, tasks, version, heartbeat_at)
 values (%s, 'host', 1, 1, %s, '0', now() - %s)

@@ -19,7 +19,7 @@ import backfill
 from backfill import BackfillClient, Forbidden, JobSpec, NewJob, Queue, Snooze, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.storage.grants import grants_script
 from backfill.storage.statements import load
-from backfill.storage.steps import migrations
+from backfill.storage.schema.steps import migrations
 
 here = Path(backfill.__file__).parent
 assert here.is_relative_to(sys.argv[2]), here

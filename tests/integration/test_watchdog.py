@@ -43,7 +43,7 @@ async def test_a_handler_that_holds_the_loop_is_named_once(
     def threads(seconds: float) -> None:
         _spin(seconds)
 
-    caplog.set_level(logging.WARNING, "backfill.worker.watchdog")
+    caplog.set_level(logging.WARNING, "backfill.worker.execution.watchdog")
     config = WorkerConfig(dsn, blocked_after=timedelta(milliseconds=200))
     async with BackfillClient(dsn) as client, WorkerRunner(config, tasks):
         for name in ("waits", "threads"):

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backfill import BackfillClient, JobSpec, NewJob, Queue, TaskRegistry, WorkerConfig, WorkerRunner
-from backfill.worker import horizon
+from backfill.worker.lanes import scan_cursor as horizon
 
 from reading import rows
 

@@ -153,8 +153,8 @@ async def test_a_string_that_a_callable_gave_is_replaced_now_and_then(
     dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while all goes well: what the thread has must not be older than what expires; one that fails is asked again."""
-    monkeypatch.setattr("backfill.worker.beat.FRESH_SECONDS", 0.05)
-    monkeypatch.setattr("backfill.worker.beat._ASK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("backfill.worker.liveness.beat.FRESH_SECONDS", 0.05)
+    monkeypatch.setattr("backfill.worker.liveness.beat._ASK_AGAIN_SECONDS", 0.05)
     asked, started = list[int](), list[int]()
 
     def fresh() -> str:

@@ -24,7 +24,7 @@ from backfill import (
     WorkerContext,
     WorkerRunner,
 )
-from backfill.worker import locks, pump, settler
+from backfill.worker.pipeline import locks, pump, settler
 
 from reading import rows, value
 

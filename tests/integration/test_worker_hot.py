@@ -13,13 +13,13 @@ import psycopg
 import pytest
 
 from backfill import BackfillClient, JobSpec, NewJob, Queue, QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
-from backfill.worker import claimer as claiming
-from backfill.worker import full_looks
-from backfill.worker.claimer import Claimer
-from backfill.worker.executor import Executor
-from backfill.worker.health import Pulse
-from backfill.worker.lane import make_lanes
-from backfill.worker.watch import Watch
+from backfill.worker.execution.executor import Executor
+from backfill.worker.lanes import full_looks
+from backfill.worker.lanes.lane import make_lanes
+from backfill.worker.liveness.failure_detector import Watch
+from backfill.worker.liveness.health import Pulse
+from backfill.worker.pipeline import claimer as claiming
+from backfill.worker.pipeline.claimer import Claimer
 
 from reading import rows, value
 
@@ -114,7 +114,7 @@ async def test_two_lines_under_a_backlog_and_one_at_rest(
     dsn: str, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
     """The second line is opened by a backlog, and hangs up when there has been none for a while."""
-    monkeypatch.setattr("backfill.worker.pump.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("backfill.worker.pipeline.pump.IDLE_SECONDS", 0.2)
     runs = Runs()
     async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn, concurrency=50), runs.tasks):
         assert await value(dsn, LINES) == 1

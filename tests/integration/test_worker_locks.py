@@ -55,7 +55,7 @@ class Holding:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks are looked at all the time."""
-    monkeypatch.setattr("backfill.worker.locks.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("backfill.worker.pipeline.locks.LOOK_SECONDS", 0.1)
 
 
 async def test_a_lock_whose_new_time_was_lost_is_known_again(dsn: str, eventually: Eventually) -> None:
@@ -82,7 +82,7 @@ async def test_after_a_lost_answer_the_locks_are_known_again_before_anything_is_
     dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection that renewed is gone with its answer, and the handler ends in that moment."""
-    monkeypatch.setattr("backfill.worker.locks.LOOK_SECONDS", 600)
+    monkeypatch.setattr("backfill.worker.pipeline.locks.LOOK_SECONDS", 600)
     holding = Holding()
     async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn), holding.tasks) as runner:
         await client.enqueue("hold", "parallel")

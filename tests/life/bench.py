@@ -20,12 +20,12 @@ from backfill.storage.connection import Connection, connect
 from backfill.storage.recovery import Next
 from backfill.storage.wire import Command, Wire
 from backfill.storage.workers import find_tasks
-from backfill.worker.counters import Counters
-from backfill.worker.executor import Executor
-from backfill.worker.lane import make_lanes
-from backfill.worker.running import COMPLETED, GIVEN_BACK, Discarded, Failed, Kept, Running, Snoozed
-from backfill.worker.running import Ending as RealEnding
-from backfill.worker.settler import Settler
+from backfill.worker.execution.executor import Executor
+from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Discarded, Failed, Kept, Running, Snoozed
+from backfill.worker.execution.held_job import Ending as RealEnding
+from backfill.worker.lanes.lane import make_lanes
+from backfill.worker.pipeline.settler import Settler
+from backfill.worker.upkeep.counters import Counters
 
 from life.things import KEPT_TASK, TASKS, End, Ending
 

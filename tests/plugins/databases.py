@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from backfill.storage.connection import connect
-from backfill.storage.migrate import migrate
+from backfill.storage.schema.migrate import migrate
 
 
 def _name(kind: str) -> str:

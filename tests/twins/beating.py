@@ -15,7 +15,7 @@ from typing import Any, Final, LiteralString, cast
 
 import psycopg
 
-from backfill.storage.heartbeat import Heartbeat
+from backfill.storage.heartbeat.choice import Heartbeat
 
 STATEMENT: Final = """
   update beats set times = times || clock_timestamp(), lag = $2::float8

@@ -14,8 +14,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from backfill._native import HeartbeatThread
-from backfill.storage.heartbeat import Heartbeat
-from backfill.storage.heartbeat_thread import PythonHeartbeat
+from backfill.storage.heartbeat.choice import Heartbeat
+from backfill.storage.heartbeat.thread import PythonHeartbeat
 
 from plugins.waiting import Eventually
 from twins.beating import (

@@ -8,7 +8,7 @@ import pytest
 
 from backfill import ConfigurationError
 from backfill._native import HeartbeatThread
-from backfill.storage.heartbeat_thread import PythonHeartbeat
+from backfill.storage.heartbeat.thread import PythonHeartbeat
 
 from twins.beating import SECRET
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from backfill.worker.alarm import Alarm
+from backfill.worker.pipeline.alarm import Alarm
 
 LONG = 60.0
 

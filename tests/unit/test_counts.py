@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from backfill import Histogram, InvalidJobError
 from backfill.counts import BUCKETS, UnknownTask
 from backfill.records import Job
-from backfill.worker import tallies as module
-from backfill.worker.running import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Running, Snoozed
-from backfill.worker.tallies import KEPT_MINUTES, Tallies
-from backfill.worker.unknown import warning_of
+from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Running, Snoozed
+from backfill.worker.upkeep import tallies as module
+from backfill.worker.upkeep.tallies import KEPT_MINUTES, Tallies
+from backfill.worker.upkeep.unknown import warning_of
 
 SECOND = 1_000_000
 KINDS = ("done", "failed", "retried", "dead", "snoozed", "discarded", "given_back")

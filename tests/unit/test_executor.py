@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerContext
 from backfill.records import Job
-from backfill.worker.executor import Executor
-from backfill.worker.lane import make_lanes
-from backfill.worker.running import GIVEN_BACK, Running
-from backfill.worker.settler import Settler
+from backfill.worker.execution.executor import Executor
+from backfill.worker.execution.held_job import GIVEN_BACK, Running
+from backfill.worker.lanes.lane import make_lanes
+from backfill.worker.pipeline.settler import Settler
 
 from plugins.waiting import Eventually
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backfill.worker.failures import describe
+from backfill.worker.execution.failures import describe
 
 _AT = re.compile(r"\n  at ([^\n]*):[0-9]+ in ([^\n]*)")
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from backfill import Job
 from backfill.storage.claims import HIGHEST, LOWEST, NEVER, Look, Spans, Taken
-from backfill.worker.full_looks import DEAR_SHARE, SHARE
-from backfill.worker.horizon import NAMED_LEVELS, SLACK_MICROS, Horizon
+from backfill.worker.lanes.full_looks import DEAR_SHARE, SHARE
+from backfill.worker.lanes.scan_cursor import NAMED_LEVELS, SLACK_MICROS, Horizon
 
 from strategies import queue_steps, smallints
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from backfill import Job, QueueConfig
 from backfill.storage.claims import LaneClaim, Look
 from backfill.worker.config import AHEAD_BYTES
-from backfill.worker.lane import AHEAD_SECONDS, MOST_AHEAD, Lane, make_lanes, unmatched_tasks
-from backfill.worker.running import Running
+from backfill.worker.execution.held_job import Running
+from backfill.worker.lanes.lane import AHEAD_SECONDS, MOST_AHEAD, Lane, make_lanes, unmatched_tasks
 
 
 def lane(concurrency: int = 4) -> Lane:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backfill.worker.health import WorkerHealth
-from backfill.worker.probe import respond
-from backfill.worker.probe_server import LARGEST_REQUEST
+from backfill.worker.liveness.health import WorkerHealth
+from backfill.worker.liveness.probe import respond
+from backfill.worker.liveness.probe_server import LARGEST_REQUEST
 
 WELL = WorkerHealth(live=True, ready=True, reasons=())
 NOT_READY = WorkerHealth(live=True, ready=False, reasons=("it starts",))

@@ -9,8 +9,8 @@ import pytest
 
 import backfill
 from backfill import ConfigurationError
+from backfill.storage.schema.steps import migrations
 from backfill.storage.statements import load, quoted_schema, render
-from backfill.storage.steps import migrations
 
 STORAGE = Path(backfill.__file__).parent / "storage"
 NAMES = sorted(path.stem for path in (STORAGE / "sql").glob("*.sql"))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backfill import InvalidJobError, JobSpec, NewJob, Queue, RetryPolicy, TaskDefinitionError, TaskRegistry
-from backfill.client.items import Encoder
+from backfill.client.bulk.items import Encoder
 from backfill.client.prepare import JobShape, shape_of, spec_of
 from backfill.jobs import UNSAID
 

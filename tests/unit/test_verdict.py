@@ -25,7 +25,7 @@ from backfill import (
     TaskRegistry,
     WorkerError,
 )
-from backfill.worker.verdict import RETRY, Verdict, judge
+from backfill.worker.execution.verdict import RETRY, Verdict, judge
 
 RETRIED = (
     "ConnectionTimeout", "NetworkError", "ServiceUnavailable", "RateLimitExceeded", "TemporaryUnavailable", "JobFailed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backfill.worker.watch import LOOK_SECONDS, Watch
+from backfill.worker.liveness.failure_detector import LOOK_SECONDS, Watch
 
 DEAD = 20.0
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backfill.worker.running import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Kept, Snoozed
-from backfill.worker.weaker import REFUSED_TEXT, Form, weaker_forms
+from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Kept, Snoozed
+from backfill.worker.pipeline.weaker import REFUSED_TEXT, Form, weaker_forms
 
 from strategies import texts
 

@@ -11,7 +11,7 @@ from backfill.cli.common import DsnOption, JsonOption, SchemaOption, required_ds
 from backfill.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from backfill.storage.migrate import MigrationReport
+    from backfill.storage.schema.migrate import MigrationReport
 
 
 class Duty(StrEnum):
@@ -65,7 +65,7 @@ def command(
 
 def _texts(sql: bool, grants: Duty | None, role: str | None, dsn: str | None, schema: str) -> list[str]:
     from backfill.storage.grants import grants_script
-    from backfill.storage.script import migration_script
+    from backfill.storage.schema.script import migration_script
 
     texts = []
     if sql:
@@ -77,8 +77,8 @@ def _texts(sql: bool, grants: Duty | None, role: str | None, dsn: str | None, sc
 
 async def _script(dsn: str, schema: str) -> str:
     from backfill.storage.connection import connect
-    from backfill.storage.schema import read_state, refuse_newer, refuse_older
-    from backfill.storage.script import migration_script
+    from backfill.storage.schema.script import migration_script
+    from backfill.storage.schema.state import read_state, refuse_newer, refuse_older
 
     async with await connect(dsn, application_name="backfill migrate") as connection:
         state = await read_state(connection, schema)
@@ -89,7 +89,7 @@ async def _script(dsn: str, schema: str) -> str:
 
 async def _migrate(dsn: str, schema: str) -> MigrationReport:
     from backfill.storage.connection import connect
-    from backfill.storage.migrate import migrate
+    from backfill.storage.schema.migrate import migrate
 
     async with await connect(dsn, application_name="backfill migrate") as connection:
         return await migrate(connection, schema=schema)

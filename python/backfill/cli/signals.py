@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Final
 
 from backfill.cli.common import ExitCode
-from backfill.worker.forks import release_in_children
+from backfill.worker.execution.forks import release_in_children
 
 GAP_SECONDS: Final = 0.25
 """Signals that come within this time of one that counts are part of it: process groups, `timeout` and supervisors send two."""

@@ -9,11 +9,11 @@ presets, bulk_presets: the common cases by name · prepare: what all of them sen
 
 from __future__ import annotations
 
-from backfill.client.bulk import BulkVerb
-from backfill.client.bulk_presets import enqueue_bulk, enqueue_bulk_with_retries
+from backfill.client.bulk.presets import enqueue_bulk, enqueue_bulk_with_retries
+from backfill.client.bulk.verb import BulkVerb
 from backfill.client.cleanup import CleanupVerbs
 from backfill.client.counters import CounterVerbs
-from backfill.client.ends import EndVerbs
+from backfill.client.ends.verbs import EndVerbs
 from backfill.client.enqueue import EnqueueVerb
 from backfill.client.manage import ManageVerbs
 from backfill.client.presets import (

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from backfill.checks import KEY_LIMIT, check_age, check_duration, check_int, check_text
-from backfill.client.dead_letter_changes import DeadLetterVerbs
+from backfill.client.dead_letters.changes import DeadLetterVerbs
 from backfill.client.execute import run, text
 from backfill.client.pages import whole
 from backfill.client.recovery import RecoveryVerbs

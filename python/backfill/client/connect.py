@@ -31,10 +31,10 @@ from backfill.said import stripping
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, Dsn, Pool, connect, redacted, resolve
 from backfill.storage.isolation import read_committed
-from backfill.storage.migrate import migrate
 from backfill.storage.pool import PatientPool
 from backfill.storage.pooler import look_for_pooler
-from backfill.storage.schema import check_schema
+from backfill.storage.schema.migrate import migrate
+from backfill.storage.schema.state import check_schema
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
 from backfill.storage.writable import names_several_hosts, refuse_read_only
 

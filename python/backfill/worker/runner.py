@@ -10,8 +10,8 @@ from typing import Any, Self
 from backfill.errors import ConfigurationError
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
-from backfill.worker.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
-from backfill.worker.parts import Parts
+from backfill.worker.liveness.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
+from backfill.worker.process import Parts
 from backfill.worker.service import finish
 
 

@@ -1,0 +1,1 @@
+"""Bulk: many jobs in one call, from an iterable to COPY."""

@@ -1,0 +1,281 @@
+"""Writes rows of jobs for a role that has no right on any table: each chunk by a call of a function for producers.
+
+Used by `bulk`, once a transaction, in the place of `writing`, whose rules it shares. While more rows are to come the caller's
+code runs, so rows with keys or with new names wait until the stream is at its end; what two calls could make each other wait
+for in a ring is then written under a lock of the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from backfill.client.bulk.clock import ServerClock
+from backfill.client.bulk.groups import Placed, by_mode, rounds
+from backfill.client.bulk.items import Row
+from backfill.client.bulk.waiting import Kind, WaitingRow, WaitingRows
+from backfill.client.bulk.writing import KEPT_BYTES, MICROSECOND
+from backfill.client.execute import ids_by_text, in_turn, integers, repeated, run, text
+from backfill.client.naming import NameMaker, names_of
+from backfill.client.prepare import JobShape
+from backfill.errors import BackfillError, SchemaMissingError
+from backfill.jobs import JobKeyMode
+from backfill.records import time_of_micros
+from backfill.storage.arrays import number_array, text_array
+from backfill.storage.connection import Connection
+from backfill.storage.rows import micros
+from backfill.storage.values import integer
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+_TRIES: Final = 10
+
+
+class ProducerTransaction:
+    """One transaction of a producer's bulk call; entered once the transaction is begun, left before it is committed.
+
+    Args:
+        connection: in a transaction.
+        schema: the queue's.
+        ids: where the ids go, in the order of the rows; None where nobody asked for them.
+        own: whether the transaction has this call's statements only, as the caller's has not.
+        maker: makes names on another connection; None where there is none, and new ones wait.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        schema: str,
+        ids: list[int] | None,
+        *,
+        own: bool,
+        maker: NameMaker | None = None,
+    ) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._ids = ids
+        self._own = own
+        self._maker = maker
+        self._locked = False
+        self._held: tuple[set[str], set[str]] = set(), set()
+        self._waiting = WaitingRows(connection, schema)
+        self._modes: list[JobKeyMode | None] = []
+        self._kept: list[tuple[int, list[Placed]]] = []
+        self._kept_bytes = 0
+        self._keyless_wait = False
+
+    async def __aenter__(self) -> Self:
+        """Ask the server what must be known first."""
+        begun = await run(self._connection, "bulk_begin", self._schema, (self._schema,), binary=True)
+        if not begun.ntuples:
+            raise SchemaMissingError(f"schema {self._schema!r} has no queue in it: `backfill migrate` makes it")
+        self._clock = ServerClock(integer(begun, 0, 1))
+        self._piped = bool(self._connection.pgconn.pipeline_status)
+        self._may_postpone = begun.get_value(0, 2) == b"\x01" and not self._piped
+        if begun.get_value(0, 3) != b"\x01":  # names that another connection makes would not be seen
+            self._maker = None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what waits. Each call of a function tells the workers of what it adds."""
+        try:
+            if error is None:
+                await self._write_postponed()
+        except BaseException as late:
+            error = late
+            raise
+        finally:
+            await self._waiting.close(error)
+
+    async def write(self, rows: Sequence[Row], *, last: bool) -> None:
+        """Write rows, in order; where more are to come, those that others could wait for are postponed.
+
+        Args:
+            rows: a chunk of them.
+            last: whether no more will come in this transaction.
+        """
+        if last:
+            await self._write_postponed()
+        self._now = self._clock.now()
+        first = 0
+        if self._ids is not None:
+            first = len(self._ids)
+            self._ids.extend([0] * len(rows))
+        placed = [(first + place, shape, payload) for place, (shape, payload) in enumerate(rows)]
+        if last:
+            await self._write_placed(placed, last=True)
+            return
+        keyless = [row for row in placed if row[1].key is None]
+        # Once some wait, all do that come later: rows of one queue get their ids in their order.
+        self._keyless_wait = self._keyless_wait or not await self._are_known(keyless)
+        if self._keyless_wait:
+            await self._postpone(placed)
+            return
+        await self._write_keyless(keyless)
+        await self._postpone([row for row in placed if row[1].key is not None])
+
+    async def pause(self) -> None:
+        """Wait until the server has taken all rows, so that the connection is free for other statements."""
+        await self._waiting.pause()
+
+    async def _postpone(self, rows: list[Placed]) -> None:
+        """Have rows wait: in a temporary table, else in memory as far as there is room, else they are written at once."""
+        if not rows:
+            return
+        if not self._may_postpone:
+            self._kept.append((self._now, rows))
+            self._kept_bytes += sum([len(payload) for _, _, payload in rows])
+            if self._kept_bytes > KEPT_BYTES:
+                await self._write_postponed()
+            return
+        batches: list[tuple[JobKeyMode | None, list[Placed]]] = []
+        keyless = [row for row in rows if row[1].key is None]
+        if keyless:
+            batches.append((None, keyless))
+        for group in rounds(row for row in rows if row[1].key is not None):
+            batches += by_mode(group)
+        for mode, same in batches:
+            self._modes.append(mode)
+            waiting = [WaitingRow(place, self._run_at(shape), shape, payload) for place, shape, payload in same]
+            await self._waiting.add([(Kind.REPLACE, waiting)])  # flags as an array, whatever the mode
+
+    async def _write_postponed(self) -> None:
+        """Write the rows that were postponed, in their order; from here on none of the caller's code runs."""
+        kept, self._kept, self._kept_bytes = self._kept, [], 0
+        for self._now, rows in kept:
+            await self._write_placed(rows, last=False)
+        if not self._waiting:
+            return
+        await self.pause()
+        await self._lock()
+        for batch, mode in enumerate(self._modes):
+            self._give(dict(_by_place(await self._write_batch(str(batch), mode))))
+        await self._waiting.drop()
+        self._modes = []
+
+    async def _write_batch(self, batch: str, mode: JobKeyMode | None) -> PGresult:
+        if mode is None:
+            return await run(self._connection, "producer_add_waiting", self._schema, (batch,), prepared=False)
+
+        async def apply() -> PGresult:
+            async with self._connection.transaction():
+                parameters = batch, mode.value
+                return await run(self._connection, "producer_apply_waiting", self._schema, parameters, prepared=False)
+
+        return await repeated(apply)
+
+    async def _write_placed(self, rows: list[Placed], *, last: bool) -> None:
+        """Write rows as they are, those without keys first."""
+        keyless = [row for row in rows if row[1].key is None]
+        await self._find_names(keyless)
+        await self._write_keyless(keyless)
+        if len(keyless) < len(rows):
+            await self._write_keyed([row for row in rows if row[1].key is not None], last=last)
+
+    async def _write_keyless(self, rows: list[Placed]) -> None:
+        if rows:
+            await self.pause()  # rows with keys may be on their way to the temporary table
+            added = await run(self._connection, "producer_add_keyless", self._schema, self._columns(rows))
+            self._give({place: number for (place, _, _), number in zip(rows, integers(added), strict=True)})
+
+    async def _write_keyed(self, rows: list[Placed], *, last: bool) -> None:
+        """Write rows with keys, a statement for each mode and each time that a key comes again."""
+        statements = [statement for group in rounds(rows) for statement in by_mode(group)]
+        await self._find_names([row for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for row in group])
+        alone = self._own and last and len(statements) == 1 and not self._piped
+        if not alone:
+            await self._lock()
+
+        async def apply() -> None:
+            for mode, group in statements:
+                await self._apply(mode, group)
+
+        async def apply_all() -> None:
+            # A savepoint: undone alone, it lets go of the jobs that it holds.
+            async with self._connection.transaction():
+                await apply()
+
+        if alone:
+            await in_turn(self._connection, self._schema, apply)
+        else:  # a worker that ends many jobs takes them in another order; it lets go soon
+            await (apply() if self._piped else repeated(apply_all))
+
+    async def _apply(self, mode: JobKeyMode, rows: list[Placed]) -> None:
+        """Write rows of one mode, of which no two have one key."""
+        parameters = *self._columns(rows), text_array([shape.key for _, shape, _ in rows]), mode.value
+        by_key = dict(ids_by_text(await run(self._connection, "producer_add_keyed", self._schema, parameters)))
+        self._give({place: by_key[shape.key or ""] for place, shape, _ in rows})
+
+    def _give(self, ids: dict[int, int]) -> None:
+        if self._ids is not None:
+            for place, number in ids.items():
+                self._ids[place] = number
+
+    async def _lock(self) -> None:
+        """Be the only transaction, until it ends, that makes names or writes keys in more than one statement."""
+        if not self._locked:
+            await run(self._connection, "lock_keys", self._schema)
+            self._locked = True
+
+    async def _are_known(self, rows: Sequence[Placed]) -> bool:
+        """Whether all tasks and queues of some rows are there, and held; new ones are made on another connection."""
+        tasks, queues = self._unheld(rows)
+        if not tasks and not queues:
+            return True
+        await self.pause()
+        if await self._hold(tasks, queues):
+            return True
+        if self._maker is None:
+            return False
+        await self._maker.make(tasks, queues)
+        return await self._hold(tasks, queues)
+
+    async def _find_names(self, rows: Sequence[Placed]) -> None:
+        """See that the tasks and queues of some rows are there until the transaction ends; who makes one is alone in it."""
+        tasks, queues = self._unheld(rows)
+        if not tasks and not queues:
+            return
+        for _ in range(_TRIES):
+            if await self._hold(tasks, queues):
+                return
+            await self._lock()
+            await run(self._connection, "producer_create_tasks", self._schema, (text_array(sorted(tasks)),))
+            await run(self._connection, "producer_create_queues", self._schema, (text_array(sorted(queues)),))
+        raise BackfillError(f"{min(tasks | queues)!r} or another name was made {_TRIES} times, and deleted as often")
+
+    def _unheld(self, rows: Sequence[Placed]) -> tuple[set[str], set[str]]:
+        tasks, queues = names_of([shape for _, shape, _ in rows])
+        return tasks - self._held[0], queues - self._held[1]
+
+    async def _hold(self, tasks: set[str], queues: set[str]) -> bool:
+        wanted = text_array(sorted(tasks)), text_array(sorted(queues))
+        if text(await run(self._connection, "producer_keep_names", self._schema, wanted), 0, 0) != "t":
+            return False
+        self._held[0].update(tasks)
+        self._held[1].update(queues)
+        return True
+
+    def _columns(self, rows: Sequence[Placed]) -> tuple[str, ...]:
+        shapes = [shape for _, shape, _ in rows]
+        return (
+            text_array([shape.task for shape in shapes]),
+            text_array([shape.queue for shape in shapes]),
+            text_array([payload.decode() for _, _, payload in rows]),
+            number_array([shape.priority for shape in shapes]),
+            text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
+            number_array([shape.max_attempts for shape in shapes]),
+            text_array([text_array(shape.flags) if shape.flags else None for shape in shapes]),
+        )
+
+    def _run_at(self, shape: JobShape) -> int:
+        if shape.run_at is not None:
+            return micros(shape.run_at)
+        return self._now if shape.delay is None else self._now + shape.delay // MICROSECOND
+
+
+def _by_place(result: PGresult) -> list[tuple[int, int]]:
+    return list(zip(integers(result, 1), integers(result, 0), strict=True))

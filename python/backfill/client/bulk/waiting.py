@@ -1,0 +1,134 @@
+"""Rows of a bulk call that wait until the caller's stream is read to its end, in a temporary table of the transaction.
+
+Used by `writing`. A job with a key, and one whose task or queue is new, cannot be written without holding what other calls
+wait for: the key's row, the name's row. As long as the stream is read, the caller's code runs, and may itself make such a call.
+So these rows go by COPY to a table that nobody else sees, and are written from there once the stream is at its end.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+from functools import partial
+from typing import Final, NamedTuple
+
+from backfill.client.bulk.copying import CopyStream
+from backfill.client.execute import run
+from backfill.client.prepare import JobShape, flags_json
+from backfill.jobs import JobKeyMode
+from backfill.storage.arrays import text_array
+from backfill.storage.connection import Connection
+
+_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_NULL: Final = struct.pack("!i", -1)
+_COLUMNS: Final = 10
+_FIXED: Final = struct.Struct("!hiiiqihiqih")
+"""The number of columns, then batch, place, priority, run_at and max_attempts, each behind its length."""
+_LENGTH: Final = struct.Struct("!i")
+
+
+class Kind(IntEnum):
+    """What is done with a batch of rows that wait."""
+
+    KEYLESS = 0
+    REPLACE = 1
+    PRESERVE_RUN_AT = 2
+    UNSAFE_DEDUPE = 3
+
+
+KIND_OF: Final = {
+    JobKeyMode.REPLACE: Kind.REPLACE,
+    JobKeyMode.PRESERVE_RUN_AT: Kind.PRESERVE_RUN_AT,
+    JobKeyMode.UNSAFE_DEDUPE: Kind.UNSAFE_DEDUPE,
+}
+
+
+class WaitingRow(NamedTuple):
+    """A row that waits.
+
+    Attributes:
+        place: where its id goes among those that are given back; of a row without a key its id, drawn before.
+        run_at: in PostgreSQL's microseconds.
+        shape: all that is said of the job but its payload.
+        payload: its JSON.
+    """
+
+    place: int
+    run_at: int
+    shape: JobShape
+    payload: bytes
+
+
+class WaitingRows:
+    """The rows of one transaction that wait; the table is made with the first of them.
+
+    Args:
+        connection: in a transaction.
+        schema: the queue's.
+    """
+
+    def __init__(self, connection: Connection, schema: str) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._stream = CopyStream(connection, "copy_waiting", schema)
+        self._kinds = array("b")
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._kinds)
+
+    def batches(self) -> Iterator[tuple[int, Kind]]:
+        """The batches in the order in which they came, and what is to be done with each."""
+        for batch, kind in enumerate(self._kinds):
+            yield batch, Kind(kind)
+
+    async def add(self, batches: Iterable[tuple[Kind, Sequence[WaitingRow]]]) -> None:
+        """Send batches of rows to the table; in none does a key come twice. They may be on their way when it returns."""
+        if not self._kinds:
+            await run(self._connection, "make_waiting", self._schema)
+        for kind, rows in batches:
+            await self._stream.send(partial(packed, len(self._kinds), kind, rows), len(rows))
+            self._kinds.append(kind)
+
+    async def pause(self) -> None:
+        """Wait until the table has them all, so that the connection is free for other statements."""
+        await self._stream.end()
+
+    async def drop(self) -> None:
+        """Drop the table, once its rows are written."""
+        await run(self._connection, "drop_waiting", self._schema)
+        self._kinds = array("b")
+
+    async def close(self, error: BaseException | None) -> None:
+        """End what is on its way, or have the server undo it where there is an error."""
+        await self._stream.close(error)
+
+
+def packed(batch: int, kind: Kind, rows: Sequence[WaitingRow], *, begin: bool) -> bytes:
+    """A batch of rows in the format of COPY BINARY, with the stream's header in front of the first ones."""
+    named: dict[tuple[str, str | None, tuple[str, ...]], bytes] = {}
+    parts = [_HEADER] if begin else []
+    for place, run_at, shape, payload in rows:
+        names = shape.task, shape.queue, shape.flags
+        middle = named.get(names)
+        if middle is None:
+            middle = named[names] = b"".join(map(_text, (shape.task, shape.queue, _flags(kind, shape.flags))))
+        fixed = _FIXED.pack(_COLUMNS, 4, batch, 8, place, 2, shape.priority, 8, run_at, 2, shape.max_attempts)
+        parts += (fixed, middle, _text(shape.key), _LENGTH.pack(len(payload)), payload)
+    return b"".join(parts)
+
+
+def _flags(kind: Kind, flags: tuple[str, ...]) -> str | None:
+    """Flags in the text that the batch's statement reads: an array for the function add_jobs, else the column's JSON."""
+    if kind in (Kind.REPLACE, Kind.PRESERVE_RUN_AT):
+        return text_array(flags) if flags else None
+    return flags_json(flags)
+
+
+def _text(value: str | None) -> bytes:
+    if value is None:
+        return _NULL
+    encoded = value.encode()
+    return _LENGTH.pack(len(encoded)) + encoded

@@ -1,0 +1,386 @@
+"""Writes rows of jobs within one transaction: COPY where it is allowed, else one insert a chunk; jobs with keys by upsert.
+
+Used by `bulk`, once a transaction. While more rows are to come the caller's code runs, so nothing is held that another call
+could wait for: rows with keys or with new names wait (`waiting`) until the stream is at its end. What two calls could
+make each other wait for in a ring, keys and new names, is then written under a lock of the schema, unless it takes only one
+statement: that goes by an order that all share, and lets go of what it holds before it waits for long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from backfill._native import copy_prefix
+from backfill.client.bulk.clock import ServerClock
+from backfill.client.bulk.copying import CopyStream
+from backfill.client.bulk.groups import Placed, by_mode, rounds
+from backfill.client.bulk.items import CHUNK_BYTES, CHUNK_ROWS, Row
+from backfill.client.bulk.waiting import KIND_OF, Kind, WaitingRow, WaitingRows
+from backfill.client.execute import array_of_int8, ids_by_text, in_turn, integers, repeated, run, text
+from backfill.client.naming import NameMaker, names_of, queues, tasks
+from backfill.client.prepare import JobShape, flags_json
+from backfill.errors import SchemaMissingError
+from backfill.jobs import JobKeyMode
+from backfill.records import time_of_micros
+from backfill.storage.arrays import number_array, text_array
+from backfill.storage.connection import Connection
+from backfill.storage.rows import micros
+from backfill.storage.values import integer
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+DRAWN_AHEAD: Final = 40_000
+KEPT_BYTES: Final = 16_000_000
+"""How many bytes of payloads wait in memory, where no temporary table can be made."""
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class BulkTransaction:
+    """One transaction of a bulk call; entered once the transaction is begun, left before it is committed.
+
+    Args:
+        connection: in a transaction.
+        schema: the queue's.
+        ids: where the ids go, in the order of the rows; None where nobody asked for them.
+        own: whether the transaction has this call's statements only, as the caller's has not.
+        maker: makes names on another connection; None where there is none, and new ones wait.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        schema: str,
+        ids: list[int] | None,
+        *,
+        own: bool,
+        maker: NameMaker | None = None,
+    ) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._ids = ids
+        self._own = own
+        self._maker = maker
+        self._locked = False
+        self._tasks = tasks(connection, schema, self._lock)
+        self._queues = queues(connection, schema, self._lock)
+        self._stream = CopyStream(connection, "copy_jobs" if ids is None else "copy_jobs_with_ids", schema)
+        self._prefixes: dict[JobShape, bytes] = {}
+        self._waiting = WaitingRows(connection, schema)
+        self._kept: list[tuple[int, list[Placed]]] = []
+        self._kept_rows = 0
+        self._kept_bytes = 0
+        self._places = 0
+        self._saw_new = False
+        self._drawn: deque[int] = deque()
+        self._drew = 0
+        self._notify = 0
+
+    async def __aenter__(self) -> Self:
+        """Ask the server what must be known first."""
+        begun = await run(self._connection, "bulk_begin", self._schema, (self._schema,), binary=True)
+        if not begun.ntuples:
+            raise SchemaMissingError(f"schema {self._schema!r} has no queue in it: `backfill migrate` makes it")
+        self._clock = ServerClock(integer(begun, 0, 1))
+        refused = begun.get_value(0, 0) == b"\x01"
+        piped = bool(self._connection.pgconn.pipeline_status)  # where the server takes no COPY
+        self._may_copy = not refused and not piped
+        self._may_postpone = begun.get_value(0, 2) == b"\x01" and not piped
+        if begun.get_value(0, 3) != b"\x01":  # names that another connection makes would not be seen
+            self._maker = None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what waits, end a COPY that is open (an error undoes it), and tell the workers, once."""
+        try:
+            if error is None:
+                await self._write_postponed()
+        except BaseException as late:
+            error = late
+            raise
+        finally:
+            try:
+                await self._waiting.close(error)
+            finally:
+                await self._stream.close(error)
+        if error is None and self._notify:
+            await run(self._connection, "notify_jobs", self._schema, (str(self._notify),))
+
+    async def write(self, rows: Sequence[Row], *, last: bool) -> None:
+        """Write rows, in order; those that go by COPY may still be on their way when it returns.
+
+        Where more rows are to come, nothing is held afterwards that another call could wait for: rows with keys, and rows
+        whose tasks or queues are new, are postponed until there are no more.
+
+        Args:
+            rows: a chunk of them.
+            last: whether no more will come in this transaction.
+        """
+        if last:
+            await self._write_postponed()
+        self._now = self._clock.now()
+        self._prefixes.clear()
+        first, self._places = self._places, self._places + len(rows)
+        if self._ids is not None:
+            first = len(self._ids)
+            self._ids.extend([0] * len(rows))
+        shapes = {shape for shape, _ in rows}
+        keyless = {shape for shape in shapes if shape.key is None}
+        if not last:
+            deduped = {shape for shape in shapes - keyless if shape.mode is JobKeyMode.UNSAFE_DEDUPE}
+            await self._look_for_names(keyless | deduped)
+            self._saw_new = self._saw_new or any(map(self._is_new, deduped))
+        if len(keyless) == len(shapes) and (last or not any(map(self._is_new, keyless))):
+            await self._write_keyless(rows, range(first, first + len(rows)))
+            return
+        placed = [(first + place, shape, payload) for place, (shape, payload) in enumerate(rows)]
+        if last:
+            await self._write_placed(placed, last=True)
+            return
+        ready = [row for row in placed if row[1].key is None and not self._is_new(row[1])]
+        if ready:
+            await self._write_keyless([row[1:] for row in ready], [place for place, _, _ in ready])
+        await self._postpone([row for row in placed if row[1].key is not None or self._is_new(row[1])])
+
+    async def pause(self) -> None:
+        """Wait until the server has taken all rows, so that the connection is free for other statements."""
+        await self._stream.end()
+        await self._waiting.pause()
+
+    async def _postpone(self, rows: list[Placed]) -> None:
+        """Have rows wait: a chunk of them in memory, more in a temporary table.
+
+        Where no table can be made, they wait in memory as far as there is room, and then are written at once.
+        """
+        self._kept.append((self._now, rows))
+        self._kept_rows += len(rows)
+        self._kept_bytes += sum([len(payload) for _, _, payload in rows])
+        if not self._may_postpone:
+            if self._kept_bytes > KEPT_BYTES:
+                await self._write_postponed()
+        elif self._kept_rows >= CHUNK_ROWS or self._kept_bytes >= CHUNK_BYTES:
+            await self._send_kept()
+
+    def _take_kept(self) -> list[tuple[int, list[Placed]]]:
+        kept, self._kept, self._kept_rows, self._kept_bytes = self._kept, [], 0, 0
+        return kept
+
+    async def _send_kept(self) -> None:
+        """Send what waits in memory to the temporary table."""
+        new: list[WaitingRow] = []
+        keyed: list[Placed] = []
+        run_ats: dict[int, int] = {}
+        for now, rows in self._take_kept():
+            self._now = now
+            for place, shape, payload in rows:
+                if shape.key is None:
+                    new.append(WaitingRow(place, self._run_at(shape), shape, payload))
+                else:
+                    keyed.append((place, shape, payload))
+                    run_ats[place] = self._run_at(shape)
+        batches: list[tuple[Kind, list[WaitingRow]]] = []
+        if new:
+            ids = await self._draw(len(new))  # now, so that rows of one queue have their ids in their order
+            self._give([row.place for row in new], ids)
+            self._notify += len(new)
+            batches.append((Kind.KEYLESS, [row._replace(place=id_) for row, id_ in zip(new, ids, strict=True)]))
+        for group in rounds(keyed):
+            for mode, same in by_mode(group):
+                batches.append((KIND_OF[mode], [WaitingRow(row[0], run_ats[row[0]], *row[1:]) for row in same]))
+        await self._stream.end()
+        await self._waiting.add(batches)
+
+    async def _write_postponed(self) -> None:
+        """Write the rows that were postponed, in their order; from here on none of the caller's code runs."""
+        if self._waiting:
+            await self.pause()
+            await self._lock()
+            for batch, kind in self._waiting.batches():
+                await self._write_batch(batch, kind)
+            await self._waiting.drop()
+        for now, rows in self._take_kept():
+            self._now = now
+            self._prefixes.clear()
+            await self._write_placed(rows, last=False)
+
+    async def _write_batch(self, batch: int, kind: Kind) -> None:
+        number = str(batch)
+        if kind is Kind.KEYLESS or (kind is Kind.UNSAFE_DEDUPE and self._saw_new):
+            named = await run(self._connection, "find_waiting_names", self._schema, (number,), prepared=False)
+            pairs = [(text(named, row, 0), text(named, row, 1)) for row in range(named.ntuples)]
+            await self._make_names(
+                {task or "" for task, _ in pairs}, {queue for _, queue in pairs if queue is not None}
+            )
+        if kind is Kind.KEYLESS:
+            await run(self._connection, "insert_waiting", self._schema, (number,), prepared=False)
+            return
+
+        async def apply() -> PGresult:
+            async with self._connection.transaction():
+                if kind is Kind.UNSAFE_DEDUPE:
+                    return await run(self._connection, "dedupe_waiting", self._schema, (number,), prepared=False)
+                preserve = "true" if kind is Kind.PRESERVE_RUN_AT else "false"
+                return await run(self._connection, "add_waiting", self._schema, (number, preserve), prepared=False)
+
+        result = await repeated(apply)
+        if kind is Kind.UNSAFE_DEDUPE:
+            self._notify += result.ntuples
+        if self._ids is not None:
+            for place, id_ in ids_by_text(result):
+                self._ids[int(place)] = id_
+
+    async def _write_placed(self, placed: list[Placed], *, last: bool) -> None:
+        """Write rows of all kinds, those without keys first."""
+        keyless = [row for row in placed if row[1].key is None]
+        if keyless:
+            await self._write_keyless([row[1:] for row in keyless], [place for place, _, _ in keyless])
+        keyed = [row for row in placed if row[1].key is not None]
+        if keyed:
+            await self._write_keyed(keyed, last=last)
+
+    async def _write_keyless(self, rows: Sequence[Row], places: Sequence[int]) -> None:
+        await self._find_names({shape for shape, _ in rows})
+        self._notify += len(rows)
+        await self._waiting.pause()
+        if not self._may_copy:
+            inserted = integers(await run(self._connection, "insert_jobs", self._schema, self._columns(rows)))
+            self._give(places, sorted(inserted))  # drawn in the order of the rows
+            return
+        ids = None
+        if self._ids is not None:
+            ids = await self._draw(len(rows))
+            self._give(places, ids)
+        prefixes = [self._prefixes.get(shape) or self._prefix(shape) for shape, _ in rows]
+        await self._stream.write(prefixes, [payload for _, payload in rows], ids)
+
+    def _give(self, places: Iterable[int], ids: Iterable[int]) -> None:
+        if self._ids is not None:
+            for place, id_ in zip(places, ids, strict=True):
+                self._ids[place] = id_
+
+    async def _draw(self, wanted: int) -> list[int]:
+        """Draw ids, more than are wanted now once it is not the first time: a COPY must end for it, and ids are many."""
+        if len(self._drawn) < wanted:
+            await self.pause()
+            count = wanted + self._drew
+            self._drew = min(DRAWN_AHEAD, 4 * count)
+            drawn = await run(self._connection, "draw_job_ids", self._schema, (self._schema, str(count)), binary=True)
+            self._drawn.extend(array_of_int8(drawn))
+        return [self._drawn.popleft() for _ in range(wanted)]
+
+    async def _write_keyed(self, rows: list[Placed], *, last: bool) -> None:
+        """Write rows with keys, a statement for each mode and each time that a key comes again."""
+        await self.pause()
+        statements = [statement for group in rounds(rows) for statement in by_mode(group)]
+        deduped = [shape for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for _, shape, _ in group]
+        await self._find_names(deduped)
+        piped = self._connection.pgconn.pipeline_status
+        alone = self._own and last and len(statements) == 1 and not piped and not self._locked
+        if not alone:
+            await self._lock()
+
+        async def apply() -> None:
+            for mode, group in statements:
+                await self._apply(mode, group)
+
+        async def apply_all() -> None:
+            async with (
+                self._connection.transaction()
+            ):  # a savepoint: undone alone, it lets go of the jobs that it holds
+                await apply()
+
+        if alone:
+            await in_turn(self._connection, self._schema, apply)
+        else:  # a worker that ends many jobs takes them in another order; it lets go soon
+            await (apply() if piped else repeated(apply_all))
+        self._notify += len(deduped)
+
+    async def _apply(self, mode: JobKeyMode, rows: list[Placed]) -> None:
+        """Write rows of one mode, of which no two have one key."""
+        if mode is JobKeyMode.UNSAFE_DEDUPE:
+            parameters = (*self._columns([row[1:] for row in rows]), text_array([row[1].key for row in rows]))
+            result = await run(self._connection, "dedupe_jobs", self._schema, parameters)
+        else:
+            result = await run(self._connection, "add_jobs", self._schema, self._specs(rows, mode))
+        if self._ids is not None:
+            by_key = dict(ids_by_text(result))
+            for place, shape, _ in rows:
+                self._ids[place] = by_key[shape.key or ""]
+
+    async def _lock(self) -> None:
+        """Be the only transaction, until it ends, that makes names or writes keys in more than one statement."""
+        if not self._locked:
+            await run(self._connection, "lock_keys", self._schema)
+            self._locked = True
+
+    def _is_new(self, shape: JobShape) -> bool:
+        """Whether a job's task or queue was not there when it was looked for."""
+        return shape.task not in self._tasks or not (shape.queue is None or shape.queue in self._queues)
+
+    async def _look_for_names(self, shapes: Iterable[JobShape]) -> None:
+        names, lanes = names_of(shapes)
+        if self._tasks.unseen(names) or self._queues.unseen(lanes):
+            await self.pause()
+            new, new_lanes = await self._tasks.look(names), await self._queues.look(lanes)
+            if self._maker is not None and (new or new_lanes):
+                await self._maker.make(new, new_lanes)
+                await self._tasks.look_again(new)
+                await self._queues.look_again(new_lanes)
+
+    async def _find_names(self, shapes: Iterable[JobShape]) -> None:
+        await self._make_names(*names_of(shapes))
+
+    async def _make_names(self, names: set[str], lanes: set[str]) -> None:
+        if self._tasks.missing(names) or self._queues.missing(lanes):
+            await self.pause()
+            await self._tasks.find(names)
+            await self._queues.find(lanes)
+
+    def _prefix(self, shape: JobShape) -> bytes:
+        flags = flags_json(shape.flags)
+        prefix = self._prefixes[shape] = copy_prefix(
+            self._tasks[shape.task],
+            None if shape.queue is None else self._queues[shape.queue],
+            shape.priority,
+            self._run_at(shape),
+            shape.max_attempts,
+            None if flags is None else flags.encode(),
+        )
+        return prefix
+
+    def _columns(self, rows: Sequence[Row]) -> tuple[str, ...]:
+        shapes = [shape for shape, _ in rows]
+        return (
+            number_array([self._tasks[shape.task] for shape in shapes]),
+            number_array([None if shape.queue is None else self._queues[shape.queue] for shape in shapes]),
+            text_array([payload.decode() for _, payload in rows]),
+            number_array([shape.priority for shape in shapes]),
+            text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
+            number_array([shape.max_attempts for shape in shapes]),
+            text_array([flags_json(shape.flags) for shape in shapes]),
+        )
+
+    def _specs(self, rows: list[Placed], mode: JobKeyMode) -> tuple[str, ...]:
+        shapes = [shape for _, shape, _ in rows]
+        return (
+            text_array([shape.task for shape in shapes]),
+            text_array([payload.decode() for _, _, payload in rows]),
+            text_array([shape.queue for shape in shapes]),
+            text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
+            number_array([shape.max_attempts for shape in shapes]),
+            text_array([shape.key for shape in shapes]),
+            number_array([shape.priority for shape in shapes]),
+            text_array([text_array(shape.flags) if shape.flags else None for shape in shapes]),
+            "true" if mode is JobKeyMode.PRESERVE_RUN_AT else "false",
+        )
+
+    def _run_at(self, shape: JobShape) -> int:
+        if shape.run_at is not None:
+            return micros(shape.run_at)
+        return self._now if shape.delay is None else self._now + shape.delay // MICROSECOND

@@ -1,0 +1,1 @@
+"""Dead letters: jobs that are not tried again; they are listed, requeued and deleted here."""

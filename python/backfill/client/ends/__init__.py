@@ -1,0 +1,1 @@
+"""Ends: how jobs finished, and the wait for a result."""

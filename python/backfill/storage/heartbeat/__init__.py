@@ -1,0 +1,1 @@
+"""The heartbeat's thread, in its native form and in Python."""

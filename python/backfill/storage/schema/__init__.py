@@ -1,0 +1,1 @@
+"""The schema: its migrations, the version that a database has, and how it is brought up to date."""

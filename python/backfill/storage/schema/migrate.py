@@ -1,0 +1,298 @@
+"""Bringing a schema up to date: safe from twenty processes at once, and gentle with a queue that is at work.
+
+Called by `backfill migrate`, by a client that was told to, and by tests. An empty database gets all migrations in one
+transaction. Later ones run a few at a time under a short lock timeout, and are tried again rather than make every producer
+wait behind them; indexes of tables in use are made concurrently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import groupby
+from typing import Final
+
+import psycopg
+from psycopg import errors, sql
+
+from backfill.errors import ConfigurationError, MigrationError
+from backfill.said import said, stripped
+from backfill.storage.connection import Connection
+from backfill.storage.pooler import look_for_pooler
+from backfill.storage.schema.state import (
+    KNOWN_CONTRACT,
+    Foundation,
+    SchemaState,
+    read_state,
+    refuse_newer,
+    refuse_older,
+)
+from backfill.storage.schema.steps import Migration, newest
+from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render
+
+logger = logging.getLogger(__name__)
+
+LOCK_WAIT: Final = timedelta(minutes=5)
+_LOCK_TIMEOUT: Final = timedelta(seconds=1)
+_POLL: Final = 0.1
+_TOLD_AFTER: Final = 30.0
+"""Seconds after which the log says whom a migrator has been waiting for."""
+_RACES: Final = (
+    errors.LockNotAvailable,
+    errors.DeadlockDetected,
+    errors.DuplicateSchema,
+    errors.DuplicateTable,
+    errors.DuplicateObject,
+    errors.DuplicateFunction,
+    errors.UniqueViolation,
+)
+_MOST_RACES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What a call of `migrate` did.
+
+    Attributes:
+        schema: the schema's name.
+        applied: the numbers of the migrations that it carried out; empty where all was up to date.
+        version: the newest migration that the schema has now.
+        foundation: who made the contract's tables: backfill, or another program whose tables were left as they are.
+    """
+
+    schema: str
+    applied: tuple[int, ...]
+    version: int
+    foundation: Foundation
+
+
+async def migrate(
+    connection: Connection, *, schema: str = DEFAULT_SCHEMA, lock_wait: timedelta = LOCK_WAIT
+) -> MigrationReport:
+    """Bring a schema to the newest migration that this version knows; harmless where it is there already.
+
+    On a database that Graphile Worker or the Rust engine set up, tables and functions are left alone: only objects and
+    indexes named `backfill_*` and autovacuum's storage parameters are added. It must be a connection of its own to the
+    server itself: behind a pooler the lock would stay with a session that is somebody else's next.
+
+    Args:
+        connection: one in autocommit, outside of any transaction.
+        schema: the schema's name; made where it is missing.
+        lock_wait: how long to wait, in all, for other migrators and for locks on tables in use.
+
+    Raises:
+        MigrationError: there is something to do and the connection goes through a pooler; or a migration could not be
+            carried out: what had been done stands, and a second run goes on from there.
+        SchemaVersionError: a breaking migration that this version does not know, or a Graphile Worker that is too old.
+        ConfigurationError: a schema's name that cannot be used, or a connection that is not in autocommit.
+    """
+    quoted_schema(schema)
+    if not connection.autocommit:
+        raise ConfigurationError(
+            "connection: expected one in autocommit, since indexes are made outside of transactions"
+        )
+    try:
+        state = await read_state(connection, schema)
+        refuse_newer(state, schema)
+        done: tuple[int, ...] = ()
+        if state.pending:
+            await _refuse_pooler(connection, schema)
+            run = _Run(connection, schema, asyncio.get_running_loop().time() + lock_wait.total_seconds())
+            async with run.alone(), run.timeouts():
+                done = await run.to_the_end()
+            state = await read_state(connection, schema)
+    except errors.InsufficientPrivilege as error:
+        raise MigrationError(
+            f"schema {schema!r} of database {connection.info.dbname!r}: {connection.info.user!r} lacks the rights to "
+            f"migrate it ({said(error)}); run it as the owner, or have `backfill migrate --sql` reviewed and run"
+        ) from error
+    return MigrationReport(schema, done, state.ours, state.foundation)
+
+
+class _Run:
+    """One call of `migrate` that has something to do."""
+
+    def __init__(self, connection: Connection, schema: str, deadline: float) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._deadline = deadline
+        self._done: list[int] = []
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Be the only migrator of this schema. A waiter polls, and holds no snapshot between its looks.
+
+        Any role that may connect can take an advisory lock, so who has it is named: in the log, and where the time is up.
+        """
+        seen, since, told = "", 0.0, False
+        while True:
+            cursor = await self._connection.execute(render("try_migration_lock"), [self._schema])
+            row = await cursor.fetchone()
+            if row is not None and row[0]:
+                break
+            holder = await self._holder()
+            now = asyncio.get_running_loop().time()
+            if holder != seen:
+                seen, since, told = holder, now, False
+            elif now - since > _TOLD_AFTER and not told:
+                logger.warning("schema %r: waiting to migrate it, since %s", self._schema, holder)
+                told = True
+            await self._pause("another process is migrating it", holder=holder)
+        try:
+            yield
+        finally:
+            if not self._connection.closed:
+                await self._connection.execute(render("release_migration_lock"), [self._schema])
+
+    async def _holder(self) -> str:
+        """Who has the lock of this schema's migrations."""
+        cursor = await self._connection.execute(render("find_migration_lock"), [self._schema])
+        row = await cursor.fetchone()
+        if row is None:
+            return "another process was migrating it just now"
+        pid, role, program = row
+        return f"server process {pid} (role {role!r}, program {program!r}) has the lock of its migrations"
+
+    @asynccontextmanager
+    async def timeouts(self) -> AsyncIterator[None]:
+        """Our timeouts for a while: a short one for locks, and none for a statement, since an index may take an hour."""
+        cursor = await self._connection.execute(render("read_timeouts"))
+        before = list(await cursor.fetchone() or ("0", "0"))
+        await self._set_timeouts(_LOCK_TIMEOUT)
+        try:
+            yield
+        finally:
+            if not self._connection.closed:
+                await self._connection.execute(render("set_timeouts"), before)
+
+    async def to_the_end(self) -> tuple[int, ...]:
+        """Carry out all that is missing, again after each lost race, and give the numbers of what was done here."""
+        races = 0
+        while True:
+            state = await self._settled_state()
+            if not state.pending:
+                return tuple(self._done)
+            try:
+                await self._carry_out(state)
+            except _RACES as error:
+                # Locks are waited for as long as the caller allows; an object that is there already is a race with
+                # another program's migrator, or in the way for good.
+                races += not isinstance(error, (errors.LockNotAvailable, errors.DeadlockDetected))
+                if races > _MOST_RACES:
+                    raise self._failed(error) from error
+                await self._pause(said(error), error)
+            except psycopg.Error as error:
+                if isinstance(error, errors.InsufficientPrivilege):
+                    raise
+                raise self._failed(error) from error
+
+    async def _settled_state(self) -> SchemaState:
+        """What is there; another program that is just migrating is waited for while it gets on."""
+        seen = -1
+        while True:
+            state = await read_state(self._connection, self._schema)
+            refuse_newer(state, self._schema)
+            if state.foundation == "ours" or state.contract >= KNOWN_CONTRACT:
+                refuse_older(state, self._schema)
+                return state
+            if state.contract == seen:
+                refuse_older(state, self._schema)
+            seen = state.contract
+            await asyncio.sleep(1)
+
+    async def _carry_out(self, state: SchemaState) -> None:
+        fresh = state.foundation == "ours" and not state.applied
+        for together, steps in groupby(state.pending, lambda step: fresh or step.transaction):
+            if together:
+                await self._in_one_transaction(list(steps), state)
+            else:
+                for step in steps:
+                    await self._concurrently(step)
+            state = await read_state(self._connection, self._schema)
+
+    async def _in_one_transaction(self, steps: Sequence[Migration], state: SchemaState) -> None:
+        async with self._connection.transaction():
+            if not state.schema_there:
+                await self._connection.execute(render("create_schema", self._schema))
+            if not state.ours_there:
+                await self._connection.execute(render("create_ledger", self._schema))
+            for step in steps:
+                skipped = step.foundation and state.foundation == "foreign"
+                if not skipped:
+                    await self._connection.execute(step.sql(self._schema, concurrently=False))
+                await self._note(step, skipped=skipped)
+        self._report(steps)
+
+    async def _concurrently(self, step: Migration) -> None:
+        """Make an index without stopping the queue. What an interrupted run left behind is invalid, and made anew.
+
+        No lock timeout: it waits for transactions that are under way, while reads and writes go on beside it.
+        """
+        index = step.index or step.name
+        left = self._deadline - asyncio.get_running_loop().time()
+        await self._set_timeouts(timedelta(seconds=max(left, 1)))
+        try:
+            valid = await self._index_is_valid(index)
+            if valid is False:
+                logger.warning("index %s of schema %r is invalid: making it anew", index, self._schema)
+                await self._drop_index(index)
+            if not valid:
+                await self._connection.execute(step.sql(self._schema))
+            await self._note(step, skipped=False)
+        finally:
+            if not self._connection.closed:
+                await self._set_timeouts(_LOCK_TIMEOUT)
+        self._report([step])
+
+    async def _index_is_valid(self, index: str) -> bool | None:
+        cursor = await self._connection.execute(render("find_index"), [self._schema, index])
+        row = await cursor.fetchone()
+        return None if row is None else bool(row[0])
+
+    async def _drop_index(self, index: str) -> None:
+        name = sql.Identifier(self._schema, index)
+        await self._connection.execute(sql.SQL("drop index concurrently if exists {}").format(name))
+
+    async def _note(self, step: Migration, *, skipped: bool) -> None:
+        row = [step.number, step.name, step.breaking, skipped]
+        await self._connection.execute(render("note_migration", self._schema), row)
+
+    async def _set_timeouts(self, lock: timedelta) -> None:
+        milliseconds = str(int(lock.total_seconds() * 1000))
+        await self._connection.execute(render("set_timeouts"), [milliseconds, "0"])
+
+    async def _pause(self, why: str, error: Exception | None = None, *, holder: str = "") -> None:
+        if asyncio.get_running_loop().time() > self._deadline:
+            raise MigrationError(
+                f"schema {self._schema!r} could not be migrated in the time given ({why}); run it again when the database "
+                f"is quieter{holder and f': {holder}'}"
+            ) from error
+        # Whoever queued up behind our wait for a lock gets as long to go on before the next one.
+        pause = _LOCK_TIMEOUT.total_seconds() if isinstance(error, errors.LockNotAvailable) else _POLL
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+
+    def _report(self, steps: Sequence[Migration]) -> None:
+        self._done += [step.number for step in steps]
+        names = ", ".join(f"{step.number} ({step.name})" for step in steps)
+        logger.info("schema %r: migrated %s of %d", self._schema, names, newest())
+
+    def _failed(self, error: Exception) -> MigrationError:
+        stripped(error)
+        return MigrationError(
+            f"schema {self._schema!r}: a migration failed ({said(error)}); what came before it stands"
+        )
+
+
+async def _refuse_pooler(connection: Connection, schema: str) -> None:
+    """Before any lock is taken: the session's lock would stay on a connection that the pooler hands to others."""
+    if await look_for_pooler(connection):
+        info = connection.info
+        raise MigrationError(
+            f"schema {schema!r} cannot be migrated through the pooler at host={info.host} port={info.port}: it needs one "
+            f"session from begin to end; run `backfill migrate` once with a direct DSN, the server's own host and port"
+        )

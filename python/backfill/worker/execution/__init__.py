@@ -1,0 +1,1 @@
+"""Execution: what is held, one attempt after the other, and what each of them came to."""

@@ -1,0 +1,49 @@
+"""The end of attempts that a worker does not wait for any longer: cancelled, waited for, given back all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from typing import Final
+
+from backfill.logs import fields_of
+from backfill.worker.execution.held_job import Running
+
+logger = logging.getLogger(__name__)
+
+CANCEL_GRACE: Final = 5.0
+"""Seconds that a cancelled handler has to end before its job is given back all the same."""
+
+
+def cancel(running: Running) -> None:
+    """Cancel an attempt, once: a second time would break into its handler's clean-up."""
+    given_up, running.given_up = running.given_up, True
+    if running.task is not None and not given_up:
+        running.task.cancel()
+
+
+async def wait(attempts: Collection[Running], timeout: float) -> None:
+    """Wait until attempts have ended, at most so many seconds."""
+    tasks = [running.task for running in attempts if running.task is not None]
+    if tasks:
+        await asyncio.wait(tasks, timeout=timeout)
+
+
+async def interrupt(attempts: set[Running], give_back: Callable[[Running], None]) -> None:
+    """Cancel what still runs, and give back what does not end.
+
+    Args:
+        attempts: those that run; each leaves the set when it ends.
+        give_back: ends one that has not.
+    """
+    logger.warning("the shutdown's deadline is over: %d jobs are interrupted and given back", len(attempts))
+    for running in list(attempts):
+        cancel(running)
+    await wait(attempts, CANCEL_GRACE)
+    for running in list(attempts):
+        logger.warning(
+            "job %d (%s) does not end when cancelled", running.job.id, running.job.task_identifier,
+            extra=fields_of(running.job),
+        )  # fmt: skip
+        give_back(running)

@@ -1,0 +1,354 @@
+"""The executor: one asyncio task a job, from the claimed row to what its attempt came to.
+
+An attempt is a row of steps: read the row, look up its task, decode its payload, run the handler, say how it ended. What
+a handler raises is its attempt's failure and never the worker's. A job without limits of its own takes the shortest way:
+these lines run for every job there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+import math
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from backfill.client import BackfillClient
+from backfill.errors import PayloadDecodeError
+from backfill.logs import CURRENT, RetryTraceback
+from backfill.records import Job
+from backfill.retry import RetryPolicy
+from backfill.storage.rows import unreadable
+from backfill.tasks import Task, TaskRegistry
+from backfill.worker.context import WorkerContext
+from backfill.worker.events import Tally
+from backfill.worker.execution.draining import cancel, interrupt, wait
+from backfill.worker.execution.forks import ForkGuard
+from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Ending, Failed, Running
+from backfill.worker.execution.interrupts import ctrl_c_in
+from backfill.worker.execution.outcomes import Outcomes
+from backfill.worker.execution.policy import NO_LIMITS, limits_of
+from backfill.worker.execution.threads import HandlerThreads
+from backfill.worker.lanes.lane import Lane
+
+logger = logging.getLogger(__name__)
+
+_TURN_SECONDS: Final = 0.004
+_TURN_LOOK: Final = 16
+
+
+class Executor:
+    """Runs attempts and hands their ends on.
+
+    Args:
+        registry: the tasks.
+        worker_id: for the context.
+        client: for the context.
+        deps: for the context.
+        retry: whose delays jobs wait that have no policy of their own nor of their task.
+        traceback: how much of its traceback the log shows of a failure that is tried again.
+    """
+
+    def __init__(
+        self,
+        registry: TaskRegistry[Any],
+        *,
+        worker_id: str,
+        client: BackfillClient,
+        deps: Any,
+        retry: RetryPolicy | None = None,
+        traceback: RetryTraceback = RetryTraceback.NONE,
+    ) -> None:
+        self._registry = registry
+        self._outcomes = Outcomes(registry, retry, traceback)
+        self._worker_id = worker_id
+        self._client = client
+        self._deps = deps
+        self.ended: Callable[[Running], None]
+        """Called on the loop with each attempt that has ended, once; it must not block."""
+        self.thirsty: Callable[[], None]
+        """Called when a lane should be filled up."""
+        self.interrupted: Callable[[KeyboardInterrupt], None] = lambda _: None
+        """Called with what a handler raised that may be a Ctrl-C."""
+        self.worker_cancelled: Callable[[], bool] = lambda: False
+        """Whether somebody has cancelled the worker's own tasks, as `asyncio.run` does with all of them at its end."""
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._guard = ForkGuard()
+        self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
+        self._running: set[Running] = set()
+        self._draining = False
+        self._unstarted = 0
+        self.started = 0
+        """How many jobs were started."""
+        self.claimed = 0
+        """How many jobs were claimed."""
+        self.held: dict[int, Running] = {}
+        """What this worker has claimed and not settled, by the job's id."""
+        self.leased_until = math.inf
+        """Until when, in monotonic seconds, nobody can have given this worker up; nothing is begun later."""
+        self.renew_lease: Callable[[], float] = lambda: self.leased_until
+        """Asked once that is over: until when it is now."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no attempt is under way."""
+        return not self._running
+
+    @property
+    def tally(self) -> Tally:
+        """What its attempts came to, once all of them have ended."""
+        outcomes = self._outcomes
+        done = self.started - outcomes.failures - outcomes.put_off - outcomes.given_back - len(self._running)
+        return Tally(done, outcomes.failures, outcomes.put_off, outcomes.given_back + self._unstarted)
+
+    def hold(self, jobs: list[Job], lane: Lane) -> None:
+        """Note claimed jobs as ours, and start those for which there are slots."""
+        claimed = [Running(job, lane) for job in jobs]
+        self.claimed += len(claimed)
+        for running in claimed:
+            self.held[running.job.id] = running
+        if self._draining:
+            for running in claimed:
+                self._undo(running)
+            return
+        lane.add(claimed)
+        self.dispatch(lane)
+
+    def dispatch(self, lane: Lane) -> None:
+        """Start jobs that are ready while slots are free; handlers that end at once must not keep the loop for long."""
+        if not lane.starting:
+            self._dispatch(lane, time.monotonic())
+
+    def _dispatch(self, lane: Lane, began: float) -> None:
+        if began > self.leased_until and not self._renewed(began):
+            return  # its process was paused, or its heartbeats do not get through: others may run what it holds
+        lane.starting = True
+        try:
+            if lane.free > 0:
+                lane.started_at = began
+            ready, count, now = lane.ready, 0, began
+            while lane.free > 0 and ready and not lane.holding:
+                self._start(ready.popleft(), now)
+                count += 1
+                if count % _TURN_LOOK == 0:
+                    now = time.monotonic()
+                    if now - began > _TURN_SECONDS:
+                        self._loop.call_soon(self.dispatch, lane)
+                        return
+        finally:
+            lane.starting = False
+        if lane.hungry and len(ready) <= lane.refill and lane.low:
+            self.thirsty()
+
+    def _renewed(self, now: float) -> bool:
+        self.leased_until = self.renew_lease()
+        return now <= self.leased_until
+
+    def go_on(self) -> None:
+        """The lease is good again: start what is ready."""
+        for lane in {running.lane for running in self.held.values()}:
+            self.dispatch(lane)
+
+    def return_ready(self, lane: Lane) -> None:
+        """Give back what a lane holds and has not started."""
+        ready = list(lane.ready)
+        lane.ready.clear()
+        for running in ready:
+            self._undo(running)
+
+    def _undo(self, running: Running) -> None:
+        """An attempt that never took a slot goes back."""
+        running.ending = GIVEN_BACK
+        self._unstarted += 1
+        self.ended(running)
+
+    async def drain(self, timeout: float) -> None:
+        """Wait for what runs, at most so many seconds, and give the rest back.
+
+        What has not begun goes back at once. Async handlers are cancelled when the time is up; synchronous ones were
+        asked from the start, by `ctx.should_stop`, and are left to themselves then.
+        """
+        self._draining = True
+        for lane in {running.lane for running in self.held.values()}:
+            self.return_ready(lane)
+        for running in list(self._running):
+            running.ask_to_stop()
+            if not running.begun:
+                cancel(running)
+        await wait(self._running, timeout)
+        if self._running:
+            await interrupt(self._running, lambda running: self._end(running, GIVEN_BACK))
+
+    def lose(self, running: Running) -> None:
+        """A job that is held is not this worker's any more: it is not begun, or its handler is asked to stop or cancelled."""
+        running.lost = True
+        running.ask_to_stop()
+        if running in running.lane.ready:
+            running.lane.ready.remove(running)
+            self._undo(running)
+        elif running in self._running and self._task_of(running).shape.is_async:
+            cancel(running)
+
+    def close(self) -> None:
+        """Let the threads of synchronous handlers go."""
+        self._threads.close()
+        self._guard.close()
+
+    def _start(self, running: Running, now: float) -> None:
+        """Run a job in a task of its own, in a context that no other job's handler has touched."""
+        running.lane.free -= 1
+        self.started += 1
+        running.began = now
+        context = self._context.copy()
+        if sys.version_info >= (3, 12):
+            # Begun at once: a handler that never waits is done when this returns, and costs no turn of the loop.
+            task = asyncio.Task(self._attempt(running), loop=self._loop, context=context, eager_start=True)
+            if self._guard.forked:  # in its first step, and has awaited something
+                self._guard.come_back()
+            if running.ending is None:
+                running.task = task
+                self._running.add(running)
+        else:
+            self._running.add(running)
+            running.task = self._loop.create_task(self._attempt(running), context=context)
+            # A task that is cancelled before its first step never enters its body; the job must still go back.
+            running.task.add_done_callback(lambda _: self._end(running, GIVEN_BACK))
+
+    async def _attempt(self, running: Running) -> None:
+        CURRENT.set(running.job)  # the context is this attempt's own
+        try:
+            work = self._prepare(running)
+            if isinstance(work, Failed):
+                ending: Ending = work
+            elif work is None:
+                ending = GIVEN_BACK
+            elif running.limits is NO_LIMITS:
+                running.begun = True
+                value = await work
+                ending = (
+                    COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
+                )
+            else:
+                running.begun = True
+                ending = await self._limited(running, work)
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
+            if self._guard.forked:
+                self._guard.leave(error)
+            ending = self._raised(running, error)
+        if self._guard.forked:
+            self._guard.leave()
+        self._end(running, ending)
+
+    def _prepare(self, running: Running) -> Awaitable[Any] | Failed | None:
+        """The handler's call, ready to be awaited; what the attempt failed with before; or None: not ours to run."""
+        job = running.job
+        task = self._registry.get(job.task_identifier)
+        if task is not None and task.keep_seconds is not None:
+            running.keep = task.keep_seconds
+        if not job.readable:
+            return self._outcomes.failure(job, task, PayloadDecodeError(unreadable(job)))
+        if task is None:
+            return None
+        if job.has_flags or task.timeout is not None:
+            running.limits = limits_of(job, task)
+            remaining = running.limits.remaining
+            if remaining is not None and remaining.total_seconds() <= 0:
+                return self._outcomes.too_late(job)
+        shape = task.shape
+        try:
+            payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
+        except PayloadDecodeError as error:
+            error.__cause__ = None  # its message says the same, and the decoder's frames say nothing
+            return self._outcomes.failure(job, task, error.with_traceback(None))
+        context = None
+        if shape.context:
+            context = WorkerContext(
+                job=job, worker_id=self._worker_id, deps=self._deps, client=self._client, stop=running
+            )
+        threads = self._threads.run if shape.is_async else functools.partial(self._threads.run, running)
+        return task.invoke(payload, context, threads)
+
+    async def _limited(self, running: Running, work: Awaitable[Any]) -> Ending:
+        """Await a handler that may run so long and no longer; a synchronous one can only be asked to stop."""
+        task, seconds = self._task_of(running), running.limits.seconds
+        limit = asyncio.timeout(seconds if task.shape.is_async else None)
+        alarm = None
+        if seconds is not None and not task.shape.is_async:
+            alarm = self._loop.call_later(seconds, running.ask_to_stop)
+        try:
+            async with limit:
+                value = await work
+        except TimeoutError as error:
+            if not limit.expired() or running.given_up:
+                raise
+            return self._outcomes.timed_out(running.job, task, running.limits, error)
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
+
+    def _task_of(self, running: Running) -> Task[Any, Any]:
+        task = self._registry.get(running.job.task_identifier)
+        assert task is not None  # noqa: S101 - _prepare has found it a moment ago
+        return task
+
+    def _raised(self, running: Running, error: BaseException) -> Ending:
+        """What an attempt comes to whose handler raised.
+
+        An error may itself fail when it is looked at: its job must end all the same.
+        """
+        try:
+            return self._looked_at(running, error)
+        except BaseException as broken:  # noqa: BLE001 - see above
+            return self._outcomes.unknown(running.job, error, broken)
+
+    def _looked_at(self, running: Running, error: BaseException) -> Ending:
+        task = self._registry.get(running.job.task_identifier)
+        if (task is None or task.shape.is_async) and (found := ctrl_c_in(error)) is not None:
+            self.interrupted(found)
+        if running.given_up or self._was_swept_away():
+            return GIVEN_BACK
+        if not running.begun and isinstance(error, asyncio.CancelledError):
+            return GIVEN_BACK
+        if not running.begun and not isinstance(error, SystemExit):
+            # Not the handler's: ours, or a task's that cannot be resolved. The job must not be lost with it.
+            logger.error("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier, exc_info=error)
+        return self._outcomes.judged(running.job, error)
+
+    def _was_swept_away(self) -> bool:
+        """Whether this task was cancelled by somebody who has cancelled the worker's own as well: then the worker ends.
+
+        What has not begun goes back at once, so that no slot which falls free takes it.
+        """
+        task = asyncio.current_task()
+        if task is None or not task.cancelling() or not self.worker_cancelled():
+            return False
+        self._draining = True
+        for lane in {running.lane for running in self.held.values()}:
+            self.return_ready(lane)
+        return True
+
+    def _end(self, running: Running, ending: Ending) -> None:
+        if running.ending is not None:
+            return
+        running.ending = ending
+        if ending is not COMPLETED:
+            self._outcomes.count(ending)
+        self._running.discard(running)
+        lane = running.lane
+        lane.free += 1
+        running.ended = now = time.monotonic()
+        lane.unseen -= 1
+        if lane.unseen <= 0:
+            lane.note_end(now - running.began)
+        self.ended(running)
+        if not lane.starting:
+            if lane.ready:
+                self._dispatch(lane, now)
+            elif lane.hungry and lane.low:
+                self.thirsty()

@@ -1,0 +1,96 @@
+"""What a failed attempt leaves behind: the text of `last_error`, from whatever a handler raised.
+
+The exception itself is let go at once, since its traceback would keep the handler's locals in memory.
+"""
+
+from __future__ import annotations
+
+import traceback
+from types import TracebackType
+from typing import Final
+
+from backfill.said import message
+from backfill.worker.execution.verdict import members_of
+
+LONGEST_ERROR: Final = 8_000
+_FRAMES: Final = 12
+_GROUP_MEMBERS: Final = 10
+_KINDS: Final = 5
+_CUT: Final = " ... "
+
+
+def describe(error: BaseException) -> str:
+    """Type, message and a shortened traceback of an error, fit for PostgreSQL: no NUL, no lone surrogates.
+
+    An exception group is looked into: its first members are listed below it, and theirs.
+    """
+    lines = [*_summaries(error, 0), *frames_of(error)]
+    if isinstance(error, BaseExceptionGroup):
+        lines += _origins(error)
+    cause = error.__cause__
+    if cause is None and not error.__suppress_context__:
+        cause = error.__context__
+    if cause is not None:
+        lines.append(f"caused by {_summary(cause)}")
+    return cleansed("\n".join(lines))
+
+
+def cleansed(text: str) -> str:
+    """Text that PostgreSQL can hold and that is not too long to be read."""
+    plain = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+    if len(plain) <= LONGEST_ERROR:
+        return plain
+    half = (LONGEST_ERROR - len(_CUT)) // 2
+    return f"{plain[:half]}{_CUT}{plain[-half:]}"
+
+
+def _summaries(error: BaseException, depth: int) -> list[str]:
+    lines = [f"{'  ' * depth}{_summary(error)}"]
+    if isinstance(error, BaseExceptionGroup) and depth < 5:
+        for member in error.exceptions[:_GROUP_MEMBERS]:
+            lines += _summaries(member, depth + 1)
+        if len(error.exceptions) > _GROUP_MEMBERS:
+            lines.append(f"{'  ' * (depth + 1)}and {len(error.exceptions) - _GROUP_MEMBERS} more")
+    return lines
+
+
+def _summary(error: BaseException) -> str:
+    name, text = type(error).__qualname__, message(error)
+    return f"{name}: {text}" if text else name
+
+
+def frames_of(error: BaseException) -> list[str]:
+    """Where an error came from, a line a place, the innermost last; of the worker's own frames none, if there are others."""
+    return [f"  at {path}:{line} in {name}" for path, line, name in _places(error.__traceback__)[-_FRAMES:]]
+
+
+def _places(trace: TracebackType | None) -> list[tuple[str, int, str]]:
+    # The path, line and function; never the source line, which may hold a literal that is a secret.
+    found = [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in traceback.walk_tb(trace)]
+    inner = [place for place in found if f"{_HERE}worker" not in place[0] and not place[0].endswith(_TASKS)]
+    return inner or found
+
+
+def _origins(group: BaseExceptionGroup[BaseException]) -> list[str]:
+    """The last place of a group: what its members are and where they came from, each kind once, in the order of their names.
+
+    The table of dead letters takes an error's fingerprint from its last place. A group's own last place is wherever the
+    group was made, such as within `asyncio.TaskGroup`, which says nothing of what failed.
+    """
+    kinds = dict[tuple[str, str, str], int]()
+    for member in members_of(group):
+        path, line, name = (_places(member.__traceback__) or [("", 0, "")])[-1]
+        kinds.setdefault((type(member).__qualname__, name, path), line)
+    own = _places(group.__traceback__)
+    if not kinds:
+        return []
+    told = [f"{name} ({kind})" if name else f"({kind})" for kind, name, _ in sorted(kinds)]
+    if len(told) > _KINDS:
+        told[_KINDS:] = ["and others"]
+    places = [(path, line) for (_, _, path), line in sorted(kinds.items()) if path]
+    path, line = (places or [(path, line) for path, line, _ in own[-1:]] or [("(a group that was not raised)", 0)])[0]
+    return [f"  at {path}:{line} in {', '.join(told)}"]
+
+
+_HERE: Final = __file__.rpartition("worker")[0]
+_TASKS: Final = f"{_HERE}tasks.py"

@@ -1,0 +1,142 @@
+"""An attempt under way in this process, and the ways in which it can end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+from backfill.records import Job
+from backfill.storage.attempts import Attempt, Failure, KeptEnd
+from backfill.worker.execution.failures import cleansed
+from backfill.worker.execution.policy import NO_LIMITS, AttemptLimits
+from backfill.worker.lanes.lane import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The attempt ended well."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The attempt is undone: it goes back as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt failed; `final` leaves no other. The next comes after `delay` seconds, or by the contract's schedule."""
+
+    error: str
+    final: bool = False
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """The attempt is undone, and its job put off for `delay` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """The handler has ended its job for good, without failure."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The attempt ended well, and its task keeps how: the result as JSON, or why there is none."""
+
+    result: bytes | None
+    error: str | None = None
+
+
+Ending = Kept | Completed | GivenBack | Failed | Snoozed | Discarded
+COMPLETED: Final = Completed()
+GIVEN_BACK: Final = GivenBack()
+
+
+class Running(Attempt):
+    """A claimed job: ready, or running.
+
+    Attributes:
+        lane: whose slot it uses.
+        began: when its slot was taken, in monotonic seconds.
+        ended: when its slot fell free, in monotonic seconds.
+        limits: how long it may run.
+        stopping: whether its handler should end.
+        begun: whether its handler may have run.
+        ending: how it ended; None until then.
+        given_up: whether the worker cancelled it, at a shutdown or since it is not its own any more.
+        lost: whether its job was found to be unlocked, or another's.
+        task: the asyncio task, where it did not end at once.
+        keep: how many seconds the task keeps its job's end; None where it keeps none.
+        renewed: when its lock was renewed last, in monotonic seconds, or since when it is held.
+    """
+
+    __slots__ = (
+        "_event",
+        "began",
+        "begun",
+        "ended",
+        "ending",
+        "given_up",
+        "keep",
+        "lane",
+        "limits",
+        "lost",
+        "renewed",
+        "stopping",
+        "task",
+    )
+
+    def __init__(self, job: Job, lane: Lane) -> None:
+        super().__init__(job)
+        self.lane = lane
+        self.began = 0.0
+        self.ended = 0.0
+        self.limits: AttemptLimits = NO_LIMITS
+        self.keep: float | None = None
+        self.stopping = False
+        self.begun = False
+        self.ending: Ending | None = None
+        self.given_up = False
+        self.lost = False
+        self.task: asyncio.Task[None] | None = None
+        self.renewed: float | None = None
+        self._event: threading.Event | None = None
+
+    def is_set(self) -> bool:
+        """Whether its handler should end: what the context asks."""
+        return self.stopping
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait, in a thread, until its handler should end; whether it should. The event is made by the first who waits."""
+        if self._event is None:
+            self._event = threading.Event()
+        # Looked at once the event is there for all to see: whoever asks sets the one first and looks for the other then.
+        return self.stopping or self._event.wait(timeout)
+
+    def ask_to_stop(self) -> None:
+        """Its handler should end."""
+        self.stopping = True
+        if self._event is not None:
+            self._event.set()
+
+
+def as_failure(running: Running, ending: Failed) -> Failure:
+    """A failed attempt as the settlement writes it."""
+    return Failure(running, ending.error, ending.delay, ending.final, running.keep)
+
+
+def as_kept(running: Running, keep: float, ending: Kept | Completed | Discarded) -> KeptEnd:
+    """An attempt that ended its job without failure, as the settlement writes it."""
+    if isinstance(ending, Kept):
+        return KeptEnd(running, keep, error=ending.error, result=ending.result)
+    if isinstance(ending, Discarded):
+        return KeptEnd(running, keep, "discarded", cleansed(ending.reason) or None)
+    return KeptEnd(running, keep)

@@ -1,0 +1,193 @@
+"""What an attempt came to: a failure and when the next one follows, a delay, an end, or a result that is kept.
+
+The executor asks for it whenever a handler has raised or returned what must be kept. What the log says of how one attempt
+ended is said here: the error's class and message, never the payload.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from backfill.logs import RetryTraceback, fields_of
+from backfill.payloads import encode_result
+from backfill.records import Job
+from backfill.retry import RetryPolicy
+from backfill.said import named
+from backfill.tasks import Task, TaskRegistry
+from backfill.worker.execution.failures import cleansed, describe, frames_of
+from backfill.worker.execution.held_job import GIVEN_BACK, Discarded, Ending, Failed, Kept, Snoozed
+from backfill.worker.execution.interrupts import ctrl_c_in
+from backfill.worker.execution.policy import AttemptLimits, delay_of, retry_policy_of
+from backfill.worker.execution.verdict import Verdict, judge
+
+logger = logging.getLogger(__name__)
+
+_FEW_FRAMES: Final = 3
+_LONGEST_REASON: Final = 500
+
+
+class Outcomes:
+    """Says what attempts came to, and counts what did not end well.
+
+    Args:
+        registry: the tasks.
+        retry: whose delays jobs wait that have no policy of their own nor of their task.
+        traceback: how much of its traceback the log shows of a failure that is tried again.
+
+    Attributes:
+        failures: how many attempts failed.
+        put_off: how many were put off by their handlers.
+        given_back: how many had begun, or been about to, and went back.
+    """
+
+    def __init__(
+        self,
+        registry: TaskRegistry[Any],
+        retry: RetryPolicy | None,
+        traceback: RetryTraceback = RetryTraceback.NONE,
+    ) -> None:
+        self._registry = registry
+        self._retry = retry
+        self._traceback = traceback
+        self.failures = 0
+        self.put_off = 0
+        self.given_back = 0
+
+    def count(self, ending: Ending) -> None:
+        """Count the end of an attempt that had a slot."""
+        if ending is GIVEN_BACK:
+            self.given_back += 1
+        elif isinstance(ending, Failed):
+            self.failures += 1
+        elif isinstance(ending, Snoozed):
+            self.put_off += 1
+
+    def kept(self, job: Job, value: Any, interrupted: Callable[[KeyboardInterrupt], None]) -> Kept:
+        """What is kept of a handler's result. It has done its work: one that is no JSON costs no other attempt.
+
+        Args:
+            job: whose result it is.
+            value: the result.
+            interrupted: called with what encoding it raised that may be a Ctrl-C.
+        """
+        try:
+            task = self._registry.get(job.task_identifier)
+            return Kept(encode_result(value) if task is None else task.encode_result(value))
+        except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way, and nothing here can be cancelled
+            if (found := ctrl_c_in(error)) is not None:
+                interrupted(found)
+            _tell(logging.WARNING, job, f"its result cannot be kept: {named(error)}")
+            return Kept(None, cleansed(f"its result cannot be kept\n{describe(error)}"))
+
+    def judged(self, job: Job, error: BaseException) -> Ending:
+        """What becomes of a job whose handler raised: it may have been put off or ended without failure."""
+        task = self._registry.get(job.task_identifier)
+        verdict = judge(error, () if task is None else task.no_retry)
+        if verdict.snooze is not None:
+            _tell(logging.DEBUG, job, f"is put off for {verdict.snooze}")
+            return Snoozed(verdict.snooze.total_seconds())
+        if verdict.discard is not None:
+            reason = " ".join(verdict.discard.split())[:_LONGEST_REASON]
+            _tell(logging.INFO, job, f"is discarded by its handler: {reason}")
+            return Discarded(verdict.discard)
+        return self.failure(job, task, error, verdict)
+
+    def failure(
+        self,
+        job: Job,
+        task: Task[Any, Any] | None,
+        error: BaseException,
+        verdict: Verdict | None = None,
+        *,
+        within: BaseException | None = None,
+    ) -> Failed:
+        """A failed attempt, and what its error's class says of the next.
+
+        Args:
+            job: whose attempt it was.
+            task: the job's; None where this worker has none of that name.
+            error: what it failed with.
+            verdict: what the error says, where that is known.
+            within: for the log, where the attempt stood.
+        """
+        if verdict is None:
+            verdict = judge(error, () if task is None else task.no_retry)
+        wait = verdict.retry_after
+        delay = wait.total_seconds() if wait is not None else self._delay(job, task)
+        text = describe(error)
+        if within is not None:
+            error.__cause__ = within
+        return self._failed(job, text, error, final=not verdict.retryable, delay=delay)
+
+    def timed_out(
+        self, job: Job, task: Task[Any, Any] | None, limits: AttemptLimits, within: BaseException | None = None
+    ) -> Failed:
+        """An attempt that was cut off by its timeout or by its job's deadline.
+
+        Args:
+            job: whose attempt it was.
+            task: the job's.
+            limits: what it was to keep to.
+            within: for the log, where the attempt stood.
+        """
+        if limits.deadline_is_nearer:
+            reached = TimeoutError("the job's deadline was reached")
+            reached.__cause__ = within
+            return self._failed(job, f"TimeoutError: {reached}", reached, final=True)
+        text = f"the attempt ran longer than its timeout of {limits.timeout}"
+        return self.failure(job, task, TimeoutError(text), within=within)
+
+    def too_late(self, job: Job) -> Failed:
+        """An attempt that is not begun, since its job's deadline is over."""
+        text = "the job's deadline was over before this attempt began"
+        return self._failed(job, text, TimeoutError(text), final=True)
+
+    def unknown(self, job: Job, error: BaseException, broken: BaseException) -> Failed:
+        """An attempt whose error fails when it is looked at."""
+        text = f"{type(error).__qualname__}: it cannot be looked at ({type(broken).__qualname__})"
+        _tell(logging.ERROR, job, f"raised {text}")
+        return self._failed(job, text, None)
+
+    def _delay(self, job: Job, task: Task[Any, Any] | None) -> float | None:
+        """Seconds until the next attempt by a policy; None where there is none, or no next attempt."""
+        if not job.readable or job.attempts >= job.max_attempts:
+            return None
+        policy = retry_policy_of(job, task, self._retry)
+        return None if policy is None else delay_of(policy, job.attempts)
+
+    def _failed(
+        self,
+        job: Job,
+        text: str,
+        error: BaseException | None,
+        *,
+        final: bool = False,
+        delay: float | None = None,
+    ) -> Failed:
+        """A failed attempt, which is told in the log: the last one with its error as it is, for what collects errors."""
+        last = final or job.attempts >= job.max_attempts
+        then = " (it was the last)" if last else "" if delay is None else f" (the next begins in {delay:,.1f} s)"
+        said = text.partition("\n")[0] if error is None else named(error)
+        line = f"failed in attempt {job.attempts} of {job.max_attempts}{then}: {said}"
+        if last:
+            _tell(logging.ERROR, job, line, error)
+        elif self._traceback is RetryTraceback.SHORT and error is not None:
+            _tell(logging.WARNING, job, "\n".join([line, *frames_of(error)[-_FEW_FRAMES:]]))
+        else:
+            _tell(logging.WARNING, job, line, error if self._traceback is RetryTraceback.FULL else None)
+        _tell(logging.DEBUG, job, text)
+        return Failed(cleansed(text), final, delay)
+
+
+def _tell(level: int, job: Job, line: str, error: BaseException | None = None) -> None:
+    """Log a line of a job. What a log handler or a filter raises, or an error's own code, must not cost the job its end."""
+    if not logger.isEnabledFor(level):
+        return
+    with suppress(Exception):  # there is nowhere left to tell it
+        logger.log(
+            level, "job %d (%s) %s", job.id, job.task_identifier, line,
+            exc_info=error, extra=fields_of(job), stacklevel=2,
+        )  # fmt: skip

@@ -1,0 +1,105 @@
+"""Threads for synchronous handlers: as many as there are jobs of theirs at once, and none that can hold up an exit.
+
+The standard pool joins its threads when the interpreter ends, so one handler that hangs would keep a stopped worker's
+process alive for ever; these are daemons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from backfill.worker.execution.forks import ForkGuard
+from backfill.worker.execution.held_job import Running
+
+_Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", contextvars.Context, Callable[[], Any]]
+
+
+class HandlerThreads:
+    """A pool that grows with need, up to nothing but what its callers run at once.
+
+    Args:
+        name: what the threads' names begin with.
+        guard: tells whether this process is the worker's.
+    """
+
+    def __init__(self, name: str, guard: ForkGuard) -> None:
+        self._name = name
+        self._guard = guard
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._idle = 0
+        self._size = 0
+        self._lock = threading.Lock()
+
+    async def run(self, running: Running, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function in a thread, in a copy of this context, and await its result.
+
+        No cancellation stops a thread, so none ends the waiting but that of the worker itself, which has given the attempt
+        up then.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        with self._lock:
+            if self._idle > 0:
+                self._idle -= 1
+            else:
+                self._size += 1
+                threading.Thread(target=self._work, name=f"{self._name}-{self._size}", daemon=True).start()
+        self._calls.put((loop, future, contextvars.copy_context(), lambda: function(*arguments)))
+        while True:
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                if running.given_up:
+                    raise
+                _uncancel()
+                if future.done():
+                    return future.result()
+
+    def close(self) -> None:
+        """Let idle threads end, and the others when their calls have."""
+        for _ in range(self._size):
+            self._calls.put(None)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            loop, future, context, function = call
+            result, error = None, None
+            try:
+                result = context.run(function)
+            except BaseException as raised:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
+                error = raised
+            if self._guard.forked:
+                self._guard.leave(error)
+            with self._lock:
+                self._idle += 1
+            try:
+                loop.call_soon_threadsafe(_deliver, future, result, error)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                return
+            del call, loop, future, context, function, result, error
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+
+
+def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+        return
+    try:
+        if isinstance(error, StopIteration):  # a future refuses it
+            error = RuntimeError(f"the handler raised StopIteration: {error}")
+        future.set_exception(error)
+    except BaseException as broken:  # noqa: BLE001 - an error may fail when it is looked at; somebody waits for it all the same
+        kinds = f"{type(error).__qualname__} cannot be looked at ({type(broken).__qualname__})"
+        future.set_exception(RuntimeError(kinds))

@@ -1,0 +1,91 @@
+"""The watchdog: a thread that says which handler holds the event loop, and on which line it stands.
+
+While one does, no other job of the worker goes on, none is claimed and none is settled. The thread only looks and writes to
+the log: once for each attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Final
+
+from backfill.logs import fields_of
+from backfill.worker.execution.held_job import Running
+from backfill.worker.service import Service
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPT: Final = "_attempt"
+_OWN: Final = __file__.rpartition("watchdog")[0]
+
+
+class Watchdog(Service):
+    """Watches the loop that starts it.
+
+    Args:
+        limit: seconds that a handler may hold the loop for.
+    """
+
+    def __init__(self, *, limit: float) -> None:
+        super().__init__("watchdog")
+        self._limit = limit
+        self._ended = threading.Event()
+        self._turned = 0.0
+        self._loop_thread = 0
+        self._told: Running | None = None
+
+    async def _run(self) -> None:
+        self._turned, self._loop_thread = time.monotonic(), threading.get_ident()
+        thread = threading.Thread(target=self._watch, name="backfill-watchdog", daemon=True)
+        thread.start()
+        try:
+            await self._until_stopped(self._turn_again_and_again())
+        finally:
+            self._ended.set()
+            await asyncio.to_thread(thread.join)
+
+    async def _turn_again_and_again(self) -> None:
+        while True:
+            self._turned = time.monotonic()
+            await asyncio.sleep(self._limit / 4)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._limit / 4):
+            held = time.monotonic() - self._turned
+            if held >= self._limit:
+                self._tell(held)
+
+    def _tell(self, held: float) -> None:
+        frames = list(_outwards(sys._current_frames().get(self._loop_thread)))  # noqa: SLF001 - documented in spite of its name
+        running = next((found for frame in frames if (found := _running_in(frame)) is not None), None)
+        if running is None or running is self._told:
+            return
+        self._told = running
+        place = next((frame for frame in frames if not frame.f_code.co_filename.startswith(_OWN)), None)
+        where = "" if place is None else f" at {place.f_code.co_filename}:{place.f_lineno} in {place.f_code.co_name}"
+        logger.warning(
+            "job %d (%s) has held the event loop for %.1f s%s: no other job of this worker goes on meanwhile; make the "
+            "handler a plain function, which runs in a thread, or give the work to one",
+            running.job.id, running.job.task_identifier, held, where,
+            extra=fields_of(running.job),
+        )  # fmt: skip
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _running_in(frame: FrameType) -> Running | None:
+    """The attempt that a frame of the executor runs."""
+    if frame.f_code.co_name != _ATTEMPT or not frame.f_code.co_filename.startswith(_OWN):
+        return None
+    found = frame.f_locals.get("running")
+    return found if isinstance(found, Running) else None

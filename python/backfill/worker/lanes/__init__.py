@@ -1,0 +1,1 @@
+"""Lanes: shares of a worker's slots, and where each looks for its next jobs."""

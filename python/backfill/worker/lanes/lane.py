@@ -1,0 +1,259 @@
+"""A lane at work: its free slots, the jobs that it holds ready, and whether more may be waiting."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from backfill.storage.claims import Bound, LaneClaim, Look
+from backfill.worker.config import AHEAD_BYTES, QueueConfig
+from backfill.worker.lanes.full_looks import PATIENCE_SECONDS
+from backfill.worker.lanes.scan_cursor import Horizon
+
+if TYPE_CHECKING:
+    from backfill.worker.execution.held_job import Running
+
+AHEAD_SECONDS: Final = 0.05
+MOST_AHEAD: Final = 2_000
+_LIGHT: Final = 2 * MOST_AHEAD
+"""Payloads are light where so many of their average size are fewer bytes than may lie ready."""
+_WEIGHT: Final = 1 / 8
+_FIRST_ENDS: Final = 16
+_SAMPLE: Final = 8
+
+
+class Lane:
+    """One lane of a running worker.
+
+    Attributes:
+        config: its name, concurrency and filter.
+        claim: how it claims.
+        horizon: what it has learnt of the queue.
+        free: slots that no attempt uses.
+        ready: jobs that are claimed and wait for a slot, in the contract's order.
+        asked: jobs that looks under way may bring.
+        beside: whether a look began while another was under way; such looks pass over what the other has locked.
+        behind: whether a look behind the floors is under way, which counts for no slot.
+        budgets: bytes of payloads that those looks may bring beyond what the free slots need.
+        heavy: whether payloads were large lately, so that it matters how much memory they take.
+        hungry: whether the last look left it possible that jobs are waiting.
+        look_at: when to look again, where the last look could not afford to see everything; else None.
+        bound: the parameters of its filters.
+        ordered: whether it runs jobs one after the other, so that their order is seen.
+        starting: whether its ready jobs are being started right now.
+        unseen: how many ends until the next one that is looked at: of many, one in eight.
+        refill: how many jobs, ready or asked for, are few enough to ask for more.
+        holding: whether a lane of one slot waits for a serial job to be settled, since the next of its queue may come
+            before what is ready. With more slots nobody can tell in which order jobs begin; with one everybody can.
+    """
+
+    __slots__ = (
+        "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "behind", "beside", "bound", "budgets",
+        "claim", "config", "free", "heavy", "holding", "horizon", "hungry", "look_at", "ordered", "ready", "refill",
+        "started_at", "starting", "unseen",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: QueueConfig,
+        claim: LaneClaim,
+        ahead_bytes: int = AHEAD_BYTES,
+        *,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self.config = config
+        self.claim = claim
+        self.ordered = config.concurrency == 1
+        self.horizon = Horizon(patience=patience, apart=not self.ordered)
+        self.free = config.concurrency
+        self.ready: deque[Running] = deque()
+        self.asked = 0
+        self.beside = False
+        self.behind = False
+        self.budgets = 0
+        self.heavy = False
+        self._bytes = ahead_bytes
+        self._size = 0.0
+        self._most_ahead = MOST_AHEAD if ahead_bytes else 0
+        self.hungry = True
+        self.look_at: float | None = None
+        self.bound: Bound = ((), ())
+        self.starting = False
+        self.holding = False
+        self.started_at = 0.0
+        self._seconds = AHEAD_SECONDS
+        self._ahead = 0
+        self._ends = 0
+        self.unseen = 1
+        self.refill = 0
+
+    def bind(self, task_ids: Mapping[str, int]) -> None:
+        """Note the ids that tasks have now."""
+        self.bound = self.claim.bind(task_ids)
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs to claim beyond the free slots: what will start within about 50 ms; none when jobs are long."""
+        return self._ahead
+
+    @property
+    def room(self) -> int:
+        """How many jobs it would take now."""
+        return self.free + self._ahead - len(self.ready) - self.asked
+
+    @property
+    def low(self) -> bool:
+        """Whether it should be filled up now."""
+        if self.ordered and (self.asked or self.holding):
+            return self.holding and not self.asked
+        return self.hungry and len(self.ready) + self.asked <= self.refill and self.room > 0
+
+    @property
+    def may_look_behind(self) -> bool:
+        """Whether a look behind the floors may begin: where there is room, or was until a look under way asked for all of it.
+
+        A lane whose slots are filled as soon as they fall free would never look there otherwise.
+        """
+        return not self.behind and (self.room > 0 or self.asked > 0)
+
+    def note_end(self, seconds: float) -> None:
+        """Note that an attempt gave up its slot after so long, one of those that are looked at."""
+        self._ends += 1
+        self.unseen = 1 if self._ends < _FIRST_ENDS else _SAMPLE
+        self._seconds += (seconds - self._seconds) * _WEIGHT
+        if self._seconds >= AHEAD_SECONDS:
+            self._look_ahead(0)
+        else:
+            jobs = int(self.config.concurrency * AHEAD_SECONDS / max(self._seconds, 1e-6))
+            self._look_ahead(min(self._most_ahead, jobs))
+
+    def note_payloads(self, jobs: int, size: int) -> None:
+        """Note the size of the payloads that a look brought: the larger they are, the fewer are claimed ahead.
+
+        Larger ones count at once, smaller ones by and by.
+        """
+        average = size / jobs
+        self._size = max(average, (self._size + average) / 2)
+        self.heavy = self._size * _LIGHT > self._bytes
+        most = min(MOST_AHEAD, int(self._bytes / max(self._size, 1.0)))
+        if most != self._most_ahead:
+            self._most_ahead = most
+            self._look_ahead(min(self._ahead, most))
+
+    def look(self, most: int, now: float) -> Look:
+        """The look that fills it up, which it counts on until it is answered.
+
+        What a look may bring is bounded in bytes too, but for the jobs that free slots wait for. Two looks at light payloads
+        can be under way, so that each may bring half of what may lie ready. Where that is used up, one may still bring one
+        job.
+
+        Args:
+            most: jobs at most.
+            now: in monotonic seconds.
+        """
+        slots = self._waiting_slots()
+        wanted = min(max(self.room, 1), most)
+        if self.heavy:
+            budget = max(self._bytes - self._ready_bytes() - self.budgets, 1)
+            wanted = min(wanted, max(slots + int(budget / self._size), 1))
+        else:
+            left = self._bytes - int(len(self.ready) * self._size) - self.budgets
+            budget = max(min(left, self._bytes // 2), 1)
+        self.beside = self.asked > 0 or self.behind
+        self.asked += wanted
+        self.budgets += budget
+        return replace(self.horizon.look(wanted, now), slots=slots, budget=budget)
+
+    def look_behind(self, now: float) -> Look:
+        """The look at what lies before the floors, beside the others: for few jobs, which it does not count on.
+
+        Args:
+            now: in monotonic seconds.
+        """
+        budget = max(self._bytes - self._ready_bytes() - self.budgets, 1)
+        self.behind = True
+        self.beside = self.beside or self.asked > 0
+        self.budgets += budget
+        return replace(self.horizon.look_behind(self.room, now), slots=self._waiting_slots(), budget=budget)
+
+    def answered(self, look: Look) -> None:
+        """A look is under way no more."""
+        self.budgets -= look.budget
+        if look.behind:
+            self.behind = False
+        else:
+            self.asked -= look.wanted
+
+    def _waiting_slots(self) -> int:
+        """How many free slots no job is there for, and none is asked for."""
+        return max(self.free - len(self.ready) - self.asked, 0)
+
+    def _ready_bytes(self) -> int:
+        return sum(len(running.job.payload_bytes) for running in self.ready)
+
+    def stalled(self, now: float) -> bool:
+        """Whether jobs are held ready while no slot falls free: others should have them."""
+        return bool(self.ready) and now >= self.stalls_at()
+
+    def stalls_at(self) -> float:
+        """When jobs that are ready will have waited too long for a slot."""
+        return self.started_at + 5 * AHEAD_SECONDS
+
+    def slow_down(self) -> None:
+        """Claim nothing ahead until attempts are short again."""
+        self._seconds = 2 * AHEAD_SECONDS
+        self._look_ahead(0)
+
+    def _look_ahead(self, jobs: int) -> None:
+        self._ahead, self.refill = jobs, jobs // 2
+
+    def add(self, claimed: list[Running]) -> None:
+        """Put claimed jobs among those that are ready."""
+        if self.ready and claimed and _key(self.ready[-1]) > _key(claimed[0]):
+            self.ready = deque(sorted([*self.ready, *claimed], key=_key))
+        else:
+            self.ready.extend(claimed)
+
+    def __repr__(self) -> str:
+        """Name and slots."""
+        return f"Lane({self.config.name!r}, {self.free}/{self.config.concurrency} free, {len(self.ready)} ready)"
+
+
+def make_lanes(
+    configs: tuple[QueueConfig, ...],
+    *,
+    schema: str,
+    tasks: tuple[str, ...],
+    forbidden_flags: tuple[str, ...],
+    ahead_bytes: int = AHEAD_BYTES,
+    patience: float = PATIENCE_SECONDS,
+) -> list[Lane]:
+    """The lanes of a worker, each with the filters of those before it, in order, and an equal share of the bytes.
+
+    Args:
+        configs: in the order in which they are served.
+        schema: the queue's schema.
+        tasks: the names of the tasks that the worker knows.
+        forbidden_flags: jobs with one of these are left alone.
+        ahead_bytes: how many bytes of payloads may be held that no slot waits for, in all lanes together.
+        patience: how many seconds pass between two looks from the start where they are dear; never more than two.
+    """
+    lanes = []
+    for index, config in enumerate(configs):
+        before = tuple(other.filter(tasks, own=False) for other in configs[:index])
+        claim = LaneClaim(schema, (*before, config.filter(tasks, own=True)), forbidden_flags)
+        lanes.append(Lane(config, claim, ahead_bytes // len(configs), patience=min(patience, PATIENCE_SECONDS)))
+    return lanes
+
+
+def unmatched_tasks(configs: tuple[QueueConfig, ...], tasks: tuple[str, ...]) -> list[str]:
+    """The tasks that no lane's task filter lets pass: their jobs would wait for another worker."""
+    matched = {name for config in configs for name in config.matching_tasks(tasks)}
+    return [name for name in tasks if name not in matched]
+
+
+def _key(running: Running) -> tuple[int, int, int]:
+    job = running.job
+    return job.priority, job.run_at_micros, job.id

@@ -1,0 +1,195 @@
+"""Probes for orchestrators: answers over HTTP, and a file that is fresh while the worker is live.
+
+A thread answers, also while a handler holds the event loop. It serves `GET /live` and `GET /ready` (200, or 503), and
+`GET /health` (always 200), each with the same JSON. What is here knows HTTP; `probe_server` knows sockets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+from backfill.errors import ConfigurationError
+from backfill.worker.liveness.health import WorkerHealth
+from backfill.worker.liveness.probe_server import LARGEST_REQUEST, ProbeServer, listen
+from backfill.worker.service import Service, wait_for_event
+
+logger = logging.getLogger(__name__)
+
+FILE_SECONDS: Final = 1.0
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
+_REQUEST_LINE: Final = re.compile(rb"([A-Z]{1,20}) (\S{1,2000}) HTTP/(\d\.\d)")
+_PATHS: Final = "expected /live, /ready or /health"
+
+
+class HttpProbe(Service):
+    """Answers over HTTP.
+
+    Args:
+        address: where to listen: host (empty: everywhere) and port (0: any that is free).
+        health: how the worker is; called from other threads.
+
+    Attributes:
+        port: where it listens, once it is open.
+    """
+
+    def __init__(self, address: tuple[str, int], health: Callable[[], WorkerHealth]) -> None:
+        super().__init__("health probe")
+        self._address = address
+        self._health = health
+        self._server: ProbeServer | None = None
+        self.port = 0
+
+    def open(self) -> None:
+        """Listen, before the worker claims anything.
+
+        Raises:
+            ConfigurationError: the address cannot be had.
+        """
+        try:
+            listening = listen(self._address)
+        except (OSError, UnicodeError, TypeError) as error:  # the latter where a name can be no host's
+            host, port = self._address
+            raise ConfigurationError(f"WorkerConfig.health_address = '{host}:{port}': cannot listen: {error}") from None
+        self.port = listening.getsockname()[1]
+        # Begun at once, so that a start that takes long is seen as not ready rather than as nobody there.
+        self._server = ProbeServer(listening, lambda read: respond(read, self._health))
+        self._server.start()
+
+    def close(self) -> None:
+        """Listen no more. Blocks for a moment."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+
+    async def _run(self) -> None:
+        await self._stopping.wait()
+
+
+class FileProbe(Service):
+    """Writes a file again and again while the worker is ready; it is deleted when it is not, and at the end.
+
+    Args:
+        path: the file; its time of change says how fresh it is.
+        health: how the worker is.
+    """
+
+    def __init__(self, path: Path, health: Callable[[], WorkerHealth]) -> None:
+        super().__init__("health file")
+        self._path = path
+        self._health = health
+        self._failed = False
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                self._write(self._health())
+                if await wait_for_event(self._stopping, FILE_SECONDS):
+                    return
+        finally:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def _write(self, health: WorkerHealth) -> None:
+        """A few hundred bytes, moved into place whole."""
+        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        try:
+            if health.ready:
+                beside.write_text(json.dumps(health.as_dict()) + "\n", encoding="utf-8")
+                beside.replace(self._path)
+            else:
+                self._path.unlink(missing_ok=True)
+        except OSError as error:
+            if not self._failed:
+                logger.error("the health file %s cannot be written: %s", self._path, error)
+            self._failed = True
+        else:
+            self._failed = False
+
+
+def respond(read: bytes, health: Callable[[], WorkerHealth]) -> bytes | None:
+    """The response to a request, as much of it as has come; None where its head is not complete.
+
+    What follows the head is of no interest: a GET has no body, and every connection ends with its first answer.
+
+    Args:
+        read: what has come so far.
+        health: how the worker is.
+    """
+    head = read.lstrip(b"\r\n")  # an empty line in front is to be passed over (RFC 9112, 2.2)
+    end = _END_OF_HEAD.search(head)
+    if end is not None and end.start() <= LARGEST_REQUEST:
+        return _answer(head.splitlines()[0], health)
+    if head and not head[:1].isupper():  # no method begins so: it is TLS, say
+        return _response(HTTPStatus.BAD_REQUEST, {"error": "expected HTTP, without TLS"})
+    if len(read) > LARGEST_REQUEST:
+        limit = f"expected at most {LARGEST_REQUEST:,} bytes"
+        return _response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, {"error": limit})
+    return None
+
+
+def _answer(first_line: bytes, health: Callable[[], WorkerHealth]) -> bytes:
+    """The response to a request whose head is complete."""
+    line = _REQUEST_LINE.fullmatch(first_line)
+    if line is None:
+        return _response(HTTPStatus.BAD_REQUEST, {"error": "expected a line such as GET /live HTTP/1.1"})
+    method, target, version = line.groups()
+    if version not in {b"1.0", b"1.1"}:
+        return _response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, {"error": "expected HTTP/1.1 or HTTP/1.0"})
+    spoken = version.decode()
+    if method not in {b"GET", b"HEAD"}:
+        error = {"error": "expected GET or HEAD"}
+        return _response(HTTPStatus.METHOD_NOT_ALLOWED, error, version=spoken, allow="GET, HEAD")
+    try:
+        status, body = _status(_path(target), health())
+    except Exception:  # the worker is being taken apart, say; whoever asks is told that it is not well
+        logger.exception("the worker's health cannot be told")
+        status, body = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "the worker's health cannot be told"}
+    return _response(status, body, version=spoken, with_body=method == b"GET")
+
+
+def _path(target: bytes) -> str:
+    """The path of a request's target, which through a proxy is a whole address."""
+    text = target.decode("ascii", "replace").partition("?")[0]
+    if not text.startswith("/"):
+        text = "/" + text.partition("://")[2].partition("/")[2]
+    return text.rstrip("/")
+
+
+def _status(path: str, now: WorkerHealth) -> tuple[HTTPStatus, dict[str, Any]]:
+    well = {"/live": now.live, "/ready": now.ready, "/health": True}.get(path)
+    if well is None:
+        return HTTPStatus.NOT_FOUND, {"error": _PATHS}
+    return HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, now.as_dict()
+
+
+def _response(
+    status: HTTPStatus,
+    body: dict[str, Any],
+    *,
+    version: str = "1.1",
+    with_body: bool = True,
+    allow: str | None = None,
+) -> bytes:
+    text = json.dumps(body).encode() + b"\n"
+    headers = {
+        "Server": "backfill",
+        "Date": formatdate(usegmt=True),
+        "Content-Type": "application/json",
+        "Content-Length": str(len(text)),
+        "Cache-Control": "no-store",
+        "Connection": "close",
+    }
+    if allow is not None:
+        headers["Allow"] = allow
+    lines = [f"HTTP/{version} {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    head = "\r\n".join([*lines, "", ""]).encode()
+    return head + text if with_body else head

@@ -1,0 +1,1 @@
+"""The pipeline: claims and settlements on the hot connections, and what makes them look."""

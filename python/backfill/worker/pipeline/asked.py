@@ -1,0 +1,41 @@
+"""What one turn of a pump asks the database for, beside its settlement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from backfill.storage.claims import Look
+from backfill.worker.lanes.lane import Lane
+
+
+class Asked:
+    """What one turn asks for: looks by lane, and what the worker wants to know beside them."""
+
+    __slots__ = ("around", "began", "freed", "holding", "levels", "looks", "wakes")
+
+    def __init__(
+        self,
+        looks: list[tuple[Lane, Look]],
+        *,
+        levels: bool,
+        around: bool,
+        wakes: int,
+        freed: Sequence[int] = (),
+    ) -> None:
+        self.looks = looks
+        self.freed = freed
+        self.holding = [lane for lane, _ in looks if lane.holding]
+        self.levels = levels
+        self.around = around
+        self.wakes = wakes
+        self.began = time.monotonic()
+
+    @classmethod
+    def nothing(cls, freed: Sequence[int] = ()) -> Asked:
+        """A turn that only settles."""
+        return cls([], levels=False, around=False, wakes=0, freed=freed)
+
+    def __bool__(self) -> bool:
+        """Whether it asks for anything."""
+        return bool(self.looks) or self.levels or self.around

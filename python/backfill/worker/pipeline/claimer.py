@@ -1,0 +1,394 @@
+"""The claimer: knows what each lane wants, and when there is reason to look.
+
+It looks when it is woken, when something falls due, when a slot falls free where jobs are known to wait, and now and then.
+It sends nothing itself: the pumps ask it for looks and tell it what they brought.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from backfill._native import payload_size
+from backfill.storage.arrays import text_array
+from backfill.storage.claims import Look, Spans, Taken
+from backfill.storage.wire import Command
+from backfill.storage.workers import Around, Levels, read_around, read_levels
+from backfill.worker.execution.executor import Executor
+from backfill.worker.execution.held_job import Running
+from backfill.worker.lanes.full_looks import SHARE
+from backfill.worker.lanes.lane import Lane
+from backfill.worker.liveness.failure_detector import LOOK_SECONDS, Watch
+from backfill.worker.liveness.health import Pulse
+from backfill.worker.pipeline.asked import Asked
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+LARGEST_CLAIM: Final = 500
+BACKLOG: Final = 250
+_LEVELS_SECONDS: Final = 10.0
+_SHORTEST_WAIT: Final = 0.001
+_FIRST_MOVERS: Final = 4
+_STAGGER: Final = 0.004
+
+
+class Claimer:
+    """Decides about looks.
+
+    Args:
+        executor: what runs the jobs.
+        lanes: in the order in which they are served.
+        schema: the queue's schema.
+        worker: the worker's id.
+        tasks: the names of the tasks that the worker knows.
+        poll_interval: seconds between looks that nothing asked for.
+        stir: called when there is reason to look now.
+        fleet: how many workers are alive that know a task of this one's, itself included.
+        watch: which of the others are dead.
+        dead: called with those, each with its last heartbeat, and with those that were given up already.
+        lost: called when a look finds that this worker was given up itself.
+        pulse: what is told of each answer.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        lanes: list[Lane],
+        *,
+        schema: str,
+        worker: str,
+        tasks: tuple[str, ...],
+        poll_interval: float,
+        stir: Callable[[], None],
+        fleet: Callable[[], int],
+        watch: Watch,
+        dead: Callable[[Mapping[str, int]], None],
+        lost: Callable[[], None],
+        pulse: Pulse,
+    ) -> None:
+        self._executor = executor
+        self._lanes = lanes
+        self._schema = schema
+        self._worker = worker
+        self._tasks = tasks
+        self._poll_interval = poll_interval
+        self._stir = stir
+        self._names: dict[int, str] = {}
+        self._closed = False
+        self._wakes = 0
+        self._poll_at = time.monotonic() + poll_interval
+        self._late_at: float | None = None
+        self._late_looked = False
+        self._due_at: float | None = None
+        self._due_known = False
+        self._levels_at = 0.0
+        self._clock: tuple[int, float] | None = None
+        self._tasks_wanted = True
+        self._fleet = fleet
+        self._watch = watch
+        self._dead = dead
+        self._lost = lost
+        self._around_at = 0.0
+        self._pulse = pulse
+
+    @property
+    def knows_tasks(self) -> bool:
+        """Whether all of the worker's tasks have ids."""
+        return len(self._names) >= len(self._tasks)
+
+    @property
+    def sated(self) -> bool:
+        """Whether no look is under way, and no lane that has room could have more by another."""
+        return not any(
+            lane.asked or lane.behind or (lane.room > 0 and (lane.hungry or lane.look_at is not None))
+            for lane in self._lanes
+        )
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed = True
+
+    def wake(self) -> None:
+        """There may be jobs for any lane."""
+        self._wakes += 1
+        self._due_known = False
+        self._hunger()
+        self._stir()
+
+    def doubt(self) -> None:
+        """Believe no earlier look from the start: only one that begins from now on tells that nothing is left."""
+        for lane in self._lanes:
+            lane.horizon.doubt()
+
+    def insist(self) -> None:
+        """Look again at once where the last look could not afford to see everything, whatever the next one costs.
+
+        For a worker that has nothing to do, and that is to end once nothing is left.
+        """
+        for lane in self._lanes:
+            if lane.look_at is not None and not lane.asked and not lane.behind:
+                lane.horizon.afford()
+                lane.look_at = 0.0
+                self._stir()
+
+    def hear(self, count: int) -> None:
+        """Another process has added jobs, so many of them; every worker of the fleet hears that.
+
+        If each looked at once, a fleet of 500 idle workers would claim 500 times for one job. So as many look at once as
+        the jobs may need, and a few more; the others a little later, spread over the fleet's size, and at most once within
+        a poll's interval.
+        """
+        fleet = self._fleet()
+        if fleet <= _FIRST_MOVERS or random.random() * fleet < count + _FIRST_MOVERS:  # noqa: S311 - spreads load
+            self.wake()
+            return
+        now = time.monotonic()
+        if self._late_at is None and not self._late_looked and self._poll_at - now > self._poll_interval / 2:
+            self._late_at = now + random.uniform(0.0, min(fleet * _STAGGER, self._poll_interval))  # noqa: S311
+            self._stir()
+
+    def freed_queue(self) -> None:
+        """This worker has ended a serial job: its queue's next may be claimed with the settlement."""
+        self._wakes += 1  # a look under way knows nothing of it
+        for lane in self._lanes:
+            lane.hungry = True
+            lane.horizon.freed = True
+
+    def forget(self) -> None:
+        """The database refused a look: ids may have changed."""
+        self._tasks_wanted = True
+
+    def returned(self, running: Running) -> None:
+        """A job went back to where it was."""
+        running.lane.horizon.returned(running.job)
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until there is reason to look; None where there is none."""
+        if self._closed:
+            return None
+        if self._tasks_wanted or any(lane.low for lane in self._lanes):
+            return 0.0
+        times = [lane.look_at for lane in self._lanes if lane.look_at is not None and lane.room > 0]
+        times += [at for at in (self._late_at, self._due_at) if at is not None]
+        return min([self._poll_at, self._around_at, *times]) - now
+
+    def backlog(self) -> bool:
+        """Whether there is room, and reason, for a large claim beside the one under way.
+
+        A worker that holds nothing has no reason: the look under way will tell whether there is anything at all.
+        """
+        if self._closed or not self._executor.held:
+            return False
+        return any(lane.asked and lane.low and lane.room >= BACKLOG and not lane.ordered for lane in self._lanes)
+
+    def ask(self, now: float, freed: Sequence[int] = ()) -> Asked:
+        """What a turn now should ask for; the lanes count on it until `took` or `missed` is called.
+
+        Args:
+            now: in monotonic seconds.
+            freed: serial queues that the settlement before the looks frees: theirs to see, and nobody else's yet.
+        """
+        if self._closed:
+            return Asked.nothing(freed)
+        self._keep_time(now)
+        looks = []
+        for lane in self._lanes:
+            if self.knows_tasks and lane.low:
+                if freed:
+                    lane.horizon.free(freed)
+                looks.append((lane, lane.look(LARGEST_CLAIM, now)))
+        full = any(look.full or lane.horizon.behind_at() is not None for lane, look in looks)
+        around = self._tasks_wanted or now >= self._around_at
+        if around:
+            self._around_at = now + LOOK_SECONDS
+        rare = full or self._tasks_wanted or not self._executor.held  # a worker at rest learns at once what is due next
+        levels = rare and (now >= self._levels_at or not self._due_known)
+        return Asked(looks, levels=levels, around=around, wakes=self._wakes, freed=freed)
+
+    def behind_in(self, now: float) -> float | None:
+        """Seconds until some lane should look behind its floors, beside its other looks; None where none does that."""
+        if self._closed or not self.knows_tasks:
+            return None
+        times = [lane.horizon.behind_at() for lane in self._lanes if lane.may_look_behind]
+        return min((at - now for at in times if at is not None), default=None)
+
+    def ask_behind(self, now: float) -> Asked:
+        """What a turn should ask for that looks behind floors, and does nothing else: it may take long."""
+        looks = []
+        for lane in self._lanes:
+            at = lane.horizon.behind_at()
+            if at is not None and at <= now and lane.may_look_behind and not self._closed:
+                looks.append((lane, lane.look_behind(now)))
+        return Asked(looks, levels=False, around=False, wakes=self._wakes)
+
+    def commands(self, asked: Asked) -> list[Command]:
+        """The statements of a turn, to be sent behind its settlement."""
+        commands = []
+        if asked.around:
+            parameters = text_array(self._tasks), self._worker, str(self._watch.dead_after)
+            commands.append(Command.of("look_around", self._schema, *parameters))
+        if asked.levels:
+            front = self._front()
+            commands.append(Command.of("find_levels", self._schema, front.lows, front.highs, front.floors))
+        for lane, look in asked.looks:
+            commands += lane.claim.commands(look, worker=self._worker, bound=lane.bound)
+        return commands
+
+    def took(self, asked: Asked, results: list[PGresult]) -> None:
+        """Take in what a turn brought, and start it.
+
+        Args:
+            asked: what the turn asked for.
+            results: of its commands; taken out of the list one by one, so that no large one is kept while its jobs run.
+        """
+        now = time.monotonic()
+        seconds = now - asked.began
+        if asked.freed:
+            self._free_for_others(asked)
+        if asked:
+            self._pulse.claimed = now
+        if asked.around:
+            self._look_around(read_around(results.pop(0)), asked.began)
+        if asked.levels:
+            self._know_levels(read_levels(results.pop(0)), now, seconds)
+            self._due_known = asked.wakes == self._wakes  # else a job may have come since
+        for lane, look in asked.looks:
+            count = lane.claim.count(look)
+            taken = lane.claim.read(results[:count], self._names)
+            del results[:count]
+            if taken.jobs and (claimed_at := taken.jobs[0].locked_at_micros) is not None:
+                self._clock = claimed_at, now
+            self._learn(lane, look, taken, asked, seconds=seconds, now=now)
+            if lane in asked.holding:  # else the job that it waits for has ended since
+                lane.holding = False
+            self._executor.hold(taken.jobs, lane)
+
+    def missed(self, asked: Asked) -> None:
+        """A turn brought nothing: it was refused, or its answer was lost."""
+        self._watch.forget()
+        for lane, look in asked.looks:
+            self._is_over(lane, look)
+            lane.hungry = True
+            lane.horizon.missed(look)
+
+    def give_way(self, now: float) -> None:
+        """Give back jobs that wait for slots which do not fall free."""
+        for lane in self._lanes:
+            if lane.stalled(now):
+                lane.slow_down()
+                self._executor.return_ready(lane)
+
+    def stall_in(self, now: float) -> float | None:
+        """Seconds until jobs that are ready will have waited too long; None where none are."""
+        waits = [lane.stalls_at() - now for lane in self._lanes if lane.ready]
+        return min(waits) if waits else None
+
+    def _learn(self, lane: Lane, look: Look, taken: Taken, asked: Asked, *, seconds: float, now: float) -> None:
+        beside = lane.beside or lane.behind
+        self._is_over(lane, look)
+        if taken.jobs:
+            lane.note_payloads(len(taken.jobs), payload_size(taken.jobs))
+        if taken.cut:
+            look = replace(look, wanted=len(taken.jobs))  # it wanted no more than it took: others are still there
+            self._wakes += 1  # for a look beside it they were locked
+            if beside:
+                lane.horizon.reset()
+        clock = self._database_time(asked.began)
+        complete = lane.horizon.learn(look, taken, seconds=seconds, now=now, clock=clock)
+        if len(taken.jobs) >= look.wanted:
+            lane.hungry = True  # also where a look beside it found less
+            return
+        if look.behind:
+            if lane.look_at is not None:
+                lane.look_at = max(lane.horizon.next_look_at(), now)
+            return
+        if asked.wakes != self._wakes:
+            return
+        lane.hungry = False
+        lane.look_at = None if complete else max(lane.horizon.next_look_at(), now)
+
+    def _is_over(self, lane: Lane, look: Look) -> None:
+        """A look is under way no more."""
+        lane.answered(look)
+        if look.behind:
+            self._stir()  # it was the second line's, which asks for nothing else by itself
+
+    def _front(self) -> Spans:
+        """Where a look at the priorities begins: at the lowest floor that any lane has for each."""
+        floors: dict[int, int] = {}
+        for lane in self._lanes:
+            for level, floor in lane.horizon.floors.items():
+                floors[level] = min(floor, floors.get(level, floor))
+        return Spans.of(floors)
+
+    def _database_time(self, at: float) -> int | None:
+        """The database's time at a moment, or one shortly before: each that it told had passed when its answer came."""
+        if self._clock is None:
+            return None
+        told, came = self._clock
+        return told + int((at - came) * 1_000_000)
+
+    def _free_for_others(self, asked: Asked) -> None:
+        """Queues that a turn has freed, for the lanes that did not look in it: only now can their looks see them free."""
+        looked = {lane for lane, _ in asked.looks}
+        for lane in self._lanes:
+            if lane not in looked:
+                lane.horizon.free(asked.freed)
+                lane.hungry = True
+                if lane.low:
+                    self._stir()  # the turn may have been the second line's, which asks for nothing by itself
+
+    def _keep_time(self, now: float) -> None:
+        """What the clock has brought: a poll, a job that fell due, a look that can be afforded now."""
+        if now >= self._poll_at:
+            self._poll_at = now + self._poll_interval
+            self._late_at, self._late_looked = None, False
+            self._hunger()
+        if self._due_at is not None and now >= self._due_at:
+            self._due_at, self._due_known = None, False
+            self._hunger()
+        if self._late_at is not None and now >= self._late_at:
+            self._late_at, self._late_looked, self._due_known = None, True, False
+            self._hunger()
+        for lane in self._lanes:
+            if lane.look_at is not None and now >= lane.look_at:
+                lane.look_at, lane.hungry = None, True
+
+    def _hunger(self) -> None:
+        for lane in self._lanes:
+            lane.hungry = True
+
+    def _know_levels(self, levels: Levels, now: float, seconds: float) -> None:
+        self._clock = levels.clock, now
+        for lane in self._lanes:
+            lane.horizon.know(levels.due, now)
+        due = [wait for wait in levels.due.values() if wait is not None]
+        self._due_at = now + max(min(due), _SHORTEST_WAIT) if due else None
+        self._levels_at = now + max(_LEVELS_SECONDS, SHARE * seconds)
+
+    def _look_around(self, around: Around, began: float) -> None:
+        self.know_tasks(around.tasks)
+        if self._worker not in around.heartbeats or self._worker in around.given_up:
+            # Its heartbeat, which has a connection of its own, may be the one part that the database cannot tell.
+            self._closed = True
+            self._lost()
+            return
+        dead = self._watch.see(around.heartbeats, began, around.dead_after)
+        given_up = {worker: around.heartbeats[worker] for worker in around.given_up if worker != self._worker}
+        if dead or given_up:
+            self._dead({**dead, **given_up})
+
+    def know_tasks(self, ids: Mapping[str, int]) -> None:
+        """Note the ids that tasks have now."""
+        self._tasks_wanted = False
+        names = {number: name for name, number in ids.items()}
+        if names != self._names:
+            self._names = names
+            for lane in self._lanes:
+                lane.bind(ids)
+                lane.horizon.reset()
+                lane.hungry = True

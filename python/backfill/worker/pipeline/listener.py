@@ -1,0 +1,172 @@
+"""The listener: a connection of its own, in autocommit, that hears of new jobs and of migrations.
+
+Any role that may connect can send such notifications, with any text, so none is believed. One of jobs is reason to look for
+some, so often and no oftener. One of a migration is reason to read the ledgers, and those decide. A notification that is lost
+is no harm, since the claimer polls; a listener that comes back wakes it, for what it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+import psycopg
+
+from backfill.errors import SchemaVersionError
+from backfill.storage.backoff import Backoff
+from backfill.storage.connection import Connection, Dsn, connect, shown
+from backfill.storage.pooler import ANSWER_SECONDS, is_pooled
+from backfill.storage.ration import Ration
+from backfill.storage.schema.state import read_state, refuse_newer
+from backfill.storage.workers import listen
+from backfill.worker.service import Service
+
+logger = logging.getLogger(__name__)
+
+JOBS_CHANNEL: Final = "jobs:insert"
+MIGRATION_CHANNEL: Final = "worker:migrate"
+LOOKS_AT_ONCE: Final = 100
+LOOKS_PER_SECOND: Final = 200.0
+"""How often notifications make the worker look for jobs, beside as many times as it has claimed some."""
+LEDGERS_PER_SECOND: Final = 0.2
+"""How often they make it read the ledgers of migrations, after a first time."""
+
+
+class Listener(Service):
+    """Listens for the contract's notifications.
+
+    Args:
+        dsn: of the database, past any pooler.
+        schema: the queue's schema.
+        worker: the worker's id, for the connection's name.
+        wake: called when there may be jobs that nothing was heard of.
+        hear: called with how many jobs another process has added.
+        claimed: gives how many jobs this worker has claimed.
+    """
+
+    def __init__(
+        self,
+        dsn: Dsn,
+        *,
+        schema: str,
+        worker: str,
+        wake: Callable[[], None],
+        hear: Callable[[int], None],
+        claimed: Callable[[], int],
+    ) -> None:
+        super().__init__("listener")
+        self._dsn = dsn
+        self._schema = schema
+        self._worker = worker
+        self._wake = wake
+        self._hear_jobs = hear
+        self._claimed = claimed
+        self._looks = Ration(LOOKS_AT_ONCE, LOOKS_PER_SECOND)
+        self._earned = 0
+        self._count: int | None = 0
+        self._later: asyncio.TimerHandle | None = None
+        self._ledgers = Ration(1, LEDGERS_PER_SECOND)
+        self._migrated = False
+
+    async def _run(self) -> None:
+        try:
+            await self._until_stopped(self._listen_for_ever())
+        finally:
+            if self._later is not None:
+                self._later.cancel()
+
+    async def _listen_for_ever(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                connection = await connect(self._dsn, application_name=f"backfill {self._worker} listen")
+                async with connection:
+                    if is_pooled(connection):
+                        break
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        await listen(connection, (JOBS_CHANNEL, MIGRATION_CHANNEL))
+                    if backoff.reset():
+                        logger.info("the listener hears again")
+                    self._wake()
+                    await self._hear_all(connection)
+            except SchemaVersionError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a dsn's function may raise whatever it likes; it is asked again
+                logger.log(
+                    backoff.level(), "the listener lost the database; jobs are found by polling: %s", shown(error)
+                )
+            if await backoff.wait(self._stopping):
+                return
+        logger.warning(
+            "no notification comes through a pooler: jobs are found by polling. listen_dsn= (--listen-dsn) takes a DSN "
+            "that goes round it, listen=False (--no-listen) polls without this warning"
+        )
+        await self._stopping.wait()
+
+    async def _hear_all(self, connection: Connection) -> None:
+        """Hear until the connection is lost."""
+        while True:
+            wait = self._ledgers.wait() if self._migrated else None
+            if wait == 0:
+                self._ledgers.take()
+                self._migrated = False
+                await self._read_ledgers(connection)
+                continue
+            async for notification in connection.notifies(timeout=wait, stop_after=1):
+                self._hear(notification)
+
+    def _hear(self, notification: psycopg.Notify) -> None:
+        if notification.channel == MIGRATION_CHANNEL:
+            self._migrated = True
+            return
+        try:
+            said = orjson.loads(notification.payload)
+        except orjson.JSONDecodeError:
+            said = None
+        count = said.get("count") if isinstance(said, dict) else None
+        if not isinstance(count, int):
+            self._tell(None)  # whatever a sender says that we cannot read: looking costs little
+        elif count > 0:
+            self._tell(count)
+
+    def _tell(self, count: int | None) -> None:
+        """Have jobs looked for, so many or None for any number: at once, or with others a little later."""
+        self._count = None if count is None or self._count is None else self._count + count
+        if self._later is not None:
+            return
+        claimed = self._claimed()
+        self._looks.earn(max(claimed - self._earned, 0))
+        self._earned = claimed
+        wait = self._looks.wait()
+        if wait > 0:
+            self._later = asyncio.get_running_loop().call_later(wait, self._look)
+        else:
+            self._look()
+
+    def _look(self) -> None:
+        count, self._count, self._later = self._count, 0, None
+        self._looks.take()
+        if count is None:
+            self._wake()
+        else:
+            self._hear_jobs(count)
+
+    async def _read_ledgers(self, connection: Connection) -> None:
+        """Read what was migrated.
+
+        Raises:
+            SchemaVersionError: this version cannot work with it.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                state = await read_state(connection, self._schema)
+        except psycopg.Error as error:
+            if connection.closed:
+                raise
+            logger.warning("a migration was told of, and the ledgers cannot be read: %s", shown(error))
+            return
+        refuse_newer(state, self._schema)
+        self._wake()  # for what was not heard meanwhile

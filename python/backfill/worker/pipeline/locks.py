@@ -1,0 +1,141 @@
+"""The locks of what a worker holds: compared with what the database says now and then, mended, and renewed.
+
+The settler's line is used for it with nothing else under way, so that no settlement sees an old fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import psycopg
+
+from backfill.logs import fields_of
+from backfill.said import said
+from backfill.storage.attempts import Lock, find_locks, give_back_strays, named, renew
+from backfill.storage.wire import Wire
+from backfill.worker.execution.executor import Executor
+from backfill.worker.execution.held_job import Running
+from backfill.worker.pipeline.hot import PASSING, QUERY_TIMEOUT, HotConnections
+
+logger = logging.getLogger(__name__)
+
+RENEW_AFTER: Final = 120.0
+LOOK_SECONDS: Final = 15.0
+_BATCH: Final = 500
+
+
+class Locks:
+    """What keeps memory and database at one about who holds what.
+
+    Args:
+        executor: whose jobs they are.
+        schema: the queue's schema.
+        worker: the worker's id.
+    """
+
+    def __init__(self, executor: Executor, *, schema: str, worker: str) -> None:
+        self._executor = executor
+        self._schema = schema
+        self._worker = worker
+        self._next_look = time.monotonic() + LOOK_SECONDS
+
+    def look_soon(self) -> None:
+        """There is reason to compare now."""
+        self._next_look = 0.0
+
+    def look_in(self) -> float:
+        """Seconds until the locks are to be looked at."""
+        return self._next_look - time.monotonic()
+
+    async def look(self, hot: HotConnections) -> None:
+        """Compare, and renew what has been held for two minutes. Raises what `HotConnections.alone` does."""
+        now = time.monotonic()
+        async with hot.alone() as wire:
+            await self._compare_if_allowed(wire)
+            due = self._due(now)
+            for start in range(0, len(due), _BATCH):
+                some = due[start : start + _BATCH]
+                if not await self._renew(wire, some, now):
+                    for running in some:
+                        await self._renew(wire, [running], now)
+        self._next_look = now + LOOK_SECONDS
+
+    async def compare(self, wire: Wire) -> int:
+        """Compare what is held with what is locked; how many jobs went back that were locked without being held.
+
+        A lock whose new time was lost with an answer is known again. A handler whose job somebody has unlocked is cancelled:
+        others may run it.
+
+        Raises:
+            psycopg.Error: the database refused, or is lost.
+            TimeoutError: it did not answer.
+        """
+        locks = await find_locks(wire, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT)
+        held = self._executor.held
+        for number, running in list(held.items()):
+            self._mend(running, locks.get(number))
+        if locks.keys() <= held.keys():
+            return 0
+        async with asyncio.timeout(QUERY_TIMEOUT):
+            returned, superseded = await give_back_strays(
+                wire.connection, schema=self._schema, worker=self._worker, held=list(held)
+            )
+        if superseded:
+            logger.info(
+                "deleted %d jobs that were replaced or removed while this worker had them locked: %s",
+                len(superseded), named(superseded),
+            )  # fmt: skip
+        return len(returned) + len(superseded)
+
+    def _mend(self, running: Running, lock: Lock | None) -> None:
+        if lock is None:
+            if running.ending is None and not running.lost:  # one that has ended may be written, and its answer lost
+                logger.warning(
+                    "job %d (%s): its lock is not this worker's any more; its handler is cancelled",
+                    running.job.id, running.job.task_identifier, extra=fields_of(running.job),
+                )  # fmt: skip
+                self._executor.lose(running)
+        elif lock.attempts == running.job.attempts:
+            running.locked_at = lock.locked_at
+            if running.is_serial and lock.queue_locked_at is not None:
+                running.queue_locked_at = lock.queue_locked_at
+
+    async def _compare_if_allowed(self, wire: Wire) -> None:
+        try:
+            strays = await self.compare(wire)
+        except psycopg.Error as error:
+            if wire.connection.closed:
+                raise
+            logger.warning("jobs locked by this worker could not be looked for: %s", said(error))
+            return
+        if strays:
+            logger.warning("gave back %d jobs that this worker had locked without holding them", strays)
+
+    async def _renew(self, wire: Wire, some: Sequence[Running], now: float) -> bool:
+        """Renew some locks; whether it was not refused: one whose row is held is looked at again the next time."""
+        try:
+            await renew(wire, some, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False)
+        except psycopg.Error as error:
+            if wire.connection.closed:
+                raise
+            if len(some) == 1 and not isinstance(error, PASSING):
+                job = some[0].job
+                logger.warning("job %d: its lock could not be renewed: %s", job.id, said(error), extra=fields_of(job))
+            return False
+        for running in some:
+            running.renewed = now
+        return True
+
+    def _due(self, now: float) -> list[Running]:
+        """What has been held for so long that its locks are to be renewed."""
+        due = []
+        for running in self._executor.held.values():
+            if running.renewed is None:
+                running.renewed = now
+            elif now - running.renewed >= RENEW_AFTER - LOOK_SECONDS:
+                due.append(running)
+        return due

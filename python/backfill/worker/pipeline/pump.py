@@ -1,0 +1,257 @@
+"""The pumps: each turn of one is a single round trip that writes what has ended and claims what there is room for.
+
+The first works always. The second has a line of its own and works where there is a backlog, so that the server is busy with
+its turn while the jobs of the other's are started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import psycopg
+
+from backfill.said import said
+from backfill.storage.backoff import Backoff
+from backfill.storage.wire import Wire
+from backfill.storage.workers import find_tasks
+from backfill.worker.execution.executor import Executor
+from backfill.worker.execution.held_job import GIVEN_BACK, Running
+from backfill.worker.pipeline.alarm import Alarm
+from backfill.worker.pipeline.asked import Asked
+from backfill.worker.pipeline.claimer import BACKLOG, Claimer
+from backfill.worker.pipeline.hot import QUERY_TIMEOUT, ConnectionLostError, HotConnections
+from backfill.worker.pipeline.locks import Locks
+from backfill.worker.pipeline.settler import LARGEST_BATCH, Settler
+from backfill.worker.service import Service
+
+logger = logging.getLogger(__name__)
+
+GATHER_SECONDS: Final = 0.016
+"""How long ends are gathered, from one turn to the next, while others run; a crash would repeat as much."""
+GATHER_MOST: Final = LARGEST_BATCH
+IDLE_SECONDS: Final = 30.0
+_FIRST_PAUSE: Final = 0.01
+"""A connection that was cut is made anew at once; where the server is away, connecting has pauses of its own."""
+_SHORTEST_SLEEP: Final = 0.001
+"""A turn that found nothing to do must let the loop go on, whatever made it think otherwise."""
+
+
+@dataclass(slots=True, eq=False)
+class Station:
+    """What the pumps of a worker share: its parts, and how they are woken.
+
+    Attributes:
+        schema: the queue's schema.
+        worker: the worker's id.
+        tasks: the names of the tasks that the worker knows.
+        hot: the lines.
+        executor: what runs jobs.
+        settler: what has ended.
+        locks: of what is held.
+        claimer: what is wanted.
+        urgent: whether an end waits that others wait for.
+        apart: whether a settlement and a claim go out apart, since the two together were refused.
+        last_turn: when the last turn began.
+    """
+
+    schema: str
+    worker: str
+    tasks: tuple[str, ...]
+    hot: HotConnections
+    executor: Executor
+    settler: Settler
+    locks: Locks
+    claimer: Claimer
+    alarms: tuple[Alarm, Alarm] = field(default_factory=lambda: (Alarm(), Alarm()))
+    urgent: bool = False
+    apart: bool = False
+    last_turn: float = 0.0
+
+    def stir(self) -> None:
+        """There is something to do now."""
+        self.alarms[0].ring()
+
+    def ended(self, running: Running) -> None:
+        """An attempt ended: have it written soon, and with others where many end."""
+        pending = self.settler.add(running)
+        lane = running.lane
+        if running.is_serial:
+            self.claimer.freed_queue()
+            self.urgent = True
+            lane.holding = lane.ordered
+        if running.ending is GIVEN_BACK:
+            self.claimer.returned(running)
+        if self.urgent or pending >= GATHER_MOST or (not lane.ready and self.executor.idle):
+            self.alarms[0].ring()
+            if pending >= BACKLOG:
+                self.alarms[1].ring()
+        elif pending == 1:
+            self.alarms[0].ring_in(self.last_turn + GATHER_SECONDS - time.monotonic())
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether there is work for the second pump."""
+        return not self.apart and (self.settler.pending >= BACKLOG or self.claimer.backlog())
+
+    @property
+    def must_look_behind(self) -> bool:
+        """Whether the second pump should look for what lies before the floors, which would hold up the first."""
+        wait = self.claimer.behind_in(time.monotonic())
+        return wait is not None and wait <= 0
+
+
+class Pump(Service):
+    """Takes turns on one line.
+
+    Args:
+        station: what it shares with the other.
+        line: 0 for the first, which also looks at locks and at the clock; 1 for the second.
+        turned: called after each turn.
+    """
+
+    def __init__(self, station: Station, line: int, *, turned: Callable[[], None]) -> None:
+        super().__init__(f"pump {line + 1}")
+        self._station = station
+        self._line = line
+        self._turned = turned
+        self._alarm = station.alarms[line]
+        self._backoff = Backoff(first=_FIRST_PAUSE)
+        self._refusals = Backoff()
+
+    def _on_stop(self) -> None:
+        self._alarm.ring()
+
+    async def _run(self) -> None:
+        settler, hot = self._station.settler, self._station.hot
+        while not (self._stopping.is_set() and (self._line or (settler.idle and not hot.in_doubt))):
+            wait = self._due_in()
+            if wait > 0:
+                rung = await self._alarm.sleep(wait)
+                if self._line and not rung:
+                    await hot.rest(self._line)
+                continue
+            try:
+                if not await self._turn():
+                    await self._alarm.sleep(_SHORTEST_SLEEP)
+            except ConnectionLostError as error:
+                if hot.give_up.is_set():
+                    if not self._line:
+                        logger.error(
+                            "%d attempts could not be settled before the deadline: %s", settler.pending, said(error)
+                        )
+                    return
+                logger.log(hot.outage.level(), "the database did not answer: %s", said(error))
+                await self._backoff.wait(hot.give_up)
+            else:
+                self._backoff.reset()
+                if hot.outage.reset():
+                    logger.info("the database answers again")
+            if self._line:
+                # The first line keeps the time for both. It may be asleep until long after what this turn has made due.
+                self._station.stir()
+            self._turned()
+        if settler.refused and not self._line:
+            logger.error("%d jobs stay locked by this worker: the database refused their ends", settler.refused)
+
+    def _due_in(self) -> float:
+        """Seconds until the next turn; 0 for one now."""
+        station, now = self._station, time.monotonic()
+        if self._line:
+            return 0.0 if station.has_backlog or station.must_look_behind else IDLE_SECONDS
+        if self._stopping.is_set() and station.hot.in_doubt:
+            return 0.0  # what a lost claim took must go back before this worker ends
+        waits = [station.locks.look_in()]
+        if station.settler.pending:
+            now_due = station.urgent or station.settler.pending >= GATHER_MOST or station.executor.idle
+            waits.append(0.0 if now_due or self._stopping.is_set() else station.last_turn + GATHER_SECONDS - now)
+        others = (station.claimer.due_in(now), station.claimer.stall_in(now), station.settler.blocked_in())
+        waits += [wait for wait in others if wait is not None]
+        return max(min(waits), 0.0)
+
+    async def _turn(self) -> bool:
+        """One turn; whether there was anything to do."""
+        station = self._station
+        if not self._line:
+            station.claimer.give_way(time.monotonic())
+        batch, asked = list[Running](), Asked.nothing()
+        try:
+            if not self._line and station.locks.look_in() <= 0:
+                await station.locks.look(station.hot)
+            async with station.hot.line(self._line) as wire:
+                if not self._line and (station.settler.blocked_in() or 1.0) <= 0:
+                    await station.settler.write_blocked(wire)
+                if self._line and station.must_look_behind:
+                    asked = station.claimer.ask_behind(time.monotonic())
+                    await self._exchange(wire, batch, asked)
+                    return True
+                batch = station.settler.take()
+                freed = [number for running in batch if (number := running.job.job_queue_id) is not None]
+                alone = station.apart and batch
+                asked = Asked.nothing(freed) if alone else station.claimer.ask(time.monotonic(), freed)
+                if batch or asked:
+                    await self._exchange(wire, batch, asked)
+        except ConnectionLostError:
+            raise
+        except psycopg.Error as error:
+            await self._refused(error, batch, asked)
+        return bool(batch or asked)
+
+    async def _exchange(self, wire: Wire, batch: list[Running], asked: Asked) -> None:
+        """One round trip: all of it takes effect, or nothing."""
+        station = self._station
+        if batch or not self._line:
+            station.urgent, station.last_turn = False, time.monotonic()
+        if not self._line and (station.has_backlog or station.must_look_behind):
+            station.alarms[1].ring()
+        try:
+            settlement = station.settler.settlement(batch)
+            commands = settlement.commands(schema=station.schema, worker=station.worker)
+            results = await wire.send([*commands, *station.claimer.commands(asked)], timeout=QUERY_TIMEOUT)
+        except BaseException as error:
+            station.claimer.missed(asked)
+            station.settler.put_back(batch, in_doubt=wire.connection.closed or not isinstance(error, psycopg.Error))
+            station.urgent = station.urgent or any(running.is_serial for running in batch)
+            if self._line:
+                station.stir()  # the first line may be asleep, and this one has a backlog no more
+            raise
+        settled, claimed = results[: len(commands)], results[len(commands) :]
+        del results  # the only list that holds a claim's result is one that it is taken out of
+        if batch:
+            station.settler.release(batch, settlement.missing(settled))
+            for running in batch:
+                if running.ending is GIVEN_BACK:
+                    # Once more: another look may have passed it before this took effect.
+                    station.claimer.returned(running)
+            if len(settlement) > len(settlement.completed):
+                station.claimer.wake()  # they wait again, for now or for later
+        if asked:
+            station.apart = False
+            self._refusals.reset()
+        station.claimer.took(asked, claimed)
+        if asked and not station.claimer.knows_tasks:
+            async with asyncio.timeout(QUERY_TIMEOUT):
+                known = await find_tasks(wire.connection, station.tasks, schema=station.schema)
+            station.claimer.know_tasks(known)
+
+    async def _refused(self, error: psycopg.Error, batch: list[Running], asked: Asked) -> None:
+        """The database refused a turn, and nothing of it took effect: find out what it was, a part at a time."""
+        station = self._station
+        if batch and asked:
+            station.apart = True
+            return
+        station.apart = False
+        if batch:
+            async with station.hot.line(self._line) as wire:
+                await station.settler.write_one_by_one(wire, station.settler.take())
+            station.claimer.wake()
+            return
+        if not isinstance(error, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
+            level = logging.ERROR if self._refusals.level() == logging.WARNING else logging.DEBUG
+            logger.log(level, "a claim was refused: %s", said(error))
+            station.claimer.forget()
+        await self._refusals.wait(self._stopping)

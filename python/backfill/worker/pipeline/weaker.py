@@ -1,0 +1,79 @@
+"""What is left out of an end that the database refuses, step by step, so that what it decides about its job is written.
+
+A database refuses an end for many reasons: its encoding lacks a character of the error's text, a constraint or a trigger wants
+another, a result is no JSON to it, the table of ends takes nothing. None of them is a reason to run a job again that is not to
+be retried, or to forget how long it is to wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from backfill.worker.execution.failures import cleansed
+from backfill.worker.execution.held_job import Completed, Discarded, Ending, Failed, Kept
+
+REFUSED_TEXT: Final = "the text of this error was refused by the database"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One form in which an end can be written.
+
+    Attributes:
+        ending: how the attempt ended.
+        keep: for how many seconds the end is kept; None where it is not.
+        forgets: whether the dead letters that the job leaves behind are deleted with it.
+        lacks: what it leaves out; "" for the end as it is.
+    """
+
+    ending: Ending
+    keep: float | None
+    forgets: bool = True
+    lacks: str = ""
+
+
+def weaker_forms(whole: Form, reason: str) -> Iterator[Form]:
+    """The forms of an end that say less than the whole, those that say most first; each decides the same about the job.
+
+    Args:
+        whole: the end as it is, which was refused.
+        reason: what the database said.
+    """
+    ending, lacks = whole.ending, ""
+    if whole.keep is not None:
+        if isinstance(ending, Kept) and ending.result is not None:
+            ending = Kept(None, cleansed(f"its result was refused by the database\n{reason}"))
+            lacks = "its result"
+            yield replace(whole, ending=ending, lacks=lacks)
+        for text, lost in _weaker_texts(ending):
+            yield replace(whole, ending=text, lacks=lost)
+        yield replace(whole, keep=None, lacks="being kept")
+    if isinstance(ending, Failed):
+        for text, lost in _weaker_texts(ending):
+            yield replace(
+                whole, ending=text, keep=None, lacks=lost if whole.keep is None else f"being kept, and {lost}"
+            )
+    if isinstance(ending, (Completed, Kept, Discarded)):
+        yield replace(whole, keep=None, forgets=False, lacks="deleting the dead letters that it leaves behind")
+
+
+def _weaker_texts(ending: Ending) -> Iterator[tuple[Ending, str]]:
+    """An end with its text in ASCII, then with a text that says nothing; none where it has no text."""
+    text = (
+        ending.error if isinstance(ending, (Failed, Kept)) else ending.reason if isinstance(ending, Discarded) else None
+    )
+    if text is None:
+        return
+    plain = cleansed(text.encode("ascii", "backslashreplace").decode())
+    if plain != text:
+        yield _with_text(ending, plain), "some characters of its text"
+    yield _with_text(ending, REFUSED_TEXT), "its text"
+
+
+def _with_text(ending: Ending, text: str) -> Ending:
+    if isinstance(ending, Discarded):
+        return replace(ending, reason=text)
+    assert isinstance(ending, (Failed, Kept))  # noqa: S101 - the only others that have one
+    return replace(ending, error=text)

@@ -1,0 +1,379 @@
+"""One start of a worker: what it is connected to, its incarnation, and what looks after the queue beside its work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from backfill.client.lent import SERVICES_MOST, LentClient, ServicesClient
+from backfill.errors import BackfillError
+from backfill.said import named, stripped
+from backfill.storage.backoff import Backoff
+from backfill.storage.connection import shown
+from backfill.tasks import TaskRegistry
+from backfill.worker.config import WorkerConfig
+from backfill.worker.events import LeaseLost, Tally, WorkerStopped, emit
+from backfill.worker.execution.forks import ForkGuard
+from backfill.worker.execution.watchdog import Watchdog
+from backfill.worker.lanes.lane import unmatched_tasks
+from backfill.worker.liveness.beat import TURN_SECONDS
+from backfill.worker.liveness.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth, parse_address
+from backfill.worker.pipeline.hot import LINES, QUERY_TIMEOUT
+from backfill.worker.pipeline.listener import Listener
+from backfill.worker.service import Service
+from backfill.worker.session import Incarnation, quietly, seconds
+from backfill.worker.upkeep.cleaner import Cleaner
+from backfill.worker.upkeep.counters import CounterFolder
+from backfill.worker.upkeep.end_partitions import Keeper
+from backfill.worker.upkeep.sweeper import Sweeper
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_PATIENCE: Final = 1.0
+
+
+class Parts:
+    """The parts that a runner starts and stops.
+
+    Args:
+        config: the deployment's facts.
+        registry: the code's.
+        attended: whether somebody waits for what a part fails with.
+
+    Attributes:
+        one: the incarnation that works now.
+        failed: done with what a part failed with, once one has, or with a handler's KeyboardInterrupt that may be a Ctrl-C.
+        attended: whether somebody waits for that.
+        hurry: set when a shutdown is to wait no more.
+        pulse: what is known of the worker's health.
+        left: how many jobs were still locked when it had ended, since the database did not take their ends.
+    """
+
+    one: Incarnation
+
+    def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any], *, attended: bool) -> None:
+        self.attended = attended
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.hurry = asyncio.Event()
+        self.pulse = Pulse()
+        self.left = 0
+        self._began = time.monotonic()
+        self._tally = Tally()
+        self._config = config
+        self._registry = registry
+        self._stack = AsyncExitStack()
+        # From the first to the last: a lifespan may fork as well, such as a pool of processes.
+        self._stack.callback(ForkGuard().close)
+        self._services: list[Service] = []
+        self.health_port: int | None = None
+        self._watchers: dict[Service, asyncio.Task[None]] = {}
+        self._progress = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._renewing: asyncio.Task[None] | None = None
+        self._background = True
+        self._drained_by: float | None = None
+
+    async def open(self, *, background: bool) -> None:
+        """Connect, check the schema, enter the lifespan and write the worker's row: all that may fail at the start."""
+        config, self._background = self._config, background
+        if background:
+            await self._open_probes()
+        dsn, schema = config.required_dsn(), config.schema
+        # Apart from the handlers' client, so that handlers which hold all of its connections keep no service from its work.
+        self._own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
+        await self._stack.enter_async_context(self._own)
+        # Opened by whoever uses it first, so that a worker whose handlers do not has no connection more.
+        client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
+        self._stack.push_async_callback(client.take_back)
+        self._deps = None
+        if self._registry.lifespan is not None:
+            self._deps = await self._stack.enter_async_context(self._registry.lifespan(client))
+        keeps = {task.keep for task in self._registry if task.keep is not None}
+        self._keeper = Keeper(self._own, keeps)
+        # Its row is written last: nobody beats for it until it is started.
+        one = self._incarnation()
+        await one.open()
+        self.one = one
+        self._announce()
+
+    def start(self) -> None:
+        """Start what runs in the background."""
+        self._attend(self.one.start(background=True))
+        self._services = [CounterFolder(self._own), self._keeper]
+        if self._config.listen:
+            dsn = self._config.listen_dsn or self._config.required_dsn()
+            self._services.append(
+                Listener(
+                    dsn, schema=self._config.schema, worker=self.one.worker_id, wake=self._wake, hear=self._hear,
+                    claimed=lambda: self.one.executor.claimed,
+                )
+            )  # fmt: skip
+        if self._config.dlq_processor_interval is not None:
+            self._services.append(Sweeper(self._own, interval=seconds(self._config.dlq_processor_interval)))
+        if self._config.stale_lock_cleanup_interval is not None:
+            self._services.append(
+                Cleaner(
+                    self._own, config=self._config, interval=seconds(self._config.stale_lock_cleanup_interval),
+                    worker=lambda: self.one.worker_id,
+                )
+            )  # fmt: skip
+        if self._config.blocked_after is not None:
+            self._services.append(Watchdog(limit=seconds(self._config.blocked_after)))
+        for service in self._services:
+            service.start()
+        self._attend(self._services)
+
+    def health(self, live_within: timedelta = LIVE_WITHIN, ready_within: timedelta = READY_WITHIN) -> WorkerHealth:
+        """How the worker is; asked from any thread."""
+        if not hasattr(self, "one"):
+            return STARTING
+        one = self.one
+        return self.pulse.health(
+            worker_id=one.worker_id, held=len(one.executor.held), unsettled=one.station.settler.pending,
+            live_within=live_within, ready_within=ready_within,
+        )  # fmt: skip
+
+    async def run_available(self) -> int:
+        """Claim and run until a look from the start finds nothing and nothing runs."""
+        self._attend(self.one.start(background=False))
+        earlier = 0
+        while True:
+            one = self.one
+            executor, station, before = one.executor, one.station, one.executor.claimed
+            station.claimer.doubt()
+            station.claimer.wake()
+            while one is self.one and (
+                self._renewing is not None
+                or not (station.claimer.sated and len(executor.held) <= station.settler.refused)
+            ):
+                if self._renewing is None and len(executor.held) <= station.settler.refused:
+                    station.claimer.insist()  # nothing runs that a dear look could keep waiting
+                await self._progress_or_failure()
+            if one is not self.one:  # given up, and here again: what it was at may be there again
+                earlier += executor.started
+            elif executor.claimed == before:
+                await self._keeper.tend()
+                return earlier + executor.started
+
+    async def flush_counters(self) -> None:
+        """Write what is counted, once what has ended is settled."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_PATIENCE):
+                while not self.one.station.settler.idle:
+                    await self._progress_or_failure()
+        await self.one.counters.flush()
+
+    async def close(self) -> None:
+        """Stop claiming, let what runs end by the deadline, give the rest back, settle, and close everything.
+
+        One that was cancelled may be called again, and goes on where it was: nothing is closed before all is settled.
+        """
+        self._closing.set()
+        self.pulse.stopping = True
+        for watcher in self._watchers.values():
+            watcher.cancel()
+        failed: BaseException | None = None
+        for step in (self._drain, self._let_go):
+            try:
+                await step()
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised below, once the rest is closed
+                failed = failed or error
+        async with self._stack:
+            if failed is not None:
+                raise failed
+
+    async def _drain(self) -> None:
+        """Let what runs end, and write the ends. What others have cancelled of the worker's own works again until then."""
+        if self._drained_by is None:
+            self._drained_by = time.monotonic() + seconds(self._config.shutdown_timeout)
+        if self._renewing is not None:
+            await asyncio.wait([self._renewing])
+        if hasattr(self, "one") and not self.one.abandoned:
+            await self.one.resume()
+            await self.one.drain(max(self._drained_by - time.monotonic(), 0.0), self.hurry)
+            await self.one.settle()
+
+    async def _let_go(self) -> None:
+        await asyncio.gather(*(quietly(service) for service in self._services))
+        if hasattr(self, "one") and not self.one.abandoned:
+            self.left = len(self.one.executor.held)
+            await self.one.close()
+
+    def tell_end(self) -> None:
+        """Say that the worker has stopped, and what it did; not of one that never worked."""
+        if hasattr(self, "one"):
+            tally = self._tally if self.one.abandoned else self._tally + self.one.executor.tally
+            emit(WorkerStopped(self.one.worker_id, time.monotonic() - self._began, tally, self.left))
+
+    def _wake(self) -> None:
+        self.one.station.claimer.wake()
+
+    def _hear(self, count: int) -> None:
+        self.one.station.claimer.hear(count)
+
+    def _incarnation(self) -> Incarnation:
+        return Incarnation(
+            self._config, self._registry, self._client, self._own, self._deps, progressed=self._progress.set, lost=self._lost,
+            interrupted=self._interrupted, pulse=self.pulse,
+        )  # fmt: skip
+
+    async def _open_probes(self) -> None:
+        """Begin to answer those who watch over the worker, before anything else: until the end it is not ready."""
+        address, path = self._config.health_address, self._config.health_file
+        if address is None and path is None:
+            return
+        from backfill.worker.liveness.probe import FileProbe, HttpProbe  # noqa: PLC0415 (an HTTP server, which few need)
+
+        if address is not None:
+            probe = HttpProbe(parse_address("WorkerConfig.health_address", address), self.health)
+            probe.open()
+            self._stack.push_async_callback(asyncio.to_thread, probe.close)
+            self.health_port = probe.port
+        if path is not None:
+            file = FileProbe(Path(path), self.health)
+            file.start()
+            self._stack.push_async_callback(file.stop)
+
+    def _lost(self) -> None:
+        """Another worker has given this one up."""
+        if self._renewing is not None:
+            return
+        if not self._closing.is_set():
+            self._renewing = asyncio.ensure_future(self._go_on())
+        elif not self.hurry.is_set():
+            # Nothing is worth a drain's waiting any more: others have its jobs.
+            emit(LeaseLost(self.one.worker_id, len(self.one.executor.held)))
+            self.hurry.set()
+
+    def _interrupted(self, error: KeyboardInterrupt) -> None:
+        """A handler raised what may be a Ctrl-C: whoever waits for the worker drains it and gets the error.
+
+        Where nobody waits, since the worker runs beside its owner's code, it ends the loop, as from any other task.
+        """
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()
+        if not self.attended:
+            asyncio.get_running_loop().call_soon(_raise, error)
+
+    async def _go_on(self) -> None:
+        """Renew the worker; it is alive meanwhile, however long that takes."""
+        turning = asyncio.ensure_future(self._turn())
+        try:
+            await self._renew()
+        except Exception as error:  # a worker that cannot go on must not be one that nobody hears of
+            stripped(error, context=True)
+            logger.critical("the worker was given up and cannot go on", exc_info=error)
+            if not self.failed.done():
+                self.failed.set_exception(error)
+                self.failed.exception()
+        finally:
+            turning.cancel()
+            await asyncio.wait([turning])
+            self._progress.set()
+
+    async def _turn(self) -> None:
+        while True:
+            self.pulse.turned = time.monotonic()
+            await asyncio.sleep(TURN_SECONDS)
+
+    async def _renew(self) -> None:
+        """Let go of what others have now, and go on under a new id."""
+        old = self.one
+        emit(LeaseLost(old.worker_id, len(old.executor.held)))
+        for service in old.services:
+            if (watcher := self._watchers.pop(service, None)) is not None:
+                watcher.cancel()
+        await old.abandon()
+        self._tally += old.executor.tally
+        backoff = Backoff()
+        while not self._closing.is_set():
+            one = self._incarnation()
+            try:
+                opened = await self._unless_closing(one.open())
+            except Exception as error:  # noqa: BLE001 - a dsn's function may raise whatever it likes; it is asked again
+                logger.log(backoff.level(), "the worker cannot go on yet: %s", shown(error))
+                await backoff.wait(self._closing)
+                continue
+            if not opened:
+                return
+            self.one = one
+            self._renewing = None
+            if not self._closing.is_set():
+                self._attend(one.start(background=self._background))
+                logger.warning("worker %s goes on as %s", old.worker_id, one.worker_id)
+            return
+
+    async def _unless_closing(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Carry work on for a minute at most, and no longer than until the worker is to end; whether it was done."""
+        task, closing = asyncio.ensure_future(work), asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait([task, closing], timeout=QUERY_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in (task, closing):
+                waiting.cancel()
+            await asyncio.wait([task, closing])
+        if not task.cancelled():
+            task.result()
+            return True
+        if self._closing.is_set():
+            return False
+        raise TimeoutError
+
+    async def _progress_or_failure(self) -> None:
+        """Wait for a turn; raises what a part failed with."""
+        progress = asyncio.ensure_future(self._progress.wait())
+        try:
+            waited: list[asyncio.Future[Any]] = [progress, self.failed]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            progress.cancel()
+        self._progress.clear()
+        if self.failed.done():
+            self.failed.result()
+
+    def _attend(self, services: Sequence[Service]) -> None:
+        for service in services:
+            self._watchers[service] = asyncio.ensure_future(self._watch(service))
+
+    async def _watch(self, service: Service) -> None:
+        task = service.task
+        if task is None:
+            return
+        await asyncio.wait([task])
+        if self.failed.done() or (service is self.one.beat and self._renewing is not None):
+            return
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            stripped(error, context=True)
+        logger.critical(
+            "the worker's %s ended: %s", service.name, "cancelled" if error is None else named(error), exc_info=error
+        )
+        self.failed.set_exception(error or BackfillError(f"the worker's {service.name} ended by itself"))
+        self.failed.exception()  # looked at here, so that a runner nobody waits for does not warn of it
+
+    def _announce(self) -> None:
+        lanes, tasks = tuple(self._config.queues), self._registry.identifiers()
+        for name in unmatched_tasks(lanes, tasks):
+            logger.warning("task %r matches no lane: its jobs wait for another worker", name)
+        rest = 4 if self._config.listen else 3  # a hot line, the heartbeat's, the services', and the one that listens
+        # Further hot lines, the services' second one, the handlers', and the one on which they hear of results.
+        most = rest + (LINES - 1) + (SERVICES_MOST - 1) + self._config.pool_size + 1
+        logger.info(
+            "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d (and what bulk calls of handlers add)",
+            self.one.worker_id, len(tasks), ", ".join(f"{lane.name}({lane.concurrency})" for lane in lanes),
+            rest, most, extra={"worker_id": self.one.worker_id},
+        )  # fmt: skip
+
+
+def _raise(error: KeyboardInterrupt) -> None:
+    raise error

@@ -1,0 +1,249 @@
+"""An incarnation: a worker under one id, from its first heartbeat to its last settlement.
+
+A worker that was given up by the others goes on as another incarnation; what it was connected to stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
+
+import psycopg
+
+from backfill.client import BackfillClient
+from backfill.client.lent import ServicesClient
+from backfill.logs import CURRENT, RetryTraceback
+from backfill.said import stripping
+from backfill.storage.workers import WorkerRow
+from backfill.tasks import TaskRegistry
+from backfill.worker.config import WorkerConfig
+from backfill.worker.execution.executor import Executor
+from backfill.worker.execution.sentinel import Sentinel
+from backfill.worker.lanes.lane import make_lanes
+from backfill.worker.liveness.beat import Beat
+from backfill.worker.liveness.failure_detector import Watch
+from backfill.worker.liveness.health import Pulse
+from backfill.worker.pipeline.claimer import Claimer
+from backfill.worker.pipeline.hot import LINES, ConnectionLostError, HotConnections
+from backfill.worker.pipeline.locks import Locks
+from backfill.worker.pipeline.pump import Pump, Station
+from backfill.worker.pipeline.settler import Settler
+from backfill.worker.service import Service
+from backfill.worker.upkeep.counters import Counters
+from backfill.worker.upkeep.recoverer import Recoverer
+from backfill.worker.upkeep.unknown import UnknownTasks
+
+PROTOCOL: Final = 3
+"""What this version's workers do that others may rely on. From 3 on claims and renewals make a job's `updated_at` equal to its
+`locked_at`, so that others can tell a job that was replaced or removed while it ran (parts/written_since.sql)."""
+SETTLE_GRACE: Final = 10.0
+"""Seconds that a worker which ends waits for the database to take its last settlements."""
+LAST_TURN_SECONDS: Final = 2.0
+"""Seconds that what is under way then may take to end by itself."""
+STOP_SECONDS: Final = 5.0
+
+
+class Incarnation:
+    """The parts of a worker that carry its id.
+
+    Args:
+        config: the deployment's facts.
+        registry: the code's.
+        client: the handlers', open.
+        own: the services', open.
+        deps: what the lifespan yielded.
+        progressed: called after each turn and settlement.
+        lost: called once, when this incarnation was given up by another worker.
+        interrupted: called with what a handler raised that may be a Ctrl-C.
+        pulse: what is told that it is alive.
+
+    Attributes:
+        worker_id: made anew for each.
+        executor: what runs its jobs.
+        station: what its pumps share.
+        counters: of its attempts.
+        services: what runs, once it is started.
+        abandoned: whether it was given up, and has let go of all.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        registry: TaskRegistry[Any],
+        client: BackfillClient,
+        own: BackfillClient,
+        deps: Any,
+        *,
+        progressed: Callable[[], None],
+        lost: Callable[[], None],
+        interrupted: Callable[[KeyboardInterrupt], None],
+        pulse: Pulse,
+    ) -> None:
+        self.worker_id = f"backfill_{secrets.token_hex(9)}"
+        self._config = config
+        tasks, dsn = registry.identifiers(), config.required_dsn()
+        self.executor = Executor(
+            registry,
+            worker_id=self.worker_id,
+            client=client,
+            deps=deps,
+            retry=config.retry,
+            traceback=RetryTraceback(config.retry_traceback),
+        )
+        self.beat = Beat(config, self._row(tasks), pulse)
+        self.beat.lost, self.beat.regained = lost, self.executor.go_on
+        self.executor.leased_until, self.executor.renew_lease = 0.0, self.beat.leased_until
+        self.counters = Counters(
+            own, worker=self.worker_id, spare=lambda: ServicesClient(dsn, schema=config.schema, min_size=1, max_size=1)
+        )
+        locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
+        self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
+        settler = Settler(
+            self.executor, schema=config.schema, worker=self.worker_id, settled=progressed, count=self.counters.count,
+            look_soon=locks.look_soon,
+        )  # fmt: skip
+        self._recoverer = Recoverer(
+            own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after)
+        )
+        self._unknown = UnknownTasks(own, worker=self.worker_id)
+        lanes = make_lanes(
+            tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
+            ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
+        )  # fmt: skip
+        claimer = Claimer(
+            self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
+            poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
+            watch=Watch(self.worker_id, dead_after=seconds(config.dead_after)), dead=self._recoverer.dead,
+            lost=lost, pulse=pulse,
+        )  # fmt: skip
+        self.station = Station(config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer)
+        self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
+        self._pumps = [Pump(self.station, line, turned=progressed) for line in range(LINES)]
+        self.services: list[Service] = []
+        self.abandoned = False
+        self._sentinel = Sentinel()
+        self.executor.worker_cancelled, self.executor.interrupted = self._was_cancelled, interrupted
+
+    async def open(self) -> None:
+        """Connect and write the worker's row; nothing of it is left where that fails.
+
+        Raises:
+            DatabaseConnectionError: the server cannot be reached.
+            psycopg.Error: it refused.
+        """
+        try:
+            with stripping():
+                await self.hot.open()
+                await self.beat.first()
+                await self.counters.learn_clock()
+        except BaseException:
+            await self.close()
+            raise
+
+    def start(self, *, background: bool) -> list[Service]:
+        """Start to work; what runs now. In the background it also looks after other workers."""
+        self.services = [*self._pumps, self.beat, self.counters, self._sentinel]
+        if background:
+            self.services += [self._recoverer, self._unknown]
+        for service in self.services:
+            service.start()
+        return self.services
+
+    async def resume(self) -> None:
+        """Start again what a drain needs and what somebody else has cancelled."""
+        await asyncio.gather(*(service.resume() for service in (*self._pumps, self.beat, self.counters)))
+
+    async def drain(self, timeout: float, hurry: asyncio.Event) -> None:
+        """Claim no more, and let what runs end, for so many seconds at most; less once that event is set."""
+        self.station.claimer.close()
+        draining = asyncio.ensure_future(self.executor.drain(timeout))
+        hurrying = asyncio.ensure_future(hurry.wait())
+        await asyncio.wait([draining, hurrying], return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        if not draining.done():
+            draining.cancel()
+            await asyncio.wait([draining])
+            await self.executor.drain(0)
+        else:
+            draining.result()
+
+    async def settle(self) -> None:
+        """Write what has ended, and stop all that runs."""
+        for pump in self._pumps:
+            pump.start()
+        asyncio.get_running_loop().call_later(SETTLE_GRACE, self.hot.give_up.set)
+        stops = [pump.stop(SETTLE_GRACE + LAST_TURN_SECONDS) for pump in self._pumps]
+        failed = [error for error in await asyncio.gather(*stops, return_exceptions=True) if error is not None]
+        # What else runs must not be left, its heartbeat least. Side by side: where nobody answers each takes all its time.
+        patience = LAST_TURN_SECONDS if self.hot.in_doubt else STOP_SECONDS
+        rest = [service for service in self.services if service not in self._pumps]
+        await asyncio.gather(*(quietly(service, patience) for service in rest))
+        self.executor.close()
+        if failed:
+            raise failed[0]
+
+    async def close(self) -> None:
+        """Delete the row and close the connections: the worker ended in good order."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.hot.close)
+            if not self.hot.in_doubt:  # else nobody answers; others see by the row that it is dead
+                await self.beat.remove()
+
+    async def abandon(self) -> None:
+        """Cancel what runs, and let go of all: others have this incarnation's jobs now.
+
+        Its settlements match nothing and say so. What a claim has locked since under its id goes back.
+        """
+        self.station.claimer.close()
+        await self.executor.drain(0)
+        await self.settle()
+        try:
+            async with self.hot.alone() as wire:
+                await self.station.locks.compare(wire)
+        except (ConnectionLostError, psycopg.Error, TimeoutError, OSError):
+            pass  # its row says that it was given up, and who recovers it looks again
+        await self.hot.close()
+        self.abandoned = True
+
+    def _was_cancelled(self) -> bool:
+        """Whether somebody has cancelled the tasks of this worker, and not the job whose attempt is asked about."""
+        job = CURRENT.get()
+        if job is not None and job is self._sentinel.cancelled_by:
+            return False
+        return any(service.was_cancelled for service in self.services)
+
+    def _stir(self) -> None:
+        self.station.stir()
+
+    def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
+        lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.queues]
+        return WorkerRow(
+            self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), _version(),
+            self._config.dead_after,
+        )  # fmt: skip
+
+
+def seconds(span: timedelta) -> float:
+    """A span in seconds."""
+    return span.total_seconds()
+
+
+async def quietly(service: Service, patience: float = STOP_SECONDS) -> None:
+    """Stop a service whose failure has been told already."""
+    with contextlib.suppress(Exception):
+        await service.stop(patience)
+
+
+@cache
+def _version() -> str:
+    """The version that this process runs: asked once, since the package may be another's by the next time."""
+    return version("backfill")

@@ -1,0 +1,1 @@
+"""Upkeep: what a worker does now and then for the whole queue, beside running jobs."""

@@ -1,0 +1,90 @@
+"""The cleaner: releases locks that nobody will open, and deletes serial queues that nothing uses, at the start and later.
+
+What workers of ours held is recovered by the recoverer; here is what other programs' workers left, of whom nothing is known but
+the age of their locks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import psycopg
+
+from backfill.client import BackfillClient
+from backfill.client.cleanup import warn_of_short
+from backfill.errors import CleanupRefusedError
+from backfill.said import said
+from backfill.worker.config import WorkerConfig
+from backfill.worker.upkeep.periodic import Periodic
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT: Final = 120.0
+QUEUES_SECONDS: Final = 600.0
+"""How often the locks of queues are looked at: it reads them all, and none without a job is locked as a rule."""
+COLLECT_FIRST_SECONDS: Final = 600.0
+COLLECT_SECONDS: Final = 3600.0
+"""How often unused queues are deleted, by one of the fleet. A name that comes back costs an id, and those end at 2^31."""
+MOST_COLLECTED: Final = 100_000
+
+
+class Cleaner(Periodic):
+    """Cleans up on a connection of the worker's pool; one worker at a time does.
+
+    Args:
+        client: the worker's.
+        config: from which ages on.
+        interval: seconds between two looks.
+        worker: gives this worker's id.
+    """
+
+    def __init__(
+        self,
+        client: BackfillClient,
+        *,
+        config: WorkerConfig,
+        interval: float,
+        worker: Callable[[], str],
+    ) -> None:
+        super().__init__(
+            "cleaner", first=0.0, interval=interval, timeout=_TIMEOUT,
+            complaint="stale locks could not be looked for",
+        )  # fmt: skip
+        self._client = client
+        self._config = config
+        self._worker = worker
+        self._queues_at = time.monotonic()
+        self._collect_at = time.monotonic() + COLLECT_FIRST_SECONDS
+        warn_of_short(config.stale_queue_lock_timeout, config.stale_job_lock_timeout)
+
+    async def _round(self) -> None:
+        config, now = self._config, time.monotonic()
+        queues = config.stale_queue_lock_timeout if now >= self._queues_at else None
+        released = await self._client.release_foreign_locks(
+            queues=queues, jobs=config.stale_job_lock_timeout, gone_for=config.dead_after, alone=True
+        )
+        if released.job_locks or released.queue_locks:
+            logger.warning(
+                "unlocked %d jobs and %d serial queues that workers of other programs had locked for over %s and %s",
+                released.job_locks, released.queue_locks, config.stale_job_lock_timeout, config.stale_queue_lock_timeout,
+            )  # fmt: skip
+        if queues is not None:
+            self._queues_at = now + QUEUES_SECONDS
+        if now >= self._collect_at:
+            self._collect_at = now + COLLECT_SECONDS
+            await self._collect()
+
+    async def _collect(self) -> None:
+        if not await self._client.is_first_worker(self._worker()):
+            return
+        try:
+            collected = await self._client.collect_queues(MOST_COLLECTED)
+        except (CleanupRefusedError, psycopg.errors.InsufficientPrivilege) as error:
+            # Another program's schema, or a role with older grants: unused queues cost their rows only.
+            logger.debug("unused queues stay: %s", said(error))
+        else:
+            if collected:
+                logger.info("deleted %d serial queues that nothing used", collected)

@@ -1,0 +1,64 @@
+"""The keeper: has the partitions made that kept ends will need, and those dropped whose day is over.
+
+A partition that is missing harms nobody, since the table has a default one, from which rows are moved later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Final
+
+import psycopg
+
+from backfill.client import BackfillClient
+from backfill.errors import BackfillError
+from backfill.said import said
+from backfill.worker.upkeep.periodic import Periodic
+
+logger = logging.getLogger(__name__)
+
+INTERVAL: Final = 600.0
+"""Seconds between two looks. A partition is made a day ahead, so a few may fail."""
+TIMEOUT: Final = 60.0
+
+
+class Keeper(Periodic):
+    """Tends the partitions of ends, on a connection of the worker's pool.
+
+    Args:
+        client: the worker's.
+        keeps: how long the worker's tasks keep their ends; without any, what has expired is dropped all the same, since
+            a worker that knew such tasks may have left it.
+    """
+
+    def __init__(self, client: BackfillClient, keeps: Iterable[timedelta]) -> None:
+        super().__init__(
+            "keeper", first=0.0, interval=INTERVAL, timeout=TIMEOUT,
+            complaint="the partitions of ends could not be looked after",
+        )  # fmt: skip
+        self._client = client
+        self._keeps = frozenset(keeps)
+
+    async def tend(self) -> None:
+        """Tend them once; a failure is told and left to the next time."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._round()
+        except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
+            logger.warning("%s: %s", self._complaint, said(error))
+
+    async def _round(self) -> None:
+        try:
+            made, dropped = await self._client.tend_ends(self._keeps)
+        except psycopg.errors.LockNotAvailable as error:
+            # While it waited, settlements waited behind it: it must not do so again and again.
+            logger.debug("the partitions of ends are in use: %s", said(error))
+        except psycopg.errors.InsufficientPrivilege:
+            if self._keeps:  # else nobody need be told that a role with older grants may not drop others'
+                raise
+        else:
+            if made or dropped:
+                logger.debug("made %d partitions of ends, dropped %d and rows that had none", made, dropped)

@@ -1,0 +1,141 @@
+"""The recoverer: takes up what dead workers have left: their jobs run again, or are dead letters, and their queues are free.
+
+Any worker may; one at a time does, whether or not it knows the tasks. The attempt that was cut off counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+import psycopg
+
+from backfill.client import BackfillClient
+from backfill.errors import BackfillError
+from backfill.retry import RetryPolicy
+from backfill.said import said
+from backfill.storage.backoff import Backoff
+from backfill.storage.recovery import CutOff, Next
+from backfill.tasks import TaskRegistry
+from backfill.worker.events import WorkerRecovered, emit
+from backfill.worker.execution.policy import next_of
+from backfill.worker.service import Service, wait_for_event
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT: Final = 120.0
+_MOST_TOLD: Final = 5
+
+
+class Recoverer(Service):
+    """Recovers dead workers on a connection of the worker's pool.
+
+    Args:
+        client: the worker's.
+        worker: this worker's id.
+        registry: the tasks that it knows.
+        retry: whose delays jobs wait that have no policy of their own nor of their task.
+        dead_after: seconds without a heartbeat; as often it looks for locks of workers that have no row at all.
+    """
+
+    def __init__(
+        self,
+        client: BackfillClient,
+        *,
+        worker: str,
+        registry: TaskRegistry[Any],
+        retry: RetryPolicy | None,
+        dead_after: float,
+    ) -> None:
+        super().__init__("recoverer")
+        self._client = client
+        self._worker = worker
+        self._registry = registry
+        self._retry = retry
+        self._dead_after = dead_after
+        self._dead: dict[str, int] = {}
+        self._wanted = asyncio.Event()
+
+    def dead(self, workers: Mapping[str, int]) -> None:
+        """These are dead, or were given up already, each with the heartbeat that it was seen with last."""
+        self._dead.update(workers)
+        if self._dead:
+            self._wanted.set()
+
+    async def _run(self) -> None:
+        await self._until_stopped(self._recover_again_and_again())
+
+    async def _recover_again_and_again(self) -> None:
+        backoff = Backoff()
+        while True:
+            is_wanted = await wait_for_event(self._wanted, self._dead_after)
+            self._wanted.clear()
+            dead, self._dead = self._dead, {}
+            troubles = list[str]()
+            if not is_wanted:
+                troubles += await self._tried(self._recover_abandoned())
+            for worker, heartbeat in dead.items():  # one that cannot be recovered must not keep the others
+                troubles += await self._tried(self._recover(worker, heartbeat))
+            if not troubles:
+                backoff.reset()
+                continue
+            logger.log(
+                backoff.level(), "what dead workers held could not all be recovered, and stays locked: %s%s",
+                "; ".join(troubles[:_MOST_TOLD]), f" and {more} more" if (more := len(troubles) - _MOST_TOLD) > 0 else "",
+            )  # fmt: skip
+            await backoff.wait(self._stopping)
+
+    async def _tried(self, recovery: Awaitable[tuple[str, ...]]) -> tuple[str, ...]:
+        """Carry out a recovery; what did not go well. Who is dead is seen again with the next looks."""
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                return await recovery
+        except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
+            return (said(error) or type(error).__name__,)
+
+    async def _recover_abandoned(self) -> tuple[str, ...]:
+        """What is locked by workers without a row, such as one that was paused, recovered, went on, claimed and died."""
+        refused = list[str]()
+        span = timedelta(seconds=self._dead_after)
+        for gone in await self._client.recover_abandoned(gone_for=span, next_of=self._next_of):
+            refused += gone.refused
+            if gone.jobs or gone.queues:
+                emit(
+                    WorkerRecovered(
+                        gone.worker_id,
+                        "unknown",
+                        0,
+                        self._worker,
+                        gone.jobs,
+                        gone.queues,
+                        gone.dead_letters,
+                        gone.superseded,
+                    )
+                )
+        return tuple(refused)
+
+    async def _recover(self, worker: str, heartbeat: int) -> tuple[str, ...]:
+        """Recover a worker; what of it the database refuses."""
+        span = timedelta(seconds=self._dead_after)
+        done = await self._client.recover_worker(worker, heartbeat, next_of=self._next_of, dead_after=span)
+        if done is not None and (done.jobs or done.queues or done.complete):
+            emit(
+                WorkerRecovered(
+                    worker,
+                    done.host,
+                    done.pid,
+                    self._worker,
+                    done.jobs,
+                    done.queues,
+                    done.dead_letters,
+                    done.superseded,
+                )
+            )
+        return () if done is None else done.refused
+
+    def _next_of(self, job: CutOff) -> Next:
+        """What the registry says of a job, where it knows its task."""
+        return next_of(job, self._registry, self._retry)

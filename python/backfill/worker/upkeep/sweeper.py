@@ -1,0 +1,34 @@
+"""The sweeper: moves jobs to the dead letters that other programs have failed for good, at the start and now and then."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from backfill.client import BackfillClient
+from backfill.worker.upkeep.periodic import Periodic
+
+logger = logging.getLogger(__name__)
+
+SWEEP_TIMEOUT: Final = 600.0
+
+
+class Sweeper(Periodic):
+    """Sweeps on a connection of the worker's pool.
+
+    Args:
+        client: the worker's.
+        interval: seconds between sweeps.
+    """
+
+    def __init__(self, client: BackfillClient, *, interval: float) -> None:
+        super().__init__(
+            "sweeper", first=0.0, interval=interval, timeout=SWEEP_TIMEOUT,
+            complaint="dead letters could not be swept up",
+        )  # fmt: skip
+        self._client = client
+
+    async def _round(self) -> None:
+        moved = await self._client.process_failed_jobs()
+        if moved:
+            logger.info("moved %d jobs to the dead letters that other programs had failed for good", moved)

@@ -1,0 +1,95 @@
+"""A warning for jobs that wait in vain: they are due, and no live worker knows their task.
+
+One worker of the fleet looks, the live one with the smallest id among those whose protocol is not older than its own: one of
+an older version may not know how, and would keep all others silent. Workers of other programs are unknown to it: a task is
+taken for theirs while one of them holds a job of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from backfill.client import BackfillClient
+from backfill.counts import UnknownTask
+from backfill.worker.upkeep.periodic import Periodic
+
+logger = logging.getLogger(__name__)
+
+FIRST_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 30.0
+WARN_SECONDS: Final = 60.0
+FULL_EVERY: Final = 20
+"""Of so many looks one begins at the very start; the others begin where the last one that found nothing ended."""
+SLACK_MICROS: Final = 250_000
+"""How far behind that a floor stays: jobs are committed a little after the time that they bear."""
+_MOST_LEVELS: Final = 100
+_LOOK_TIMEOUT: Final = 30.0
+_NAMED: Final = 10
+
+
+class UnknownTasks(Periodic):
+    """Looks for such jobs every half minute, and warns of them once a minute at most.
+
+    Args:
+        client: the worker's.
+        worker: the worker's id.
+    """
+
+    def __init__(self, client: BackfillClient, *, worker: str) -> None:
+        super().__init__(
+            "unknown tasks", first=FIRST_SECONDS, interval=LOOK_SECONDS, timeout=_LOOK_TIMEOUT,
+            complaint="jobs whose task no worker knows could not be looked for",
+        )  # fmt: skip
+        self._client = client
+        self._worker = worker
+        self._warned: float | None = None
+        self._floors: dict[int, int] = {}
+        self._known: str | None = None
+        self._looks = 0
+
+    async def _round(self) -> None:
+        now = time.monotonic()
+        if self._warned is not None and now - self._warned < WARN_SECONDS:
+            return
+        found = await self.look()
+        if found:
+            self._warned = now
+            logger.warning("%s", warning_of(found), extra={"tasks": [unknown.task for unknown in found]})
+
+    async def look(self) -> list[UnknownTask]:
+        """Look for such jobs behind the floors, or from the very start where what the fleet knows has changed."""
+        self._looks += 1
+        if self._looks % FULL_EVERY == 0:
+            self._floors = {}
+        found = await self._client.find_unknown_tasks(self._worker, self._floors)
+        if self._floors and found.known != self._known:  # jobs before the floors may be nobody's now
+            self._floors = {}
+            found = await self._client.find_unknown_tasks(self._worker, {})
+        self._known = found.known
+        if found.tasks or not found.answered or not found.whole:
+            self._floors = {}  # what is there is counted again next time
+        else:
+            floor = found.due_before - SLACK_MICROS
+            levels = list(dict.fromkeys([*found.levels, *self._floors]))[:_MOST_LEVELS]
+            self._floors = dict.fromkeys(levels, floor)
+        return found.tasks
+
+
+def warning_of(found: Sequence[UnknownTask]) -> str:
+    """The warning for some tasks, those with most jobs first; ten of them are named."""
+    named = ", ".join(_said(unknown) for unknown in found[:_NAMED])
+    more = " and more" if len(found) > _NAMED else ""
+    return (
+        f"due jobs wait in vain, no live worker knows their task: {named}{more}. Start a worker that registers the task, or "
+        "correct its name in the producer and remove the jobs (tasks of Node or Rust workers cannot be known here unless "
+        "one of them holds a job of the task)"
+    )
+
+
+def _said(unknown: UnknownTask) -> str:
+    count = f"{unknown.jobs:,}{'' if unknown.whole else '+'} {'job' if unknown.jobs == 1 else 'jobs'}"
+    since = "" if unknown.oldest is None else f", due since {unknown.oldest:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{unknown.task!r} ({count}{since})"
