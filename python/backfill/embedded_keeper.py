@@ -51,7 +51,7 @@ class _Identity(TypedDict, total=False):
     extra_groups: list[int]
 
 
-class Keeper:
+class ServerProcess:
     """One server: its folders, its processes, and their end.
 
     Args:
@@ -327,7 +327,7 @@ def _tell(answer: dict[str, Any]) -> None:
 def main() -> None:
     """Keep one server until it is no longer wanted."""
     with _wanted() as stop:
-        keeper = Keeper(json.loads(sys.argv[1]), stop)
+        keeper = ServerProcess(json.loads(sys.argv[1]), stop)
         try:
             keeper.prepare()
             keeper.initialise()

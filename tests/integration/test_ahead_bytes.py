@@ -70,7 +70,7 @@ async def test_a_look_takes_the_first_jobs_that_fit(
             queue = Queue.serial(f"queue {n}") if serial and near else None
             jobs.append(NewJob("t", _payload(size), JobSpec(queue=queue, run_at=LONG_AGO + n * MINUTE)))
         ids = (await client.enqueue_bulk(jobs, return_ids=True)).ids or []
-        look = Look(wanted, EVERYTHING, near=near, far=near, slots=slots, budget=budget)
+        look = Look(wanted, EVERYTHING, scan_jobs=near, scan_queues=near, slots=slots, budget=budget)
         taken, cut = await _look(dsn, look)
         await rows(dsn, "delete from graphile_worker._private_jobs")
     count = len(taken)

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from backfill import BackfillClient, BulkEnqueueError, InvalidJobError, JobSpec, NewJob
-from backfill.client.bulk.verb import copying
+from backfill.client.bulk import copying
 
 from plugins.waiting import Eventually
 from reading import rows, value

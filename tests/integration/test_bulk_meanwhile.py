@@ -11,8 +11,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from backfill import BackfillClient, BulkOutcome, JobKeyMode, JobSpec, NewJob, Queue
-from backfill.client.bulk.verb import verb as bulk
-from backfill.client.bulk.verb import writing
+from backfill.client.bulk import verb as bulk
+from backfill.client.bulk import writing
 
 from plugins.pooler import assert_sessions_are_clean
 from plugins.waiting import Eventually

@@ -23,8 +23,8 @@ from backfill import (
     TaskRegistry,
 )
 from backfill.client import prepare
-from backfill.client.bulk.verb import clock as clocks
-from backfill.client.bulk.verb import copying
+from backfill.client.bulk import clock as clocks
+from backfill.client.bulk import copying
 
 from plugins.waiting import Eventually
 from reading import rows, value

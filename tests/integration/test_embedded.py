@@ -218,11 +218,11 @@ def test_a_missing_extra_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @contextmanager
-def keeper_of(folder: Path, **changed: object) -> Iterator[embedded_keeper.Keeper]:
+def keeper_of(folder: Path, **changed: object) -> Iterator[embedded_keeper.ServerProcess]:
     """A keeper in this process, to try its refusals; ended with the block."""
     config = {"install": "/nowhere", "uid": None, "gid": None, "folder": str(folder), "temp": "/tmp"}
     config |= {"settings": {}, "durable": False, **changed}
-    keeper = embedded_keeper.Keeper(json.loads(json.dumps(config)), threading.Event())
+    keeper = embedded_keeper.ServerProcess(json.loads(json.dumps(config)), threading.Event())
     try:
         yield keeper
     finally:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.errors import ConfigurationError
-from backfill.worker.liveness.health import Pulse, parse_address
+from backfill.worker.address import parse_address
+from backfill.worker.liveness.health import Pulse
 
 from plugins.waiting import Eventually
 from programs import running, shell

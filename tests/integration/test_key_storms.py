@@ -26,7 +26,7 @@ from backfill import (
     WorkerContext,
     WorkerRunner,
 )
-from backfill.client.bulk.verb import verb as bulk
+from backfill.client.bulk import verb as bulk
 
 from plugins.waiting import Eventually
 from reading import rows, value

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
-from backfill.worker.execution.held_job import Running
+from backfill.worker.execution.held_job import HeldJob
 
 from life.bench import WORKERS, Bench, Worker, told
 from life.deeds import Deeds
@@ -19,7 +19,7 @@ from life.machine import Life, expected
 from life.things import Ending, Held
 from strategies import life_endings, life_ends, life_places, life_specs
 
-Attempt = tuple[Running, Held]
+Attempt = tuple[HeldJob, Held]
 workers = st.sampled_from(WORKERS)
 
 
@@ -175,7 +175,7 @@ class LifeByHand(Life):
         ]
         missing = self.run(self._worker(worker).settle(written))
         self.uncounted = True
-        here = set[Running]()
+        here = set[HeldJob]()
         for ((running, held), ending), (_, _, error, result) in zip(chosen, written, strict=True):
             if not self.model.settle(held, ending, error, result):
                 continue

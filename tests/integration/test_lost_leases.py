@@ -11,8 +11,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
-from backfill.worker.pipeline.pump import Pump
-from backfill.worker.session import Incarnation
+from backfill.worker.pipeline.pump import PipelineLoop
+from backfill.worker.session import WorkerSession
 from backfill.worker.upkeep.counters import Counters
 from fleet.processes import nothing_locked
 
@@ -93,19 +93,19 @@ async def test_a_stop_while_the_worker_comes_back_is_no_failure(
     dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is told as failed, and no row is left."""
-    stopping, old = list[asyncio.Task[None]](), Incarnation.open
+    stopping, old = list[asyncio.Task[None]](), WorkerSession.open
     async with BackfillClient(dsn):
         runner = WorkerRunner(_config(dsn), Holding().tasks)
         async with runner:
             parts = runner._parts
             assert parts is not None
 
-            async def stop_and_open(self: Incarnation) -> None:
+            async def stop_and_open(self: WorkerSession) -> None:
                 stopping.append(asyncio.ensure_future(runner._stop()))
                 await parts._closing.wait()
                 await old(self)
 
-            monkeypatch.setattr(Incarnation, "open", stop_and_open)
+            monkeypatch.setattr(WorkerSession, "open", stop_and_open)
             await rows(dsn, GIVE_UP)
             await eventually(lambda: stopping)
             await stopping[0]
@@ -205,7 +205,7 @@ async def test_a_part_that_fails_leaves_no_heartbeat(
     """Its worker ends: one that beat on would keep its jobs for ever."""
     holding = Holding()
 
-    async def fail(self: Pump) -> bool:
+    async def fail(self: PipelineLoop) -> bool:
         raise RuntimeError("broken")
 
     async with BackfillClient(dsn):
@@ -214,7 +214,7 @@ async def test_a_part_that_fails_leaves_no_heartbeat(
             async with runner:
                 parts = runner._parts
                 assert parts is not None
-                monkeypatch.setattr(Pump, "_turn", fail)
+                monkeypatch.setattr(PipelineLoop, "_turn", fail)
                 await eventually(parts.failed.done)
         assert parts.one.beat.task is not None
         assert parts.one.beat.task.done()

@@ -15,9 +15,10 @@ from psycopg import sql
 from backfill import ConfigurationError
 from backfill.errors import MigrationError, SchemaVersionError
 from backfill.storage.connection import connect
+from backfill.storage.schema import state as schema_module
+from backfill.storage.schema import steps
 from backfill.storage.schema.migrate import MigrationReport, migrate
-from backfill.storage.schema.state import check_schema, steps
-from backfill.storage.schema.state import state as schema_module
+from backfill.storage.schema.state import check_schema
 from backfill.storage.schema.steps import Migration, migrations, newest
 from contract.catalog import catalogue, contract, differences
 from contract.snapshot import Snapshot, snapshot

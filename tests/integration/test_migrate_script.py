@@ -14,10 +14,11 @@ from psycopg import sql
 
 from backfill.storage.connection import connect
 from backfill.storage.grants import grants_script
+from backfill.storage.schema import state as schema_module
+from backfill.storage.schema import steps
 from backfill.storage.schema.migrate import MigrationReport, migrate
 from backfill.storage.schema.script import migration_script
-from backfill.storage.schema.state import read_state, steps
-from backfill.storage.schema.state import state as schema_module
+from backfill.storage.schema.state import read_state
 from backfill.storage.schema.steps import migrations, newest
 from contract.catalog import catalogue, contract, differences
 from contract.scripts import run_script, statements

@@ -16,9 +16,9 @@ import pytest
 
 from backfill.errors import MigrationError
 from backfill.storage.connection import Connection, connect
+from backfill.storage.schema import state as schema_module
+from backfill.storage.schema import steps
 from backfill.storage.schema.migrate import MigrationReport, migrate
-from backfill.storage.schema.state import state as schema_module
-from backfill.storage.schema.state import steps
 from backfill.storage.schema.steps import Migration, migrations, newest
 from backfill.storage.statements import render
 from contract.catalog import catalogue, contract, differences

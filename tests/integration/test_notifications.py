@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from backfill import BackfillClient, SchemaVersionError, TaskRegistry, WorkerConfig, WorkerRunner
-from backfill.client.ends.verbs import watch as end_watch
+from backfill.client.ends import watch as end_watch
 from backfill.worker.pipeline import listener
 from backfill.worker.pipeline.listener import Listener
 

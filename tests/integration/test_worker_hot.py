@@ -16,7 +16,7 @@ from backfill import BackfillClient, JobSpec, NewJob, Queue, QueueConfig, TaskRe
 from backfill.worker.execution.executor import Executor
 from backfill.worker.lanes import full_looks
 from backfill.worker.lanes.lane import make_lanes
-from backfill.worker.liveness.failure_detector import Watch
+from backfill.worker.liveness.failure_detector import FailureDetector
 from backfill.worker.liveness.health import Pulse
 from backfill.worker.pipeline import claimer as claiming
 from backfill.worker.pipeline.claimer import Claimer
@@ -278,7 +278,7 @@ async def test_a_fleet_that_hears_of_jobs_does_not_look_at_once(monkeypatch: pyt
         lanes = make_lanes((QueueConfig.default_queue(1),), schema="s", tasks=("t",), forbidden_flags=())
         one = Claimer(
             executor, lanes, schema="s", worker="w", tasks=("t",), poll_interval=2.0, stir=lambda: None, fleet=lambda: 500,
-            watch=Watch("w", dead_after=20.0), dead=lambda dead: None, lost=lambda: None, pulse=Pulse(),
+            watch=FailureDetector("w", dead_after=20.0), dead=lambda dead: None, lost=lambda: None, pulse=Pulse(),
         )  # fmt: skip
         one.know_tasks({"t": 1})
         lanes[0].hungry = False

@@ -21,7 +21,15 @@ from backfill.storage.recovery import Next
 from backfill.storage.wire import Command, Wire
 from backfill.storage.workers import find_tasks
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Discarded, Failed, Kept, Running, Snoozed
+from backfill.worker.execution.held_job import (
+    COMPLETED,
+    GIVEN_BACK,
+    CompletedWithResult,
+    Discarded,
+    Failed,
+    HeldJob,
+    Snoozed,
+)
 from backfill.worker.execution.held_job import Ending as RealEnding
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.pipeline.settler import Settler
@@ -139,16 +147,16 @@ class Worker:
         """Write what is counted."""
         await self._counters.flush()
 
-    async def claim(self, wanted: int) -> list[Running]:
+    async def claim(self, wanted: int) -> list[HeldJob]:
         """Take jobs, in the order in which they came."""
         jobs = await self._lane.claim.take(self._wire, worker=self.name, wanted=wanted, task_ids=self._task_ids)
-        return [Running(job, self._lane) for job in jobs]
+        return [HeldJob(job, self._lane) for job in jobs]
 
-    async def settle(self, ended: Sequence[tuple[Running, Ending, str, str]]) -> set[Attempt]:
+    async def settle(self, ended: Sequence[tuple[HeldJob, Ending, str, str]]) -> set[Attempt]:
         """Write ends, each with its error and its result, in one settlement; those that were not this worker's any more."""
         for running, ending, error, result in ended:
             running.keep = KEPT_SECONDS if running.job.task_identifier == KEPT_TASK else None
-            running.ended = running.began
+            running.ended = running.slot_taken_at
             running.ending = _real(ending, error, result, keeps=running.keep is not None)
             self._settler.add(running)
         batch = self._settler.take()
@@ -156,7 +164,7 @@ class Worker:
         self._settler.release(batch, missing)
         return missing
 
-    async def renew(self, attempts: Sequence[Running]) -> set[int]:
+    async def renew(self, attempts: Sequence[HeldJob]) -> set[int]:
         """Renew locks; the ids of those that are this worker's no more."""
         lost = await renew(self._wire, attempts, schema=SCHEMA, worker=self.name)
         for attempt in attempts:
@@ -293,7 +301,7 @@ def _real(ending: Ending, error: str, result: str, *, keeps: bool) -> RealEnding
     delay = 0.0 if ending.due else LATER
     match ending.kind:
         case "completed":
-            return Kept(result.encode()) if keeps else COMPLETED
+            return CompletedWithResult(result.encode()) if keeps else COMPLETED
         case "failed":
             return Failed(error, ending.final, None if ending.scheduled else delay)
         case "given_back":

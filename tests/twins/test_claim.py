@@ -73,7 +73,7 @@ async def test_every_shape_of_lanes_is_accepted_by_the_server(dsn: str) -> None:
         wire = Wire(connection)
         for lanes in [[one] for one in shapes] + [[one, other] for one in shapes for other in shapes]:
             claim = LaneClaim("graphile_worker", _filters(lanes))
-            for look in (Look(5), Look(5, far=False), Look(5, near=False, far=False)):
+            for look in (Look(5), Look(5, scan_queues=False), Look(5, scan_jobs=False, scan_queues=False)):
                 commands = claim.commands(look, worker="nobody", bound=claim.bind({"a": 1}))
                 assert len(commands) == claim.count(look)
                 assert claim.read(await wire.send(commands, timeout=10), {}).jobs == []

@@ -17,7 +17,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from backfill._native import HeartbeatReport, HeartbeatThread
-from backfill.storage.heartbeat.choice import choice as heartbeats
+from backfill.storage.heartbeat import choice as heartbeats
 from backfill.storage.heartbeat.choice import make_heartbeat
 from backfill.storage.heartbeat.thread import PythonHeartbeat
 
@@ -28,7 +28,7 @@ FORMS = {"native": HeartbeatThread, "python": PythonHeartbeat}
 BEGIN = """
 import atexit, contextlib, gc, os, pathlib, sys, threading, time
 atexit.register(lambda: last() if "last" in globals() else None)  # what is registered first is called last
-from backfill.storage.heartbeat.choice import choice as heartbeats
+from backfill.storage.heartbeat import choice as heartbeats
 heartbeats.IN_PLACE = sys.argv[1] == "native"
 heartbeat = heartbeats.make_heartbeat(sys.argv[2], [], sys.argv[3], ["w"], interval=0.05, timeout=30)
 assert type(heartbeat).__name__ == {"native": "HeartbeatThread", "python": "PythonHeartbeat"}[sys.argv[1]]

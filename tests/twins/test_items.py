@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from backfill import InvalidJobError, JobSpec, NewJob
 from backfill._native import encode_items
+from backfill.client.bulk import items as module
 from backfill.client.bulk.items import Encoder
-from backfill.client.bulk.verb import items as module
 from backfill.jobs import UNSAID
 from backfill.payloads import encode, encode_other
 

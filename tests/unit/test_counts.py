@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backfill import Histogram, InvalidJobError
 from backfill.counts import BUCKETS, UnknownTask
 from backfill.records import Job
-from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Running, Snoozed
+from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, HeldJob, Snoozed
 from backfill.worker.upkeep import tallies as module
 from backfill.worker.upkeep.tallies import KEPT_MINUTES, Tallies
 from backfill.worker.upkeep.unknown import warning_of
@@ -55,14 +55,14 @@ def tallies(clock: Clock) -> Tallies:
 
 def ended(
     ending: Ending, *, id: int = 1, task: str = "t", wait: int = 0, run: float = 0.0, due: int = 0, attempts: int = 1
-) -> Running:
+) -> HeldJob:
     """An attempt that has ended; its job was made at 0 and claimed `wait` microseconds later."""
     job = Job(
         id=id, task_identifier=task, attempts=attempts, max_attempts=2, run_at_micros=due, created_at_micros=0,
         locked_at_micros=wait,
     )  # fmt: skip
-    running = Running(job, cast("Any", None))
-    running.began, running.ended, running.ending = 5.0, 5.0 + run, ending
+    running = HeldJob(job, cast("Any", None))
+    running.slot_taken_at, running.ended, running.ending = 5.0, 5.0 + run, ending
     return running
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerContext
 from backfill.records import Job
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import GIVEN_BACK, Running
+from backfill.worker.execution.held_job import GIVEN_BACK, HeldJob
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.pipeline.settler import Settler
 
@@ -18,7 +18,7 @@ from plugins.waiting import Eventually
 
 async def test_a_job_that_is_lost_before_it_begins_never_begins(eventually: Eventually) -> None:
     """It leaves the lane, and what is left runs in order."""
-    began, release, ended = list[int](), asyncio.Event(), list[Running]()
+    began, release, ended = list[int](), asyncio.Event(), list[HeldJob]()
     tasks: TaskRegistry[None] = TaskRegistry()
 
     @tasks.task("t")
@@ -45,7 +45,7 @@ async def test_a_job_that_is_lost_before_it_begins_never_begins(eventually: Even
 
 async def test_nothing_begins_while_the_lease_is_over(eventually: Eventually) -> None:
     """What is claimed waits until a heartbeat got through; then all of it runs, in order."""
-    began, ended = list[int](), list[Running]()
+    began, ended = list[int](), list[HeldJob]()
     tasks: TaskRegistry[None] = TaskRegistry()
 
     @tasks.task("t")
@@ -71,7 +71,7 @@ async def test_nothing_begins_while_the_lease_is_over(eventually: Eventually) ->
 
 async def test_a_handler_is_cancelled_once(eventually: Eventually) -> None:
     """One whose job is lost, and whose worker then lets go of all, can end in order: its clean-up is left alone."""
-    steps, ended = list[str](), list[Running]()
+    steps, ended = list[str](), list[HeldJob]()
     tasks: TaskRegistry[None] = TaskRegistry()
 
     @tasks.task("t")
@@ -87,7 +87,7 @@ async def test_a_handler_is_cancelled_once(eventually: Eventually) -> None:
     executor = Executor(tasks, worker_id="backfill_0123456789", client=cast("BackfillClient", None), deps=None)
     executor.ended, executor.thirsty = ended.append, lambda: None
     executor.hold([Job(id=1, task_identifier="t", payload_bytes=b"1", attempts=1, locked_at_micros=1)], lane)
-    await eventually(lambda: executor.held[1].begun)
+    await eventually(lambda: executor.held[1].handler_started)
     executor.lose(executor.held[1])
     await eventually(lambda: steps)
     await executor.drain(0)
@@ -98,7 +98,7 @@ async def test_a_handler_is_cancelled_once(eventually: Eventually) -> None:
 
 async def test_a_large_payload_is_let_go_when_its_attempt_ends(eventually: Eventually) -> None:
     """While its end waits to be written; the handler's own job keeps what it has, and light payloads are left alone."""
-    ended, seen = list[Running](), list[Job]()
+    ended, seen = list[HeldJob](), list[Job]()
     tasks: TaskRegistry[None] = TaskRegistry()
 
     @tasks.task("t")
@@ -116,7 +116,7 @@ async def test_a_large_payload_is_let_go_when_its_attempt_ends(eventually: Event
         look_soon=lambda: None,
     )
 
-    def settle(running: Running) -> None:
+    def settle(running: HeldJob) -> None:
         settler.add(running)
         ended.append(running)
 

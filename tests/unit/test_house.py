@@ -34,6 +34,45 @@ PLACES = [
     {"__main__", "__init__"},
 ]
 PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}
+# The same within a room, for its modules and folders. What stands in one line does not know what stands beside it.
+INNER_PLACES = {
+    "storage": [
+        {"arrays", "backoff", "counters", "ration", "rows", "texts", "values"},
+        {"heartbeat", "statements"},
+        {"grants", "isolation"},
+        {"pooler"},
+        {"cancelling"},
+        {"connection"},
+        {"pool", "recovery", "schema", "wire", "workers", "writable"},
+        {"attempts", "claims"},
+        {"__init__"},
+    ],
+    "client": [
+        {"prepare", "session"},
+        {"execute"},
+        {"manner", "pages", "ways"},
+        {"connect", "naming"},
+        {"bulk", "counters", "dead_letters", "enqueue", "manage", "recovery"},
+        {"cleanup", "ends", "presets"},
+        {"__init__"},
+        {"lent"},
+    ],
+    "worker": [
+        {"address", "context", "events", "service"},
+        {"config"},
+        {"lanes", "liveness"},
+        {"execution"},
+        {"pipeline", "upkeep"},
+        {"session"},
+        {"process"},
+        {"runner"},
+        {"__init__"},
+    ],
+}
+INNER_PLACE = {
+    room: {name: number for number, names in enumerate(places) for name in names}
+    for room, places in INNER_PLACES.items()
+}
 LIMITS = {".py": 400, ".rs": 350}
 SQL_LIMITS = {"sql": 80, "migrations": 100, "grants": 100}
 _SQL = re.compile(
@@ -96,6 +135,30 @@ def test_imports_point_one_way(path: Path) -> None:
         if target == "__init__" and room == "cli":
             continue  # the shell is a user of the public names
         assert target == room or PLACE[target] < PLACE[room], f"{room} imports {module}"
+
+
+def _inner(path: Path) -> str:
+    """The module or folder of a room that a file is, or is in."""
+    return path.relative_to(PACKAGE).parts[1].removesuffix(".py")
+
+
+@pytest.mark.parametrize("room", INNER_PLACES)
+def test_every_module_of_a_room_has_its_place(room: str) -> None:
+    """A new module or folder of a room is given a place on purpose."""
+    assert {_inner(path) for path in FILES if _room(path) == room} == set(INNER_PLACE[room])
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if _room(path) in INNER_PLACES], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_within_a_room_point_one_way(path: Path) -> None:
+    """Within storage, client and worker too, what runs never imports upward."""
+    room, own = _room(path), _inner(path)
+    for module in _runtime_imports(ast.parse(path.read_text())):
+        parts = module.split(".")
+        if parts[:2] == ["backfill", room]:
+            target = parts[2] if len(parts) > 2 else "__init__"
+            assert target == own or INNER_PLACE[room][target] < INNER_PLACE[room][own], f"{room}/{own} imports {module}"
 
 
 def test_errors_and_retry_know_nothing() -> None:

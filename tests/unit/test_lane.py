@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from backfill import Job, QueueConfig
 from backfill.storage.claims import LaneClaim, Look
 from backfill.worker.config import AHEAD_BYTES
-from backfill.worker.execution.held_job import Running
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.lane import AHEAD_SECONDS, MOST_AHEAD, Lane, make_lanes, unmatched_tasks
 
 
@@ -19,10 +19,10 @@ def lane(concurrency: int = 4) -> Lane:
     return Lane(config, LaneClaim("graphile_worker", (config.filter(("t",), own=True),)))
 
 
-def claimed(of: Lane, *places: tuple[int, int]) -> list[Running]:
+def claimed(of: Lane, *places: tuple[int, int]) -> list[HeldJob]:
     """Claimed jobs of these priorities and times."""
     return [
-        Running(Job(id=number, task_identifier="t", priority=priority, run_at_micros=time, locked_at_micros=1), of)
+        HeldJob(Job(id=number, task_identifier="t", priority=priority, run_at_micros=time, locked_at_micros=1), of)
         for number, (priority, time) in enumerate(places)
     ]
 
@@ -92,7 +92,7 @@ def test_what_lies_ready_and_what_looks_may_bring_stays_within_the_bytes(
             count = min(look.wanted, max(look.slots + look.budget // size, 1))
             one.answered(look)
             job = Job(id=1, task_identifier="t", payload_bytes=b"x" * size, locked_at_micros=1)
-            one.add([Running(job, one)] * count)
+            one.add([HeldJob(job, one)] * count)
             one.note_payloads(count, count * size)
         elif step == "start" and one.ready:
             one.ready.popleft()

@@ -7,7 +7,15 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Kept, Snoozed
+from backfill.worker.execution.held_job import (
+    COMPLETED,
+    GIVEN_BACK,
+    CompletedWithResult,
+    Discarded,
+    Ending,
+    Failed,
+    Snoozed,
+)
 from backfill.worker.pipeline.weaker import REFUSED_TEXT, Form, weaker_forms
 
 from strategies import texts
@@ -18,14 +26,14 @@ endings = (
     | st.builds(Failed, texts, st.booleans(), delays)
     | st.builds(Snoozed, st.floats(0, 1e6))
     | st.builds(Discarded, texts)
-    | st.builds(Kept, st.none() | st.just(b"1"), st.none() | texts)
+    | st.builds(CompletedWithResult, st.none() | st.just(b"1"), st.none() | texts)
 )
 
 
 def _text(ending: Ending) -> str | None:
     if isinstance(ending, Discarded):
         return ending.reason
-    return ending.error if isinstance(ending, (Failed, Kept)) else None
+    return ending.error if isinstance(ending, (Failed, CompletedWithResult)) else None
 
 
 def _verdict(ending: Ending) -> object:

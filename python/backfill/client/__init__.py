@@ -1,10 +1,9 @@
 """The client: what producers hold. Its verbs are a module each; here they are put together.
 
-connect (session, manner): its life and its connections · lent: the ones that a worker makes · enqueue: one job ·
-bulk (items, writing, waiting): many · manage: jobs that are there ·
-dead_letters (dead_letter_changes): those that are not tried again · ends (end_watch): how they finished ·
+connect (session, manner): its life and its connections · lent: the clients that a worker makes · enqueue: one job ·
+bulk: many · manage: jobs that are there · dead_letters: jobs that are not tried again · ends: how jobs finished ·
 counters: how attempts ended · recovery: what dead workers held · cleanup: what others left behind ·
-presets, bulk_presets: the common cases by name · prepare: what all of them send, free of I/O · execute: one way to send it.
+presets: the common cases by name · prepare: what all of them send, without I/O · execute: one way to send it.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ class ClientLife:
         session = self._session_here() or await self._opened(reopen=False)
         return await session.pool.beside(_BESIDE_SECONDS) if isinstance(session.pool, PatientPool) else None
 
-    async def _again(
+    async def _retrying(
         self, call: Callable[[Connection], Awaitable[T]], *, harmless: bool = False, apart: bool = False
     ) -> T:
         """What a call gives on a connection of the client's; again, for half a minute, where nothing of it was done.

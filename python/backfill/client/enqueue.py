@@ -127,7 +127,7 @@ class EnqueueVerb(ClientLife):
         shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts, new.source)
         encoded = shape.payload(new.payload)
         if connection is None:
-            return await self._again(lambda own: self._enqueue(own, _send_own, shape, encoded.decode(), new.source))
+            return await self._retrying(lambda own: self._enqueue(own, _send_own, shape, encoded.decode(), new.source))
         async with self._connection(connection) as chosen:
             return await self._enqueue(chosen, _send, shape, encoded.decode(), new.source)
 

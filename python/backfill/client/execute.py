@@ -155,7 +155,7 @@ async def name_job(connection: Connection, schema: str, job: Job) -> None:
     job.queue_name = text(names, 0, 1)
 
 
-def together(connection: Connection) -> AbstractAsyncContextManager[object]:
+def in_transaction(connection: Connection) -> AbstractAsyncContextManager[object]:
     """One transaction for what follows: the caller's where its connection begins them by itself, which commits it."""
     return connection.transaction() if connection.autocommit else nullcontext()
 
@@ -176,7 +176,7 @@ async def repeated(
     return await call()
 
 
-async def in_turn(
+async def with_key_lock(
     connection: Connection, schema: str, call: Callable[[], Awaitable[T]], *, lock: str = "share_keys"
 ) -> T:
     """What a statement gives that holds many jobs at once, without keeping who holds one of them from another for long.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from backfill.checks import KEY_LIMIT, SMALLINT, check_int, check_text
 from backfill.client.connect import ClientLife
-from backfill.client.execute import in_turn, read_jobs, repeated
+from backfill.client.execute import read_jobs, repeated, with_key_lock
 from backfill.client.prepare import Parameters, due
 from backfill.client.ways import goes_by_functions
 from backfill.errors import InvalidJobError
@@ -53,7 +53,7 @@ class ManageVerbs(ClientLife):
         parameters = (str(reference_id("job", job)),)
         asked, for_producers = ("get_job", parameters), ("producer_see_job", parameters)
         if connection is None:
-            jobs = await self._again(lambda own: self._read(own, asked, for_producers), harmless=True)
+            jobs = await self._retrying(lambda own: self._read(own, asked, for_producers), harmless=True)
         else:
             async with self._connection(connection) as chosen:
                 jobs = await self._read(chosen, asked, for_producers)
@@ -197,9 +197,9 @@ class ManageVerbs(ClientLife):
 
         async def change(own: Connection) -> list[Job]:
             call = partial(self._read, own, asked, for_producers)
-            return await (in_turn(own, self._schema, call) if many else repeated(call))
+            return await (with_key_lock(own, self._schema, call) if many else repeated(call))
 
-        return await self._again(change)
+        return await self._retrying(change)
 
     async def _read(self, connection: Connection, asked: Asked, for_producers: Asked | None) -> list[Job]:
         """What a statement gives; where the role goes by functions, and there is one, what that one gives."""

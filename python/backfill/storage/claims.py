@@ -103,8 +103,8 @@ class Look:
     Attributes:
         wanted: jobs at most.
         spans: where it begins.
-        near: whether serial queues are looked for among the first waiting jobs.
-        far: whether they are looked for from the queues' side too, where blocked jobs may hide some.
+        scan_jobs: whether serial queues are looked for among the first waiting jobs.
+        scan_queues: whether they are looked for from the queues' side too, where blocked jobs may hide some.
         full: whether it begins at the very start.
         era: which floors it began with.
         known: ids of serial queues that were seen to be free and to have jobs, to be tried instead of looking for others.
@@ -115,8 +115,8 @@ class Look:
 
     wanted: int
     spans: Spans = EVERYTHING
-    near: bool = True
-    far: bool = True
+    scan_jobs: bool = True
+    scan_queues: bool = True
     full: bool = True
     era: int = 0
     known: tuple[int, ...] = ()
@@ -208,10 +208,10 @@ class LaneClaim:
                 self._command("lock_known_queues", (wanted, flags, known, *every)),
                 self._command("claim", (*claim, *every)),
             ]
-        if not look.near and self.takes_parallel:
+        if not look.scan_jobs and self.takes_parallel:
             return [self._command("claim_parallel", (*claim, *parallel))]
         commands = [self._command("lock_near_queues", (wanted, flags, *front, *every))]
-        if look.far:
+        if look.scan_queues:
             commands.append(self._command("lock_far_queues", (wanted, flags, *every)))
         return [*commands, self._command("claim", (*claim, *every))]
 
@@ -219,9 +219,9 @@ class LaneClaim:
         """How many statements a look takes."""
         if look.known:
             return 2
-        if not look.near and self.takes_parallel:
+        if not look.scan_jobs and self.takes_parallel:
             return 1
-        return 3 if look.far else 2
+        return 3 if look.scan_queues else 2
 
     def read(self, results: Sequence[PGresult], names: Mapping[int, str]) -> Taken:
         """What the results of those statements say.

@@ -6,8 +6,9 @@ A job on its way through a worker:
                         |                 |                          +--> failed (waits for its retry, or stays for good)
                         +----shutdown-----+--------------------------+--> given back (waiting, attempts lowered again)
 
-`runner` puts the parts together; `claimer` takes jobs for the lanes, `executor` runs them, `settler` writes how they
-ended, all over the one `hot` connection; `listener` hears of new jobs and `beat` writes the worker's row.
+`runner` is what programs hold, `process` is one start of it, and `session` is what belongs to one worker id. The folders:
+`lanes` decide where to look for jobs, `pipeline` claims and settles on the hot connections, `execution` runs handlers,
+`liveness` tells who is alive, and `upkeep` does what the queue needs now and then.
 """
 
 from backfill.worker.config import QueueConfig, WorkerConfig

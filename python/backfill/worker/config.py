@@ -17,7 +17,7 @@ from backfill.retry import RetryPolicy
 from backfill.storage.claims import LaneFilter, anchored
 from backfill.storage.connection import Dsn
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
-from backfill.worker.liveness.health import parse_address
+from backfill.worker.address import parse_address
 
 MOST_CONCURRENT: Final = 10_000
 AHEAD_BYTES: Final = 32 * 2**20

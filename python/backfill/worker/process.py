@@ -18,20 +18,21 @@ from backfill.said import named, stripped
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
 from backfill.tasks import TaskRegistry
+from backfill.worker.address import parse_address
 from backfill.worker.config import WorkerConfig
 from backfill.worker.events import LeaseLost, Tally, WorkerStopped, emit
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.watchdog import Watchdog
 from backfill.worker.lanes.lane import unmatched_tasks
 from backfill.worker.liveness.beat import TURN_SECONDS
-from backfill.worker.liveness.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth, parse_address
+from backfill.worker.liveness.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth
 from backfill.worker.pipeline.hot import LINES, QUERY_TIMEOUT
 from backfill.worker.pipeline.listener import Listener
 from backfill.worker.service import Service
-from backfill.worker.session import Incarnation, quietly, seconds
+from backfill.worker.session import WorkerSession, quietly, seconds
 from backfill.worker.upkeep.cleaner import Cleaner
 from backfill.worker.upkeep.counters import CounterFolder
-from backfill.worker.upkeep.end_partitions import Keeper
+from backfill.worker.upkeep.end_partitions import EndPartitions
 from backfill.worker.upkeep.sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 _FLUSH_PATIENCE: Final = 1.0
 
 
-class Parts:
+class WorkerProcess:
     """The parts that a runner starts and stops.
 
     Args:
@@ -56,7 +57,7 @@ class Parts:
         left: how many jobs were still locked when it had ended, since the database did not take their ends.
     """
 
-    one: Incarnation
+    one: WorkerSession
 
     def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any], *, attended: bool) -> None:
         self.attended = attended
@@ -96,7 +97,7 @@ class Parts:
         if self._registry.lifespan is not None:
             self._deps = await self._stack.enter_async_context(self._registry.lifespan(client))
         keeps = {task.keep for task in self._registry if task.keep is not None}
-        self._keeper = Keeper(self._own, keeps)
+        self._keeper = EndPartitions(self._own, keeps)
         # Its row is written last: nobody beats for it until it is started.
         one = self._incarnation()
         await one.open()
@@ -220,8 +221,8 @@ class Parts:
     def _hear(self, count: int) -> None:
         self.one.station.claimer.hear(count)
 
-    def _incarnation(self) -> Incarnation:
-        return Incarnation(
+    def _incarnation(self) -> WorkerSession:
+        return WorkerSession(
             self._config, self._registry, self._client, self._own, self._deps, progressed=self._progress.set, lost=self._lost,
             interrupted=self._interrupted, pulse=self.pulse,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from backfill.errors import ConfigurationError
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.liveness.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
-from backfill.worker.process import Parts
+from backfill.worker.process import WorkerProcess
 from backfill.worker.service import finish
 
 
@@ -37,7 +37,7 @@ class WorkerRunner:
             task.resolve()  # so that a wrong annotation is told now, and not by each attempt
         self.config = config
         self.registry = registry
-        self._parts: Parts | None = None
+        self._parts: WorkerProcess | None = None
         self._changing = asyncio.Lock()
         self._left = 0
 
@@ -138,17 +138,17 @@ class WorkerRunner:
         if self._parts is not None:
             await self._parts.flush_counters()
 
-    def _attended(self) -> Parts:
+    def _attended(self) -> WorkerProcess:
         """The parts, by whoever waits for their failure."""
         assert self._parts is not None  # noqa: S101 - it was started a moment ago
         self._parts.attended = True
         return self._parts
 
-    async def _start(self, *, background: bool) -> Parts:
+    async def _start(self, *, background: bool) -> WorkerProcess:
         async with self._changing:
             if self._parts is not None:
                 raise ConfigurationError("this runner is running already")
-            parts = Parts(self.config, self.registry, attended=not background)
+            parts = WorkerProcess(self.config, self.registry, attended=not background)
             try:
                 await parts.open(background=background)
             except BaseException:

@@ -30,12 +30,12 @@ from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.sentinel import Sentinel
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.liveness.beat import Beat
-from backfill.worker.liveness.failure_detector import Watch
+from backfill.worker.liveness.failure_detector import FailureDetector
 from backfill.worker.liveness.health import Pulse
 from backfill.worker.pipeline.claimer import Claimer
 from backfill.worker.pipeline.hot import LINES, ConnectionLostError, HotConnections
 from backfill.worker.pipeline.locks import Locks
-from backfill.worker.pipeline.pump import Pump, Station
+from backfill.worker.pipeline.pump import PipelineLoop, PipelineState
 from backfill.worker.pipeline.settler import Settler
 from backfill.worker.service import Service
 from backfill.worker.upkeep.counters import Counters
@@ -52,7 +52,7 @@ LAST_TURN_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 5.0
 
 
-class Incarnation:
+class WorkerSession:
     """The parts of a worker that carry its id.
 
     Args:
@@ -122,12 +122,14 @@ class Incarnation:
         claimer = Claimer(
             self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
-            watch=Watch(self.worker_id, dead_after=seconds(config.dead_after)), dead=self._recoverer.dead,
+            watch=FailureDetector(self.worker_id, dead_after=seconds(config.dead_after)), dead=self._recoverer.dead,
             lost=lost, pulse=pulse,
         )  # fmt: skip
-        self.station = Station(config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer)
+        self.station = PipelineState(
+            config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer
+        )
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
-        self._pumps = [Pump(self.station, line, turned=progressed) for line in range(LINES)]
+        self._pumps = [PipelineLoop(self.station, line, turned=progressed) for line in range(LINES)]
         self.services: list[Service] = []
         self.abandoned = False
         self._sentinel = Sentinel()

@@ -16,7 +16,7 @@ from backfill.client.bulk.groups import Placed, by_mode, rounds
 from backfill.client.bulk.items import Row
 from backfill.client.bulk.waiting import Kind, WaitingRow, WaitingRows
 from backfill.client.bulk.writing import KEPT_BYTES, MICROSECOND
-from backfill.client.execute import ids_by_text, in_turn, integers, repeated, run, text
+from backfill.client.execute import ids_by_text, integers, repeated, run, text, with_key_lock
 from backfill.client.naming import NameMaker, names_of
 from backfill.client.prepare import JobShape
 from backfill.errors import BackfillError, SchemaMissingError
@@ -200,7 +200,7 @@ class ProducerTransaction:
                 await apply()
 
         if alone:
-            await in_turn(self._connection, self._schema, apply)
+            await with_key_lock(self._connection, self._schema, apply)
         else:  # a worker that ends many jobs takes them in another order; it lets go soon
             await (apply() if self._piped else repeated(apply_all))
 

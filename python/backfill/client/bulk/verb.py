@@ -158,7 +158,9 @@ class BulkVerb(ClientLife):
                 # A stream may wait for other calls, so it never has the last connection of the client's.
                 apart = reader.is_async and not reader.exhausted
                 async with aclosing(NameMaker(self._schema, self._beside)) as maker:
-                    await self._again(lambda own: call.write(own, owned=True, maker=maker), harmless=True, apart=apart)
+                    await self._retrying(
+                        lambda own: call.write(own, owned=True, maker=maker), harmless=True, apart=apart
+                    )
             else:
                 async with self._connection(connection) as chosen:
                     await call.write(chosen, owned=False)

@@ -20,7 +20,7 @@ from backfill.client.bulk.copying import CopyStream
 from backfill.client.bulk.groups import Placed, by_mode, rounds
 from backfill.client.bulk.items import CHUNK_BYTES, CHUNK_ROWS, Row
 from backfill.client.bulk.waiting import KIND_OF, Kind, WaitingRow, WaitingRows
-from backfill.client.execute import array_of_int8, ids_by_text, in_turn, integers, repeated, run, text
+from backfill.client.execute import array_of_int8, ids_by_text, integers, repeated, run, text, with_key_lock
 from backfill.client.naming import NameMaker, names_of, queues, tasks
 from backfill.client.prepare import JobShape, flags_json
 from backfill.errors import SchemaMissingError
@@ -296,7 +296,7 @@ class BulkTransaction:
                 await apply()
 
         if alone:
-            await in_turn(self._connection, self._schema, apply)
+            await with_key_lock(self._connection, self._schema, apply)
         else:  # a worker that ends many jobs takes them in another order; it lets go soon
             await (apply() if piped else repeated(apply_all))
         self._notify += len(deduped)

@@ -13,7 +13,7 @@ import psycopg
 from backfill.checks import KEY_LIMIT, SMALLINT, check_duration, check_int, check_text
 from backfill.client.dead_letters.reading import DeadLetterReading
 from backfill.client.dead_letters.rows import entry_id, filter_parameters
-from backfill.client.execute import in_turn, read_jobs, repeated, run, text, together
+from backfill.client.execute import in_transaction, read_jobs, repeated, run, text, with_key_lock
 from backfill.client.pages import START, cursor_of, place_of, whole
 from backfill.client.prepare import Parameters, due, flags_json
 from backfill.dead_letters import DlqFilter, DlqJob
@@ -81,7 +81,7 @@ class DeadLetterVerbs(DeadLetterReading):
         return await (repeated(call, _PASSING) if connection is None else call())
 
     async def _requeue_one(self, id: int, parameters: Parameters, connection: Connection | None) -> Job:
-        async with self._connection(connection) as chosen, together(chosen):
+        async with self._connection(connection) as chosen, in_transaction(chosen):
             for _ in range(_TRIES):  # the job that was in the way may end before it is read
                 found = await run(chosen, "requeue_dead_letters", self._schema, parameters)
                 if found.ntuples:
@@ -140,7 +140,7 @@ class DeadLetterVerbs(DeadLetterReading):
     async def _requeue(self, ids: list[int], edits: Parameters) -> dict[int, int]:
         async with self._connection(None) as chosen:
             call = partial(run, chosen, "requeue_dead_letters", self._schema, (number_array(ids), *edits))
-            found = await (in_turn(chosen, self._schema, call, lock="lock_keys") if len(ids) > 1 else call())
+            found = await (with_key_lock(chosen, self._schema, call, lock="lock_keys") if len(ids) > 1 else call())
         return {whole(found, row, 0): whole(found, row, 1) for row in range(found.ntuples)}
 
     async def _requeue_alone(self, id: int, edits: Parameters, added: dict[int, int], refused: dict[int, str]) -> None:
@@ -203,7 +203,7 @@ class DeadLetterVerbs(DeadLetterReading):
             str(job.attempts), str(job.max_attempts), flags_json(job.flags), job.created_at.isoformat(), job.run_at.isoformat(),
             last_error or job.last_error, reason,
         )  # fmt: skip
-        async with self._connection(connection) as chosen, together(chosen):
+        async with self._connection(connection) as chosen, in_transaction(chosen):
             written = await run(chosen, "add_dead_letter", self._schema, parameters)
             [entry], _ = await self._page(chosen, filter_parameters(_ANY, [whole(written, 0, 0)]), 1)
         return entry

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from backfill.logs import fields_of
-from backfill.worker.execution.held_job import Running
+from backfill.worker.execution.held_job import HeldJob
 
 logger = logging.getLogger(__name__)
 
@@ -16,21 +16,21 @@ CANCEL_GRACE: Final = 5.0
 """Seconds that a cancelled handler has to end before its job is given back all the same."""
 
 
-def cancel(running: Running) -> None:
+def cancel(running: HeldJob) -> None:
     """Cancel an attempt, once: a second time would break into its handler's clean-up."""
     given_up, running.given_up = running.given_up, True
     if running.task is not None and not given_up:
         running.task.cancel()
 
 
-async def wait(attempts: Collection[Running], timeout: float) -> None:
+async def wait(attempts: Collection[HeldJob], timeout: float) -> None:
     """Wait until attempts have ended, at most so many seconds."""
     tasks = [running.task for running in attempts if running.task is not None]
     if tasks:
         await asyncio.wait(tasks, timeout=timeout)
 
 
-async def interrupt(attempts: set[Running], give_back: Callable[[Running], None]) -> None:
+async def interrupt(attempts: set[HeldJob], give_back: Callable[[HeldJob], None]) -> None:
     """Cancel what still runs, and give back what does not end.
 
     Args:

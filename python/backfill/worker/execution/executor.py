@@ -28,7 +28,7 @@ from backfill.worker.context import WorkerContext
 from backfill.worker.events import Tally
 from backfill.worker.execution.draining import cancel, interrupt, wait
 from backfill.worker.execution.forks import ForkGuard
-from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Ending, Failed, Running
+from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Ending, Failed, HeldJob
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Outcomes
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
@@ -68,7 +68,7 @@ class Executor:
         self._worker_id = worker_id
         self._client = client
         self._deps = deps
-        self.ended: Callable[[Running], None]
+        self.ended: Callable[[HeldJob], None]
         """Called on the loop with each attempt that has ended, once; it must not block."""
         self.thirsty: Callable[[], None]
         """Called when a lane should be filled up."""
@@ -80,14 +80,14 @@ class Executor:
         self._context = contextvars.copy_context()
         self._guard = ForkGuard()
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
-        self._running: set[Running] = set()
+        self._running: set[HeldJob] = set()
         self._draining = False
         self._unstarted = 0
         self.started = 0
         """How many jobs were started."""
         self.claimed = 0
         """How many jobs were claimed."""
-        self.held: dict[int, Running] = {}
+        self.held: dict[int, HeldJob] = {}
         """What this worker has claimed and not settled, by the job's id."""
         self.leased_until = math.inf
         """Until when, in monotonic seconds, nobody can have given this worker up; nothing is begun later."""
@@ -108,7 +108,7 @@ class Executor:
 
     def hold(self, jobs: list[Job], lane: Lane) -> None:
         """Note claimed jobs as ours, and start those for which there are slots."""
-        claimed = [Running(job, lane) for job in jobs]
+        claimed = [HeldJob(job, lane) for job in jobs]
         self.claimed += len(claimed)
         for running in claimed:
             self.held[running.job.id] = running
@@ -161,7 +161,7 @@ class Executor:
         for running in ready:
             self._undo(running)
 
-    def _undo(self, running: Running) -> None:
+    def _undo(self, running: HeldJob) -> None:
         """An attempt that never took a slot goes back."""
         running.ending = GIVEN_BACK
         self._unstarted += 1
@@ -178,13 +178,13 @@ class Executor:
             self.return_ready(lane)
         for running in list(self._running):
             running.ask_to_stop()
-            if not running.begun:
+            if not running.handler_started:
                 cancel(running)
         await wait(self._running, timeout)
         if self._running:
             await interrupt(self._running, lambda running: self._end(running, GIVEN_BACK))
 
-    def lose(self, running: Running) -> None:
+    def lose(self, running: HeldJob) -> None:
         """A job that is held is not this worker's any more: it is not begun, or its handler is asked to stop or cancelled."""
         running.lost = True
         running.ask_to_stop()
@@ -199,11 +199,11 @@ class Executor:
         self._threads.close()
         self._guard.close()
 
-    def _start(self, running: Running, now: float) -> None:
+    def _start(self, running: HeldJob, now: float) -> None:
         """Run a job in a task of its own, in a context that no other job's handler has touched."""
         running.lane.free -= 1
         self.started += 1
-        running.began = now
+        running.slot_taken_at = now
         context = self._context.copy()
         if sys.version_info >= (3, 12):
             # Begun at once: a handler that never waits is done when this returns, and costs no turn of the loop.
@@ -219,7 +219,7 @@ class Executor:
             # A task that is cancelled before its first step never enters its body; the job must still go back.
             running.task.add_done_callback(lambda _: self._end(running, GIVEN_BACK))
 
-    async def _attempt(self, running: Running) -> None:
+    async def _attempt(self, running: HeldJob) -> None:
         CURRENT.set(running.job)  # the context is this attempt's own
         try:
             work = self._prepare(running)
@@ -228,13 +228,13 @@ class Executor:
             elif work is None:
                 ending = GIVEN_BACK
             elif running.limits is NO_LIMITS:
-                running.begun = True
+                running.handler_started = True
                 value = await work
                 ending = (
                     COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
                 )
             else:
-                running.begun = True
+                running.handler_started = True
                 ending = await self._limited(running, work)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
             if self._guard.forked:
@@ -244,7 +244,7 @@ class Executor:
             self._guard.leave()
         self._end(running, ending)
 
-    def _prepare(self, running: Running) -> Awaitable[Any] | Failed | None:
+    def _prepare(self, running: HeldJob) -> Awaitable[Any] | Failed | None:
         """The handler's call, ready to be awaited; what the attempt failed with before; or None: not ours to run."""
         job = running.job
         task = self._registry.get(job.task_identifier)
@@ -273,7 +273,7 @@ class Executor:
         threads = self._threads.run if shape.is_async else functools.partial(self._threads.run, running)
         return task.invoke(payload, context, threads)
 
-    async def _limited(self, running: Running, work: Awaitable[Any]) -> Ending:
+    async def _limited(self, running: HeldJob, work: Awaitable[Any]) -> Ending:
         """Await a handler that may run so long and no longer; a synchronous one can only be asked to stop."""
         task, seconds = self._task_of(running), running.limits.seconds
         limit = asyncio.timeout(seconds if task.shape.is_async else None)
@@ -292,12 +292,12 @@ class Executor:
                 alarm.cancel()
         return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
 
-    def _task_of(self, running: Running) -> Task[Any, Any]:
+    def _task_of(self, running: HeldJob) -> Task[Any, Any]:
         task = self._registry.get(running.job.task_identifier)
         assert task is not None  # noqa: S101 - _prepare has found it a moment ago
         return task
 
-    def _raised(self, running: Running, error: BaseException) -> Ending:
+    def _raised(self, running: HeldJob, error: BaseException) -> Ending:
         """What an attempt comes to whose handler raised.
 
         An error may itself fail when it is looked at: its job must end all the same.
@@ -307,15 +307,15 @@ class Executor:
         except BaseException as broken:  # noqa: BLE001 - see above
             return self._outcomes.unknown(running.job, error, broken)
 
-    def _looked_at(self, running: Running, error: BaseException) -> Ending:
+    def _looked_at(self, running: HeldJob, error: BaseException) -> Ending:
         task = self._registry.get(running.job.task_identifier)
         if (task is None or task.shape.is_async) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
         if running.given_up or self._was_swept_away():
             return GIVEN_BACK
-        if not running.begun and isinstance(error, asyncio.CancelledError):
+        if not running.handler_started and isinstance(error, asyncio.CancelledError):
             return GIVEN_BACK
-        if not running.begun and not isinstance(error, SystemExit):
+        if not running.handler_started and not isinstance(error, SystemExit):
             # Not the handler's: ours, or a task's that cannot be resolved. The job must not be lost with it.
             logger.error("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier, exc_info=error)
         return self._outcomes.judged(running.job, error)
@@ -333,7 +333,7 @@ class Executor:
             self.return_ready(lane)
         return True
 
-    def _end(self, running: Running, ending: Ending) -> None:
+    def _end(self, running: HeldJob, ending: Ending) -> None:
         if running.ending is not None:
             return
         running.ending = ending
@@ -345,7 +345,7 @@ class Executor:
         running.ended = now = time.monotonic()
         lane.unseen -= 1
         if lane.unseen <= 0:
-            lane.note_end(now - running.began)
+            lane.note_end(now - running.slot_taken_at)
         self.ended(running)
         if not lane.starting:
             if lane.ready:

@@ -48,28 +48,28 @@ class Discarded:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CompletedWithResult:
     """The attempt ended well, and its task keeps how: the result as JSON, or why there is none."""
 
     result: bytes | None
     error: str | None = None
 
 
-Ending = Kept | Completed | GivenBack | Failed | Snoozed | Discarded
+Ending = CompletedWithResult | Completed | GivenBack | Failed | Snoozed | Discarded
 COMPLETED: Final = Completed()
 GIVEN_BACK: Final = GivenBack()
 
 
-class Running(Attempt):
+class HeldJob(Attempt):
     """A claimed job: ready, or running.
 
     Attributes:
         lane: whose slot it uses.
-        began: when its slot was taken, in monotonic seconds.
+        slot_taken_at: when its slot was taken, in monotonic seconds.
         ended: when its slot fell free, in monotonic seconds.
         limits: how long it may run.
         stopping: whether its handler should end.
-        begun: whether its handler may have run.
+        handler_started: whether its handler may have run.
         ending: how it ended; None until then.
         given_up: whether the worker cancelled it, at a shutdown or since it is not its own any more.
         lost: whether its job was found to be unlocked, or another's.
@@ -80,16 +80,16 @@ class Running(Attempt):
 
     __slots__ = (
         "_event",
-        "began",
-        "begun",
         "ended",
         "ending",
         "given_up",
+        "handler_started",
         "keep",
         "lane",
         "limits",
         "lost",
         "renewed",
+        "slot_taken_at",
         "stopping",
         "task",
     )
@@ -97,12 +97,12 @@ class Running(Attempt):
     def __init__(self, job: Job, lane: Lane) -> None:
         super().__init__(job)
         self.lane = lane
-        self.began = 0.0
+        self.slot_taken_at = 0.0
         self.ended = 0.0
         self.limits: AttemptLimits = NO_LIMITS
         self.keep: float | None = None
         self.stopping = False
-        self.begun = False
+        self.handler_started = False
         self.ending: Ending | None = None
         self.given_up = False
         self.lost = False
@@ -128,14 +128,14 @@ class Running(Attempt):
             self._event.set()
 
 
-def as_failure(running: Running, ending: Failed) -> Failure:
+def as_failure(running: HeldJob, ending: Failed) -> Failure:
     """A failed attempt as the settlement writes it."""
     return Failure(running, ending.error, ending.delay, ending.final, running.keep)
 
 
-def as_kept(running: Running, keep: float, ending: Kept | Completed | Discarded) -> KeptEnd:
+def as_kept(running: HeldJob, keep: float, ending: CompletedWithResult | Completed | Discarded) -> KeptEnd:
     """An attempt that ended its job without failure, as the settlement writes it."""
-    if isinstance(ending, Kept):
+    if isinstance(ending, CompletedWithResult):
         return KeptEnd(running, keep, error=ending.error, result=ending.result)
     if isinstance(ending, Discarded):
         return KeptEnd(running, keep, "discarded", cleansed(ending.reason) or None)

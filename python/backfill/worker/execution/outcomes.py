@@ -18,7 +18,7 @@ from backfill.retry import RetryPolicy
 from backfill.said import named
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.execution.failures import cleansed, describe, frames_of
-from backfill.worker.execution.held_job import GIVEN_BACK, Discarded, Ending, Failed, Kept, Snoozed
+from backfill.worker.execution.held_job import GIVEN_BACK, CompletedWithResult, Discarded, Ending, Failed, Snoozed
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.policy import AttemptLimits, delay_of, retry_policy_of
 from backfill.worker.execution.verdict import Verdict, judge
@@ -65,7 +65,7 @@ class Outcomes:
         elif isinstance(ending, Snoozed):
             self.put_off += 1
 
-    def kept(self, job: Job, value: Any, interrupted: Callable[[KeyboardInterrupt], None]) -> Kept:
+    def kept(self, job: Job, value: Any, interrupted: Callable[[KeyboardInterrupt], None]) -> CompletedWithResult:
         """What is kept of a handler's result. It has done its work: one that is no JSON costs no other attempt.
 
         Args:
@@ -75,12 +75,12 @@ class Outcomes:
         """
         try:
             task = self._registry.get(job.task_identifier)
-            return Kept(encode_result(value) if task is None else task.encode_result(value))
+            return CompletedWithResult(encode_result(value) if task is None else task.encode_result(value))
         except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way, and nothing here can be cancelled
             if (found := ctrl_c_in(error)) is not None:
                 interrupted(found)
             _tell(logging.WARNING, job, f"its result cannot be kept: {named(error)}")
-            return Kept(None, cleansed(f"its result cannot be kept\n{describe(error)}"))
+            return CompletedWithResult(None, cleansed(f"its result cannot be kept\n{describe(error)}"))
 
     def judged(self, job: Job, error: BaseException) -> Ending:
         """What becomes of a job whose handler raised: it may have been put off or ended without failure."""

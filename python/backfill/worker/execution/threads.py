@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backfill.worker.execution.forks import ForkGuard
-from backfill.worker.execution.held_job import Running
+from backfill.worker.execution.held_job import HeldJob
 
 _Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", contextvars.Context, Callable[[], Any]]
 
@@ -35,7 +35,7 @@ class HandlerThreads:
         self._size = 0
         self._lock = threading.Lock()
 
-    async def run(self, running: Running, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def run(self, running: HeldJob, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in a thread, in a copy of this context, and await its result.
 
         No cancellation stops a thread, so none ends the waiting but that of the worker itself, which has given the attempt

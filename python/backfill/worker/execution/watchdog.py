@@ -16,13 +16,13 @@ from types import FrameType
 from typing import Final
 
 from backfill.logs import fields_of
-from backfill.worker.execution.held_job import Running
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.service import Service
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPT: Final = "_attempt"
-_OWN: Final = __file__.rpartition("watchdog")[0]
+_OWN: Final = __file__.rpartition("execution")[0]
 
 
 class Watchdog(Service):
@@ -38,7 +38,7 @@ class Watchdog(Service):
         self._ended = threading.Event()
         self._turned = 0.0
         self._loop_thread = 0
-        self._told: Running | None = None
+        self._told: HeldJob | None = None
 
     async def _run(self) -> None:
         self._turned, self._loop_thread = time.monotonic(), threading.get_ident()
@@ -83,9 +83,9 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _running_in(frame: FrameType) -> Running | None:
+def _running_in(frame: FrameType) -> HeldJob | None:
     """The attempt that a frame of the executor runs."""
     if frame.f_code.co_name != _ATTEMPT or not frame.f_code.co_filename.startswith(_OWN):
         return None
     found = frame.f_locals.get("running")
-    return found if isinstance(found, Running) else None
+    return found if isinstance(found, HeldJob) else None

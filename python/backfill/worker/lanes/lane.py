@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 from backfill.storage.claims import Bound, LaneClaim, Look
 from backfill.worker.config import AHEAD_BYTES, QueueConfig
 from backfill.worker.lanes.full_looks import PATIENCE_SECONDS
-from backfill.worker.lanes.scan_cursor import Horizon
+from backfill.worker.lanes.scan_cursor import ScanCursor
 
 if TYPE_CHECKING:
-    from backfill.worker.execution.held_job import Running
+    from backfill.worker.execution.held_job import HeldJob
 
 AHEAD_SECONDS: Final = 0.05
 MOST_AHEAD: Final = 2_000
@@ -66,9 +66,9 @@ class Lane:
         self.config = config
         self.claim = claim
         self.ordered = config.concurrency == 1
-        self.horizon = Horizon(patience=patience, apart=not self.ordered)
+        self.horizon = ScanCursor(patience=patience, apart=not self.ordered)
         self.free = config.concurrency
-        self.ready: deque[Running] = deque()
+        self.ready: deque[HeldJob] = deque()
         self.asked = 0
         self.beside = False
         self.behind = False
@@ -209,7 +209,7 @@ class Lane:
     def _look_ahead(self, jobs: int) -> None:
         self._ahead, self.refill = jobs, jobs // 2
 
-    def add(self, claimed: list[Running]) -> None:
+    def add(self, claimed: list[HeldJob]) -> None:
         """Put claimed jobs among those that are ready."""
         if self.ready and claimed and _key(self.ready[-1]) > _key(claimed[0]):
             self.ready = deque(sorted([*self.ready, *claimed], key=_key))
@@ -254,6 +254,6 @@ def unmatched_tasks(configs: tuple[QueueConfig, ...], tasks: tuple[str, ...]) ->
     return [name for name in tasks if name not in matched]
 
 
-def _key(running: Running) -> tuple[int, int, int]:
+def _key(running: HeldJob) -> tuple[int, int, int]:
     job = running.job
     return job.priority, job.run_at_micros, job.id

@@ -35,7 +35,7 @@ _NEAR_SECONDS: Final = 0.002
 """What a look at serial queues costs at least, the claim that merges both kinds included."""
 
 
-class Horizon:
+class ScanCursor:
     """What one lane has learnt of the queue.
 
     Args:
@@ -99,7 +99,7 @@ class Horizon:
         self._full.begin(now)
         wanted = max(min(room // 4, _FEW), 1)
         spans = Spans.of(dict.fromkeys(self._floors, NEVER))
-        return Look(wanted, spans, near=False, far=False, era=self._era, behind=True)
+        return Look(wanted, spans, scan_jobs=False, scan_queues=False, era=self._era, behind=True)
 
     def look(self, wanted: int, now: float) -> Look:
         """What a look now should ask for."""
@@ -113,7 +113,7 @@ class Horizon:
         if far:
             self._far_at = now + _UNDER_WAY
         floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
-        return Look(wanted, Spans.of(floors), near=near, far=far, full=full, era=self._era, known=known)
+        return Look(wanted, Spans.of(floors), scan_jobs=near, scan_queues=far, full=full, era=self._era, known=known)
 
     def learn(self, look: Look, taken: Taken, *, seconds: float, now: float, clock: int | None = None) -> bool:
         """Take in what a look brought back, and what it cost; whether nothing is left that no look saw.
@@ -131,9 +131,9 @@ class Horizon:
             self._full.end(seconds, now, found_all=len(taken.jobs) < look.wanted)
         else:
             self._full.note_other(seconds)
-        if look.near:
+        if look.scan_jobs:
             self._learn_near(look, taken, now)
-        if look.far:
+        if look.scan_queues:
             self._learn_far(look, taken, now)
         if look.known and len(taken.jobs) >= look.wanted:
             self._keep(look.known, taken)  # there was no room for the rest
@@ -142,15 +142,15 @@ class Horizon:
             self._move_floors(look, taken.jobs, clock)
         if look.full:
             self._era += 1  # what began before this look ended knows less than it
-        return (look.full or self._is_clear) and look.near and not self._hidden
+        return (look.full or self._is_clear) and look.scan_jobs and not self._hidden
 
     def missed(self, look: Look) -> None:
         """Take in that a look brought nothing: what it was to see is still to be looked at."""
-        self.freed = self.freed or look.near
+        self.freed = self.freed or look.scan_jobs
         self._known.extendleft(reversed(look.known))
         if look.full:
             self._full.want()
-        if look.far:
+        if look.scan_queues:
             self._far_at = 0.0
 
     def free(self, queues: Iterable[int]) -> None:

@@ -16,7 +16,7 @@ LOOK_SECONDS: Final = 2.0
 _LONGEST_GAP: Final = 3 * LOOK_SECONDS
 
 
-class Watch:
+class FailureDetector:
     """What was seen of the other workers' heartbeats.
 
     Args:

@@ -10,12 +10,8 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from backfill.errors import ConfigurationError
-
 LIVE_WITHIN: Final = timedelta(seconds=60)
 READY_WITHIN: Final = timedelta(seconds=15)
-_LARGEST_PORT: Final = 65_535
-_LONGEST_PORT: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +85,3 @@ class Pulse:
 ABSENT: Final = WorkerHealth(live=True, ready=False, reasons=("it does not run",))
 """Of a worker that is not started, or stopped."""
 STARTING: Final = WorkerHealth(live=True, ready=False, reasons=("it starts",))
-
-
-def parse_address(field: str, text: str) -> tuple[str, int]:
-    """Host and port of `host:port`, `:port` (all addresses) or `[::1]:port`.
-
-    Raises:
-        ConfigurationError: it is none of these; the field is named.
-    """
-    host, colon, port = text.rpartition(":") if isinstance(text, str) and "\0" not in text else ("", "", "")
-    number = int(port) if port.isascii() and port.isdigit() and len(port) <= _LONGEST_PORT else _LARGEST_PORT + 1
-    if not colon or number > _LARGEST_PORT:
-        raise ConfigurationError(f"{field} = {text!r}: expected host:port or :port, such as 127.0.0.1:8080")
-    return host.removeprefix("[").removesuffix("]"), number

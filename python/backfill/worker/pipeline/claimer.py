@@ -18,10 +18,10 @@ from backfill.storage.claims import Look, Spans, Taken
 from backfill.storage.wire import Command
 from backfill.storage.workers import Around, Levels, read_around, read_levels
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import Running
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.full_looks import SHARE
 from backfill.worker.lanes.lane import Lane
-from backfill.worker.liveness.failure_detector import LOOK_SECONDS, Watch
+from backfill.worker.liveness.failure_detector import LOOK_SECONDS, FailureDetector
 from backfill.worker.liveness.health import Pulse
 from backfill.worker.pipeline.asked import Asked
 
@@ -65,7 +65,7 @@ class Claimer:
         poll_interval: float,
         stir: Callable[[], None],
         fleet: Callable[[], int],
-        watch: Watch,
+        watch: FailureDetector,
         dead: Callable[[Mapping[str, int]], None],
         lost: Callable[[], None],
         pulse: Pulse,
@@ -162,7 +162,7 @@ class Claimer:
         """The database refused a look: ids may have changed."""
         self._tasks_wanted = True
 
-    def returned(self, running: Running) -> None:
+    def returned(self, running: HeldJob) -> None:
         """A job went back to where it was."""
         running.lane.horizon.returned(running.job)
 

@@ -18,7 +18,7 @@ from backfill.said import said
 from backfill.storage.attempts import Lock, find_locks, give_back_strays, named, renew
 from backfill.storage.wire import Wire
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import Running
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.pipeline.hot import PASSING, QUERY_TIMEOUT, HotConnections
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Locks:
             )  # fmt: skip
         return len(returned) + len(superseded)
 
-    def _mend(self, running: Running, lock: Lock | None) -> None:
+    def _mend(self, running: HeldJob, lock: Lock | None) -> None:
         if lock is None:
             if running.ending is None and not running.lost:  # one that has ended may be written, and its answer lost
                 logger.warning(
@@ -115,7 +115,7 @@ class Locks:
         if strays:
             logger.warning("gave back %d jobs that this worker had locked without holding them", strays)
 
-    async def _renew(self, wire: Wire, some: Sequence[Running], now: float) -> bool:
+    async def _renew(self, wire: Wire, some: Sequence[HeldJob], now: float) -> bool:
         """Renew some locks; whether it was not refused: one whose row is held is looked at again the next time."""
         try:
             await renew(wire, some, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False)
@@ -130,7 +130,7 @@ class Locks:
             running.renewed = now
         return True
 
-    def _due(self, now: float) -> list[Running]:
+    def _due(self, now: float) -> list[HeldJob]:
         """What has been held for so long that its locks are to be renewed."""
         due = []
         for running in self._executor.held.values():

@@ -20,7 +20,7 @@ from backfill.storage.backoff import Backoff
 from backfill.storage.wire import Wire
 from backfill.storage.workers import find_tasks
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import GIVEN_BACK, Running
+from backfill.worker.execution.held_job import GIVEN_BACK, HeldJob
 from backfill.worker.pipeline.alarm import Alarm
 from backfill.worker.pipeline.asked import Asked
 from backfill.worker.pipeline.claimer import BACKLOG, Claimer
@@ -42,7 +42,7 @@ _SHORTEST_SLEEP: Final = 0.001
 
 
 @dataclass(slots=True, eq=False)
-class Station:
+class PipelineState:
     """What the pumps of a worker share: its parts, and how they are woken.
 
     Attributes:
@@ -76,7 +76,7 @@ class Station:
         """There is something to do now."""
         self.alarms[0].ring()
 
-    def ended(self, running: Running) -> None:
+    def ended(self, running: HeldJob) -> None:
         """An attempt ended: have it written soon, and with others where many end."""
         pending = self.settler.add(running)
         lane = running.lane
@@ -105,7 +105,7 @@ class Station:
         return wait is not None and wait <= 0
 
 
-class Pump(Service):
+class PipelineLoop(Service):
     """Takes turns on one line.
 
     Args:
@@ -114,7 +114,7 @@ class Pump(Service):
         turned: called after each turn.
     """
 
-    def __init__(self, station: Station, line: int, *, turned: Callable[[], None]) -> None:
+    def __init__(self, station: PipelineState, line: int, *, turned: Callable[[], None]) -> None:
         super().__init__(f"pump {line + 1}")
         self._station = station
         self._line = line
@@ -178,7 +178,7 @@ class Pump(Service):
         station = self._station
         if not self._line:
             station.claimer.give_way(time.monotonic())
-        batch, asked = list[Running](), Asked.nothing()
+        batch, asked = list[HeldJob](), Asked.nothing()
         try:
             if not self._line and station.locks.look_in() <= 0:
                 await station.locks.look(station.hot)
@@ -201,7 +201,7 @@ class Pump(Service):
             await self._refused(error, batch, asked)
         return bool(batch or asked)
 
-    async def _exchange(self, wire: Wire, batch: list[Running], asked: Asked) -> None:
+    async def _exchange(self, wire: Wire, batch: list[HeldJob], asked: Asked) -> None:
         """One round trip: all of it takes effect, or nothing."""
         station = self._station
         if batch or not self._line:
@@ -238,7 +238,7 @@ class Pump(Service):
                 known = await find_tasks(wire.connection, station.tasks, schema=station.schema)
             station.claimer.know_tasks(known)
 
-    async def _refused(self, error: psycopg.Error, batch: list[Running], asked: Asked) -> None:
+    async def _refused(self, error: psycopg.Error, batch: list[HeldJob], asked: Asked) -> None:
         """The database refused a turn, and nothing of it took effect: find out what it was, a part at a time."""
         station = self._station
         if batch and asked:

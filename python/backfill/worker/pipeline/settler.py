@@ -14,7 +14,16 @@ from backfill.said import named, said
 from backfill.storage.attempts import Attempt, Settlement, settle
 from backfill.storage.wire import Wire
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import COMPLETED, Discarded, Failed, Kept, Running, Snoozed, as_failure, as_kept
+from backfill.worker.execution.held_job import (
+    COMPLETED,
+    CompletedWithResult,
+    Discarded,
+    Failed,
+    HeldJob,
+    Snoozed,
+    as_failure,
+    as_kept,
+)
 from backfill.worker.pipeline.hot import PASSING, QUERY_TIMEOUT
 from backfill.worker.pipeline.weaker import Form, weaker_forms
 
@@ -49,7 +58,7 @@ class Settler:
         schema: str,
         worker: str,
         settled: Callable[[], None],
-        count: Callable[[Sequence[Running], Collection[Attempt]], None],
+        count: Callable[[Sequence[HeldJob], Collection[Attempt]], None],
         look_soon: Callable[[], None],
     ) -> None:
         self._executor = executor
@@ -58,15 +67,15 @@ class Settler:
         self._settled = settled
         self._count = count
         self._look_soon = look_soon
-        self._pending: list[Running] = []
-        self._blocked: list[Running] = []
+        self._pending: list[HeldJob] = []
+        self._blocked: list[HeldJob] = []
         self._blocked_until = 0.0
         self._refused: set[int] = set()
         self._under_way = 0
         self._doubtful = False
         self._keeping = False
 
-    def add(self, running: Running) -> int:
+    def add(self, running: HeldJob) -> int:
         """Take in an attempt that has ended; how many wait to be written now.
 
         A large payload is let go of: its end is written without it, and others need the memory meanwhile.
@@ -92,7 +101,7 @@ class Settler:
         """How many ends the database refuses: their jobs stay locked by this worker, so that nobody runs them again."""
         return len(self._refused)
 
-    def take(self) -> list[Running]:
+    def take(self) -> list[HeldJob]:
         """The next batch, which its taker settles or puts back."""
         batch = self._pending[:LARGEST_BATCH]
         if self._keeping:
@@ -101,20 +110,20 @@ class Settler:
         self._under_way += len(batch)
         return batch
 
-    def put_back(self, batch: list[Running], *, in_doubt: bool) -> None:
+    def put_back(self, batch: list[HeldJob], *, in_doubt: bool) -> None:
         """A batch was not written, or nobody knows whether it was."""
         self._under_way -= len(batch)
         self._pending[:0] = batch
         self._doubtful = self._doubtful or (in_doubt and bool(batch))
 
-    def settlement(self, batch: Sequence[Running]) -> Settlement:
+    def settlement(self, batch: Sequence[HeldJob]) -> Settlement:
         """A batch as it is written."""
         completed, kept, failed, given_back, snoozed = [], [], [], [], []
         for running in batch:
             ending = running.ending
             if ending is COMPLETED:
                 completed.append(running)
-            elif isinstance(ending, (Kept, Discarded)):
+            elif isinstance(ending, (CompletedWithResult, Discarded)):
                 if running.keep is None:
                     completed.append(running)
                 else:
@@ -127,7 +136,7 @@ class Settler:
                 given_back.append(running)
         return Settlement(completed, failed, given_back, snoozed, kept)
 
-    def release(self, batch: Sequence[Running], missing: set[Attempt]) -> None:
+    def release(self, batch: Sequence[HeldJob], missing: set[Attempt]) -> None:
         """A batch is written: let go of its jobs."""
         self._under_way -= len(batch)
         self._count(batch, () if self._doubtful else missing)  # missing in doubt: written before its answer was lost
@@ -162,13 +171,13 @@ class Settler:
         self._under_way += len(batch)
         await self.write_one_by_one(wire, batch)
 
-    async def write_one_by_one(self, wire: Wire, batch: list[Running]) -> None:
+    async def write_one_by_one(self, wire: Wire, batch: list[HeldJob]) -> None:
         """Write a batch that was refused row by row: one that the database refuses must not keep the others.
 
         Where many are held by somebody, those that were not tried come first the next time. What is refused in every form
         is held on to and tried again: let go of, it would be run again and again.
         """
-        left, held = list(batch), list[Running]()
+        left, held = list(batch), list[HeldJob]()
         enough = time.monotonic() + _HELD_SECONDS
         try:
             while left and not (held and time.monotonic() > enough):
@@ -187,7 +196,7 @@ class Settler:
             wait = REFUSED_SECONDS if len(self._blocked) == len(self._refused) else BLOCKED_SECONDS
             self._blocked_until = time.monotonic() + wait
 
-    async def _write_one(self, wire: Wire, running: Running) -> set[Attempt] | None:
+    async def _write_one(self, wire: Wire, running: HeldJob) -> set[Attempt] | None:
         """Write one end; the attempt if it was not this worker's any more, or None: it cannot be written now.
 
         Either somebody's transaction holds its row, or the database refuses it in every form. What is refused as it is gets
@@ -217,7 +226,7 @@ class Settler:
         return None
 
     async def _write_less(
-        self, wire: Wire, running: Running, whole: Form, refused: psycopg.Error
+        self, wire: Wire, running: HeldJob, whole: Form, refused: psycopg.Error
     ) -> set[Attempt] | psycopg.Error:
         """Write one end that was refused with as little left out as may be; the last refusal, where nothing is taken."""
         answer: set[Attempt] | psycopg.Error = refused
@@ -234,7 +243,7 @@ class Settler:
                 break
         return answer
 
-    async def _try(self, wire: Wire, running: Running, form: Form) -> set[Attempt] | psycopg.Error:
+    async def _try(self, wire: Wire, running: HeldJob, form: Form) -> set[Attempt] | psycopg.Error:
         """Write one end in one form; what the database refused it with, where it did."""
         running.ending, running.keep = form.ending, form.keep
         settlement = self.settlement([running])
@@ -252,11 +261,11 @@ class Settler:
         )
 
 
-def _light(batch: list[Running]) -> list[Running]:
+def _light(batch: list[HeldJob]) -> list[HeldJob]:
     """Of a batch as many as have results that can be written at once, one at least."""
     size = 0
     for place, running in enumerate(batch):
-        if isinstance(running.ending, Kept) and running.ending.result is not None:
+        if isinstance(running.ending, CompletedWithResult) and running.ending.result is not None:
             size += len(running.ending.result)
             if size > MOST_RESULTS and place:
                 return batch[:place]

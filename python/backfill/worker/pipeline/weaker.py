@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from backfill.worker.execution.failures import cleansed
-from backfill.worker.execution.held_job import Completed, Discarded, Ending, Failed, Kept
+from backfill.worker.execution.held_job import Completed, CompletedWithResult, Discarded, Ending, Failed
 
 REFUSED_TEXT: Final = "the text of this error was refused by the database"
 
@@ -43,8 +43,8 @@ def weaker_forms(whole: Form, reason: str) -> Iterator[Form]:
     """
     ending, lacks = whole.ending, ""
     if whole.keep is not None:
-        if isinstance(ending, Kept) and ending.result is not None:
-            ending = Kept(None, cleansed(f"its result was refused by the database\n{reason}"))
+        if isinstance(ending, CompletedWithResult) and ending.result is not None:
+            ending = CompletedWithResult(None, cleansed(f"its result was refused by the database\n{reason}"))
             lacks = "its result"
             yield replace(whole, ending=ending, lacks=lacks)
         for text, lost in _weaker_texts(ending):
@@ -55,15 +55,13 @@ def weaker_forms(whole: Form, reason: str) -> Iterator[Form]:
             yield replace(
                 whole, ending=text, keep=None, lacks=lost if whole.keep is None else f"being kept, and {lost}"
             )
-    if isinstance(ending, (Completed, Kept, Discarded)):
+    if isinstance(ending, (Completed, CompletedWithResult, Discarded)):
         yield replace(whole, keep=None, forgets=False, lacks="deleting the dead letters that it leaves behind")
 
 
 def _weaker_texts(ending: Ending) -> Iterator[tuple[Ending, str]]:
     """An end with its text in ASCII, then with a text that says nothing; none where it has no text."""
-    text = (
-        ending.error if isinstance(ending, (Failed, Kept)) else ending.reason if isinstance(ending, Discarded) else None
-    )
+    text = _text_of(ending)
     if text is None:
         return
     plain = cleansed(text.encode("ascii", "backslashreplace").decode())
@@ -72,8 +70,14 @@ def _weaker_texts(ending: Ending) -> Iterator[tuple[Ending, str]]:
     yield _with_text(ending, REFUSED_TEXT), "its text"
 
 
+def _text_of(ending: Ending) -> str | None:
+    if isinstance(ending, (Failed, CompletedWithResult)):
+        return ending.error
+    return ending.reason if isinstance(ending, Discarded) else None
+
+
 def _with_text(ending: Ending, text: str) -> Ending:
     if isinstance(ending, Discarded):
         return replace(ending, reason=text)
-    assert isinstance(ending, (Failed, Kept))  # noqa: S101 - the only others that have one
+    assert isinstance(ending, (Failed, CompletedWithResult))  # noqa: S101 - the only others that have one
     return replace(ending, error=text)

@@ -25,7 +25,7 @@ INTERVAL: Final = 600.0
 TIMEOUT: Final = 60.0
 
 
-class Keeper(Periodic):
+class EndPartitions(Periodic):
     """Tends the partitions of ends, on a connection of the worker's pool.
 
     Args:

@@ -15,7 +15,15 @@ from typing import Final, TypeVar
 from backfill.counts import BUCKETS
 from backfill.storage.attempts import Attempt
 from backfill.storage.counters import MinuteCounts
-from backfill.worker.execution.held_job import COMPLETED, Completed, Discarded, Failed, Kept, Running, Snoozed
+from backfill.worker.execution.held_job import (
+    COMPLETED,
+    Completed,
+    CompletedWithResult,
+    Discarded,
+    Failed,
+    HeldJob,
+    Snoozed,
+)
 
 N = TypeVar("N", int, float)
 
@@ -57,12 +65,12 @@ class Tally:
         """How many ends it counts."""
         return self.done + self.failed + self.snoozed + self.discarded + self.given_back
 
-    def add(self, batch: Sequence[Running]) -> None:
+    def add(self, batch: Sequence[HeldJob]) -> None:
         """Count ends of its task."""
         endings = [running.ending for running in batch]
         done = endings.count(COMPLETED)
         if done < len(endings):
-            done += list(map(type, endings)).count(Kept)
+            done += list(map(type, endings)).count(CompletedWithResult)
         self.done += done
         if done < len(endings):
             batch = [running for running in batch if self._took_part(running)]
@@ -74,10 +82,10 @@ class Tally:
         self._add_waits(batch[:whole:step], step)
         if whole < len(batch):
             self._add_waits(batch[whole:], 1)
-        runs = [running.ended - running.began for running in batch]
+        runs = [running.ended - running.slot_taken_at for running in batch]
         self.run_seconds += distribute(runs, _SECONDS, self.run)
 
-    def _add_waits(self, batch: Sequence[Running], weight: int) -> None:
+    def _add_waits(self, batch: Sequence[HeldJob], weight: int) -> None:
         """Add how long jobs have waited since they were due and there, each for as many jobs as its weight."""
         waits = [
             (running.job.locked_at_micros or 0)
@@ -104,7 +112,7 @@ class Tally:
             run=_trimmed(self.run),
         )
 
-    def _took_part(self, running: Running) -> bool:
+    def _took_part(self, running: HeldJob) -> bool:
         """Count an end by its kind, unless it is counted already; whether the attempt has its place in the histograms."""
         ending, job = running.ending, running.job
         if isinstance(ending, Failed):
@@ -117,7 +125,7 @@ class Tally:
             self.snoozed += 1
         elif isinstance(ending, Discarded):
             self.discarded += 1
-        elif not isinstance(ending, (Completed, Kept)):
+        elif not isinstance(ending, (Completed, CompletedWithResult)):
             self.given_back += 1
             return False
         return True
@@ -146,7 +154,7 @@ class Tallies:
         """The database's time, in Unix seconds, when the monotonic clock was so far; this machine's until then."""
         self._clock = now - monotonic
 
-    def count(self, batch: Sequence[Running], missing: Collection[Attempt] = ()) -> None:
+    def count(self, batch: Sequence[HeldJob], missing: Collection[Attempt] = ()) -> None:
         """Count attempts whose ends are written, but for the `missing` ones."""
         if missing:
             batch = [running for running in batch if running not in missing]
@@ -157,7 +165,7 @@ class Tallies:
         if names.count(names[0]) == len(names):
             self._tally(names[0]).add(batch)
             return
-        groups: dict[str, list[Running]] = {name: [] for name in names}
+        groups: dict[str, list[HeldJob]] = {name: [] for name in names}
         for name, running in zip(names, batch, strict=True):
             groups[name].append(running)
         for name, group in groups.items():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backfill import Job
 from backfill.storage.claims import HIGHEST, LOWEST, NEVER, Look, Spans, Taken
 from backfill.worker.lanes.full_looks import DEAR_SHARE, SHARE
-from backfill.worker.lanes.scan_cursor import NAMED_LEVELS, SLACK_MICROS, Horizon
+from backfill.worker.lanes.scan_cursor import NAMED_LEVELS, SLACK_MICROS, ScanCursor
 
 from strategies import queue_steps, smallints
 
@@ -84,7 +84,7 @@ def test_spans_cover_every_priority_once_and_in_order(floors: dict[int, int]) ->
 @example(steps=[("add", 7, 0), ("add", -20, 900_000), ("look", 1, 1_000_000), ("look", 1, 0)])
 def test_floors_hide_nothing_that_was_committed_in_time(steps: list[tuple[str, int, int]]) -> None:
     """With jobs committed within the slack of their time, looks from floors take what looks from the very start would."""
-    horizon, queue, clock = Horizon(), Queue(now=10 * SECOND), 0.0
+    horizon, queue, clock = ScanCursor(), Queue(now=10 * SECOND), 0.0
     first = horizon.look(1, clock)
     horizon.learn(first, queue.take(first), seconds=1e6, now=clock)  # so dear that no other may be full
     for step, number, micros in steps:
@@ -105,7 +105,7 @@ def test_floors_hide_nothing_that_was_committed_in_time(steps: list[tuple[str, i
 @given(steps=queue_steps, late=st.lists(st.tuples(smallints, st.integers(-(2**60), 0)), max_size=5))
 def test_a_full_look_finds_what_came_late(steps: list[tuple[str, int, int]], late: list[tuple[int, int]]) -> None:
     """Whatever the floors are, the next look that can be afforded sees every job, however old the time that it bears."""
-    horizon, queue, clock = Horizon(), Queue(now=10 * SECOND), 0.0
+    horizon, queue, clock = ScanCursor(), Queue(now=10 * SECOND), 0.0
     for step, number, micros in steps:
         if step == "add":
             queue.add(number, queue.now + micros)
@@ -126,7 +126,7 @@ def test_floors_move_where_nothing_is_left_behind() -> None:
 
     A look that found nothing moves them to the database's time, and none where nobody knows it.
     """
-    horizon, queue = Horizon(), Queue(now=100 * SECOND)
+    horizon, queue = ScanCursor(), Queue(now=100 * SECOND)
     queue.add(0, 50 * SECOND)
     look = horizon.look(2, 0.0)
     horizon.learn(look, queue.take(look), seconds=1.0, now=0.0)
@@ -144,7 +144,7 @@ def test_floors_move_where_nothing_is_left_behind() -> None:
 
 def test_a_look_that_began_before_a_full_one_ended_moves_no_floor() -> None:
     """Two lines: what the slower one learnt from old floors must not pass what the full look has just shown."""
-    horizon, queue = Horizon(), Queue(now=100 * SECOND)
+    horizon, queue = ScanCursor(), Queue(now=100 * SECOND)
     full, slow = horizon.look(5, 0.0), horizon.look(5, 0.0)
     horizon.learn(full, queue.take(full), seconds=1.0, now=0.0)
     queue.add(0, 50 * SECOND)
@@ -155,7 +155,7 @@ def test_a_look_that_began_before_a_full_one_ended_moves_no_floor() -> None:
 @given(seconds=st.floats(1e-5, 100), now=st.floats(0, 1e6))
 def test_full_looks_keep_to_a_twentieth_of_the_time(seconds: float, now: float) -> None:
     """After a full look that took so long, the next comes 24 times as much later and no sooner; a reset allows one at once."""
-    horizon = Horizon()
+    horizon = ScanCursor()
     assert horizon.learn(horizon.look(10, now), Taken([]), seconds=seconds, now=now)
     assert not horizon.look(10, now + 0.99 * SHARE * seconds).full
     assert horizon.look(10, now + 1.01 * SHARE * seconds).full
@@ -165,31 +165,31 @@ def test_full_looks_keep_to_a_twentieth_of_the_time(seconds: float, now: float) 
 
 def test_looks_at_serial_queues_keep_to_their_share() -> None:
     """In vain, the near look and then the far one wait 24 times what they cost; an own queue that was freed is looked at."""
-    horizon = Horizon()
+    horizon = ScanCursor()
     look = horizon.look(10, 0.0)
-    assert (look.near, look.far) == (True, False)
+    assert (look.scan_jobs, look.scan_queues) == (True, False)
     blocked = Taken([], hidden=True, near_seconds=0.01)
     assert not horizon.learn(look, blocked, seconds=0.02, now=0.0)
-    assert not horizon.look(10, 0.23).near
+    assert not horizon.look(10, 0.23).scan_jobs
     look = horizon.look(10, 0.25)
-    assert (look.near, look.far) == (True, True)
+    assert (look.scan_jobs, look.scan_queues) == (True, True)
     horizon.learn(look, Taken([], 0, 2, (), True, 0.01, 0.1), seconds=0.2, now=0.25)
     horizon.learn(horizon.look(10, 0.5), blocked, seconds=0.02, now=0.5)
-    assert not horizon.look(10, 1.0).far
+    assert not horizon.look(10, 1.0).scan_queues
     look = horizon.look(10, 2.7)
-    assert look.far
+    assert look.scan_queues
     horizon.learn(look, Taken([], near_seconds=0.1), seconds=0.2, now=2.7)
-    assert not horizon.look(10, 2.8).near
+    assert not horizon.look(10, 2.8).scan_jobs
     horizon.free([7])
-    assert horizon.look(10, 2.8).near
+    assert horizon.look(10, 2.8).scan_jobs
 
 
-def blocked_horizon(more: tuple[int, ...], wanted: int) -> Horizon:
+def blocked_horizon(more: tuple[int, ...], wanted: int) -> ScanCursor:
     """One that has looked from the queues' side at 0.2 s, took nothing, and saw free queues."""
-    horizon = Horizon()
+    horizon = ScanCursor()
     horizon.learn(horizon.look(wanted, 0.0), Taken([], hidden=True, near_seconds=1.0), seconds=1.0, now=-100.0)
     look = horizon.look(wanted, 0.2)
-    assert look.far
+    assert look.scan_queues
     horizon.learn(look, Taken([], 0, wanted, more, True, 1.0, 1.0), seconds=2.0, now=0.2)
     return horizon
 
@@ -214,7 +214,7 @@ def test_queues_that_were_seen_behind_blocked_ones_are_tried(
     left = {*more, *own}
     for outcome, number in outcomes:
         look = horizon.look(wanted, 0.3)
-        assert (look.near, look.far) == (False, False)
+        assert (look.scan_jobs, look.scan_queues) == (False, False)
         assert len(look.known) == len(set(look.known)) <= 2 * wanted
         assert set(look.known) <= left
         assert bool(look.known) == bool(left)
@@ -236,14 +236,14 @@ def test_seen_queues_come_in_order_and_are_forgotten_when_nothing_is_blocked() -
         assert look.known == chunk
         horizon.learn(look, Taken(ran(chunk)), seconds=0.01, now=0.3)
     look = horizon.look(3, 1000.0)
-    assert (look.near, look.known) == (True, ())
+    assert (look.scan_jobs, look.known) == (True, ())
     horizon.learn(look, Taken([], near_seconds=0.01), seconds=0.01, now=1000.0)
     assert horizon.look(3, 1000.01).known == ()
 
 
 def test_dear_looks_are_not_begun_twice() -> None:
     """While one is under way on one line, the other begins none; refused, it may be begun again at once."""
-    horizon = Horizon()
+    horizon = ScanCursor()
     first, second = horizon.look(10, 0.0), horizon.look(10, 0.0)
     assert (first.full, second.full) == (True, False)
     horizon.missed(first)
@@ -252,7 +252,7 @@ def test_dear_looks_are_not_begun_twice() -> None:
 
 def test_at_most_a_hundred_unnamed_priorities_have_floors() -> None:
     """However many priorities jobs have, a look stays small; those known already keep their floors."""
-    horizon = Horizon()
+    horizon = ScanCursor()
     horizon.know(range(1000, 2000), 0.0)
     assert len(spans_of(horizon.look(1, 0.0).spans)) <= 2 * (100 + len(NAMED_LEVELS)) + 1
 
@@ -260,7 +260,7 @@ def test_at_most_a_hundred_unnamed_priorities_have_floors() -> None:
 @given(steps=queue_steps, back=st.integers(0, 2**31))
 def test_a_job_that_went_back_is_seen_by_the_next_look(steps: list[tuple[str, int, int]], back: int) -> None:
     """Its priority's floor comes down to it, and a look that was under way does not raise it again."""
-    horizon, queue = Horizon(), Queue(now=10 * SECOND)
+    horizon, queue = ScanCursor(), Queue(now=10 * SECOND)
     taken: list[Job] = []
     for step, number, micros in steps:
         if step == "add":
@@ -284,7 +284,7 @@ def test_a_job_that_went_back_is_seen_by_the_next_look(steps: list[tuple[str, in
 
 def test_a_priority_that_was_claimed_has_a_floor() -> None:
     """Also where its jobs are claimed before anybody asks what waits; it is kept, however long no more of them come."""
-    horizon, queue = Horizon(), Queue(now=100 * SECOND)
+    horizon, queue = ScanCursor(), Queue(now=100 * SECOND)
     queue.add(7, 50 * SECOND)
     look = horizon.look(2, 0.0)
     horizon.learn(look, queue.take(look), seconds=1.0, now=0.0)
@@ -293,9 +293,9 @@ def test_a_priority_that_was_claimed_has_a_floor() -> None:
     assert horizon.floors[7] == queue.now - SLACK_MICROS
 
 
-def dear_horizon(now: float) -> Horizon:
+def dear_horizon(now: float) -> ScanCursor:
     """One whose looks from the start have all taken half a second, and whose others took a millisecond."""
-    horizon = Horizon(patience=2.0)
+    horizon = ScanCursor(patience=2.0)
     for _ in range(6):
         look = horizon.look(10, now)
         assert look.full
@@ -342,7 +342,7 @@ def test_what_lies_before_the_floors_is_complete_with_the_second_lines_look() ->
 
 def test_dear_looks_stay_where_the_order_is_seen() -> None:
     """A lane of one slot makes them itself: beside another look they could begin a job before one that comes first."""
-    horizon, now = Horizon(apart=False), 0.0
+    horizon, now = ScanCursor(apart=False), 0.0
     for _ in range(10):
         look = horizon.look(1, now)
         assert look.full

@@ -5,12 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backfill.worker.liveness.failure_detector import LOOK_SECONDS, Watch
+from backfill.worker.liveness.failure_detector import LOOK_SECONDS, FailureDetector
 
 DEAD = 20.0
 
 
-def _looks(watch: Watch, seconds: float, start: float = 0.0, beat: float = 5.0, **others: int) -> dict[str, int]:
+def _looks(
+    watch: FailureDetector, seconds: float, start: float = 0.0, beat: float = 5.0, **others: int
+) -> dict[str, int]:
     """Looks every two seconds, this worker beating meanwhile; who is dead at the last of them."""
     found: dict[str, int] = {}
     now = start
@@ -22,7 +24,7 @@ def _looks(watch: Watch, seconds: float, start: float = 0.0, beat: float = 5.0, 
 
 def test_one_that_is_silent_for_the_dead_time_is_dead() -> None:
     """Not before, and as long as it is silent; one that beats again is alive."""
-    watch = Watch("me", dead_after=DEAD)
+    watch = FailureDetector("me", dead_after=DEAD)
     assert _looks(watch, 18, other=7) == {}
     assert _looks(watch, 2, 20, other=7) == {"other": 7}
     assert _looks(watch, 0, 24, other=7) == {"other": 7}
@@ -32,7 +34,7 @@ def test_one_that_is_silent_for_the_dead_time_is_dead() -> None:
 
 def test_a_gap_begins_it_anew() -> None:
     """This process was paused, or the database away: what happened meanwhile is not known."""
-    watch = Watch("me", dead_after=DEAD)
+    watch = FailureDetector("me", dead_after=DEAD)
     assert _looks(watch, 18, other=7) == {}
     assert _looks(watch, 18, 60, other=7) == {}
     assert _looks(watch, 2, 80, other=7) == {"other": 7}
@@ -40,7 +42,7 @@ def test_a_gap_begins_it_anew() -> None:
 
 def test_a_broken_connection_begins_it_anew() -> None:
     """Also where the next look comes in time."""
-    watch = Watch("me", dead_after=DEAD)
+    watch = FailureDetector("me", dead_after=DEAD)
     assert _looks(watch, 18, other=7) == {}
     watch.forget()
     assert _looks(watch, 18, 20, other=7) == {}
@@ -48,9 +50,9 @@ def test_a_broken_connection_begins_it_anew() -> None:
 
 def test_whose_own_heartbeats_do_not_get_through_declares_nobody_dead() -> None:
     """Its own is as old as the other's, or its row is not there: it is this worker that is cut off."""
-    watch = Watch("me", dead_after=DEAD)
+    watch = FailureDetector("me", dead_after=DEAD)
     assert _looks(watch, 100, beat=1e9, other=7) == {}
-    watch = Watch("me", dead_after=DEAD)
+    watch = FailureDetector("me", dead_after=DEAD)
     for second in range(0, 60, 2):
         assert watch.see({"other": 7}, second) == {}
 
@@ -58,7 +60,7 @@ def test_whose_own_heartbeats_do_not_get_through_declares_nobody_dead() -> None:
 @given(st.lists(st.tuples(st.floats(0.1, 8.0), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=80))
 def test_the_dead_were_silent_under_unbroken_sight(steps: list[tuple[float, bool, bool, bool]]) -> None:
     """Whatever the looks' times, whose beats come and which connections break: a dead one was seen silent all the time."""
-    watch = Watch("me", dead_after=DEAD)
+    watch = FailureDetector("me", dead_after=DEAD)
     now, mine, theirs = 0.0, 0, 0
     since: float | None = None  # from which look on the other was silent, without a gap or a break
     own_since = 0.0
@@ -82,7 +84,7 @@ def test_the_dead_were_silent_under_unbroken_sight(steps: list[tuple[float, bool
 
 def test_each_is_judged_by_its_own_dead_time() -> None:
     """A worker with a longer one than the judge's lives on, one with a shorter one is dead sooner; else the judge's counts."""
-    watch, own = Watch("me", dead_after=DEAD), {"long": 60.0, "short": 4.0}
+    watch, own = FailureDetector("me", dead_after=DEAD), {"long": 60.0, "short": 4.0}
     dead = dict[float, set[str]]()
     for second in range(0, 64, 2):
         beats = {"me": second // 5, "long": 1, "short": 1, "silent": 1}
@@ -98,7 +100,7 @@ def test_each_is_judged_by_its_own_dead_time() -> None:
 @given(st.floats(1.0, 3600.0), st.floats(1.0, 3600.0))
 def test_nobody_is_dead_before_its_own_time(mine: float, theirs: float) -> None:
     """Whatever this worker's own dead time is, and if both beat as rarely as they may."""
-    watch = Watch("me", dead_after=mine)
+    watch = FailureDetector("me", dead_after=mine)
     now = 0.0
     while now < min(theirs, 400.0):
         assert watch.see({"me": int(now / (mine / 4)), "other": 1}, now, {"other": theirs}) == {}
