@@ -85,6 +85,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "recover_jobs": [WORKER, _IDS, [None] * 100, [None] * 100, "died"],
     "forget_worker": ["worker5"],
     "find_locks": [WORKER],
+    "find_held_locks": [WORKER, _IDS],
     "bulk_begin": ["graphile_worker"],
     "complete": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES],
     "complete_keeping": [

@@ -117,3 +117,31 @@ async def test_a_job_that_somebody_unlocked_is_let_go(
     assert await rows(dsn, "select attempts, locked_by from graphile_worker._private_jobs") == [(1, None)] * 2
     told = [record.getMessage() for record in caplog.records if "its handler is cancelled" in record.getMessage()]
     assert len(told) == 2
+
+
+async def test_a_look_at_what_is_held_gives_nothing_back(
+    dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that is locked by the worker without being held stays until the next look at all of its locks."""
+    monkeypatch.setattr("backfill.worker.pipeline.locks.WHOLE_EVERY", 2**40)
+    holding = Holding()
+    async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn), holding.tasks) as runner:
+        await client.enqueue("hold", "held")
+        await eventually(lambda: len(holding.began) == 1)
+        assert runner._parts is not None
+        locks = runner._parts.one.station.locks
+        await eventually(lambda: locks._looks > 1)
+        stray = await client.enqueue("nobody's", "stray")
+        await rows(
+            dsn,
+            "update graphile_worker._private_jobs set locked_by = %s, locked_at = now(), attempts = 1 where id = %s",
+            runner.worker_id,
+            stray.id,
+        )
+        looks = locks._looks
+        await eventually(lambda: locks._looks > looks + 2)
+        assert [job.locked_by for job in [await client.get_job(stray.id)] if job] == [runner.worker_id]
+        locks.look_soon()
+        await eventually(lambda: client.get_job(stray.id), lambda job: job is not None and job.locked_by is None)
+        holding.release.set()
+    assert holding.cancelled == []

@@ -205,9 +205,16 @@ class Lock:
     queue_locked_at: int | None
 
 
-async def find_locks(wire: Wire, *, schema: str, worker: str, timeout: float) -> dict[int, Lock]:
-    """What the database says that a worker has locked, by the jobs' ids."""
-    [result] = await wire.send([Command.of("find_locks", schema, worker)], timeout=timeout)
+async def find_locks(
+    wire: Wire, *, schema: str, worker: str, timeout: float, held: Collection[int] | None = None
+) -> dict[int, Lock]:
+    """What the database says that a worker has locked, by the jobs' ids: of the jobs given, or of all where none are."""
+    command = (
+        Command.of("find_locks", schema, worker)
+        if held is None
+        else Command.of("find_held_locks", schema, worker, number_array(held))
+    )
+    [result] = await wire.send([command], timeout=timeout)
     return {
         integer(result, row): Lock(
             integer(result, row, 1),

@@ -1,5 +1,6 @@
--- does: Gives the jobs that a worker has locked, each with its lock's time, its attempts, and its queue's lock's time where that
---   is the worker's too: what it holds in its memory is compared with them.
+-- does: Gives all jobs that a worker has locked, each with its lock's time, its attempts, and its queue's lock's time where that
+--   is the worker's too. It reads the dead rows of all jobs that the worker ran before, so it is for rare looks and after
+--   lost answers; find_held_locks.sql is for the others.
 -- locks: none
 -- index: backfill_jobs_locked, job_queues_pkey1
 -- params: $1 worker text

@@ -25,6 +25,12 @@ logger = logging.getLogger(__name__)
 
 RENEW_AFTER: Final = 120.0
 LOOK_SECONDS: Final = 15.0
+WHOLE_EVERY: Final = 20
+"""Of so many looks one is for all that the worker has locked, the others are for what it holds.
+
+The look for all reads an index entry of every job that the worker ran and that was not vacuumed since, while neither claims
+nor settlements go out. What it finds beyond the others is a claim whose answer was lost without anybody noticing.
+"""
 _BATCH: Final = 500
 
 
@@ -42,10 +48,11 @@ class Locks:
         self._schema = schema
         self._worker = worker
         self._next_look = time.monotonic() + LOOK_SECONDS
+        self._looks = 0
 
     def look_soon(self) -> None:
-        """There is reason to compare now."""
-        self._next_look = 0.0
+        """There is reason to compare now, and with all that is locked."""
+        self._next_look, self._looks = 0.0, 0
 
     def look_in(self) -> float:
         """Seconds until the locks are to be looked at."""
@@ -54,8 +61,10 @@ class Locks:
     async def look(self, hot: HotConnections) -> None:
         """Compare, and renew what has been held for two minutes. Raises what `HotConnections.alone` does."""
         now = time.monotonic()
+        whole = self._looks % WHOLE_EVERY == 0
+        self._looks += 1
         async with hot.alone() as wire:
-            await self._compare_if_allowed(wire)
+            await self._compare_if_allowed(wire, whole=whole)
             due = self._due(now)
             for start in range(0, len(due), _BATCH):
                 some = due[start : start + _BATCH]
@@ -64,8 +73,10 @@ class Locks:
                         await self._renew(wire, [running], now)
         self._next_look = now + LOOK_SECONDS
 
-    async def compare(self, wire: Wire) -> int:
+    async def compare(self, wire: Wire, *, whole: bool = True) -> int:
         """Compare what is held with what is locked; how many jobs went back that were locked without being held.
+
+        Where it is not `whole`, only the locks of what is held are looked at, and none goes back.
 
         A lock whose new time was lost with an answer is known again. A handler whose job somebody has unlocked is cancelled:
         others may run it.
@@ -74,11 +85,15 @@ class Locks:
             psycopg.Error: the database refused, or is lost.
             TimeoutError: it did not answer.
         """
-        locks = await find_locks(wire, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT)
         held = self._executor.held
-        for number, running in list(held.items()):
-            self._mend(running, locks.get(number))
-        if locks.keys() <= held.keys():
+        asked = None if whole else list(held)
+        if asked == []:
+            return 0
+        locks = await find_locks(wire, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, held=asked)
+        for number in list(held) if asked is None else asked:
+            if (running := held.get(number)) is not None:
+                self._mend(running, locks.get(number))
+        if locks.keys() <= held.keys() or not whole:
             return 0
         async with asyncio.timeout(QUERY_TIMEOUT):
             returned, superseded = await give_back_strays(
@@ -104,9 +119,9 @@ class Locks:
             if running.is_serial and lock.queue_locked_at is not None:
                 running.queue_locked_at = lock.queue_locked_at
 
-    async def _compare_if_allowed(self, wire: Wire) -> None:
+    async def _compare_if_allowed(self, wire: Wire, *, whole: bool) -> None:
         try:
-            strays = await self.compare(wire)
+            strays = await self.compare(wire, whole=whole)
         except psycopg.Error as error:
             if wire.connection.closed:
                 raise
