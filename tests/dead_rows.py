@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 from backfill.storage.claims import HIGHEST, LOWEST
@@ -50,8 +50,9 @@ select 1000000 + n, 'task1', '{{}}', case when n % 2 = 0 then 'key' || n end, 'w
 from generate_series(1, 40) as n;
 """
 QUEUE_TABLES = ("_private_jobs", "_private_job_queues")
+COUNTED = (*QUEUE_TABLES, "backfill_workers")
 STATISTICS = {"no rows": (0, 100), "never counted": (-1, 0), "ten million rows": (10_000_000, 200_000)}
-"""What the catalogue says of jobs and queues, and of their indexes: how many rows, and on how many pages."""
+"""What the catalogue says of jobs, queues and workers, and of their indexes: how many rows, and on how many pages."""
 
 
 def believe(connection: Connection, statistics: str) -> None:
@@ -65,7 +66,7 @@ def believe(connection: Connection, statistics: str) -> None:
         where classes.oid = queue_table
           or classes.oid in (select indexrelid from pg_index where indrelid = queue_table)
         """,
-        [count, pages, list(QUEUE_TABLES)],
+        [count, pages, list(COUNTED)],
     )
 
 
@@ -120,11 +121,34 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "complete_jobs": [ids],
         "permanently_fail_jobs": [ids, "no"],
         "reschedule_jobs": [ids, None, None, 3, None, None, ["key3"]],
+        **_producers(ids, now),
         "lock_near_queues": [100, [], lows, highs],
         "lock_known_queues": [20, [], list(range(last - 999, last - 979))],
         "lock_far_queues": [100, []],
         "claim": ["nobody", 100, [], lows, highs, floors, 10, 2**24],
         "claim_parallel": ["nobody", 100, [], lows, highs, floors, 10, 2**24],
+    }
+
+
+def _producers(ids: list[int], now: datetime) -> dict[str, Sequence[Any]]:
+    """The same for what producers run: forty jobs that are new, that wait or that workers hold, in serial queues and not."""
+    tasks, queues = ["task1"] * 40, [f"queue{n}" if n % 2 else None for n in range(1, 41)]
+    columns = [tasks, queues, ["{}"] * 40, [0] * 40, [now] * 40, [5] * 40, [None] * 40]
+    keys = [f"key{n}" if n % 2 else f"new{n}" for n in range(1, 41)]
+    names = [f"queue{n}" for n in range(1, 21)] + [f"new{n}" for n in range(1, 21)]
+    return {
+        "producer_add_job": ["task1", "{}", "queue1", None, None, 5, "key11", 0, None, "replace"],
+        "producer_add_keyed": [*columns, keys, "unsafe_dedupe"],
+        "producer_add_keyless": columns,
+        "producer_keep_names": [["task1", "task2"], names[:20]],
+        "producer_create_queues": [names],
+        "producer_create_tasks": [["task1", "new"]],
+        "producer_make_queues": [names],
+        "producer_make_tasks": [["task1", "new"]],
+        "producer_remove_job": [None, "key15"],
+        "producer_reschedule_jobs": [[number + 1 for number in ids], None, None, 3, None, None, keys],
+        "producer_see_ends": [ids],
+        "producer_see_job": [ids[0]],
     }
 
 

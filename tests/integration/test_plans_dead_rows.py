@@ -19,7 +19,7 @@ MOST_PAGES = 2_000
 """For forty rows. The table of jobs has more pages than that, and walks through its indexes read a hundred times as many."""
 WORKERS = (*HOT, "find_abandoned", "find_locks", "find_held_locks")
 OPERATORS = ("find_ends", "delete_dead_letters", "delete_dead_letter_by_key", "next_exhausted_job", "get_job")
-CONTRACT = [name for name in CALLS[2:] if not name.startswith("producer_")]
+CONTRACT = CALLS[2:]
 CLAIMS = ("lock_near_queues", "lock_known_queues", "claim", "claim_parallel")
 TASKS = {"task1": 1, "task2": 2, "task3": 3}
 ADDED: LiteralString = "select * from graphile_worker.add_job('task1', queue_name := 'queue7', job_key := $1)"
@@ -89,10 +89,11 @@ def test_what_workers_run_reads_by_the_conditions_of_indexes(session: Connection
     assert buffers(plan) <= MOST_PAGES
 
 
+@pytest.mark.parametrize("hot", [True, False], ids=["hot", "default"])
 @pytest.mark.parametrize("name", [*OPERATORS, *CONTRACT])
-def test_what_clients_run_reads_by_the_conditions_of_indexes(session: Connection, name: str) -> None:
-    """So do the statements of clients, and the contract's functions."""
-    plan = ran(session, name, hot=False)
+def test_what_clients_run_reads_by_the_conditions_of_indexes(session: Connection, name: str, hot: bool) -> None:
+    """So do the statements of clients, and the functions of the contract and of producers, in any session's settings."""
+    plan = ran(session, name, hot=hot)
     assert unbounded(plan) == []
     assert buffers(plan) <= MOST_PAGES
 

@@ -15,17 +15,20 @@ from psycopg.conninfo import conninfo_to_dict
 from backfill import (
     BackfillClient,
     BulkEnqueueError,
+    EndNotKeptError,
     EnqueueStatus,
     InvalidJobError,
     JobKeyMode,
     JobSpec,
     NewJob,
     Queue,
+    TaskRegistry,
 )
 from backfill.storage.grants import grants_script
 from contract.scripts import run_script
 
 from plugins.roles import NewRole
+from plugins.waiting import Eventually
 from reading import rows, value
 
 JOBS = "graphile_worker._private_jobs"
@@ -48,6 +51,8 @@ RIGHTS: LiteralString = """
 """
 LEDGERS = [("backfill_migrations", "select"), ("migrations", "select")]
 HELD = f"update {JOBS} set locked_at = now(), locked_by = 'w', attempts = 1, updated_at = now() where key = 'held'"
+BLOCKED: LiteralString = """
+    select count(*) from pg_stat_activity where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0"""
 GIVEN_UP = f"update {JOBS} set attempts = max_attempts where key = 'given up'"
 
 
@@ -239,6 +244,101 @@ async def test_functions_check_what_they_are_given(dsn: str, role: NewRole, stat
         await rows(role("producer"), statement)
     assert refused.value.diag.message_detail is None
     assert await value(dsn, f"select count(*) from {JOBS}") == 0
+
+
+COLUMNS = {
+    "identifiers": ("text", "t"),
+    "queue_names": ("text", "line"),
+    "payloads": ("text", "1"),
+    "priorities": ("integer", 2),
+    "run_ats": ("timestamptz", "now"),
+    "max_attempts": ("integer", 3),
+    "flags": ("text", "{a}"),
+    "job_keys": ("text", "k"),
+}
+"""What the functions of bulk calls are given, a column an argument: its type, and a value."""
+
+
+async def _add(dsn: str, lists: dict[str, list[Any]], mode: str | None) -> list[tuple[Any, ...]]:
+    """Call the function for jobs with keys in a mode, or the one for those without."""
+    taken = [name for name in COLUMNS if mode is not None or name != "job_keys"]
+    places = ", ".join(f"%s::{COLUMNS[name][0]}[]" for name in taken)
+    call = f"backfill_add_keyless_jobs({places})" if mode is None else f"backfill_add_keyed_jobs({places}, %s)"
+    given = [lists[name] for name in taken] + ([] if mode is None else [mode])
+    return await rows(dsn, cast("LiteralString", f"select graphile_worker.{call}"), *given)
+
+
+@pytest.mark.parametrize("mode", [None, "replace", "unsafe_dedupe"])
+async def test_arrays_of_unequal_length_are_refused(dsn: str, role: NewRole, mode: str | None) -> None:
+    """Whichever array is shorter or longer: the error names each array and its length, and nothing is added."""
+    theirs = role("producer")
+    taken = [name for name in COLUMNS if mode is not None or name != "job_keys"]
+    for odd in taken:
+        for length in (0, 1, 3):
+            lists: dict[str, list[Any]] = {name: [COLUMNS[name][1]] * 2 for name in taken}
+            lists[odd] = [COLUMNS[odd][1]] * length
+            with pytest.raises(psycopg.errors.InvalidParameterValue) as refused:
+                await _add(theirs, lists, mode)
+            told = ", ".join(f"{name} has {len(lists[name])}" for name in taken)
+            assert refused.value.diag.message_primary == (
+                f"arrays of unequal length: {told}; give each one element a job"
+            )
+    assert await value(dsn, f"select count(*) from {JOBS}") == 0
+
+
+@pytest.mark.parametrize("mode", [None, "replace", "unsafe_dedupe"])
+async def test_a_null_among_arrays_takes_the_default(dsn: str, role: NewRole, mode: str | None) -> None:
+    """As a null that is given to add_job does, in the place of an error that shows the row."""
+    lists: dict[str, list[Any]] = {name: [None] for name in COLUMNS} | {"identifiers": ["t"], "job_keys": ["k"]}
+    assert len(await _add(role("producer"), lists, mode)) == 1
+    query = f"""select payload::text, priority, max_attempts, job_queue_id, flags, run_at = created_at from {JOBS}"""
+    assert await rows(dsn, query) == [("{}", 0, 25, None, None, True)]
+
+
+async def test_a_null_among_names_is_refused(role: NewRole) -> None:
+    """No constraint of a table is broken by it."""
+    theirs = role("producer")
+    for given in ("array['t', null], '{}'", "'{}', array[null, 'line']"):
+        call = f"select graphile_worker.backfill_make_names({given}, false)"
+        with pytest.raises(psycopg.errors.NullValueNotAllowed, match="a null among them"):
+            await rows(theirs, cast("LiteralString", call))
+
+
+async def test_it_is_told_of_a_job_that_was_failed_by_hand(dsn: str, role: NewRole) -> None:
+    """Its row is there still, but nobody will run it: a producer that awaits its result must not wait on."""
+    task = TaskRegistry[None]().task("kept", keep=HOUR)(_kept)
+    async with BackfillClient(role("producer")) as client, BackfillClient(dsn) as owner:
+        outcome = await client.enqueue(task.job(1), delay=HOUR)
+        ends = "select waits from graphile_worker.backfill_see_ends(array[%s::bigint])"
+        assert await value(dsn, ends, outcome.id) is True
+        waiting = asyncio.create_task(client.result(outcome))
+        await owner.fail_jobs([outcome.id], "no more")
+        assert await value(dsn, ends, outcome.id) is False
+        with pytest.raises(EndNotKeptError, match="failed by hand"):
+            await asyncio.wait_for(waiting, 30)
+        await rows(dsn, f"update {JOBS} set locked_at = now(), locked_by = 'w'")
+        assert await value(dsn, ends, outcome.id) is True
+
+
+@pytest.mark.parametrize("verb", ["remove", "reschedule"])
+async def test_a_job_that_loses_its_key_meanwhile_is_left_alone(
+    dsn: str, role: NewRole, eventually: Eventually, verb: str
+) -> None:
+    """The key was found, but when its row could be locked the job had another one: it is not the job that was meant."""
+    async with BackfillClient(role("producer")) as client:
+        await client.enqueue("t", job_key="k", delay=HOUR)
+        async with await psycopg.AsyncConnection.connect(dsn) as other:
+            await other.execute(f"update {JOBS} set key = 'another'")
+            call = client.remove_job("k") if verb == "remove" else client.reschedule_jobs(job_keys=["k"], priority=5)
+            waiting = asyncio.ensure_future(call)
+            await eventually(lambda: value(dsn, BLOCKED))
+            await other.commit()
+        assert not await asyncio.wait_for(waiting, 30)
+    assert await rows(dsn, f"select key, priority from {JOBS}") == [("another", 0)]
+
+
+async def _kept(number: int) -> int:
+    return number
 
 
 async def test_older_grants_serve_until_they_are_printed_again(dsn: str, role: NewRole) -> None:

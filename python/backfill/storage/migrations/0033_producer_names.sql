@@ -16,25 +16,37 @@ as $body$
 $body$;
 
 -- Makes the tasks and queues that are missing, in the order of their names, so that two callers never wait for each other
--- in a ring. A brief one waits for others that make the same names for 200 ms at most.
+-- in a ring. A brief one waits for others that make the same names for 200 ms at most. The known names are looked up by
+-- themselves: in a join the planner could as well read all of the table, dead rows too.
 create function :"schema".backfill_make_names(identifiers text[], queue_names text[], brief boolean) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $body$
 begin
+  if array_position(identifiers, null) is not null or array_position(queue_names, null) is not null then
+    raise exception 'identifiers, queue_names: a null among them; leave it out' using errcode = 'null_value_not_allowed';
+  end if;
   if brief then
     perform set_config('lock_timeout', '200ms', true);
   end if;
   insert into :"schema"._private_tasks (identifier)
   select distinct name
   from unnest(identifiers) as name
-  where not exists (select from :"schema"._private_tasks as tasks where tasks.identifier = name)
+  where name not in (
+    select tasks.identifier
+    from :"schema"._private_tasks as tasks
+    where tasks.identifier = any (identifiers)
+  )
   order by name
   on conflict do nothing;
   insert into :"schema"._private_job_queues (queue_name)
   select distinct name
   from unnest(queue_names) as name
-  where not exists (select from :"schema"._private_job_queues as queues where queues.queue_name = name)
+  where name not in (
+    select queues.queue_name
+    from :"schema"._private_job_queues as queues
+    where queues.queue_name = any (queue_names)
+  )
   order by name
   on conflict do nothing;
 end;

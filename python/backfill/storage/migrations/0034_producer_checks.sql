@@ -46,6 +46,28 @@ begin
 end;
 $body$;
 
+-- Refuses arrays of unequal length. They have one element a job each; their lengths are given in the order of the names below.
+-- Null counts as an empty array.
+create function :"schema".backfill_check_lengths(variadic lengths integer[]) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+  names constant text[] :=
+    '{identifiers, queue_names, payloads, priorities, run_ats, max_attempts, flags, job_keys}';
+  told text;
+begin
+  select string_agg(format('%s has %s', names[place], coalesce(length, 0)), ', ' order by place)
+  into told
+  from unnest(lengths) with ordinality as given (length, place)
+  having count(distinct coalesce(length, 0)) > 1;
+  if told is not null then
+    raise exception 'arrays of unequal length: %; give each one element a job', told
+      using errcode = 'invalid_parameter_value';
+  end if;
+end;
+$body$;
+
 -- Holds tasks and queues until the transaction ends, and makes those that are missing.
 create function :"schema".backfill_have_names(identifiers text[], queue_names text[]) returns void
 language plpgsql

@@ -1,8 +1,12 @@
 -- does: Makes the functions by which a producer adds many jobs in one statement without any right on a table: those without
---   keys, and those with keys. All arrays are of one length; `flags` has an array's text, or null, for each job.
+--   keys, and those with keys. All arrays are of one length; `flags` has an array's text, or null, for each job. Where another
+--   element is null, the job has what add_job gives by default.
 -- foundation: no
 -- transaction: yes
 -- breaking: no
+
+-- Queues are found by `any (array[...])` where an equality would do: by one the planner could as well begin with all queues,
+-- and read those too that are deleted and not vacuumed.
 
 -- Adds jobs without keys, in order, and gives back their ids, in order.
 create function :"schema".backfill_add_keyless_jobs(
@@ -13,6 +17,10 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $body$
 begin
+  perform :"schema".backfill_check_lengths(
+    cardinality(identifiers), cardinality(queue_names), cardinality(payloads), cardinality(priorities),
+    cardinality(run_ats), cardinality(max_attempts), cardinality(flags)
+  );
   perform :"schema".backfill_check_job(task, queue, most, null, priority, flag_list::text[])
   from unnest(identifiers, queue_names, max_attempts, priorities, flags) as specs (task, queue, most, priority, flag_list);
   perform :"schema".backfill_have_names(identifiers, queue_names);
@@ -20,12 +28,13 @@ begin
   with added as (
     insert into :"schema"._private_jobs as jobs (task_id, job_queue_id, payload, priority, run_at, max_attempts, flags)
     select
-      tasks.id, queues.id, specs.payload::json, specs.priority, specs.due, specs.most,
+      tasks.id, queues.id, coalesce(specs.payload::json, '{}'), coalesce(specs.priority, 0),
+      coalesce(specs.due, now()), coalesce(specs.most, 25),
       (select jsonb_object_agg(flag, true) from unnest(specs.flag_list::text[]) as flag)
     from unnest(identifiers, queue_names, payloads, priorities, run_ats, max_attempts, flags) with ordinality
       as specs (task, queue, payload, priority, due, most, flag_list, place)
     join :"schema"._private_tasks as tasks on tasks.identifier = specs.task
-    left join :"schema"._private_job_queues as queues on queues.queue_name = specs.queue
+    left join :"schema"._private_job_queues as queues on queues.queue_name = any (array[specs.queue])
     order by specs.place
     returning jobs.id
   )
@@ -44,6 +53,10 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $body$
 begin
+  perform :"schema".backfill_check_lengths(
+    cardinality(identifiers), cardinality(queue_names), cardinality(payloads), cardinality(priorities),
+    cardinality(run_ats), cardinality(max_attempts), cardinality(flags), cardinality(job_keys)
+  );
   perform :"schema".backfill_check_job(task, queue, most, coalesce(key, ''), priority, flag_list::text[])
   from unnest(identifiers, queue_names, max_attempts, job_keys, priorities, flags)
     as specs (task, queue, most, key, priority, flag_list);
@@ -69,12 +82,13 @@ begin
   insert into :"schema"._private_jobs as jobs
     (task_id, job_queue_id, payload, priority, run_at, max_attempts, flags, key)
   select
-    tasks.id, queues.id, specs.payload::json, specs.priority, specs.due, specs.most,
+    tasks.id, queues.id, coalesce(specs.payload::json, '{}'), coalesce(specs.priority, 0),
+    coalesce(specs.due, now()), coalesce(specs.most, 25),
     (select jsonb_object_agg(flag, true) from unnest(specs.flag_list::text[]) as flag), specs.key
   from unnest(identifiers, queue_names, payloads, priorities, run_ats, max_attempts, flags, job_keys)
     as specs (task, queue, payload, priority, due, most, flag_list, key)
   join :"schema"._private_tasks as tasks on tasks.identifier = specs.task
-  left join :"schema"._private_job_queues as queues on queues.queue_name = specs.queue
+  left join :"schema"._private_job_queues as queues on queues.queue_name = any (array[specs.queue])
   order by specs.key collate "C"
   on conflict (key) do update set revision = jobs.revision + 1, updated_at = now()
   returning jobs.id, jobs.key;

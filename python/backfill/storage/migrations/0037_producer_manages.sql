@@ -5,6 +5,10 @@
 -- transaction: yes
 -- breaking: no
 
+-- Rows are found by their ids alone. The other conditions stand in coalesce(), so that the planner cannot use them as the
+-- condition of an index: it could as well begin with all jobs, and read those too that are deleted and not vacuumed. The
+-- keys are compared once more, since a job may lose its key while its row is waited for.
+
 create function :"schema".backfill_see_job(job_id bigint) returns setof :"schema"._private_jobs
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -31,8 +35,16 @@ declare
 begin
   for job in
     delete from :"schema"._private_jobs as jobs
-    where (jobs.id = backfill_remove_job.job_id or jobs.key = backfill_remove_job.job_key)
-      and jobs.is_available
+    where jobs.id = any (
+        array[backfill_remove_job.job_id]
+        || array(
+          select keyed.id
+          from :"schema"._private_jobs as keyed
+          where keyed.key = any (array[backfill_remove_job.job_key])
+        )
+      )
+      and coalesce(jobs.id = backfill_remove_job.job_id or jobs.key = backfill_remove_job.job_key, false)
+      and coalesce(jobs.is_available, false)
     returning jobs.*
   loop
     job.payload := 'null';
@@ -69,8 +81,11 @@ begin
       attempts = coalesce(backfill_reschedule_jobs.attempts, jobs.attempts),
       max_attempts = coalesce(backfill_reschedule_jobs.max_attempts, jobs.max_attempts),
       updated_at = now()
-    where (jobs.id = any(job_ids) or jobs.key = any(job_keys))
-      and jobs.is_available
+    where jobs.id = any (
+        job_ids || array(select keyed.id from :"schema"._private_jobs as keyed where keyed.key = any (job_keys))
+      )
+      and coalesce(jobs.id in (select unnest(job_ids)) or jobs.key in (select unnest(job_keys)), false)
+      and coalesce(jobs.is_available, false)
     returning jobs.*
   loop
     job.payload := 'null';

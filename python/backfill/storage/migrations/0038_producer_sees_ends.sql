@@ -3,8 +3,10 @@
 -- transaction: yes
 -- breaking: no
 
--- The ends of some jobs that are over, and whether each job is there still, all as of one moment. Times are in microseconds,
--- null where they are infinite.
+-- The ends of some jobs that are over, and whether each job may still run, all as of one moment. A job whose attempts are
+-- used up and that nobody holds was failed by hand, or by another program, and does not run again. Times are in
+-- microseconds, null where they are infinite. Rows are found by `any (array[...])` where an equality would do: by one the
+-- planner could as well begin with all of them.
 create function :"schema".backfill_see_ends(job_ids bigint[]) returns table (
   id bigint, waits boolean, job_id bigint, task_identifier text, how text, attempts integer, max_attempts integer,
   priority integer, queue_name text, job_key text, created_at numeric, run_at numeric, started_at numeric,
@@ -21,7 +23,12 @@ begin
   return query
   select
     wanted.number,
-    exists (select from :"schema"._private_jobs as jobs where jobs.id = wanted.number),
+    exists (
+      select
+      from :"schema"._private_jobs as jobs
+      where jobs.id = any (array[wanted.number])
+        and (jobs.attempts < jobs.max_attempts or jobs.locked_at is not null)
+    ),
     ends.job_id, ends.task_identifier, ends.how, ends.attempts, ends.max_attempts, ends.priority, ends.queue_name,
     ends.job_key,
     case when isfinite(ends.created_at) then (extract(epoch from ends.created_at) * 1000000)::numeric(30) end,
@@ -32,7 +39,7 @@ begin
     ends.worker_id, ends.error, ends.result::text
   from unnest(job_ids) as wanted (number)
   left join :"schema".backfill_ends as ends
-    on ends.job_id = wanted.number
+    on ends.job_id = any (array[wanted.number])
     and ends.expires_at > now();
 end;
 $body$;

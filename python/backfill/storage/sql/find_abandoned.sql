@@ -5,12 +5,14 @@
 -- params: $1 gone_for double precision (seconds)
 -- Looks between the ids of the workers that have rows, since each of those leaves an entry in the index for every job that it
 -- ran, until they are vacuumed. The offset keeps a gap's look whole: in a join the planner could as well begin with all jobs.
+-- The ids are compared with the prefix itself too, since starts_with() is no condition of an index.
 with edges as (
   select 'backfill_' as id
   union all
   select workers.id
   from :"schema".backfill_workers as workers
-  where starts_with(workers.id, 'backfill_')
+  where workers.id > 'backfill_'
+    and starts_with(workers.id, 'backfill_')
 ),
 gaps as materialized (
   select edges.id as low, lead(edges.id) over (order by edges.id) as high
