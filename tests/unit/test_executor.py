@@ -9,7 +9,7 @@ from typing import Any, cast
 from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerContext
 from backfill.records import Job
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import GIVEN_BACK, HeldJob
+from backfill.worker.execution.held_job import GIVEN_BACK, HeldJob, HeldJobs
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.pipeline.settler import Settler
 
@@ -33,10 +33,10 @@ async def test_a_job_that_is_lost_before_it_begins_never_begins(eventually: Even
     executor.hold(jobs, lane)
     await eventually(lambda: began)
     lost: list[Any] = [executor.held[2], executor.held[0]]
-    executor.lose(lost[0])
+    executor.held.lose(lost[0])
     assert [(one.job.id, one.ending) for one in ended] == [(2, GIVEN_BACK)]
     release.set()
-    executor.lose(lost[1])  # it runs: its handler is cancelled
+    executor.held.lose(lost[1])  # it runs: its handler is cancelled
     await eventually(lambda: len(ended) == 4)
     assert began == [0, 1, 3]
     assert [one.job.id for one in ended if one.ending is GIVEN_BACK] == [2, 0]
@@ -88,7 +88,7 @@ async def test_a_handler_is_cancelled_once(eventually: Eventually) -> None:
     executor.ended, executor.thirsty = ended.append, lambda: None
     executor.hold([Job(id=1, task_identifier="t", payload_bytes=b"1", attempts=1, locked_at_micros=1)], lane)
     await eventually(lambda: executor.held[1].handler_started)
-    executor.lose(executor.held[1])
+    executor.held.lose(executor.held[1])
     await eventually(lambda: steps)
     await executor.drain(0)
     assert steps == ["cancelled", "in order"]
@@ -130,3 +130,22 @@ async def test_a_large_payload_is_let_go_when_its_attempt_ends(eventually: Event
     assert [len(job.payload_bytes) for job in seen] == [12, 10_002]
     assert [(one.job.id, one.job.key, one.job.task_identifier) for one in ended] == [(0, "k", "t"), (1, "k", "t")]
     executor.close()
+
+
+def test_held_jobs_are_added_released_and_lost() -> None:
+    """A release lets go of the attempts in it and of no later one of the same job; a loss is told, and releases nothing."""
+    [lane] = make_lanes((QueueConfig.default_queue(1),), schema="graphile_worker", tasks=("t",), forbidden_flags=())
+    first, second, again = (
+        HeldJob(Job(id=number, task_identifier="t", payload_bytes=b"1", attempts=attempts, locked_at_micros=1), lane)
+        for number, attempts in ((1, 1), (2, 1), (1, 2))
+    )
+    told = list[HeldJob]()
+    held = HeldJobs(told.append)
+    held.add([first, second])
+    held.add([again])
+    held.release([first])
+    assert (dict(held), held.lanes) == ({1: again, 2: second}, {lane})
+    held.lose(second)
+    assert (told, second.lost, second.stopping, 2 in held) == ([second], True, True, True)
+    held.release([second, again, again])
+    assert (len(held), held.lanes) == (0, set())

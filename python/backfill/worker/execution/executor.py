@@ -28,7 +28,7 @@ from backfill.worker.context import WorkerContext
 from backfill.worker.events import Tally
 from backfill.worker.execution.draining import cancel, interrupt, wait
 from backfill.worker.execution.forks import ForkGuard
-from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Ending, Failed, HeldJob
+from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Ending, Failed, HeldJob, HeldJobs
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Outcomes
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
@@ -87,7 +87,7 @@ class Executor:
         """How many jobs were started."""
         self.claimed = 0
         """How many jobs were claimed."""
-        self.held: dict[int, HeldJob] = {}
+        self.held = HeldJobs(self._lost)
         """What this worker has claimed and not settled, by the job's id."""
         self.leased_until = math.inf
         """Until when, in monotonic seconds, nobody can have given this worker up; nothing is begun later."""
@@ -110,8 +110,7 @@ class Executor:
         """Note claimed jobs as ours, and start those for which there are slots."""
         claimed = [HeldJob(job, lane) for job in jobs]
         self.claimed += len(claimed)
-        for running in claimed:
-            self.held[running.job.id] = running
+        self.held.add(claimed)
         if self._draining:
             for running in claimed:
                 self._undo(running)
@@ -151,7 +150,7 @@ class Executor:
 
     def go_on(self) -> None:
         """The lease is good again: start what is ready."""
-        for lane in {running.lane for running in self.held.values()}:
+        for lane in self.held.lanes:
             self.dispatch(lane)
 
     def return_ready(self, lane: Lane) -> None:
@@ -174,7 +173,7 @@ class Executor:
         asked from the start, by `ctx.should_stop`, and are left to themselves then.
         """
         self._draining = True
-        for lane in {running.lane for running in self.held.values()}:
+        for lane in self.held.lanes:
             self.return_ready(lane)
         for running in list(self._running):
             running.ask_to_stop()
@@ -184,10 +183,8 @@ class Executor:
         if self._running:
             await interrupt(self._running, lambda running: self._end(running, GIVEN_BACK))
 
-    def lose(self, running: HeldJob) -> None:
-        """A job that is held is not this worker's any more: it is not begun, or its handler is asked to stop or cancelled."""
-        running.lost = True
-        running.ask_to_stop()
+    def _lost(self, running: HeldJob) -> None:
+        """A held job is not this worker's any more: it is given back unstarted, or its handler is cancelled if it can be."""
         if running in running.lane.ready:
             running.lane.ready.remove(running)
             self._undo(running)
@@ -329,7 +326,7 @@ class Executor:
         if task is None or not task.cancelling() or not self.worker_cancelled():
             return False
         self._draining = True
-        for lane in {running.lane for running in self.held.values()}:
+        for lane in self.held.lanes:
             self.return_ready(lane)
         return True
 

@@ -1,9 +1,10 @@
-"""An attempt under way in this process, and the ways in which it can end."""
+"""An attempt under way in this process, the ways in which it can end, and all the attempts that a worker holds."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -126,6 +127,46 @@ class HeldJob(Attempt):
         self.stopping = True
         if self._event is not None:
             self._event.set()
+
+
+class HeldJobs(dict[int, HeldJob]):
+    """The jobs that a worker has claimed and not settled, by the job's id.
+
+    Everybody may read it as a dict. It changes only by `add`, `release` and `lose`.
+
+    Args:
+        on_loss: called with a job that is not this worker's any more.
+    """
+
+    def __init__(self, on_loss: Callable[[HeldJob], None]) -> None:
+        super().__init__()
+        self._on_loss = on_loss
+
+    @property
+    def lanes(self) -> set[Lane]:
+        """The lanes whose jobs are held."""
+        return {running.lane for running in self.values()}
+
+    def add(self, claimed: Iterable[HeldJob]) -> None:
+        """Hold jobs that were claimed just now."""
+        for running in claimed:
+            self[running.job.id] = running
+
+    def release(self, batch: Iterable[HeldJob]) -> None:
+        """Let go of jobs whose ends are written.
+
+        One that was claimed again meanwhile is held as another attempt, and stays.
+        """
+        for running in batch:
+            number = running.job.id
+            if self.get(number) is running:
+                del self[number]
+
+    def lose(self, running: HeldJob) -> None:
+        """Note that a job is not this worker's any more; it is held until its end is written all the same."""
+        running.lost = True
+        running.ask_to_stop()
+        self._on_loss(running)
 
 
 def as_failure(running: HeldJob, ending: Failed) -> Failure:

@@ -113,7 +113,7 @@ class Locks:
                     "job %d (%s): its lock is not this worker's any more; its handler is cancelled",
                     running.job.id, running.job.task_identifier, extra=fields_of(running.job),
                 )  # fmt: skip
-                self._executor.lose(running)
+                self._executor.held.lose(running)
         elif lock.attempts == running.job.attempts:
             running.locked_at = lock.locked_at
             if running.is_serial and lock.queue_locked_at is not None:

@@ -140,22 +140,17 @@ class Settler:
         """A batch is written: let go of its jobs."""
         self._under_way -= len(batch)
         self._count(batch, () if self._doubtful else missing)  # missing in doubt: written before its answer was lost
-        held = self._executor.held
-        for running in batch:
-            number = running.job.id
-            if held.get(number) is running:
-                del held[number]
-            if self._refused:
-                self._refused.discard(number)
-            if running not in missing:
-                continue
+        self._executor.held.release(batch)
+        if self._refused:
+            self._refused.difference_update(running.job.id for running in batch)
+        for running in [running for running in batch if running in missing] if missing else ():
             if self._doubtful:
                 # Written before its answer was lost; given back, it may have been claimed in the same breath.
                 self._look_soon()
                 continue
             logger.warning(
                 "job %d (%s): attempt %d was not this worker's any more when it ended",
-                number, running.job.task_identifier, running.job.attempts, extra=fields_of(running.job),
+                running.job.id, running.job.task_identifier, running.job.attempts, extra=fields_of(running.job),
             )  # fmt: skip
         if not self._pending:
             self._doubtful = False
