@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RUNNER = ROOT / "tests" / "page_runner.py"
-PAGES = ("cancelling", "error-trackers", "handlers", "layout", "results", "retries")
+PAGES = ("cancelling", "error-trackers", "from-others", "handlers", "layout", "results", "retries")
 
 
 @pytest.mark.parametrize("name", PAGES)
