@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import re
 import subprocess
@@ -57,12 +58,13 @@ def _sections(text: str) -> dict[str, list[str]]:
 
 
 def _parameters(found: Any) -> list[str]:
-    if isinstance(found, property) or (isinstance(found, type) and issubclass(found, Exception)):
+    if isinstance(found, property):
         return []
     try:
-        return [name for name in inspect.signature(found).parameters if name not in {"self", "cls"}]
-    except (TypeError, ValueError):
+        parameters = inspect.signature(found).parameters
+    except (TypeError, ValueError):  # what is written in C, such as the initialiser of Exception
         return []
+    return [name for name in parameters if name not in {"self", "cls"}]
 
 
 @pytest.mark.parametrize("name", SAID)
@@ -81,15 +83,13 @@ def test_arguments_are_those_of_the_signature(name: str) -> None:
         return  # what callers read and do not make
     if "Args" in said:
         assert said["Args"] == parameters, name
-    elif not isinstance(found, type):
+    elif not isinstance(found, type) and "the same arguments" not in text:
         assert len(parameters) < 2, f"{name} explains none of {parameters}"
 
 
 @pytest.mark.parametrize("name", SAID)
 def test_what_is_raised_exists(name: str) -> None:
     """Each class under `Raises` is one of ours or of Python's, or of a named package."""
-    import builtins
-
     for raised in _sections(SAID[name][1]).get("Raises", []):
         assert "." in raised or hasattr(backfill, raised) or hasattr(builtins, raised), f"{name}: {raised}"
 
