@@ -40,24 +40,30 @@ def blocks(text: str) -> Iterator[Block]:
         yield Block(textwrap.dedent(match["code"]), line, match["file"])
 
 
-async def run(page: Path, folder: Path) -> None:
-    """Run a page's blocks."""
+async def run(page: str, code: list[Block]) -> None:
+    """Run a page's own blocks."""
     module = types.ModuleType("page")
     sys.modules["page"] = module
-    sys.path.insert(0, str(folder))
-    for block in blocks(page.read_text(encoding="utf-8")):
-        if block.file is not None:
-            target = folder / block.file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(block.code, encoding="utf-8")
-            continue
+    for block in code:
         # Empty lines before the code make the line numbers of a traceback those of the page.
-        code = compile("\n" * block.line + block.code, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        awaited = eval(code, vars(module))
+        compiled = compile("\n" * block.line + block.code, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        awaited = eval(compiled, vars(module))
         if inspect.iscoroutine(awaited):
             await awaited
 
 
+def main(page: Path, folder: Path) -> None:
+    """Write the files that a page shows into the folder, then run the rest there."""
+    found = list(blocks(page.read_text(encoding="utf-8")))
+    for block in found:
+        if block.file is not None:
+            target = folder / block.file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(block.code, encoding="utf-8")
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    asyncio.run(run(str(page), [block for block in found if block.file is None]))
+
+
 if __name__ == "__main__":
-    os.chdir(sys.argv[2])
-    asyncio.run(run(Path(sys.argv[1]), Path(sys.argv[2])))
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
