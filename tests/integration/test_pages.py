@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from page_runner import PAGES
+
 ROOT = Path(__file__).parents[2]
 RUNNER = ROOT / "tests" / "page_runner.py"
-PAGES = ("cancelling", "error-trackers", "from-others", "handlers", "layout", "results", "retries")
 
 
 @pytest.mark.parametrize("name", PAGES)
