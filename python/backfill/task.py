@@ -278,7 +278,11 @@ class Task(Generic[P, R]):
         return returned
 
     def resolve(self) -> Decoder:
-        """What reads its payloads, made when it is first asked for."""
+        """What reads its payloads, made when it is first asked for.
+
+        Raises:
+            TaskDefinitionError: a name in an annotation is missing at run time, or it names a type that cannot be sent.
+        """
         if self.decoder is None:
             kind = payload_type(self.identifier, self.handler, self.shape, self._scope)
             try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import inspect
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,21 @@ def test_what_is_raised_exists(name: str) -> None:
     """Each class under `Raises` is one of ours or of Python's, or of a named package."""
     for raised in _sections(SAID[name][1]).get("Raises", []):
         assert "." in raised or hasattr(backfill, raised) or hasattr(builtins, raised), f"{name}: {raised}"
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_a_function_raises_is_said(name: str) -> None:
+    """Each class that a function raises by name stands under `Raises`."""
+    found, text = SAID[name]
+    if isinstance(found, (type, property)):
+        return
+    raised = {
+        node.exc.func.id
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(found))))
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name)
+    }
+    classes = {one for one in raised if one[0].isupper()}
+    assert classes - set(_sections(text).get("Raises", [])) == set(), name
 
 
 def test_the_reference_is_built(tmp_path: Path) -> None:
