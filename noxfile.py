@@ -163,6 +163,12 @@ def _started(name: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The reference of the Python interface, from the docstrings, as HTML in build/reference."""
+    session.run("python", "tools/reference.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Benchmarks, as ratios within one run."""
     # The gates want a server of their own, and are no benchmarks.

@@ -67,7 +67,11 @@ class Queue:
 
     @classmethod
     def serial(cls, name: str) -> Queue:
-        """The serial queue of that name, 1 to 128 characters; made when it is first used."""
+        """The serial queue of that name, 1 to 128 characters; made when it is first used.
+
+        Raises:
+            InvalidJobError: the name is None, empty or too long.
+        """
         if name is None:
             raise InvalidJobError("queue", name, "a name; Queue.parallel() is the queue without one")
         return cls(name)

@@ -247,7 +247,12 @@ class Task(Generic[P, R]):
     def invoke(
         self, payload: Any, ctx: WorkerContext[Any] | None, threads: Threads = asyncio.to_thread
     ) -> Awaitable[R]:
-        """The handler's call with what it takes, to be awaited; `threads` runs a synchronous one.
+        """The handler's call with what it takes, to be awaited.
+
+        Args:
+            payload: its first argument, where it takes one.
+            ctx: the worker's context, where it takes one.
+            threads: what runs a synchronous handler in a thread.
 
         Raises:
             TypeError: the handler takes a context and none was given.
@@ -273,7 +278,11 @@ class Task(Generic[P, R]):
         return returned
 
     def resolve(self) -> Decoder:
-        """What reads its payloads, made when it is first asked for."""
+        """What reads its payloads, made when it is first asked for.
+
+        Raises:
+            TaskDefinitionError: a name in an annotation is missing at run time, or it names a type that cannot be sent.
+        """
         if self.decoder is None:
             kind = payload_type(self.identifier, self.handler, self.shape, self._scope)
             try:

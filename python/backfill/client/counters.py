@@ -99,6 +99,10 @@ class CounterVerbs(ClientLife):
     async def write_counters(self, worker: str, counts: Sequence[MinuteCounts]) -> float:
         """Write a worker's counts of its minutes as they stand: what workers do every 5 seconds.
 
+        Args:
+            worker: the worker's id.
+            counts: each of its minutes since the last call, whole, and not what was added to it.
+
         Returns:
             The database's time, in Unix seconds.
         """

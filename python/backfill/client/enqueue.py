@@ -97,7 +97,8 @@ class EnqueueVerb(ClientLife):
         caller's transaction that commits it.
 
         Args:
-            job: a `NewJob`, a registered task, or a task's name (1 to 128 characters; no worker needs to know it yet).
+            job: a `NewJob`, a registered task, or a task's name (1 to 128 characters; no worker needs to know it yet). What the
+                task says of its jobs (priority, queue, number of runs, delay) holds where it is given, and not by its name.
             payload: what the handler gets. With a registered task it arrives as it is given, or is refused here; left out,
                 it is the default of the handler's parameter, else None where its type has None. By name it is written as
                 JSON (plain values, dataclasses, msgspec Structs, pydantic models); None and nothing become `{}`.

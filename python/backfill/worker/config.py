@@ -66,12 +66,29 @@ class QueueConfig:
 
     @classmethod
     def named_queue(cls, name: str, concurrency: int) -> QueueConfig:
-        """A lane for the jobs of one serial queue, or of all whose names match a glob."""
+        """A lane for the jobs of one serial queue, or of all whose names match a glob.
+
+        Args:
+            name: the queue's name or a glob; the lane is named so too.
+            concurrency: how many of its jobs run at once in this worker; 1 to 10,000.
+
+        Raises:
+            ConfigurationError: a value out of range; it is named.
+        """
         return cls(name, concurrency, queues=name)
 
     @classmethod
     def priority_queue(cls, name: str, concurrency: int, priority: range) -> QueueConfig:
-        """A lane for jobs of some priorities."""
+        """A lane for jobs of some priorities.
+
+        Args:
+            name: a label for logs and metrics.
+            concurrency: how many of its jobs run at once in this worker; 1 to 10,000.
+            priority: a range with step 1, such as `range(-20, 0)`.
+
+        Raises:
+            ConfigurationError: a value out of range; it is named.
+        """
         return cls(name, concurrency, priority=priority)
 
     @property

@@ -153,7 +153,18 @@ class DeadLetterVerbs(DeadLetterReading):
             refused[id] = said(error)
 
     async def delete_dlq_job(self, id: int, *, connection: Connection | None = None) -> bool:
-        """Delete an entry; whether there was one."""
+        """Delete an entry.
+
+        Args:
+            id: the entry's id.
+            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            InvalidJobError: no id.
+        """
         async with self._connection(connection) as chosen:
             return (await run(chosen, "delete_dead_letters", self._schema, (number_array([entry_id(id)]),))).ntuples > 0
 
@@ -166,7 +177,18 @@ class DeadLetterVerbs(DeadLetterReading):
         return count
 
     async def delete_dlq_by_job_key(self, job_key: str, *, connection: Connection | None = None) -> int:
-        """Delete the entry of a key; how many there were: 1 or 0."""
+        """Delete the entry of a job's key.
+
+        Args:
+            job_key: 1 to 512 characters.
+            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+
+        Returns:
+            How many entries there were: 1 or 0.
+
+        Raises:
+            InvalidJobError: no key.
+        """
         check_text("job_key", job_key, KEY_LIMIT)
         async with self._connection(connection) as chosen:
             return (await run(chosen, "delete_dead_letter_by_key", self._schema, (job_key,))).ntuples

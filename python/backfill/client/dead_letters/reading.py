@@ -52,7 +52,14 @@ class DeadLetterReading(ClientLife):
         return DlqJobList(jobs, whole(total, 0, 0), after, filter.by_text_alone)
 
     async def get_dlq_job(self, id: int, *, connection: Connection | None = None) -> DlqJob | None:
-        """One entry by its id, or None: there is none.
+        """Read one entry.
+
+        Args:
+            id: the entry's id.
+            connection: a psycopg connection to read on; else one of the client's.
+
+        Returns:
+            The entry, or None: there is none of that id.
 
         Raises:
             InvalidJobError: no id.

@@ -1,0 +1,30 @@
+"""The examples of these pages of docs/ run, each page as one program against a database of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from page_runner import PAGES
+
+ROOT = Path(__file__).parents[2]
+RUNNER = ROOT / "tests" / "page_runner.py"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_runs(name: str, dsn: str, tmp_path: Path) -> None:
+    """Each block of Python on the page runs, in the page's order, without an error or a warning."""
+    page = ROOT / "docs" / f"{name}.md"
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(RUNNER), str(page), str(tmp_path)],
+        env={**os.environ, "DATABASE_URL": dsn},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
