@@ -181,6 +181,40 @@ async def test_what_is_refused_keeps_no_run_from_ending(dsn: str, caplog: pytest
     await rows(dsn, "truncate graphile_worker._private_jobs")
 
 
+async def test_a_look_for_strays_that_is_refused_beside_a_settlement_is_no_end_of_the_worker(
+    dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A settlement was refused, and what must be done on the line before it is tried again is refused too."""
+    old, met = pump.PipelineLoop._refused, list[str]()
+
+    async def refused(self: pump.PipelineLoop, error: psycopg.Error, batch: Any, asked: Any) -> None:
+        hot: Any = self._station.hot
+        if batch and not asked and not met:
+            compare = hot._compare
+
+            async def refuse(_: Any) -> int:
+                met.append("refused")
+                hot._compare = compare
+                raise psycopg.errors.InsufficientPrivilege("not now")
+
+            hot._in_doubt, hot._compare = True, refuse
+        await old(self, error, batch, asked)
+
+    monkeypatch.setattr(pump.PipelineLoop, "_refused", refused)
+    runs = Runs()
+    async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn), runs.tasks) as runner:
+        await rows(dsn, REFUSING)
+        await client.enqueue("quick", "bad")
+        await eventually(lambda: met)
+        await client.enqueue("quick", "good")
+        await eventually(lambda: runs.ended["good"])
+        assert runner._parts is not None
+        assert not runner._parts.failed.done()
+        await rows(dsn, "drop trigger refuse on graphile_worker._private_jobs")
+        await eventually(lambda: value(dsn, LEFT), lambda left: left == 0)
+    assert "what must come before a settlement was refused" in caplog.text
+
+
 async def test_a_lock_that_cannot_be_renewed_is_no_end_of_the_worker(
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

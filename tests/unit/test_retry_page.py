@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from backfill import RetryPolicy
-from backfill.worker.policy import delay_of
+from backfill.worker.execution.policy import delay_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "retries.md"
 PRESETS = (RetryPolicy.default(), RetryPolicy.fast(), RetryPolicy.aggressive(), RetryPolicy.conservative())

@@ -37,6 +37,7 @@ GATHER_MOST: Final = LARGEST_BATCH
 IDLE_SECONDS: Final = 30.0
 _FIRST_PAUSE: Final = 0.01
 """A connection that was cut is made anew at once; where the server is away, connecting has pauses of its own."""
+_OTHERS_LOCKS: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _SHORTEST_SLEEP: Final = 0.001
 """A turn that found nothing to do must let the loop go on, whatever made it think otherwise."""
 
@@ -246,12 +247,25 @@ class PipelineLoop(Service):
             return
         station.apart = False
         if batch:
-            async with station.hot.line(self._line) as wire:
-                await station.settler.write_one_by_one(wire, station.settler.take())
-            station.claimer.wake()
+            try:
+                async with station.hot.line(self._line) as wire:
+                    await station.settler.write_one_by_one(wire, station.settler.take())
+            except ConnectionLostError:
+                raise
+            except (
+                psycopg.Error
+            ) as again:  # what a line does before it is ours, such as looking for strays, was refused
+                await self._pause("what must come before a settlement was refused", again)
+            else:
+                station.claimer.wake()
             return
-        if not isinstance(error, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
-            level = logging.ERROR if self._refusals.level() == logging.WARNING else logging.DEBUG
-            logger.log(level, "a claim was refused: %s", said(error))
+        if not isinstance(error, _OTHERS_LOCKS):
             station.claimer.forget()
+        await self._pause("a claim was refused", error)
+
+    async def _pause(self, what: str, error: psycopg.Error) -> None:
+        """Wait a little after a refusal, longer after each, and say so now and then: others' locks are none."""
+        if not isinstance(error, _OTHERS_LOCKS):
+            level = logging.ERROR if self._refusals.level() == logging.WARNING else logging.DEBUG
+            logger.log(level, "%s: %s", what, said(error))
         await self._refusals.wait(self._stopping)
