@@ -84,13 +84,16 @@ async def look_for_pooler(connection: Connection, *, wanted: bool = False, own: 
     Raises:
         psycopg.Error: the server could not be asked.
         TimeoutError: no answer in time.
+        ConfigurationError: a setting of its session makes it unusable, and the session is not ours to change.
     """
     way = _WAYS.get(connection)
     if way is None:
-        way, level = await _ask(connection, wanted)
-        _WAYS[connection] = way
+        way, level, reads_nulls = await _ask(connection, wanted)
         async with asyncio.timeout(ANSWER_SECONDS):
             await learn_level(connection, level, own=own, direct=way is Way.DIRECT)
+            if not reads_nulls:
+                await _read_nulls(connection, may_set=own and way is Way.DIRECT)
+        _WAYS[connection] = way
     if way is Way.POOLED and own:
         connection.prepare_threshold = None
     return way is not Way.DIRECT
@@ -113,8 +116,26 @@ def without_option(dsn: str) -> tuple[str, bool]:
     return rest + dsn[match.end() :], match[1] == "on"
 
 
-async def _ask(connection: Connection, wanted: bool) -> tuple[Way, str]:
-    """How a connection reaches the server, and which isolation level its transactions have that name none."""
+async def _read_nulls(connection: Connection, *, may_set: bool) -> None:
+    """Have a session read NULL in the text of an array as null, which `array_nulls = off` forbids.
+
+    Raises:
+        ConfigurationError: the session is a pooler's or the caller's, so that it cannot be set here.
+    """
+    if not may_set:
+        raise ConfigurationError(
+            "array_nulls is off in this connection's session, and backfill sends arrays with nulls in them: set it to on "
+            "(alter role ... set array_nulls = on, or alter database ... reset array_nulls) and connect again"
+        )
+    await psycopg.AsyncRawCursor(connection).execute(render("set_array_nulls"), prepare=False)
+
+
+async def _ask(connection: Connection, wanted: bool) -> tuple[Way, str, bool]:
+    """How a connection reaches the server, and two settings of its session.
+
+    Returns:
+        The way, the isolation level of transactions that name none, and whether NULL in an array's text is read as null.
+    """
     cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
     async with asyncio.timeout(ANSWER_SECONDS):
         await cursor.execute(render("backend_pid"), prepare=False)
@@ -123,7 +144,7 @@ async def _ask(connection: Connection, wanted: bool) -> tuple[Way, str]:
     way = way_of(pooled=pooled, wanted=wanted, libpq=pq.version())
     if pooled:
         _say(connection, way, wanted)
-    return way, "" if row is None else str(row[1])
+    return (way, "", True) if row is None else (way, str(row[1]), str(row[2]) == "on")
 
 
 def _say(connection: Connection, way: Way, wanted: bool) -> None:

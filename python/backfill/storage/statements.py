@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from typing import Final, LiteralString, cast
 
 from psycopg import sql
@@ -23,7 +24,7 @@ _HEADER_LINE: Final = re.compile(r"-- (?P<field>does|locks|index|params): (?P<te
 _PARAM: Final = re.compile(r"\$(\d+) (\w+) ([a-z0-9_ ]+(?:\[\])?)")
 _PART: Final = re.compile(r"^ *-- part: (\w+)\n", re.MULTILINE)
 """Where a statement has lines that it shares with others, from a file in storage/sql/parts."""
-_DOLLAR_QUOTE: Final = re.compile(r"\$([a-z]+)\$")
+_DOLLAR_QUOTE: Final = re.compile(r"\$([a-z]*)\$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,11 @@ def render(name: str, schema: str = DEFAULT_SCHEMA) -> LiteralString:
 
 
 def render_text(text: str, schema: str) -> LiteralString:
-    """Any SQL text of ours with its schema token replaced by the quoted name, which can end no `$body$` of the text."""
+    """Any SQL text of ours with its schema token replaced by the quoted name, which can end no `$$` or `$body$` of the text."""
     for word in sorted(set(_DOLLAR_QUOTE.findall(text))):
-        number = 0
-        while f"${word}{number or ''}$" in schema:
-            number += 1
-        text = text.replace(f"${word}$", f"${word}{number or ''}$")
+        if f"${word}$" in schema:
+            free = (f"${word or 'body'}{number}$" for number in count(1))
+            text = text.replace(f"${word}$", next(quote for quote in free if quote not in schema and quote not in text))
     return trusted(text.replace(SCHEMA_TOKEN, quoted_schema(schema)))
 
 

@@ -1,6 +1,6 @@
 -- does: Tells which process of the server answers (behind a pooler it is another than the one that the connection was told of),
---   and which isolation level its transactions have that name none.
+--   which isolation level its transactions have that name none, and whether its session reads NULL in an array's text as null.
 -- locks: none
 -- index: none: it reads no table
 -- params: none
-select pg_backend_pid(), current_setting('default_transaction_isolation')
+select pg_backend_pid(), current_setting('default_transaction_isolation'), current_setting('array_nulls')

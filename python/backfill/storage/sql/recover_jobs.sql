@@ -58,7 +58,7 @@ kept as (
     last_error = $5::text,
     run_at = case
       when jobs.attempts <= 1 then jobs.run_at
-      when cut_off.delay is null then greatest(now(), jobs.run_at) + exp(least(jobs.attempts, 10)) * interval '1 second'
+      when cut_off.delay is null then greatest(now(), jobs.run_at) + exp(greatest(least(jobs.attempts, 10), 0)) * interval '1 second'
       else now() + cut_off.delay * interval '1 second'
     end,
     updated_at = now(), locked_by = null, locked_at = null

@@ -264,8 +264,9 @@ class PipelineLoop(Service):
         await self._pause("a claim was refused", error)
 
     async def _pause(self, what: str, error: psycopg.Error) -> None:
-        """Wait a little after a refusal, longer after each, and say so now and then: others' locks are none."""
+        """Wait a little after a refusal, longer after each, and say so now and then, but not where others' locks are the reason."""
         if not isinstance(error, _OTHERS_LOCKS):
             level = logging.ERROR if self._refusals.level() == logging.WARNING else logging.DEBUG
             logger.log(level, "%s: %s", what, said(error))
-        await self._refusals.wait(self._stopping)
+        # A stop is no reason to ask again at once: while this worker is in doubt, it stops only after an answer.
+        await self._refusals.wait(self._station.hot.give_up if self._stopping.is_set() else self._stopping)

@@ -46,7 +46,7 @@ failed as (
     last_error = held.error,
     run_at = case
       when held.delay is null
-        then greatest(now(), jobs.run_at) + exp(least(jobs.attempts, 10)) * interval '1 second'
+        then greatest(now(), jobs.run_at) + exp(greatest(least(jobs.attempts, 10), 0)) * interval '1 second'
       else now() + held.delay * interval '1 second'
     end,
     updated_at = now(),
