@@ -264,7 +264,7 @@ class PipelineLoop(Service):
         await self._pause("a claim was refused", error)
 
     async def _pause(self, what: str, error: psycopg.Error) -> None:
-        """Wait a little after a refusal, longer after each, and say so now and then, but not where others' locks are the reason."""
+        """Wait a little after a refusal, longer after each; it is told now and then, others' locks are not."""
         if not isinstance(error, _OTHERS_LOCKS):
             level = logging.ERROR if self._refusals.level() == logging.WARNING else logging.DEBUG
             logger.log(level, "%s: %s", what, said(error))
