@@ -50,9 +50,11 @@ select 1000000 + n, 'task1', '{{}}', case when n % 2 = 0 then 'key' || n end, 'w
 from generate_series(1, 40) as n;
 """
 QUEUE_TABLES = ("_private_jobs", "_private_job_queues")
-COUNTED = (*QUEUE_TABLES, "backfill_workers")
+FILLED = (*QUEUE_TABLES, "backfill_ends_default", "backfill_dlq")
+"""What has dead rows."""
+COUNTED = (*QUEUE_TABLES, "backfill_ends", "backfill_ends_default", "backfill_workers")
 STATISTICS = {"no rows": (0, 100), "never counted": (-1, 0), "ten million rows": (10_000_000, 200_000)}
-"""What the catalogue says of jobs, queues and workers, and of their indexes: how many rows, and on how many pages."""
+"""What the catalogue says of the tables of the queue, and of their indexes: how many rows, and on how many pages."""
 
 
 def believe(connection: Connection, statistics: str) -> None:

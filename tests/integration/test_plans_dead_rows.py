@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from backfill.storage.claims import LaneClaim, LaneFilter
 from backfill.storage.statements import render
-from dead_rows import DEAD, FILL, QUEUE_TABLES, STATISTICS, believe, buffers, samples, unbounded
+from dead_rows import DEAD, FILL, FILLED, STATISTICS, believe, buffers, samples, unbounded
 from plans import CALLS, FRONTS, HOT, Connection, Plan, explain_hot
 
 MOST_PAGES = 2_000
@@ -33,7 +33,7 @@ def dead_dsn(server_dsn: str, migrated_template: str) -> Iterator[str]:
         connection.execute(cast("LiteralString", f'create database "{name}" template "{migrated_template}"'))
     dsn = make_conninfo(server_dsn, dbname=name)
     with psycopg.connect(dsn) as old, psycopg.connect(dsn, autocommit=True) as connection:
-        for table in QUEUE_TABLES:
+        for table in FILLED:
             connection.execute(
                 cast("LiteralString", f"alter table graphile_worker.{table} set (autovacuum_enabled = off)")
             )

@@ -6,7 +6,8 @@
 -- The ends of some jobs that are over, and whether each job may still run, all as of one moment. A job whose attempts are
 -- used up and that nobody holds was failed by hand, or by another program, and does not run again. Times are in
 -- microseconds, null where they are infinite. Rows are found by `any (array[...])` where an equality would do: by one the
--- planner could as well begin with all of them.
+-- planner could as well begin with all of them. The order keeps it from the index of the newest ends, which has the ids
+-- second and would be read from end to end.
 create function :"schema".backfill_see_ends(job_ids bigint[]) returns table (
   id bigint, waits boolean, job_id bigint, task_identifier text, how text, attempts integer, max_attempts integer,
   priority integer, queue_name text, job_key text, created_at numeric, run_at numeric, started_at numeric,
@@ -38,8 +39,12 @@ begin
     case when isfinite(ends.expires_at) then (extract(epoch from ends.expires_at) * 1000000)::numeric(30) end,
     ends.worker_id, ends.error, ends.result::text
   from unnest(job_ids) as wanted (number)
-  left join :"schema".backfill_ends as ends
-    on ends.job_id = any (array[wanted.number])
-    and ends.expires_at > now();
+  left join lateral (
+    select ends.*
+    from :"schema".backfill_ends as ends
+    where ends.job_id = any (array[wanted.number])
+      and ends.expires_at > now()
+    order by ends.job_id
+  ) as ends on true;
 end;
 $body$;

@@ -5,6 +5,7 @@
 -- index: backfill_ends_job, jobs_pkey1
 -- params: $1 ids bigint[]
 -- Rows are found by `any (array[...])` where an equality would do: by one the planner could as well begin with all of them.
+-- The order keeps it from the index of the newest ends, which has the ids second and would be read from end to end.
 select
   wanted.id,
   exists (
@@ -15,6 +16,10 @@ select
   ) as waits,
   -- part: end_columns
 from unnest($1::bigint[]) as wanted (id)
-left join :"schema".backfill_ends as ends
-  on ends.job_id = any (array[wanted.id])
-  and ends.expires_at > now()
+left join lateral (
+  select ends.*
+  from :"schema".backfill_ends as ends
+  where ends.job_id = any (array[wanted.id])
+    and ends.expires_at > now()
+  order by ends.job_id
+) as ends on true
