@@ -30,7 +30,7 @@ PLACES = [
     {"tasks"},
     {"client"},
     {"worker"},
-    {"cli"},
+    {"cli", "testing"},
     {"__main__", "__init__"},
 ]
 PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}

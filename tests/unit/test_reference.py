@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 import backfill
-from backfill import embedded, logs
+from backfill import embedded, logs, testing
 
 ROOT = Path(__file__).parents[2]
-OTHERS = {"EmbeddedPostgres": embedded.EmbeddedPostgres} | {
+OTHERS = {"EmbeddedPostgres": embedded.EmbeddedPostgres, "run_job": testing.run_job} | {
     name: getattr(logs, name) for name in logs.__all__ if callable(getattr(logs, name))
 }
 SECTION = re.compile(r"^(?P<name>Args|Returns|Raises|Attributes):\n(?P<body>(?:[ \t]+.*\n?|\n)*)", re.MULTILINE)
@@ -118,4 +118,4 @@ def test_the_reference_is_built(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     page = (tmp_path / "backfill.html").read_text(encoding="utf-8")
     assert [name for name in backfill.__all__ if f'id="{name}"' not in page] == []
-    assert {path.stem for path in (tmp_path / "backfill").glob("*.html")} == {"embedded", "logs"}
+    assert {path.stem for path in (tmp_path / "backfill").glob("*.html")} == {"embedded", "logs", "testing"}

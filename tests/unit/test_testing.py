@@ -1,0 +1,79 @@
+"""`run_job` runs a handler as a worker would, without a database."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from backfill import InvalidJobError, InvalidPayloadError, Snooze, TaskRegistry, WorkerContext
+from backfill.testing import run_job
+
+tasks: TaskRegistry[Any] = TaskRegistry()
+
+
+@dataclass
+class Order:
+    """A payload with a part that JSON has no form for."""
+
+    number: int
+    waits: timedelta
+
+
+@tasks.task("order", keep=timedelta(hours=1))
+async def order(payload: Order, ctx: WorkerContext[str]) -> tuple[Order, int, int, str]:
+    """Return all that it was given."""
+    ctx.logger.info("runs")
+    return payload, ctx.job.id, ctx.attempt, ctx.deps
+
+
+@tasks.task("slow", timeout=timedelta(milliseconds=10))
+async def slow() -> None:
+    """Wait for ever."""
+    await asyncio.Event().wait()
+
+
+@tasks.task("asked", timeout=timedelta(milliseconds=10))
+def asked(ctx: WorkerContext[None]) -> bool:
+    """Wait in a thread until it is asked to stop."""
+    while not ctx.should_stop:
+        pass
+    return True
+
+
+@tasks.task("raises")
+async def raises(kind: str) -> None:
+    """Raise what the payload names."""
+    raise Snooze(timedelta(minutes=5)) if kind == "snooze" else ValueError(kind)
+
+
+async def test_the_handler_gets_what_a_worker_gives_it() -> None:
+    """The payload makes the trip, the context says which job it is, and the result comes back as it would be kept."""
+    sent = Order(7, timedelta(seconds=3))
+    assert await run_job(order, sent, deps="shop", job_id=5, attempt=2) == (sent, 5, 2, "shop")
+
+
+async def test_the_handlers_exception_is_raised() -> None:
+    """An error and a putting off are the caller's to see."""
+    with pytest.raises(ValueError, match="wrong"):
+        await run_job(raises, "wrong")
+    with pytest.raises(Snooze):
+        await run_job(raises, "snooze")
+
+
+async def test_what_could_not_be_sent_is_refused() -> None:
+    """A payload that `enqueue` refuses is refused here, and so is an attempt that no job has."""
+    with pytest.raises(InvalidPayloadError, match="payload"):
+        await run_job(raises, 7)  # type: ignore[arg-type]
+    with pytest.raises(InvalidJobError, match="attempt"):
+        await run_job(raises, "wrong", attempt=0)
+
+
+async def test_a_timeout_is_kept() -> None:
+    """An async handler is ended when its time is up, and a synchronous one is asked to stop."""
+    with pytest.raises(TimeoutError):
+        await run_job(slow)
+    assert await run_job(asked)
