@@ -36,9 +36,7 @@ class Opening(Coroutine[Any, Any, C], AbstractAsyncContextManager[C], Generic[C]
         entered: the client's own context manager.
     """
 
-    def __init__(
-        self, coroutine: Coroutine[Any, Any, C], entered: Callable[[], AbstractAsyncContextManager[C]]
-    ) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, C], entered: Callable[[], Entered[C]]) -> None:
         self._coroutine = coroutine
         self._entered = entered
         self._manager: Entered[C] | None = None
