@@ -37,7 +37,7 @@ PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}
 # The same within a room, for its modules and folders. What stands in one line does not know what stands beside it.
 INNER_PLACES = {
     "storage": [
-        {"arrays", "backoff", "counters", "ration", "rows", "texts", "values"},
+        {"arrays", "backoff", "counters", "pasted", "ration", "rows", "texts", "values"},
         {"heartbeat", "statements"},
         {"grants", "isolation"},
         {"pooler"},
@@ -48,7 +48,7 @@ INNER_PLACES = {
         {"__init__"},
     ],
     "client": [
-        {"prepare", "session"},
+        {"opening", "prepare", "session"},
         {"execute"},
         {"manner", "pages", "ways"},
         {"connect", "naming"},

@@ -67,7 +67,9 @@ def required_dsn(dsn: str | None) -> str:
             "no database given: pass --dsn or set DATABASE_URL, such as postgresql://user@localhost:5432/database"
         )
     _remember_secret(dsn)
-    return dsn
+    from backfill.storage.pasted import pasted  # here, since the shell starts faster without it
+
+    return pasted("the database (--dsn or DATABASE_URL)", dsn)
 
 
 def duration(text: str, option: str) -> timedelta:

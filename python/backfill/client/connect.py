@@ -19,6 +19,7 @@ import psycopg_pool
 
 from backfill.client.execute import cancellations, surely_undone, translated
 from backfill.client.manner import checked_connection, in_our_manner, speak_again, speak_utf8
+from backfill.client.opening import Opening
 from backfill.client.session import Session
 from backfill.errors import (
     BackfillError,
@@ -31,6 +32,7 @@ from backfill.said import stripping
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, Dsn, Pool, connect, redacted, resolve
 from backfill.storage.isolation import read_committed
+from backfill.storage.pasted import is_function, pasted
 from backfill.storage.pool import PatientPool
 from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema.migrate import migrate
@@ -85,8 +87,8 @@ class ClientLife:
     ) -> None:
         if dsn is not None and pool is not None:
             raise ConfigurationError("dsn and pool: give one of them; a pool has its own connection string")
-        if dsn is not None and not isinstance(dsn, str) and not callable(dsn):
-            raise ConfigurationError(f"dsn: expected a connection string or a callable, got {type(dsn).__name__}")
+        if dsn is not None and not is_function(dsn):
+            dsn = pasted("dsn", dsn)
         if pool is not None and not isinstance(pool, psycopg_pool.AsyncConnectionPool):
             raise ConfigurationError(f"pool: expected a psycopg_pool.AsyncConnectionPool, got {type(pool).__name__}")
         quoted_schema(schema)
@@ -102,7 +104,7 @@ class ClientLife:
         self._known: tuple[set[str], set[str]] = set(), set()
 
     @classmethod
-    async def connect(
+    def connect(
         cls,
         dsn: Dsn | None = None,
         *,
@@ -111,8 +113,11 @@ class ClientLife:
         migrate: bool = False,
         min_size: int = 1,
         max_size: int = MOST_CONNECTIONS,
-    ) -> Self:
+    ) -> Opening[Self]:
         """A client that is open: made with the same arguments, then opened.
+
+        It can be awaited, as in `client = await BackfillClient.connect(dsn)`, or entered, as in
+        `async with BackfillClient.connect(dsn) as client`, which also closes the client at the block's end.
 
         Raises:
             DatabaseConnectionError: the server cannot be reached, or refuses.
@@ -122,8 +127,11 @@ class ClientLife:
             ConfigurationError: an argument that cannot be used, or neither `dsn` nor DATABASE_URL.
         """
         client = cls(dsn, schema=schema, pool=pool, migrate=migrate, min_size=min_size, max_size=max_size)
-        await client.open()
-        return client
+        return Opening(client._opened_self(), lambda: client)
+
+    async def _opened_self(self) -> Self:
+        await self.open()
+        return self
 
     @property
     def schema(self) -> str:

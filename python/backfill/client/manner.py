@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -53,5 +54,33 @@ def checked_connection(connection: object) -> Connection:
         ConfigurationError: it is none of psycopg's asynchronous ones.
     """
     if not isinstance(connection, psycopg.AsyncConnection):
-        raise ConfigurationError(f"connection: expected a psycopg.AsyncConnection, got {type(connection).__name__}")
+        raise ConfigurationError(f"connection: expected a psycopg.AsyncConnection, got {_named(connection)}")
     return connection
+
+
+_WAYS_OUT: Final = {
+    "sqlalchemy.ext.asyncio": "with an engine of postgresql+psycopg:// pass "
+    "(await (await session.connection()).get_raw_connection()).driver_connection, of an AsyncConnection "
+    "(await connection.get_raw_connection()).driver_connection",
+    "sqlalchemy": "its transaction is a synchronous one; use SQLAlchemy's asyncio extension with postgresql+psycopg://, or "
+    "add the job by SQL: select graphile_worker.add_job(...)",
+    "asyncpg": "a job cannot be added in its transaction by this client; add it by SQL: select graphile_worker.add_job(...)",
+    "psycopg2": "add the job by SQL in its transaction: select graphile_worker.add_job(...)",
+    "psycopg_pool": "pass a pool as BackfillClient(pool=...), or one of its connections: async with pool.connection() as c",
+    "psycopg": "a synchronous connection; open it by psycopg.AsyncConnection.connect, or add the job by SQL: "
+    "select graphile_worker.add_job(...)",
+    "django": "add the job by SQL in its transaction: with connection.cursor() as cursor: "
+    "cursor.execute('select graphile_worker.add_job(...)')",
+}
+"""What somebody can do who has another program's connection, by the module of its class; longer names come first."""
+
+
+def _named(connection: object) -> str:
+    """What was given, and what to pass in its place."""
+    kind = type(connection)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    for base in kind.__mro__:
+        for module, way in _WAYS_OUT.items():
+            if base.__module__ == module or base.__module__.startswith(f"{module}."):
+                return f"{name}: {way}"
+    return name

@@ -23,6 +23,7 @@ from psycopg_pool import AsyncConnectionPool
 from backfill.errors import BackfillError, ConfigurationError, DatabaseConnectionError
 from backfill.said import said
 from backfill.storage.cancelling import OwnConnection
+from backfill.storage.pasted import is_function, pasted
 from backfill.storage.pooler import ANSWER_SECONDS, look_for_pooler, without_option
 
 Dsn: TypeAlias = str | Callable[[], str | Awaitable[str]]
@@ -85,8 +86,8 @@ async def resolve(dsn: Dsn) -> str:
         DatabaseConnectionError: an asynchronous callable gave none in time.
         ConfigurationError: it gave something else.
     """
-    if isinstance(dsn, str):
-        return dsn
+    if not is_function(dsn):
+        return pasted("dsn", dsn)
     limit = asyncio.timeout(DSN_SECONDS)
     try:
         async with limit:
@@ -98,9 +99,14 @@ async def resolve(dsn: Dsn) -> str:
         raise DatabaseConnectionError(
             f"dsn: the callable gave no connection string within {DSN_SECONDS:g} s; nothing was written"
         ) from error
-    if not isinstance(text, str):
-        raise ConfigurationError(f"dsn: the callable gave {type(text).__name__}, expected a connection string")
-    return text
+    try:
+        return pasted("dsn", text)
+    except ConfigurationError as error:
+        if isinstance(text, str):
+            raise
+        raise ConfigurationError(
+            f"dsn: the callable gave {type(text).__name__}, expected a connection string"
+        ) from error
 
 
 def complete(dsn: str, *, application_name: str) -> str:

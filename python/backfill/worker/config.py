@@ -16,6 +16,7 @@ from backfill.logs import RetryTraceback
 from backfill.retry import RetryPolicy
 from backfill.storage.claims import LaneFilter, anchored
 from backfill.storage.connection import Dsn
+from backfill.storage.pasted import is_function, pasted
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
 from backfill.worker.address import parse_address
 
@@ -253,7 +254,7 @@ class WorkerConfig:
         dsn = self.dsn if self.dsn is not None else os.environ.get("DATABASE_URL")
         if not dsn:
             raise ConfigurationError("WorkerConfig.dsn: none given, and DATABASE_URL is not set")
-        return dsn
+        return dsn if is_function(dsn) else pasted("WorkerConfig.dsn" if self.dsn is not None else "DATABASE_URL", dsn)
 
     @property
     def slots(self) -> int:
