@@ -127,7 +127,7 @@ class ClientLife:
             ConfigurationError: an argument that cannot be used, or neither `dsn` nor DATABASE_URL.
         """
         client = cls(dsn, schema=schema, pool=pool, migrate=migrate, min_size=min_size, max_size=max_size)
-        return Opening(client._opened_self(), lambda: client)
+        return Opening(client._opened_self(), client.__aenter__, client.__aexit__)
 
     async def _opened_self(self) -> Self:
         await self.open()

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 C = TypeVar("C")
-C_co = TypeVar("C_co", covariant=True)
-
-
-class Entered(Protocol[C_co]):
-    """A client, as a context manager of itself."""
-
-    async def __aenter__(self) -> C_co:
-        """Open it."""
-        ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        ...
+Leave: TypeAlias = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[None]]
 
 
 class Opening(Coroutine[Any, Any, C], AbstractAsyncContextManager[C], Generic[C]):
@@ -33,13 +19,14 @@ class Opening(Coroutine[Any, Any, C], AbstractAsyncContextManager[C], Generic[C]
 
     Args:
         coroutine: opens the client and returns it.
-        entered: the client's own context manager.
+        enter: opens the client for a block and returns it.
+        leave: ends the block.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, C], entered: Callable[[], Entered[C]]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, C], enter: Callable[[], Awaitable[C]], leave: Leave) -> None:
         self._coroutine = coroutine
-        self._entered = entered
-        self._manager: Entered[C] | None = None
+        self._enter = enter
+        self._leave = leave
 
     def __await__(self) -> Generator[Any, Any, C]:
         """Open the client, and give it."""
@@ -48,15 +35,13 @@ class Opening(Coroutine[Any, Any, C], AbstractAsyncContextManager[C], Generic[C]
     async def __aenter__(self) -> C:
         """Open the client, and give it; it is closed at the end of the block."""
         self._coroutine.close()
-        self._manager = self._entered()
-        return await self._manager.__aenter__()
+        return await self._enter()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the client where nobody else is inside it."""
-        if self._manager is not None:
-            await self._manager.__aexit__(kind, error, trace)
+        await self._leave(kind, error, trace)
 
     def send(self, value: Any, /) -> Any:
         """Go on, as with any coroutine."""
