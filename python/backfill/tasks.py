@@ -186,7 +186,19 @@ class TaskRegistry(Generic[D]):
             raise TaskDefinitionError(
                 "include: the other registry has a lifespan; give it to the one that the worker runs"
             )
-        added = [task.renamed(prefix) if prefix else task for task in other]
+        self.add(task.renamed(prefix) if prefix else task for task in other)
+
+    def add(self, tasks: Iterable[Task[Any, Any]]) -> None:
+        """Take in tasks that are made already, all of them or none.
+
+        Args:
+            tasks: those that other registries made.
+
+        Raises:
+            TaskDefinitionError: a name is taken.
+            InvalidJobError: a name is too long.
+        """
+        added = list(tasks)
         for task in added:
             for name in (task.identifier, *task.aliases):
                 check_text("task", name, IDENTIFIER_LIMIT)

@@ -109,7 +109,8 @@ def test_a_missing_schema(app: Path, empty_dsn: str, words: tuple[str, ...]) -> 
     [
         ("nowhere:tasks", "no module 'nowhere'"),
         ("jobs.deeper:tasks", "no module 'jobs.deeper'"),
-        ("jobs", "expected MODULE:REGISTRY, such as jobs:tasks"),
+        (":tasks", "expected MODULE:REGISTRY, such as app.jobs:tasks"),
+        ("jobs:", "expected MODULE:REGISTRY, such as jobs:tasks"),
         ("jobs:task", "module 'jobs' has no 'task'; its registries: tasks"),
         ("jobs:other", "'jobs:other' is of type int, not a TaskRegistry; its registries: tasks"),
         ("broken:tasks", "module 'broken' cannot be imported: ModuleNotFoundError: No module named 'no_such_thing'"),

@@ -1,4 +1,4 @@
-"""MODULE:REGISTRY: finding a program's tasks by name, with one clear line for each way in which that fails."""
+"""MODULE:REGISTRY, or MODULE alone: finding a program's tasks by name, with one clear line for each way in which that fails."""
 
 from __future__ import annotations
 
@@ -6,25 +6,64 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from backfill.errors import ConfigurationError
 from backfill.said import said
+from backfill.task import Task
 from backfill.tasks import TaskRegistry
 
 
-def load_registry(name: str) -> TaskRegistry[Any]:
-    """The registry that `module:attribute` names; modules of the current folder can be imported.
+def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
+    """The one registry that the names of several come to; modules of the current folder can be imported.
+
+    A task that several of them have, since one includes another, is there once. One of them may have a lifespan, which is
+    the worker's then.
+
+    Args:
+        names: of each `module:attribute`, or `module` where the module has a single registry.
 
     Raises:
-        ConfigurationError: the name has another form, its module cannot be imported, or it names no registry.
+        ConfigurationError: a name has another form, its module cannot be imported, or it names no registry; two registries
+            have tasks of one name, or a lifespan each.
     """
+    found = {name: _load(name) for name in names}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    with_lifespan = [name for name, registry in found.items() if registry.lifespan is not None]
+    if len(with_lifespan) > 1:
+        raise ConfigurationError(
+            f"{with_lifespan[0]!r} and {with_lifespan[1]!r} have a lifespan each, and a worker has one: give it to one of them"
+        )
+    lifespan = found[with_lifespan[0]].lifespan if with_lifespan else None
+    whole: TaskRegistry[Any] = TaskRegistry() if lifespan is None else TaskRegistry(lifespan=lifespan)
+    owners: dict[str, tuple[str, Task[Any, Any]]] = {}
+    for name, registry in found.items():
+        own = list[Task[Any, Any]]()
+        for task in registry:
+            taken = [owners[word] for word in (task.identifier, *task.aliases) if word in owners]
+            if all(other is not task for _, other in taken) and taken:
+                raise ConfigurationError(
+                    f"task {task.identifier!r} is in {taken[0][0]!r} ({taken[0][1]!r}) and in {name!r} ({task!r}): rename one, "
+                    "or include one registry in the other under a prefix"
+                )
+            if not taken:
+                own.append(task)
+                owners.update(dict.fromkeys((task.identifier, *task.aliases), (name, task)))
+        whole.add(own)
+    return whole
+
+
+def _load(name: str) -> TaskRegistry[Any]:
+    """The registry that one name is for."""
     module_name, colon, attribute = name.partition(":")
-    if not module_name or not attribute:
-        example = module_name if not colon and module_name else "app.jobs"
-        raise ConfigurationError(f"{name!r}: expected MODULE:REGISTRY, such as {example}:tasks")
+    if not module_name or (colon and not attribute):
+        raise ConfigurationError(f"{name!r}: expected MODULE:REGISTRY, such as {module_name or 'app.jobs'}:tasks")
     module = _import(module_name)
+    if not colon:
+        return _only_one(module, module_name)
     found: Any = module
     for part in attribute.split("."):
         try:
@@ -35,6 +74,14 @@ def load_registry(name: str) -> TaskRegistry[Any]:
         kind = type(found).__name__
         raise ConfigurationError(f"{name!r} is of type {kind}, not a TaskRegistry; {_offer(module)}")
     return found
+
+
+def _only_one(module: ModuleType, name: str) -> TaskRegistry[Any]:
+    """The registry of a module that was named alone."""
+    registries = {id(value): value for value in vars(module).values() if isinstance(value, TaskRegistry)}
+    if len(registries) == 1:
+        return next(iter(registries.values()))
+    raise ConfigurationError(f"module {name!r} was named alone, and {_offer(module)}: name one, as in {name}:tasks")
 
 
 def _import(name: str) -> ModuleType:

@@ -25,7 +25,12 @@ logger = logging.getLogger("backfill.cli.worker")
 
 def command(
     registry: Annotated[
-        str, typer.Argument(metavar="MODULE:REGISTRY", help="Where the TaskRegistry is, such as app.jobs:tasks.")
+        list[str],
+        typer.Argument(
+            metavar="MODULE:REGISTRY...",
+            help="Where the TaskRegistry is, such as app.jobs:tasks; app.jobs where that module has only one. Several are "
+            "worked together.",
+        ),
     ],
     concurrency: Annotated[int, typer.Option("--concurrency", "-c", help="How many jobs run at once.")] = 10,
     queue: Annotated[
@@ -88,7 +93,7 @@ def command(
     The first Ctrl-C (or SIGTERM) stops claiming and waits for running jobs up to the shutdown timeout; the second
     interrupts them at once, and they go back to the queue. A third ends the process on the spot, whatever runs.
     """
-    from backfill.cli.registry import load_registry
+    from backfill.cli.registry import load_registries
     from backfill.cli.signals import Signals
     from backfill.worker import WorkerConfig, WorkerRunner
 
@@ -107,7 +112,7 @@ def command(
         health_file=health_file,
         retry_traceback=retry_traceback,
     )
-    tasks = load_registry(registry)
+    tasks = load_registries(registry)
     # What was imported stays: the collector need not look at it again while jobs come and go, which costs a tenth of the rate.
     gc.freeze()
     signals = Signals()

@@ -22,6 +22,7 @@ from backfill.worker.address import parse_address
 from backfill.worker.config import WorkerConfig
 from backfill.worker.events import LeaseLost, Tally, WorkerStopped, emit
 from backfill.worker.execution.forks import ForkGuard
+from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.watchdog import Watchdog
 from backfill.worker.lanes.lane import unmatched_tasks
 from backfill.worker.liveness.beat import TURN_SECONDS
@@ -47,6 +48,7 @@ class WorkerProcess:
         config: the deployment's facts.
         registry: the code's.
         attended: whether somebody waits for what a part fails with.
+        collect: called with each failed attempt's job and error.
 
     Attributes:
         one: the incarnation that works now.
@@ -59,7 +61,10 @@ class WorkerProcess:
 
     one: WorkerSession
 
-    def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any], *, attended: bool) -> None:
+    def __init__(
+        self, config: WorkerConfig, registry: TaskRegistry[Any], *, attended: bool, collect: Collect | None = None
+    ) -> None:
+        self._collect = collect
         self.attended = attended
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.hurry = asyncio.Event()
@@ -224,7 +229,7 @@ class WorkerProcess:
     def _incarnation(self) -> WorkerSession:
         return WorkerSession(
             self._config, self._registry, self._client, self._own, self._deps, progressed=self._progress.set, lost=self._lost,
-            interrupted=self._interrupted, pulse=self.pulse,
+            interrupted=self._interrupted, pulse=self.pulse, collect=self._collect,
         )  # fmt: skip
 
     async def _open_probes(self) -> None:

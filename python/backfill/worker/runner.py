@@ -8,8 +8,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from backfill.errors import ConfigurationError
+from backfill.records import Job
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.execution.outcomes import Collect
 from backfill.worker.liveness.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
 from backfill.worker.process import WorkerProcess
 from backfill.worker.service import finish
@@ -70,21 +72,34 @@ class WorkerRunner:
                 stopped.cancel()
                 await asyncio.wait([stopped])
 
-    async def process_available_jobs(self) -> int:
+    async def process_available_jobs(self, *, raise_failures: bool = False) -> int:
         """Run what is due until nothing is left, and return how many jobs were run; retries that are due count too.
 
         For tests, cron and scripts. It neither listens nor polls, and jobs for later are left alone.
 
+        Args:
+            raise_failures: whether to raise what failed attempts raised, once nothing is left. Each failed attempt's job is
+                written as without it: it waits for its retry, or is a dead letter. A test of a handler wants this, since it
+                passes otherwise although the handler raised.
+
         Raises:
             ConfigurationError: this runner is running in the background.
+            ExceptionGroup: attempts failed and `raise_failures` is set. It holds the handlers' own exceptions, in the order
+                in which they came, each with a note that names its job, task and attempt. It is a BaseExceptionGroup where
+                one of them is no Exception, such as SystemExit.
         """
+        failures = list[tuple[Job, BaseException]]()
         if self._parts is not None:
             raise ConfigurationError("process_available_jobs: this runner is running already")
-        parts = await self._start(background=False)
+        collect = (lambda job, error: failures.append((job, error))) if raise_failures else None
+        parts = await self._start(background=False, collect=collect)
         try:
-            return await parts.run_available()
+            ran = await parts.run_available()
         finally:
             await self._end()
+        if failures:
+            raise _group(failures, ran)
+        return ran
 
     async def __aenter__(self) -> Self:
         """Start in the background."""
@@ -144,11 +159,11 @@ class WorkerRunner:
         self._parts.attended = True
         return self._parts
 
-    async def _start(self, *, background: bool) -> WorkerProcess:
+    async def _start(self, *, background: bool, collect: Collect | None = None) -> WorkerProcess:
         async with self._changing:
             if self._parts is not None:
                 raise ConfigurationError("this runner is running already")
-            parts = WorkerProcess(self.config, self.registry, attended=not background)
+            parts = WorkerProcess(self.config, self.registry, attended=not background, collect=collect)
             try:
                 await parts.open(background=background)
             except BaseException:
@@ -174,3 +189,13 @@ class WorkerRunner:
             if parts is not None:
                 await parts.close()
                 self._left = parts.left
+
+
+def _group(failures: list[tuple[Job, BaseException]], ran: int) -> BaseExceptionGroup[BaseException]:
+    """The errors of failed attempts as one, each with a note that says whose it is."""
+    errors = list[BaseException]()
+    for job, error in failures:
+        error.add_note(f"in job {job.id} ({job.task_identifier}), attempt {job.attempts} of {job.max_attempts}")
+        if not any(error is other for other in errors):  # a handler may raise the same instance again
+            errors.append(error)
+    return BaseExceptionGroup(f"{len(failures)} of {ran} attempts failed", errors)

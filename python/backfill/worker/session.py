@@ -27,6 +27,7 @@ from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.execution.executor import Executor
+from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.sentinel import Sentinel
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.liveness.beat import Beat
@@ -65,6 +66,7 @@ class WorkerSession:
         lost: called once, when this incarnation was given up by another worker.
         interrupted: called with what a handler raised that may be a Ctrl-C.
         pulse: what is told that it is alive.
+        collect: called with each failed attempt's job and error.
 
     Attributes:
         worker_id: made anew for each.
@@ -87,6 +89,7 @@ class WorkerSession:
         lost: Callable[[], None],
         interrupted: Callable[[KeyboardInterrupt], None],
         pulse: Pulse,
+        collect: Collect | None = None,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
         self._config = config
@@ -98,6 +101,7 @@ class WorkerSession:
             deps=deps,
             retry=config.retry,
             traceback=RetryTraceback(config.retry_traceback),
+            collect=collect,
         )
         self.beat = Beat(config, self._row(tasks), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on

@@ -30,7 +30,7 @@ from backfill.worker.execution.draining import cancel, interrupt, wait
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Ending, Failed, HeldJob, HeldJobs
 from backfill.worker.execution.interrupts import ctrl_c_in
-from backfill.worker.execution.outcomes import Outcomes
+from backfill.worker.execution.outcomes import Collect, Outcomes
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
 from backfill.worker.execution.threads import HandlerThreads
 from backfill.worker.lanes.lane import Lane
@@ -51,6 +51,7 @@ class Executor:
         deps: for the context.
         retry: whose delays jobs wait that have no policy of their own nor of their task.
         traceback: how much of its traceback the log shows of a failure that is tried again.
+        collect: called with each failed attempt's job and error.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class Executor:
         deps: Any,
         retry: RetryPolicy | None = None,
         traceback: RetryTraceback = RetryTraceback.NONE,
+        collect: Collect | None = None,
     ) -> None:
         self._registry = registry
-        self._outcomes = Outcomes(registry, retry, traceback)
+        self._outcomes = Outcomes(registry, retry, traceback, collect)
         self._worker_id = worker_id
         self._client = client
         self._deps = deps

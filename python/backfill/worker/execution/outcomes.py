@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from backfill.logs import RetryTraceback, fields_of
 from backfill.payloads import encode_result
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _FEW_FRAMES: Final = 3
 _LONGEST_REASON: Final = 500
+Collect: TypeAlias = Callable[[Job, BaseException], None]
 
 
 class Outcomes:
@@ -36,6 +37,7 @@ class Outcomes:
         registry: the tasks.
         retry: whose delays jobs wait that have no policy of their own nor of their task.
         traceback: how much of its traceback the log shows of a failure that is tried again.
+        collect: called with each failed attempt's job and error, for who wants them all at the end.
 
     Attributes:
         failures: how many attempts failed.
@@ -48,7 +50,9 @@ class Outcomes:
         registry: TaskRegistry[Any],
         retry: RetryPolicy | None,
         traceback: RetryTraceback = RetryTraceback.NONE,
+        collect: Collect | None = None,
     ) -> None:
+        self._collect = collect
         self._registry = registry
         self._retry = retry
         self._traceback = traceback
@@ -179,6 +183,8 @@ class Outcomes:
         else:
             _tell(logging.WARNING, job, line, error if self._traceback is RetryTraceback.FULL else None)
         _tell(logging.DEBUG, job, text)
+        if self._collect is not None:
+            self._collect(job, error if error is not None else RuntimeError(text))
         return Failed(cleansed(text), final, delay)
 
 

@@ -1,0 +1,99 @@
+"""Registries by name, as the shell reads them: one, the only one of a module, and several together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backfill import ConfigurationError
+from backfill.cli.registry import load_registries
+
+MODULES = {
+    "shop_mail": """
+from backfill import TaskRegistry
+tasks = TaskRegistry()
+again = tasks
+@tasks.task("mail.send", aliases=["mail"])
+async def send(to: str) -> None: ...
+""",
+    "shop_jobs": """
+from contextlib import asynccontextmanager
+from backfill import TaskRegistry
+from shop_mail import tasks as mail
+@asynccontextmanager
+async def lifespan(client):
+    yield "deps"
+tasks = TaskRegistry(lifespan=lifespan)
+@tasks.task("count")
+async def count(payload: int) -> None: ...
+tasks.include(mail)
+""",
+    "shop_two": """
+from contextlib import asynccontextmanager
+from backfill import TaskRegistry
+@asynccontextmanager
+async def lifespan(client):
+    yield "others"
+first, second = TaskRegistry(), TaskRegistry(lifespan=lifespan)
+@first.task("mail")
+async def other(to: str) -> None: ...
+""",
+    "shop_none": "",
+}
+
+
+@pytest.fixture(autouse=True)
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The modules of a program, in the current folder."""
+    for name, text in MODULES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def test_a_module_with_a_single_registry_is_named_alone() -> None:
+    """Under however many names it has it: it is one registry."""
+    assert load_registries(["shop_mail"]) is load_registries(["shop_mail:tasks"])
+    assert load_registries(["shop_mail"]) is load_registries(["shop_mail:again"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("shop_two", "shop_two' was named alone, and its registries: first, second"), ("shop_none", "no TaskRegistry")],
+)
+def test_a_module_that_is_named_alone_has_just_one(name: str, message: str) -> None:
+    """Where there are several, or none, the line says so and names them."""
+    with pytest.raises(ConfigurationError, match=message):
+        load_registries([name])
+
+
+def test_several_are_worked_together() -> None:
+    """What one includes from another is there once; the one lifespan is the worker's, wherever it stands."""
+    for names in (
+        ["shop_mail:tasks", "shop_jobs:tasks"],
+        ["shop_jobs:tasks", "shop_mail"],
+        ["shop_jobs:tasks"],
+    ):
+        whole = load_registries(names)
+        assert sorted(whole.identifiers()) == ["count", "mail", "mail.send"]
+        assert whole.lifespan is not None
+
+
+def test_two_tasks_of_one_name_are_refused_with_both_places() -> None:
+    """An alias counts as a name."""
+    with pytest.raises(
+        ConfigurationError, match=r"task 'mail' is in 'shop_mail' .*send.* and in 'shop_two:first' .*other"
+    ):
+        load_registries(["shop_mail", "shop_two:first"])
+
+
+def test_two_lifespans_are_refused() -> None:
+    """A worker has one."""
+    with pytest.raises(ConfigurationError, match="'shop_jobs:tasks' and 'shop_two:second' have a lifespan each"):
+        load_registries(["shop_jobs:tasks", "shop_two:second"])
