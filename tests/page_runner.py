@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-PAGES = ("cancelling", "error-trackers", "from-others", "handlers", "layout", "results", "retries")
+PAGES = ("cancelling", "error-trackers", "from-others", "handlers", "layout", "results", "retries", "testing")
 """The pages of docs/ whose examples run and are checked by mypy."""
 BLOCK = re.compile(
     r"(?:^ *`(?P<file>[\w/]+\.py)`[^\n]*:\n\n)?^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```",
