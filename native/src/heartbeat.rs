@@ -201,7 +201,7 @@ impl HeartbeatThread {
 
     /// A descriptor that becomes readable when `report` has news; -1 in a forked child.
     ///
-    /// News is an answer whose columns changed, a row that is missing, a connection refused, lost, or there again.
+    /// News is an answer whose columns changed, a row that is missing, a connection that is refused, lost or restored.
     fn fileno(&self) -> c_int {
         if self.is_inherited() { -1 } else { self.shared.news.descriptor() }
     }

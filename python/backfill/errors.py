@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LONGEST_WAIT = timedelta(days=366)
 """The longest time between two attempts."""
 _NAMED = 5
-"""How many of many a message names."""
+"""A message that lists names shows so many of them at most."""
 _SETTINGS: Final = (str, int, float, date, time, timedelta, Enum, type, FunctionType)
 """What a job's settings are made of; any other value may be a payload in the wrong place."""
 
@@ -287,7 +287,7 @@ class RateLimitExceeded(WorkerError):  # noqa: N818
 
 
 class TemporaryUnavailable(WorkerError):  # noqa: N818
-    """It will be there again. Retried."""
+    """The database will answer later. The job is tried again."""
 
 
 class JobFailed(WorkerError):  # noqa: N818

@@ -46,8 +46,10 @@ _SPAN = re.compile(r"`([^`]+)`")
 # Phrases that stopped readers who came new: each leaves out what it is about, or is no English.
 _STOPPED_AT = (
     "goes by by itself", "in words it is none", "here again", "is that not enough", "empty-handed", "missing in doubt",
-    "how many of many", "as the caller's has not", "goes by itself", "told of once", "in vain of",
+    "how many of many", "as the caller's has not", "goes by itself", "told of once", "in vain of", "queues of its",
 )  # fmt: skip
+PACKAGE = sorted(path for kind in ("*.py", "*.sql", "*.pyi") for path in (ROOT / "python").rglob(kind))
+PROSE = [*PACKAGE, *sorted((ROOT / "native" / "src").glob("*.rs"))]
 
 
 def _text(path: Path) -> str:
@@ -83,6 +85,16 @@ def test_no_phrase_stops_a_reader(path: Path) -> None:
     """No document has one of the phrases that readers did not understand."""
     text = " ".join(_text(path).lower().split())
     assert [phrase for phrase in _STOPPED_AT if phrase in text] == []
+
+
+def test_no_phrase_in_the_code_stops_a_reader() -> None:
+    """Nor has a docstring, a comment or a message of the package."""
+    stopping = {
+        _named(path): found
+        for path in PROSE
+        if (found := [phrase for phrase in _STOPPED_AT if phrase in " ".join(_text(path).lower().split())])
+    }
+    assert stopping == {}
 
 
 def test_the_index_leads_everywhere() -> None:

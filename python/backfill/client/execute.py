@@ -181,8 +181,8 @@ async def with_key_lock(
 ) -> T:
     """What a statement gives that holds many jobs at once, without keeping who holds one of them from another for long.
 
-    It waits briefly at first. Is that not enough, it lets go of all, waits empty-handed for those who write keys in several
-    statements, and keeps such away until it is done.
+    It waits briefly at first. If that is not enough, it lets go of all rows. Then it waits, without holding any, for those
+    who write keys in several statements, and keeps them away until it is done.
 
     Args:
         connection: not in a transaction, or in one that holds nothing yet that others may wait for.

@@ -143,7 +143,7 @@ async def _make(connection: Connection, schema: str, many: str, one: str, names:
         try:
             await run(connection, many, schema, (text_array(sorted(names)),))
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            pass  # a transaction is making one of them, and may need another of these next: wait for it empty-handed
+            pass  # another transaction makes one of them and may need another next, so wait for it without holding any
         else:
             return
     if briefly:

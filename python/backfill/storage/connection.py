@@ -175,7 +175,7 @@ async def _ask(connection: Connection, *, wanted: bool) -> None:
 
 
 def _without_secret(text: str, conninfo: str) -> str:
-    """A driver's text without the password. One of few letters is looked for where a password stands: in words it is none."""
+    """A driver's text without the password. A short one is replaced only where passwords stand, since words may contain it."""
     try:
         secret = str(conninfo_to_dict(conninfo).get("password") or "")
     except psycopg.ProgrammingError:

@@ -92,8 +92,8 @@ def emit(event: Event) -> None:
     match event:
         case WorkerRecovered():
             logger.warning(
-                "worker %s (%s, process %d) died: unlocked %d jobs and %d queues of its, %d became dead letters, %d had been "
-                "replaced or removed and are deleted",
+                "worker %s (%s, process %d) died: its locks on %d jobs and %d queues are released, %d became dead letters, "
+                "%d had been replaced or removed and are deleted",
                 event.worker_id, event.host, event.pid, event.jobs, event.queues, event.dead_letters, event.superseded,
                 extra=asdict(event),
             )  # fmt: skip

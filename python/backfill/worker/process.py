@@ -162,7 +162,7 @@ class WorkerProcess:
                 if self._renewing is None and len(executor.held) <= station.settler.refused:
                     station.claimer.insist()  # nothing runs that a dear look could keep waiting
                 await self._progress_or_failure()
-            if one is not self.one:  # given up, and here again: what it was at may be there again
+            if one is not self.one:  # it was given up and works under a new id: the jobs that it had may wait again
                 earlier += executor.started
             elif executor.claimed == before:
                 await self._keeper.tend()

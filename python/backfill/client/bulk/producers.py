@@ -40,7 +40,7 @@ class ProducerTransaction:
         connection: in a transaction.
         schema: the queue's.
         ids: where the ids go, in the order of the rows; None where nobody asked for them.
-        own: whether the transaction has this call's statements only, as the caller's has not.
+        own: whether the transaction has this call's statements only; one that the caller began may have others.
         maker: makes names on another connection; None where there is none, and new ones wait.
     """
 

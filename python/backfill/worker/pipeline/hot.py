@@ -31,7 +31,7 @@ QUERY_TIMEOUT: Final = 60.0
 CONNECT_TIMEOUT: Final = 60.0
 """Of several hosts each has ten seconds."""
 PASSING: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled)
-"""What goes by by itself: somebody holds a row."""
+"""Errors that go away without our doing: somebody else holds a row for a moment."""
 STRANGE: Final = psycopg.errors.ReadOnlySqlTransaction
 """What comes of a server that is a standby now: the primary is another, to be connected to anew."""
 _PREDECESSOR_LOOKS: Final = 100

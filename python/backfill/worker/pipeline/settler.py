@@ -139,7 +139,9 @@ class Settler:
     def release(self, batch: Sequence[HeldJob], missing: set[Attempt]) -> None:
         """A batch is written: let go of its jobs."""
         self._under_way -= len(batch)
-        self._count(batch, () if self._doubtful else missing)  # missing in doubt: written before its answer was lost
+        self._count(
+            batch, () if self._doubtful else missing
+        )  # after a lost answer, an end that is missing was written before
         self._executor.held.release(batch)
         if self._refused:
             self._refused.difference_update(running.job.id for running in batch)
