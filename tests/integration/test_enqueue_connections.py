@@ -189,7 +189,11 @@ async def test_what_is_no_connection_is_refused(dsn: str) -> None:
     """A synchronous connection, a pool or a DSN in its place is named, before anything is written."""
     with psycopg.connect(dsn) as sync:
         pool: AsyncConnectionPool[Any] = AsyncConnectionPool(dsn, open=False)
-        for wrong, name in ((sync, "Connection"), (pool, "AsyncConnectionPool"), (dsn, "str")):
+        for wrong, name in (
+            (sync, r"psycopg\.Connection: a synchronous connection; .+"),
+            (pool, r"psycopg_pool\.\S+\.AsyncConnectionPool: pass a pool as BackfillClient\(pool=\.\.\.\), .+"),
+            (dsn, "str"),
+        ):
             for verb in VERBS.values():
                 with pytest.raises(ConfigurationError, match=rf"connection: expected .*AsyncConnection, got {name}$"):
                     await verb(CLIENT, wrong)

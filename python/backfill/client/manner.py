@@ -78,7 +78,7 @@ _WAYS_OUT: Final = {
 def _named(connection: object) -> str:
     """What was given, and what to pass in its place."""
     kind = type(connection)
-    name = f"{kind.__module__}.{kind.__qualname__}"
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     for base in kind.__mro__:
         for module, way in _WAYS_OUT.items():
             if base.__module__ == module or base.__module__.startswith(f"{module}."):
