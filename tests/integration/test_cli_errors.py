@@ -78,6 +78,14 @@ def test_a_dsn_that_cannot_be_read(app: Path, words: tuple[str, ...]) -> None:
     assert "hunter2" not in line
 
 
+def test_a_password_is_not_shown_of_a_dsn_that_was_pasted_with_quotes(app: Path, closed_port: int) -> None:
+    """It is known as a secret once the quotes and the driver's name are gone."""
+    dsn = f"'postgresql+psycopg://me:hunter2@127.0.0.1:{closed_port}/hunter2'"
+    line = refused(run("enqueue", "noop", folder=app, environment={"DATABASE_URL": dsn}), 3)
+    assert "cannot connect" in line
+    assert "hunter2" not in line
+
+
 @pytest.mark.parametrize("words", [("worker", "jobs:tasks"), ("enqueue", "noop"), ("migrate",)])
 def test_a_server_that_is_down(app: Path, closed_port: int, words: tuple[str, ...]) -> None:
     """A server that cannot be reached is named by host, port, database and user; its password is not."""

@@ -63,6 +63,12 @@ def test_a_module_with_a_single_registry_is_named_alone() -> None:
     assert load_registries(["shop_mail"]) is load_registries(["shop_mail:again"])
 
 
+def test_a_registry_that_is_named_twice_is_one() -> None:
+    """Also where it has a lifespan, of which a worker has one."""
+    assert load_registries(["shop_mail", "shop_mail:again"]) is load_registries(["shop_mail"])
+    assert load_registries(["shop_jobs:tasks", "shop_jobs:tasks"]) is load_registries(["shop_jobs:tasks"])
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("shop_two", "shop_two' was named alone, and its registries: first, second"), ("shop_none", "no TaskRegistry")],

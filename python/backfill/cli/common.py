@@ -66,10 +66,11 @@ def required_dsn(dsn: str | None) -> str:
         raise ConfigurationError(
             "no database given: pass --dsn or set DATABASE_URL, such as postgresql://user@localhost:5432/database"
         )
-    _remember_secret(dsn)
     from backfill.storage.pasted import pasted  # here, since the shell starts faster without it
 
-    return pasted("the database (--dsn or DATABASE_URL)", dsn)
+    text = pasted("the database (--dsn or DATABASE_URL)", dsn)
+    _remember_secret(text)
+    return text
 
 
 def duration(text: str, option: str) -> timedelta:

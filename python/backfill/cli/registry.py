@@ -29,7 +29,11 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
         ConfigurationError: a name has another form, its module cannot be imported, or it names no registry; two registries
             have tasks of one name, or a lifespan each.
     """
-    found = {name: _load(name) for name in names}
+    found = dict[str, TaskRegistry[Any]]()
+    for name in names:
+        registry = _load(name)
+        if not any(registry is other for other in found.values()):  # a module may have it under two names
+            found[name] = registry
     if len(found) == 1:
         return next(iter(found.values()))
     with_lifespan = [name for name, registry in found.items() if registry.lifespan is not None]
