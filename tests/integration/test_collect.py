@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -33,6 +32,7 @@ from backfill.storage.statements import render
 from backfill.worker.upkeep import cleaner
 from contract.scripts import run_script
 
+from places import TESTS
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -345,7 +345,7 @@ async def test_a_worker_collects_now_and_then(
 @pytest.fixture
 def engine_dsn(dsn: str) -> str:
     """A database of ours on which the Rust engine's migrations ran later."""
-    run_script(dsn, (Path(__file__).parent.parent / "contract" / "rust_engine.sql").read_text())
+    run_script(dsn, (TESTS / "contract" / "rust_engine.sql").read_text())
     return dsn
 
 

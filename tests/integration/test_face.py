@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,10 +12,11 @@ import pytest
 
 from backfill import BackfillClient, EnqueueStatus, Priority, WorkerContext
 
+from places import TESTS
 from plugins.waiting import Eventually
 from reading import rows, value
 
-FACE = Path(__file__).parent.parent / "typing" / "face.py"
+FACE = TESTS / "typing" / "face.py"
 
 
 @pytest.fixture

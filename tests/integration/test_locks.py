@@ -30,6 +30,7 @@ from backfill.storage.connection import connect
 from backfill.storage.schema.migrate import migrate
 from stopped import DEAD_AFTER
 
+from places import TESTS
 from plugins.roles import NewRole
 from plugins.waiting import Eventually
 from reading import rows, value
@@ -128,7 +129,7 @@ async def test_one_recovers_at_a_time(dsn: str) -> None:
 async def test_a_worker_that_is_stopped_while_it_recovers(dsn: str, eventually: Eventually) -> None:
     """The server ends its transaction, so that others recover within the time after which a worker counts as dead."""
     await _dead_worker(dsn)
-    program = Path(__file__).parent.parent / "stopped.py"
+    program = TESTS / "stopped.py"
     stopped = await asyncio.create_subprocess_exec(
         sys.executable, program, dsn, DEAD, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )

@@ -22,6 +22,7 @@ from backfill.storage.schema.steps import migrations, newest
 from contract.catalog import catalogue, contract, differences
 from contract.snapshot import Snapshot, snapshot
 
+from places import TESTS
 from plugins.schemas import install
 from reading import rows, value
 
@@ -60,7 +61,7 @@ def run_file(dsn: str, path: Path) -> None:
 @pytest.fixture
 def rust_dsn(node_dsn: str) -> str:
     """A DSN of a database that the Rust engine has set up."""
-    run_file(node_dsn, Path(__file__).parent.parent / "contract" / "rust_engine.sql")
+    run_file(node_dsn, TESTS / "contract" / "rust_engine.sql")
     return node_dsn
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from page_runner import PAGES
+from places import ROOT
 
-ROOT = Path(__file__).parents[2]
 RUNNER = ROOT / "tests" / "page_runner.py"
 
 

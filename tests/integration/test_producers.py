@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -27,13 +26,14 @@ from backfill import (
 from backfill.storage.grants import grants_script
 from contract.scripts import run_script
 
+from places import TESTS
 from plugins.roles import NewRole
 from plugins.waiting import Eventually
 from reading import rows, value
 
 JOBS = "graphile_worker._private_jobs"
 HOUR = timedelta(hours=1)
-OLDER = Path(__file__).parent.parent / "older_producer.sql"
+OLDER = TESTS / "older_producer.sql"
 RIGHTS: LiteralString = """
     select relname, privilege
     from pg_class

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psycopg
 
+from places import ROOT
 from programs import Program, shell
 
-ROOT = Path(__file__).parents[2]
 QUICK_START = re.compile(
     r"<!-- quick start: .*?-->\n```python\n(?P<program>.*?)```\n\n```console\n\$ python hello\.py\n(?P<output>.*?)```",
     re.DOTALL,

@@ -7,15 +7,15 @@ import json
 import sys
 from asyncio.subprocess import PIPE
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
 
+from places import TESTS
 from plugins.away import OwnServer
 
-WAITERS = Path(__file__).parents[1] / "fleet" / "waiters.py"
+WAITERS = TESTS / "fleet" / "waiters.py"
 HOUR = timedelta(hours=1)
 
 

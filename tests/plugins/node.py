@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-_FOLDER = Path(__file__).parent.parent / "interop" / "node"
+from places import TESTS
+
+_FOLDER = TESTS / "interop" / "node"
 
 
 @pytest.fixture(scope="session")

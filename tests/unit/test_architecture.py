@@ -9,7 +9,8 @@ import pytest
 
 import backfill
 
-ROOT = Path(__file__).parents[2]
+from places import ROOT
+
 PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 SOURCE = ROOT / "python" / "backfill"
 PACKAGE = Path(backfill.__file__).parent

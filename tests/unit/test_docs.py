@@ -19,7 +19,8 @@ import backfill
 from backfill.cli.app import app
 from backfill.embedded import EmbeddedPostgres
 
-ROOT = Path(__file__).parents[2]
+from places import ROOT
+
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("changelog.d/*.md"), *ROOT.glob("examples/**/*.md")]
 )

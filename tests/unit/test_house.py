@@ -11,7 +11,8 @@ import pytest
 
 import backfill
 
-ROOT = Path(__file__).parent.parent.parent
+from places import ROOT
+
 PACKAGE = ROOT / "python" / "backfill"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import backfill
 
 from page_runner import PAGES, blocks
+from places import ROOT
 
-ROOT = Path(__file__).parents[2]
 TREE = Path(backfill.__file__).parent.parent
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,9 @@ from backfill import TaskDefinitionError
 from backfill.payloads import codec_of
 
 import payload_page
+from places import ROOT
 
-_PAGE = Path(__file__).parents[2] / "docs" / "payloads.md"
+_PAGE = ROOT / "docs" / "payloads.md"
 _CELL = re.compile(r"(?<!\\)\|")
 ROWS = [
     tuple(cell.strip().strip("`").replace("\\|", "|") for cell in _CELL.split(line)[1:-1])

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from places import TESTS
 from plugins.waiting import Eventually
 
-TESTS = Path(__file__).parents[1]
 LEAKS = {
     "socket": "left.thing = socket.socket()",
     "coroutine": "left.thing = asyncio.sleep(1)",

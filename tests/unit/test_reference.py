@@ -18,7 +18,8 @@ import pytest
 import backfill
 from backfill import embedded, logs, testing
 
-ROOT = Path(__file__).parents[2]
+from places import ROOT
+
 OTHERS = {"EmbeddedPostgres": embedded.EmbeddedPostgres, "run_job": testing.run_job} | {
     name: getattr(logs, name) for name in logs.__all__ if callable(getattr(logs, name))
 }

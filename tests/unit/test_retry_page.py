@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 from backfill import RetryPolicy
 from backfill.worker.execution.policy import delay_of
 
-PAGE = Path(__file__).parents[2] / "docs" / "retries.md"
+from places import ROOT
+
+PAGE = ROOT / "docs" / "retries.md"
 PRESETS = (RetryPolicy.default(), RetryPolicy.fast(), RetryPolicy.aggressive(), RetryPolicy.conservative())
 
 

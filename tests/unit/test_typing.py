@@ -18,7 +18,9 @@ import pytest
 
 import backfill
 
-SAMPLES = Path(__file__).parent.parent / "typing"
+from places import TESTS
+
+SAMPLES = TESTS / "typing"
 NAMES = sorted(path.name for path in SAMPLES.glob("*.py"))
 Found = dict[tuple[str, int], list[str]]
 # How the installed wheel is found: by the interpreter; the source tree only where tests run on it.
