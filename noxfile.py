@@ -28,17 +28,38 @@ FAST = ["tests/unit", "tests/properties"]
 DATABASE = ["tests/twins", "tests/integration", "tests/interop"]
 ALL = [*FAST, *DATABASE, "tests/faults"]
 ONCE = (
-    "test_cleanup", "test_cli_", "test_collect", "test_fleet", "test_health", "test_heartbeat", "test_lost", "test_node",
-    "test_poolers", "test_recovery", "test_watchdog", "test_worker_beat", "test_worker_locks",
-)  # fmt: skip
+    "test_cleanup",
+    "test_cli_",
+    "test_collect",
+    "test_fleet",
+    "test_health",
+    "test_heartbeat",
+    "test_lost",
+    "test_node",
+    "test_poolers",
+    "test_recovery",
+    "test_watchdog",
+    "test_worker_beat",
+    "test_worker_locks",
+)
+"""How the names of those files begin to which the kind of server is the same, in whichever room they stand."""
 OWN = [
-    "tests/integration/test_demo.py", "tests/integration/test_embedded.py", "tests/integration/test_quickstart.py",
-    "tests/integration/test_results_restart.py", "tests/integration/test_away.py", "tests/integration/test_outages.py",
-    "tests/integration/test_outages_network.py", "tests/integration/test_failover.py",
-    "tests/integration/test_stop_away.py", "tests/integration/test_kills.py", "tests/integration/test_gil.py",
-    "tests/integration/test_reconnects.py", "tests/integration/test_life.py", "tests/faults",
-    *(str(path.relative_to(HERE)) for name in ONCE for path in sorted(HERE.glob(f"tests/*/{name}*.py"))),
-]  # fmt: skip
+    "tests/integration/cli/test_demo.py",
+    "tests/integration/test_embedded.py",
+    "tests/integration/test_quickstart.py",
+    "tests/integration/client/ends/test_results_restart.py",
+    "tests/integration/worker/liveness/test_away.py",
+    "tests/integration/storage/test_outages.py",
+    "tests/integration/storage/test_outages_network.py",
+    "tests/integration/storage/test_failover.py",
+    "tests/integration/worker/test_stop_away.py",
+    "tests/integration/worker/test_kills.py",
+    "tests/integration/worker/liveness/test_gil.py",
+    "tests/integration/worker/test_reconnects.py",
+    "tests/integration/test_life.py",
+    "tests/faults",
+    *(str(path.relative_to(HERE)) for name in ONCE for path in sorted(HERE.glob(f"tests/**/{name}*.py"))),
+]
 """Tests that start servers or fleets themselves, or to which the kind of server is the same, or that take long: once is
 enough."""
 OTHERS = [f"--ignore={path}" for path in OWN if path.endswith(".py")]

@@ -28,7 +28,7 @@ def _found(name: str) -> Path | None:
 
 def test_the_files_that_it_names_exist() -> None:
     """Each path of the page leads to a file or a folder of the project."""
-    names = {match[1] for match in _FILE.finditer(PAGE)} - {"tests/integration/test_cli_NAME.py"}
+    names = {match[1] for match in _FILE.finditer(PAGE)} - {"tests/integration/cli/test_cli_NAME.py"}
     assert len(names) > 150
     assert sorted(name for name in names if _found(name) is None) == []
 
