@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -100,6 +101,36 @@ def result_type(identifier: str, handler: Callable[..., Any], local: Mapping[str
     if annotation is inspect.Signature.empty:
         return UNANNOTATED
     return _resolved(annotation, handler, local, f"task {identifier!r}: what {_name(handler)} returns, {annotation!r},")
+
+
+def deps_name(handler: Callable[..., Any], shape: HandlerShape, local: Mapping[str, Any]) -> str | None:
+    """The name of the type that a handler expects as `ctx.deps`; None where it expects none, or does not say.
+
+    Args:
+        handler: the function.
+        shape: its shape.
+        local: names of the scope in which the handler was defined.
+    """
+    if not shape.context:
+        return None
+    parameter = _positional("", handler)[-1]
+    try:
+        annotation: Any = _resolved(parameter.annotation, handler, local, parameter.name)
+    except TaskDefinitionError:  # such as a class that is imported for type checkers alone
+        return None
+    for option in (annotation, *typing.get_args(annotation)):
+        if getattr(typing.get_origin(option), "__name__", "") == "WorkerContext":
+            (deps,) = typing.get_args(option)
+            options = (deps, *typing.get_args(deps)) if _is_union(deps) else (deps,)
+            open_to_none = any(
+                one in (None, type(None), Any, object) or isinstance(one, typing.TypeVar) for one in options
+            )
+            return None if open_to_none else getattr(deps, "__qualname__", None) or str(deps)
+    return None
+
+
+def _is_union(kind: object) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
 
 
 def _resolved(annotation: object, handler: Callable[..., Any], local: Mapping[str, Any], where: str) -> object:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeAlias, TypeVar, overload
 
 from backfill.errors import InvalidJobError, InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
-from backfill.handlers import UNANNOTATED, HandlerShape, payload_type, result_type, shape_of
+from backfill.handlers import UNANNOTATED, HandlerShape, deps_name, payload_type, result_type, shape_of
 from backfill.jobs import UNSAID, JobSpec, NewJob, Queue, job_of
 from backfill.payloads import NOTHING, UNTYPED, Codec, Decoder, codec_of, encode_result, name_of
 from backfill.retry import RetryPolicy
@@ -54,6 +54,7 @@ class Task(Generic[P, R]):
         keep: how long the ends of its jobs are kept, with their results, or None.
         defaults: what its jobs are like where nobody says otherwise: their priority, queue, number of runs and delay.
         handler: the function.
+        deps_name: the type that the handler expects as `ctx.deps`, once `resolve` was called; None where it needs none.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Task(Generic[P, R]):
         self.keep_seconds: float | None = None if keep is None else keep.total_seconds()
         self.shape: HandlerShape = shape_of(identifier, handler)
         self._scope = scope or {}
+        self.deps_name: str | None = None
         self.decoder: Decoder | None = None
         self._codec: Codec[Any] = UNTYPED
         self._record: type | None = None
@@ -186,7 +188,11 @@ class Task(Generic[P, R]):
         """
         if self.queue_of is None:
             return self.defaults
-        queue: object = self.queue_of(payload)
+        try:
+            queue: object = self.queue_of(payload)
+        except Exception as error:
+            error.add_note(f"raised by the function that task {self.identifier!r} names as its queue")
+            raise
         if queue is None:
             return self.defaults
         if not isinstance(queue, Queue):
@@ -292,6 +298,7 @@ class Task(Generic[P, R]):
             if isinstance(kind, type) and _is_record(kind):
                 self._record = kind
             self._result = self._result_of(self._scope)
+            self.deps_name = deps_name(self.handler, self.shape, self._scope)
             if self.keep is not None and isinstance(self._result, TaskDefinitionError):
                 raise self._result
             self._scope = {}

@@ -74,22 +74,32 @@ class TaskRegistry(Generic[D]):
     Args:
         lifespan: an async context manager, entered once a worker process on its loop with the worker's client; what it
             yields is every handler's `ctx.deps`.
+        deps: the class of `ctx.deps`, for a registry that another one with a lifespan includes. It tells type checkers
+            which context the handlers take; a worker does not run such a registry by itself.
 
     Raises:
-        TaskDefinitionError: the lifespan is no function that gives such a thing.
+        TaskDefinitionError: the lifespan is no function that gives such a thing, `deps` is no class, or both are given.
     """
 
     @overload
     def __init__(self: TaskRegistry[None]) -> None: ...
     @overload
     def __init__(self, *, lifespan: Lifespan[D]) -> None: ...
-    def __init__(self, *, lifespan: Lifespan[Any] | None = None) -> None:
+    @overload
+    def __init__(self, *, deps: type[D]) -> None: ...
+    def __init__(self, *, lifespan: Lifespan[Any] | None = None, deps: type[Any] | None = None) -> None:
         if lifespan is not None and (not callable(lifespan) or inspect.isasyncgenfunction(lifespan)):
             raise TaskDefinitionError(
                 f"lifespan = {lifespan!r}: expected a function that gives an async context manager, such as an async "
                 "generator with @asynccontextmanager above it"
             )
+        if deps is not None and (lifespan is not None or not isinstance(deps, type)):
+            raise TaskDefinitionError(
+                f"deps = {deps!r}: expected the class of ctx.deps, and only in a registry without a lifespan, which another "
+                "registry includes"
+            )
         self.lifespan = lifespan
+        self.deps = deps
         self._tasks: dict[str, Task[Any, Any]] = {}
         self._names: dict[str, Task[Any, Any]] = {}
 

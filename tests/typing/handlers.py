@@ -45,11 +45,21 @@ plain = TaskRegistry()
 assert_type(plain, TaskRegistry[None])
 tasks = TaskRegistry(lifespan=lifespan)
 assert_type(tasks, TaskRegistry[Deps])
+included = TaskRegistry(deps=Deps)  # its handlers take the dependencies of the registry that includes it
+assert_type(included, TaskRegistry[Deps])
 
 
 @tasks.task("async_payload")
 async def async_payload(mail: Mail) -> int:
     return len(mail.to)
+
+
+@included.task("included")
+async def of_the_including(mail: Mail, ctx: WorkerContext[Deps]) -> str:
+    return ctx.deps.name
+
+
+tasks.include(included)
 
 
 @tasks.task("async_context")

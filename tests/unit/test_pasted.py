@@ -82,6 +82,8 @@ def test_what_is_none_is_refused_by_its_type(wrong: object) -> None:
     [
         ("asyncpg.connection", "Connection", "add_job"),
         ("sqlalchemy.ext.asyncio.session", "AsyncSession", "driver_connection"),
+        ("sqlalchemy.ext.asyncio.session", "AsyncSession", "asyncpg, add the job by SQL"),
+        ("sqlalchemy.pool.base", "_ConnectionFairy", "its .driver_connection"),
         ("sqlalchemy.orm.session", "Session", "asyncio extension"),
         ("psycopg2.extensions", "connection", "add_job"),
         ("psycopg_pool.pool_async", "AsyncConnectionPool", "pool.connection"),

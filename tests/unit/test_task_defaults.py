@@ -102,6 +102,17 @@ def test_what_is_no_queue_is_refused() -> None:
     assert _single(registry.task("none", queue=lambda _: None)(lambda payload: None).job(1)).queue is None
 
 
+def test_a_function_of_the_queue_that_fails_names_its_task() -> None:
+    """Its own error goes on, so a note says where it stood."""
+
+    @TaskRegistry().task("mail", queue=lambda payload: Queue.serial(payload.custmer))
+    async def send(payload: Mail) -> None: ...
+
+    with pytest.raises(AttributeError) as caught:
+        send.job(Mail(1))
+    assert caught.value.__notes__ == ["raised by the function that task 'mail' names as its queue"]
+
+
 def test_a_registry_takes_in_another() -> None:
     """Its tasks are known by their names, or with a prefix, aliases too; the other keeps its own."""
     other: TaskRegistry[None] = TaskRegistry()

@@ -58,19 +58,24 @@ def checked_connection(connection: object) -> Connection:
     return connection
 
 
+_BY_SQL: Final = (
+    "add the job by SQL in its transaction: select graphile_worker.add_job('task', payload => '{...}'::json, "
+    "max_attempts => 8)"
+)
 _WAYS_OUT: Final = {
     "sqlalchemy.ext.asyncio": "with an engine of postgresql+psycopg:// pass "
     "(await (await session.connection()).get_raw_connection()).driver_connection, of an AsyncConnection "
-    "(await connection.get_raw_connection()).driver_connection",
+    "(await connection.get_raw_connection()).driver_connection; with another driver, such as asyncpg, "
+    f"{_BY_SQL}",
+    "sqlalchemy.pool": "pass its .driver_connection, which must be one of psycopg's: the engine's address begins with "
+    "postgresql+psycopg://",
     "sqlalchemy": "its transaction is a synchronous one; use SQLAlchemy's asyncio extension with postgresql+psycopg://, or "
-    "add the job by SQL: select graphile_worker.add_job(...)",
-    "asyncpg": "a job cannot be added in its transaction by this client; add it by SQL: select graphile_worker.add_job(...)",
-    "psycopg2": "add the job by SQL in its transaction: select graphile_worker.add_job(...)",
+    f"{_BY_SQL}",
+    "asyncpg": f"a job cannot be added in its transaction by this client; {_BY_SQL}",
+    "psycopg2": _BY_SQL,
     "psycopg_pool": "pass a pool as BackfillClient(pool=...), or one of its connections: async with pool.connection() as c",
-    "psycopg": "a synchronous connection; open it by psycopg.AsyncConnection.connect, or add the job by SQL: "
-    "select graphile_worker.add_job(...)",
-    "django": "add the job by SQL in its transaction: with connection.cursor() as cursor: "
-    "cursor.execute('select graphile_worker.add_job(...)')",
+    "psycopg": f"a synchronous connection; open it by psycopg.AsyncConnection.connect, or {_BY_SQL}",
+    "django": f"use a cursor of it: with connection.cursor() as cursor: cursor.execute(...); {_BY_SQL}",
 }
 """What somebody can do who has another program's connection, by the module of its class; longer names come first."""
 

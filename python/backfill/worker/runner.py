@@ -7,7 +7,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from backfill.errors import ConfigurationError
+from backfill.errors import ConfigurationError, TaskDefinitionError
 from backfill.records import Job
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
@@ -29,7 +29,8 @@ class WorkerRunner:
 
     Raises:
         ConfigurationError: the registry has no task.
-        TaskDefinitionError: an annotation of a handler cannot be resolved, or names a type that cannot be sent.
+        TaskDefinitionError: an annotation of a handler cannot be resolved, or names a type that cannot be sent; or a handler
+            expects `ctx.deps` of a type, and the registry has no lifespan that makes them.
     """
 
     def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any]) -> None:
@@ -37,6 +38,7 @@ class WorkerRunner:
             raise ConfigurationError("registry: it has no task; import the modules that register them first")
         for task in registry:
             task.resolve()  # so that a wrong annotation is told now, and not by each attempt
+        _refuse_missing_deps(registry)
         self.config = config
         self.registry = registry
         self._parts: WorkerProcess | None = None
@@ -199,3 +201,20 @@ def _group(failures: list[tuple[Job, BaseException]], ran: int) -> BaseException
         if not any(error is other for other in errors):  # a handler may raise the same instance again
             errors.append(error)
     return BaseExceptionGroup(f"{len(failures)} of {ran} attempts failed", errors)
+
+
+def _refuse_missing_deps(registry: TaskRegistry[Any]) -> None:
+    """Refuse handlers that expect `ctx.deps` where no lifespan makes them: each of their attempts would fail."""
+    if registry.lifespan is not None:
+        return
+    way = (
+        "and the worker's registry has no lifespan that makes them. Run the registry that has it, and choose tasks by the "
+        "worker's queues, or make this one by TaskRegistry(lifespan=...)"
+    )
+    if registry.deps is not None:
+        raise TaskDefinitionError(f"registry: its handlers expect ctx.deps of type {registry.deps.__qualname__}, {way}")
+    for task in registry:
+        if task.deps_name is not None:
+            raise TaskDefinitionError(
+                f"task {task.identifier!r}: its handler expects ctx.deps of type {task.deps_name}, {way}"
+            )
