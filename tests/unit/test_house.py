@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 import backfill
 
-from places import ROOT
+from places import ROOT, TESTS
 
 PACKAGE = ROOT / "python" / "backfill"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -73,6 +74,17 @@ INNER_PLACES = {
 INNER_PLACE = {
     room: {name: number for number, names in enumerate(places) for name in names}
     for room, places in INNER_PLACES.items()
+}
+INTEGRATION = TESTS / "integration"
+# Tests of the package as a whole, or of a module that stands in no folder. All others stand in the folder of their room.
+WHOLE = {
+    "test_embedded",
+    "test_face",
+    "test_life",
+    "test_pages",
+    "test_quickstart",
+    "test_said_nowhere",
+    "test_upgraded_in_place",
 }
 LIMITS = {".py": 400, ".rs": 350}
 SQL_LIMITS = {"sql": 80, "migrations": 100, "grants": 100}
@@ -160,6 +172,30 @@ def test_imports_within_a_room_point_one_way(path: Path) -> None:
         if parts[:2] == ["backfill", room]:
             target = parts[2] if len(parts) > 2 else "__init__"
             assert target == own or INNER_PLACE[room][target] < INNER_PLACE[room][own], f"{room}/{own} imports {module}"
+
+
+def test_integration_tests_stand_in_the_rooms_of_the_package() -> None:
+    """Each file of tests/integration stands in a folder that the package has too, but for the few that WHOLE names."""
+    files = [path.relative_to(INTEGRATION) for path in INTEGRATION.rglob("*.py")]
+    assert {path.stem for path in files if path.parent == Path()} == WHOLE
+    assert [str(path) for path in files if not (PACKAGE / path.parent).is_dir()] == []
+
+
+def test_no_two_tests_have_one_name() -> None:
+    """A file of tests is found by its name alone, in whichever room it stands."""
+    names = Counter(path.name for path in INTEGRATION.rglob("*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_the_sessions_name_tests_that_exist() -> None:
+    """Each file that the noxfile names is there, and so is one for each beginning of a name: pytest would not miss it."""
+    text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    named = re.findall(r'"((?:tests|benches)/[\w/]+(?:\.py)?)', text)
+    assert len(named) > 15
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    begun = re.findall(r'^    "(test_\w+)",$', text, re.MULTILINE)
+    assert len(begun) > 10
+    assert [name for name in begun if not any(TESTS.rglob(f"{name}*.py"))] == []
 
 
 def test_errors_and_retry_know_nothing() -> None:
