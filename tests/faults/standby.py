@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from plugins.away import OwnServer, copy_as_standby
+from plugins.periods import let_pass
 from plugins.waiting import wait_until
 from reading import rows, value
 
@@ -72,7 +73,7 @@ class Succession:
             await wait_until(lambda: value(gone.dsn, WAITING))
             await gone.kill()
             receiver.resume()
-        await asyncio.sleep(away)
+        await let_pass(away)
         await rows(self._primary.dsn, "select pg_promote()")
 
     def end(self) -> None:

@@ -25,6 +25,7 @@ from fleet.books import Books, balance
 from fleet.crew import Crew, crew_of, drained
 from fleet.orders import Orders
 
+from plugins.periods import let_pass_until
 from programs import own_temp_folder
 from reading import rows
 
@@ -128,7 +129,7 @@ async def _strike(field: Field, seconds: int, kinds: list[Fault]) -> list[str]:
     strikes = []
     async with asyncio.TaskGroup() as group:
         for second in range(1, seconds + 1):
-            await asyncio.sleep(max(began + second - loop.time(), 0.0))
+            await let_pass_until(began + second)
             strikes.append(group.create_task(strike(field.chance.choice(kinds), field, began)))
             await asyncio.sleep(0)  # it draws now, before the next is drawn
     return [one.result() for one in strikes]

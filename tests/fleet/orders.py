@@ -12,6 +12,8 @@ from backfill import BackfillClient, JobSpec, NewJob, Queue
 from backfill.errors import BackfillError
 from fleet.books import Ask, Books
 
+from plugins.periods import let_pass_until
+
 QUEUES = 100
 KEYS = 40
 BULK = 20
@@ -52,7 +54,7 @@ class Orders:
         loop = asyncio.get_running_loop()
         began, first = loop.time(), self._number
         while (done := self._number - first) < count:
-            await asyncio.sleep(max(began + done * seconds / count - loop.time(), 0.0))
+            await let_pass_until(began + done * seconds / count)
             draw = self._chance.random()
             if draw < 0.02:
                 jobs = list(self.jobs(min(BULK, count - done)))

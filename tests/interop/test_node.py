@@ -30,6 +30,7 @@ from backfill import (
 )
 from contract.snapshot import snapshot
 
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -304,7 +305,7 @@ def _recording(dsn: str) -> TaskRegistry[Any]:
                    values (%s, %s, 'backfill', clock_timestamp())""",
                 (ctx.job.id, ctx.job.job_queue_id),
             )
-            await connection.execute("select pg_sleep(0.06)")  # too long to claim any ahead
+            await work_for(0.06)  # too long to claim any ahead
             await connection.execute("update spans set ended = clock_timestamp() where job_id = %s", (ctx.job.id,))
 
     return tasks

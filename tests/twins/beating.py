@@ -17,6 +17,8 @@ import psycopg
 
 from backfill.storage.heartbeat.choice import Heartbeat
 
+from plugins.periods import between_looks
+
 STATEMENT: Final = """
   update beats set times = times || clock_timestamp(), lag = $2::float8
   where id = $1::text
@@ -82,7 +84,7 @@ class Beats:
             deadline = time.monotonic() + 10
             while self.connections():
                 assert time.monotonic() < deadline
-                self.run("select pg_sleep(0.02)")
+                between_looks()
 
 
 def is_readable(heartbeat: Heartbeat, seconds: float = 0) -> bool:

@@ -13,6 +13,7 @@ from backfill.worker.execution.held_job import GIVEN_BACK, HeldJob, HeldJobs
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.pipeline.settler import Settler
 
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 
 
@@ -80,7 +81,7 @@ async def test_a_handler_is_cancelled_once(eventually: Eventually) -> None:
             await asyncio.Event().wait()
         finally:
             steps.append("cancelled")
-            await asyncio.sleep(0.05)  # a rollback, say
+            await work_for(0.05)  # a rollback, say
             steps.append("in order")
 
     [lane] = make_lanes((QueueConfig.default_queue(1),), schema="graphile_worker", tasks=("t",), forbidden_flags=())

@@ -86,6 +86,10 @@ WHOLE = {
     "test_said_nowhere",
     "test_upgraded_in_place",
 }
+# Processes of their own, which are worked with from outside; and where a pause is written once for all.
+MAY_SLEEP = {"fleet/booked.py", "fleet/program.py", "plugins/periods.py", "plugins/waiting.py"}
+# A statement that takes long is what these are about.
+SLOW_STATEMENTS = {"test_main_ends.py", "test_poolers_lost.py", "test_wire.py", "test_worker_faults.py"}
 LIMITS = {".py": 400, ".rs": 350}
 SQL_LIMITS = {"sql": 80, "migrations": 100, "grants": 100}
 _SQL = re.compile(
@@ -179,6 +183,38 @@ def test_integration_tests_stand_in_the_rooms_of_the_package() -> None:
     files = [path.relative_to(INTEGRATION) for path in INTEGRATION.rglob("*.py")]
     assert {path.stem for path in files if path.parent == Path()} == WHOLE
     assert [str(path) for path in files if not (PACKAGE / path.parent).is_dir()] == []
+
+
+def _sleeps(tree: ast.AST) -> Iterator[int]:
+    """The lines that wait for a while, and for nothing else; a sleep of 0 only lets others have their turn."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (node.args or node.keywords):
+            called = ast.unparse(node.func)
+            if called in {"asyncio.sleep", "time.sleep", "sleep"} and not ast.unparse(node).endswith("(0)"):
+                yield node.lineno
+            if called.endswith("Event().wait"):  # nobody else has this event, so nobody sets it
+                yield node.lineno
+
+
+@pytest.mark.parametrize(
+    "text", ["asyncio.sleep(1)", "time.sleep(x)", "threading.Event().wait(0.2)", "await asyncio.sleep(0.1)"]
+)
+def test_a_sleep_is_seen(text: str) -> None:
+    """The next test can fail."""
+    assert list(_sleeps(ast.parse(text, mode="exec"))) == [1]
+
+
+def test_tests_do_not_sleep() -> None:
+    """They wait for the thing; a period that is what a test is about has a name, from plugins/periods.py."""
+    sleeping = {
+        f"{path.relative_to(TESTS)}:{line}"
+        for path in TESTS.rglob("*.py")
+        if path.relative_to(TESTS).as_posix() not in MAY_SLEEP
+        for line in _sleeps(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert not sleeping
+    slow = {path.name for path in TESTS.rglob("*.py") if "pg_" + "sleep(" in path.read_text(encoding="utf-8")}
+    assert slow <= SLOW_STATEMENTS
 
 
 def test_no_two_tests_have_one_name() -> None:

@@ -28,6 +28,7 @@ from backfill import (
 )
 from backfill.client.bulk import verb as bulk
 
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -255,7 +256,7 @@ async def test_a_storm_while_workers_run(dsn: str) -> None:
     @tasks.task("t", retry=RetryPolicy(max_attempts=2, initial_delay=timedelta(milliseconds=1)))
     async def work(payload: Any, ctx: WorkerContext[None]) -> None:
         ran["all"] += 1
-        await asyncio.sleep(0.001 * (ran["all"] % 5))
+        await work_for(0.001 * (ran["all"] % 5))
         if ran["all"] % 3 == 0:
             ran["failed"] += 1
             raise ValueError("one of three fails")

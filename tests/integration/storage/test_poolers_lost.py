@@ -17,6 +17,7 @@ from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.storage.wire import Command, Wire
 from backfill.worker.pipeline.hot import ConnectionLostError, HotConnections
 
+from plugins.periods import work_for
 from plugins.pooler import assert_sessions_are_clean
 from plugins.waiting import Eventually
 from reading import rows, value
@@ -38,7 +39,7 @@ async def test_sessions_that_are_killed(dsn: str, pooled_dsn: str, eventually: E
     @tasks.task("plain")
     async def plain(number: int) -> None:
         seen[number] += 1
-        await asyncio.sleep(0.001)  # some work
+        await work_for(0.001)
 
     async with BackfillClient(dsn) as client:
         await client.enqueue_bulk("plain", range(JOBS))

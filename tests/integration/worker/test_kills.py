@@ -14,6 +14,7 @@ from fleet.books import Ask, Books, balance
 from fleet.crew import Crew, crew_of, drained
 from fleet.orders import Orders
 
+from plugins.periods import let_pass_until
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -59,7 +60,7 @@ async def test_three_workers_are_killed_in_turn(books: Books, tmp_path: Path, fo
             orders.steadily(client, form.jobs - form.jobs // 2, seconds=form.kills * form.every)
         )
         for kill in range(form.kills):
-            await asyncio.sleep(max(began + (kill + 1) * form.every - loop.time(), 0.0))
+            await let_pass_until(began + (kill + 1) * form.every)
             [victim] = [member for member in crew.members if member.slot == kill % 3]
             await crew.kill(victim)
             await crew.start(victim.slot)
@@ -166,7 +167,7 @@ async def test_a_process_that_was_stopped_completes_nothing_of_others(
         other = await crew.start(1)
         second: LiteralString = "select count(*) from attempts where process = %s and attempt = 2 and ended is null"
         await eventually(lambda: value(books.dsn, second, other.name), lambda running: running == 8, timeout=60)
-        await asyncio.sleep(max(since + stopped - loop.time(), 0.0))
+        await let_pass_until(since + stopped)
         assert await value(books.dsn, second, other.name) == 8
         crew.go_on(sleeper)
         await drained(books, timeout=stopped + 60)

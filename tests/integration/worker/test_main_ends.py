@@ -85,7 +85,7 @@ async def main(dsn, mode):
 asyncio.run(main(*sys.argv[1:]))
 """
 COUNTED = """
-import asyncio, sys
+import asyncio, psycopg, sys
 from backfill import TaskRegistry, WorkerConfig, WorkerRunner
 
 tasks = TaskRegistry()
@@ -112,7 +112,10 @@ async def main(dsn):
     while runner._parts is None or not runner._parts.one.counters._tallies.pending:
         await asyncio.sleep(0.01)
     asking = asyncio.create_task(as_services_do(runner._parts._own))
-    await asyncio.sleep(0.2)
+    asked = "select exists (select from pg_stat_activity where query like 'select pg_sleep%' and state = 'active')"
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watcher:
+        while not (await (await watcher.execute(asked)).fetchone())[0]:
+            await asyncio.sleep(0.01)
 
 asyncio.run(main(*sys.argv[1:]))
 """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +25,7 @@ from backfill import (
 )
 from backfill.worker.pipeline import locks, pump, settler
 
+from plugins.periods import block_for, let_pass
 from reading import rows, value
 
 NEVER = timedelta(hours=1)
@@ -92,7 +92,7 @@ async def test_backends_are_killed_in_mid_turn_and_every_job_ends_once(dsn: str)
                 while runs.ended.total() < count:
                     if kills < 12 and chance.random() < 0.5:
                         kills += (await killer.execute(HOT)).rowcount
-                    await killer.execute("select pg_sleep(%s)", [chance.uniform(0, 0.1)])
+                    await let_pass(chance.uniform(0, 0.1))
     assert kills > 0
     assert set(runs.ended.values()) == {1}
     assert await value(dsn, LEFT) == 0
@@ -307,11 +307,11 @@ async def test_a_handler_that_blocks_the_loop_costs_nothing_but_time(dsn: str, e
 
     @runs.tasks.task("block")
     async def block() -> None:
-        threading.Event().wait(0.4)  # what no handler should do
+        block_for(0.4)  # what no handler should do
 
     @runs.tasks.task("sync")
     def sync(payload: Any) -> None:
-        threading.Event().wait(0.01)
+        block_for(0.01)
         runs.ended[payload] += 1
 
     async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn, concurrency=4), runs.tasks):

@@ -12,6 +12,7 @@ import pytest
 
 from backfill import BackfillClient, BulkEnqueueError, JobKeyMode, JobSpec, NewJob, Queue
 
+from plugins.waiting import Eventually
 from reading import rows, value
 
 REPLACE, PRESERVE, DEDUPE = JobKeyMode.REPLACE, JobKeyMode.PRESERVE_RUN_AT, JobKeyMode.UNSAFE_DEDUPE
@@ -181,13 +182,14 @@ async def test_all_or_nothing_with_keys(client: BackfillClient, dsn: str, mode: 
     assert await value(dsn, "select count(*) from graphile_worker.jobs where key like 'k%'") == 2000
 
 
-async def test_the_keys_stay_locked_until_the_caller_ends(dsn: str) -> None:
+async def test_the_keys_stay_locked_until_the_caller_ends(dsn: str, eventually: Eventually) -> None:
     """In the caller's transaction another producer of the same key waits for it, and then replaces its job."""
+    blocked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
     client = BackfillClient(dsn)
     async with client, await psycopg.AsyncConnection.connect(dsn) as connection:
         await client.enqueue_bulk([keyed("k", {"n": 1})], connection=connection)
         other = asyncio.create_task(client.enqueue(keyed("k", {"n": 2})))
-        await asyncio.wait([other], timeout=0.2)
+        await eventually(lambda: value(dsn, blocked), lambda count: count == 1)
         assert not other.done()
         await connection.commit()
         assert (await other).revision == 1

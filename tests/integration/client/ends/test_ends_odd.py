@@ -24,7 +24,7 @@ from backfill import (
 )
 
 from plugins.waiting import Eventually
-from reading import rows, value
+from reading import lookers, rows, value
 
 HOUR = timedelta(hours=1)
 tasks: TaskRegistry[None] = TaskRegistry()
@@ -245,13 +245,13 @@ async def test_an_end_that_may_not_be_kept_is_written_without(dsn: str, client: 
     assert await rows(dsn, "select id from graphile_worker._private_jobs") == []
 
 
-async def test_a_given_pool_is_not_held_by_who_waits(dsn: str) -> None:
+async def test_a_given_pool_is_not_held_by_who_waits(dsn: str, eventually: Eventually) -> None:
     """Of one connection: others can use it between the looks, while somebody awaits a result."""
     pool = psycopg_pool.AsyncConnectionPool(dsn, min_size=1, max_size=1, timeout=5, open=False)
     async with pool, BackfillClient(pool=pool) as one:
         later = await one.enqueue("say", "x", delay=HOUR)
         waiting = asyncio.ensure_future(one.result(later))
-        await asyncio.wait([waiting], timeout=0.2)
+        await eventually(lambda: lookers(dsn, ""))
         for _ in range(5):
             await one.enqueue("other", 1)
         await rows(dsn, "update graphile_worker._private_jobs set run_at = now()")

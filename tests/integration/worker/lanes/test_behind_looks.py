@@ -12,6 +12,7 @@ import pytest
 from backfill import BackfillClient, NewJob, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.worker.lanes import full_looks
 
+from plugins.periods import work_for
 from reading import rows
 
 LATE: LiteralString = """
@@ -32,7 +33,7 @@ async def test_a_lane_whose_slots_are_never_free_for_long_finds_late_commits(
     async def slow() -> None:
         nonlocal done
         done += 1
-        await asyncio.sleep(0.06)
+        await work_for(0.06)
 
     @tasks.task("late")
     async def run_late() -> None:

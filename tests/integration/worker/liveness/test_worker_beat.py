@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from fleet.processes import jobs_left
 
+from plugins.periods import block_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -45,7 +46,7 @@ class Blocking:
             self.ran.append(ctx.worker_id)
             if not self.begun.is_set():
                 self.begun.set()
-                threading.Event().wait(seconds)
+                block_for(seconds)
                 self.ended.set()
 
 

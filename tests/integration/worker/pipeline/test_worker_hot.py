@@ -21,7 +21,8 @@ from backfill.worker.liveness.health import Pulse
 from backfill.worker.pipeline import claimer as claiming
 from backfill.worker.pipeline.claimer import Claimer
 
-from reading import rows, value
+from plugins.periods import let_pass
+from reading import value
 
 NEVER = timedelta(hours=1)
 LEFT: LiteralString = "select count(*) from graphile_worker._private_jobs"
@@ -261,7 +262,7 @@ async def test_full_lanes_leave_idle_ones_alone(dsn: str, eventually: Any) -> No
                 return bool(await turn())
 
             parts(runner)._pumps[0]._turn = counted
-            await rows(dsn, "select pg_sleep(0.5)")
+            await let_pass(0.5)
             assert turns < 10
             runs.release.set()
             await eventually(lambda: value(dsn, LEFT), lambda left: left == 0)

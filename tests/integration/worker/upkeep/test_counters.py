@@ -33,6 +33,7 @@ from backfill.storage.counters import MinuteCounts
 from backfill.storage.wire import Command, Wire
 from backfill.worker.pipeline import settler
 
+from plugins.periods import let_pass, work_for
 from reading import rows, value
 
 KINDS = ("done", "failed", "retried", "dead", "snoozed", "discarded", "given_back")
@@ -62,7 +63,7 @@ def ends() -> TaskRegistry[None]:
 
     @tasks.task("done")
     async def done() -> None:
-        await asyncio.sleep(0.002)
+        await work_for(0.002)
 
     @tasks.task("sync")
     def sync() -> None:
@@ -185,7 +186,7 @@ async def test_killed_connections_neither_lose_nor_double_a_count(dsn: str, monk
             if kills < 40 and chance.random() < 0.5:
                 [killed] = await (await killer.execute(BACKENDS)).fetchone() or [0]
                 kills += killed
-            await killer.execute("select pg_sleep(%s)", [chance.uniform(0, 0.1)])
+            await let_pass(chance.uniform(0, 0.1))
     assert kills > 0
     async with BackfillClient(dsn) as client:
         assert totals(await client.counters()) == {"done": (count, 0, 0, 0, 0, 0, 0)}

@@ -15,6 +15,7 @@ from backfill import BackfillClient, Queue, RetryPolicy, TaskRegistry, WorkerCon
 from backfill.errors import InvalidJobError
 from fleet.processes import fleet_of, jobs_left, nothing_locked
 
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -234,7 +235,7 @@ async def test_a_worker_that_stops_while_it_was_given_up_stops(dsn: str, eventua
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            await asyncio.sleep(0.5)
+            await work_for(0.5)
             raise
 
     config = WorkerConfig(dsn, dead_after=4 * SOON, heartbeat_interval=SOON / 5, shutdown_timeout=timedelta(0))
