@@ -146,7 +146,7 @@ def running(
 
 @contextlib.contextmanager
 def own_temp_folder() -> Iterator[Path]:
-    """A folder for temporary files that any user can pass through, so that what is left in it can be told for certain."""
+    """A folder for temporary files that any user can pass through: what is left in it can be told for certain."""
     folder = Path(tempfile.mkdtemp(prefix="bf-", dir="/tmp"))
     folder.chmod(0o755)
     try:

@@ -1,7 +1,7 @@
 """The schema that migrations make, as one text: what is in it, thing by thing, and who may do what with it.
 
-It is read from the catalogues, and is the same on every version of PostgreSQL that is supported. `nox -s schema` writes it
-to schema.txt beside this file; `tests/integration/storage/schema/test_schema_dump.py` compares the two.
+It is read from the catalogues, and is the same on every version of PostgreSQL that is supported. `nox -s schema` writes
+it to schema.txt beside this file; `tests/integration/storage/schema/test_schema_dump.py` compares the two.
 """
 
 from __future__ import annotations
@@ -151,11 +151,12 @@ QUERIES: tuple[LiteralString, ...] = (
     """,
     """
     select 'function ' || p.proname || '(' || pg_catalog.pg_get_function_arguments(p.oid) || ')', 3,
-      'text ' || pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(p.prosrc, 'UTF8')), 'hex'), 16)
+      'text ' || left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(p.prosrc, 'UTF8')), 'hex'), 16)
     from pg_catalog.pg_proc as p
     where p.pronamespace = %(schema)s::regnamespace
     """,
-    # The owner may do everything, and the words for that differ by version. Where nothing is granted, the default counts.
+    # The owner may do everything, and the words for that differ by version. Where nothing is granted, the default
+    # counts.
     """
     select g.thing, 5000,
       concat_ws(' ', 'granted to', case g.grantee when 0 then 'public' else g.grantee::regrole::text end || ':',
@@ -168,7 +169,8 @@ QUERIES: tuple[LiteralString, ...] = (
       where n.nspname = %(schema)s
       union all
       select
-        case c.relkind when 'v' then 'view ' when 'c' then 'type ' when 'S' then 'sequence ' else 'table ' end || c.relname,
+        case c.relkind when 'v' then 'view ' when 'c' then 'type ' when 'S' then 'sequence ' else 'table ' end
+          || c.relname,
         c.relowner, x.*
       from pg_catalog.pg_class as c
       cross join pg_catalog.aclexplode(c.relacl) as x

@@ -57,8 +57,8 @@ class Succession:
         """Let the primary be gone for good, and promote its standby.
 
         Args:
-            how: `stopped` as an operator does, `killed` in the midst of what it does, or `in doubt`: killed while a client's
-                commit waits for a standby that does not answer, so that nobody is told what becomes of it.
+            how: `stopped` as an operator does, `killed` in the midst of what it does, or `in doubt`: killed while a
+                client's commit waits for a standby that does not answer, so that nobody is told what becomes of it.
             away: for how many seconds nobody is the primary.
         """
         assert self._standby is not None

@@ -1,4 +1,6 @@
-"""A fleet under faults of every kind, one a second: nothing is lost, nothing runs twice at a time, and nobody ends of it.
+"""A fleet under faults of every kind, one a second.
+
+Nothing is lost, nothing runs twice at a time, and nobody ends of it.
 
 Behind a pooler too, which is one more that can fail.
 """
@@ -71,7 +73,7 @@ async def test_a_fleet_bears_a_fault_a_second(server: Server, tmp_path: Path, fo
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("form", [POOLED, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
 async def test_a_fleet_behind_a_pooler_bears_a_fault_a_second(server: Server, tmp_path: Path, form: Form) -> None:
-    """The same where workers and producers reach the server through PgBouncer in transaction mode, which is restarted too."""
+    """The same where all reach the server through PgBouncer in transaction mode, which is restarted too."""
     async with Bouncer(server.folder.parent / "pooler", Path(server.socket).parent, size=SESSIONS) as bouncer:
         await _bear(server, tmp_path, form, [*KINDS, pooler.fault], bouncer)
 

@@ -1,4 +1,6 @@
-"""The primary is gone for good, in the midst of work, and its synchronous standby is promoted: what was acknowledged is there.
+"""The primary is gone for good, in the midst of work, and its synchronous standby is promoted.
+
+What was acknowledged is there.
 
 Nobody was killed but servers, so the books must balance without excuses: nothing is lost, and nothing runs twice.
 """
@@ -82,7 +84,8 @@ async def test_a_promoted_standby_has_all_that_was_acknowledged(tmp_path: Path, 
         [counts] = await rows(
             books.dsn,
             """select
-                 (select count(distinct number) from attempts where good), (select count(*) from asked where acknowledged),
+                 (select count(distinct number) from attempts where good),
+                 (select count(*) from asked where acknowledged),
                  (select count(*) from asked where not acknowledged), (select count(*) from recoveries)""",
         )
         print("done, acknowledged, unknown, recoveries:", counts)

@@ -1,4 +1,7 @@
-"""What a fleet is asked for: plain, serial and keyed jobs, a tenth of which fail by design, at once or at a steady rate."""
+"""What a fleet is asked for.
+
+Plain, serial and keyed jobs, a tenth of which fail by design, at once or at a steady rate.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Node's graphile-worker and backfill on one schema, whoever made it: each runs the other's jobs, and queues stay serial."""
+"""Node's graphile-worker and backfill on one schema, whoever made it.
+
+Each runs the other's jobs, and queues stay serial.
+"""
 
 from __future__ import annotations
 

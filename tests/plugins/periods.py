@@ -16,7 +16,10 @@ async def work_for(seconds: float) -> None:
 
 
 def block_for(seconds: float) -> None:
-    """What a handler does takes so long, and its thread can do nothing else: also the event loop's, if it runs there."""
+    """What a handler does takes so long, and its thread can do nothing else.
+
+    Also the event loop's, if it runs there.
+    """
     threading.Event().wait(seconds)
 
 

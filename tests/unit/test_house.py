@@ -76,7 +76,8 @@ INNER_PLACE = {
     for room, places in INNER_PLACES.items()
 }
 INTEGRATION = TESTS / "integration"
-# Tests of the package as a whole, or of a module that stands in no folder. All others stand in the folder of their room.
+# Tests of the package as a whole, or of a module that stands in no folder. All others stand in the folder of their
+# room.
 WHOLE = {
     "test_embedded",
     "test_face",
@@ -224,7 +225,10 @@ def test_no_two_tests_have_one_name() -> None:
 
 
 def test_the_sessions_name_tests_that_exist() -> None:
-    """Each file that the noxfile names is there, and so is one for each beginning of a name: pytest would not miss it."""
+    """Each file that the noxfile names is there, and so is one for each beginning of a name.
+
+    Pytest would not miss it.
+    """
     text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
     named = re.findall(r'"((?:tests|benches)/[\w/]+(?:\.py)?)', text)
     assert len(named) > 15
@@ -266,6 +270,19 @@ def test_files_are_of_a_readable_length() -> None:
         if path.suffix in LIMITS and (lines := len(path.read_text().splitlines())) > LIMITS[path.suffix]
     }
     assert not long
+
+
+def test_lines_are_of_a_readable_width() -> None:
+    """No line of tests and of the native code passes 120 columns."""
+    wide = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in (TESTS, ROOT / "native" / "src")
+        for path in folder.rglob("*")
+        if path.suffix in {".py", ".rs", ".sql"} and "node_modules" not in path.parts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert wide == []
 
 
 def test_statements_are_short() -> None:

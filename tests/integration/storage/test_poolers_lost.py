@@ -55,7 +55,10 @@ async def test_sessions_that_are_killed(dsn: str, pooled_dsn: str, eventually: E
 async def test_a_lost_claim_is_waited_for_and_others_are_left_alone(
     dsn: str, pooled_dsn: str, eventually: Eventually
 ) -> None:
-    """Behind a pooler a session keeps its last user's name: nobody is ended by it, the lost transaction is waited for."""
+    """Behind a pooler a session keeps its last user's name.
+
+    Nobody is ended by it, the lost transaction is waited for.
+    """
 
     async def compare(_: Wire) -> int:
         return 0
@@ -84,7 +87,10 @@ async def test_a_lost_claim_is_waited_for_and_others_are_left_alone(
 
 
 async def test_a_lost_claim_is_waited_for_where_the_dsn_has_a_name_of_its_own(dsn: str, eventually: Eventually) -> None:
-    """A session that bears another name than its worker's cannot be found by it: what is under way there is waited for."""
+    """A session that bears another name than its worker's cannot be found by it.
+
+    What is under way there is waited for.
+    """
 
     async def compare(_: Wire) -> int:
         return 0

@@ -47,7 +47,10 @@ FULL = Form(jobs=20_000, kills=30, every=2.0, longest=0.2, dead_after=20.0)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("form", [SHORT, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
 async def test_three_workers_are_killed_in_turn(books: Books, tmp_path: Path, form: Form) -> None:
-    """The fourth is left alone; all are restarted at once. Plain, serial and keyed jobs, a tenth failing: it balances."""
+    """The fourth is left alone; all are restarted at once.
+
+    Plain, serial and keyed jobs, a tenth failing: it balances.
+    """
     orders = Orders(books, seed=1, longest=form.longest)
     loop = asyncio.get_running_loop()
     async with (

@@ -1,4 +1,7 @@
-"""A program whose main coroutine is over: `asyncio.run` cancels every task at once, and the worker drains all the same."""
+"""A program whose main coroutine is over.
+
+`asyncio.run` cancels every task at once, and the worker drains all the same.
+"""
 
 from __future__ import annotations
 
@@ -161,7 +164,7 @@ async def test_what_is_counted_is_written_although_the_pools_tasks_are_cancelled
 
 
 async def test_a_second_ctrl_c_gives_all_back(dsn: str, tmp_path: Path) -> None:
-    """The first drains; the second breaks into that, cancels all tasks, and the drain is carried through all the same."""
+    """The first drains; the second breaks into that and cancels all tasks, and yet the drain is carried through."""
     (tmp_path / "program.py").write_text(PROGRAM)
     async with BackfillClient(dsn) as client:
         for number in range(4):

@@ -87,7 +87,10 @@ async def _run(dsn: str, registry: TaskRegistry[Any] = tasks) -> int:
 
 
 async def test_each_end_is_kept_as_it_was(dsn: str, client: BackfillClient) -> None:
-    """Completed, failed, discarded, without a result that JSON could hold; a task that asks for nothing leaves nothing."""
+    """Completed, failed, discarded, without a result that JSON could hold.
+
+    A task that asks for nothing leaves nothing.
+    """
     before = datetime.now(UTC)
     ids = {}
     for what in ("fail", "discard", "object", "none", "a\0b"):
@@ -297,7 +300,10 @@ async def test_an_end_is_heard_of_and_not_only_found(dsn: str, client: BackfillC
 async def test_where_nothing_is_heard_it_looks_more_often(
     dsn: str, client: BackfillClient, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    """As behind a pooler that passes no notifications on: the first end is found by the slow poll, the next one soon."""
+    """As behind a pooler that passes no notifications on.
+
+    The first end is found by the slow poll, the next one soon.
+    """
     monkeypatch.setattr("backfill.client.ends.watch.ENDS_CHANNEL", "nobody:says")
     monkeypatch.setattr("backfill.client.ends.watch.POLL_SECONDS", 2.0)
     monkeypatch.setattr("backfill.client.ends.watch.DEAF_POLL_SECONDS", 0.05)

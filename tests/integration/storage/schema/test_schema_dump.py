@@ -15,7 +15,7 @@ from plugins.roles import NewRole
 
 CHANGES: dict[LiteralString, str] = {
     "alter table graphile_worker.backfill_dlq alter column notes type varchar(9)": "column notes character varying(9)",
-    "alter table graphile_worker.backfill_dlq alter column notes set default 'x'": "column notes text default 'x'::text",
+    "alter table graphile_worker.backfill_dlq alter column notes set default 'x'": "notes text default 'x'::text",
     "alter table graphile_worker.backfill_dlq alter column notes set not null": "column notes text not null",
     "alter table graphile_worker.backfill_dlq add constraint c check (id > 0)": "constraint c CHECK ((id > 0))",
     "alter table graphile_worker.backfill_dlq set (fillfactor = 50)": "row level security, with fillfactor=50",
@@ -25,11 +25,11 @@ CHANGES: dict[LiteralString, str] = {
     "alter function graphile_worker.add_jobs security definer": "volatile parallel unsafe security definer",
     "alter function graphile_worker.add_jobs stable": "stable parallel unsafe security invoker",
     "alter function graphile_worker.add_jobs set search_path = pg_temp": "set search_path=pg_temp",
-    "create or replace function graphile_worker.backfill_add(one bigint[], other bigint[]) returns bigint[] language sql "
-    "immutable parallel safe as 'select one'": "text ",
+    "create or replace function graphile_worker.backfill_add(one bigint[], other bigint[]) returns bigint[] "
+    "language sql immutable parallel safe as 'select one'": "text ",
     "create trigger t before delete on graphile_worker.backfill_dlq for each row "
     "execute function suppress_redundant_updates_trigger()": "CREATE TRIGGER t BEFORE DELETE",
-    "create or replace view graphile_worker.jobs as select jobs.*, 1 as one from graphile_worker.jobs as jobs limit 1": "",
+    "create or replace view graphile_worker.jobs as select jobs.*, 1 as one from graphile_worker.jobs limit 1": "",
     "create policy p on graphile_worker.backfill_locks for select using (false)": "policy p permissive for select",
     "grant delete on graphile_worker.backfill_locks to public": "granted to public: delete",
     "grant update (said) on graphile_worker.backfill_control to public": "granted to public: update of column said",

@@ -24,7 +24,10 @@ select id, '7', -10, now() - interval '1 minute' from graphile_worker._private_t
 async def test_a_lane_whose_slots_are_never_free_for_long_finds_late_commits(
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jobs of 60 ms, a backlog without an end, and looks from the start that are dear: what is committed late is found."""
+    """Jobs of 60 ms, a backlog without an end, and looks from the start that are dear.
+
+    What is committed late is found.
+    """
     monkeypatch.setattr(full_looks, "DEAR_SECONDS", -1.0)
     tasks: TaskRegistry[None] = TaskRegistry()
     late, done = asyncio.Event(), 0
