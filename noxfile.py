@@ -190,6 +190,12 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def schema(session: nox.Session) -> None:
+    """Writes the schema that migrations make to tests/contract/schema.txt, which a test compares."""
+    session.run("python", "-m", "contract.dump", env={**_without_server(), "PYTHONPATH": "tests"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Benchmarks, as ratios within one run."""
     # The gates want a server of their own, and are no benchmarks.

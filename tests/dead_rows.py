@@ -1,4 +1,4 @@
-"""A queue whose tables are full of rows that were deleted under somebody's old snapshot, for the tests that look at plans."""
+"""A queue whose tables are full of rows that were deleted under an old snapshot, for the tests that look at plans."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from generate_series(1, 50000) as n;
 delete from graphile_worker.backfill_dlq;
 insert into graphile_worker.backfill_ends (
   job_id, task_identifier, how, attempts, max_attempts, priority, created_at, run_at, ended_at, expires_at)
-select n, 'task1', 'completed', 1, 8, 0, now(), now(), now(), now() + interval '1 day' from generate_series(1, 50000) as n;
+select n, 'task1', 'completed', 1, 8, 0, now(), now(), now(), now() + interval '1 day'
+from generate_series(1, 50000) as n;
 delete from graphile_worker.backfill_ends;
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version, tasks)
 values ('{WORKER}', 'host', 1, 99, '0', array['task1']);
@@ -133,7 +134,10 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
 
 
 def _producers(ids: list[int], now: datetime) -> dict[str, Sequence[Any]]:
-    """The same for what producers run: forty jobs that are new, that wait or that workers hold, in serial queues and not."""
+    """The same for what producers run.
+
+    Forty jobs that are new, that wait or that workers hold, in serial queues and not.
+    """
     tasks, queues = ["task1"] * 40, [f"queue{n}" if n % 2 else None for n in range(1, 41)]
     columns = [tasks, queues, ["{}"] * 40, [0] * 40, [now] * 40, [5] * 40, [None] * 40]
     keys = [f"key{n}" if n % 2 else f"new{n}" for n in range(1, 41)]

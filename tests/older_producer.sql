@@ -8,7 +8,8 @@ grant
   select,
   insert (id, job_queue_id, task_id, payload, priority, run_at, max_attempts, key, flags),
   update (
-    job_queue_id, task_id, payload, priority, run_at, attempts, max_attempts, last_error, updated_at, key, revision, flags
+    job_queue_id, task_id, payload, priority, run_at, attempts, max_attempts, last_error, updated_at, key, revision,
+    flags
   )
 on graphile_worker._private_jobs to :role;
 grant select on graphile_worker.backfill_ends to :role;

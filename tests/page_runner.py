@@ -1,8 +1,8 @@
 """Runs the Python blocks of one page of docs/, in their order: `python tests/page_runner.py PAGE FOLDER`.
 
-The blocks share one module, as if they were one file, and may await at the top level. A block that follows a line such as
-"`app/jobs.py`:" is no part of that module: it is written to this file in FOLDER, from which later blocks import it. The
-page is given a database by DATABASE_URL, as its reader has one.
+The blocks share one module, as if they were one file, and may await at the top level. A block that follows a line such
+as "`app/jobs.py`:" is no part of that module: it is written to this file in FOLDER, from which later blocks import it.
+The page is given a database by DATABASE_URL, as its reader has one.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ select 'task' || n % 50, '{{}}', case when n % 2 = 0 then 'key' || n end, 'why',
 from generate_series(1, 50000) as n;
 insert into graphile_worker.backfill_ends (
   job_id, task_identifier, how, attempts, max_attempts, priority, created_at, run_at, ended_at, expires_at)
-select n, 'task' || n % 50, 'completed', 1, 8, 0, now(), now(), now() - n * interval '1 second', now() + interval '1 day'
+select n, 'task' || n % 50, 'completed', 1, 8, 0, now(), now(), now() - n * interval '1 second',
+  now() + interval '1 day'
 from generate_series(1, 50000) as n;
 insert into graphile_worker.backfill_counters
 select span, now() - n * age, 'task' || m, 'worker', 1, 0, 0, 0, 0, 0, 0, 1, 1, '{{0,1}}', '{{1}}'
@@ -61,7 +62,7 @@ insert into pg_temp.bulk_waiting
 select n / 2000, 10000000 + n, 0, now(), 8, 'task' || 1 + n % 500, 'queue' || 1 + n, null, 'key' || n, '{}'
 from generate_series(0, 19999) as n
 """
-"""Rows of a bulk call that wait, in batches of 2,000, for the temporary table that each transaction makes for itself."""
+"""Rows of a bulk call that wait, in batches of 2,000, for the temporary table that each transaction makes."""
 TABLES = (
     "_private_tasks",
     "_private_job_queues",
@@ -179,7 +180,8 @@ FRONTS: dict[str, list[Any]] = {
 }
 """The statements of claims, with what comes before their lane's own parameters."""
 HOT = (
-    "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_dead_letters", "give_back",
+    "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_dead_letters",
+    "give_back",
     "look_around", "renew",
 )  # fmt: skip
 """What a worker's hot connections run, apart from claims."""

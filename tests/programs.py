@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
+
+from plugins.periods import block_for
 
 PATIENCE = 60.0
 
@@ -30,7 +31,7 @@ def shell(*words: str) -> list[str]:
 
 def between_signals() -> None:
     """Let pass what is the point of a test: so much time that two signals are two."""
-    threading.Event().wait(0.4)
+    block_for(0.4)
 
 
 class Program:
@@ -145,7 +146,7 @@ def running(
 
 @contextlib.contextmanager
 def own_temp_folder() -> Iterator[Path]:
-    """A folder for temporary files that any user can pass through, so that what is left in it can be told for certain."""
+    """A folder for temporary files that any user can pass through: what is left in it can be told for certain."""
     folder = Path(tempfile.mkdtemp(prefix="bf-", dir="/tmp"))
     folder.chmod(0o755)
     try:

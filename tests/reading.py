@@ -18,3 +18,12 @@ async def value(dsn: str, query: LiteralString, *parameters: Any) -> Any:
     """The first column of a query's only row."""
     [[found]] = [row[:1] for row in await rows(dsn, query, *parameters)]
     return found
+
+
+async def lookers(dsn: str, name: str = "backfill results") -> int:
+    """How many connections of that name have looked for ends, and have done nothing since: somebody awaits a result."""
+    looked: LiteralString = """
+    select count(*) from pg_stat_activity
+    where datname = current_database() and application_name = %s and state = 'idle' and query ~ 'left join lateral'
+    """
+    return int(await value(dsn, looked, name))

@@ -1,4 +1,4 @@
-"""A program, `stopped.py DSN WORKER`, that recovers a dead worker and is stopped (SIGSTOP) in the middle of its transaction."""
+"""A program, `stopped.py DSN WORKER`, that recovers a dead worker and is stopped (SIGSTOP) amid its transaction."""
 
 from __future__ import annotations
 

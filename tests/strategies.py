@@ -158,7 +158,8 @@ odd_bytes = st.binary(max_size=60) | st.lists(_columns, max_size=7).map(b"".join
 
 array_kinds = st.sampled_from(["int2", "int4", "int8", "timestamptz", "bool", "text", ""])
 job_columns = {
-    "id": 8, "task_id": 4, "job_queue_id": 4, "priority": 2, "run_at": 8, "attempts": 2, "max_attempts": 2, "created_at": 8,
+    "id": 8, "task_id": 4, "job_queue_id": 4, "priority": 2, "run_at": 8, "attempts": 2, "max_attempts": 2,
+    "created_at": 8,
     "updated_at": 8, "locked_at": 8, "revision": 4, "payload": None, "task_identifier": None, "queue_name": None,
     "last_error": None, "key": None, "locked_by": None, "flags": None,
 }  # fmt: skip
@@ -232,8 +233,8 @@ plain_calls = st.one_of(
     st.tuples(st.just("finish"), st.integers(0, 7)),
 )
 
-# --- what happens to a queue that a lane looks at: a job of a priority is committed so many microseconds before or after its
-# time, a look for so many jobs comes so many microseconds later, the worker learns of priorities
+# --- what happens to a queue that a lane looks at: a job of a priority is committed so many microseconds before or
+# after its time, a look for so many jobs comes so many microseconds later, the worker learns of priorities
 
 queue_steps = st.lists(
     st.tuples(st.just("add"), st.sampled_from([-20, 0, 7]), st.integers(-250_000, 0) | st.integers(0, 900_000))

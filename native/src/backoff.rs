@@ -64,8 +64,8 @@ impl Timing {
 /// How many attempts' delays before jitter are kept.
 const KEPT: usize = 64;
 
-/// Delays before jitter by the Python integers they belong to: a batch has few different attempts, the interpreter has one
-/// object for each of the small ones, and to look at it again costs more than all the rest.
+/// Delays before jitter by the Python integers they belong to: a batch has few different attempts, the interpreter has
+/// one object for each of the small ones, and to look at it again costs more than all the rest.
 struct Bases {
     timing: Timing,
     kept: [(usize, f64); KEPT],
@@ -76,8 +76,8 @@ impl Bases {
         Self { timing, kept: [(0, 0.0); KEPT] }
     }
 
-    /// The delay before jitter after an attempt. An object's address names it as long as it lives: the list holds it, and
-    /// reading a plain integer runs no code that could change the list.
+    /// The delay before jitter after an attempt. An object's address names it as long as it lives: the list holds it,
+    /// and reading a plain integer runs no code that could change the list.
     fn after(&mut self, attempt: &Bound<'_, PyAny>) -> PyResult<f64> {
         let address = attempt.as_ptr() as usize;
         let Some(kept) = self.kept.get_mut((address / 32) % KEPT) else {
@@ -124,8 +124,8 @@ pub fn backoff_delay(
 
 /// The delays in seconds after many attempts, each with jitter of its own; a `seed` makes them repeatable.
 ///
-/// Arguments and ranges are those of `backoff_delay`. They come as one `array` of doubles: five hundred objects of Python
-/// would take longer to make than the delays.
+/// Arguments and ranges are those of `backoff_delay`. They come as one `array` of doubles: five hundred objects of
+/// Python would take longer to make than the delays.
 ///
 /// Raises ConfigurationError for a number out of its range.
 #[pyfunction]

@@ -1,4 +1,5 @@
-//! The heartbeat's rules, without Python, threads or libpq: its settings, when the next beat is due, and what is known of it.
+//! The heartbeat's rules, without Python, threads or libpq: its settings, when the next beat is due, and what is known
+//! of it.
 //!
 //! `beat_loop.rs` is the thread that goes by them, `heartbeat.rs` what Python sees of both.
 
@@ -158,8 +159,8 @@ impl Plan {
         self.failures = 0;
     }
 
-    /// It failed. On a connection that had been good (`proven`) it is tried again at once; else after 0.1 to 1 seconds, more
-    /// the more often it failed, drawn by `unit` (from 0 to 1), and never later than the next beat would be.
+    /// It failed. On a connection that had been good (`proven`) it is tried again at once; else after 0.1 to 1 seconds,
+    /// more the more often it failed, drawn by `unit` (from 0 to 1), and never later than the next beat would be.
     pub fn failed(&mut self, now: Instant, proven: bool, unit: f64) {
         if proven {
             self.due = now;

@@ -142,11 +142,11 @@ pub fn build(template: &str, schema: &str, shapes: &[Shape], first: u32) -> Resu
 
 /// The text of a claim statement for one lane.
 ///
-/// `template` has lines `-- lane: serial` (`jobs` and `queues` are in scope there) and `-- lane: parallel` (`jobs` is), each
-/// replaced by the lane's predicate; at least one, and a serial one if any lane filters queues. `schema` is the quoted name that replaces `:"schema"`. `lanes`
-/// says for each lane up to and including this one, the last, which filters it has: tasks, queues, priority. Their
-/// parameters are numbered from `first_param`, lane by lane: tasks integer[], queues text[] (regular expressions),
-/// priority two smallints (lowest, highest).
+/// `template` has lines `-- lane: serial` (`jobs` and `queues` are in scope there) and `-- lane: parallel` (`jobs` is),
+/// each replaced by the lane's predicate; at least one, and a serial one if any lane filters queues. `schema` is the
+/// quoted name that replaces `:"schema"`. `lanes` says for each lane up to and including this one, the last, which
+/// filters it has: tasks, queues, priority. Their parameters are numbered from `first_param`, lane by lane: tasks
+/// integer[], queues text[] (regular expressions), priority two smallints (lowest, highest).
 ///
 /// Raises ConfigurationError for a template without a marker or with an unknown one, for no lane, and for too many
 /// parameters.

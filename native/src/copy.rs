@@ -223,8 +223,8 @@ fn ranged<T: TryFrom<i64>>(field: impl FnOnce() -> String, value: &Bound<'_, PyI
 
 /// What jobs of one shape share, packed for `copy_rows`.
 ///
-/// The columns task_id, job_queue_id, priority, run_at (microseconds since 2000-01-01 UTC), max_attempts, and flags (the
-/// text of a JSON object), in that order, as COPY BINARY takes them.
+/// The columns task_id, job_queue_id, priority, run_at (microseconds since 2000-01-01 UTC), max_attempts, and flags
+/// (the text of a JSON object), in that order, as COPY BINARY takes them.
 ///
 /// Raises ConfigurationError for a number that its column cannot hold, and for flags of a gigabyte.
 #[pyfunction]
@@ -255,8 +255,8 @@ pub fn copy_prefix<'py>(
 /// given, its id, which then is the first column. The stream's first part has its header (`begin`), its last one the
 /// trailer (`end`).
 ///
-/// Raises ConfigurationError for lists of different lengths, for bytes that are no prefix, for an id beyond 64 bits, and
-/// for a row that PostgreSQL could not hold, which is named.
+/// Raises ConfigurationError for lists of different lengths, for bytes that are no prefix, for an id beyond 64 bits,
+/// and for a row that PostgreSQL could not hold, which is named.
 #[pyfunction]
 #[pyo3(signature = (prefixes, payloads, ids=None, *, begin=false, end=false))]
 pub fn copy_rows<'py>(
@@ -294,7 +294,8 @@ mod tests {
     #[test]
     fn a_row_is_its_columns_behind_their_lengths() {
         let prefix = SHAPE.pack().unwrap();
-        let columns = b"\0\0\0\x04\0\0\0\x01\xff\xff\xff\xff\0\0\0\x02\xff\xfe\0\0\0\x08\0\0\0\0\0\0\0\x03\0\0\0\x02\0\x08\xff\xff\xff\xff";
+        let columns = b"\0\0\0\x04\0\0\0\x01\xff\xff\xff\xff\0\0\0\x02\xff\xfe\0\0\0\x08\0\0\0\0\0\0\0\x03\
+            \0\0\0\x02\0\x08\xff\xff\xff\xff";
         assert_eq!(prefix, columns);
         let rows = Rows::new(vec![prefix.clone()], vec![b"{}".to_vec()], None, true, true).unwrap();
         let expected = [HEADER, b"\0\x07", columns, b"\0\0\0\x02{}", b"\xff\xff"].concat();

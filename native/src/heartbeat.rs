@@ -81,15 +81,17 @@ enum Phase {
 
 /// A thread that writes a heartbeat on a connection of its own, whatever the interpreter does meanwhile.
 ///
-/// It calls nothing of Python, and waits for nothing without a time limit; but libpq looks up a host's name for as long as
-/// the system takes for it (`hostaddr` in the connection string avoids that). Of several hosts another is tried first after each failure.
+/// It calls nothing of Python, and waits for nothing without a time limit; but libpq looks up a host's name for as long
+/// as the system takes for it (`hostaddr` in the connection string avoids that). Of several hosts another is tried
+/// first after each failure.
 ///
-/// Args: `conninfo`, where to connect; `setup`, commands for each new connection; `statement`, the beat, which gives a row
-/// or, where this worker was given up, none; `parameters`, its parameters in text format, to which the thread appends the
-/// loop's lag in seconds; `interval`, seconds from the begin of one beat to that of the next (0.01 to 3600); `timeout`, the
-/// seconds that connecting, and a beat, may take (0.01 to 3600); `stuck_after`, the loop's lag in seconds over which there
-/// is no beat (0.01 to 86400), or None; `begin`, a command that opens a transaction for each beat, which is committed then,
-/// or None where a beat is a transaction by itself. In a forked child the object does nothing.
+/// Args: `conninfo`, where to connect; `setup`, commands for each new connection; `statement`, the beat, which gives a
+/// row or, where this worker was given up, none; `parameters`, its parameters in text format, to which the thread
+/// appends the loop's lag in seconds; `interval`, seconds from the begin of one beat to that of the next (0.01 to
+/// 3600); `timeout`, the seconds that connecting, and a beat, may take (0.01 to 3600); `stuck_after`, the loop's lag in
+/// seconds over which there is no beat (0.01 to 86400), or None; `begin`, a command that opens a transaction for each
+/// beat, which is committed then, or None where a beat is a transaction by itself. In a forked child the object does
+/// nothing.
 ///
 /// Raises ConfigurationError for what cannot be used, or where libpq was not reached.
 #[pyclass(frozen, weakref, module = "backfill._native")]

@@ -89,8 +89,8 @@ impl<'py> Calls<'_, 'py> {
         let py = payload.py();
         let dumped = if payload.is_none() { None } else { self.dumped(&payload)? };
         match dumped.as_ref().map(|text| text.as_bytes()) {
-            // The encoder begins with a kilobyte and shrinks it: small texts, kept as they are, scatter over fresh memory,
-            // which costs ten times what a copy does.
+            // The encoder begins with a kilobyte and shrinks it: small texts, kept as they are, scatter over fresh
+            // memory, which costs ten times what a copy does.
             Some(text) if text.len() <= SMALL && !is_suspicious(text) => Ok(PyBytes::new(py, text).into_any()),
             _ => self.keep.call1((payload, dumped)),
         }
@@ -117,10 +117,11 @@ fn compact(text: Bound<'_, PyAny>) -> Bound<'_, PyAny> {
 /// Adds the items that an iterator gives to `rows`, each as its shape and its payload's JSON; those before one that is
 /// refused stay.
 ///
-/// An item that is a `new_job` has the shape that `shape_of(item)` gives; jobs that say the very same share it. Any other is
-/// a payload, of `shape`, that `accept(item)` did not refuse by raising; without a shape, `shape_of(item)` must refuse it.
-/// Where a shape's `encode` is not None, `encode(payload)` makes the text, or raises. Else `dumps(payload, other, option)` makes it. `keep(payload, text or None)` decides what is kept of it where there is more to
-/// look at: it is long, it is None or was refused, or NaN or NUL may hide in it.
+/// An item that is a `new_job` has the shape that `shape_of(item)` gives; jobs that say the very same share it. Any
+/// other is a payload, of `shape`, that `accept(item)` did not refuse by raising; without a shape, `shape_of(item)`
+/// must refuse it. Where a shape's `encode` is not None, `encode(payload)` makes the text, or raises. Else
+/// `dumps(payload, other, option)` makes it. `keep(payload, text or None)` decides what is kept of it where there is
+/// more to look at: it is long, it is None or was refused, or NaN or NUL may hide in it.
 ///
 /// Raises whatever the iterator and these functions raise.
 #[pyfunction]

@@ -20,8 +20,8 @@ static REBUILD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// One row of the queue, as it was when it was read.
 ///
-/// Times are decoded when asked for: PostgreSQL holds some that Python cannot (infinity, years past 9999), and asking for
-/// one of those raises `PayloadDecodeError`; `readable` says beforehand. The payload stays bytes until asked for.
+/// Times are decoded when asked for: PostgreSQL holds some that Python cannot (infinity, years past 9999), and asking
+/// for one of those raises `PayloadDecodeError`; `readable` says beforehand. The payload stays bytes until asked for.
 #[pyclass(module = "backfill._native", weakref)]
 pub struct Job {
     /// The job's number.
@@ -139,7 +139,8 @@ impl Job {
 
     /// The payload as plain JSON values.
     ///
-    /// Raises PayloadDecodeError: PostgreSQL's json holds texts that Python's decoder refuses (lone surrogates, 1e999999).
+    /// Raises PayloadDecodeError: PostgreSQL's json holds texts that Python's decoder refuses (lone surrogates,
+    /// 1e999999).
     #[getter]
     fn payload<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         helper(slf.py(), &PAYLOAD, "payload_of")?.call1((slf,))

@@ -23,7 +23,8 @@ pub mod scan;
 pub mod signals;
 pub mod wake;
 
-/// Native parts of backfill: delays with jitter, the claim statements of a lane, rows to jobs, the heartbeat's thread, and signals.
+/// Native parts of backfill: delays with jitter, the claim statements of a lane, rows to jobs, the heartbeat's thread,
+/// and signals.
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]

@@ -1,8 +1,8 @@
 //! The public functions of libpq that reading results and beating take, found in the library that psycopg has loaded.
 //!
-//! This file and `libpq_connection.rs` are the only ones in which unsafe is allowed. Nothing of libpq's private structs is
-//! touched: results and connections are handled by the functions that libpq exports for it; results that are read in place
-//! come through pointers that psycopg's own result objects give out.
+//! This file and `libpq_connection.rs` are the only ones in which unsafe is allowed. Nothing of libpq's private structs
+//! is touched: results and connections are handled by the functions that libpq exports for it; results that are read in
+//! place come through pointers that psycopg's own result objects give out.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
@@ -124,8 +124,8 @@ impl std::error::Error for LibpqError {}
 
 #[cfg(unix)]
 fn find(path: &CStr) -> Option<Libpq> {
-    // SAFETY: dlopen is given a C string that outlives the call. RTLD_NOLOAD loads nothing: it gives a handle of a module
-    // that is there, or null. The handle is never closed, so what is found in it stays.
+    // SAFETY: dlopen is given a C string that outlives the call. RTLD_NOLOAD loads nothing: it gives a handle of a
+    // module that is there, or null. The handle is never closed, so what is found in it stays.
     let module = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
     if module.is_null() {
         return None;
@@ -159,8 +159,8 @@ fn turned(list: &CStr, turn: usize) -> CString {
     CString::new(parts.join(&b',')).unwrap_or_else(|_| list.to_owned())
 }
 
-/// The settings that a connection string gives, by their keywords; none where it cannot be read. Of several hosts the first
-/// so many (`turn`) come last.
+/// The settings that a connection string gives, by their keywords; none where it cannot be read. Of several hosts the
+/// first so many (`turn`) come last.
 pub(crate) fn conninfo_settings(libpq: &Libpq, conninfo: &CStr, turn: usize) -> Option<Vec<(CString, CString)>> {
     // SAFETY: a C string that outlives the call. Null for the message says that it is not wanted.
     let options = unsafe { (libpq.conninfo_parse)(conninfo.as_ptr(), std::ptr::null_mut()) };
@@ -169,8 +169,8 @@ pub(crate) fn conninfo_settings(libpq: &Libpq, conninfo: &CStr, turn: usize) -> 
     }
     let mut found = Vec::new();
     let mut option = options;
-    // SAFETY: an array of options that ends with a null keyword, walked up to there; keywords are C strings, values too or
-    // null. They are copied, and the array is freed once, after that.
+    // SAFETY: an array of options that ends with a null keyword, walked up to there; keywords are C strings, values too
+    // or null. They are copied, and the array is freed once, after that.
     unsafe {
         while !(*option).keyword.is_null() {
             if !(*option).value.is_null() {
@@ -211,9 +211,10 @@ impl<'a> ResultTable<'a> {
         let pointer: Option<usize> =
             result.getattr("pgresult_ptr").and_then(|found| found.extract()).map_err(|_| kind())?;
         let handle = pointer.filter(|&address| address != 0).ok_or(LibpqError::Cleared)? as Handle;
-        // SAFETY: the handle is that of a live PGresult: psycopg's own class, compared above, gives it out while it owns
-        // the result. It is freed by the object's end or by its clear(); the object is borrowed for 'a, and no Python code
-        // can call clear() meanwhile, since the reader neither lets go of the interpreter nor runs any of the object's.
+        // SAFETY: the handle is that of a live PGresult: psycopg's own class, compared above, gives it out while it
+        // owns the result. It is freed by the object's end or by its clear(); the object is borrowed for 'a, and no
+        // Python code can call clear() meanwhile, since the reader neither lets go of the interpreter nor runs any of
+        // the object's.
         let (rows, columns) = unsafe { ((libpq.ntuples)(handle), (libpq.nfields)(handle)) };
         let table = Self { libpq, handle, rows, columns, owner: PhantomData };
         for column in 0..columns {
@@ -242,8 +243,8 @@ impl Table for ResultTable<'_> {
 
     fn name(&self, column: usize) -> Option<&[u8]> {
         let column = Self::place(column, self.columns)?;
-        // SAFETY: the handle lives as long as self, the column is in range; libpq gives null or a C string that it keeps
-        // until the result is freed.
+        // SAFETY: the handle lives as long as self, the column is in range; libpq gives null or a C string that it
+        // keeps until the result is freed.
         unsafe {
             let name = (self.libpq.fname)(self.handle, column);
             (!name.is_null()).then(|| CStr::from_ptr(name).to_bytes())
@@ -252,8 +253,8 @@ impl Table for ResultTable<'_> {
 
     fn value(&self, row: usize, column: usize) -> Option<&[u8]> {
         let (row, column) = (Self::place(row, self.rows)?, Self::place(column, self.columns)?);
-        // SAFETY: the handle lives as long as self; row and column are in range. A value that is not null is at least as
-        // long as libpq says, and stays where it is until the result is freed.
+        // SAFETY: the handle lives as long as self; row and column are in range. A value that is not null is at least
+        // as long as libpq says, and stays where it is until the result is freed.
         unsafe {
             if (self.libpq.getisnull)(self.handle, row, column) != 0 {
                 return None;

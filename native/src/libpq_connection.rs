@@ -1,8 +1,10 @@
-//! A connection of the heartbeat's own, over libpq's functions for clients that never block, and the waits between them.
+//! A connection of the heartbeat's own, over libpq's functions for clients that never block, and the waits between
+//! them.
 //!
-//! This file and `libpq.rs` are the only ones in which unsafe is allowed. A connection stays in the thread that opened it.
-//! Nothing here waits but `wait`, which has a deadline. One thing is out of reach: libpq looks up a host's name within
-//! `open` and `advance`, for as long as the system's resolver takes; `hostaddr` in the connection string avoids it.
+//! This file and `libpq.rs` are the only ones in which unsafe is allowed. A connection stays in the thread that opened
+//! it. Nothing here waits but `wait`, which has a deadline. One thing is out of reach: libpq looks up a host's name
+//! within `open` and `advance`, for as long as the system's resolver takes; `hostaddr` in the connection string avoids
+//! it.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -59,8 +61,8 @@ pub struct Connection {
 extern "C" fn silent(_: *mut c_void, _: *const c_char) {}
 
 impl Connection {
-    /// Begin to connect; `advance` goes on. Of several hosts the first so many (`turn`) come last: libpq would spend all the
-    /// time there is on one that does not answer.
+    /// Begin to connect; `advance` goes on. Of several hosts the first so many (`turn`) come last: libpq would spend
+    /// all the time there is on one that does not answer.
     pub fn open(conninfo: &CStr, turn: usize) -> Result<Self, String> {
         let libpq = reached().ok_or("libpq: it was not reached")?;
         let mut settings = conninfo_settings(libpq, conninfo, turn).ok_or(UNREADABLE)?;
@@ -71,13 +73,14 @@ impl Connection {
         };
         let keywords = ended(&mut settings.iter().map(|(keyword, _)| keyword));
         let values = ended(&mut settings.iter().map(|(_, value)| value));
-        // SAFETY: two arrays of C strings, as long as each other and ended by null, that outlive the call; libpq copies them.
+        // SAFETY: two arrays of C strings, as long as each other and ended by null, that outlive the call; libpq copies
+        // them.
         let conn = unsafe { (libpq.connect_start)(keywords.as_ptr(), values.as_ptr(), 0) };
         if conn.is_null() {
             return Err("libpq: out of memory".to_owned());
         }
-        // SAFETY: `conn` is a PGconn that nobody else has. The processor is a function of ours that lives for ever and looks
-        // at neither of its arguments.
+        // SAFETY: `conn` is a PGconn that nobody else has. The processor is a function of ours that lives for ever and
+        // looks at neither of its arguments.
         unsafe { (libpq.set_notice_processor)(conn, silent, ptr::null_mut()) };
         Ok(Self { libpq, conn })
     }
@@ -145,7 +148,8 @@ impl Connection {
             return Err(self.error());
         }
         loop {
-            // SAFETY: a live PGconn; what it gives is ours, to be freed by PQfreemem, once. There are as many as have come.
+            // SAFETY: a live PGconn; what it gives is ours, to be freed by PQfreemem, once. There are as many as have
+            // come.
             unsafe {
                 let notification = (self.libpq.notifies)(self.conn);
                 if notification.is_null() {
@@ -185,8 +189,8 @@ impl Connection {
     /// # Safety
     /// `result` is a live PGresult.
     unsafe fn first_row(&self, result: *mut c_void) -> Option<Row> {
-        // SAFETY: a live PGresult, says the caller; row 0 is there, and columns are below their number. A value that is not
-        // null is at least as long as libpq says.
+        // SAFETY: a live PGresult, says the caller; row 0 is there, and columns are below their number. A value that is
+        // not null is at least as long as libpq says.
         unsafe {
             if (self.libpq.ntuples)(result) < 1 {
                 return None;
@@ -294,7 +298,8 @@ pub fn wait(_: Option<(c_int, bool, bool)>, _: c_int, _: Instant) -> io::Result<
 /// handlers find them where it looks: in the main thread.
 #[cfg(unix)]
 pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: sigset_t is plain data, filled by sigfillset and pthread_sigmask before it is read; all pointers are to locals.
+    // SAFETY: sigset_t is plain data, filled by sigfillset and pthread_sigmask before it is read; all pointers are to
+    // locals.
     let before = unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();

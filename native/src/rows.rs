@@ -1,7 +1,8 @@
-//! Claimed rows to `Job` objects: the core reads columns of PostgreSQL's binary format from any table, and knows no Python.
+//! Claimed rows to `Job` objects: the core reads columns of PostgreSQL's binary format from any table, and knows no
+//! Python.
 //!
-//! A value of a length that its type cannot have is an error that names the column; everything else is a job, whatever the
-//! row holds: texts that are not UTF-8 get replacement characters, times stay numbers until somebody asks for them.
+//! A value of a length that its type cannot have is an error that names the column; everything else is a job, whatever
+//! the row holds: texts that are not UTF-8 get replacement characters, times stay numbers until somebody asks for them.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! A look through plain JSON values for what is none: numbers that JSON has not, and objects of other types.
 //!
-//! An encoder writes null for NaN and infinity, so a text with a null in it may hide one. Walking through a large payload in
-//! Python to find out takes seconds; here it takes milliseconds.
+//! An encoder writes null for NaN and infinity, so a text with a null in it may hide one. Walking through a large
+//! payload in Python to find out takes seconds; here it takes milliseconds.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
@@ -40,8 +40,8 @@ fn scan<'py>(value: &Bound<'py, PyAny>, depth: usize, odd: &mut Vec<Bound<'py, P
     true
 }
 
-/// Gives the parts of a value that are no plain JSON values: objects of other types, keys that are no text, and what lies
-/// very deep. None where a number among the plain ones is not finite.
+/// Gives the parts of a value that are no plain JSON values: objects of other types, keys that are no text, and what
+/// lies very deep. None where a number among the plain ones is not finite.
 #[pyfunction]
 pub fn odd_parts<'py>(value: &Bound<'py, PyAny>) -> Option<Vec<Bound<'py, PyAny>>> {
     let mut odd = Vec::new();

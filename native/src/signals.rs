@@ -1,5 +1,5 @@
-//! Signals counted by a thread of their own, which ends the process at the last: also while Python's loop hangs, or a C call
-//! holds the interpreter's lock, so that no handler of Python's would run.
+//! Signals counted by a thread of their own, which ends the process at the last: also while Python's loop hangs, or a C
+//! call holds the interpreter's lock, so that no handler of Python's would run.
 
 use std::ffi::c_int;
 use std::io;
@@ -13,8 +13,8 @@ use pyo3::prelude::*;
 use crate::libpq_connection::without_signals;
 use crate::wake::Wake;
 
-/// A count in which signals that come soon after a counted one are part of it: process groups, shells and supervisors often
-/// send two for one.
+/// A count in which signals that come soon after a counted one are part of it: process groups, shells and supervisors
+/// often send two for one.
 #[derive(Debug)]
 pub struct Tally {
     gap: Duration,
@@ -45,14 +45,15 @@ struct Shared {
 
 /// Counts signals of this process, and ends it at once when so many have come.
 ///
-/// What handled them before is called as well. There is no way back: it counts until the process ends, so make one only.
+/// What handled them before is called as well. There is no way back: it counts until the process ends, so make one
+/// only.
 #[pyclass(frozen, module = "backfill._native")]
 pub struct SignalCounter(Arc<Shared>);
 
 #[pymethods]
 impl SignalCounter {
-    /// Begin to count `signals`; those within `gap` seconds of a counted one are part of it. The process ends with `status`
-    /// when `limit` are counted. An OSError where that cannot be done.
+    /// Begin to count `signals`; those within `gap` seconds of a counted one are part of it. The process ends with
+    /// `status` when `limit` are counted. An OSError where that cannot be done.
     #[new]
     fn new(signals: Vec<c_int>, gap: f64, limit: u32, status: c_int) -> PyResult<Self> {
         let gap = Duration::try_from_secs_f64(gap).map_err(|error| io::Error::other(format!("gap: {error}")))?;

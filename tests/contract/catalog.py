@@ -31,7 +31,8 @@ QUERIES: dict[str, LiteralString] = {
         left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
         where c.relnamespace = %(s)s::regnamespace and c.relkind in ('r', 'v', 'c', 'p')""",
     "kinds": """
-        select relname, case relkind when 'r' then 'table' when 'v' then 'view' when 'c' then 'type' else relkind::text end
+        select relname,
+               case relkind when 'r' then 'table' when 'v' then 'view' when 'c' then 'type' else relkind::text end
                || case when relrowsecurity then ', row level security' else '' end
         from pg_class where relnamespace = %(s)s::regnamespace and relkind in ('r', 'v', 'c', 'p')""",
     "constraints": """

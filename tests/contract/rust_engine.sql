@@ -55,7 +55,8 @@ begin
   join graphile_worker._private_tasks as tasks on tasks.identifier = spec.identifier
   left join graphile_worker._private_job_queues as queues on queues.queue_name = spec.queue_name
   on conflict (key) do update
-  set payload = excluded.payload, run_at = excluded.run_at, revision = jobs.revision + 1, attempts = 0, updated_at = now()
+  set payload = excluded.payload, run_at = excluded.run_at, revision = jobs.revision + 1, attempts = 0,
+    updated_at = now()
   returning *;
 end;
 $$;

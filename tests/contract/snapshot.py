@@ -1,4 +1,7 @@
-"""All that can be told of a schema: the catalogue and what it leaves out, so that two ways to one schema can be compared."""
+"""All that can be told of a schema.
+
+The catalogue and what it leaves out, so that two ways to one schema can be compared.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ _MORE: dict[str, LiteralString] = {
         where c.relnamespace = %(s)s::regnamespace and c.relkind in ('r', 'v', 'c', 'p') group by c.relname""",
     "function bodies": """
         select p.proname || '(' || pg_get_function_arguments(p.oid) || ')',
-               l.lanname || case when p.proisstrict then ' strict ' else ' ' end || coalesce(p.proconfig::text, '') || p.prosrc
+               l.lanname || case when p.proisstrict then ' strict ' else ' ' end
+                 || coalesce(p.proconfig::text, '') || p.prosrc
         from pg_proc p join pg_language l on l.oid = p.prolang where p.pronamespace = %(s)s::regnamespace""",
     "views": """
         select relname, pg_get_viewdef(oid) from pg_class where relnamespace = %(s)s::regnamespace and relkind = 'v'""",

@@ -1,1 +1,1 @@
-"""Faults of processes, of the server and of the network between, a file a kind, and a fleet that must bear all of them."""
+"""Faults of processes, of the server and of the network between them, a file a kind; a fleet must bear all of them."""

@@ -9,6 +9,7 @@ from asyncio.subprocess import Process
 from pathlib import Path
 from typing import Final, Self
 
+from plugins.periods import let_pass
 from plugins.pooler import pooler_program, pooler_user
 from plugins.waiting import wait_until
 
@@ -85,7 +86,7 @@ class Bouncer:
         """
         async with self._changing:
             await self._stop(kill=kill)
-            await asyncio.sleep(away)
+            await let_pass(away)
             await self._start()
 
     async def _start(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import Any
 
@@ -10,6 +9,8 @@ import psycopg
 
 from faults.backends import END
 from faults.field import ADMIN, Field
+
+from plugins.periods import let_pass
 
 
 async def fault(field: Field) -> str:
@@ -23,7 +24,7 @@ async def fault(field: Field) -> str:
         cursor = await taken[0].execute(END, (ADMIN, salt, count))
         ended = await cursor.fetchall()
         await _take_all(field, taken)
-        await asyncio.sleep(seconds)
+        await let_pass(seconds)
     finally:
         for connection in taken:
             with contextlib.suppress(psycopg.Error, OSError):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from faults.field import Field
+
+from plugins.periods import let_pass
 
 
 async def fault(field: Field) -> str:
@@ -17,7 +17,7 @@ async def fault(field: Field) -> str:
         proxy.pause()
     cut = 0
     try:
-        await asyncio.sleep(seconds)
+        await let_pass(seconds)
     finally:
         for proxy in struck:
             if cuts:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from faults.field import Field
+
+from plugins.periods import let_pass
 
 
 async def fault(field: Field) -> str:
@@ -16,7 +16,7 @@ async def fault(field: Field) -> str:
         return f"nobody runs in slot {slot}"
     field.crew.stop(member)
     try:
-        await asyncio.sleep(seconds)
+        await let_pass(seconds)
     finally:
         field.crew.go_on(member)
     return f"{member.name} ({member.worker}) stopped for {seconds:.1f} s"

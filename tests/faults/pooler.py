@@ -1,4 +1,7 @@
-"""The pooler is restarted: told to end, as an upgrade does, or killed; it is away for a moment, and all its clients with it."""
+"""The pooler is restarted: told to end, as an upgrade does, or killed.
+
+It is away for a moment, and all its clients with it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A network that can be paused and cut: a port of 127.0.0.1 that forwards to the server's socket, in this process's loop."""
+"""A network that can be paused and cut.
+
+A port of 127.0.0.1 that forwards to the server's socket, in this process's loop.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from plugins.away import OwnServer, copy_as_standby
+from plugins.periods import let_pass
 from plugins.waiting import wait_until
 from reading import rows, value
 
@@ -56,8 +57,8 @@ class Succession:
         """Let the primary be gone for good, and promote its standby.
 
         Args:
-            how: `stopped` as an operator does, `killed` in the midst of what it does, or `in doubt`: killed while a client's
-                commit waits for a standby that does not answer, so that nobody is told what becomes of it.
+            how: `stopped` as an operator does, `killed` in the midst of what it does, or `in doubt`: killed while a
+                client's commit waits for a standby that does not answer, so that nobody is told what becomes of it.
             away: for how many seconds nobody is the primary.
         """
         assert self._standby is not None
@@ -72,7 +73,7 @@ class Succession:
             await wait_until(lambda: value(gone.dsn, WAITING))
             await gone.kill()
             receiver.resume()
-        await asyncio.sleep(away)
+        await let_pass(away)
         await rows(self._primary.dsn, "select pg_promote()")
 
     def end(self) -> None:

@@ -1,4 +1,6 @@
-"""A fleet under faults of every kind, one a second: nothing is lost, nothing runs twice at a time, and nobody ends of it.
+"""A fleet under faults of every kind, one a second.
+
+Nothing is lost, nothing runs twice at a time, and nobody ends of it.
 
 Behind a pooler too, which is one more that can fail.
 """
@@ -25,6 +27,7 @@ from fleet.books import Books, balance
 from fleet.crew import Crew, crew_of, drained
 from fleet.orders import Orders
 
+from plugins.periods import let_pass_until
 from programs import own_temp_folder
 from reading import rows
 
@@ -70,7 +73,7 @@ async def test_a_fleet_bears_a_fault_a_second(server: Server, tmp_path: Path, fo
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("form", [POOLED, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
 async def test_a_fleet_behind_a_pooler_bears_a_fault_a_second(server: Server, tmp_path: Path, form: Form) -> None:
-    """The same where workers and producers reach the server through PgBouncer in transaction mode, which is restarted too."""
+    """The same where all reach the server through PgBouncer in transaction mode, which is restarted too."""
     async with Bouncer(server.folder.parent / "pooler", Path(server.socket).parent, size=SESSIONS) as bouncer:
         await _bear(server, tmp_path, form, [*KINDS, pooler.fault], bouncer)
 
@@ -128,7 +131,7 @@ async def _strike(field: Field, seconds: int, kinds: list[Fault]) -> list[str]:
     strikes = []
     async with asyncio.TaskGroup() as group:
         for second in range(1, seconds + 1):
-            await asyncio.sleep(max(began + second - loop.time(), 0.0))
+            await let_pass_until(began + second)
             strikes.append(group.create_task(strike(field.chance.choice(kinds), field, began)))
             await asyncio.sleep(0)  # it draws now, before the next is drawn
     return [one.result() for one in strikes]

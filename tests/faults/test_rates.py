@@ -13,6 +13,7 @@ from faults.server import Server
 from fleet.books import Ask, Books, balance
 from fleet.crew import Crew, crew_of, drained
 
+from plugins.periods import let_pass
 from plugins.waiting import Eventually
 from programs import own_temp_folder
 from reading import rows, value
@@ -36,7 +37,7 @@ def server() -> Iterator[Server]:
 async def _rate(dsn: str, seconds: float) -> float:
     """How many attempts end a second, over so many seconds from now."""
     began = await value(dsn, "select clock_timestamp()")
-    await asyncio.sleep(seconds)
+    await let_pass(seconds)
     ended = "select count(*) / extract(epoch from clock_timestamp() - %s)::float8 from attempts where ended > %s"
     return float(await value(dsn, ended, began, began))
 
@@ -64,7 +65,7 @@ async def test_the_rate_bears_ended_backends_and_comes_back_after_a_restart(
             print(f"undisturbed {undisturbed:.0f}/s, with ended backends {disturbed:.0f}/s")
             assert disturbed >= 0.9 * undisturbed
             await server.restart(immediate=False)
-            await asyncio.sleep(5)
+            await let_pass(5)  # by then they work as before
             after = await _rate(server.dsn, 10)
             print(f"after a restart {after:.0f}/s")
             assert after >= 0.9 * undisturbed

@@ -1,4 +1,6 @@
-"""The primary is gone for good, in the midst of work, and its synchronous standby is promoted: what was acknowledged is there.
+"""The primary is gone for good, in the midst of work, and its synchronous standby is promoted.
+
+What was acknowledged is there.
 
 Nobody was killed but servers, so the books must balance without excuses: nothing is lost, and nothing runs twice.
 """
@@ -20,6 +22,7 @@ from fleet.books import Books, balance
 from fleet.crew import Crew, crew_of, drained
 from fleet.orders import Orders
 
+from plugins.periods import let_pass
 from plugins.waiting import wait_until
 from programs import own_temp_folder
 from reading import rows, value
@@ -68,7 +71,7 @@ async def test_a_promoted_standby_has_all_that_was_acknowledged(tmp_path: Path, 
             if number:
                 await servers.add_standby()
             await wait_until(lambda: value(books.dsn, RUNNING), lambda running: running > WORKERS)
-            await asyncio.sleep(chance.uniform(1.0, 3.0))  # work goes on; the moment is the seed's
+            await let_pass(chance.uniform(1.0, 3.0))  # work goes on; the moment is the seed's
             how = "in doubt" if not number else chance.choice(["in doubt", "killed", "stopped"])
             away = chance.uniform(0.0, 2.0)
             print(f"primary {number} {how}, none for {away:.1f} s")
@@ -81,7 +84,8 @@ async def test_a_promoted_standby_has_all_that_was_acknowledged(tmp_path: Path, 
         [counts] = await rows(
             books.dsn,
             """select
-                 (select count(distinct number) from attempts where good), (select count(*) from asked where acknowledged),
+                 (select count(distinct number) from attempts where good),
+                 (select count(*) from asked where acknowledged),
                  (select count(*) from asked where not acknowledged), (select count(*) from recoveries)""",
         )
         print("done, acknowledged, unknown, recoveries:", counts)

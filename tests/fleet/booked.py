@@ -1,8 +1,10 @@
-"""A worker process whose handlers keep books: a row when an attempt begins, its end in it, whatever becomes of the database.
+"""A worker process whose handlers keep books.
 
-Called as `booked.py SETTINGS`, a JSON object of what `Settings` has; says on its output which worker it is, and ends by a
-graceful stop when its input is closed or on SIGTERM. On SIGUSR1 it logs what it is doing. Where the database cannot be
-reached at the start it tries again.
+A row when an attempt begins, its end in it, whatever becomes of the database.
+
+Called as `booked.py SETTINGS`, a JSON object of what `Settings` has; says on its output which worker it is, and ends by
+a graceful stop when its input is closed or on SIGTERM. On SIGUSR1 it logs what it is doing. Where the database cannot
+be reached at the start it tries again.
 """
 
 from __future__ import annotations
@@ -135,7 +137,8 @@ tasks: TaskRegistry[Recorders] = TaskRegistry(lifespan=recorders)
 @asynccontextmanager
 async def booked(work: Work, ctx: WorkerContext[Recorders]) -> AsyncIterator[None]:
     """Write an attempt down around its work: its begin before, its end behind, and whether it was good."""
-    # It has begun now, not when its row is written at last: the server may be away, or this process be stopped in between.
+    # It has begun now, not when its row is written at last: the server may be away, or this process be stopped in
+    # between.
     token, began = uuid.uuid4(), dt.datetime.now(dt.UTC)
     await ctx.deps.write(
         """insert into attempts (token, job_id, number, attempt, worker, process, queue, began)

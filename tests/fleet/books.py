@@ -1,7 +1,7 @@
 """The books of a fleet: what was asked of it, what its handlers did and who was killed; and whether all of it balances.
 
-Everything is judged from outside, by tables of the tests. Handlers write an attempt before and after their work, a trigger
-writes when a worker was given up, and the harness writes what it asked for and whom it killed.
+Everything is judged from outside, by tables of the tests. Handlers write an attempt before and after their work, a
+trigger writes when a worker was given up, and the harness writes what it asked for and whom it killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ create table asked (
   seq bigint primary key, kind text not null, number bigint, job_key text, acknowledged boolean not null
 );
 create table attempts (
-  token uuid primary key, job_id bigint not null, number bigint not null, attempt integer not null, worker text not null,
+  token uuid primary key, job_id bigint not null, number bigint not null, attempt integer not null,
+  worker text not null,
   process text not null, queue text, began timestamptz not null, ended timestamptz, good boolean
 );
 create index on attempts (job_id);
@@ -47,7 +48,8 @@ select
   least(coalesce(attempts.ended, 'infinity'), coalesce(kills.at, 'infinity')) as until
 from attempts
 left join kills on kills.process = attempts.process
-left join (select worker, min(at) as at from recoveries group by worker) as recovered on recovered.worker = attempts.worker;
+left join (select worker, min(at) as at from recoveries group by worker) as recovered
+  on recovered.worker = attempts.worker;
 
 create view dead as
 select
@@ -118,7 +120,8 @@ async def violations(dsn: str, *, excused: bool = False) -> dict[str, list[dict[
 
     Args:
         dsn: of the database.
-        excused: whether attempts may overlap where the recovery of the first one's worker was recorded before the second began.
+        excused: whether attempts may overlap where the recovery of the first one's worker was recorded before the
+            second began.
     """
     found = {}
     async with await psycopg.AsyncConnection.connect(dsn, row_factory=psycopg.rows.dict_row) as connection:

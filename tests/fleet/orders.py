@@ -1,4 +1,7 @@
-"""What a fleet is asked for: plain, serial and keyed jobs, a tenth of which fail by design, at once or at a steady rate."""
+"""What a fleet is asked for.
+
+Plain, serial and keyed jobs, a tenth of which fail by design, at once or at a steady rate.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import psycopg
 from backfill import BackfillClient, JobSpec, NewJob, Queue
 from backfill.errors import BackfillError
 from fleet.books import Ask, Books
+
+from plugins.periods import let_pass_until
 
 QUEUES = 100
 KEYS = 40
@@ -52,7 +57,7 @@ class Orders:
         loop = asyncio.get_running_loop()
         began, first = loop.time(), self._number
         while (done := self._number - first) < count:
-            await asyncio.sleep(max(began + done * seconds / count - loop.time(), 0.0))
+            await let_pass_until(began + done * seconds / count)
             draw = self._chance.random()
             if draw < 0.02:
                 jobs = list(self.jobs(min(BULK, count - done)))

@@ -1,8 +1,8 @@
 """What must hold of a fleet's books once it has drained: a query a rule, which gives the rows that break it.
 
-`%(excused)s` says whether an attempt may overlap with one before it whose worker's recovery was recorded before it began. That
-its own worker was given up excuses nothing: nobody begins what it had claimed before others may have given it up. Times that
-may be infinite are given as text, since Python has no such time.
+`%(excused)s` says whether an attempt may overlap with one before it whose worker's recovery was recorded before it
+began. That its own worker was given up excuses nothing: nobody begins what it had claimed before others may have given
+it up. Times that may be infinite are given as text, since Python has no such time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Final, LiteralString
 _OVERLAP: Final[LiteralString] = """
 select
   a.job_id, b.job_id as other_job, a.queue, a.number, a.attempt, a.worker, a.process, a.began, a.until::text as until,
-  a.good, a.recovered_at, b.attempt as next_attempt, b.worker as next_worker, b.process as next_process, b.began as next_began
+  a.good, a.recovered_at,
+  b.attempt as next_attempt, b.worker as next_worker, b.process as next_process, b.began as next_began
 from stints as a
 join stints as b on a.token <> b.token and (b.began, b.token) > (a.began, a.token) and b.began < a.until
 """

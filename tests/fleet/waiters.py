@@ -1,6 +1,6 @@
 """A process that awaits the results of some jobs: `waiters.py DSN ID ID ...`.
 
-It says `waiting` once all are awaited, and prints each result as a line of JSON, in the order given, once all are there.
+It prints their results as a list in JSON, in the order given, once all are there.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ async def main(dsn: str, ids: list[int]) -> None:
     """Await them together."""
     async with BackfillClient(dsn, max_size=3) as client:
         waiting = [asyncio.ensure_future(client.result(number)) for number in ids]
-        await asyncio.wait(waiting, timeout=0.5)
-        print("waiting", flush=True)
         print(json.dumps(await asyncio.gather(*waiting)), flush=True)
 
 

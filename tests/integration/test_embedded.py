@@ -19,6 +19,7 @@ from backfill import embedded_keeper
 from backfill.embedded import MISSING_EXTRA, EmbeddedPostgres
 from backfill.errors import BackfillError, ConfigurationError
 
+from plugins.waiting import Eventually
 from programs import assert_nothing_left, command_of, own_temp_folder, processes_of, running, wait_until_gone
 
 PROGRAM = """
@@ -160,11 +161,13 @@ def test_a_start_after_the_keeper_was_killed_recovers(temp: Path) -> None:
     assert processes_of(temp) == []
 
 
-async def test_a_cancelled_start_is_stopped(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_start_is_stopped(
+    temp: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
     """`async with` that is cancelled while the server starts leaves nothing, and one that is not serves."""
     monkeypatch.setattr("tempfile.tempdir", str(temp))
     starting = asyncio.ensure_future(EmbeddedPostgres().__aenter__())
-    await asyncio.wait([starting], timeout=0.2)
+    await eventually(lambda: processes_of(temp))
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting

@@ -74,6 +74,7 @@ async def test_the_runner_fits_a_task_group(dsn: str, face: ModuleType, eventual
 async def test_a_task_is_called_directly(face: ModuleType) -> None:
     """`await send_email(email, ctx)` runs the handler, here, with the context given."""
     deps: Any = face.Deps(face.Http(face.SENT))
-    context = WorkerContext(job=None, worker_id="w", deps=deps, client=BackfillClient("postgresql:///"))  # type: ignore[arg-type]
+    job: Any = None
+    context = WorkerContext(job=job, worker_id="w", deps=deps, client=BackfillClient("postgresql:///"))
     await face.call_directly(context)
     assert face.SENT == ["direct"]

@@ -89,7 +89,10 @@ class LifeByHand(Life):
     @precondition(lambda self: self._present())
     @rule(ends=life_ends)
     def settle(self, ends: list[tuple[int, dict[str, Any]]]) -> None:
-        """A worker ends some of its attempts in one settlement; it may have lost them meanwhile, and two may be of one job."""
+        """A worker ends some of its attempts in one settlement.
+
+        It may have lost them meanwhile, and two may be of one job.
+        """
         chosen = list[tuple[Attempt, Ending]]()
         for place, ending in ends:
             mine = self._present()
@@ -104,7 +107,10 @@ class LifeByHand(Life):
     @precondition(lambda self: self.attempts)
     @rule(place=life_places, said=life_specs, fails=st.booleans())
     def overtake(self, place: int, said: dict[str, Any], fails: bool) -> None:
-        """The job of an attempt is replaced by its key while it runs; the newer one may fail for good before it ends."""
+        """The job of an attempt is replaced by its key while it runs.
+
+        The newer one may fail for good before it ends.
+        """
         claimed = self._attempt(place)[1].claimed
         number = self._enqueue(self._spec(said | {"key": claimed.key}))
         if fails:

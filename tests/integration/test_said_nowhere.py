@@ -91,7 +91,10 @@ async def _refusal(call: Awaitable[object]) -> BaseException:
     ids=["check", "unique", "trigger", "deferred"],
 )
 async def test_what_producers_are_told(dsn: str, texts: Callable[[], str], refusal: str) -> None:
-    """By each verb that writes jobs, on the client's connections and on the caller's; `diag` has all that the server said."""
+    """By each verb that writes jobs, on the client's connections and on the caller's.
+
+    `diag` has all that the server said.
+    """
     payload = {"card": SECRET}
     calls: list[Call] = [
         lambda c: c.enqueue("t", payload),

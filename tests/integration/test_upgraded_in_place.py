@@ -1,4 +1,7 @@
-"""A process goes on while its package is upgraded in place: whatever it needs later, it has read or imported at its start."""
+"""A process goes on while its package is upgraded in place.
+
+Whatever it needs later, it has read or imported at its start.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,10 @@ asyncio.run(main())
 
 
 async def test_all_is_read_when_the_package_is_imported(empty_dsn: str, tmp_path: Path) -> None:
-    """A copy of the package whose files are deleted after its import migrates, enqueues and works; it imports nothing later."""
+    """A copy of the package whose files are deleted after its import migrates, enqueues and works.
+
+    It imports nothing later.
+    """
     here = Path(backfill.__file__).parent
     shutil.copytree(here, tmp_path / "backfill", ignore=shutil.ignore_patterns("__pycache__"))
     program = tmp_path / "program.py"

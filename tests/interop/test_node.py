@@ -1,4 +1,7 @@
-"""Node's graphile-worker and backfill on one schema, whoever made it: each runs the other's jobs, and queues stay serial."""
+"""Node's graphile-worker and backfill on one schema, whoever made it.
+
+Each runs the other's jobs, and queues stay serial.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,7 @@ from backfill import (
 )
 from contract.snapshot import snapshot
 
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -304,7 +308,7 @@ def _recording(dsn: str) -> TaskRegistry[Any]:
                    values (%s, %s, 'backfill', clock_timestamp())""",
                 (ctx.job.id, ctx.job.job_queue_id),
             )
-            await connection.execute("select pg_sleep(0.06)")  # too long to claim any ahead
+            await work_for(0.06)  # too long to claim any ahead
             await connection.execute("update spans set ended = clock_timestamp() where job_id = %s", (ctx.job.id,))
 
     return tasks

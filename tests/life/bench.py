@@ -59,7 +59,8 @@ left join graphile_worker._private_job_queues as queues on queues.id = jobs.job_
 order by jobs.id
 """
 _LOCKS: Final[LiteralString] = """
-select queue_name, locked_by from graphile_worker._private_job_queues where locked_by is not null or locked_at is not null
+select queue_name, locked_by from graphile_worker._private_job_queues
+where locked_by is not null or locked_at is not null
 """
 _LETTERS: Final[LiteralString] = """
 select id, original_job_id, task_identifier, payload, payload_json::text, queue_name, priority, job_key, attempts,
@@ -70,7 +71,8 @@ from graphile_worker.backfill_dlq
 order by id
 """
 _ENDS: Final[LiteralString] = """
-select job_id, task_identifier, how, attempts, max_attempts, priority, queue_name, job_key, worker_id, error, result::text,
+select job_id, task_identifier, how, attempts, max_attempts, priority, queue_name, job_key, worker_id, error,
+  result::text,
   created_at <= started_at and started_at <= ended_at and expires_at = ended_at + interval '1 hour'
 from graphile_worker.backfill_ends
 """
@@ -111,8 +113,8 @@ class Books:
     """What the database says, in the model's terms, each by id.
 
     Attributes:
-        moved: jobs whose run_at was changed: parallel ones of one run_at, whose order the contract leaves open, are moved
-            apart in the order of their ids.
+        moved: jobs whose run_at was changed: parallel ones of one run_at, whose order the contract leaves open, are
+            moved apart in the order of their ids.
         locks: which worker has locked which serial queues.
     """
 
@@ -153,7 +155,10 @@ class Worker:
         return [HeldJob(job, self._lane) for job in jobs]
 
     async def settle(self, ended: Sequence[tuple[HeldJob, Ending, str, str]]) -> set[Attempt]:
-        """Write ends, each with its error and its result, in one settlement; those that were not this worker's any more."""
+        """Write ends, each with its error and its result, in one settlement.
+
+        Those that were not this worker's any more.
+        """
         for running, ending, error, result in ended:
             running.keep = KEPT_SECONDS if running.job.task_identifier == KEPT_TASK else None
             running.ended = running.slot_taken_at

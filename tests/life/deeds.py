@@ -26,7 +26,8 @@ from life.things import KEPT_TASK, TASKS, Ending, Spec
 
 AT_ONCE: Final = RetryPolicy(initial_delay=timedelta(0), max_delay=timedelta(0))
 DEEDS: Final = (
-    "complete", "fail", "replace", "fail later", "remove and fail", "snooze", "replace and fail", "fail for good", "discard",
+    "complete", "fail", "replace", "fail later", "remove and fail", "snooze", "replace and fail", "fail for good",
+    "discard",
 )  # fmt: skip
 """By a payload's number; 0 is harmless, so that what a handler enqueues never goes on for ever."""
 _LATER: Final = timedelta(seconds=LATER)

@@ -254,14 +254,16 @@ def new_job(spec: Spec) -> NewJob[Any]:
 def expected(job: Job) -> tuple[Any, ...]:
     """What a claimed row should say of its job; see `told`."""
     return (
-        job.task, job.payload, job.key, job.queue, job.priority, job.attempts, job.max_attempts, job.error, job.revision,
+        job.task, job.payload, job.key, job.queue, job.priority, job.attempts, job.max_attempts, job.error,
+        job.revision,
     )  # fmt: skip
 
 
 def _row(job: Job) -> dict[str, Any]:
     """A job as its row should be."""
     names = (
-        "id", "task", "payload", "key", "queue", "priority", "attempts", "max_attempts", "revision", "error", "due", "run_at",
+        "id", "task", "payload", "key", "queue", "priority", "attempts", "max_attempts", "revision", "error", "due",
+        "run_at",
         "entry",
     )  # fmt: skip
     return {name: getattr(job, name) for name in names} | {"worker": job.held and job.held.worker}

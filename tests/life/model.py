@@ -1,7 +1,7 @@
 """The queue as its contract has it, in plain Python: jobs, serial queues, dead letters, ends and counters.
 
-Written from the contract's tables and sentences, and from nothing else. Times are not modelled, only whether a job is due;
-ids, and the run_at that orders the jobs, are taken over from the database as soon as it has said them.
+Written from the contract's tables and sentences, and from nothing else. Times are not modelled, only whether a job is
+due; ids, and the run_at that orders the jobs, are taken over from the database as soon as it has said them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class Model:
     # --- producers
 
     def add(self, spec: Spec, number: int, *, entry: int | None = None) -> str:
-        """Add a job or apply it to the job of its key, by the contract's table; the status. A new one has that number."""
+        """Add a job or apply it to the job of its key, by the contract's table; the status.
+
+        A new one has that number.
+        """
         old = None if spec.key is None else self.with_key(spec.key)
         if old is not None and spec.mode == "unsafe_dedupe":
             old.revision += 1
@@ -244,7 +247,10 @@ class Model:
         return len(gone)
 
     def waiting_requeued(self, letter: Letter) -> Job | None:
-        """The job that an entry was requeued as, if it is in the way of another: with a key it is while it runs only."""
+        """The job that an entry was requeued as, if it is in the way of another.
+
+        With a key it is while it runs only.
+        """
         job = None if letter.requeued is None else self.jobs.get(letter.requeued)
         return None if job is None or (letter.key is not None and job.held is None) else job
 

@@ -16,7 +16,7 @@ import pytest
 
 _LOGGER = logging.getLogger("asyncio")
 _FREEZE_EACH = 100
-"""After so many tests what lives is left out of collections too: modules that tests import, and pytest's own reports."""
+"""After so many tests what lives is left out of collections too: modules that tests import, and pytest's reports."""
 _numbers = count(1)
 _TOLD_WHEN_COLLECTED = ("was never retrieved", "was destroyed but it is pending", "Unclosed", "unclosed")
 

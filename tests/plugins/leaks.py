@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 import psycopg
 import pytest
 
+from plugins.periods import between_looks
+
 
 @pytest.fixture(autouse=True)
 def _no_rows_left(request: pytest.FixtureRequest) -> Iterator[None]:
@@ -41,7 +43,7 @@ def _others(connection: psycopg.Connection) -> list[tuple[int, str, str]]:
         ).fetchall()
         if not found or time.monotonic() > deadline:
             return found
-        connection.execute("select pg_sleep(0.02)")
+        between_looks()
 
 
 @pytest.fixture(autouse=True)

@@ -94,7 +94,8 @@ class Plain:
     def clear(self) -> None:
         """Start again with empty tables."""
         self._connection.execute(
-            """truncate graphile_worker._private_jobs, graphile_worker._private_tasks, graphile_worker._private_job_queues
+            """truncate graphile_worker._private_jobs, graphile_worker._private_tasks,
+                        graphile_worker._private_job_queues
                restart identity"""
         )
         self.told()

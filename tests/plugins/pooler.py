@@ -1,4 +1,4 @@
-"""PgBouncer in front of a test's database, in each of its modes, and a look at the sessions that it keeps on the server."""
+"""PgBouncer in front of a test's database, in each of its modes, and a look at the sessions that it keeps there."""
 
 from __future__ import annotations
 
@@ -91,7 +91,10 @@ def _start(dsn: str, folder: Path, *, mode: str, size: int) -> tuple[Program, st
 
 @pytest.fixture
 def make_pooler(request: pytest.FixtureRequest) -> Iterator[MakePooler]:
-    """Starts PgBouncer in front of a DSN's server: `make_pooler(dsn, mode="transaction", size=3)` gives the DSN through it."""
+    """Starts PgBouncer in front of a DSN's server.
+
+    `make_pooler(dsn, mode="transaction", size=3)` gives the DSN through it.
+    """
     if "dsn" in request.fixturenames:
         request.getfixturevalue("dsn")  # dropped behind the poolers' end
     folder = Path(tempfile.mkdtemp(prefix="bf-pooler-", dir="/tmp"))

@@ -1,7 +1,7 @@
 """The programs that tests start get the default signals, however the tests themselves were started.
 
-`nohup` makes a program ignore SIGHUP, and a shell makes its background jobs ignore SIGINT and SIGQUIT. A program inherits
-what its parent ignores. A worker under test would then not hear the signals that its test sends.
+`nohup` makes a program ignore SIGHUP, and a shell makes its background jobs ignore SIGINT and SIGQUIT. A program
+inherits what its parent ignores. A worker under test would then not hear the signals that its test sends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ NUMBERS = (
 
 
 def pytest_configure() -> None:
-    """Replace each signal that is ignored by a handler that does nothing: a program that is started gets no handlers."""
+    """Replace each signal that is ignored by a handler that does nothing.
+
+    A program that is started gets no handlers.
+    """
     for number in NUMBERS:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, _do_nothing)

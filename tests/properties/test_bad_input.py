@@ -1,4 +1,7 @@
-"""Bad input to every producer's call: refused by field, value and limit, before a connection is made or a row written."""
+"""Bad input to every producer's call.
+
+Refused by field, value and limit, before a connection is made or a row written.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +139,7 @@ def _items(payload: object, before: int, kind: str) -> Any:
 @given(make.bad_payloads, st.integers(0, 130), st.sampled_from(["list", "generator", "async"]))
 @example({"a": [1, float("nan")]}, 0, "list")
 async def test_bad_payloads(payload: object, before: int, kind: str) -> None:
-    """What is not JSON, or what PostgreSQL could not hold, is refused by its place, and shown only where it is a number."""
+    """What is not JSON, or what PostgreSQL could not hold, is refused by its place, and shown if it is a number."""
     errors = [await _call(call, "t", payload) for call in SINGLES.values()]
     errors.append(await _call(NOWHERE.enqueue, NewJob("t", payload)))
     for call in BULKS.values():

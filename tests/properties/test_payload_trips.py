@@ -239,7 +239,7 @@ WRAPPERS: dict[str, Any] = {
     ),
 }  # fmt: skip
 _PYDANTIC_CANNOT = (Address, Shape, Circle | Square, Annotated[int, msgspec.Meta(ge=0)])
-"""Structs are nothing to pydantic, and neither are msgspec's constraints; it wants another TypedDict before Python 3.12."""
+"""Structs and msgspec's constraints are nothing to pydantic; it wants another TypedDict before Python 3.12."""
 _UNLIKE_BYTES = (bytes, bytearray, Shape)
 """pydantic writes bytes as text, so that a model holds only those that are UTF-8."""
 _NAMES = {id(kind): getattr(kind, "__name__", str(kind)) for kind, _ in KINDS}
@@ -284,7 +284,7 @@ def test_what_is_sent_is_what_arrives(
     ],
 )
 def test_what_would_not_arrive_is_refused(kind: Any, value: Any) -> None:
-    """A value of another type than the annotation's, or one that JSON does not bring back, is refused where it is sent."""
+    """A value of another type than the annotation's, or that JSON does not bring back, is refused where it is sent."""
     with pytest.raises(InvalidPayloadError):
         codec_of(kind).encode(value)
 

@@ -1,4 +1,7 @@
-"""What the heartbeat's tests share: a small table to beat on, servers that are none, and heartbeats that must stop quickly."""
+"""What the heartbeat's tests share.
+
+A small table to beat on, servers that are none, and heartbeats that must stop quickly.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from typing import Any, Final, LiteralString, cast
 import psycopg
 
 from backfill.storage.heartbeat.choice import Heartbeat
+
+from plugins.periods import between_looks
 
 STATEMENT: Final = """
   update beats set times = times || clock_timestamp(), lag = $2::float8
@@ -82,7 +87,7 @@ class Beats:
             deadline = time.monotonic() + 10
             while self.connections():
                 assert time.monotonic() < deadline
-                self.run("select pg_sleep(0.02)")
+                between_looks()
 
 
 def is_readable(heartbeat: Heartbeat, seconds: float = 0) -> bool:
@@ -111,7 +116,10 @@ def silent_server() -> Iterator[str]:
 
 @contextlib.contextmanager
 def talking_server(ready: bool) -> Iterator[str]:
-    """The connection string of a server that sends notices for ever: instead of the end of connecting, or of an answer."""
+    """The connection string of a server that sends notices for ever.
+
+    Instead of the end of connecting, or of an answer.
+    """
     greeting = b"R" + struct.pack("!ii", 8, 0) + (b"Z" + struct.pack("!i", 5) + b"I" if ready else b"")
     fields = b"SNOTICE\0VNOTICE\0C00000\0Mbla\0\0"
     notices = (b"N" + struct.pack("!i", len(fields) + 4) + fields) * 1000

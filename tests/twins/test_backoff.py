@@ -74,7 +74,10 @@ _LISTED: list[Any] = []
 def test_what_holds_the_attempts_does_not_matter(
     attempts: list[int], policy: tuple[float, float, float, float], seed: int
 ) -> None:
-    """A list, whose numbers are remembered by their objects, a tuple, and integers of a class of their own: the same delays."""
+    """A list, whose numbers are remembered by their objects, a tuple, and integers of a class of their own.
+
+    The same delays.
+    """
     listed = backoff_delays(attempts, *policy, seed=seed)
     assert listed == backoff_delays(tuple(attempts), *policy, seed=seed)
     assert listed == backoff_delays([_Other(attempt) for attempt in attempts], *policy, seed=seed)

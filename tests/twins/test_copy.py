@@ -135,7 +135,7 @@ def test_no_reference_is_left() -> None:
 
 
 def test_other_threads_run_while_rows_are_packed() -> None:
-    """The GIL is given up: another thread counts on while a call packs 32 MB, or one of the next where the machine is busy."""
+    """The GIL is given up: another thread counts on while a call packs 32 MB, or a later call on a busy machine."""
     payload, counted, done = bytes(2**25), 0, threading.Event()
 
     def count() -> None:
@@ -177,7 +177,8 @@ def test_the_server_reads_what_was_packed(server_dsn: str, rows: list[tuple[tupl
             copy.write(copy_rows(prefixes[:middle], payloads[:middle], ids[:middle], begin=True))
             copy.write(copy_rows(prefixes[middle:], payloads[middle:], ids[middle:], end=True))
         read = connection.execute(
-            """select id, task_id, job_queue_id, priority, (extract(epoch from run_at) - 946684800) * 1000000, max_attempts,
+            """select id, task_id, job_queue_id, priority, (extract(epoch from run_at) - 946684800) * 1000000,
+                              max_attempts,
                flags::text, payload::text from jobs order by id""",
             binary=False,
         ).fetchall()

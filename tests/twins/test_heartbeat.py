@@ -1,4 +1,4 @@
-"""The heartbeat: the native thread and its twin in Python, against PostgreSQL, against servers that are none, and forked."""
+"""The heartbeat: the native thread and its twin in Python, with PostgreSQL, with servers that are none, and forked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The heartbeat's end: dropped without a stop, in a forked child, at the interpreter's exit, and by signals beside it."""
+"""The heartbeat's end: dropped without a stop, in a forked child, at the interpreter's exit, and beside signals."""
 
 from __future__ import annotations
 
@@ -210,6 +210,7 @@ def test_reports_show_themselves() -> None:
     """Without the answer, which may be long."""
     report = HeartbeatReport(beats=3, failure="it's gone", answer=("a",))
     assert repr(report) == (
-        'HeartbeatReport(beats=3, missing=False, failure="it\'s gone", wants_conninfo=False, stuck=False, connected=False)'
+        'HeartbeatReport(beats=3, missing=False, failure="it\'s gone", '
+        "wants_conninfo=False, stuck=False, connected=False)"
     )
     assert report.answer == ("a",)

@@ -73,7 +73,10 @@ def test_a_text_is_what_the_encoder_gives(payload: Any) -> None:
 @pytest.mark.parametrize("where", ["the iterator", "accept", "shape_of", "dumps", "keep", "payload"])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_whoever_raises_is_heard(form: Form, where: str, error: type[BaseException]) -> None:
-    """Of the iterator and each function; what came before stays, and only an encoder's own error asks for another look."""
+    """Of the iterator and each function.
+
+    What came before stays, and only an encoder's own error asks for another look.
+    """
 
     def raising(place: str, result: Any) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
@@ -130,7 +133,10 @@ def test_jobs_that_say_the_same_share_a_shape() -> None:
 
 @pytest.mark.parametrize("form", [encode_items, python_items], ids=["native", "python"])
 def test_a_shape_that_encodes_does_so_alone(form: Form) -> None:
-    """Its task knows the payload's type: neither the plain encoder nor the second look is asked, and its error is heard."""
+    """Its task knows the payload's type.
+
+    Neither the plain encoder nor the second look is asked, and its error is heard.
+    """
 
     def encode(payload: Any) -> bytes:
         if payload == "bad":

@@ -1,4 +1,4 @@
-"""Rows to jobs: the native form against its Python twin, in place and from values, and against what PostgreSQL holds."""
+"""Rows to jobs: the native form against its twin in Python, in place and from values, and against PostgreSQL's."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from twins.python_arrays import pack_array as python_array
 from twins.python_rows import decode_rows as python_rows
 
 FIELDS = (
-    "id", "task_id", "job_queue_id", "priority", "attempts", "max_attempts", "revision", "task_identifier", "queue_name",
-    "payload_bytes", "last_error", "key", "locked_by", "flags", "run_at_micros", "created_at_micros", "updated_at_micros",
+    "id", "task_id", "job_queue_id", "priority", "attempts", "max_attempts", "revision", "task_identifier",
+    "queue_name", "payload_bytes", "last_error", "key", "locked_by", "flags", "run_at_micros", "created_at_micros",
+    "updated_at_micros",
     "locked_at_micros",
 )  # fmt: skip
 

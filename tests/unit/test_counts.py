@@ -102,7 +102,10 @@ def test_waiting_begins_when_the_job_was_due_and_there(tallies: Tallies) -> None
 
 @given(st.lists(st.tuples(DURATIONS, DURATIONS), min_size=1, max_size=30))
 def test_buckets_are_powers_of_two(durations: list[tuple[int, int]]) -> None:
-    """Each duration is in the bucket of its milliseconds' bits, and the sums are theirs; what is negative counts as none."""
+    """Each duration is in the bucket of its milliseconds' bits, and the sums are theirs.
+
+    What is negative counts as none.
+    """
     tallies = Tallies()
     tallies.count([ended(COMPLETED, wait=wait, run=run / SECOND) for wait, run in durations])
     [change] = tallies.changes(10)
@@ -120,7 +123,10 @@ def test_buckets_are_powers_of_two(durations: list[tuple[int, int]]) -> None:
 
 
 def test_many_at_once_are_counted_whole(tallies: Tallies) -> None:
-    """Of hundreds written at once each eighth's waiting stands for its neighbours'; all else is exact, the numbers too."""
+    """Of hundreds written at once each eighth's waiting stands for its neighbours'.
+
+    All else is exact, the numbers too.
+    """
     count = 500
     tallies.count([ended(COMPLETED, wait=n * SECOND, run=n) for n in range(count)])
     [change] = tallies.changes(10)
@@ -144,7 +150,10 @@ def test_minutes_are_the_databases_and_never_go_back(tallies: Tallies, clock: Cl
 
 
 def test_what_is_written_is_let_go_when_its_minute_is_over(tallies: Tallies, clock: Clock) -> None:
-    """Ends that come during a flush are left for the next; a minute is written as it stands, not what was added to it."""
+    """Ends that come during a flush are left for the next.
+
+    A minute is written as it stands, not what was added to it.
+    """
     tallies.count([ended(COMPLETED)])
     first = tallies.changes(10)
     tallies.count([ended(COMPLETED)])

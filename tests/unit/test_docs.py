@@ -36,8 +36,9 @@ VARIABLES = {
 }
 # What the reader has: made up in the text around, or imported where nobody needs to be told.
 READERS = {
-    "AsyncIterator", "Deps", "SendEmail", "asynccontextmanager", "dsn", "entity", "httpx", "id", "ids", "job", "jobs", "key",
-    "name", "n", "order_id", "payload", "payloads", "pool", "send_email", "spec", "stop", "text", "timedelta", "url", "users",
+    "AsyncIterator", "Deps", "SendEmail", "asynccontextmanager", "dsn", "entity", "httpx", "id", "ids", "job", "jobs",
+    "key", "name", "n", "order_id", "payload", "payloads", "pool", "send_email", "spec", "stop", "text", "timedelta",
+    "url", "users",
     "value",
 }  # fmt: skip
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")

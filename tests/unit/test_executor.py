@@ -13,6 +13,7 @@ from backfill.worker.execution.held_job import GIVEN_BACK, HeldJob, HeldJobs
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.pipeline.settler import Settler
 
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 
 
@@ -80,7 +81,7 @@ async def test_a_handler_is_cancelled_once(eventually: Eventually) -> None:
             await asyncio.Event().wait()
         finally:
             steps.append("cancelled")
-            await asyncio.sleep(0.05)  # a rollback, say
+            await work_for(0.05)  # a rollback, say
             steps.append("in order")
 
     [lane] = make_lanes((QueueConfig.default_queue(1),), schema="graphile_worker", tasks=("t",), forbidden_flags=())
@@ -133,7 +134,10 @@ async def test_a_large_payload_is_let_go_when_its_attempt_ends(eventually: Event
 
 
 def test_held_jobs_are_added_released_and_lost() -> None:
-    """A release lets go of the attempts in it and of no later one of the same job; a loss is told, and releases nothing."""
+    """A release lets go of the attempts in it and of no later one of the same job.
+
+    A loss is told, and releases nothing.
+    """
     [lane] = make_lanes((QueueConfig.default_queue(1),), schema="graphile_worker", tasks=("t",), forbidden_flags=())
     first, second, again = (
         HeldJob(Job(id=number, task_identifier="t", payload_bytes=b"1", attempts=attempts, locked_at_micros=1), lane)

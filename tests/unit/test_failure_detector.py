@@ -59,7 +59,10 @@ def test_whose_own_heartbeats_do_not_get_through_declares_nobody_dead() -> None:
 
 @given(st.lists(st.tuples(st.floats(0.1, 8.0), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=80))
 def test_the_dead_were_silent_under_unbroken_sight(steps: list[tuple[float, bool, bool, bool]]) -> None:
-    """Whatever the looks' times, whose beats come and which connections break: a dead one was seen silent all the time."""
+    """Whatever the looks' times, whose beats come and which connections break.
+
+    A dead one was seen silent all the time.
+    """
     watch = FailureDetector("me", dead_after=DEAD)
     now, mine, theirs = 0.0, 0, 0
     since: float | None = None  # from which look on the other was silent, without a gap or a break
@@ -83,7 +86,10 @@ def test_the_dead_were_silent_under_unbroken_sight(steps: list[tuple[float, bool
 
 
 def test_each_is_judged_by_its_own_dead_time() -> None:
-    """A worker with a longer one than the judge's lives on, one with a shorter one is dead sooner; else the judge's counts."""
+    """A worker with a longer one than the judge's lives on, one with a shorter one is dead sooner.
+
+    Else the judge's counts.
+    """
     watch, own = FailureDetector("me", dead_after=DEAD), {"long": 60.0, "short": 4.0}
     dead = dict[float, set[str]]()
     for second in range(0, 64, 2):

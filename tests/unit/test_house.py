@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 import backfill
 
-from places import ROOT
+from places import ROOT, TESTS
 
 PACKAGE = ROOT / "python" / "backfill"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -74,6 +75,22 @@ INNER_PLACE = {
     room: {name: number for number, names in enumerate(places) for name in names}
     for room, places in INNER_PLACES.items()
 }
+INTEGRATION = TESTS / "integration"
+# Tests of the package as a whole, or of a module that stands in no folder. All others stand in the folder of their
+# room.
+WHOLE = {
+    "test_embedded",
+    "test_face",
+    "test_life",
+    "test_pages",
+    "test_quickstart",
+    "test_said_nowhere",
+    "test_upgraded_in_place",
+}
+# Processes of their own, which are worked with from outside; and where a pause is written once for all.
+MAY_SLEEP = {"fleet/booked.py", "fleet/program.py", "plugins/periods.py", "plugins/waiting.py"}
+# A statement that takes long is what these are about.
+SLOW_STATEMENTS = {"test_main_ends.py", "test_poolers_lost.py", "test_wire.py", "test_worker_faults.py"}
 LIMITS = {".py": 400, ".rs": 350}
 SQL_LIMITS = {"sql": 80, "migrations": 100, "grants": 100}
 _SQL = re.compile(
@@ -162,6 +179,65 @@ def test_imports_within_a_room_point_one_way(path: Path) -> None:
             assert target == own or INNER_PLACE[room][target] < INNER_PLACE[room][own], f"{room}/{own} imports {module}"
 
 
+def test_integration_tests_stand_in_the_rooms_of_the_package() -> None:
+    """Each file of tests/integration stands in a folder that the package has too, but for the few that WHOLE names."""
+    files = [path.relative_to(INTEGRATION) for path in INTEGRATION.rglob("*.py")]
+    assert {path.stem for path in files if path.parent == Path()} == WHOLE
+    assert [str(path) for path in files if not (PACKAGE / path.parent).is_dir()] == []
+
+
+def _sleeps(tree: ast.AST) -> Iterator[int]:
+    """The lines that wait for a while, and for nothing else; a sleep of 0 only lets others have their turn."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (node.args or node.keywords):
+            called = ast.unparse(node.func)
+            if called in {"asyncio.sleep", "time.sleep", "sleep"} and not ast.unparse(node).endswith("(0)"):
+                yield node.lineno
+            if called.endswith("Event().wait"):  # nobody else has this event, so nobody sets it
+                yield node.lineno
+
+
+@pytest.mark.parametrize(
+    "text", ["asyncio.sleep(1)", "time.sleep(x)", "threading.Event().wait(0.2)", "await asyncio.sleep(0.1)"]
+)
+def test_a_sleep_is_seen(text: str) -> None:
+    """The next test can fail."""
+    assert list(_sleeps(ast.parse(text, mode="exec"))) == [1]
+
+
+def test_tests_do_not_sleep() -> None:
+    """They wait for the thing; a period that is what a test is about has a name, from plugins/periods.py."""
+    sleeping = {
+        f"{path.relative_to(TESTS)}:{line}"
+        for path in TESTS.rglob("*.py")
+        if path.relative_to(TESTS).as_posix() not in MAY_SLEEP
+        for line in _sleeps(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert not sleeping
+    slow = {path.name for path in TESTS.rglob("*.py") if "pg_" + "sleep(" in path.read_text(encoding="utf-8")}
+    assert slow <= SLOW_STATEMENTS
+
+
+def test_no_two_tests_have_one_name() -> None:
+    """A file of tests is found by its name alone, in whichever room it stands."""
+    names = Counter(path.name for path in INTEGRATION.rglob("*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_the_sessions_name_tests_that_exist() -> None:
+    """Each file that the noxfile names is there, and so is one for each beginning of a name.
+
+    Pytest would not miss it.
+    """
+    text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    named = re.findall(r'"((?:tests|benches)/[\w/]+(?:\.py)?)', text)
+    assert len(named) > 15
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    begun = re.findall(r'^    "(test_\w+)",$', text, re.MULTILINE)
+    assert len(begun) > 10
+    assert [name for name in begun if not any(TESTS.rglob(f"{name}*.py"))] == []
+
+
 def test_errors_and_retry_know_nothing() -> None:
     """errors.py imports nothing of ours; retry.py only the errors."""
     for name, allowed in (("errors", set[str]()), ("retry", {"backfill.errors"})):
@@ -194,6 +270,19 @@ def test_files_are_of_a_readable_length() -> None:
         if path.suffix in LIMITS and (lines := len(path.read_text().splitlines())) > LIMITS[path.suffix]
     }
     assert not long
+
+
+def test_lines_are_of_a_readable_width() -> None:
+    """No line of tests and of the native code passes 120 columns."""
+    wide = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in (TESTS, ROOT / "native" / "src")
+        for path in folder.rglob("*")
+        if path.suffix in {".py", ".rs", ".sql"} and "node_modules" not in path.parts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert wide == []
 
 
 def test_statements_are_short() -> None:

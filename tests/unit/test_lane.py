@@ -73,7 +73,10 @@ def test_large_payloads_are_claimed_ahead_by_their_size() -> None:
 def test_what_lies_ready_and_what_looks_may_bring_stays_within_the_bytes(
     steps: list[tuple[str, int]], limit: int
 ) -> None:
-    """Beyond one byte a look under way, which is a job; whatever sizes come, and in whatever order looks are answered."""
+    """Beyond one byte a look under way, which is a job.
+
+    Whatever sizes come, and in whatever order looks are answered.
+    """
     config = QueueConfig.default_queue(4)
     one = Lane(config, LaneClaim("graphile_worker", (config.filter(("t",), own=True),)), limit)
     for _ in range(200):

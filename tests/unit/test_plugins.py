@@ -111,7 +111,10 @@ def test_programs_that_tests_start_get_the_default_signals(run_tests: RunTests, 
 
 def test_an_ignored_signal_stays_without_effect() -> None:
     """Whoever started the tests with it ignored wants them to go on."""
-    text = "import os, signal, plugins.signals as it; it.pytest_configure(); os.kill(os.getpid(), signal.SIGHUP); print('on')"
+    text = (
+        "import os, signal, plugins.signals as it; it.pytest_configure(); "
+        "os.kill(os.getpid(), signal.SIGHUP); print('on')"
+    )
     done = subprocess.run(
         ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", sys.executable, "-c", text],
         env={**os.environ, "PYTHONPATH": str(TESTS)},

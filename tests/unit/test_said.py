@@ -86,7 +86,8 @@ def test_decoders_do_not_repeat_what_they_refuse(secret: str, data: st.DataObjec
     payload_type, place = data.draw(
         st.sampled_from(
             [
-                (int, None), (Order, "number"), (Order, "kind"), (Order, "choice"), (Order, "by_number"), (Order, "card"),
+                (int, None), (Order, "number"), (Order, "kind"), (Order, "choice"), (Order, "by_number"),
+                (Order, "card"),
                 (Strict, "a"), (Strict, secret), (Card, "number"), (Card, "id"), (Card, "page"), (Card, "keyed"),
                 (Card, "kind"), (Card, secret), (Pet, "pet"), (list[Card], "number"),
             ]

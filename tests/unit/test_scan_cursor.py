@@ -1,4 +1,4 @@
-"""The horizon: spans cover every priority, floors hide nothing but what comes late, and looks keep to their share of time."""
+"""Scan cursors: spans cover every priority, floors hide only what comes late, looks keep to their share of time."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_spans_cover_every_priority_once_and_in_order(floors: dict[int, int]) ->
 @given(steps=queue_steps)
 @example(steps=[("add", 7, 0), ("add", -20, 900_000), ("look", 1, 1_000_000), ("look", 1, 0)])
 def test_floors_hide_nothing_that_was_committed_in_time(steps: list[tuple[str, int, int]]) -> None:
-    """With jobs committed within the slack of their time, looks from floors take what looks from the very start would."""
+    """Of jobs committed within the slack of their time, looks from floors take what looks from the very start would."""
     horizon, queue, clock = ScanCursor(), Queue(now=10 * SECOND), 0.0
     first = horizon.look(1, clock)
     horizon.learn(first, queue.take(first), seconds=1e6, now=clock)  # so dear that no other may be full
@@ -104,7 +104,7 @@ def test_floors_hide_nothing_that_was_committed_in_time(steps: list[tuple[str, i
 
 @given(steps=queue_steps, late=st.lists(st.tuples(smallints, st.integers(-(2**60), 0)), max_size=5))
 def test_a_full_look_finds_what_came_late(steps: list[tuple[str, int, int]], late: list[tuple[int, int]]) -> None:
-    """Whatever the floors are, the next look that can be afforded sees every job, however old the time that it bears."""
+    """Whatever the floors are, the next look that can be afforded sees every job, however old its time is."""
     horizon, queue, clock = ScanCursor(), Queue(now=10 * SECOND), 0.0
     for step, number, micros in steps:
         if step == "add":
@@ -154,7 +154,10 @@ def test_a_look_that_began_before_a_full_one_ended_moves_no_floor() -> None:
 
 @given(seconds=st.floats(1e-5, 100), now=st.floats(0, 1e6))
 def test_full_looks_keep_to_a_twentieth_of_the_time(seconds: float, now: float) -> None:
-    """After a full look that took so long, the next comes 24 times as much later and no sooner; a reset allows one at once."""
+    """After a full look that took so long, the next comes 24 times as much later and no sooner.
+
+    A reset allows one at once.
+    """
     horizon = ScanCursor()
     assert horizon.learn(horizon.look(10, now), Taken([]), seconds=seconds, now=now)
     assert not horizon.look(10, now + 0.99 * SHARE * seconds).full
@@ -164,7 +167,10 @@ def test_full_looks_keep_to_a_twentieth_of_the_time(seconds: float, now: float) 
 
 
 def test_looks_at_serial_queues_keep_to_their_share() -> None:
-    """In vain, the near look and then the far one wait 24 times what they cost; an own queue that was freed is looked at."""
+    """In vain, the near look and then the far one wait 24 times what they cost.
+
+    An own queue that was freed is looked at.
+    """
     horizon = ScanCursor()
     look = horizon.look(10, 0.0)
     assert (look.scan_jobs, look.scan_queues) == (True, False)
@@ -208,7 +214,10 @@ def ran(queues: Iterable[int]) -> list[Job]:
 def test_queues_that_were_seen_behind_blocked_ones_are_tried(
     more: tuple[int, ...], own: list[int], wanted: int, outcomes: list[tuple[str, int]]
 ) -> None:
-    """In the order in which they were seen, our own beside them; each until its job is taken, or it proves to have none."""
+    """In the order in which they were seen, our own beside them.
+
+    Each until its job is taken, or it proves to have none.
+    """
     horizon = blocked_horizon(more, wanted)
     horizon.free(own)
     left = {*more, *own}
@@ -306,7 +315,10 @@ def dear_horizon(now: float) -> ScanCursor:
 
 
 def test_dear_looks_from_the_start_are_left_to_the_second_line() -> None:
-    """Those that look beside them begin at floors; each is due after its share of the time, and never sooner than patience."""
+    """Those that look beside them begin at floors.
+
+    Each is due after its share of the time, and never sooner than patience.
+    """
     horizon = dear_horizon(0.0)
     at = horizon.behind_at()
     assert at is not None
@@ -322,7 +334,10 @@ def test_dear_looks_from_the_start_are_left_to_the_second_line() -> None:
 
 
 def test_what_lies_before_the_floors_is_complete_with_the_second_lines_look() -> None:
-    """A look at floors leaves nothing unseen once such a look has found nothing; floors come down to what it could not take."""
+    """A look at floors leaves nothing unseen once such a look has found nothing.
+
+    Floors come down to what it could not take.
+    """
     horizon, queue = dear_horizon(0.0), Queue(now=1000 * SECOND)
     look = horizon.look(10, 100.0)
     horizon.learn(look, Taken([]), seconds=0.001, now=100.0, clock=queue.now)

@@ -133,7 +133,7 @@ def test_a_registry_takes_in_another() -> None:
 
 
 def test_a_registry_refuses_what_it_cannot_take_in() -> None:
-    """A name that is taken (and then nothing of the other is taken), a lifespan of its own, a name that grew too long."""
+    """A name that is taken (then nothing of the other is taken), a lifespan of its own, a name that grew too long."""
     one: TaskRegistry[None] = TaskRegistry()
     other: TaskRegistry[None] = TaskRegistry()
     for registry, names in ((one, ["b"]), (other, ["a", "b"])):

@@ -121,7 +121,11 @@ def test_a_registry_refuses_what_no_task_could_be() -> None:
     """Names, aliases, durations, policies and lifespans that cannot be used are named."""
     tasks = TaskRegistry()
     for call, kind, message in (
-        (lambda: tasks.task(lambda: None), TaskDefinitionError, 'name the task: @tasks.task("send_email")'),  # type: ignore[arg-type]
+        (
+            lambda: tasks.task(lambda: None),  # type: ignore[arg-type]
+            TaskDefinitionError,
+            'name the task: @tasks.task("send_email")',
+        ),
         (lambda: tasks.task(""), InvalidJobError, "task = ''"),
         (lambda: tasks.task("t" * 129), InvalidJobError, "1 to 128 characters"),
         (lambda: tasks.task("a\0"), InvalidJobError, "without NUL"),
@@ -129,7 +133,11 @@ def test_a_registry_refuses_what_no_task_could_be() -> None:
         (lambda: tasks.task("t", aliases=["\0"]), InvalidJobError, "without NUL"),
         (lambda: tasks.task("t", timeout=timedelta(0)), InvalidJobError, "timeout = "),
         (lambda: tasks.task("t", timeout=3), InvalidJobError, "timeout = 3"),  # type: ignore[arg-type]
-        (lambda: tasks.task("t", retry="fast"), TaskDefinitionError, "expected a RetryPolicy"),  # type: ignore[arg-type]
+        (
+            lambda: tasks.task("t", retry="fast"),  # type: ignore[arg-type]
+            TaskDefinitionError,
+            "expected a RetryPolicy",
+        ),
         (lambda: TaskRegistry(lifespan=_not_decorated), TaskDefinitionError, "@asynccontextmanager"),
         (lambda: TaskRegistry(lifespan=3), TaskDefinitionError, "lifespan = 3"),
     ):

@@ -1,4 +1,6 @@
-"""The face as type checkers see it: mypy and pyright, both strict, find in tests/typing exactly the errors that it names.
+"""The face as type checkers see it.
+
+Mypy and pyright, both strict, find in tests/typing exactly the errors that it names.
 
 A line that both must refuse ends with `# error: <a part of the message>`; every other line must pass both.
 """

@@ -1,4 +1,7 @@
-"""What is left out of an end that is refused: every form decides the same about the job, and says less than the one before."""
+"""What is left out of an end that is refused.
+
+Every form decides the same about the job, and says less than the one before.
+"""
 
 from __future__ import annotations
 

@@ -194,7 +194,10 @@ async def test_signals_of_a_child_are_its_own(dsn: str, worker: Program) -> None
 
 @pytest.mark.parametrize("task", ["thread", "loop", "executor"])
 async def test_a_child_that_ends_is_no_second_worker(dsn: str, worker: Program, task: str) -> None:
-    """A child that leaves the handler ends at once, with the code that a program would; the attempt goes on in the parent."""
+    """A child that leaves the handler ends at once, with the code that a program would.
+
+    The attempt goes on in the parent.
+    """
     async with BackfillClient(dsn) as client:
         for way, code in (("return", 0), ("exit", 7), ("text", 1), ("raise", 1), ("interrupt", 1)):
             await client.enqueue(task, way, max_attempts=1)

@@ -88,7 +88,7 @@ def rows(dsn: str, query: str) -> list[tuple[Any, ...]]:
 @pytest.mark.leaves_rows
 @pytest.mark.parametrize("task", ["loop", "lock", "thread", "clings"])
 async def test_the_third_ends_the_process_whatever_holds_it(dsn: str, begin: Begin, task: str) -> None:
-    """A handler that holds the loop, or the interpreter's lock on the loop or in a thread, or that cannot be cancelled."""
+    """A handler holds the loop, or the interpreter's lock on the loop or in a thread, or cannot be cancelled."""
     async with BackfillClient(dsn) as client:
         await client.enqueue(task)
         worker = begin()

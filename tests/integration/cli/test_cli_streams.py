@@ -95,7 +95,10 @@ async def test_a_reader_that_is_gone(dsn: str, begin: Begin, eventually: Eventua
 
 
 async def test_a_pipe_that_nobody_reads(dsn: str, begin: Begin, eventually: Eventually) -> None:
-    """More is written than fits into it and into memory: neither the loop nor a thread waits for room, nor does the end."""
+    """More is written than fits into it and into memory.
+
+    Neither the loop nor a thread waits for room, nor does the end.
+    """
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     worker = begin(stdout=write, stderr=write)

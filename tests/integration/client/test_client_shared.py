@@ -20,6 +20,7 @@ from backfill import (
 )
 from backfill.storage import connection as connections
 
+from plugins.periods import keeps_waiting
 from reading import value
 
 COUNT = "select count(*) from graphile_worker._private_jobs"
@@ -47,8 +48,7 @@ async def test_results_are_awaited_until_the_outermost_exit(dsn: str) -> None:
         waiting = asyncio.create_task(client.result(job))
         async with client:
             await asyncio.sleep(0)
-        done, _ = await asyncio.wait([waiting], timeout=0.1)
-        assert not done
+        await keeps_waiting(waiting, 0.1)
     with pytest.raises(ClientClosedError):
         await waiting
 

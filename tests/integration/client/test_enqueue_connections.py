@@ -1,4 +1,7 @@
-"""A job on the caller's own connection: it shares the fate of the caller's writes, however that connection is set up."""
+"""A job on the caller's own connection.
+
+It shares the fate of the caller's writes, however that connection is set up.
+"""
 
 from __future__ import annotations
 
@@ -169,7 +172,7 @@ async def test_a_failed_transaction_says_so(dsn: str, verb: Verb) -> None:
 
 
 async def test_cancelled_on_the_callers_connection(dsn: str, verb: Verb) -> None:
-    """A call that waits for a lock and is cancelled gives the connection back in a transaction that can be rolled back."""
+    """A call that is cancelled as it waits for a lock leaves a transaction that can be rolled back."""
     async with (
         await psycopg.AsyncConnection.connect(dsn) as other,
         await psycopg.AsyncConnection.connect(dsn) as connection,

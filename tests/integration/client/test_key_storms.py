@@ -1,4 +1,7 @@
-"""Producers with several statements a call, on the same keys and new names: none waits in a ring, whoever else is there."""
+"""Producers with several statements a call, on the same keys and new names.
+
+None waits in a ring, whoever else is there.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,14 @@ from backfill import (
 )
 from backfill.client.bulk import verb as bulk
 
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
 REPLACE, DEDUPE = JobKeyMode.REPLACE, JobKeyMode.UNSAFE_DEDUPE
 BLOCKED: LiteralString = """
-    select count(*) from pg_stat_activity where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0"""
+    select count(*) from pg_stat_activity
+    where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0"""
 TWICE: LiteralString = """
     select key from graphile_worker._private_jobs where key is not null group by key having count(*) > 1"""
 
@@ -132,7 +137,10 @@ RINGS: dict[str, tuple[list[NewJob[Any]], Other]] = {
 @pytest.mark.parametrize("whose", RINGS)
 @pytest.mark.parametrize("looks", ["long", "other"])
 async def test_a_call_of_several_chunks_ends_beside(dsn: str, eventually: Eventually, whose: str, looks: str) -> None:
-    """It holds what the other wants, and then wants what the other might hold: both end, whoever would look for a ring."""
+    """It holds what the other wants, and then wants what the other might hold.
+
+    Both end, whoever would look for a ring.
+    """
     for key in "ab":
         await rows(dsn, DEAD, key)
         if "completed" in whose:
@@ -213,7 +221,10 @@ STANDING: dict[str, Other] = {
 
 @pytest.mark.parametrize("verb", STANDING)
 async def test_a_call_that_only_stands_in_a_queue_for_a_row(dsn: str, eventually: Eventually, verb: str) -> None:
-    """A worker waits for a producer, and he behind this call for the worker: it is undone to end the ring, and repeated."""
+    """A worker waits for a producer, and he behind this call for the worker.
+
+    It is undone to end the ring, and repeated.
+    """
     lock: LiteralString = "select id from graphile_worker._private_jobs where key = %s for update"
     async with (
         BackfillClient(dsn) as client,
@@ -249,13 +260,16 @@ LEFT: LiteralString = """
 
 
 async def test_a_storm_while_workers_run(dsn: str) -> None:
-    """32 producers, each with single jobs, many at a time and removals, and workers that fail some: one job a key is left."""
+    """32 producers, each with single jobs, many at a time and removals, and workers that fail some.
+
+    One job a key is left.
+    """
     tasks, ran = TaskRegistry[None](), Counter[str]()
 
     @tasks.task("t", retry=RetryPolicy(max_attempts=2, initial_delay=timedelta(milliseconds=1)))
     async def work(payload: Any, ctx: WorkerContext[None]) -> None:
         ran["all"] += 1
-        await asyncio.sleep(0.001 * (ran["all"] % 5))
+        await work_for(0.001 * (ran["all"] % 5))
         if ran["all"] % 3 == 0:
             ran["failed"] += 1
             raise ValueError("one of three fails")

@@ -1,4 +1,7 @@
-"""Jobs that are there already: read, removed by key, completed, failed and rescheduled; what a worker holds is left alone."""
+"""Jobs that are there already: read, removed by key, completed, failed and rescheduled.
+
+What a worker holds is left alone.
+"""
 
 from __future__ import annotations
 

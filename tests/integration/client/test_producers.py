@@ -1,4 +1,4 @@
-"""A producer's role, which has no right on any table: what it is shown, what it can touch, and what older grants leave it."""
+"""A producer's role, which has no right on any table: what it sees, what it can touch, what older grants leave it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ RIGHTS: LiteralString = """
 LEDGERS = [("backfill_migrations", "select"), ("migrations", "select")]
 HELD = f"update {JOBS} set locked_at = now(), locked_by = 'w', attempts = 1, updated_at = now() where key = 'held'"
 BLOCKED: LiteralString = """
-    select count(*) from pg_stat_activity where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0"""
+    select count(*) from pg_stat_activity
+    where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0"""
 GIVEN_UP = f"update {JOBS} set attempts = max_attempts where key = 'given up'"
 
 
@@ -67,7 +68,8 @@ async def test_functions_of_the_owner_are_safe_to_call(dsn: str) -> None:
     """Each has a fixed search path in which temporary objects come last, and none may be called by everybody."""
     found = await rows(
         dsn,
-        """select proname, proconfig, exists (select from aclexplode(proacl) as held where held.grantee = 0) or proacl is null
+        """select proname, proconfig,
+                     exists (select from aclexplode(proacl) as held where held.grantee = 0) or proacl is null
         from pg_proc where pronamespace = 'graphile_worker'::regnamespace and prosecdef""",
     )
     assert len(found) >= 15
@@ -136,7 +138,7 @@ async def test_it_is_shown_no_payload_and_no_error_of_others(dsn: str, role: New
 
 
 async def test_it_enqueues_in_a_transaction_of_its_own(dsn: str, role: NewRole) -> None:
-    """Singly and in bulk, with names that are new: all of it is there after the commit, and nothing after a rollback."""
+    """Singly and in bulk, with new names: all of it is there after the commit, and nothing after a rollback."""
     theirs = role("producer")
     client = BackfillClient(theirs)
     for ends in ("rollback", "commit"):
@@ -165,7 +167,7 @@ async def test_a_bulk_call_is_all_or_nothing(dsn: str, role: NewRole) -> None:
 
 @pytest.mark.parametrize("temporary", [True, False])
 async def test_it_streams_as_an_owner_does(dsn: str, role: NewRole, temporary: bool) -> None:
-    """While the stream goes on, its code adds jobs with the same keys and names; what comes of it all is the same for both."""
+    """While the stream goes on, its code adds jobs with the same keys and names; the outcome is the same for both."""
     theirs = role("producer")
     if not temporary:
         [(name,)] = await rows(dsn, "select quote_ident(current_database())")
@@ -231,7 +233,8 @@ BAD: list[LiteralString] = [
     "select graphile_worker.backfill_reschedule_jobs(array[1], attempts => -1)",
     "select graphile_worker.backfill_reschedule_jobs(array[1], max_attempts => 0)",
     "select graphile_worker.backfill_see_ends(array(select generate_series(1, 1001)))",
-    "select graphile_worker.backfill_add_keyed_jobs('{t}', '{null}', '{1}', '{0}', '{now}', '{1}', '{null}', '{k}', 'x')",
+    """select graphile_worker.backfill_add_keyed_jobs(
+      '{t}', '{null}', '{1}', '{0}', '{now}', '{1}', '{null}', '{k}', 'x')""",
     """select graphile_worker.backfill_add_keyed_jobs(
       '{t}', '{null}', '{1}', '{0}', '{now}', '{1}', '{null}', '{null}', 'replace')""",
 ]
@@ -342,7 +345,7 @@ async def _kept(number: int) -> int:
 
 
 async def test_older_grants_serve_until_they_are_printed_again(dsn: str, role: NewRole) -> None:
-    """After the migration a client of today goes by functions at once; the new script takes back all that was granted."""
+    """After the migration today's client goes by functions at once; the new script takes back all that was granted."""
     theirs = role(None)
     name = str(conninfo_to_dict(theirs)["user"])
     run_script(dsn, OLDER.read_text().replace(":role", name))

@@ -129,14 +129,18 @@ async def leave_locks(dsn: str, client: BackfillClient) -> None:
 async def test_a_worker_and_its_producers(
     dsn: str, make_pooler: MakePooler, eventually: Eventually, through: str, level: str, whose: str
 ) -> None:
-    """Claims, settlements, serial queues, heartbeats, recovery, cleanup, single jobs and bulk: all are read committed."""
+    """Claims, settlements, serial queues, heartbeats, recovery, cleanup, single jobs and bulk.
+
+    All are read committed.
+    """
     async with BackfillClient(dsn) as client:
         await leave_locks(dsn, client)
     await note_levels(dsn)
     await default_to(dsn, level, whose)
     used = dsn if through == "direct" else make_pooler(dsn)
     config = WorkerConfig(
-        used, listen=through == "direct", poll_interval=SECOND / 10, dead_after=2 * SECOND, heartbeat_interval=SECOND / 5,
+        used, listen=through == "direct", poll_interval=SECOND / 10, dead_after=2 * SECOND,
+        heartbeat_interval=SECOND / 5,
         stale_lock_cleanup_interval=SECOND, dlq_processor_interval=SECOND,
     )  # fmt: skip
     ran: list[Any] = []
@@ -157,7 +161,10 @@ async def test_a_worker_and_its_producers(
 
 @pytest.mark.parametrize("level", ["serializable", "repeatable read"])
 async def test_a_given_pool(dsn: str, level: str) -> None:
-    """Its transactions are read committed while the client has a connection; what its owner set is there again afterwards."""
+    """Its transactions are read committed while the client has a connection.
+
+    What its owner set is there again afterwards.
+    """
     await note_levels(dsn)
     await default_to(dsn, level, "database")
 

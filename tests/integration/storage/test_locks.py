@@ -174,7 +174,9 @@ async def test_strangers_pass_for_no_predecessor(dsn: str, role: NewRole) -> Non
 async def test_a_worker_of_the_version_before_may_recover_beside(dsn: str) -> None:
     """It goes by an advisory lock, and knows nothing of the row: the rows of jobs themselves keep the two apart."""
     await _dead_worker(dsn)
-    older = """with taken as (select pg_try_advisory_xact_lock(hashtextextended('backfill recovery graphile_worker', 0)))
+    older = """with taken as (
+              select pg_try_advisory_xact_lock(hashtextextended('backfill recovery graphile_worker', 0))
+            )
         update graphile_worker._private_jobs set locked_at = null, locked_by = null, last_error = 'the older one'
         from taken where locked_by = %s returning id"""
     async with await psycopg.AsyncConnection.connect(dsn) as other, BackfillClient(dsn) as client:

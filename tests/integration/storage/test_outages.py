@@ -15,6 +15,7 @@ import pytest
 from backfill import BackfillClient, DatabaseConnectionError, TaskRegistry, WorkerConfig, WorkerRunner
 
 from plugins.away import OwnServer
+from plugins.periods import keeps_waiting, let_pass
 from plugins.waiting import Eventually
 from reading import value
 
@@ -57,11 +58,10 @@ async def test_all_are_back_soon_after_the_server_and_have_told_of_it_once(
         await begun.wait()
         await own_server.stop()
         waiting = asyncio.ensure_future(client.enqueue(short.job(2)))
-        await asyncio.sleep(AWAY / 2)
+        await let_pass(AWAY / 2)
         go_on.set()
         await eventually(lambda: ran[1])
-        await asyncio.sleep(AWAY / 2)
-        assert not waiting.done()
+        await keeps_waiting(waiting, AWAY / 2)
         await own_server.start()
         back = time.monotonic()
         await waiting

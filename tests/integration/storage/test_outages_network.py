@@ -34,7 +34,8 @@ from reading import rows, value
 COUNT: LiteralString = "select count(*) from graphile_worker._private_jobs"
 WAITING: LiteralString = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
 END_CLIENTS: LiteralString = """
-select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'backfill' and pid <> pg_backend_pid()"""
+select pg_terminate_backend(pid) from pg_stat_activity
+where application_name = 'backfill' and pid <> pg_backend_pid()"""
 WAIT_AT_COMMIT: LiteralString = """
 create function wait_for_leave() returns trigger language plpgsql as $$
 begin

@@ -1,4 +1,4 @@
-"""What a statement reads is bounded by what it is about, whatever the statistics say and however many dead rows lie there."""
+"""What a statement reads is bounded by what it is about, whatever the statistics say and however many rows are dead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dead_rows import DEAD, FILL, FILLED, STATISTICS, believe, buffers, samples,
 from plans import CALLS, FRONTS, HOT, Connection, Plan, explain_hot
 
 MOST_PAGES = 2_000
-"""For forty rows. The table of jobs has more pages than that, and walks through its indexes read a hundred times as many."""
+"""For forty rows. The table of jobs has more pages than that, and walks through its indexes read a hundred times it."""
 WORKERS = (*HOT, "find_abandoned", "find_locks", "find_held_locks")
 OPERATORS = ("find_ends", "delete_dead_letters", "delete_dead_letter_by_key", "next_exhausted_job", "get_job")
 CONTRACT = CALLS[2:]
@@ -92,7 +92,7 @@ def test_what_workers_run_reads_by_the_conditions_of_indexes(session: Connection
 @pytest.mark.parametrize("hot", [True, False], ids=["hot", "default"])
 @pytest.mark.parametrize("name", [*OPERATORS, *CONTRACT])
 def test_what_clients_run_reads_by_the_conditions_of_indexes(session: Connection, name: str, hot: bool) -> None:
-    """So do the statements of clients, and the functions of the contract and of producers, in any session's settings."""
+    """So do clients' statements, and the functions of the contract and of producers, in any session's settings."""
     plan = ran(session, name, hot=hot)
     assert unbounded(plan) == []
     assert buffers(plan) <= MOST_PAGES

@@ -1,4 +1,4 @@
-"""Behind PgBouncer: everything works with no session to rely on, and nothing is left on a session for whoever is next."""
+"""Behind PgBouncer: everything works with no session to rely on, and nothing is left on one for whoever is next."""
 
 from __future__ import annotations
 

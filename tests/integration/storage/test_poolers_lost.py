@@ -17,6 +17,7 @@ from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.storage.wire import Command, Wire
 from backfill.worker.pipeline.hot import ConnectionLostError, HotConnections
 
+from plugins.periods import work_for
 from plugins.pooler import assert_sessions_are_clean
 from plugins.waiting import Eventually
 from reading import rows, value
@@ -38,7 +39,7 @@ async def test_sessions_that_are_killed(dsn: str, pooled_dsn: str, eventually: E
     @tasks.task("plain")
     async def plain(number: int) -> None:
         seen[number] += 1
-        await asyncio.sleep(0.001)  # some work
+        await work_for(0.001)
 
     async with BackfillClient(dsn) as client:
         await client.enqueue_bulk("plain", range(JOBS))
@@ -54,7 +55,10 @@ async def test_sessions_that_are_killed(dsn: str, pooled_dsn: str, eventually: E
 async def test_a_lost_claim_is_waited_for_and_others_are_left_alone(
     dsn: str, pooled_dsn: str, eventually: Eventually
 ) -> None:
-    """Behind a pooler a session keeps its last user's name: nobody is ended by it, the lost transaction is waited for."""
+    """Behind a pooler a session keeps its last user's name.
+
+    Nobody is ended by it, the lost transaction is waited for.
+    """
 
     async def compare(_: Wire) -> int:
         return 0
@@ -83,7 +87,10 @@ async def test_a_lost_claim_is_waited_for_and_others_are_left_alone(
 
 
 async def test_a_lost_claim_is_waited_for_where_the_dsn_has_a_name_of_its_own(dsn: str, eventually: Eventually) -> None:
-    """A session that bears another name than its worker's cannot be found by it: what is under way there is waited for."""
+    """A session that bears another name than its worker's cannot be found by it.
+
+    What is under way there is waited for.
+    """
 
     async def compare(_: Wire) -> int:
         return 0

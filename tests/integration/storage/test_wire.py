@@ -121,7 +121,10 @@ async def test_a_late_answer_is_a_timeout(empty_dsn: str) -> None:
 
 
 async def test_a_lost_connection_is_an_operational_error(empty_dsn: str) -> None:
-    """Killed at rest and killed by one of its own statements: an OperationalError, and the connection is seen as closed."""
+    """Killed at rest and killed by one of its own statements.
+
+    An OperationalError, and the connection is seen as closed.
+    """
     suicide = Command("test.end", "select pg_terminate_backend(pg_backend_pid())")
     async with wired(empty_dsn) as wire:
         with pytest.raises(psycopg.OperationalError):
@@ -148,7 +151,10 @@ async def test_big_parameters_and_results_pass_in_one_pipeline(empty_dsn: str) -
 
 @pytest.mark.parametrize("loss", ["deallocate all", 'prepare "test.divide" as select 1'])
 async def test_prepared_statements_that_somebody_meddles_with(empty_dsn: str, loss: LiteralString) -> None:
-    """Taken away, or there already, as behind a pooler that was not found: all is sent again, once, and without them."""
+    """Taken away, or there already, as behind a pooler that was not found.
+
+    All is sent again, once, and without them.
+    """
     async with wired(empty_dsn) as wire:
         if loss.startswith("deallocate"):
             await wire.send([insert(1), divide(1)], timeout=10)

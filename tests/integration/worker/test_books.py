@@ -71,7 +71,10 @@ RECOVER: LiteralString = "insert into recoveries values (%s, %s)"
 
 @pytest.fixture
 async def books(dsn: str) -> Books:
-    """A history in which everything that may happen has happened: 1 good, 2 failed and good, 3 killed and good, 4 dead."""
+    """A history in which everything that may happen has happened.
+
+    1 good, 2 failed and good, 3 killed and good, 4 dead.
+    """
     found = Books(dsn)
     await found.open()
     found.ask(*(Ask("add", number, acknowledged=True) for number in range(1, 5)))
@@ -154,7 +157,8 @@ PLANTED = {
     _two_of_a_queue: {"jobs of one serial queue at once"},
     _lost: {"acknowledged, and neither done nor a dead letter"},
     _only_begun: {
-        "acknowledged, and neither done nor a dead letter", "attempts without an end", "jobs of one serial queue at once",
+        "acknowledged, and neither done nor a dead letter", "attempts without an end",
+        "jobs of one serial queue at once",
     },
     _buried_twice: {"more dead letters than one"},
     _done_and_buried: {"done, and a dead letter too"},
@@ -226,7 +230,10 @@ Lives = st.lists(
 def test_histories_one_after_another_balance_and_a_shifted_one_does_not(
     dsn: str, lives: list[list[tuple[str, int]]], serial: bool, data: st.DataObject
 ) -> None:
-    """Attempts that fail or are killed, then a good one, in turn; drawing one begin before the end before it is found."""
+    """Attempts that fail or are killed, then a good one, in turn.
+
+    Drawing one begin before the end before it is found.
+    """
     asyncio.run(_check_histories(dsn, lives, serial, data))
 
 

@@ -59,7 +59,10 @@ async def _kill_one_after_another(fleet: Fleet, dsn: str, eventually: Any, kills
 @pytest.mark.leaves_rows
 @pytest.mark.parametrize(("jobs", "kills"), [(8_000, 6), pytest.param(200_000, 40, marks=pytest.mark.long)])
 async def test_killed_processes_lose_nothing(dsn: str, eventually: Any, jobs: int, kills: int) -> None:
-    """One process after another is killed: each job has an ended attempt, a second only where the first's worker died."""
+    """One process after another is killed.
+
+    Each job has an ended attempt, a second only where the first's worker died.
+    """
     async with BackfillClient(dsn) as client, fleet_of(4, dsn) as fleet:
         await client.enqueue_bulk(
             NewJob(

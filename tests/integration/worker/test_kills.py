@@ -14,6 +14,7 @@ from fleet.books import Ask, Books, balance
 from fleet.crew import Crew, crew_of, drained
 from fleet.orders import Orders
 
+from plugins.periods import let_pass_until
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -46,7 +47,10 @@ FULL = Form(jobs=20_000, kills=30, every=2.0, longest=0.2, dead_after=20.0)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("form", [SHORT, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
 async def test_three_workers_are_killed_in_turn(books: Books, tmp_path: Path, form: Form) -> None:
-    """The fourth is left alone; all are restarted at once. Plain, serial and keyed jobs, a tenth failing: it balances."""
+    """The fourth is left alone; all are restarted at once.
+
+    Plain, serial and keyed jobs, a tenth failing: it balances.
+    """
     orders = Orders(books, seed=1, longest=form.longest)
     loop = asyncio.get_running_loop()
     async with (
@@ -59,7 +63,7 @@ async def test_three_workers_are_killed_in_turn(books: Books, tmp_path: Path, fo
             orders.steadily(client, form.jobs - form.jobs // 2, seconds=form.kills * form.every)
         )
         for kill in range(form.kills):
-            await asyncio.sleep(max(began + (kill + 1) * form.every - loop.time(), 0.0))
+            await let_pass_until(began + (kill + 1) * form.every)
             [victim] = [member for member in crew.members if member.slot == kill % 3]
             await crew.kill(victim)
             await crew.start(victim.slot)
@@ -166,7 +170,7 @@ async def test_a_process_that_was_stopped_completes_nothing_of_others(
         other = await crew.start(1)
         second: LiteralString = "select count(*) from attempts where process = %s and attempt = 2 and ended is null"
         await eventually(lambda: value(books.dsn, second, other.name), lambda running: running == 8, timeout=60)
-        await asyncio.sleep(max(since + stopped - loop.time(), 0.0))
+        await let_pass_until(since + stopped)
         assert await value(books.dsn, second, other.name) == 8
         crew.go_on(sleeper)
         await drained(books, timeout=stopped + 60)

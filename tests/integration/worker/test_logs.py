@@ -93,7 +93,8 @@ async def test_failures_say_why(dsn: str, heard: Heard) -> None:
     assert first.exc_info is None
     assert last.exc_info is not None
     assert last.exc_info[1] is error
-    assert [(one.job_id, one.task, one.attempt) for one in (first, last)] == [(1, "t", 1), (1, "t", 2)]  # type: ignore[attr-defined]
+    told: list[Any] = [first, last]
+    assert [(one.job_id, one.task, one.attempt) for one in told] == [(1, "t", 1), (1, "t", 2)]
     assert "4111" not in "".join(logging.Formatter().format(one) for one in heard.records)
 
 
@@ -163,7 +164,10 @@ async def test_a_log_that_fails_costs_no_job_its_end(dsn: str, heard: Heard) -> 
 
 
 async def test_every_record_knows_its_job(dsn: str, heard: Heard) -> None:
-    """Of any logger, in the handler, in its tasks and threads, and in sync handlers; beside each other, and not after."""
+    """Of any logger, in the handler, in its tasks and threads, and in sync handlers.
+
+    Beside each other, and not after.
+    """
     tasks: TaskRegistry[Any] = TaskRegistry()
     together = asyncio.Barrier(2)
     left: list[asyncio.Task[None]] = []
@@ -190,7 +194,8 @@ async def test_every_record_knows_its_job(dsn: str, heard: Heard) -> None:
         await _work(dsn, tasks)
         await asyncio.gather(*left)
     SHOP.info("after")
-    told = {(one.getMessage(), one.job_id, one.task, one.attempt) for one in heard.of(SHOP.name)}  # type: ignore[attr-defined]
+    records: list[Any] = heard.of(SHOP.name)
+    told = {(one.getMessage(), one.job_id, one.task, one.attempt) for one in records}
     assert told == {
         *((word, number, "async", 1) for word in ("own", "task", "thread", "late") for number in ids),
         ("sync False", other, "sync", 1),
@@ -241,7 +246,8 @@ async def test_the_contexts_logger_keeps_the_callers_extra(dsn: str, heard: Hear
     async with BackfillClient(dsn) as client:
         await client.enqueue("t", 1)
         await _work(dsn, tasks)
-    told = [(one.job_id, one.task, one.attempt, getattr(one, "order", None)) for one in heard.of("backfill.task.t")]  # type: ignore[attr-defined]
+    records: list[Any] = heard.of("backfill.task.t")
+    told = [(one.job_id, one.task, one.attempt, getattr(one, "order", None)) for one in records]
     assert told == [(1, "t", 1, 5), (1, "mine", 1, 6), (1, "t", 1, None)]
 
 

@@ -1,4 +1,7 @@
-"""A program whose main coroutine is over: `asyncio.run` cancels every task at once, and the worker drains all the same."""
+"""A program whose main coroutine is over.
+
+`asyncio.run` cancels every task at once, and the worker drains all the same.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +88,7 @@ async def main(dsn, mode):
 asyncio.run(main(*sys.argv[1:]))
 """
 COUNTED = """
-import asyncio, sys
+import asyncio, psycopg, sys
 from backfill import TaskRegistry, WorkerConfig, WorkerRunner
 
 tasks = TaskRegistry()
@@ -112,7 +115,10 @@ async def main(dsn):
     while runner._parts is None or not runner._parts.one.counters._tallies.pending:
         await asyncio.sleep(0.01)
     asking = asyncio.create_task(as_services_do(runner._parts._own))
-    await asyncio.sleep(0.2)
+    asked = "select exists (select from pg_stat_activity where query like 'select pg_sleep%' and state = 'active')"
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watcher:
+        while not (await (await watcher.execute(asked)).fetchone())[0]:
+            await asyncio.sleep(0.01)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -158,7 +164,7 @@ async def test_what_is_counted_is_written_although_the_pools_tasks_are_cancelled
 
 
 async def test_a_second_ctrl_c_gives_all_back(dsn: str, tmp_path: Path) -> None:
-    """The first drains; the second breaks into that, cancels all tasks, and the drain is carried through all the same."""
+    """The first drains; the second breaks into that and cancels all tasks, and yet the drain is carried through."""
     (tmp_path / "program.py").write_text(PROGRAM)
     async with BackfillClient(dsn) as client:
         for number in range(4):

@@ -68,7 +68,10 @@ async def _process(dsn: str, ends: Ends, concurrency: int) -> float:
 async def test_it_returns_soon_after_the_last_end(
     dsn: str, backlog: list[tuple[int, tuple[int, str | None, timedelta]]], concurrency: int, task: str
 ) -> None:
-    """Many shapes of backlog, with no poll to come to its help; all that was due has run, and what is due later has not."""
+    """Many shapes of backlog, with no poll to come to its help.
+
+    All that was due has run, and what is due later has not.
+    """
     ends = Ends()
     now = later = 0
     async with BackfillClient(dsn) as client:

@@ -50,7 +50,10 @@ async def test_it_has_as_many_connections_as_it_says(
 async def test_services_share_a_connection_and_wait_for_none(
     dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many short calls at once take one connection; one that is kept long does not keep the others; the second is let go."""
+    """Many short calls at once take one connection; one that is kept long does not keep the others.
+
+    The second is let go.
+    """
     monkeypatch.setattr(ServicesClient, "_max_idle", 0.2)
     async with ServicesClient(dsn, min_size=1, max_size=2) as client:
         await asyncio.gather(*(client.counters() for _ in range(20)))

@@ -1,10 +1,12 @@
-"""What goes wrong around a worker: killed backends, rows that others hold, refusals, late answers, handlers that interrupt."""
+"""What goes wrong around a worker.
+
+Killed backends, rows that others hold, refusals, late answers, handlers that interrupt.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +28,7 @@ from backfill import (
 )
 from backfill.worker.pipeline import locks, pump, settler
 
+from plugins.periods import block_for, let_pass
 from reading import rows, value
 
 NEVER = timedelta(hours=1)
@@ -74,7 +77,10 @@ async def holding(dsn: str, query: LiteralString, *parameters: Any) -> AsyncIter
 
 
 async def test_backends_are_killed_in_mid_turn_and_every_job_ends_once(dsn: str) -> None:
-    """Two workers of one process run a backlog while their connections are killed again and again: none is lost or doubled."""
+    """Two workers of one process run a backlog while their connections are killed again and again.
+
+    None is lost or doubled.
+    """
     count, runs, kills = 6_000, Runs(), 0
     chance = random.Random(4)
     config = WorkerConfig(dsn, concurrency=20, poll_interval=timedelta(milliseconds=200))
@@ -92,7 +98,7 @@ async def test_backends_are_killed_in_mid_turn_and_every_job_ends_once(dsn: str)
                 while runs.ended.total() < count:
                     if kills < 12 and chance.random() < 0.5:
                         kills += (await killer.execute(HOT)).rowcount
-                    await killer.execute("select pg_sleep(%s)", [chance.uniform(0, 0.1)])
+                    await let_pass(chance.uniform(0, 0.1))
     assert kills > 0
     assert set(runs.ended.values()) == {1}
     assert await value(dsn, LEFT) == 0
@@ -100,7 +106,10 @@ async def test_backends_are_killed_in_mid_turn_and_every_job_ends_once(dsn: str)
 
 
 async def test_a_row_that_somebody_holds_keeps_no_other_from_being_settled(dsn: str, eventually: Any) -> None:
-    """The others' ends are written while the transaction is open; afterwards its own, and the two lines work as before."""
+    """The others' ends are written while the transaction is open.
+
+    Afterwards its own, and the two lines work as before.
+    """
     runs = Runs()
     async with BackfillClient(dsn) as client:
         outcome = await client.enqueue("hold", "held")
@@ -121,7 +130,10 @@ async def test_a_row_that_somebody_holds_keeps_no_other_from_being_settled(dsn: 
 
 
 async def test_many_rows_that_somebody_holds_do_not_keep_the_worker_from_its_work(dsn: str, eventually: Any) -> None:
-    """A transaction over 60 running jobs: others are claimed and run meanwhile, without waiting for each of those locks."""
+    """A transaction over 60 running jobs.
+
+    Others are claimed and run meanwhile, without waiting for each of those locks.
+    """
     runs = Runs()
     async with BackfillClient(dsn) as client:
         await client.enqueue_bulk(NewJob("hold", number) for number in range(60))
@@ -218,7 +230,10 @@ async def test_a_look_for_strays_that_is_refused_beside_a_settlement_is_no_end_o
 async def test_a_lock_that_cannot_be_renewed_is_no_end_of_the_worker(
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody's transaction holds the row when its lock is to be renewed: the others are renewed, and the worker goes on."""
+    """Somebody's transaction holds the row when its lock is to be renewed.
+
+    The others are renewed, and the worker goes on.
+    """
     monkeypatch.setattr(locks, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(locks, "RENEW_AFTER", 0.2)
     runs = Runs()
@@ -240,7 +255,10 @@ async def test_a_lock_that_cannot_be_renewed_is_no_end_of_the_worker(
 
 
 async def test_strays_that_somebody_holds_do_not_stop_the_lines(dsn: str, eventually: Any) -> None:
-    """After a lost answer a row of ours is held by another's transaction: the worker goes on, and gives it back later."""
+    """After a lost answer a row of ours is held by another's transaction.
+
+    The worker goes on, and gives it back later.
+    """
     runs = Runs()
     async with BackfillClient(dsn) as client:
         stray = await client.enqueue("quick", "stray", delay=NEVER)
@@ -262,7 +280,10 @@ async def test_strays_that_somebody_holds_do_not_stop_the_lines(dsn: str, eventu
 
 
 async def test_an_answer_that_is_late_is_a_lost_one(dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A turn that takes longer than its timeout is given up, and what it may have claimed is given back; the worker lives."""
+    """A turn that takes longer than its timeout is given up, and what it may have claimed is given back.
+
+    The worker lives.
+    """
     monkeypatch.setattr(pump, "QUERY_TIMEOUT", 0.4)
     runs = Runs()
     slow: LiteralString = """
@@ -291,7 +312,8 @@ async def test_a_worker_that_ends_in_doubt_leaves_no_row_locked(dsn: str, eventu
             await eventually(lambda: len(runs.begun))
             await client.enqueue("quick", 2, delay=NEVER)
             claim: LiteralString = """
-            update graphile_worker._private_jobs set locked_at = now(), locked_by = %s, attempts = 1 where locked_at is null
+            update graphile_worker._private_jobs set locked_at = now(), locked_by = %s, attempts = 1
+            where locked_at is null
             """
             runs.release.set()
             await eventually(lambda: value(dsn, LEFT), lambda left: left == 1)
@@ -307,11 +329,11 @@ async def test_a_handler_that_blocks_the_loop_costs_nothing_but_time(dsn: str, e
 
     @runs.tasks.task("block")
     async def block() -> None:
-        threading.Event().wait(0.4)  # what no handler should do
+        block_for(0.4)  # what no handler should do
 
     @runs.tasks.task("sync")
     def sync(payload: Any) -> None:
-        threading.Event().wait(0.01)
+        block_for(0.01)
         runs.ended[payload] += 1
 
     async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn, concurrency=4), runs.tasks):

@@ -153,7 +153,8 @@ async def test_cut_connections_lose_nothing(dsn: str, eventually: Any) -> None:
                 await rows(
                     dsn,
                     "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'backfill_%%' "
-                    "and application_name like '%%backfill\\_%%' and pid <> pg_backend_pid() and datname = current_database()",
+                    "and application_name like '%%backfill\\_%%' and pid <> pg_backend_pid() "
+                    "and datname = current_database()",
                 )
                 await client.enqueue_bulk("task", range(1000 * (round_ + 1), 1000 * (round_ + 1) + 100))
             await eventually(lambda: rows(dsn, JOBS), lambda found: found == [(0,)])

@@ -48,7 +48,10 @@ class Order(pydantic.BaseModel):
 
 
 async def test_handlers_of_every_shape_run(dsn: str) -> None:
-    """Async and sync, with and without payload and context, each payload type: all are called with what they ask for."""
+    """Async and sync, with and without payload and context, each payload type.
+
+    All are called with what they ask for.
+    """
     tasks: TaskRegistry[None] = TaskRegistry()
     seen: dict[str, Any] = {}
 
@@ -219,7 +222,10 @@ async def test_a_job_replaced_while_it_runs_and_failing_is_gone(dsn: str) -> Non
 
 
 async def test_timeouts_and_deadlines_end_attempts(dsn: str) -> None:
-    """A timeout fails the attempt; a deadline that is over fails the job for good; a job's own goes before its task's."""
+    """A timeout fails the attempt; a deadline that is over fails the job for good.
+
+    A job's own goes before its task's.
+    """
     tasks: TaskRegistry[None] = TaskRegistry()
     cancelled: list[str] = []
 

@@ -1,4 +1,4 @@
-"""How a bulk call ends: its generator is closed, whatever happened, and nothing that it waits for is without a limit."""
+"""How a bulk call ends: its generator is closed, whatever happened, and each of its waits has a limit."""
 
 from __future__ import annotations
 
@@ -125,7 +125,10 @@ async def test_a_generator_is_closed_by_a_cancellation(
 
 
 async def test_what_closing_raises_is_told_beside_the_error(client: BackfillClient) -> None:
-    """The item at fault stays the error, with its number; what the generator raises when it is closed is named in a note."""
+    """The item at fault stays the error, with its number.
+
+    What the generator raises when it is closed is named in a note.
+    """
 
     async def stream() -> AsyncIterator[Any]:
         try:
@@ -159,7 +162,8 @@ async def test_an_error_does_not_wait_for_a_server_that_does_nothing(
         await blocker.execute(
             """create function wait() returns trigger language plpgsql as $$
                begin perform pg_advisory_xact_lock_shared(7); return new; end $$;
-               create trigger wait before insert on graphile_worker._private_jobs for each row execute function wait()"""
+               create trigger wait before insert on graphile_worker._private_jobs
+               for each row execute function wait()"""
         )
         await blocker.execute("select pg_advisory_lock(7)")
 

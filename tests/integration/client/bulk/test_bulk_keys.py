@@ -12,6 +12,7 @@ import pytest
 
 from backfill import BackfillClient, BulkEnqueueError, JobKeyMode, JobSpec, NewJob, Queue
 
+from plugins.waiting import Eventually
 from reading import rows, value
 
 REPLACE, PRESERVE, DEDUPE = JobKeyMode.REPLACE, JobKeyMode.PRESERVE_RUN_AT, JobKeyMode.UNSAFE_DEDUPE
@@ -34,7 +35,10 @@ async def client(dsn: str) -> AsyncIterator[BackfillClient]:
 
 @pytest.mark.parametrize("mode", [None, *JobKeyMode])
 async def test_each_mode_does_what_it_does_singly(client: BackfillClient, dsn: str, mode: JobKeyMode | None) -> None:
-    """Jobs that wait, that wait for a retry, that run and that are spent, and keys that are free: rows as of `enqueue`."""
+    """Jobs that wait, that wait for a retry, that run and that are spent, and keys that are free.
+
+    Rows as of `enqueue`.
+    """
     states = {
         "waiting": "attempts = 0",
         "retrying": "attempts = 1, last_error = 'x'",
@@ -47,7 +51,8 @@ async def test_each_mode_does_what_it_does_singly(client: BackfillClient, dsn: s
     for state, change in states.items():
         await rows(
             dsn,
-            f"update graphile_worker._private_jobs set {change} where key like '% {state}' returning id",  # type: ignore[arg-type]
+            f"update graphile_worker._private_jobs set {change} "  # type: ignore[arg-type]
+            f"where key like '% {state}' returning id",
         )
     said: dict[str, Any] = {"run_at": NEW, "priority": 3, "max_attempts": 2, "flags": ["new"]}
     for state in [*states, "free"]:
@@ -60,7 +65,8 @@ async def test_each_mode_does_what_it_does_singly(client: BackfillClient, dsn: s
         """select split_part(jobs.key, ' ', 2), split_part(jobs.key, ' ', 1), jobs.task_identifier, jobs.queue_name,
                   jobs.priority, jobs.run_at, jobs.attempts, jobs.max_attempts, jobs.revision, jobs.flags,
                   jobs.last_error, jobs.locked_by, bare.payload::text
-           from graphile_worker.jobs join graphile_worker._private_jobs as bare using (id) where jobs.key is not null""",
+           from graphile_worker.jobs join graphile_worker._private_jobs as bare using (id)
+           where jobs.key is not null""",
     )
     single = {row[0]: row[2:] for row in found if row[1] == "one"}
     bulk = {row[0]: row[2:] for row in found if row[1] == "many"}
@@ -105,7 +111,10 @@ async def test_a_key_that_comes_twice_is_applied_in_order(client: BackfillClient
 
 
 async def test_keyless_and_keyed_ones_keep_the_order_of_ids(client: BackfillClient, dsn: str) -> None:
-    """Ids are given back in the order of the jobs, whatever way each went; keyless ones of a queue run in their order."""
+    """Ids are given back in the order of the jobs, whatever way each went.
+
+    Keyless ones of a queue run in their order.
+    """
     jobs = [
         keyed(f"k{n}", {"n": n}) if n % 3 == 0 else NewJob("t", {"n": n}, JobSpec(queue=Queue.serial(f"q{n % 2}")))
         for n in range(5001)
@@ -128,7 +137,10 @@ async def test_keyless_and_keyed_ones_keep_the_order_of_ids(client: BackfillClie
 async def test_calls_with_the_same_keys_never_wait_in_a_ring(
     client: BackfillClient, dsn: str, mode: JobKeyMode
 ) -> None:
-    """Many at once, in opposite orders: none fails with a deadlock, none loses a key, none makes a second job of one."""
+    """Many at once, in opposite orders.
+
+    None fails with a deadlock, none loses a key, none makes a second job of one.
+    """
     keys = [f"key {n}" for n in range(1500)]
 
     async def call(number: int) -> int:
@@ -181,13 +193,14 @@ async def test_all_or_nothing_with_keys(client: BackfillClient, dsn: str, mode: 
     assert await value(dsn, "select count(*) from graphile_worker.jobs where key like 'k%'") == 2000
 
 
-async def test_the_keys_stay_locked_until_the_caller_ends(dsn: str) -> None:
+async def test_the_keys_stay_locked_until_the_caller_ends(dsn: str, eventually: Eventually) -> None:
     """In the caller's transaction another producer of the same key waits for it, and then replaces its job."""
+    blocked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
     client = BackfillClient(dsn)
     async with client, await psycopg.AsyncConnection.connect(dsn) as connection:
         await client.enqueue_bulk([keyed("k", {"n": 1})], connection=connection)
         other = asyncio.create_task(client.enqueue(keyed("k", {"n": 2})))
-        await asyncio.wait([other], timeout=0.2)
+        await eventually(lambda: value(dsn, blocked), lambda count: count == 1)
         assert not other.done()
         await connection.commit()
         assert (await other).revision == 1

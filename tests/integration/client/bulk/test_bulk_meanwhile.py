@@ -1,4 +1,7 @@
-"""While a bulk call reads its stream, the caller's code runs: whatever it does beside, on the same client too, goes on."""
+"""While a bulk call reads its stream, the caller's code runs.
+
+Whatever it does beside, on the same client too, goes on.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +118,10 @@ async def test_others_wait_for_nothing_while_the_stream_is_read(dsn: str, make: 
 
 
 async def test_more_streams_than_connections(dsn: str, eventually: Eventually) -> None:
-    """Each waits until all are being read, and then for a call of its own; the connections are as many as before in the end."""
+    """Each waits until all are being read, and then for a call of its own.
+
+    The connections are as many as before in the end.
+    """
     barrier = asyncio.Barrier(4)
     async with BackfillClient(dsn, max_size=2) as client:
 
@@ -135,7 +141,10 @@ async def test_more_streams_than_connections(dsn: str, eventually: Eventually) -
 
 
 async def test_a_stream_has_the_new_names_in_a_transaction_of_its_own(dsn: str) -> None:
-    """A task that the stream itself makes, in a transaction that it ends behind its last item: nobody waits for the other."""
+    """A task that the stream itself makes, in a transaction that it ends behind its last item.
+
+    Nobody waits for the other.
+    """
     async with BackfillClient(dsn) as client:
 
         async def stream(first: int) -> AsyncIterator[NewJob[Any]]:
@@ -232,7 +241,9 @@ async def test_a_role_without_temporary_tables(
         try:
             for kind in ("tables", "sequences", "functions"):
                 await owner.execute(
-                    psycopg.sql.SQL(f"grant all on all {kind} in schema graphile_worker to {{}}").format(_name(role))  # type: ignore[arg-type]
+                    psycopg.sql.SQL("grant all on all {} in schema graphile_worker to {}").format(
+                        psycopg.sql.SQL(kind), _name(role)
+                    )
                 )
             await owner.execute(psycopg.sql.SQL("grant usage on schema graphile_worker to {}").format(_name(role)))
             async with BackfillClient(make_conninfo(dsn, user=role)) as client:
@@ -259,7 +270,10 @@ async def test_a_role_without_temporary_tables(
 async def test_what_waited_is_as_what_did_not(
     dsn: str, chunk: int, wait: int, given: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jobs of all kinds in chunks of any size end as the same jobs enqueued singly: rows, and their order in a queue."""
+    """Jobs of all kinds in chunks of any size end as the same jobs enqueued singly.
+
+    Rows, and their order in a queue.
+    """
     modes = list(JobKeyMode)
     jobs: list[NewJob[Any]] = []
     for n in range(200):
@@ -269,7 +283,8 @@ async def test_what_waited_is_as_what_did_not(
         if key is not None:
             spec = JobSpec(queue=queue, job_key=key, job_key_mode=modes[n % 7 % 3], max_attempts=1 + n % 9)
         jobs.append(NewJob(f"t{n // 50}", [n], spec))
-    query = """select key, task_identifier, queue_name, jobs.priority, jobs.max_attempts, jobs.flags, payload::text, revision
+    query = """select key, task_identifier, queue_name, jobs.priority, jobs.max_attempts, jobs.flags, payload::text,
+                 revision
                from graphile_worker.jobs join graphile_worker._private_jobs as bare using (id, key, revision)
                order by queue_name, key, id"""
     monkeypatch.setattr(bulk, "CHUNK_ROWS", chunk)

@@ -24,7 +24,8 @@ from reading import rows, value
 
 CLEAR: LiteralString = "delete from graphile_worker._private_jobs returning 1"
 ALL: LiteralString = """
-    select jobs.task_identifier, jobs.queue_name, jobs.priority, jobs.max_attempts, jobs.attempts, jobs.key, jobs.revision,
+    select jobs.task_identifier, jobs.queue_name, jobs.priority, jobs.max_attempts, jobs.attempts, jobs.key,
+           jobs.revision,
            jobs.flags, jobs.locked_by, jobs.last_error, bare.payload::text, jobs.run_at
     from graphile_worker.jobs join graphile_worker._private_jobs as bare using (id)"""
 ROW: LiteralString = f"{ALL} where id = %s"
@@ -171,7 +172,7 @@ async def test_big_payloads(client: BackfillClient, dsn: str, keyed: bool) -> No
 
 
 async def test_a_producer_with_grants(client: BackfillClient, dsn: str) -> None:
-    """It enqueues singly and in bulk, with new names, keys in each mode, delays, queues and ids, in parts and at once."""
+    """It enqueues singly and in bulk: new names, keys in each mode, delays, queues and ids, in parts and at once."""
     await client.enqueue("first", {"n": 1}, queue=Queue.serial("q"), delay=timedelta(days=1))
     for mode in JobKeyMode:
         for _ in range(2):

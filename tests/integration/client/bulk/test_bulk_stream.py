@@ -1,4 +1,7 @@
-"""The stream of a bulk call: its times, what is on its way while the next chunk is made, and how it ends whatever happens."""
+"""The stream of a bulk call.
+
+Its times, what is on its way while the next chunk is made, and how it ends whatever happens.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ def _unchanged(count: Callable[[], int]) -> Callable[[], bool]:
 async def test_times_advance_with_the_chunks(
     client: BackfillClient, dsn: str, delay: timedelta | None, return_ids: bool
 ) -> None:
-    """Each chunk has a time of its own, none before the one before it, from the call's beginning to no later than its end."""
+    """Each chunk has a time of its own, none before the one before it, between the call's beginning and its end."""
     before = await value(dsn, CLOCK)
     await client.enqueue_bulk("t", _numbers(20_000), delay=delay, return_ids=return_ids)
     after = await value(dsn, CLOCK)
@@ -207,7 +210,10 @@ async def test_cancelled_before_the_server_takes_anything(
 
 
 async def test_notices_do_not_stop_it(client: BackfillClient, dsn: str) -> None:
-    """A trigger that says much about each row: the server waits until that is read, and it is read while rows are sent."""
+    """A trigger that says much about each row.
+
+    The server waits until that is read, and it is read while rows are sent.
+    """
     await rows(
         dsn,
         """create function tell() returns trigger language plpgsql as $$
@@ -220,7 +226,10 @@ async def test_notices_do_not_stop_it(client: BackfillClient, dsn: str) -> None:
 
 @pytest.mark.parametrize("fault", ["in the middle", "at the end"])
 async def test_an_error_of_the_server_undoes_it(client: BackfillClient, dsn: str, fault: str) -> None:
-    """Found while rows are on their way or when they have all been taken: the driver's error is the cause, nothing is left."""
+    """Found while rows are on their way or when they have all been taken.
+
+    The driver's error is the cause, nothing is left.
+    """
     bad = 2500 if fault == "in the middle" else 19_999
     await rows(
         dsn,
@@ -242,7 +251,10 @@ async def test_an_error_of_the_server_undoes_it(client: BackfillClient, dsn: str
 async def test_an_error_of_the_packing_undoes_it(
     client: BackfillClient, dsn: str, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    """Of the first chunk, one on its way, the last one, or the stream's end: nothing is left, and the client works on."""
+    """Of the first chunk, one on its way, the last one, or the stream's end.
+
+    Nothing is left, and the client works on.
+    """
     calls = 0
 
     def pack(*given: Any, **keywords: Any) -> bytes:
@@ -263,7 +275,10 @@ async def test_an_error_of_the_packing_undoes_it(
 
 @pytest.mark.parametrize("count", [0, 1, 1999, 2000, 4001])
 async def test_cancelled_at_any_chunk(client: BackfillClient, dsn: str, count: int) -> None:
-    """While the iterable makes the caller wait and chunks are on their way: nothing is left, and the client works on."""
+    """While the iterable makes the caller wait and chunks are on their way.
+
+    Nothing is left, and the client works on.
+    """
     reached = asyncio.Event()
 
     async def jobs() -> AsyncIterator[int]:

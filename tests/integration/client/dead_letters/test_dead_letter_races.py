@@ -1,4 +1,7 @@
-"""Dead letters under contention and among rows that nothing can be done about: no older payload, no batch that stands still."""
+"""Dead letters under contention and among rows that nothing can be done about.
+
+No older payload, no batch that stands still.
+"""
 
 from __future__ import annotations
 
@@ -157,7 +160,10 @@ async def test_a_ring_with_a_settlement_is_undone_and_repeated(
 
 
 async def test_entries_that_are_refused_keep_no_other_from_being_requeued(dsn: str, client: BackfillClient) -> None:
-    """Numbers that a job cannot have are brought within its limits; what cannot be added is named, and all others are added."""
+    """Numbers that a job cannot have are brought within its limits.
+
+    What cannot be added is named, and all others are added.
+    """
     entries = [await value(dsn, ENTRY, str(number), None) for number in range(4)]
     await rows(dsn, f"update {DLQ} set priority = 70000, max_attempts = 70000 where id = %s returning id", entries[0])
     await rows(dsn, f"update {DLQ} set priority = -70000, max_attempts = -5 where id = %s returning id", entries[1])
@@ -220,10 +226,15 @@ async def test_deleting_by_a_text_alone_stays_within_the_newest(dsn: str, client
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
 async def test_pages_go_through_all_times_that_there_are(dsn: str, client: BackfillClient, limit: int) -> None:
-    """Infinite ones, the first and the last that PostgreSQL has, and a microsecond between two: each entry comes once."""
+    """Infinite ones, the first and the last that PostgreSQL has, and a microsecond between two.
+
+    Each entry comes once.
+    """
     times = [
-        "infinity", "infinity", "-infinity", "-infinity", "294276-12-31 23:59:59.999999 UTC", "4713-01-02 00:00:00 BC UTC",
-        "2250-01-01 00:00:00.000001 UTC", "2250-01-01 00:00:00.000002 UTC", "1999-12-31 23:59:59.999999 UTC", "2000-01-01 UTC",
+        "infinity", "infinity", "-infinity", "-infinity",
+        "294276-12-31 23:59:59.999999 UTC", "4713-01-02 00:00:00 BC UTC",
+        "2250-01-01 00:00:00.000001 UTC", "2250-01-01 00:00:00.000002 UTC",
+        "1999-12-31 23:59:59.999999 UTC", "2000-01-01 UTC",
         "9999-12-31 23:59:59.999999 UTC", "9999-12-31 23:59:59.999998 UTC",
     ]  # fmt: skip
     for time in times:

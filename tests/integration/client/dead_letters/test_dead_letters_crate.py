@@ -30,7 +30,8 @@ async def test_a_table_that_the_crate_made_is_widened(empty_dsn: str) -> None:
         payload jsonb not null, queue_name varchar(100) not null default 'default', priority int not null default 0,
         job_key varchar(200), max_attempts int, failure_reason text not null, failure_count int not null default 1,
         last_error jsonb, original_created_at timestamptz, original_run_at timestamptz,
-        failed_at timestamptz not null default now(), requeued_count int not null default 0, last_requeued_at timestamptz,
+        failed_at timestamptz not null default now(), requeued_count int not null default 0,
+        last_requeued_at timestamptz,
         notes text)""",
     )
     insert = f"""insert into {DLQ} (task_identifier, payload, job_key, failure_reason, failure_count, last_error)

@@ -1,4 +1,7 @@
-"""Jobs that hold what jsonb, Python or a column of yore cannot: failed together, buried whole, and requeued as they were."""
+"""Jobs that hold what jsonb, Python or a column of yore cannot.
+
+Failed together, buried whole, and requeued as they were.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from reading import rows, value
 
 JOBS = "graphile_worker._private_jobs"
 POISON = [
-    '{"a": "\\u0000"}', '"\\u0000"', "1e999999", "[" * 5000 + "]" * 5000, '"\\ud800"', '{"\\u0000": [1, "\\udfff\\u0000"]}',
+    '{"a": "\\u0000"}', '"\\u0000"', "1e999999", "[" * 5000 + "]" * 5000, '"\\ud800"',
+    '{"\\u0000": [1, "\\udfff\\u0000"]}',
     '{"a": 1, "a": 2}', "null", '"plain"', "{ }", "[]", json.dumps("é" * 20_000), '"' + "\\\\u0000" + '"',
 ]  # fmt: skip
 """The first six are what jsonb refuses."""
@@ -36,7 +40,10 @@ ROWS: LiteralString = f"""
 @pytest.mark.parametrize("serial", [False, True])
 @pytest.mark.parametrize("keyed", [False, True])
 async def test_a_batch_of_poisoned_jobs_is_buried_and_requeued_whole(dsn: str, keyed: bool, serial: bool) -> None:
-    """Keys of 512 characters, queues' names of 128, payloads that jsonb refuses: every entry, and every job, is whole again."""
+    """Keys of 512 characters, queues' names of 128, payloads that jsonb refuses.
+
+    Every entry, and every job, is whole again.
+    """
     for number, payload in enumerate(POISON * 3):
         key = f"{number:03}" + "é" * 509 if keyed else None
         queue = f"{number % 20:02}" + "ü" * 126 if serial else None

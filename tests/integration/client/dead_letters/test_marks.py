@@ -1,4 +1,7 @@
-"""The flag by which a requeued job names its entry of the dead letters: believed of that job alone, and harmless elsewhere."""
+"""The flag by which a requeued job names its entry of the dead letters.
+
+Believed of that job alone, and harmless elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,10 @@ async def test_a_requeued_job_is_known_among_many_marks(dsn: str, client: Backfi
 
 
 async def test_flags_of_a_requeued_job_can_be_copied(dsn: str, client: BackfillClient) -> None:
-    """By a handler that adds a job like its own, singly and in bulk, and in plain SQL: the entry goes with its own job."""
+    """By a handler that adds a job like its own, singly and in bulk, and in plain SQL.
+
+    The entry goes with its own job.
+    """
     entry = await _entry(dsn, client)
     await rows(dsn, f"""update {DLQ} set flags = '{{"f": true, "backfill.timeout:30s": true}}'""")
     tasks: TaskRegistry[None] = TaskRegistry()

@@ -31,7 +31,7 @@ from backfill import (
 )
 
 from plugins.waiting import Eventually
-from reading import rows, value
+from reading import lookers, rows, value
 
 ENDS = "graphile_worker.backfill_ends"
 JOBS = "graphile_worker._private_jobs"
@@ -87,7 +87,10 @@ async def _run(dsn: str, registry: TaskRegistry[Any] = tasks) -> int:
 
 
 async def test_each_end_is_kept_as_it_was(dsn: str, client: BackfillClient) -> None:
-    """Completed, failed, discarded, without a result that JSON could hold; a task that asks for nothing leaves nothing."""
+    """Completed, failed, discarded, without a result that JSON could hold.
+
+    A task that asks for nothing leaves nothing.
+    """
     before = datetime.now(UTC)
     ids = {}
     for what in ("fail", "discard", "object", "none", "a\0b"):
@@ -263,12 +266,12 @@ async def test_what_is_no_result_raises(dsn: str, client: BackfillClient) -> Non
             await client.result(bare, timeout=bad)  # type: ignore[arg-type]
 
 
-async def test_a_closed_client_ends_all_waiting(dsn: str) -> None:
+async def test_a_closed_client_ends_all_waiting(dsn: str, eventually: Eventually) -> None:
     """Those who wait are told; nothing is left running."""
     async with BackfillClient(dsn) as client:
         later = await client.enqueue("say", 1, delay=HOUR)
         waiting = [asyncio.ensure_future(client.result(later)) for _ in range(3)]
-        await asyncio.wait(waiting, timeout=0.1)
+        await eventually(lambda: lookers(dsn))
     for one in waiting:
         with pytest.raises(ClientClosedError, match="result was awaited"):
             await one
@@ -295,9 +298,12 @@ async def test_an_end_is_heard_of_and_not_only_found(dsn: str, client: BackfillC
 
 
 async def test_where_nothing_is_heard_it_looks_more_often(
-    dsn: str, client: BackfillClient, monkeypatch: pytest.MonkeyPatch
+    dsn: str, client: BackfillClient, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    """As behind a pooler that passes no notifications on: the first end is found by the slow poll, the next one soon."""
+    """As behind a pooler that passes no notifications on.
+
+    The first end is found by the slow poll, the next one soon.
+    """
     monkeypatch.setattr("backfill.client.ends.watch.ENDS_CHANNEL", "nobody:says")
     monkeypatch.setattr("backfill.client.ends.watch.POLL_SECONDS", 2.0)
     monkeypatch.setattr("backfill.client.ends.watch.DEAF_POLL_SECONDS", 0.05)
@@ -305,7 +311,7 @@ async def test_where_nothing_is_heard_it_looks_more_often(
     for _ in range(2):
         later = await client.enqueue("say", 5, delay=HOUR)
         waiting = asyncio.ensure_future(client.result(later))
-        await asyncio.wait([waiting], timeout=0.3)
+        await eventually(lambda: lookers(dsn))
         await rows(dsn, f"update {JOBS} set run_at = now()")
         await _run(dsn)
         began = asyncio.get_running_loop().time()
@@ -315,7 +321,7 @@ async def test_where_nothing_is_heard_it_looks_more_often(
     assert took[1] < 1.0
 
 
-async def test_without_a_dsn_of_its_own_it_polls(dsn: str) -> None:
+async def test_without_a_dsn_of_its_own_it_polls(dsn: str, eventually: Eventually) -> None:
     """A client on a given pool has no connection to listen on."""
     import psycopg_pool
 
@@ -323,7 +329,7 @@ async def test_without_a_dsn_of_its_own_it_polls(dsn: str) -> None:
     async with pool, BackfillClient(pool=pool) as client:
         later = await client.enqueue("say", 5, delay=HOUR)
         waiting = asyncio.ensure_future(client.result(later))
-        await asyncio.wait([waiting], timeout=0.2)
+        await eventually(lambda: lookers(dsn, ""))
         await rows(dsn, f"update {JOBS} set run_at = now()")
         await _run(dsn)
         assert await waiting == 5

@@ -1,4 +1,7 @@
-"""Ends under odd conditions: results that cannot be kept, many large ones, completions that come late, a DSN that fails."""
+"""Ends under odd conditions.
+
+Results that cannot be kept, many large ones, completions that come late, a DSN that fails.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from backfill import (
 )
 
 from plugins.waiting import Eventually
-from reading import rows, value
+from reading import lookers, rows, value
 
 HOUR = timedelta(hours=1)
 tasks: TaskRegistry[None] = TaskRegistry()
@@ -60,7 +63,10 @@ async def _run(dsn: str, registry: TaskRegistry[Any] = tasks) -> int:
 
 
 async def test_odd_results_cost_neither_the_worker_nor_another_run(dsn: str, client: BackfillClient) -> None:
-    """No UTF-8, too long, no number, a value whose own code exits: each is completed once, and says why it has no result."""
+    """No UTF-8, too long, no number, a value whose own code exits.
+
+    Each is completed once, and says why it has no result.
+    """
     outcomes = [await client.enqueue("say", what) for what in ODD]
     good = await client.enqueue("say", "good")
     assert await _run(dsn) == len(ODD) + 1
@@ -81,7 +87,10 @@ async def test_large_results_are_written_a_few_at_a_time(
 
 
 async def test_a_completion_behind_an_operators_forgets_no_dead_letter(dsn: str, client: BackfillClient) -> None:
-    """The job was unlocked by force and deleted by hand while it ran: its worker completes nothing, and its entry stays."""
+    """The job was unlocked by force and deleted by hand while it ran.
+
+    Its worker completes nothing, and its entry stays.
+    """
     letter = await client.enqueue("late", job_key="k")
     await client.fail_jobs([letter], "broken")
     assert await client.process_failed_jobs() == 1
@@ -99,7 +108,10 @@ async def test_a_completion_behind_an_operators_forgets_no_dead_letter(dsn: str,
 
 
 async def test_a_late_completion_forgets_no_newer_dead_letter(dsn: str, client: BackfillClient) -> None:
-    """An attempt that was given up ends well, while another has failed its job for good: that stays among the dead letters."""
+    """An attempt that was given up ends well, while another has failed its job for good.
+
+    That stays among the dead letters.
+    """
     registry: TaskRegistry[None] = TaskRegistry()
 
     @registry.task("t")
@@ -118,7 +130,10 @@ async def test_a_late_completion_forgets_no_newer_dead_letter(dsn: str, client: 
 async def test_a_dsn_that_cannot_be_had_is_asked_for_again(
     dsn: str, caplog: pytest.LogCaptureFixture, failure: BaseException
 ) -> None:
-    """A callable that fails, behind an await, once the client is open: who waits goes on waiting, for as long as it said."""
+    """A callable that fails, behind an await, once the client is open.
+
+    Who waits goes on waiting, for as long as it said.
+    """
     state = {"fails": False, "asked": 0}
 
     async def token() -> str:
@@ -159,7 +174,8 @@ async def test_two_cancellations_leave_no_waiter(
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    held = "select count(*) from pg_stat_activity where application_name = 'backfill results' and datname = current_database()"
+    held = """select count(*) from pg_stat_activity
+              where application_name = 'backfill results' and datname = current_database()"""
     await eventually(lambda: value(dsn, held), lambda count: count == 0)
 
 
@@ -187,7 +203,10 @@ async def test_keeps_that_are_none_are_refused(client: BackfillClient, keeps: An
 
 @pytest.mark.parametrize("text", ["1" + "0" * 400 + ".5", '"\\ud800"', "[" * 2000 + "]" * 2000])
 async def test_what_cannot_be_decoded_names_its_job(dsn: str, client: BackfillClient, text: str) -> None:
-    """JSON that PostgreSQL takes and Python's decoder does not: what was read is there, and the error says whose it is."""
+    """JSON that PostgreSQL takes and Python's decoder does not.
+
+    What was read is there, and the error says whose it is.
+    """
     outcome = await client.enqueue("say", "x")
     await _run(dsn)
     await rows(dsn, "update graphile_worker.backfill_ends set result = %s::json returning 1", text)
@@ -245,13 +264,13 @@ async def test_an_end_that_may_not_be_kept_is_written_without(dsn: str, client: 
     assert await rows(dsn, "select id from graphile_worker._private_jobs") == []
 
 
-async def test_a_given_pool_is_not_held_by_who_waits(dsn: str) -> None:
+async def test_a_given_pool_is_not_held_by_who_waits(dsn: str, eventually: Eventually) -> None:
     """Of one connection: others can use it between the looks, while somebody awaits a result."""
     pool = psycopg_pool.AsyncConnectionPool(dsn, min_size=1, max_size=1, timeout=5, open=False)
     async with pool, BackfillClient(pool=pool) as one:
         later = await one.enqueue("say", "x", delay=HOUR)
         waiting = asyncio.ensure_future(one.result(later))
-        await asyncio.wait([waiting], timeout=0.2)
+        await eventually(lambda: lookers(dsn, ""))
         for _ in range(5):
             await one.enqueue("other", 1)
         await rows(dsn, "update graphile_worker._private_jobs set run_at = now()")

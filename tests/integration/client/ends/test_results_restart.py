@@ -14,13 +14,17 @@ from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
 
 from places import TESTS
 from plugins.away import OwnServer
+from plugins.waiting import Eventually
+from reading import lookers
 
 WAITERS = TESTS / "fleet" / "waiters.py"
 HOUR = timedelta(hours=1)
 
 
 @pytest.mark.timeout(120)
-async def test_a_hundred_who_wait_in_three_processes_bear_a_restart(own_server: OwnServer) -> None:
+async def test_a_hundred_who_wait_in_three_processes_bear_a_restart(
+    own_server: OwnServer, eventually: Eventually
+) -> None:
     """Half of the jobs end before the restart and half after it, while all are awaited: each gets its own result."""
     tasks: TaskRegistry[None] = TaskRegistry()
 
@@ -38,9 +42,7 @@ async def test_a_hundred_who_wait_in_three_processes_bear_a_restart(own_server: 
             )
             for first in range(3)
         ]
-        for process in processes:
-            assert process.stdout is not None
-            assert await process.stdout.readline() == b"waiting\n"
+        await eventually(lambda: lookers(dsn), lambda count: count == 3)
         runner = WorkerRunner(WorkerConfig(dsn), tasks)
         async with runner:
             await client.reschedule_jobs(ids[:50], run_at=None, delay=timedelta(0))

@@ -1,4 +1,7 @@
-"""add_job and add_jobs from plain SQL, case by case, on our schema and on Graphile Worker's own: both answer the same."""
+"""add_job and add_jobs from plain SQL, case by case, on our schema and on Graphile Worker's own.
+
+Both answer the same.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +88,8 @@ def test_everything_by_position(queue: Plain) -> None:
 def test_everything_by_name(queue: Plain) -> None:
     """The same by name, and through a spec of add_jobs: one row like the other."""
     named = {
-        "payload": Json({"a": [1]}), "queue_name": "q", "run_at": LATER, "max_attempts": 3, "priority": -7, "flags": ["f"],
+        "payload": Json({"a": [1]}), "queue_name": "q", "run_at": LATER, "max_attempts": 3, "priority": -7,
+        "flags": ["f"],
     }  # fmt: skip
     single = queue.add("t", **named)
     [many] = queue.add_jobs({"identifier": "t", **named})
@@ -124,7 +128,10 @@ def test_flags_are_the_keys_of_an_object(queue: Plain, flags: list[str] | None, 
 
 
 def test_names_are_made_once(queue: Plain) -> None:
-    """A task and a queue are made by the first job that names them, and found by the next; they are known by equality."""
+    """A task and a queue are made by the first job that names them, and found by the next.
+
+    They are known by equality.
+    """
     for identifier, queue_name in (("t", "q"), ("t", "q"), ("T", "Q"), ("t", ""), ("", "q")):
         queue.add(identifier, queue_name=queue_name)
     queue.add_jobs({"identifier": "t", "queue_name": "q"}, {"identifier": "u"}, {"identifier": "u", "queue_name": "r"})

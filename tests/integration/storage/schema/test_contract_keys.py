@@ -1,4 +1,7 @@
-"""The contract's table of job keys: three modes on every state of the existing job, on our schema and on Graphile Worker's."""
+"""The contract's table of job keys.
+
+Three modes on every state of the existing job, on our schema and on Graphile Worker's.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ BEYOND = {
     "beyond its attempts": "attempts = max_attempts + 1",
 }
 SPEC = {
-    "queue_name": "new queue", "payload": Json("new"), "run_at": NEW_TIME, "max_attempts": 4, "priority": 2, "flags": ["new"],
+    "queue_name": "new queue", "payload": Json("new"), "run_at": NEW_TIME, "max_attempts": 4, "priority": 2,
+    "flags": ["new"],
 }  # fmt: skip
 NEW = {
     "task": "new task", "queue": "new queue", "payload": "new", "run_at": NEW_TIME, "max_attempts": 4, "priority": 2,
@@ -39,7 +43,8 @@ WAYS = ["add_job", "add_jobs"]
 def existing(queue: Plain, state: str) -> dict[str, Any]:
     """The job that has the key, in that state."""
     id_ = queue.add(
-        "old task", queue_name="old queue", payload=Json("old"), run_at=OLD_TIME, max_attempts=9, priority=1, flags=["old"],
+        "old task", queue_name="old queue", payload=Json("old"), run_at=OLD_TIME, max_attempts=9, priority=1,
+        flags=["old"],
         job_key="k",
     )["id"]  # fmt: skip
     queue.change(id_, f"{state}, revision = 5")

@@ -1,4 +1,7 @@
-"""Producers, removers and workers at once on the same keys and names: nobody fails, nothing is lost, nothing is doubled."""
+"""Producers, removers and workers at once on the same keys and names.
+
+Nobody fails, nothing is lost, nothing is doubled.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ async def _answer(connection: Connection, statement: str, *parameters: Any) -> l
 async def test_names_are_held_until_the_job_is_committed(
     dsn: str, eventually: Eventually, way: str, table: str, known: bool
 ) -> None:
-    """Who would delete the task or the queue of a job that is being added waits, or, skipping locked rows, finds none."""
+    """Who would delete the task or queue of a job that is being added waits, or, skipping locked rows, finds none."""
     if known:
         await rows(dsn, WAYS[way])
         await rows(dsn, "delete from graphile_worker._private_jobs")
@@ -188,7 +191,10 @@ async def test_a_storm_on_few_keys(dsn: str, produce: Produce) -> None:
 
 @pytest.mark.parametrize("produce", [one_by_one, many_at_a_time])
 async def test_a_storm_while_workers_run_the_jobs(dsn: str, produce: Produce) -> None:
-    """With claims, failures and removals between: none fails, and no key has two jobs; every job that was cut off is over."""
+    """With claims, failures and removals between: none fails, and no key has two jobs.
+
+    Every job that was cut off is over.
+    """
     claim = """
         with pick as materialized (
           select ctid from graphile_worker._private_jobs where is_available limit 3 for update skip locked
@@ -288,7 +294,10 @@ REMOVED: dict[str, tuple[LiteralString, bool, list[Any]]] = {
 
 @pytest.mark.parametrize("first", REMOVED)
 async def test_a_removal_behind_another_change_of_the_job(dsn: str, eventually: Eventually, first: str) -> None:
-    """It removes what it finds when the other has committed: the replacement; from a worker that was faster, the key."""
+    """It removes what it finds when the other has committed: the replacement.
+
+    From a worker that was faster, the key.
+    """
     statement, finds, left = REMOVED[first]
     await rows(dsn, "select graphile_worker.add_job('t', '0', job_key => 'k')")
     async with many(dsn, 2) as (one, other):

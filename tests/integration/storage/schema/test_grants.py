@@ -191,7 +191,7 @@ async def test_what_a_role_may_not_do(dsn: str, role: NewRole, duty: str, statem
 async def test_a_worker_can_work(
     dsn: str, role: NewRole, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It claims jobs, parallel and serial, ends them well and badly, renews what runs for long, gives back, and counts."""
+    """It claims parallel and serial jobs, ends them well and badly, renews what runs long, gives back and counts."""
     monkeypatch.setattr("backfill.worker.pipeline.locks.RENEW_AFTER", 0.2)
     monkeypatch.setattr("backfill.worker.pipeline.locks.LOOK_SECONDS", 0.05)
     tasks: TaskRegistry[None] = TaskRegistry()
@@ -242,7 +242,10 @@ async def test_a_worker_can_work(
 
 
 async def test_ends_are_kept_by_workers_and_read_by_producers(dsn: str, role: NewRole) -> None:
-    """A worker's role has partitions made and dropped by functions of the owner's; a producer's awaits results, and no more."""
+    """A worker's role has partitions made and dropped by functions of the owner's.
+
+    A producer's awaits results, and no more.
+    """
     tasks: TaskRegistry[None] = TaskRegistry()
 
     @tasks.task("t", keep=timedelta(hours=1))

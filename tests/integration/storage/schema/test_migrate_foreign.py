@@ -1,4 +1,7 @@
-"""Migrations on a database that Graphile Worker or the Rust engine set up: theirs is left alone, ours stands beside it."""
+"""Migrations on a database that Graphile Worker or the Rust engine set up.
+
+Theirs is left alone, ours stands beside it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ async def up(dsn: str, schema: str = SCHEMA) -> MigrationReport:
 
 
 def assert_left_alone(before: Snapshot, after: Snapshot) -> None:
-    """All that was there is there, unchanged but for autovacuum's settings, and all that is new is called backfill_*."""
+    """All that was there is unchanged but for autovacuum's settings, and all that is new is called backfill_*."""
     for part, entries in before.items():
         for name, text in entries.items():
             now = after[part][name]
@@ -67,7 +70,10 @@ def rust_dsn(node_dsn: str) -> str:
 
 @pytest.mark.parametrize("whose", ["node_dsn", "rust_dsn"])
 async def test_their_schema_is_left_alone(whose: str, request: pytest.FixtureRequest) -> None:
-    """Tables, functions with their bodies, views, indexes, grants: only backfill_* and autovacuum's settings come to it."""
+    """Tables, functions with their bodies, views, indexes, grants.
+
+    Only backfill_* and autovacuum's settings come to it.
+    """
     dsn: str = request.getfixturevalue(whose)
     before = snapshot(dsn, SCHEMA, ledger=False)
     report = await up(dsn)

@@ -81,7 +81,10 @@ async def test_the_script_for_an_empty_database(empty_dsn: str, fresh: Snapshot)
 
 
 def test_the_script_asks_an_empty_database(empty_dsn: str, fresh: Snapshot) -> None:
-    """Printed with one to look at, it is the same script; looking changes nothing, an existing empty schema is taken."""
+    """Printed with one to look at, it is the same script.
+
+    Looking changes nothing, an existing empty schema is taken.
+    """
     script = printed("--sql", dsn=empty_dsn)
     assert script == printed("--sql")
     with psycopg.connect(empty_dsn, autocommit=True) as connection:
@@ -94,7 +97,7 @@ def test_the_script_asks_an_empty_database(empty_dsn: str, fresh: Snapshot) -> N
 
 
 def test_the_script_for_an_empty_database_refuses_another(dsn: str, node_dsn: str) -> None:
-    """Where the schema is there, ours or Graphile Worker's, it stops at once, changes nothing and says what to print."""
+    """Where the schema is there already, it stops at once, changes nothing and says what to print."""
     for there in (dsn, node_dsn):
         before = snapshot(there, SCHEMA, ledger=False)
         with pytest.raises(AssertionError, match="the schema is there already: `backfill migrate --sql` with --dsn"):
@@ -212,7 +215,10 @@ def test_each_statement_of_the_script_ends() -> None:
 
 
 def test_grants_are_printed_alone_or_after_the_script() -> None:
-    """`--grants` prints what the role needs, without a database; with `--sql` both come, in the order in which they run."""
+    """`--grants` prints what the role needs, without a database.
+
+    With `--sql` both come, in the order in which they run.
+    """
     grants = grants_script("producer", "web", "jobs")
     assert printed("--grants", "producer", "--role", "web", "--schema", "jobs") == grants
     both = printed("--sql", "--grants", "producer", "--role", "web", "--schema", "jobs")

@@ -1,4 +1,7 @@
-"""Many migrators at once, and a queue that is at work meanwhile: nobody fails, nobody stands in another's way for long."""
+"""Many migrators at once, and a queue that is at work meanwhile.
+
+Nobody fails, nobody stands in another's way for long.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +103,10 @@ def test_twenty_processes_on_an_empty_database(empty_dsn: str) -> None:
 async def test_twenty_connections_on_an_earlier_state_of_a_busy_queue(
     empty_dsn: str, fresh: Snapshot, known: Pretend, eventually: Eventually, last: int
 ) -> None:
-    """An open transaction holds up the index, and only that: producers go on, and no migrator waits for a lock of ours."""
+    """An open transaction holds up the index, and only that.
+
+    Producers go on, and no migrator waits for a lock of ours.
+    """
     everything = migrations()
     known(everything[:last])
     await up(empty_dsn)
@@ -125,7 +131,10 @@ async def test_twenty_connections_on_an_earlier_state_of_a_busy_queue(
 
 
 BUILDING = """
-select exists (select from pg_stat_progress_create_index where command = 'CREATE INDEX CONCURRENTLY' and phase like 'waiting%')
+select exists (
+  select from pg_stat_progress_create_index
+  where command = 'CREATE INDEX CONCURRENTLY' and phase like 'waiting%'
+)
 """
 ALL_THERE = "select count(*) from pg_stat_activity where application_name = 'migrator' and datname = current_database()"
 WAITING_FOR_ADVICE = """
@@ -138,7 +147,7 @@ where datname = current_database() and application_name = 'migrator' and wait_ev
 
 
 async def test_a_table_lock_is_asked_for_in_short_turns(dsn: str, known: Pretend, eventually: Eventually) -> None:
-    """A later migration that must lock the jobs' table gives up soon behind a long reader, so that producers get through."""
+    """A migration that must lock the jobs' table gives up soon behind a long reader, so that producers get through."""
     change = Migration(
         newest() + 1,
         "later",

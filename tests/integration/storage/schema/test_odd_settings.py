@@ -1,4 +1,7 @@
-"""Databases whose settings, names or rows are odd: the queue works there, or refuses by name before anything is done."""
+"""Databases whose settings, names or rows are odd.
+
+The queue works there, or refuses by name before anything is done.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a client, a worker and migrate say of a schema that is missing, outdated or closed to them: one clear error each."""
+"""What a client, a worker and migrate say of a schema that is missing, outdated or closed to them.
+
+One clear error each.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A handler that raises KeyboardInterrupt, SystemExit or the like has failed, and harms neither worker nor neighbours."""
+"""A handler that raises KeyboardInterrupt or SystemExit has failed, and harms neither its worker nor its neighbours."""
 
 from __future__ import annotations
 
@@ -202,7 +202,10 @@ async def test_a_worker_of_a_program_drains_and_raises_it(dsn: str, tmp_path: Pa
 
 
 async def test_a_worker_beside_other_code_ends_the_loop(dsn: str, tmp_path: Path) -> None:
-    """In `async with`, where nobody waits for the worker, it is raised as from any task; all goes back but the one attempt."""
+    """In `async with`, where nobody waits for the worker, it is raised as from any task.
+
+    All goes back but the one attempt.
+    """
     (tmp_path / "app_jobs.py").write_text(TASKS)
     (tmp_path / "program.py").write_text(LIBRARY)
     async with BackfillClient(dsn) as client:

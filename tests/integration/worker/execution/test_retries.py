@@ -93,7 +93,10 @@ async def test_the_next_attempt_is_due_as_the_policy_says(dsn: str, policies: li
 
 
 async def test_whose_delays_apply(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The job's own, named by SQL too; else the task's; else the worker's; else the contract's. The row alone limits runs."""
+    """The job's own, named by SQL too; else the task's; else the worker's; else the contract's.
+
+    The row alone limits runs.
+    """
     async with BackfillClient(dsn) as client:
         await client.enqueue("fails", 0, retry=OURS, max_attempts=3)
         await client.enqueue("fails", 1)
@@ -219,7 +222,8 @@ async def test_a_job_is_put_off_as_often_as_it_likes(dsn: str) -> None:
         await _run(dsn, tasks)
         [row] = await rows(
             dsn,
-            f"select attempts, last_error, locked_by, extract(epoch from run_at - now()) between 3500 and 3600 from {JOBS}",
+            "select attempts, last_error, locked_by, extract(epoch from run_at - now()) between 3500 and 3600 "
+            f"from {JOBS}",
         )
         assert row == (0, None, None, True)
         await rows(dsn, DUE)

@@ -94,7 +94,10 @@ async def left(dsn: str, client: BackfillClient, job: int) -> str:
 async def test_a_last_attempt_that_was_added_while_its_claim_waited(
     dsn: str, client: BackfillClient, eventually: Eventually, protocol: int | None, queue: str | None
 ) -> None:
-    """The adding transaction is later than the claiming one, whose job it is all the same: a dead letter, nothing lost."""
+    """The adding transaction is later than the claiming one, whose job it is all the same.
+
+    A dead letter, nothing lost.
+    """
     if protocol is not None:
         await rows(dsn, ROW, DEAD, protocol)
     other = await client.enqueue("t", delay=timedelta(hours=1))
@@ -122,7 +125,10 @@ async def test_a_last_attempt_that_was_added_while_its_claim_waited(
 async def test_a_job_that_was_replaced_or_removed_while_it_ran(
     dsn: str, client: BackfillClient, caplog: pytest.LogCaptureFixture, protocol: int | None, end: str, how: str
 ) -> None:
-    """It is deleted, and the log names it, where its worker's protocol shows it; else it is a dead letter that says so."""
+    """It is deleted, and the log names it, where its worker's protocol shows it.
+
+    Else it is a dead letter that says so.
+    """
     caplog.set_level(logging.INFO)
     if protocol is not None:
         await rows(dsn, ROW, DEAD, protocol)
@@ -202,7 +208,10 @@ async def test_rows_touched_by_hand_are_kept(dsn: str, client: BackfillClient, u
 
 
 async def test_strays_of_this_worker(dsn: str, client: BackfillClient, eventually: Eventually) -> None:
-    """What a claim took whose answer was lost goes back, also in its last attempt; what was replaced since is deleted."""
+    """What a claim took whose answer was lost goes back, also in its last attempt.
+
+    What was replaced since is deleted.
+    """
     replaced = await client.enqueue("t", job_key="k", max_attempts=1, queue=Queue.serial("q"))
     other = await client.enqueue("t", delay=timedelta(hours=1))
     hold = Command("hold", f"select id from {JOBS} where id = {other.id} for update")
@@ -266,7 +275,10 @@ QUEUES = "graphile_worker._private_job_queues"
 async def test_a_renewal_that_waits_sees_what_was_committed(
     dsn: str, client: BackfillClient, eventually: Eventually, meanwhile: str
 ) -> None:
-    """The fence is asked of the newest row: a mere touch changes nothing; neither a replaced job nor a lost one is renewed."""
+    """The fence is asked of the newest row: a mere touch changes nothing.
+
+    Neither a replaced job nor a lost one is renewed.
+    """
     job = await client.enqueue("t", job_key="k", queue=Queue.serial("q"))
     async with wire_of(dsn) as wire, await psycopg.AsyncConnection.connect(dsn) as other:
         attempt = Attempt((await claim(wire))[0])

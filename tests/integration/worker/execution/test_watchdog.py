@@ -13,6 +13,7 @@ import pytest
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
 from fleet.processes import jobs_left
 
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 
 
@@ -37,7 +38,7 @@ async def test_a_handler_that_holds_the_loop_is_named_once(
 
     @tasks.task("waits")
     async def waits(seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await work_for(seconds)
 
     @tasks.task("threads")
     def threads(seconds: float) -> None:

@@ -111,7 +111,10 @@ class Heavy:
 
 
 async def test_large_payloads_after_many_small_ones_are_not_claimed_by_the_hundred(dsn: str) -> None:
-    """The lane has learnt to claim far ahead when they come, and two lines look at once; nothing of them is passed over."""
+    """The lane has learnt to claim far ahead when they come, and two lines look at once.
+
+    Nothing of them is passed over.
+    """
     heavy, big = Heavy(), 50_000
     async with BackfillClient(dsn) as client:
         await client.enqueue_bulk([NewJob("t", number) for number in range(4000)])
@@ -119,7 +122,8 @@ async def test_large_payloads_after_many_small_ones_are_not_claimed_by_the_hundr
         await client.enqueue_bulk([NewJob("t", number, JobSpec(priority=6)) for number in range(1000)])
     limit = 20 * big
     assert await heavy.process(WorkerConfig(dsn, concurrency=10, poll_interval=NEVER, ahead_bytes=limit)) == 5400
-    # A look at light payloads brings at most one job beyond what the slots and its half of the bytes hold; there are two.
+    # A look at light payloads brings at most one job beyond what the slots and its half of the bytes hold; there are
+    # two.
     assert 0 < heavy.most <= limit + (2 + 10) * big
     assert await rows(dsn, "select 1 from graphile_worker._private_jobs") == []
 

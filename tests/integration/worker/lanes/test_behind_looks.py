@@ -12,6 +12,7 @@ import pytest
 from backfill import BackfillClient, NewJob, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.worker.lanes import full_looks
 
+from plugins.periods import work_for
 from reading import rows
 
 LATE: LiteralString = """
@@ -23,7 +24,10 @@ select id, '7', -10, now() - interval '1 minute' from graphile_worker._private_t
 async def test_a_lane_whose_slots_are_never_free_for_long_finds_late_commits(
     dsn: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jobs of 60 ms, a backlog without an end, and looks from the start that are dear: what is committed late is found."""
+    """Jobs of 60 ms, a backlog without an end, and looks from the start that are dear.
+
+    What is committed late is found.
+    """
     monkeypatch.setattr(full_looks, "DEAR_SECONDS", -1.0)
     tasks: TaskRegistry[None] = TaskRegistry()
     late, done = asyncio.Event(), 0
@@ -32,7 +36,7 @@ async def test_a_lane_whose_slots_are_never_free_for_long_finds_late_commits(
     async def slow() -> None:
         nonlocal done
         done += 1
-        await asyncio.sleep(0.06)
+        await work_for(0.06)
 
     @tasks.task("late")
     async def run_late() -> None:

@@ -52,7 +52,10 @@ def registry(gate: Gate) -> TaskRegistry[None]:
 
 
 async def test_each_lane_has_its_own_concurrency(dsn: str, eventually: Any) -> None:
-    """Task, queue and priority filters each fill their own slots; the default lane takes the rest, wherever it stands."""
+    """Task, queue and priority filters each fill their own slots.
+
+    The default lane takes the rest, wherever it stands.
+    """
     gate = Gate()
     lanes = [
         QueueConfig.default_queue(3),

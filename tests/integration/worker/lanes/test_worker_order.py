@@ -66,7 +66,10 @@ select task.id, busy.id, -5 from busy, task, generate_series(1, 2100)
 
 
 async def test_free_queues_behind_blocked_jobs_run_in_order(dsn: str) -> None:
-    """More blocked jobs ahead than a look reads: the queues behind them are found, and each one's next, without a poll."""
+    """More blocked jobs ahead than a look reads.
+
+    The queues behind them are found, and each one's next, without a poll.
+    """
     ran: list[tuple[int, str | None]] = []
     tasks: TaskRegistry[None] = TaskRegistry()
     done = asyncio.Event()

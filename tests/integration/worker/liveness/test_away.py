@@ -12,6 +12,7 @@ from fleet.books import Ask, Books, balance
 from fleet.crew import Crew, crew_of, drained
 
 from plugins.away import OwnServer
+from plugins.periods import let_pass, let_pass_until
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -38,11 +39,11 @@ async def test_no_worker_is_dead_while_the_database_is_away(
             await eventually(lambda: value(own_server.dsn, "select count(*) from attempts"), lambda begun: begun == 18)
             began = loop.time()
             await own_server.stop()
-            await asyncio.sleep(max(began + away - loop.time(), 0.0))
+            await let_pass_until(began + away)
             await own_server.start()
             await drained(books, timeout=work + 60)
             # As long again as it takes to give a worker up.
-            await asyncio.sleep(2 * dead_after + 4)
+            await let_pass(2 * dead_after + 4)
             assert crew.lost == []
             assert await crew.end() == [0] * 3
     await balance(books)

@@ -27,7 +27,10 @@ from programs import running, shell
 from reading import rows
 
 SOON = timedelta(milliseconds=300)
-HOT = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+HOT = (
+    "select pg_terminate_backend(pid) from pg_stat_activity "
+    "where datname = current_database() and pid <> pg_backend_pid()"
+)
 
 
 class Things:

@@ -1,4 +1,7 @@
-"""The health address under clients that mean no good, or that are slow: the worker is unharmed, the honest are answered."""
+"""The health address under clients that mean no good, or that are slow.
+
+The worker is unharmed, the honest are answered.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from fleet.processes import jobs_left
 
+from plugins.periods import block_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -45,7 +46,7 @@ class Blocking:
             self.ran.append(ctx.worker_id)
             if not self.begun.is_set():
                 self.begun.set()
-                threading.Event().wait(seconds)
+                block_for(seconds)
                 self.ended.set()
 
 
@@ -96,7 +97,10 @@ async def test_a_handler_that_holds_the_loop_loses_nothing(dsn: str, eventually:
 
 
 async def test_a_loop_that_hangs_for_longer_than_stuck_after_loses_its_worker(dsn: str, eventually: Eventually) -> None:
-    """Where that was asked for: another runs the job, and the first goes on under a new id once its loop turns again."""
+    """Where that was asked for.
+
+    Another runs the job, and the first goes on under a new id once its loop turns again.
+    """
     blocking = Blocking(12.0)
     config = WorkerConfig(dsn, dead_after=SECOND, heartbeat_interval=SECOND / 5, stuck_after=SECOND)
     async with BackfillClient(dsn) as client:
@@ -152,7 +156,10 @@ async def test_a_dsn_that_expires_is_asked_for_anew(dsn: str, eventually: Eventu
 async def test_a_string_that_a_callable_gave_is_replaced_now_and_then(
     dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also while all goes well: what the thread has must not be older than what expires; one that fails is asked again."""
+    """Also while all goes well: what the thread has must not be older than what expires.
+
+    One that fails is asked again.
+    """
     monkeypatch.setattr("backfill.worker.liveness.beat.FRESH_SECONDS", 0.05)
     monkeypatch.setattr("backfill.worker.liveness.beat._ASK_AGAIN_SECONDS", 0.05)
     asked, started = list[int](), list[int]()

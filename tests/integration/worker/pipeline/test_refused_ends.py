@@ -1,4 +1,7 @@
-"""An end that the database refuses is written with less: what it decides about its job survives, whatever refuses it."""
+"""An end that the database refuses is written with less.
+
+What it decides about its job survives, whatever refuses it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ JOBS: LiteralString = """
     select task_identifier, attempts, locked_by is null, extract(epoch from run_at - now()) / 3600, last_error
     from graphile_worker.jobs order by task_identifier"""
 LETTERS: LiteralString = """
-    select task_identifier, failure_reason, last_error #>> '{}' from graphile_worker.backfill_dlq order by task_identifier"""
+    select task_identifier, failure_reason, last_error #>> '{}' from graphile_worker.backfill_dlq
+    order by task_identifier"""
 ENDS: LiteralString = """
     select task_identifier, how, error, result::text from graphile_worker.backfill_ends order by task_identifier"""
 

@@ -1,4 +1,4 @@
-"""The hot path at work: claiming ahead and giving back, two lines, one commit a turn, wake-ups, what floors may not hide."""
+"""The hot path at work: claiming ahead, giving back, two lines, one commit a turn, wake-ups, what floors must show."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from backfill.worker.liveness.health import Pulse
 from backfill.worker.pipeline import claimer as claiming
 from backfill.worker.pipeline.claimer import Claimer
 
-from reading import rows, value
+from plugins.periods import let_pass
+from reading import value
 
 NEVER = timedelta(hours=1)
 LEFT: LiteralString = "select count(*) from graphile_worker._private_jobs"
@@ -83,7 +84,10 @@ async def test_nothing_is_claimed_ahead_where_jobs_are_long(dsn: str, eventually
 
 
 async def test_what_was_claimed_ahead_goes_back_where_no_slot_falls_free(dsn: str, eventually: Any) -> None:
-    """After short jobs come long ones: what waits for a slot goes back with attempts lowered, and is run without a poll."""
+    """After short jobs come long ones.
+
+    What waits for a slot goes back with attempts lowered, and is run without a poll.
+    """
     runs = Runs()
     async with BackfillClient(dsn) as client:
         config = WorkerConfig(dsn, concurrency=4, poll_interval=NEVER)
@@ -261,14 +265,17 @@ async def test_full_lanes_leave_idle_ones_alone(dsn: str, eventually: Any) -> No
                 return bool(await turn())
 
             parts(runner)._pumps[0]._turn = counted
-            await rows(dsn, "select pg_sleep(0.5)")
+            await let_pass(0.5)
             assert turns < 10
             runs.release.set()
             await eventually(lambda: value(dsn, LEFT), lambda left: left == 0)
 
 
 async def test_a_fleet_that_hears_of_jobs_does_not_look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 500 a few look at once; the others once each, spread over time, however often they hear within a poll's interval."""
+    """Of 500 a few look at once.
+
+    The others once each, spread over time, however often they hear within a poll's interval.
+    """
     clock = 1000.0
     monkeypatch.setattr(claiming, "time", SimpleNamespace(monotonic=lambda: clock))
     monkeypatch.setattr(claiming, "random", random.Random(5))
@@ -277,7 +284,8 @@ async def test_a_fleet_that_hears_of_jobs_does_not_look_at_once(monkeypatch: pyt
     def claimer() -> Claimer:
         lanes = make_lanes((QueueConfig.default_queue(1),), schema="s", tasks=("t",), forbidden_flags=())
         one = Claimer(
-            executor, lanes, schema="s", worker="w", tasks=("t",), poll_interval=2.0, stir=lambda: None, fleet=lambda: 500,
+            executor, lanes, schema="s", worker="w", tasks=("t",), poll_interval=2.0,
+            stir=lambda: None, fleet=lambda: 500,
             watch=FailureDetector("w", dead_after=20.0), dead=lambda dead: None, lost=lambda: None, pulse=Pulse(),
         )  # fmt: skip
         one.know_tasks({"t": 1})

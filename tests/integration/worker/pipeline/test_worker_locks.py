@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import Any, LiteralString
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from backfill import BackfillClient, Queue, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from fleet.processes import jobs_left, nothing_locked
 
+from plugins.periods import between_looks
 from plugins.waiting import Eventually
 from reading import rows
 
@@ -42,13 +42,11 @@ class Holding:
                 raise
             self.ended.append(payload)
 
-        pause = threading.Event()
-
         @self.tasks.task("thread")
         def thread(payload: Any, ctx: WorkerContext[None]) -> None:
             self.began.append(payload)
             while not (ctx.should_stop or self.release.is_set()):
-                pause.wait(0.02)
+                between_looks()
             self.ended.append(payload)
 
 

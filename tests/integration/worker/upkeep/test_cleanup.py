@@ -263,7 +263,7 @@ async def test_a_queue_goes_only_with_its_job(dsn: str, client: BackfillClient) 
 
 
 async def test_what_comes_of_released_jobs(dsn: str, client: BackfillClient) -> None:
-    """One with attempts left waits; one without is a dead letter, and says so where it may have been replaced or removed."""
+    """One with attempts left waits; one without is a dead letter, and says if it may have been replaced or removed."""
     first = await hold(dsn, client, NODE, HOUR)
     last = await hold(dsn, client, NODE, HOUR, "q")
     doubtful = await hold(dsn, client, NODE, HOUR, "r")
@@ -365,7 +365,7 @@ STATES = st.lists(st.tuples(LOCK, st.lists(LOCK, max_size=2)), min_size=1, max_s
 async def test_whatever_is_locked_by_whomever(
     dsn: str, state: list[tuple[Any, list[Any]]], queue_age: timedelta, job_age: timedelta
 ) -> None:
-    """The living keep all; the dead keep nothing that is old enough; no queue is unlocked while a job of it is locked."""
+    """The living keep all; the dead nothing that is old enough; no queue is unlocked while a job of it is locked."""
     await rows(dsn, f"truncate {JOBS}, {QUEUES}, {WORKERS}")
     await rows(dsn, f"drop table if exists graphile_worker._private_workers; {ENGINE}")
     await rows(dsn, ROW, OURS, timedelta(0), None)

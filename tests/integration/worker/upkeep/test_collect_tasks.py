@@ -70,7 +70,8 @@ async def test_tasks_are_collected_on_demand(dsn: str, client: BackfillClient) -
             None,
         ),
         (
-            "create table graphile_worker._private_workers as select 'x' as id, timestamptz '-infinity' as last_heartbeat_at",
+            """create table graphile_worker._private_workers as
+               select 'x' as id, timestamptz '-infinity' as last_heartbeat_at""",
             None,
         ),
     ],

@@ -1,4 +1,4 @@
-"""Counters: each end is counted once, whatever happens to workers and connections; they are read and folded without loss."""
+"""Counters: each end is counted once, whatever happens to workers and connections; reads and folds lose nothing."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from backfill.storage.counters import MinuteCounts
 from backfill.storage.wire import Command, Wire
 from backfill.worker.pipeline import settler
 
+from plugins.periods import let_pass, work_for
 from reading import rows, value
 
 KINDS = ("done", "failed", "retried", "dead", "snoozed", "discarded", "given_back")
@@ -62,7 +63,7 @@ def ends() -> TaskRegistry[None]:
 
     @tasks.task("done")
     async def done() -> None:
-        await asyncio.sleep(0.002)
+        await work_for(0.002)
 
     @tasks.task("sync")
     def sync() -> None:
@@ -185,7 +186,7 @@ async def test_killed_connections_neither_lose_nor_double_a_count(dsn: str, monk
             if kills < 40 and chance.random() < 0.5:
                 [killed] = await (await killer.execute(BACKENDS)).fetchone() or [0]
                 kills += killed
-            await killer.execute("select pg_sleep(%s)", [chance.uniform(0, 0.1)])
+            await let_pass(chance.uniform(0, 0.1))
     assert kills > 0
     async with BackfillClient(dsn) as client:
         assert totals(await client.counters()) == {"done": (count, 0, 0, 0, 0, 0, 0)}
@@ -327,7 +328,7 @@ ROWS = st.dictionaries(
 @settings(max_examples=25)
 @given(found=ROWS, batch=st.integers(1, 5))
 async def test_folding_keeps_every_sum(dsn: str, monkeypatch: pytest.MonkeyPatch, found: Any, batch: int) -> None:
-    """Whatever is folded, by several at once, a few rows at a time: all sums by task and day stay, and bucket by bucket."""
+    """Whatever is folded, by several at once, a few rows at a time: all sums by task, day and bucket stay."""
     monkeypatch.setattr("backfill.client.counters.FOLD_BATCH", batch)
     now = int(datetime.now(UTC).timestamp() // 60)
     async with BackfillClient(dsn, max_size=4) as client:
@@ -367,7 +368,7 @@ def _sums(found: list[Counts]) -> dict[Any, Any]:
 
 
 async def test_what_is_older_says_how_coarse_it_is(dsn: str) -> None:
-    """After folding, minutes of long ago are there by the hour, and those of very long ago by the day, without workers."""
+    """After folding, minutes of long ago are there by the hour, those of very long ago by the day, without workers."""
     now = datetime.now(UTC)
     async with BackfillClient(dsn) as client:
         for days in (0, 10, 100):

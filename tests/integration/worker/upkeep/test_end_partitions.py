@@ -43,7 +43,10 @@ async def _run(dsn: str) -> int:
 
 
 async def test_partitions_are_made_ahead_and_dropped_when_over(dsn: str, client: BackfillClient) -> None:
-    """For today's and tomorrow's ends; what was in the default one moves; an expired day goes whole, and nothing else."""
+    """For today's and tomorrow's ends; what was in the default one moves.
+
+    An expired day goes whole, and nothing else.
+    """
     await client.enqueue(add.job([1]))
     await client.enqueue("say", 1)
     await _run(dsn)  # which looks after them at its end
@@ -60,7 +63,8 @@ async def test_partitions_are_made_ahead_and_dropped_when_over(dsn: str, client:
     await rows(
         dsn,
         f"""insert into {ENDS} select job_id + 1000, task_identifier, how, attempts, max_attempts, priority, queue_name,
-          job_key, created_at, run_at, started_at, ended_at, expires_at - interval '1 day' * %s, worker_id, error, result
+          job_key, created_at, run_at, started_at, ended_at, expires_at - interval '1 day' * %s,
+          worker_id, error, result
         from {ENDS} where task_identifier = 'add' returning 1""",
         2,
     )

@@ -15,6 +15,7 @@ from backfill import BackfillClient, Queue, RetryPolicy, TaskRegistry, WorkerCon
 from backfill.errors import InvalidJobError
 from fleet.processes import fleet_of, jobs_left, nothing_locked
 
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -42,7 +43,7 @@ async def client(dsn: str) -> AsyncIterator[BackfillClient]:
 
 
 async def test_each_job_of_a_dead_worker_goes_its_way(dsn: str, client: BackfillClient) -> None:
-    """A first attempt is due as before, a later one after a delay, the last is a dead letter, a superseded one is gone."""
+    """A first attempt is due as before, a later one after a delay; the last is a dead letter, a superseded job gone."""
     first = await client.enqueue("t", 1, queue=Queue.serial("q"), priority=3)
     later = await client.enqueue("t", 2)
     last = await client.enqueue("t", 3, max_attempts=2, job_key="k")
@@ -234,7 +235,7 @@ async def test_a_worker_that_stops_while_it_was_given_up_stops(dsn: str, eventua
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            await asyncio.sleep(0.5)
+            await work_for(0.5)
             raise
 
     config = WorkerConfig(dsn, dead_after=4 * SOON, heartbeat_interval=SOON / 5, shutdown_timeout=timedelta(0))
@@ -312,7 +313,8 @@ async def test_a_job_that_cannot_be_recovered_keeps_no_other(
         beside, elsewhere, gone = [await client.enqueue("t", name) for name in ("beside", "elsewhere", "gone")]
         await rows(
             dsn,
-            "alter table graphile_worker.backfill_dlq add constraint refused check (failure_reason <> 'its worker died')",
+            "alter table graphile_worker.backfill_dlq "
+            "add constraint refused check (failure_reason <> 'its worker died')",
         )
         await value(dsn, DEAD)
         await rows(dsn, LOCK, [last.id, beside.id])
@@ -386,7 +388,11 @@ async def test_handlers_that_hold_all_connections_keep_nobody_from_recovering(ds
         await eventually(holding.is_set)
         job = await client.enqueue("t", 2, delay=timedelta(hours=1))
         await value(dsn, DEAD)
-        await rows(dsn, f"update {JOBS} set run_at = now(), locked_by = 'backfill_dead', locked_at = now(), attempts = 1 "
-                        "where id = %s returning id", job.id)  # fmt: skip
+        await rows(
+            dsn,
+            f"update {JOBS} set run_at = now(), locked_by = 'backfill_dead', locked_at = now(), attempts = 1 "
+            "where id = %s returning id",
+            job.id,
+        )
         await eventually(lambda: ran == [2], timeout=15)
         release.set()
