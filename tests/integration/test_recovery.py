@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from backfill import BackfillClient, Queue, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+from backfill.client.lent import ServicesClient
 from backfill.errors import InvalidJobError
 from fleet.processes import fleet_of, jobs_left, nothing_locked
 
@@ -35,9 +36,9 @@ SOON = timedelta(seconds=1)
 
 
 @pytest.fixture
-async def client(dsn: str) -> AsyncIterator[BackfillClient]:
+async def client(dsn: str) -> AsyncIterator[ServicesClient]:
     """An open client."""
-    async with BackfillClient(dsn) as one:
+    async with ServicesClient(dsn) as one:
         yield one
 
 
@@ -345,14 +346,14 @@ async def test_a_job_that_cannot_be_recovered_keeps_no_other(
         ("is_first_worker", ("a\0",)), ("is_first_worker", (None,)),
     ],
 )  # fmt: skip
-async def test_workers_that_are_none(client: BackfillClient, verb: str, arguments: tuple[Any, ...]) -> None:
+async def test_workers_that_are_none(client: ServicesClient, verb: str, arguments: tuple[Any, ...]) -> None:
     """Refused before the database is asked."""
     with pytest.raises(InvalidJobError):
         await getattr(client, verb)(*arguments)
 
 
 @pytest.mark.parametrize("age", [5, None, timedelta(-1), timedelta.max])
-async def test_ages_that_are_none(client: BackfillClient, age: Any) -> None:
+async def test_ages_that_are_none(client: ServicesClient, age: Any) -> None:
     """Also of what workers do by themselves."""
     with pytest.raises(InvalidJobError):
         await client.recover_abandoned(gone_for=age)

@@ -9,6 +9,7 @@ from typing import Any, LiteralString
 import pytest
 
 from backfill import BackfillClient, NewJob, Queue, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill.client.lent import ServicesClient
 from backfill.worker.upkeep import unknown
 
 from reading import rows
@@ -40,7 +41,7 @@ async def due(client: BackfillClient, task: str, **more: Any) -> None:
     await client.enqueue(task, run_at=datetime.now(UTC) - timedelta(minutes=5), **more)
 
 
-async def asked(client: BackfillClient, dsn: str) -> dict[str, int]:
+async def asked(client: ServicesClient, dsn: str) -> dict[str, int]:
     """What a worker is told that knows the task `known`."""
     await rows(dsn, ALIVE, "backfill_0", ["known", "alias"], timedelta(0))
     return {found.task: found.jobs for found in await client.unknown_tasks("backfill_0")}
@@ -82,7 +83,7 @@ async def test_one_worker_speaks_for_all(
     """Of three live workers the one with the smallest id warns; once it has ended, another does."""
     monkeypatch.setattr(unknown, "FIRST_SECONDS", 0.02)
     monkeypatch.setattr(unknown, "LOOK_SECONDS", 0.02)
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         runners = [WorkerRunner(WorkerConfig(dsn), registry()) for _ in range(3)]
         for runner in runners:
             await runner.__aenter__()
@@ -105,7 +106,7 @@ async def test_an_older_worker_keeps_no_newer_one_silent(dsn: str) -> None:
     """One of an older protocol may not know to look, whatever its id; its tasks count all the same. A newer one's id does."""
     older: LiteralString = "update graphile_worker.backfill_workers set protocol = 0 where id = %s returning id"
     newer: LiteralString = "update graphile_worker.backfill_workers set protocol = 2 where id = %s returning id"
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         await due(client, "nobody's")
         await due(client, "old one's")
         await rows(dsn, ALIVE, "backfill", ["old one's"], timedelta(0))
@@ -147,14 +148,14 @@ async def test_jobs_that_are_no_reason_to_warn(dsn: str) -> None:
 
 async def test_counting_is_limited(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many of each priority are looked at; a count says whether that was all."""
-    monkeypatch.setattr("backfill.client.counters._LOOKED_AT", 20)
-    async with BackfillClient(dsn) as client:
+    monkeypatch.setattr("backfill.client.verbs.counters._LOOKED_AT", 20)
+    async with ServicesClient(dsn) as client:
         past = datetime.now(UTC) - timedelta(minutes=5)
         await client.enqueue_bulk([NewJob("many") for _ in range(50)], run_at=past)
         await client.enqueue_bulk([NewJob("few") for _ in range(7)], run_at=past, priority=-5)
         assert await asked(client, dsn) == {"many": 20, "few": 7}
         assert [found.whole for found in await client.unknown_tasks("backfill_0")] == [False, False]
-        monkeypatch.setattr("backfill.client.counters._LOOKED_AT", 51)
+        monkeypatch.setattr("backfill.client.verbs.counters._LOOKED_AT", 51)
         assert [found.jobs for found in await client.unknown_tasks("backfill_0") if found.whole] == [50, 7]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, Unpack, overload
 
+from backfill.client.asking import carry_out
 from backfill.client.connect import ClientLife
-from backfill.client.execute import name_job, repeated, run, run_own
+from backfill.client.execute import repeated, run, run_own
 from backfill.client.naming import DIRECT, FOR_PRODUCERS, REMEMBERED
 from backfill.client.prepare import (
     JobKeywords,
@@ -19,6 +20,7 @@ from backfill.client.prepare import (
     spec_of,
     status_of,
 )
+from backfill.client.verbs.jobs import put_names
 from backfill.client.ways import goes_by_functions, known_way
 from backfill.errors import BackfillError
 from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
@@ -176,7 +178,7 @@ class EnqueueVerb(ClientLife):
             if status in (EnqueueStatus.ADDED, EnqueueStatus.REPLACED):
                 _named(row, shape)
             elif not row.task_identifier:  # the row is an older job's, perhaps of another task
-                await name_job(connection, self._schema, row)
+                await carry_out(connection, self._schema, put_names(row))
             return EnqueueOutcome(status, row.id, row, row.revision, source)
         raise BackfillError(
             f"task {shape.task!r}, job_key {shape.key!r}: add_job gave no row, {_TRIES} times; the key is being fought over"

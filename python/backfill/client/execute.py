@@ -23,12 +23,10 @@ from psycopg.waiting import Ready, Wait
 
 from backfill.client.prepare import Parameters
 from backfill.errors import BackfillError, CommitUnknownError, DatabaseConnectionError, SchemaMissingError
-from backfill.records import Job
 from backfill.said import said, stripped
 from backfill.storage.connection import Connection
 from backfill.storage.isolation import by_itself, is_read_committed
 from backfill.storage.pooler import may_prepare
-from backfill.storage.rows import decode_jobs
 from backfill.storage.statements import render
 
 if TYPE_CHECKING:
@@ -136,23 +134,6 @@ async def run_own(connection: Connection, name: str, schema: str, parameters: Pa
         # Nothing was done. A pooler or a DISCARD took it away, or a table was altered: from now on without.
         states[key] = _State.PLAIN
         return await run(connection, name, schema, parameters, binary=True)
-
-
-async def read_jobs(connection: Connection, name: str, schema: str, parameters: Parameters) -> list[Job]:
-    """Run a statement that gives back jobs with the names of their tasks and queues."""
-    jobs = decode_jobs(await run(connection, name, schema, parameters, binary=True))
-    for job in jobs:
-        if not job.task_identifier:  # made by another program after the statement had begun
-            await name_job(connection, schema, job)
-    return jobs
-
-
-async def name_job(connection: Connection, schema: str, job: Job) -> None:
-    """Look up the names of a job's task and serial queue."""
-    queue = None if job.job_queue_id is None else str(job.job_queue_id)
-    names = await run(connection, "name_job", schema, (str(job.task_id), queue))
-    job.task_identifier = text(names, 0, 0) or ""
-    job.queue_name = text(names, 0, 1)
 
 
 def in_transaction(connection: Connection) -> AbstractAsyncContextManager[object]:

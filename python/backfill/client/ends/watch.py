@@ -19,7 +19,8 @@ from typing import Any, Final
 import orjson
 import psycopg
 
-from backfill.client.ends.rows import find_ends
+from backfill.client.asking import carry_out
+from backfill.client.verbs.ends import find_ends
 from backfill.ends import JobEnd
 from backfill.errors import BackfillError, DatabaseConnectionError
 from backfill.logs import outside_jobs
@@ -212,13 +213,13 @@ class EndWatch:
         for start in range(0, len(ids), _BATCH):
             some = ids[start : start + _BATCH]
             async with asyncio.timeout(_ANSWER_SECONDS):
-                found = await find_ends(connection, self._schema, some)
-            for number, waits, how in found:
-                if how is None and waits:
+                found = await carry_out(connection, self._schema, find_ends(some))
+            for job in found:
+                if job.end is None and job.waits:
                     continue
-                self._resolve(number, how)
+                self._resolve(job.id, job.end)
                 # Nothing is heard here, as where a pooler is in between: look more often.
-                self._deaf = self._deaf or (polled and how is not None)
+                self._deaf = self._deaf or (polled and job.end is not None)
 
     def _resolve(self, number: int, how: JobEnd | None) -> None:
         self._ration.earn(1)

@@ -14,7 +14,7 @@ from typing import Final
 
 import psycopg
 
-from backfill.client import BackfillClient
+from backfill.client.lent import ServicesClient
 from backfill.errors import BackfillError
 from backfill.said import said
 from backfill.storage.backoff import Backoff
@@ -50,7 +50,7 @@ class Counters(Service):
     """
 
     def __init__(
-        self, client: BackfillClient, *, worker: str, spare: Callable[[], BackfillClient] | None = None
+        self, client: ServicesClient, *, worker: str, spare: Callable[[], ServicesClient] | None = None
     ) -> None:
         super().__init__("counters")
         self._client = client
@@ -137,7 +137,7 @@ class CounterFolder(Periodic):
         client: the worker's.
     """
 
-    def __init__(self, client: BackfillClient) -> None:
+    def __init__(self, client: ServicesClient) -> None:
         super().__init__(
             "folder", first=FOLD_FIRST_SECONDS, interval=FOLD_SECONDS, timeout=_FOLD_TIMEOUT,
             complaint="the counters could not be folded",
