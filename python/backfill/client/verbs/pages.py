@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from backfill.checks import BIGINT, check_int
+from backfill.checks import ENTRY_IDS, check_int
 from backfill.errors import InvalidJobError
 from backfill.storage.results import Row, rows
 
@@ -75,7 +75,7 @@ def place_of(cursor: str | None) -> Place:
         moment, entry = map(int, base64.urlsafe_b64decode(cursor.encode()).decode("ascii").split("."))
     except (binascii.Error, ValueError, AttributeError) as error:
         raise _no_cursor(cursor) from error
-    if (moment not in _MOMENTS and moment not in _INFINITE) or entry not in BIGINT:
+    if (moment not in _MOMENTS and moment not in _INFINITE) or entry not in ENTRY_IDS:
         raise _no_cursor(cursor)
     return str(moment), str(entry)
 
