@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from enum import Enum, auto
 from functools import cache
@@ -27,6 +27,7 @@ from backfill.said import said, stripped
 from backfill.storage.connection import Connection
 from backfill.storage.isolation import by_itself, is_read_committed
 from backfill.storage.pooler import may_prepare
+from backfill.storage.results import first
 from backfill.storage.statements import render
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ async def with_key_lock(
     """
     with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
         async with connection.transaction():
-            before = text(await run(connection, "be_brief", schema), 0, 0)
+            before = first(await run(connection, "be_brief", schema)).text("before")
             result = await call()
             await run(connection, "be_patient", schema, (before,))
             return result
@@ -186,27 +187,10 @@ async def with_key_lock(
     return await repeated(kept_away)
 
 
-def text(result: PGresult, row: int, column: int) -> str | None:
-    """One value of a result in text."""
-    raw = result.get_value(row, column)
-    return None if raw is None else raw.decode("utf-8", "replace")
-
-
-def integers(result: PGresult, column: int = 0) -> list[int]:
-    """A column of integers of a result in text."""
-    return [int(result.get_value(row, column) or 0) for row in range(result.ntuples)]
-
-
 def array_of_int8(result: PGresult) -> list[int]:
     """The array of bigints, without nulls, that a binary result's only value is."""
     raw = result.get_value(0, 0) or b""
     return [value for _, value in _INT8.iter_unpack(raw[_ARRAY_HEADER:])]
-
-
-def ids_by_text(result: PGresult) -> Iterable[tuple[str, int]]:
-    """The rows of a result in text whose columns are an id and what it is known by."""
-    for row in range(result.ntuples):
-        yield text(result, row, 1) or "", int(result.get_value(row, 0) or 0)
 
 
 def cancellations() -> int:

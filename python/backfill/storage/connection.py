@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from backfill.errors import BackfillError, ConfigurationError, DatabaseConnectionError
-from backfill.said import said
+from backfill.said import said, why
 from backfill.storage.cancelling import OwnConnection
 from backfill.storage.pasted import is_function, pasted
 from backfill.storage.pooler import ANSWER_SECONDS, look_for_pooler, without_option
@@ -161,7 +161,7 @@ def shown(error: BaseException) -> str:
     That one may tell a secret; ours, the driver's and the system's errors do not.
     """
     known = isinstance(error, (BackfillError, psycopg.Error, OSError))
-    return (said(error) if known else "") or type(error).__name__
+    return why(error) if known else type(error).__name__
 
 
 async def _ask(connection: Connection, *, wanted: bool) -> None:

@@ -131,6 +131,21 @@ def binary_rows(result: PGresult) -> Iterator[BinaryRow]:
         yield BinaryRow(result, columns, number)
 
 
+def integers(result: PGresult, name: str) -> list[int]:
+    """A column of integers of a result in text format, whose rows may be many."""
+    column = _columns(result)[name]
+    return [int(result.get_value(row, column) or 0) for row in range(result.ntuples)]
+
+
+def integers_by_text(result: PGresult, name: str, by: str) -> Iterator[tuple[str, int]]:
+    """What a result in text format, whose rows may be many, has in a column of texts and in one of integers."""
+    columns = _columns(result)
+    column, texts = columns[name], columns[by]
+    for row in range(result.ntuples):
+        known = result.get_value(row, texts)
+        yield ("" if known is None else known.decode("utf-8", "replace")), int(result.get_value(row, column) or 0)
+
+
 def count(result: PGresult) -> int:
     """How many rows a statement gave."""
     return result.ntuples

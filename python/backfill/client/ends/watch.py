@@ -24,7 +24,7 @@ from backfill.client.verbs.ends import find_ends
 from backfill.ends import JobEnd
 from backfill.errors import BackfillError, DatabaseConnectionError
 from backfill.logs import outside_jobs
-from backfill.said import said
+from backfill.said import why
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection
 from backfill.storage.pooler import is_pooled
@@ -228,8 +228,7 @@ class EndWatch:
                 waiter.set_result(how)
 
     def _say(self, error: BaseException) -> None:
-        reason = said(error) or type(error).__name__
-        logger.log(self._backoff.level(), "ends could not be looked for and are again: %s", reason)
+        logger.log(self._backoff.level(), "ends could not be looked for and are again: %s", why(error))
 
 
 def _is_cancelled() -> bool:
