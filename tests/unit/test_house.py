@@ -37,19 +37,8 @@ PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}
 # The same within a room, for its modules and folders. What stands in one line does not know what stands beside it.
 INNER_PLACES = {
     "storage": [
-        {
-            "arrays",
-            "backoff",
-            "counters",
-            "pasted",
-            "ration",
-            "recovery",
-            "results",
-            "rows",
-            "texts",
-            "until",
-            "values",
-        },
+        {"arrays", "backoff", "counters", "headers", "pasted", "ration", "recovery", "results", "rows", "texts"},
+        {"until", "values"},
         {"heartbeat", "statements"},
         {"grants", "isolation"},
         {"pooler"},

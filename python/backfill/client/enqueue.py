@@ -130,12 +130,12 @@ class EnqueueVerb(ClientLife):
         shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts, new.source)
         encoded = shape.payload(new.payload)
         if connection is None:
-            return await self._retrying(lambda own: self._enqueue(own, _send_own, shape, encoded.decode(), new.source))
+            return await self._retrying(lambda own: self._enqueue(own, _send_own, shape, encoded, new.source))
         async with self._connection(connection) as chosen:
-            return await self._enqueue(chosen, _send, shape, encoded.decode(), new.source)
+            return await self._enqueue(chosen, _send, shape, encoded, new.source)
 
     async def _enqueue(
-        self, connection: Connection, send: Sender, shape: JobShape, payload: str, source: Task[Any, Any] | None
+        self, connection: Connection, send: Sender, shape: JobShape, payload: bytes, source: Task[Any, Any] | None
     ) -> EnqueueOutcome[Any]:
         by_functions = known_way(connection, self._schema)
         if by_functions is None:
@@ -165,7 +165,7 @@ class EnqueueVerb(ClientLife):
         send: Sender,
         statement: str,
         shape: JobShape,
-        payload: str,
+        payload: bytes,
         source: Task[Any, Any] | None,
     ) -> EnqueueOutcome[Any]:
         """Add a job by a function of the schema: any job of a producer, else one with a key, or whose task or queue is new."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
+from psycopg.adapt import Dumper
 from psycopg.pq import ExecStatus
 from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
@@ -58,6 +59,14 @@ _MISSING: Final = (
 )
 
 
+class _EncodedText(Dumper):
+    """Hands text that is encoded already to the server, which finds its type as that of any text."""
+
+    def dump(self, obj: bytes) -> bytes:
+        """The bytes themselves."""
+        return obj
+
+
 class _State(Enum):
     """How often a connection has run a statement."""
 
@@ -91,6 +100,8 @@ async def run(
             nothing between these calls.
     """
     cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
+    if any(isinstance(value, bytes) for value in parameters):
+        cursor.adapters.register_dumper(bytes, _EncodedText)
     prepare = None if prepared and may_prepare(connection) else False
     if connection.pgconn.pipeline_status:
         async with connection.pipeline():  # left again at once, which waits for the result
@@ -129,7 +140,7 @@ async def run_own(connection: Connection, name: str, schema: str, parameters: Pa
             with suppress(psycopg.errors.DuplicatePreparedStatement):  # its name is its text's, so it is the same
                 await _sent(connection, lambda: pgconn.send_prepare(key, text))
             states[key] = _State.PREPARED
-        values = [None if value is None else value.encode() for value in parameters]
+        values = [value.encode() if isinstance(value, str) else value for value in parameters]
         return await _sent(connection, lambda: pgconn.send_query_prepared(key, values, result_format=1))
     except _UNPREPARED:
         # Nothing was done. A pooler or a DISCARD took it away, or a table was altered: from now on without.

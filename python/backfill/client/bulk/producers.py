@@ -17,10 +17,11 @@ from backfill.client.bulk.transaction import KEPT_BYTES, RowTransaction
 from backfill.client.bulk.waiting import Kind, WaitingRow
 from backfill.client.execute import repeated, run, with_key_lock
 from backfill.client.naming import NameMaker, names_of
+from backfill.client.prepare import Parameters
 from backfill.errors import BackfillError
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
-from backfill.storage.arrays import number_array, text_array
+from backfill.storage.arrays import encoded_array, number_array, text_array
 from backfill.storage.connection import Connection
 from backfill.storage.results import first, integers, integers_by_text
 
@@ -228,12 +229,12 @@ class ProducerTransaction(RowTransaction):
         self._held[1].update(queues)
         return True
 
-    def _columns(self, rows: Sequence[Placed]) -> tuple[str, ...]:
+    def _columns(self, rows: Sequence[Placed]) -> Parameters:
         shapes = [shape for _, shape, _ in rows]
         return (
             text_array([shape.task for shape in shapes]),
             text_array([shape.queue for shape in shapes]),
-            text_array([payload.decode() for _, _, payload in rows]),
+            encoded_array([payload for _, _, payload in rows]),
             number_array([shape.priority for shape in shapes]),
             text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
             number_array([shape.max_attempts for shape in shapes]),

@@ -21,10 +21,10 @@ from backfill.client.bulk.transaction import KEPT_BYTES, RowTransaction
 from backfill.client.bulk.waiting import KIND_OF, Kind, WaitingRow
 from backfill.client.execute import array_of_int8, repeated, run, with_key_lock
 from backfill.client.naming import NameMaker, names_of, queues, tasks
-from backfill.client.prepare import JobShape, flags_json
+from backfill.client.prepare import JobShape, Parameters, flags_json
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
-from backfill.storage.arrays import number_array, text_array
+from backfill.storage.arrays import encoded_array, number_array, text_array
 from backfill.storage.connection import Connection
 from backfill.storage.results import integers, integers_by_text
 from backfill.storage.results import rows as rows_of
@@ -320,23 +320,23 @@ class BulkTransaction(RowTransaction):
         )
         return prefix
 
-    def _columns(self, rows: Sequence[Row]) -> tuple[str, ...]:
+    def _columns(self, rows: Sequence[Row]) -> Parameters:
         shapes = [shape for shape, _ in rows]
         return (
             number_array([self._tasks[shape.task] for shape in shapes]),
             number_array([None if shape.queue is None else self._queues[shape.queue] for shape in shapes]),
-            text_array([payload.decode() for _, payload in rows]),
+            encoded_array([payload for _, payload in rows]),
             number_array([shape.priority for shape in shapes]),
             text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
             number_array([shape.max_attempts for shape in shapes]),
             text_array([flags_json(shape.flags) for shape in shapes]),
         )
 
-    def _specs(self, rows: list[Placed], mode: JobKeyMode) -> tuple[str, ...]:
+    def _specs(self, rows: list[Placed], mode: JobKeyMode) -> Parameters:
         shapes = [shape for _, shape, _ in rows]
         return (
             text_array([shape.task for shape in shapes]),
-            text_array([payload.decode() for _, _, payload in rows]),
+            encoded_array([payload for _, _, payload in rows]),
             text_array([shape.queue for shape in shapes]),
             text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
             number_array([shape.max_attempts for shape in shapes]),

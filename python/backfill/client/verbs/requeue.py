@@ -49,7 +49,7 @@ def edits(
     check_int("priority", priority, SMALLINT)
     return (
         notes,
-        None if payload is KEEP else encode(payload).decode(),
+        None if payload is KEEP else encode(payload),
         None if priority is None else str(int(priority)),
         *when,
     )
@@ -82,7 +82,7 @@ def add_to_dlq(job: Job, reason: str, last_error: str | None) -> Together[DlqJob
     if last_error is not None:
         check_text("last_error", last_error, TEXT_LIMIT)
     parameters = (
-        str(job.id), job.task_identifier, job.queue_name, job.payload_bytes.decode(), str(job.priority), job.key,
+        str(job.id), job.task_identifier, job.queue_name, job.payload_bytes, str(job.priority), job.key,
         str(job.attempts), str(job.max_attempts), flags_json(job.flags), job.created_at.isoformat(),
         job.run_at.isoformat(), last_error or job.last_error, reason,
     )  # fmt: skip
