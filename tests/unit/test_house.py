@@ -38,7 +38,7 @@ PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}
 INNER_PLACES = {
     "storage": [
         {"arrays", "backoff", "counters", "headers", "pasted", "ration", "recovery", "results", "rows", "texts"},
-        {"until", "values"},
+        {"types", "until", "values"},
         {"heartbeat", "statements"},
         {"grants", "isolation"},
         {"pooler"},

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from backfill.client.execute import in_transaction, run
 from backfill.client.verbs.asked import Asked, Step, Verb
 from backfill.client.ways import goes_by_functions
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 
 T = TypeVar("T")
 

@@ -32,11 +32,11 @@ from backfill.errors import (
 )
 from backfill.said import stripping
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import Connection, Dsn
 from backfill.storage.isolation import read_committed
 from backfill.storage.pool import PatientPool
 from backfill.storage.pooler import look_for_pooler
 from backfill.storage.statements import DEFAULT_SCHEMA
+from backfill.storage.types import Connection, Dsn
 
 MOST_CONNECTIONS: Final = 10
 AGAIN_SECONDS: Final = 30.0

@@ -7,7 +7,7 @@ from datetime import datetime
 from backfill.client.connect import ClientLife
 from backfill.client.verbs import counters as verbs
 from backfill.counts import Counts, Span
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 
 
 class CounterVerbs(ClientLife):

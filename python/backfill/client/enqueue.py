@@ -27,8 +27,8 @@ from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
 from backfill.payloads import NOTHING
 from backfill.records import Job
 from backfill.storage.arrays import text_array
-from backfill.storage.connection import Connection
 from backfill.storage.rows import decode_jobs
+from backfill.storage.types import Connection
 from backfill.tasks import PayloadOf, Task
 
 P = TypeVar("P")

@@ -25,11 +25,11 @@ from psycopg.waiting import Ready, Wait
 from backfill.client.prepare import Parameters
 from backfill.errors import BackfillError, CommitUnknownError, DatabaseConnectionError, SchemaMissingError
 from backfill.said import said, stripped
-from backfill.storage.connection import Connection
 from backfill.storage.isolation import by_itself, is_read_committed
 from backfill.storage.pooler import may_prepare
 from backfill.storage.results import first
 from backfill.storage.statements import render
+from backfill.storage.types import Connection
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen

@@ -16,7 +16,7 @@ from backfill.client.verbs import jobs as verbs
 from backfill.client.verbs.asked import Asked
 from backfill.client.verbs.jobs import Change, JobReference
 from backfill.records import Job
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 
 T = TypeVar("T")
 

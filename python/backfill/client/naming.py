@@ -18,8 +18,8 @@ from backfill.client.prepare import JobShape
 from backfill.client.ways import goes_by_functions
 from backfill.errors import BackfillError
 from backfill.storage.arrays import text_array
-from backfill.storage.connection import Connection
 from backfill.storage.results import integers_by_text
+from backfill.storage.types import Connection
 
 REMEMBERED: Final = 20_000
 DIRECT: Final = (("make_tasks", "create_tasks"), ("make_queues", "create_queues"))

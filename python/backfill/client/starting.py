@@ -18,13 +18,14 @@ from backfill.client.execute import translated
 from backfill.client.manner import in_our_manner
 from backfill.client.session import Session
 from backfill.errors import ConfigurationError, DatabaseConnectionError
-from backfill.storage.connection import Connection, Dsn, Pool, connect, redacted, resolve
+from backfill.storage.connection import connect, redacted, resolve
 from backfill.storage.isolation import read_committed
 from backfill.storage.pasted import is_function, pasted
 from backfill.storage.pool import PatientPool
 from backfill.storage.schema.migrate import migrate
 from backfill.storage.schema.state import check_schema
 from backfill.storage.statements import quoted_schema
+from backfill.storage.types import Connection, Dsn, Pool
 from backfill.storage.writable import names_several_hosts, refuse_read_only
 
 DSN_VARIABLE: Final = "DATABASE_URL"

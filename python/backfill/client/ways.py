@@ -9,8 +9,8 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from backfill.client.execute import run
-from backfill.storage.connection import Connection
 from backfill.storage.results import first
+from backfill.storage.types import Connection
 
 _KNOWN: Final[WeakKeyDictionary[Connection, dict[str, bool]]] = WeakKeyDictionary()
 

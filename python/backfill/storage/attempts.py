@@ -16,10 +16,10 @@ from psycopg.rows import dict_row
 from backfill._native import Job, pack_array
 from backfill.flags import dead_letter_of
 from backfill.storage.arrays import number_array, text_array
-from backfill.storage.connection import Connection
 from backfill.storage.isolation import by_itself
 from backfill.storage.results import binary_rows
 from backfill.storage.statements import render
+from backfill.storage.types import Connection
 from backfill.storage.values import integer
 from backfill.storage.wire import Command, Parameter, Wire
 

@@ -20,7 +20,8 @@ from backfill.errors import ConfigurationError
 from backfill.logs import outside_jobs
 from backfill.said import said
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import Connection, Dsn, connect, shown
+from backfill.storage.connection import connect, shown
+from backfill.storage.types import Connection, Dsn
 from backfill.storage.until import until
 
 logger = logging.getLogger(__name__)

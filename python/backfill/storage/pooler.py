@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -22,9 +22,7 @@ from psycopg.rows import dict_row
 from backfill.errors import ConfigurationError
 from backfill.storage.isolation import learn_level
 from backfill.storage.statements import render
-
-if TYPE_CHECKING:
-    from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from backfill.storage.connection import Connection
 from backfill.storage.isolation import by_itself
 from backfill.storage.results import binary_rows
 from backfill.storage.statements import render
+from backfill.storage.types import Connection
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

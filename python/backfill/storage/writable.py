@@ -12,9 +12,10 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from backfill.errors import ReadOnlyDatabaseError
-from backfill.storage.connection import Connection, redacted
+from backfill.storage.connection import redacted
 from backfill.storage.pooler import without_option
 from backfill.storage.statements import render
+from backfill.storage.types import Connection
 
 _TOLD: Final = (b"in_hot_standby", b"default_transaction_read_only")
 """What PostgreSQL from 14 on tells of a session by itself."""

@@ -22,8 +22,8 @@ from backfill.errors import BackfillError
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
 from backfill.storage.arrays import encoded_array, number_array, text_array
-from backfill.storage.connection import Connection
 from backfill.storage.results import first, integers, integers_by_text
+from backfill.storage.types import Connection
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

@@ -15,9 +15,9 @@ from backfill.client.execute import run
 from backfill.client.naming import NameMaker
 from backfill.client.prepare import JobShape
 from backfill.errors import SchemaMissingError
-from backfill.storage.connection import Connection
 from backfill.storage.results import binary_rows
 from backfill.storage.rows import micros
+from backfill.storage.types import Connection
 
 KEPT_BYTES: Final = 16_000_000
 """How many bytes of payloads wait in memory, where no temporary table can be made."""

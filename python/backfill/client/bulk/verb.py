@@ -22,7 +22,7 @@ from backfill.client.ways import goes_by_functions
 from backfill.errors import BackfillError, BulkEnqueueError, CommitUnknownError, InvalidJobError
 from backfill.jobs import UNSAID, BulkOutcome, JobSpec, NewJob
 from backfill.said import named
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 from backfill.tasks import PayloadOf, Task
 
 P = TypeVar("P")

@@ -25,9 +25,9 @@ from backfill.client.prepare import JobShape, Parameters, flags_json
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
 from backfill.storage.arrays import encoded_array, number_array, text_array
-from backfill.storage.connection import Connection
 from backfill.storage.results import integers, integers_by_text
 from backfill.storage.results import rows as rows_of
+from backfill.storage.types import Connection
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

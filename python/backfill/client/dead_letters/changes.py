@@ -22,7 +22,7 @@ from backfill.dead_letters import DlqFilter, DlqJob
 from backfill.errors import DlqRequeueError, InvalidJobError
 from backfill.records import Job
 from backfill.said import said
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 
 
 class DeadLetterVerbs(DeadLetterReading):

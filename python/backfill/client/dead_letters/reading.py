@@ -7,7 +7,7 @@ from typing import Final
 from backfill.client.connect import ClientLife
 from backfill.client.verbs import dead_letters as verbs
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 
 _ANY: Final = DlqFilter()
 

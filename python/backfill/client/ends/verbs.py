@@ -27,7 +27,8 @@ from backfill.errors import (
     ResultTimeoutError,
 )
 from backfill.jobs import EnqueueOutcome
-from backfill.storage.connection import Connection, connect
+from backfill.storage.connection import connect
+from backfill.storage.types import Connection
 
 R = TypeVar("R")
 _ANY: Final = EndFilter()

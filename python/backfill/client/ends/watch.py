@@ -26,9 +26,9 @@ from backfill.errors import BackfillError, DatabaseConnectionError
 from backfill.logs import outside_jobs
 from backfill.said import why
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import Connection
 from backfill.storage.pooler import is_pooled
 from backfill.storage.ration import Ration
+from backfill.storage.types import Connection
 from backfill.storage.workers import listen
 
 logger = logging.getLogger(__name__)

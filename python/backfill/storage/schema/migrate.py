@@ -23,7 +23,6 @@ from psycopg.rows import dict_row
 
 from backfill.errors import ConfigurationError, MigrationError
 from backfill.said import said, stripped
-from backfill.storage.connection import Connection
 from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema.state import (
     KNOWN_CONTRACT,
@@ -35,6 +34,7 @@ from backfill.storage.schema.state import (
 )
 from backfill.storage.schema.steps import Migration, newest
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render
+from backfill.storage.types import Connection
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from psycopg import DataError, errors
 from psycopg.rows import class_row
 
 from backfill.errors import SchemaMissingError, SchemaVersionError
-from backfill.storage.connection import Connection
 from backfill.storage.schema.steps import Migration, migrations, newest
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render
+from backfill.storage.types import Connection
 
 logger = logging.getLogger(__name__)
 
