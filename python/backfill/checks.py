@@ -14,6 +14,10 @@ from backfill.errors import InvalidJobError
 IDENTIFIER_LIMIT: Final = 128
 KEY_LIMIT: Final = 512
 SMALLINT: Final = range(-32768, 32768)
+BIGINT: Final = range(-(2**63), 2**63)
+"""What PostgreSQL's bigint holds. Job ids may be any of these: another program can write rows with ids of its own."""
+ENTRY_IDS: Final = range(1, 2**63)
+"""The ids of dead letters, which a sequence of ours counts from 1."""
 
 
 def check_text(field: str, value: object, limit: int) -> None:

@@ -15,7 +15,7 @@ from backfill.records import DEAD_LETTER_FLAG, Mark
 from backfill.retry import FLAG_PREFIX, format_duration
 
 if TYPE_CHECKING:
-    from backfill.jobs import JobSpec
+    from backfill.specs import JobSpec
 
 TIMEOUT_FLAG: Final = "backfill.timeout:"
 DEADLINE_FLAG: Final = "backfill.deadline:"

@@ -46,6 +46,11 @@ def said(error: BaseException, limit: int = LONGEST_LINE) -> str:
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
+def why(error: BaseException, limit: int = LONGEST_LINE) -> str:
+    """The message of an error on one line, or its class where it has none."""
+    return said(error, limit) or type(error).__name__
+
+
 def named(error: BaseException, limit: int = LONGEST_LINE) -> str:
     """The class of an error and its message, on one line."""
     name, text = type(error).__qualname__, said(error, limit)

@@ -13,7 +13,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
-from backfill import BackfillClient, QueueConfig, TaskRegistry
+from backfill import QueueConfig, TaskRegistry
+from backfill.client.lent import ServicesClient
 from backfill.records import Job as Row
 from backfill.storage.attempts import Attempt, give_back_strays, renew, settle
 from backfill.storage.connection import Connection, connect
@@ -128,7 +129,7 @@ class Books:
 class Worker:
     """The parts of a worker that claim and settle."""
 
-    def __init__(self, name: str, wire: Wire, client: BackfillClient, task_ids: dict[str, int]) -> None:
+    def __init__(self, name: str, wire: Wire, client: ServicesClient, task_ids: dict[str, int]) -> None:
         self.name = name
         self._wire = wire
         self._task_ids = task_ids
@@ -198,7 +199,7 @@ class Bench:
     async def open(self) -> None:
         """Connect."""
         enter = self._stack.enter_async_context
-        self.client = await enter(BackfillClient(self.dsn, max_size=2))
+        self.client = await enter(ServicesClient(self.dsn, max_size=2))
         self.connection: Connection = await enter(await connect(self.dsn))
         task_ids = await find_tasks(self.connection, TASKS, schema=SCHEMA)
         self.workers = {}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -23,9 +22,7 @@ from backfill import (
     Task,
     TaskDefinitionError,
     TaskRegistry,
-    WorkerConfig,
     WorkerContext,
-    WorkerRunner,
 )
 from backfill.records import Job
 
@@ -267,23 +264,6 @@ def test_annotations_are_resolved_when_they_are_needed() -> None:
     assert registered(lax).payload_type is Mail
 
 
-class Deps:
-    """What a lifespan makes."""
-
-
-class Has:
-    """Handlers that need dependencies, or may do without."""
-
-    async def needs(payload: int, ctx: WorkerContext[Deps]) -> None: ...  # noqa: N805
-    async def alone(ctx: WorkerContext[Deps] | None) -> None: ...  # noqa: N805
-    async def may(payload: int, ctx: WorkerContext[Deps | None]) -> None: ...  # noqa: N805
-    async def none(payload: int, ctx: WorkerContext[None]) -> None: ...  # noqa: N805
-    async def any(payload: int, ctx: WorkerContext[Any]) -> None: ...  # noqa: N805
-    async def bare(payload: int, ctx: WorkerContext) -> None: ...  # type: ignore[type-arg]  # noqa: N805
-    async def absent(payload: int, ctx: WorkerContext[Absent]) -> None: ...  # noqa: N805
-    async def nothing(payload: int, ctx) -> None: ...  # type: ignore[no-untyped-def]  # noqa: N805
-
-
 async def _absent(payload: Absent) -> None: ...
 async def _absent_inside(payload: list[Absent] | None) -> None: ...
 async def _attribute(payload: msgspec.Absent) -> None: ...  # type: ignore[name-defined]
@@ -398,38 +378,3 @@ async def test_a_payload_for_a_handler_without_one_is_refused() -> None:
     for handler in (_alias_alone, lambda: None):
         with pytest.raises(TypeError, match="task 't': its handler takes no payload"):
             await registered(handler)(Mail("a"), context())
-
-
-@asynccontextmanager
-async def _lifespan(client: BackfillClient) -> AsyncIterator[Deps]:
-    yield Deps()
-
-
-@pytest.mark.parametrize("name", ["needs", "alone", "may", "none", "any", "bare", "absent", "nothing"])
-def test_dependencies_that_nobody_makes_are_refused_at_the_start(name: str) -> None:
-    """A handler that expects them would fail in each attempt, up to the dead letter; what may be None is no such."""
-    handler = getattr(Has, name)
-    config, registry = WorkerConfig("postgresql:///"), TaskRegistry()
-    registry.task("t")(handler)
-    if name in ("needs", "alone"):
-        with pytest.raises(TaskDefinitionError, match=r"^task 't': its handler expects ctx\.deps of type Deps"):
-            WorkerRunner(config, registry)
-    else:
-        WorkerRunner(config, registry)
-    whole = TaskRegistry(lifespan=_lifespan)
-    whole.include(registry)
-    WorkerRunner(config, whole)
-
-
-def test_a_registry_for_inclusion_says_which_dependencies_its_handlers_take() -> None:
-    """It runs by itself nowhere, and what is no class of theirs is refused."""
-    part = TaskRegistry(deps=Deps)
-    part.task("t")(lambda: None)
-    with pytest.raises(TaskDefinitionError, match=r"^registry: its handlers expect ctx\.deps of type Deps"):
-        WorkerRunner(WorkerConfig("postgresql:///"), part)
-    whole = TaskRegistry(lifespan=_lifespan)
-    whole.include(part)
-    WorkerRunner(WorkerConfig("postgresql:///"), whole)
-    for wrong in ({"deps": Deps()}, {"deps": Deps, "lifespan": _lifespan}):
-        with pytest.raises(TaskDefinitionError, match=r"deps = .*expected the class"):
-            TaskRegistry(**wrong)  # type: ignore[call-overload]

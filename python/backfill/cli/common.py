@@ -21,7 +21,7 @@ from backfill.errors import (
     SchemaError,
     TaskDefinitionError,
 )
-from backfill.said import said
+from backfill.said import why
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -131,7 +131,7 @@ def run_steadily(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 def explain(error: Exception) -> tuple[str, ExitCode]:
     """What an error is in one line, without any password, and the exit code that goes with it."""
-    text = said(error, _LONGEST) or type(error).__name__
+    text = why(error, _LONGEST)
     if not isinstance(error, BackfillError):
         text = f"{type(error).__name__}: {text} (backfill --debug shows the traceback)"
     for secret in _secrets:

@@ -17,34 +17,30 @@ from typing import Any, Final, Self, TypeVar
 import psycopg
 import psycopg_pool
 
+from backfill.client.asking import carry_out, follow
 from backfill.client.execute import cancellations, surely_undone, translated
-from backfill.client.manner import checked_connection, in_our_manner, speak_again, speak_utf8
+from backfill.client.manner import checked_connection, speak_again, speak_utf8
 from backfill.client.opening import Opening
 from backfill.client.session import Session
+from backfill.client.starting import Settings, start
+from backfill.client.verbs.asked import Asked
 from backfill.errors import (
     BackfillError,
     ClientClosedError,
     CommitUnknownError,
-    ConfigurationError,
     DatabaseConnectionError,
 )
 from backfill.said import stripping
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import Connection, Dsn, Pool, connect, redacted, resolve
 from backfill.storage.isolation import read_committed
-from backfill.storage.pasted import is_function, pasted
 from backfill.storage.pool import PatientPool
 from backfill.storage.pooler import look_for_pooler
-from backfill.storage.schema.migrate import migrate
-from backfill.storage.schema.state import check_schema
-from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
-from backfill.storage.writable import names_several_hosts, refuse_read_only
+from backfill.storage.statements import DEFAULT_SCHEMA
+from backfill.storage.types import Connection, Dsn
 
-DSN_VARIABLE: Final = "DATABASE_URL"
 MOST_CONNECTIONS: Final = 10
 AGAIN_SECONDS: Final = 30.0
 """How long a call is repeated of which nothing was done: as long as it may wait for a connection."""
-_CHECK_SECONDS: Final = 30.0
 _BESIDE_SECONDS: Final = 5.0
 _FIRST_PAUSE: Final = 0.02
 T = TypeVar("T")
@@ -85,19 +81,12 @@ class ClientLife:
         min_size: int = 1,
         max_size: int = MOST_CONNECTIONS,
     ) -> None:
-        if dsn is not None and pool is not None:
-            raise ConfigurationError("dsn and pool: give one of them; a pool has its own connection string")
-        if dsn is not None and not is_function(dsn):
-            dsn = pasted("dsn", dsn)
-        if pool is not None and not isinstance(pool, psycopg_pool.AsyncConnectionPool):
-            raise ConfigurationError(f"pool: expected a psycopg_pool.AsyncConnectionPool, got {type(pool).__name__}")
-        quoted_schema(schema)
-        _check_sizes(min_size, max_size)
-        self._dsn = dsn
+        self._settings = Settings.checked(
+            dsn, schema=schema, pool=pool, migrate=migrate, min_size=min_size, max_size=max_size
+        )
+        self._dsn = self._settings.dsn
         self._schema = schema
         self._given_pool = pool
-        self._migrate = migrate
-        self._sizes = min_size, max_size
         self._session: Session | None = None
         self._closed = False
         self._turn: _Turn | None = None
@@ -249,6 +238,15 @@ class ClientLife:
         session = self._session_here() or await self._opened(reopen=False)
         return await session.pool.beside(_BESIDE_SECONDS) if isinstance(session.pool, PatientPool) else None
 
+    async def _run(self, asked: Asked[T], connection: Connection | None = None) -> T:
+        """Do all that a verb asks on one connection, the caller's or one of the client's, and give its answer."""
+        async with self._connection(connection) as chosen:
+            return await carry_out(chosen, self._schema, asked)
+
+    async def _run_apart(self, asked: Asked[T]) -> T:
+        """Do what a verb asks, each step on a connection that others may have between two steps."""
+        return await follow(asked, self._run)
+
     async def _retrying(
         self, call: Callable[[Connection], Awaitable[T]], *, harmless: bool = False, apart: bool = False
     ) -> T:
@@ -297,7 +295,7 @@ class ClientLife:
         if session is None:
             if not reopen:
                 self._refuse_closed()
-            session = self._session = await self._start()
+            session = self._session = await start(self._settings, patience=self._patience, max_idle=self._max_idle)
             self._closed = False
         return session
 
@@ -306,50 +304,6 @@ class ClientLife:
         self._session, self._closed = None, True
         if session is not None:
             await session.close()
-
-    async def _start(self) -> Session:
-        if self._given_pool is not None:
-            return await self._adopt(self._given_pool)
-        dsn = self._dsn or os.environ.get(DSN_VARIABLE)
-        if not dsn:
-            raise ConfigurationError(f"dsn: none was given and {DSN_VARIABLE} is not set")
-        resolved = await resolve(dsn)
-        first = await connect(resolved)
-        try:
-            await self._prepare_schema(first, several=names_several_hosts(resolved))
-        finally:
-            await first.close()
-        pool = PatientPool(dsn, min_size=self._sizes[0], max_size=self._sizes[1], max_idle=self._max_idle)
-        where = redacted(resolved)
-        try:
-            await pool.open(wait=True)  # a call that finds none ready would have the pool make another beside it
-        except psycopg_pool.PoolTimeout as error:
-            await pool.close()
-            raise translated(error, None, where=where, schema=self._schema) from error
-        except BaseException:
-            await pool.close()
-            raise
-        return Session(pool, owned=True, where=where, keeps=self._sizes[0] > 0, patience=self._patience)
-
-    async def _adopt(self, pool: Pool) -> Session:
-        if pool.closed:
-            raise ConfigurationError("pool: it is not open; `await pool.open()` before the client's first use")
-        session = Session(pool, owned=False, where="the given pool's server", keeps=False)
-        try:
-            async with pool.connection() as connection, in_our_manner(connection), read_committed(connection):
-                await self._prepare_schema(connection, several=names_several_hosts(pool.conninfo, pool.kwargs))
-        except psycopg_pool.PoolTimeout as error:
-            raise translated(error, None, where=session.where, schema=self._schema) from error
-        return session
-
-    async def _prepare_schema(self, connection: Connection, *, several: bool) -> None:
-        if not several:  # else the driver looks for the one that takes writes, and a failover is waited for
-            async with _answering(connection):
-                await refuse_read_only(connection)
-        if self._migrate:
-            await migrate(connection, schema=self._schema)
-        async with _answering(connection):
-            await check_schema(connection, schema=self._schema)
 
     def _session_here(self) -> Session | None:
         """The session, if it can be used by this process on this loop; one that never can be again is let go."""
@@ -377,22 +331,3 @@ class ClientLife:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise ClientClosedError("this client is closed; open it again, or make another")
-
-
-@asynccontextmanager
-async def _answering(connection: Connection) -> AsyncIterator[None]:
-    """Have a server answer in time: one that takes connections may do nothing else."""
-    try:
-        async with asyncio.timeout(_CHECK_SECONDS):
-            yield
-    except TimeoutError as error:
-        where = redacted(connection.info.dsn)
-        raise DatabaseConnectionError(f"PostgreSQL at {where} gave no answer in {_CHECK_SECONDS:g} s") from error
-
-
-def _check_sizes(min_size: object, max_size: object) -> None:
-    for name, value, least in (("min_size", min_size, 0), ("max_size", max_size, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigurationError(f"{name} = {value!r}: expected an integer of at least {least}")
-    if min_size > max_size:  # type: ignore[operator]
-        raise ConfigurationError(f"min_size = {min_size}: expected at most max_size ({max_size})")

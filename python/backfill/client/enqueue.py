@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, Unpack, overload
 
+from backfill.client.asking import carry_out
 from backfill.client.connect import ClientLife
-from backfill.client.execute import name_job, repeated, run, run_own
+from backfill.client.execute import repeated, run, run_own
 from backfill.client.naming import DIRECT, FOR_PRODUCERS, REMEMBERED
 from backfill.client.prepare import (
     JobKeywords,
@@ -19,14 +20,15 @@ from backfill.client.prepare import (
     spec_of,
     status_of,
 )
+from backfill.client.verbs.jobs import put_names
 from backfill.client.ways import goes_by_functions, known_way
 from backfill.errors import BackfillError
 from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
 from backfill.payloads import NOTHING
 from backfill.records import Job
 from backfill.storage.arrays import text_array
-from backfill.storage.connection import Connection
 from backfill.storage.rows import decode_jobs
+from backfill.storage.types import Connection
 from backfill.tasks import PayloadOf, Task
 
 P = TypeVar("P")
@@ -128,12 +130,12 @@ class EnqueueVerb(ClientLife):
         shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts, new.source)
         encoded = shape.payload(new.payload)
         if connection is None:
-            return await self._retrying(lambda own: self._enqueue(own, _send_own, shape, encoded.decode(), new.source))
+            return await self._retrying(lambda own: self._enqueue(own, _send_own, shape, encoded, new.source))
         async with self._connection(connection) as chosen:
-            return await self._enqueue(chosen, _send, shape, encoded.decode(), new.source)
+            return await self._enqueue(chosen, _send, shape, encoded, new.source)
 
     async def _enqueue(
-        self, connection: Connection, send: Sender, shape: JobShape, payload: str, source: Task[Any, Any] | None
+        self, connection: Connection, send: Sender, shape: JobShape, payload: bytes, source: Task[Any, Any] | None
     ) -> EnqueueOutcome[Any]:
         by_functions = known_way(connection, self._schema)
         if by_functions is None:
@@ -163,7 +165,7 @@ class EnqueueVerb(ClientLife):
         send: Sender,
         statement: str,
         shape: JobShape,
-        payload: str,
+        payload: bytes,
         source: Task[Any, Any] | None,
     ) -> EnqueueOutcome[Any]:
         """Add a job by a function of the schema: any job of a producer, else one with a key, or whose task or queue is new."""
@@ -176,7 +178,7 @@ class EnqueueVerb(ClientLife):
             if status in (EnqueueStatus.ADDED, EnqueueStatus.REPLACED):
                 _named(row, shape)
             elif not row.task_identifier:  # the row is an older job's, perhaps of another task
-                await name_job(connection, self._schema, row)
+                await carry_out(connection, self._schema, put_names(row))
             return EnqueueOutcome(status, row.id, row, row.revision, source)
         raise BackfillError(
             f"task {shape.task!r}, job_key {shape.key!r}: add_job gave no row, {_TRIES} times; the key is being fought over"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from enum import Enum, auto
 from functools import cache
@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
+from psycopg.adapt import Dumper
 from psycopg.pq import ExecStatus
 from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
 
 from backfill.client.prepare import Parameters
 from backfill.errors import BackfillError, CommitUnknownError, DatabaseConnectionError, SchemaMissingError
-from backfill.records import Job
 from backfill.said import said, stripped
-from backfill.storage.connection import Connection
 from backfill.storage.isolation import by_itself, is_read_committed
 from backfill.storage.pooler import may_prepare
-from backfill.storage.rows import decode_jobs
+from backfill.storage.results import first
 from backfill.storage.statements import render
+from backfill.storage.types import Connection
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -57,6 +57,14 @@ _MISSING: Final = (
     psycopg.errors.UndefinedObject,
     psycopg.errors.InvalidSchemaName,
 )
+
+
+class _EncodedText(Dumper):
+    """Hands text that is encoded already to the server, which finds its type as that of any text."""
+
+    def dump(self, obj: bytes) -> bytes:
+        """The bytes themselves."""
+        return obj
 
 
 class _State(Enum):
@@ -92,6 +100,8 @@ async def run(
             nothing between these calls.
     """
     cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
+    if any(isinstance(value, bytes) for value in parameters):
+        cursor.adapters.register_dumper(bytes, _EncodedText)
     prepare = None if prepared and may_prepare(connection) else False
     if connection.pgconn.pipeline_status:
         async with connection.pipeline():  # left again at once, which waits for the result
@@ -130,29 +140,12 @@ async def run_own(connection: Connection, name: str, schema: str, parameters: Pa
             with suppress(psycopg.errors.DuplicatePreparedStatement):  # its name is its text's, so it is the same
                 await _sent(connection, lambda: pgconn.send_prepare(key, text))
             states[key] = _State.PREPARED
-        values = [None if value is None else value.encode() for value in parameters]
+        values = [value.encode() if isinstance(value, str) else value for value in parameters]
         return await _sent(connection, lambda: pgconn.send_query_prepared(key, values, result_format=1))
     except _UNPREPARED:
         # Nothing was done. A pooler or a DISCARD took it away, or a table was altered: from now on without.
         states[key] = _State.PLAIN
         return await run(connection, name, schema, parameters, binary=True)
-
-
-async def read_jobs(connection: Connection, name: str, schema: str, parameters: Parameters) -> list[Job]:
-    """Run a statement that gives back jobs with the names of their tasks and queues."""
-    jobs = decode_jobs(await run(connection, name, schema, parameters, binary=True))
-    for job in jobs:
-        if not job.task_identifier:  # made by another program after the statement had begun
-            await name_job(connection, schema, job)
-    return jobs
-
-
-async def name_job(connection: Connection, schema: str, job: Job) -> None:
-    """Look up the names of a job's task and serial queue."""
-    queue = None if job.job_queue_id is None else str(job.job_queue_id)
-    names = await run(connection, "name_job", schema, (str(job.task_id), queue))
-    job.task_identifier = text(names, 0, 0) or ""
-    job.queue_name = text(names, 0, 1)
 
 
 def in_transaction(connection: Connection) -> AbstractAsyncContextManager[object]:
@@ -192,7 +185,7 @@ async def with_key_lock(
     """
     with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
         async with connection.transaction():
-            before = text(await run(connection, "be_brief", schema), 0, 0)
+            before = first(await run(connection, "be_brief", schema)).text("before")
             result = await call()
             await run(connection, "be_patient", schema, (before,))
             return result
@@ -205,27 +198,10 @@ async def with_key_lock(
     return await repeated(kept_away)
 
 
-def text(result: PGresult, row: int, column: int) -> str | None:
-    """One value of a result in text."""
-    raw = result.get_value(row, column)
-    return None if raw is None else raw.decode("utf-8", "replace")
-
-
-def integers(result: PGresult, column: int = 0) -> list[int]:
-    """A column of integers of a result in text."""
-    return [int(result.get_value(row, column) or 0) for row in range(result.ntuples)]
-
-
 def array_of_int8(result: PGresult) -> list[int]:
     """The array of bigints, without nulls, that a binary result's only value is."""
     raw = result.get_value(0, 0) or b""
     return [value for _, value in _INT8.iter_unpack(raw[_ARRAY_HEADER:])]
-
-
-def ids_by_text(result: PGresult) -> Iterable[tuple[str, int]]:
-    """The rows of a result in text whose columns are an id and what it is known by."""
-    for row in range(result.ntuples):
-        yield text(result, row, 1) or "", int(result.get_value(row, 0) or 0)
 
 
 def cancellations() -> int:

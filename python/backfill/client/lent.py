@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from backfill.client import BackfillClient
+from backfill.client.upkeep import UpkeepVerbs
 from backfill.errors import ClientClosedError
 
 SERVICES_MOST: Final = 2
@@ -50,7 +51,7 @@ class LentClient(BackfillClient):
         await super().close()
 
 
-class ServicesClient(BackfillClient):
+class ServicesClient(UpkeepVerbs, BackfillClient):
     """The client of a worker's services. They share one connection at rest, and have a second one while they need it.
 
     A service that finds the first connection in use waits for it briefly, since most of what services ask is answered within

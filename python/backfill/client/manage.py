@@ -5,28 +5,20 @@ A role with a producer's grants has no right on the tables: it removes and resch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, Final
+from typing import TypeVar
 
-from backfill.checks import KEY_LIMIT, SMALLINT, check_int, check_text
+from backfill.client.asking import carry_out
 from backfill.client.connect import ClientLife
-from backfill.client.execute import read_jobs, repeated, with_key_lock
-from backfill.client.prepare import Parameters, due
-from backfill.client.ways import goes_by_functions
-from backfill.errors import InvalidJobError
-from backfill.jobs import EnqueueOutcome
+from backfill.client.execute import repeated, with_key_lock
+from backfill.client.verbs import jobs as verbs
+from backfill.client.verbs.asked import Asked
+from backfill.client.verbs.jobs import Change, JobReference
 from backfill.records import Job
-from backfill.retry import MAX_ATTEMPTS_LIMIT
-from backfill.storage.arrays import number_array, text_array
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 
-JobReference = int | Job | EnqueueOutcome[Any]
-Asked = tuple[str, Parameters]
-"""A statement by its name, and its parameters."""
-REASON_LIMIT: Final = 100_000
-_BIGINT: Final = range(-(2**63), 2**63)
+T = TypeVar("T")
 
 
 class ManageVerbs(ClientLife):
@@ -50,13 +42,8 @@ class ManageVerbs(ClientLife):
         Raises:
             InvalidJobError: no id.
         """
-        parameters = (str(reference_id("job", job)),)
-        asked, for_producers = ("get_job", parameters), ("producer_see_job", parameters)
-        if connection is None:
-            jobs = await self._retrying(lambda own: self._read(own, asked, for_producers), harmless=True)
-        else:
-            async with self._connection(connection) as chosen:
-                jobs = await self._read(chosen, asked, for_producers)
+        verb = verbs.get_job(job)
+        jobs = await self._ask(lambda: verbs.with_names(verb), connection, harmless=True)
         return jobs[0] if jobs else None
 
     async def remove_job(
@@ -78,17 +65,8 @@ class ManageVerbs(ClientLife):
         Raises:
             InvalidJobError: neither a key nor an id, or both.
         """
-        if id is None:
-            check_text("job_key", job_key, KEY_LIMIT)
-            asked: Asked = "remove_job", (job_key,)
-            for_producers: Asked = "producer_remove_job", (None, job_key)
-        else:
-            if job_key is not None:
-                raise InvalidJobError("id", id, "give job_key or id, not both")
-            number = reference_id("id", id)
-            asked = "complete_jobs", (number_array([number]),)
-            for_producers = "producer_remove_job", (str(number), None)
-        jobs = await self._run(asked, connection, for_producers=for_producers)
+        verb = verbs.remove_job(job_key, id)
+        jobs = await self._ask(lambda: verbs.with_names(verb), connection)
         return jobs[0] if jobs else None
 
     async def complete_jobs(self, jobs: Iterable[JobReference], *, connection: Connection | None = None) -> list[Job]:
@@ -104,8 +82,7 @@ class ManageVerbs(ClientLife):
         Raises:
             InvalidJobError: something that is no id, or no list of them.
         """
-        ids = _ids(jobs)
-        return await self._change(ids, ("complete_jobs", (number_array(ids),)), connection)
+        return await self._change(verbs.complete_jobs(jobs), connection)
 
     async def fail_jobs(
         self, jobs: Iterable[JobReference], reason: str | None = None, *, connection: Connection | None = None
@@ -123,10 +100,7 @@ class ManageVerbs(ClientLife):
         Raises:
             InvalidJobError: something that is no id, no list of them, or no text.
         """
-        ids = _ids(jobs)
-        if reason is not None:
-            check_text("reason", reason, REASON_LIMIT)
-        return await self._change(ids, ("permanently_fail_jobs", (number_array(ids), reason)), connection)
+        return await self._change(verbs.fail_jobs(jobs, reason), connection)
 
     async def reschedule_jobs(
         self,
@@ -160,67 +134,39 @@ class ManageVerbs(ClientLife):
         Raises:
             InvalidJobError: something that is neither an id nor a key, or a value out of range; it is named.
         """
-        when = due(run_at, delay)
-        check_int("priority", priority, SMALLINT)
-        check_int("attempts", attempts, range(MAX_ATTEMPTS_LIMIT + 1))
-        check_int("max_attempts", max_attempts, range(1, MAX_ATTEMPTS_LIMIT + 1))
-        ids, keys = _ids(jobs), list(_listed("job_keys", job_keys, "keys"))
-        for index, key in enumerate(keys):
-            check_text(f"job_keys[{index}]", key, KEY_LIMIT)
-        parameters = (
-            number_array(ids),
-            *when,
-            *(None if value is None else str(int(value)) for value in (priority, attempts, max_attempts)),
-            text_array(keys),
+        change = verbs.reschedule_jobs(
+            jobs, job_keys, run_at=run_at, delay=delay, priority=priority, attempts=attempts, max_attempts=max_attempts
         )
-        for_producers = "producer_reschedule_jobs", parameters
-        return await self._change(
-            [*ids, *keys], ("reschedule_jobs", parameters), connection, for_producers=for_producers
-        )
+        return await self._change(change, connection)
 
-    async def _change(
+    async def _change(self, change: Change, connection: Connection | None) -> list[Job]:
+        return [] if change.verb is None else await self._ask(change.steps, connection, many=change.many)
+
+    async def _ask(
         self,
-        jobs: Sequence[int | str],
-        asked: Asked,
+        ask: Callable[[], Asked[T]],
         connection: Connection | None,
         *,
-        for_producers: Asked | None = None,
-    ) -> list[Job]:
-        return await self._run(asked, connection, for_producers=for_producers, many=len(jobs) > 1) if jobs else []
+        harmless: bool = False,
+        many: bool = False,
+    ) -> T:
+        """What a verb gives; on a connection of the client's it is asked again where nothing of it was done.
 
-    async def _run(
-        self, asked: Asked, connection: Connection | None, *, for_producers: Asked | None = None, many: bool = False
-    ) -> list[Job]:
+        Args:
+            ask: gives the verb's steps, anew for each time.
+            connection: the caller's, if there is one.
+            harmless: whether it only reads, and may be repeated where nobody knows what was done.
+            many: whether it may hold several jobs at once.
+        """
         if connection is not None:
-            async with self._connection(connection) as chosen:
-                return await self._read(chosen, asked, for_producers)
+            return await self._run(ask(), connection)
 
-        async def change(own: Connection) -> list[Job]:
-            call = partial(self._read, own, asked, for_producers)
+        async def answer(own: Connection) -> T:
+            async def call() -> T:
+                return await carry_out(own, self._schema, ask())
+
+            if harmless:
+                return await call()
             return await (with_key_lock(own, self._schema, call) if many else repeated(call))
 
-        return await self._retrying(change)
-
-    async def _read(self, connection: Connection, asked: Asked, for_producers: Asked | None) -> list[Job]:
-        """What a statement gives; where the role goes by functions, and there is one, what that one gives."""
-        if for_producers is not None and await goes_by_functions(connection, self._schema):
-            asked = for_producers
-        return await read_jobs(connection, asked[0], self._schema, asked[1])
-
-
-def _listed(field: str, given: object, what: str) -> Iterable[Any]:
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise InvalidJobError(field, given, f"a list of {what}; for one job, a list of one: [{what.removesuffix('s')}]")
-    return given
-
-
-def _ids(jobs: object) -> list[int]:
-    return [reference_id(f"jobs[{index}]", job) for index, job in enumerate(_listed("jobs", jobs, "ids"))]
-
-
-def reference_id(field: str, job: object) -> int:
-    """The id of a job that is meant by its id, its row or its outcome, or InvalidJobError."""
-    value = job.id if isinstance(job, (Job, EnqueueOutcome)) else job
-    if not isinstance(value, int) or isinstance(value, bool) or value not in _BIGINT:
-        raise InvalidJobError(field, job, "a job's id: an integer from -2^63 to 2^63 - 1, a Job or an EnqueueOutcome")
-    return value
+        return await self._retrying(answer, harmless=harmless)

@@ -14,8 +14,8 @@ from psycopg.rows import tuple_row
 
 from backfill.client.execute import run
 from backfill.errors import ConfigurationError
-from backfill.storage.connection import Connection
 from backfill.storage.statements import DEFAULT_SCHEMA
+from backfill.storage.types import Connection
 
 
 @asynccontextmanager

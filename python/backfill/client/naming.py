@@ -13,12 +13,13 @@ from typing import Final
 import psycopg
 import psycopg_pool
 
-from backfill.client.execute import ids_by_text, run
+from backfill.client.execute import run
 from backfill.client.prepare import JobShape
 from backfill.client.ways import goes_by_functions
 from backfill.errors import BackfillError
 from backfill.storage.arrays import text_array
-from backfill.storage.connection import Connection
+from backfill.storage.results import integers_by_text
+from backfill.storage.types import Connection
 
 REMEMBERED: Final = 20_000
 DIRECT: Final = (("make_tasks", "create_tasks"), ("make_queues", "create_queues"))
@@ -39,14 +40,16 @@ class Names:
     Args:
         create: the statement that makes what is missing.
         hold: the statement that finds them, for key share.
+        column: its column of names.
         lock: what makes this transaction the only one that makes names; called before it makes any.
     """
 
-    def __init__(self, connection: Connection, schema: str, create: str, hold: str, lock: Lock) -> None:
+    def __init__(self, connection: Connection, schema: str, create: str, hold: str, column: str, lock: Lock) -> None:
         self._connection = connection
         self._schema = schema
         self._create = create
         self._hold = hold
+        self._column = column
         self._lock = lock
         self._ids: dict[str, int] = {}
         self._absent: set[str] = set()
@@ -102,17 +105,17 @@ class Names:
 
     async def _hold_rows(self, names: set[str]) -> None:
         found = await run(self._connection, self._hold, self._schema, (text_array(sorted(names)),))
-        self._ids.update(ids_by_text(found))
+        self._ids.update(integers_by_text(found, "id", self._column))
 
 
 def tasks(connection: Connection, schema: str, lock: Lock) -> Names:
     """The ids of tasks, as one transaction sees them."""
-    return Names(connection, schema, "create_tasks", "hold_tasks", lock)
+    return Names(connection, schema, "create_tasks", "hold_tasks", "identifier", lock)
 
 
 def queues(connection: Connection, schema: str, lock: Lock) -> Names:
     """The ids of serial queues, as one transaction sees them."""
-    return Names(connection, schema, "create_queues", "hold_queues", lock)
+    return Names(connection, schema, "create_queues", "hold_queues", "queue_name", lock)
 
 
 def names_of(shapes: Iterable[JobShape]) -> tuple[set[str], set[str]]:

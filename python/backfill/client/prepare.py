@@ -26,7 +26,8 @@ from backfill.storage.arrays import text_array
 if TYPE_CHECKING:
     from backfill.task import Task
 
-Parameters = tuple[str | None, ...]
+Parameters = tuple[str | bytes | None, ...]
+"""Each is text; bytes are text in UTF-8 already, such as a payload's JSON, and go to the server as they are."""
 PAYLOAD_LIMIT: Final = 2**30 - 2**16
 """PostgreSQL holds no row of a gigabyte (2**30 bytes); what is left is for a job's other columns."""
 _KEYWORDS: Final = frozenset(field.name for field in fields(JobSpec))
@@ -219,7 +220,7 @@ def _shape(task: str, spec: JobSpec, default_max_attempts: int | None, source: T
     )
 
 
-def insert_job(shape: JobShape, payload: str) -> tuple[str, Parameters]:
+def insert_job(shape: JobShape, payload: bytes) -> tuple[str, Parameters]:
     """The statement that adds a job without a key, by its name, and its parameters; `payload` is JSON."""
     parameters = (
         shape.task,
@@ -233,7 +234,7 @@ def insert_job(shape: JobShape, payload: str) -> tuple[str, Parameters]:
     return ("insert_job", parameters) if shape.queue is None else ("insert_serial_job", (*parameters, shape.queue))
 
 
-def add_job_parameters(shape: JobShape, payload: str) -> Parameters:
+def add_job_parameters(shape: JobShape, payload: bytes) -> Parameters:
     """The parameters of the statement `add_job`, for a job and its payload's JSON."""
     return (
         shape.task,

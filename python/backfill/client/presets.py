@@ -13,7 +13,7 @@ from backfill.errors import InvalidJobError
 from backfill.jobs import EnqueueOutcome, JobSpec, NewJob, Priority, Queue
 from backfill.payloads import NOTHING
 from backfill.retry import RetryPolicy
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 from backfill.tasks import PayloadOf, Task
 
 if TYPE_CHECKING:

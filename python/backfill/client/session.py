@@ -14,8 +14,9 @@ from typing import Final
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from backfill.storage.connection import Connection, Pool, is_alive
+from backfill.storage.connection import is_alive
 from backfill.storage.pool import PatientPool
+from backfill.storage.types import Connection, Pool
 
 AT_HAND_SECONDS: Final = 60.0
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from backfill.client.execute import run, text
-from backfill.storage.connection import Connection
+from backfill.client.execute import run
+from backfill.storage.results import first
+from backfill.storage.types import Connection
 
 _KNOWN: Final[WeakKeyDictionary[Connection, dict[str, bool]]] = WeakKeyDictionary()
 
@@ -23,7 +24,7 @@ async def goes_by_functions(connection: Connection, schema: str) -> bool:
     """
     found = known_way(connection, schema)
     if found is None:
-        found = text(await run(connection, "find_way", schema, (schema,)), 0, 0) == "t"
+        found = first(await run(connection, "find_way", schema, (schema,))).flag("by_functions")
         _KNOWN.setdefault(connection, {})[schema] = found
     return found
 

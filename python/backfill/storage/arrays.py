@@ -10,6 +10,12 @@ def text_array(values: Iterable[str | None]) -> str:
     return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
 
 
+def encoded_array(values: Iterable[bytes]) -> bytes:
+    """The text of an array of texts that are encoded already, in the same encoding."""
+    quoted = [value.replace(b"\\", b"\\\\").replace(b'"', b'\\"') for value in values]
+    return b'{"' + b'","'.join(quoted) + b'"}' if quoted else b"{}"
+
+
 def number_array(values: Iterable[float | None]) -> str:
     """The text of an array of numbers."""
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"

@@ -11,12 +11,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from psycopg.rows import dict_row
+
 from backfill._native import Job, pack_array
 from backfill.flags import dead_letter_of
 from backfill.storage.arrays import number_array, text_array
-from backfill.storage.connection import Connection
 from backfill.storage.isolation import by_itself
+from backfill.storage.results import binary_rows
 from backfill.storage.statements import render
+from backfill.storage.types import Connection
 from backfill.storage.values import integer
 from backfill.storage.wire import Command, Parameter, Wire
 
@@ -216,12 +219,12 @@ async def find_locks(
     )
     [result] = await wire.send([command], timeout=timeout)
     return {
-        integer(result, row): Lock(
-            integer(result, row, 1),
-            integer(result, row, 2),
-            None if result.get_value(row, 3) is None else integer(result, row, 3),
+        row.integer("id"): Lock(
+            row.integer("locked_at"),
+            row.integer("attempts"),
+            None if row.raw("queue_locked_at") is None else row.integer("queue_locked_at"),
         )
-        for row in range(result.ntuples)
+        for row in binary_rows(result)
     }
 
 
@@ -233,10 +236,11 @@ async def give_back_strays(
     Returns:
         The ids of the jobs that went back, and of those that were replaced or removed since the claim and are deleted.
     """
-    async with by_itself(connection):
-        cursor = await connection.execute(render("give_back_strays", schema), [worker, list(held)])
+    async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(render("give_back_strays", schema), [worker, list(held)])
         rows = await cursor.fetchall()
-    return [row[0] for row in rows if not row[1]], [row[0] for row in rows if row[1]]
+    back = [row["id"] for row in rows if not row["superseded"]]
+    return back, [row["id"] for row in rows if row["superseded"]]
 
 
 def named(ids: Sequence[int]) -> str:

@@ -11,25 +11,34 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, TypeAlias
+from typing import Final
 from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool
 
 from backfill.errors import BackfillError, ConfigurationError, DatabaseConnectionError
-from backfill.said import said
+from backfill.said import said, why
 from backfill.storage.cancelling import OwnConnection
 from backfill.storage.pasted import is_function, pasted
 from backfill.storage.pooler import ANSWER_SECONDS, look_for_pooler, without_option
+from backfill.storage.types import Connection, Dsn, Pool
 
-Dsn: TypeAlias = str | Callable[[], str | Awaitable[str]]
-"""A connection string, or a callable (async too) that is asked for one at each new connection."""
-Connection: TypeAlias = psycopg.AsyncConnection[Any]
-Pool: TypeAlias = AsyncConnectionPool[Any]
+__all__ = [
+    "DSN_SECONDS",
+    "KEEPALIVES",
+    "Connection",
+    "Dsn",
+    "Pool",
+    "complete",
+    "connect",
+    "is_alive",
+    "redacted",
+    "resolve",
+    "shown",
+    "unreachable",
+]
 
 KEEPALIVES: Final = {
     "keepalives": "1",
@@ -161,7 +170,7 @@ def shown(error: BaseException) -> str:
     That one may tell a secret; ours, the driver's and the system's errors do not.
     """
     known = isinstance(error, (BackfillError, psycopg.Error, OSError))
-    return (said(error) if known else "") or type(error).__name__
+    return why(error) if known else type(error).__name__
 
 
 async def _ask(connection: Connection, *, wanted: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from weakref import WeakSet
 
 import psycopg
@@ -17,9 +17,7 @@ from psycopg import IsolationLevel
 from psycopg.pq import TransactionStatus
 
 from backfill.storage.statements import render
-
-if TYPE_CHECKING:
-    from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 
 _COMMITTED: Final = "read committed"
 _OTHERWISE: Final[WeakSet[Connection]] = WeakSet()

@@ -20,7 +20,9 @@ from backfill.errors import ConfigurationError
 from backfill.logs import outside_jobs
 from backfill.said import said
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import Connection, Dsn, connect, shown
+from backfill.storage.connection import connect, shown
+from backfill.storage.types import Connection, Dsn
+from backfill.storage.until import until
 
 logger = logging.getLogger(__name__)
 
@@ -128,17 +130,10 @@ class PatientPool(AsyncConnectionPool[Connection]):
         await super().close(timeout)
 
     async def _unless_closed(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.ensure_future(work)
-        ending = asyncio.ensure_future(self._ending.wait())
-        try:
-            await asyncio.wait([task, ending], return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise _ClosingError
-            return task.result()
-        finally:
-            task.cancel()
-            ending.cancel()
-            await asyncio.wait([task, ending])
+        task = await until(self._ending, work)
+        if task.cancelled():
+            raise _ClosingError
+        return task.result()
 
 
 class _Quiet(logging.Filter):

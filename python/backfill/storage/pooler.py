@@ -11,20 +11,18 @@ import asyncio
 import logging
 import re
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import tuple_row
+from psycopg.rows import dict_row
 
 from backfill.errors import ConfigurationError
 from backfill.storage.isolation import learn_level
 from backfill.storage.statements import render
-
-if TYPE_CHECKING:
-    from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -136,15 +134,15 @@ async def _ask(connection: Connection, wanted: bool) -> tuple[Way, str, bool]:
     Returns:
         The way, the isolation level of transactions that name none, and whether NULL in an array's text is read as null.
     """
-    cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
+    cursor = psycopg.AsyncRawCursor(connection, row_factory=dict_row)
     async with asyncio.timeout(ANSWER_SECONDS):
         await cursor.execute(render("backend_pid"), prepare=False)
-        row: tuple[Any, ...] | None = await cursor.fetchone()
-    pooled = row is not None and row[0] != connection.info.backend_pid
+        row: dict[str, Any] | None = await cursor.fetchone()
+    pooled = row is not None and row["pid"] != connection.info.backend_pid
     way = way_of(pooled=pooled, wanted=wanted, libpq=pq.version())
     if pooled:
         _say(connection, way, wanted)
-    return (way, "", True) if row is None else (way, str(row[1]), str(row[2]) == "on")
+    return (way, "", True) if row is None else (way, str(row["isolation"]), str(row["array_nulls"]) == "on")
 
 
 def _say(connection: Connection, way: Way, wanted: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Final, LiteralString, cast
 from psycopg import sql
 
 from backfill.errors import ConfigurationError
+from backfill.storage.headers import header
 from backfill.storage.texts import PARTS, STATEMENTS
 
 DEFAULT_SCHEMA: Final = "graphile_worker"
@@ -65,7 +66,7 @@ def load(name: str) -> Statement:
         raise ConfigurationError(f"statement = {name!r}: no such file in storage/sql")
     while _PART.search(text):  # a part may have parts of its own
         text = _PART.sub(lambda part: PARTS[part[1]], text)
-    fields = _header(text)
+    fields = header(text, _HEADER_LINE)
     missing = {"does", "locks", "index", "params"} - fields.keys()
     if missing:
         raise ConfigurationError(f"statement = {name!r}: its header lacks {', '.join(sorted(missing))}")
@@ -106,18 +107,3 @@ def quoted_schema(schema: str) -> str:
     if not 1 <= size <= _IDENTIFIER_BYTES or "\0" in schema:
         raise ConfigurationError(f"schema = {schema!r}: a name of 1 to {_IDENTIFIER_BYTES} bytes without NUL")
     return sql.Identifier(schema).as_string(None)
-
-
-def _header(text: str) -> dict[str, str]:
-    fields: dict[str, str] = {}
-    current = ""
-    for line in text.splitlines():
-        match = _HEADER_LINE.fullmatch(line)
-        if match is None:
-            break
-        if match["field"]:
-            current = match["field"]
-            fields[current] = match["text"].strip()
-        elif current:
-            fields[current] += f" {match['more'].strip()}"
-    return fields

@@ -17,9 +17,9 @@ from psycopg.errors import error_from_result
 from psycopg.waiting import Ready, Wait, wait_async
 
 from backfill.said import stripped
-from backfill.storage.connection import Connection
 from backfill.storage.pooler import may_prepare
 from backfill.storage.statements import render
+from backfill.storage.types import Connection
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen

@@ -8,12 +8,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from backfill.storage.connection import Connection
 from backfill.storage.isolation import by_itself
+from backfill.storage.results import binary_rows
 from backfill.storage.statements import render
-from backfill.storage.values import double, integer
+from backfill.storage.types import Connection
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -66,10 +67,10 @@ class Levels:
 async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> int:
     """Write a worker's row; how many workers are alive that know a task of its, itself included."""
     values = [row.id, row.host, row.pid, row.protocol, Jsonb(row.lanes), row.tasks, row.version, row.dead_after]
-    async with by_itself(connection):
-        cursor = await connection.execute(render("add_worker", schema), values)
+    async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(render("add_worker", schema), values)
         found = await cursor.fetchone()
-    return 1 if found is None else int(found[0])
+    return 1 if found is None else int(found["alive"])
 
 
 async def remove_worker(connection: Connection, worker: str, *, schema: str) -> None:
@@ -92,35 +93,34 @@ async def find_tasks(connection: Connection, identifiers: Iterable[str], *, sche
 
 def read_tasks(result: PGresult) -> dict[str, int]:
     """The ids of tasks by name, from the binary result of find_tasks."""
-    return {
-        (result.get_value(row, 1) or b"").decode("utf-8", "replace"): integer(result, row)
-        for row in range(result.ntuples)
-    }
+    return {row.text("identifier"): row.integer("id") for row in binary_rows(result)}
 
 
 def read_around(result: PGresult) -> Around:
     """What a look around found, from its binary result."""
     tasks, heartbeats, dead_after, given_up = dict[str, int](), dict[str, int](), dict[str, float](), set[str]()
-    for row in range(result.ntuples):
-        name = (result.get_value(row, 1) or b"").decode("utf-8", "replace")
-        given = result.get_value(row, 2)
-        (tasks if given is None else heartbeats)[name] = integer(result, row)
-        if given == b"\x01":
+    for row in binary_rows(result):
+        name = row.text("name")
+        is_task = row.raw("given_up") is None
+        (tasks if is_task else heartbeats)[name] = row.integer("number")
+        if row.flag("given_up"):
             given_up.add(name)
-        if (seconds := double(result, row, 3)) is not None:
+        if (seconds := row.double("dead_after")) is not None:
             dead_after[name] = seconds
     return Around(tasks, heartbeats, dead_after, frozenset(given_up))
 
 
 def read_levels(result: PGresult) -> Levels:
     """What a look at the priorities found, from the binary result of find_levels; its first row is always there."""
-    rows = [row for row in range(result.ntuples) if result.get_value(row, 0) is not None]
-    return Levels({integer(result, row): double(result, row, 1) for row in rows}, integer(result, 0, 2))
+    rows = list(binary_rows(result))
+    due = {row.integer("priority"): row.double("due_in") for row in rows if row.raw("priority") is not None}
+    return Levels(due, rows[0].integer("looked_at"))
 
 
 async def _tasks(connection: Connection, identifiers: list[str], schema: str) -> dict[str, int]:
-    cursor = await connection.execute(render("find_tasks", schema), [identifiers])
-    return {name: task_id for task_id, name in await cursor.fetchall()}
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(render("find_tasks", schema), [identifiers])
+        return {row["identifier"]: row["id"] for row in await cursor.fetchall()}
 
 
 async def listen(connection: Connection, channels: Iterable[str]) -> None:

@@ -9,11 +9,13 @@ import os
 from typing import Final
 
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
 
 from backfill.errors import ReadOnlyDatabaseError
-from backfill.storage.connection import Connection, redacted
+from backfill.storage.connection import redacted
 from backfill.storage.pooler import without_option
 from backfill.storage.statements import render
+from backfill.storage.types import Connection
 
 _TOLD: Final = (b"in_hot_standby", b"default_transaction_read_only")
 """What PostgreSQL from 14 on tells of a session by itself."""
@@ -30,15 +32,16 @@ async def refuse_read_only(connection: Connection) -> None:
     """
     if all(connection.pgconn.parameter_status(name) == b"off" for name in _TOLD):
         return
-    cursor = await connection.execute(render("find_read_only"))
-    standby, read_only = await cursor.fetchone() or (False, False)
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(render("find_read_only"))
+        found = await cursor.fetchone() or {"standby": False, "read_only": False}
     where = redacted(connection.info.dsn)
-    if standby:
+    if found["standby"]:
         raise ReadOnlyDatabaseError(
             f"PostgreSQL at {where} is a standby, which takes no writes: connect to the primary, or name all hosts in the"
             " DSN with target_session_attrs=read-write, and the primary is found, after a failover too"
         )
-    if read_only:
+    if found["read_only"]:
         raise ReadOnlyDatabaseError(
             f"PostgreSQL at {where} takes no writes: default_transaction_read_only is on for this role or database;"
             " set it to off (`alter role ... set default_transaction_read_only = off`), or connect with another role"

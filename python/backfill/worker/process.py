@@ -17,6 +17,7 @@ from backfill.errors import BackfillError
 from backfill.said import named, stripped
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
+from backfill.storage.until import until
 from backfill.tasks import TaskRegistry
 from backfill.worker.address import parse_address
 from backfill.worker.config import WorkerConfig
@@ -321,13 +322,7 @@ class WorkerProcess:
 
     async def _unless_closing(self, work: Coroutine[Any, Any, None]) -> bool:
         """Carry work on for a minute at most, and no longer than until the worker is to end; whether it was done."""
-        task, closing = asyncio.ensure_future(work), asyncio.ensure_future(self._closing.wait())
-        try:
-            await asyncio.wait([task, closing], timeout=QUERY_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiting in (task, closing):
-                waiting.cancel()
-            await asyncio.wait([task, closing])
+        task = await until(self._closing, work, timeout=QUERY_TIMEOUT)
         if not task.cancelled():
             task.result()
             return True

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from backfill.said import stripped
+from backfill.storage.until import until
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +77,7 @@ class Service:
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Carry work on until it ends, fails, or the service is to stop."""
-        task = asyncio.ensure_future(work)
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiting in (task, stopping):
-                waiting.cancel()
-            await asyncio.wait([task, stopping])
+        task = await until(self._stopping, work)
         if not task.cancelled():
             task.result()
 

@@ -82,7 +82,7 @@ class WorkerSession:
         config: WorkerConfig,
         registry: TaskRegistry[Any],
         client: BackfillClient,
-        own: BackfillClient,
+        own: ServicesClient,
         deps: Any,
         *,
         progressed: Callable[[], None],

@@ -25,6 +25,7 @@ from backfill import (
     WorkerConfig,
     WorkerRunner,
 )
+from backfill.client.lent import ServicesClient
 from backfill.storage.attempts import await_predecessor
 from backfill.storage.connection import connect
 from backfill.storage.schema.migrate import migrate
@@ -73,7 +74,7 @@ async def test_strangers_hold_up_nothing(dsn: str) -> None:
     """Keyed bulk calls in several statements, recovery, cleanup and the partitions of ends go on."""
     await _dead_worker(dsn)
     modes = [NewJob("t", None, JobSpec(job_key=f"key {mode}", job_key_mode=mode)) for mode in JobKeyMode]
-    async with asyncio.timeout(30), BackfillClient(dsn) as client:
+    async with asyncio.timeout(30), ServicesClient(dsn) as client:
         assert (await client.enqueue_bulk(modes)).written == 3
         done = await client.recover_worker(DEAD, 0)
         assert done is not None

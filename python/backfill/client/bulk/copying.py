@@ -18,8 +18,8 @@ import psycopg
 
 from backfill._native import copy_rows
 from backfill.client.execute import answer, checked, flushed
-from backfill.storage.connection import Connection
 from backfill.storage.statements import render
+from backfill.storage.types import Connection
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen

@@ -12,7 +12,7 @@ from backfill.client.bulk.verb import Stream
 from backfill.client.prepare import QueuedKeywords, check_keywords
 from backfill.jobs import BulkOutcome, JobSpec, NewJob, Priority
 from backfill.retry import RetryPolicy
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 from backfill.tasks import PayloadOf, Task
 
 if TYPE_CHECKING:

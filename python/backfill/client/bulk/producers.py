@@ -11,21 +11,19 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from backfill.client.bulk.clock import ServerClock
 from backfill.client.bulk.groups import Placed, by_mode, rounds
 from backfill.client.bulk.items import Row
-from backfill.client.bulk.waiting import Kind, WaitingRow, WaitingRows
-from backfill.client.bulk.writing import KEPT_BYTES, MICROSECOND
-from backfill.client.execute import ids_by_text, integers, repeated, run, text, with_key_lock
+from backfill.client.bulk.transaction import KEPT_BYTES, RowTransaction
+from backfill.client.bulk.waiting import Kind, WaitingRow
+from backfill.client.execute import repeated, run, with_key_lock
 from backfill.client.naming import NameMaker, names_of
-from backfill.client.prepare import JobShape
-from backfill.errors import BackfillError, SchemaMissingError
+from backfill.client.prepare import Parameters
+from backfill.errors import BackfillError
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
-from backfill.storage.arrays import number_array, text_array
-from backfill.storage.connection import Connection
-from backfill.storage.rows import micros
-from backfill.storage.values import integer
+from backfill.storage.arrays import encoded_array, number_array, text_array
+from backfill.storage.results import first, integers, integers_by_text
+from backfill.storage.types import Connection
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -33,16 +31,8 @@ if TYPE_CHECKING:
 _TRIES: Final = 10
 
 
-class ProducerTransaction:
-    """One transaction of a producer's bulk call; entered once the transaction is begun, left before it is committed.
-
-    Args:
-        connection: in a transaction.
-        schema: the queue's.
-        ids: where the ids go, in the order of the rows; None where nobody asked for them.
-        own: whether the transaction has this call's statements only; one that the caller began may have others.
-        maker: makes names on another connection; None where there is none, and new ones wait.
-    """
+class ProducerTransaction(RowTransaction):
+    """One transaction of a producer's bulk call, which writes by functions."""
 
     def __init__(
         self,
@@ -53,29 +43,14 @@ class ProducerTransaction:
         own: bool,
         maker: NameMaker | None = None,
     ) -> None:
-        self._connection = connection
-        self._schema = schema
-        self._ids = ids
-        self._own = own
-        self._maker = maker
-        self._locked = False
+        super().__init__(connection, schema, ids, own=own, maker=maker)
         self._held: tuple[set[str], set[str]] = set(), set()
-        self._waiting = WaitingRows(connection, schema)
         self._modes: list[JobKeyMode | None] = []
-        self._kept: list[tuple[int, list[Placed]]] = []
-        self._kept_bytes = 0
         self._keyless_wait = False
 
     async def __aenter__(self) -> Self:
         """Ask the server what must be known first."""
-        begun = await run(self._connection, "bulk_begin", self._schema, (self._schema,), binary=True)
-        if not begun.ntuples:
-            raise SchemaMissingError(f"schema {self._schema!r} has no queue in it: `backfill migrate` makes it")
-        self._clock = ServerClock(integer(begun, 0, 1))
-        self._piped = bool(self._connection.pgconn.pipeline_status)
-        self._may_postpone = begun.get_value(0, 2) == b"\x01" and not self._piped
-        if begun.get_value(0, 3) != b"\x01":  # names that another connection makes would not be seen
-            self._maker = None
+        await self._begin()
         return self
 
     async def __aexit__(
@@ -180,7 +155,7 @@ class ProducerTransaction:
         if rows:
             await self.pause()  # rows with keys may be on their way to the temporary table
             added = await run(self._connection, "producer_add_keyless", self._schema, self._columns(rows))
-            self._give({place: number for (place, _, _), number in zip(rows, integers(added), strict=True)})
+            self._give({place: number for (place, _, _), number in zip(rows, integers(added, "id"), strict=True)})
 
     async def _write_keyed(self, rows: list[Placed], *, last: bool) -> None:
         """Write rows with keys, a statement for each mode and each time that a key comes again."""
@@ -207,19 +182,14 @@ class ProducerTransaction:
     async def _apply(self, mode: JobKeyMode, rows: list[Placed]) -> None:
         """Write rows of one mode, of which no two have one key."""
         parameters = *self._columns(rows), text_array([shape.key for _, shape, _ in rows]), mode.value
-        by_key = dict(ids_by_text(await run(self._connection, "producer_add_keyed", self._schema, parameters)))
+        added = await run(self._connection, "producer_add_keyed", self._schema, parameters)
+        by_key = dict(integers_by_text(added, "added_id", "added_key"))
         self._give({place: by_key[shape.key or ""] for place, shape, _ in rows})
 
     def _give(self, ids: dict[int, int]) -> None:
         if self._ids is not None:
             for place, number in ids.items():
                 self._ids[place] = number
-
-    async def _lock(self) -> None:
-        """Be the only transaction, until it ends, that makes names or writes keys in more than one statement."""
-        if not self._locked:
-            await run(self._connection, "lock_keys", self._schema)
-            self._locked = True
 
     async def _are_known(self, rows: Sequence[Placed]) -> bool:
         """Whether all tasks and queues of some rows are there, and held; new ones are made on another connection."""
@@ -253,29 +223,24 @@ class ProducerTransaction:
 
     async def _hold(self, tasks: set[str], queues: set[str]) -> bool:
         wanted = text_array(sorted(tasks)), text_array(sorted(queues))
-        if text(await run(self._connection, "producer_keep_names", self._schema, wanted), 0, 0) != "t":
+        if not first(await run(self._connection, "producer_keep_names", self._schema, wanted)).flag("kept"):
             return False
         self._held[0].update(tasks)
         self._held[1].update(queues)
         return True
 
-    def _columns(self, rows: Sequence[Placed]) -> tuple[str, ...]:
+    def _columns(self, rows: Sequence[Placed]) -> Parameters:
         shapes = [shape for _, shape, _ in rows]
         return (
             text_array([shape.task for shape in shapes]),
             text_array([shape.queue for shape in shapes]),
-            text_array([payload.decode() for _, _, payload in rows]),
+            encoded_array([payload for _, _, payload in rows]),
             number_array([shape.priority for shape in shapes]),
             text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
             number_array([shape.max_attempts for shape in shapes]),
             text_array([text_array(shape.flags) if shape.flags else None for shape in shapes]),
         )
 
-    def _run_at(self, shape: JobShape) -> int:
-        if shape.run_at is not None:
-            return micros(shape.run_at)
-        return self._now if shape.delay is None else self._now + shape.delay // MICROSECOND
-
 
 def _by_place(result: PGresult) -> list[tuple[int, int]]:
-    return list(zip(integers(result, 1), integers(result, 0), strict=True))
+    return list(zip(integers(result, "place"), integers(result, "id"), strict=True))

@@ -22,7 +22,7 @@ from backfill.client.ways import goes_by_functions
 from backfill.errors import BackfillError, BulkEnqueueError, CommitUnknownError, InvalidJobError
 from backfill.jobs import UNSAID, BulkOutcome, JobSpec, NewJob
 from backfill.said import named
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 from backfill.tasks import PayloadOf, Task
 
 P = TypeVar("P")
@@ -258,7 +258,7 @@ class _Call:
             yield
         except ItemError as stop:
             error = stop.__cause__ or stop
-            raise self._stopped(f"item {stop.index}: {_line(error)}", stop.index) from error
+            raise self._stopped(f"item {stop.index}: {named(error)}", stop.index) from error
         except psycopg.Error as error:
             lost = connection is None or connection.closed
             if not self._begun and (lost or surely_undone(error)):
@@ -268,18 +268,14 @@ class _Call:
             if seen is not error:
                 seen.__cause__ = error
             unknown = self._reader.count - self.written if isinstance(seen, CommitUnknownError) else 0
-            raise self._stopped(_line(seen), None, unknown) from seen
+            raise self._stopped(named(seen), None, unknown) from seen
         except BackfillError as error:
-            raise self._stopped(_line(error), None) from error
+            raise self._stopped(named(error), None) from error
 
     def _stopped(self, reason: str, index: int | None, unknown: int = 0) -> BulkEnqueueError:
         doubt = f" (and {unknown} more, or none of them)" if unknown else ""
         message = f"bulk enqueue stopped with {self.written} jobs written{doubt}: {reason}"
         return BulkEnqueueError(message, written=self.written, index=index, unknown=unknown)
-
-
-def _line(error: BaseException) -> str:
-    return named(error)
 
 
 def _defaults(spec: JobSpec | None, keywords: Mapping[str, Any]) -> JobSpec:

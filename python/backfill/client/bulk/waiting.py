@@ -19,7 +19,7 @@ from backfill.client.execute import run
 from backfill.client.prepare import JobShape, flags_json
 from backfill.jobs import JobKeyMode
 from backfill.storage.arrays import text_array
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _NULL: Final = struct.pack("!i", -1)

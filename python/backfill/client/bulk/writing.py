@@ -10,46 +10,33 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from backfill._native import copy_prefix
-from backfill.client.bulk.clock import ServerClock
 from backfill.client.bulk.copying import CopyStream
 from backfill.client.bulk.groups import Placed, by_mode, rounds
 from backfill.client.bulk.items import CHUNK_BYTES, CHUNK_ROWS, Row
-from backfill.client.bulk.waiting import KIND_OF, Kind, WaitingRow, WaitingRows
-from backfill.client.execute import array_of_int8, ids_by_text, integers, repeated, run, text, with_key_lock
+from backfill.client.bulk.transaction import KEPT_BYTES, RowTransaction
+from backfill.client.bulk.waiting import KIND_OF, Kind, WaitingRow
+from backfill.client.execute import array_of_int8, repeated, run, with_key_lock
 from backfill.client.naming import NameMaker, names_of, queues, tasks
-from backfill.client.prepare import JobShape, flags_json
-from backfill.errors import SchemaMissingError
+from backfill.client.prepare import JobShape, Parameters, flags_json
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
-from backfill.storage.arrays import number_array, text_array
-from backfill.storage.connection import Connection
-from backfill.storage.rows import micros
-from backfill.storage.values import integer
+from backfill.storage.arrays import encoded_array, number_array, text_array
+from backfill.storage.results import integers, integers_by_text
+from backfill.storage.results import rows as rows_of
+from backfill.storage.types import Connection
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
 DRAWN_AHEAD: Final = 40_000
-KEPT_BYTES: Final = 16_000_000
-"""How many bytes of payloads wait in memory, where no temporary table can be made."""
-MICROSECOND: Final = timedelta(microseconds=1)
 
 
-class BulkTransaction:
-    """One transaction of a bulk call; entered once the transaction is begun, left before it is committed.
-
-    Args:
-        connection: in a transaction.
-        schema: the queue's.
-        ids: where the ids go, in the order of the rows; None where nobody asked for them.
-        own: whether the transaction has this call's statements only; one that the caller began may have others.
-        maker: makes names on another connection; None where there is none, and new ones wait.
-    """
+class BulkTransaction(RowTransaction):
+    """One transaction of a bulk call that writes to the tables."""
 
     def __init__(
         self,
@@ -60,20 +47,12 @@ class BulkTransaction:
         own: bool,
         maker: NameMaker | None = None,
     ) -> None:
-        self._connection = connection
-        self._schema = schema
-        self._ids = ids
-        self._own = own
-        self._maker = maker
-        self._locked = False
+        super().__init__(connection, schema, ids, own=own, maker=maker)
         self._tasks = tasks(connection, schema, self._lock)
         self._queues = queues(connection, schema, self._lock)
         self._stream = CopyStream(connection, "copy_jobs" if ids is None else "copy_jobs_with_ids", schema)
         self._prefixes: dict[JobShape, bytes] = {}
-        self._waiting = WaitingRows(connection, schema)
-        self._kept: list[tuple[int, list[Placed]]] = []
         self._kept_rows = 0
-        self._kept_bytes = 0
         self._places = 0
         self._saw_new = False
         self._drawn: deque[int] = deque()
@@ -82,16 +61,7 @@ class BulkTransaction:
 
     async def __aenter__(self) -> Self:
         """Ask the server what must be known first."""
-        begun = await run(self._connection, "bulk_begin", self._schema, (self._schema,), binary=True)
-        if not begun.ntuples:
-            raise SchemaMissingError(f"schema {self._schema!r} has no queue in it: `backfill migrate` makes it")
-        self._clock = ServerClock(integer(begun, 0, 1))
-        refused = begun.get_value(0, 0) == b"\x01"
-        piped = bool(self._connection.pgconn.pipeline_status)  # where the server takes no COPY
-        self._may_copy = not refused and not piped
-        self._may_postpone = begun.get_value(0, 2) == b"\x01" and not piped
-        if begun.get_value(0, 3) != b"\x01":  # names that another connection makes would not be seen
-            self._maker = None
+        await self._begin()
         return self
 
     async def __aexit__(
@@ -213,9 +183,10 @@ class BulkTransaction:
         number = str(batch)
         if kind is Kind.KEYLESS or (kind is Kind.UNSAFE_DEDUPE and self._saw_new):
             named = await run(self._connection, "find_waiting_names", self._schema, (number,), prepared=False)
-            pairs = [(text(named, row, 0), text(named, row, 1)) for row in range(named.ntuples)]
+            names = list(rows_of(named))
+            lanes = {row.text("queue_name") for row in names} - {None}
             await self._make_names(
-                {task or "" for task, _ in pairs}, {queue for _, queue in pairs if queue is not None}
+                {row.word("identifier") for row in names}, {lane for lane in lanes if lane is not None}
             )
         if kind is Kind.KEYLESS:
             await run(self._connection, "insert_waiting", self._schema, (number,), prepared=False)
@@ -232,8 +203,8 @@ class BulkTransaction:
         if kind is Kind.UNSAFE_DEDUPE:
             self._notify += result.ntuples
         if self._ids is not None:
-            for place, id_ in ids_by_text(result):
-                self._ids[int(place)] = id_
+            for place, id_ in zip(integers(result, "place"), integers(result, "id"), strict=True):
+                self._ids[place] = id_
 
     async def _write_placed(self, placed: list[Placed], *, last: bool) -> None:
         """Write rows of all kinds, those without keys first."""
@@ -249,7 +220,8 @@ class BulkTransaction:
         self._notify += len(rows)
         await self._waiting.pause()
         if not self._may_copy:
-            inserted = integers(await run(self._connection, "insert_jobs", self._schema, self._columns(rows)))
+            added = await run(self._connection, "insert_jobs", self._schema, self._columns(rows))
+            inserted = integers(added, "id")
             self._give(places, sorted(inserted))  # drawn in the order of the rows
             return
         ids = None
@@ -309,15 +281,9 @@ class BulkTransaction:
         else:
             result = await run(self._connection, "add_jobs", self._schema, self._specs(rows, mode))
         if self._ids is not None:
-            by_key = dict(ids_by_text(result))
+            by_key = dict(integers_by_text(result, "id", "key"))
             for place, shape, _ in rows:
                 self._ids[place] = by_key[shape.key or ""]
-
-    async def _lock(self) -> None:
-        """Be the only transaction, until it ends, that makes names or writes keys in more than one statement."""
-        if not self._locked:
-            await run(self._connection, "lock_keys", self._schema)
-            self._locked = True
 
     def _is_new(self, shape: JobShape) -> bool:
         """Whether a job's task or queue was not there when it was looked for."""
@@ -354,23 +320,23 @@ class BulkTransaction:
         )
         return prefix
 
-    def _columns(self, rows: Sequence[Row]) -> tuple[str, ...]:
+    def _columns(self, rows: Sequence[Row]) -> Parameters:
         shapes = [shape for shape, _ in rows]
         return (
             number_array([self._tasks[shape.task] for shape in shapes]),
             number_array([None if shape.queue is None else self._queues[shape.queue] for shape in shapes]),
-            text_array([payload.decode() for _, payload in rows]),
+            encoded_array([payload for _, payload in rows]),
             number_array([shape.priority for shape in shapes]),
             text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
             number_array([shape.max_attempts for shape in shapes]),
             text_array([flags_json(shape.flags) for shape in shapes]),
         )
 
-    def _specs(self, rows: list[Placed], mode: JobKeyMode) -> tuple[str, ...]:
+    def _specs(self, rows: list[Placed], mode: JobKeyMode) -> Parameters:
         shapes = [shape for _, shape, _ in rows]
         return (
             text_array([shape.task for shape in shapes]),
-            text_array([payload.decode() for _, _, payload in rows]),
+            encoded_array([payload for _, _, payload in rows]),
             text_array([shape.queue for shape in shapes]),
             text_array([time_of_micros(self._run_at(shape)).isoformat() for shape in shapes]),
             number_array([shape.max_attempts for shape in shapes]),
@@ -379,8 +345,3 @@ class BulkTransaction:
             text_array([text_array(shape.flags) if shape.flags else None for shape in shapes]),
             "true" if mode is JobKeyMode.PRESERVE_RUN_AT else "false",
         )
-
-    def _run_at(self, shape: JobShape) -> int:
-        if shape.run_at is not None:
-            return micros(shape.run_at)
-        return self._now if shape.delay is None else self._now + shape.delay // MICROSECOND

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 
-from backfill.checks import KEY_LIMIT, SMALLINT, check_duration, check_int, check_text
+from backfill.checks import check_duration
+from backfill.client.asking import ask
 from backfill.client.dead_letters.reading import DeadLetterReading
-from backfill.client.dead_letters.rows import entry_id, filter_parameters
-from backfill.client.execute import in_transaction, read_jobs, repeated, run, text, with_key_lock
-from backfill.client.pages import START, cursor_of, place_of, whole
-from backfill.client.prepare import Parameters, due, flags_json
+from backfill.client.execute import repeated, with_key_lock
+from backfill.client.prepare import Parameters
+from backfill.client.verbs import requeue as verbs
+from backfill.client.verbs.dead_letters import BATCH, delete_dlq_by_job_key, delete_dlq_jobs, entry_id, find_dlq_jobs
+from backfill.client.verbs.pages import START, Place
+from backfill.client.verbs.requeue import KEEP, PASSING
 from backfill.dead_letters import DlqFilter, DlqJob
-from backfill.errors import DlqJobNotFoundError, DlqRequeueError, InvalidJobError
-from backfill.payloads import encode
+from backfill.errors import DlqRequeueError, InvalidJobError
 from backfill.records import Job
 from backfill.said import said
-from backfill.storage.arrays import number_array
-from backfill.storage.connection import Connection
-
-logger = logging.getLogger(__name__)
-
-KEEP: Final[Any] = type("Keep", (), {"__repr__": lambda _: "KEEP"})()
-"""A payload that stays as the entry has it."""
-TEXT_LIMIT: Final = 100_000
-NOTES_LIMIT: Final = 10_000
-_BATCH: Final = 500
-_TRIES: Final = 10
-_PASSING: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-"""An entry was renewed, deleted or requeued meanwhile, or two calls waited for each other: nothing took effect."""
-_ANY: Final = DlqFilter()
+from backfill.storage.types import Connection
 
 
 class DeadLetterVerbs(DeadLetterReading):
@@ -76,25 +64,12 @@ class DeadLetterVerbs(DeadLetterReading):
             psycopg.errors.SerializationFailure: on a `connection` of the caller's: the entry was renewed, deleted or requeued
                 meanwhile, and that transaction is to be repeated.
         """
-        parameters = (number_array([entry_id(id)]), *_edits(notes, payload, priority, run_at, delay))
-        call = partial(self._requeue_one, id, parameters, connection)
-        return await (repeated(call, _PASSING) if connection is None else call())
+        number, changed = entry_id(id), verbs.edits(notes, payload, priority, run_at, delay)
 
-    async def _requeue_one(self, id: int, parameters: Parameters, connection: Connection | None) -> Job:
-        async with self._connection(connection) as chosen, in_transaction(chosen):
-            for _ in range(_TRIES):  # the job that was in the way may end before it is read
-                found = await run(chosen, "requeue_dead_letters", self._schema, parameters)
-                if found.ntuples:
-                    [job] = await read_jobs(chosen, "get_job", self._schema, (text(found, 0, 1),))
-                    return job
-                entry = await self.get_dlq_job(id, connection=chosen)
-                if entry is None:
-                    break
-                if entry.requeued_job_id is not None:
-                    there = await read_jobs(chosen, "get_job", self._schema, (str(entry.requeued_job_id),))
-                    if there:
-                        return there[0]
-        raise DlqJobNotFoundError(id)
+        async def call() -> Job:
+            return await self._run(verbs.requeue_dlq_job(number, changed), connection)
+
+        return await (repeated(call, PASSING) if connection is None else call())
 
     async def requeue_dlq_jobs(
         self,
@@ -124,12 +99,12 @@ class DeadLetterVerbs(DeadLetterReading):
             InvalidJobError: a value out of range.
             DlqRequeueError: some entries were refused; all others are requeued, and it names both.
         """
-        edits, added, refused = _edits(notes, KEEP, priority, run_at, delay), dict[int, int](), dict[int, str]()
+        edits, added, refused = verbs.edits(notes, KEEP, priority, run_at, delay), dict[int, int](), dict[int, str]()
         async for ids in self._batches(jobs):
             try:
                 added.update(await self._requeue(ids, edits))
             except psycopg.Error as error:
-                if _concerns_all(error):
+                if verbs.concerns_all(error):
                     raise
                 for entry in ids:
                     await self._requeue_alone(entry, edits, added, refused)
@@ -138,17 +113,18 @@ class DeadLetterVerbs(DeadLetterReading):
         return added
 
     async def _requeue(self, ids: list[int], edits: Parameters) -> dict[int, int]:
+        requeue = verbs.requeue_dlq_jobs(ids, edits)
         async with self._connection(None) as chosen:
-            call = partial(run, chosen, "requeue_dead_letters", self._schema, (number_array(ids), *edits))
-            found = await (with_key_lock(chosen, self._schema, call, lock="lock_keys") if len(ids) > 1 else call())
-        return {whole(found, row, 0): whole(found, row, 1) for row in range(found.ntuples)}
+            call = partial(ask, chosen, self._schema, requeue)
+            done = await (with_key_lock(chosen, self._schema, call, lock="lock_keys") if len(ids) > 1 else call())
+        return dict(done)
 
     async def _requeue_alone(self, id: int, edits: Parameters, added: dict[int, int], refused: dict[int, str]) -> None:
         """Requeue one entry of those that were refused together."""
         try:
-            added.update(await repeated(partial(self._requeue, [id], edits), _PASSING))
+            added.update(await repeated(partial(self._requeue, [id], edits), PASSING))
         except psycopg.Error as error:
-            if _concerns_all(error):
+            if verbs.concerns_all(error):
                 raise
             refused[id] = said(error)
 
@@ -165,15 +141,13 @@ class DeadLetterVerbs(DeadLetterReading):
         Raises:
             InvalidJobError: no id.
         """
-        async with self._connection(connection) as chosen:
-            return (await run(chosen, "delete_dead_letters", self._schema, (number_array([entry_id(id)]),))).ntuples > 0
+        return await self._run(delete_dlq_jobs([entry_id(id)]), connection) > 0
 
     async def delete_dlq_jobs(self, jobs: Iterable[int] | DlqFilter) -> int:
         """Delete many entries, by their ids or a filter, 500 in a transaction; how many there were."""
         count = 0
         async for ids in self._batches(jobs):
-            async with self._connection(None) as chosen:
-                count += (await run(chosen, "delete_dead_letters", self._schema, (number_array(ids),))).ntuples
+            count += await self._run(delete_dlq_jobs(ids))
         return count
 
     async def delete_dlq_by_job_key(self, job_key: str, *, connection: Connection | None = None) -> int:
@@ -189,9 +163,7 @@ class DeadLetterVerbs(DeadLetterReading):
         Raises:
             InvalidJobError: no key.
         """
-        check_text("job_key", job_key, KEY_LIMIT)
-        async with self._connection(connection) as chosen:
-            return (await run(chosen, "delete_dead_letter_by_key", self._schema, (job_key,))).ntuples
+        return await self._run(delete_dlq_by_job_key(job_key), connection)
 
     async def purge_dlq(self, older_than: timedelta) -> int:
         """Delete the entries that failed last so long ago, by this machine's clock; how many there were."""
@@ -215,20 +187,7 @@ class DeadLetterVerbs(DeadLetterReading):
         Raises:
             InvalidJobError: no job, or a text out of range.
         """
-        if not isinstance(job, Job):
-            raise InvalidJobError("job", job, "a Job, as get_job gives it")
-        check_text("reason", reason, TEXT_LIMIT)
-        if last_error is not None:
-            check_text("last_error", last_error, TEXT_LIMIT)
-        parameters = (
-            str(job.id), job.task_identifier, job.queue_name, job.payload_bytes.decode(), str(job.priority), job.key,
-            str(job.attempts), str(job.max_attempts), flags_json(job.flags), job.created_at.isoformat(), job.run_at.isoformat(),
-            last_error or job.last_error, reason,
-        )  # fmt: skip
-        async with self._connection(connection) as chosen, in_transaction(chosen):
-            written = await run(chosen, "add_dead_letter", self._schema, parameters)
-            [entry], _ = await self._page(chosen, filter_parameters(_ANY, [whole(written, 0, 0)]), 1)
-        return entry
+        return await self._run(verbs.add_to_dlq(job, reason, last_error=last_error), connection)
 
     async def process_failed_jobs(self) -> int:
         """Move to the dead letters what other programs have failed for good and nobody holds, until none is left.
@@ -238,33 +197,7 @@ class DeadLetterVerbs(DeadLetterReading):
         Returns:
             How many were moved.
         """
-        count, after, wanted = 0, 0, _BATCH
-        while True:
-            try:
-                async with self._connection(None) as chosen:
-                    found = await run(chosen, "sweep_dead_letters", self._schema, (str(wanted), str(after)))
-            except psycopg.Error as error:
-                if _concerns_all(error) and not isinstance(error, _PASSING):
-                    raise
-                if wanted > 1:
-                    wanted = 1  # go past the one that is refused
-                    continue
-                refused = await self._next_exhausted(after)
-                if refused is None:
-                    return count
-                logger.warning("job %d cannot be moved to the dead letters: %s", refused, said(error))
-                after = refused
-                continue
-            moved = whole(found, 0, 0)
-            count += moved
-            if moved < wanted:
-                return count
-            wanted = min(2 * wanted, _BATCH)
-
-    async def _next_exhausted(self, after: int) -> int | None:
-        async with self._connection(None) as chosen:
-            found = await run(chosen, "next_exhausted_job", self._schema, (str(after),))
-        return whole(found, 0, 0) if found.ntuples else None
+        return await self._run_apart(verbs.process_failed_jobs())
 
     async def _batches(self, jobs: Iterable[int] | DlqFilter) -> AsyncIterator[list[int]]:
         """Ids of entries, 500 at a time; those of a filter from the newest on, so that none comes twice."""
@@ -279,39 +212,14 @@ class DeadLetterVerbs(DeadLetterReading):
             async for page in self._found(jobs):
                 yield page
             return
-        for start in range(0, len(yielded), _BATCH):
-            yield yielded[start : start + _BATCH]
+        for start in range(0, len(yielded), BATCH):
+            yield yielded[start : start + BATCH]
 
     async def _found(self, filter: DlqFilter) -> AsyncIterator[list[int]]:
         """The ids of entries that match, from the newest on."""
-        parameters, place = filter_parameters(filter), START
-        while True:
-            async with self._connection(None) as chosen:
-                found = await run(chosen, "find_dead_letters", self._schema, (*parameters, *place, str(_BATCH)))
-            if found.ntuples:
-                yield [whole(found, row, 0) for row in range(found.ntuples)]
-            if found.ntuples < _BATCH:
-                return
-            place = place_of(cursor_of(found, found.ntuples - 1, 1))
-
-
-def _edits(
-    notes: str | None, payload: Any, priority: int | None, run_at: datetime | None, delay: timedelta | None
-) -> Parameters:
-    if notes is not None:
-        check_text("notes", notes, NOTES_LIMIT)
-    when = due(run_at, delay)
-    check_int("priority", priority, SMALLINT)
-    return (
-        notes,
-        None if payload is KEEP else encode(payload).decode(),
-        None if priority is None else str(int(priority)),
-        *when,
-    )
-
-
-def _concerns_all(error: psycopg.Error) -> bool:
-    """Whether what was refused for many rows would be refused for each of them."""
-    if isinstance(error, (*_PASSING, psycopg.errors.ProgramLimitExceeded)):
-        return False
-    return isinstance(error, (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege, psycopg.InterfaceError))
+        place: Place | None = START
+        while place is not None:
+            found = await self._run(find_dlq_jobs(filter, place))
+            if found.ids:
+                yield found.ids
+            place = found.after

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
-
-from backfill.checks import check_int
 from backfill.client.connect import ClientLife
-from backfill.client.dead_letters.rows import entry, entry_id, filter_parameters
-from backfill.client.execute import run, text
-from backfill.client.pages import START, Place, cursor_of, place_of, time, whole
-from backfill.client.prepare import Parameters
+from backfill.client.verbs import dead_letters as verbs
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
-from backfill.storage.connection import Connection
+from backfill.storage.types import Connection
 
-PAGE_LIMIT: Final = 1_000
 _ANY: Final = DlqFilter()
 
 
@@ -44,12 +37,7 @@ class DeadLetterReading(ClientLife):
         Raises:
             InvalidJobError: a value out of range, or a cursor that is none.
         """
-        check_int("limit", limit, range(1, PAGE_LIMIT + 1))
-        parameters, place = filter_parameters(filter), place_of(cursor)
-        async with self._connection(connection) as chosen:
-            jobs, after = await self._page(chosen, parameters, limit, place)
-            total = await run(chosen, "count_dead_letters", self._schema, parameters)
-        return DlqJobList(jobs, whole(total, 0, 0), after, filter.by_text_alone)
+        return await self._run(verbs.list_dlq_jobs(filter, limit=limit, cursor=cursor), connection)
 
     async def get_dlq_job(self, id: int, *, connection: Connection | None = None) -> DlqJob | None:
         """Read one entry.
@@ -64,19 +52,11 @@ class DeadLetterReading(ClientLife):
         Raises:
             InvalidJobError: no id.
         """
-        parameters = filter_parameters(_ANY, [entry_id(id)])
-        async with self._connection(connection) as chosen:
-            jobs, _ = await self._page(chosen, parameters, 1)
-        return jobs[0] if jobs else None
+        return await self._run(verbs.get_dlq_job(id), connection)
 
     async def dlq_stats(self, *, connection: Connection | None = None) -> DlqStats:
         """All dead letters in figures."""
-        async with self._connection(connection) as chosen:
-            found = await run(chosen, "dead_letter_stats", self._schema)
-        tasks = [(name, number) for name, number in orjson.loads(text(found, 0, 7) or "[]")]
-        jobs, names, queues, requeued = (whole(found, 0, column) for column in range(4))
-        failures = float(text(found, 0, 4) or 0)
-        return DlqStats(jobs, names, queues, requeued, failures, time(found, 0, 5), time(found, 0, 6), tasks)
+        return await self._run(verbs.dlq_stats(), connection)
 
     async def dlq_groups(
         self, task_identifier: str | None = None, *, limit: int = 50, connection: Connection | None = None
@@ -91,26 +71,4 @@ class DeadLetterReading(ClientLife):
         Raises:
             InvalidJobError: a value out of range.
         """
-        check_int("limit", limit, range(1, PAGE_LIMIT + 1))
-        task = DlqFilter(task_identifier=task_identifier).task_identifier
-        async with self._connection(connection) as chosen:
-            found = await run(chosen, "dead_letter_groups", self._schema, (task, str(limit)))
-        return [
-            DlqGroup(
-                text(found, row, 0), text(found, row, 1), whole(found, row, 2), whole(found, row, 3), time(found, row, 4),
-                time(found, row, 5), whole(found, row, 6), orjson.loads(text(found, row, 7) or "[]"),
-            )
-            for row in range(found.ntuples)
-        ]  # fmt: skip
-
-    async def _page(
-        self,
-        connection: Connection,
-        filter: Parameters,
-        limit: int,
-        place: Place = START,
-    ) -> tuple[list[DlqJob], str | None]:
-        """Entries that match from a place on, and the cursor of the next page."""
-        found = await run(connection, "list_dead_letters", self._schema, (*filter, *place, str(limit + 1)))
-        jobs = [entry(found, row) for row in range(min(found.ntuples, limit))]
-        return jobs, cursor_of(found, limit - 1, 23) if found.ntuples > limit else None
+        return await self._run(verbs.dlq_groups(task_identifier, limit=limit), connection)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final, TypeVar, overload
 
 import psycopg
 
-from backfill.checks import check_duration, check_int
-from backfill.client.connect import DSN_VARIABLE, ClientLife
-from backfill.client.ends.rows import end, filter_parameters, find_ends
+from backfill.checks import check_duration
+from backfill.client.connect import ClientLife
 from backfill.client.ends.watch import EndWatch
-from backfill.client.execute import run
-from backfill.client.manage import JobReference, reference_id
-from backfill.client.pages import cursor_of, place_of, whole
+from backfill.client.starting import DSN_VARIABLE
+from backfill.client.verbs import ends as verbs
+from backfill.client.verbs.jobs import JobReference, reference_id
 from backfill.ends import EndFilter, EndHow, EndList, JobEnd
 from backfill.errors import (
     BackfillError,
@@ -29,13 +27,11 @@ from backfill.errors import (
     ResultTimeoutError,
 )
 from backfill.jobs import EnqueueOutcome
-from backfill.storage.arrays import number_array
-from backfill.storage.connection import Connection, connect
+from backfill.storage.connection import connect
+from backfill.storage.types import Connection
 
 R = TypeVar("R")
-PAGE_LIMIT: Final = 1_000
 _ANY: Final = EndFilter()
-_MOST_TENDED: Final = 100
 _LAST_LOOK_SECONDS: Final = 2.0
 
 
@@ -57,10 +53,7 @@ class EndVerbs(ClientLife):
         Raises:
             InvalidJobError: no id.
         """
-        ids = [reference_id("job", job)]
-        async with self._connection(connection) as chosen:
-            [(_, _, how)] = await find_ends(chosen, self._schema, ids)
-        return how
+        return await self._run(verbs.end(job), connection)
 
     async def ends(
         self,
@@ -81,13 +74,7 @@ class EndVerbs(ClientLife):
         Raises:
             InvalidJobError: a value out of range, or a cursor that is none.
         """
-        check_int("limit", limit, range(1, PAGE_LIMIT + 1))
-        parameters = (*filter_parameters(filter), *place_of(cursor), str(limit + 1))
-        async with self._connection(connection) as chosen:
-            found = await run(chosen, "list_ends", self._schema, parameters)
-        ends = [end(found, row) for row in range(min(found.ntuples, limit))]
-        after = cursor_of(found, limit - 1, 16) if found.ntuples > limit else None
-        return EndList(ends, after)
+        return await self._run(verbs.ends(filter, limit=limit, cursor=cursor), connection)
 
     @overload
     async def result(self, job: EnqueueOutcome[R], *, timeout: float | timedelta | None = None) -> R: ...
@@ -145,37 +132,10 @@ class EndVerbs(ClientLife):
     async def _last_look(self, number: int) -> JobEnd | None:
         """The end of a job whose time is up: it may have been written while nothing was heard of it."""
         try:
-            async with asyncio.timeout(_LAST_LOOK_SECONDS), self._connection(None) as chosen:
-                [(_, _, how)] = await find_ends(chosen, self._schema, [number])
+            async with asyncio.timeout(_LAST_LOOK_SECONDS):
+                return await self._run(verbs.end(number))
         except (TimeoutError, BackfillError, psycopg.Error, OSError):
             return None
-        return how
-
-    async def tend_ends(self, keeps: Iterable[timedelta]) -> tuple[int, int]:
-        """Have the partitions of ends made for today and tomorrow, and those dropped that are over; workers do it.
-
-        Args:
-            keeps: how long tasks keep their ends.
-
-        Returns:
-            How many partitions were made, and how many were dropped, with the rows that had none.
-
-        Raises:
-            InvalidJobError: no list of timedeltas over zero.
-            psycopg.errors.LockNotAvailable: others are at the tables; nothing is lost by trying again later.
-        """
-        seconds = _keeps(keeps)
-        made = dropped = 0
-        async with self._connection(None) as chosen:
-            for start in range(0, len(seconds), 10):
-                some = (number_array(seconds[start : start + 10]),)
-                made += whole(await run(chosen, "make_end_partitions", self._schema, some), 0, 0)
-            for _ in range(_MOST_TENDED):
-                gone = whole(await run(chosen, "drop_end_partitions", self._schema), 0, 0)
-                dropped += gone
-                if not gone:
-                    break
-        return made, dropped
 
     async def _end(self) -> None:
         """Close the client, and end every waiting for a result with `ClientClosedError`."""
@@ -203,18 +163,6 @@ def _check_kept(job: object) -> None:
             f"task {source.identifier!r} keeps no results: give its decorator keep=, such as "
             f"@tasks.task({source.identifier!r}, keep=timedelta(hours=1)), and start its workers again"
         )
-
-
-def _keeps(keeps: Iterable[timedelta]) -> list[float]:
-    """How long ends are kept, in seconds, each once, the shortest first."""
-    if not isinstance(keeps, Iterable):
-        raise InvalidJobError("keeps", keeps, "a list of timedeltas")
-    given = list(keeps)
-    for place, keep in enumerate(given):
-        if not isinstance(keep, timedelta):
-            raise InvalidJobError(f"keeps[{place}]", keep, "a datetime.timedelta")
-        check_duration(f"keeps[{place}]", keep, zero=False)
-    return sorted({keep.total_seconds() for keep in given})
 
 
 def _seconds(timeout: object) -> float | None:

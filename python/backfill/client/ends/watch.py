@@ -19,15 +19,16 @@ from typing import Any, Final
 import orjson
 import psycopg
 
-from backfill.client.ends.rows import find_ends
+from backfill.client.asking import carry_out
+from backfill.client.verbs.ends import find_ends
 from backfill.ends import JobEnd
 from backfill.errors import BackfillError, DatabaseConnectionError
 from backfill.logs import outside_jobs
-from backfill.said import said
+from backfill.said import why
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import Connection
 from backfill.storage.pooler import is_pooled
 from backfill.storage.ration import Ration
+from backfill.storage.types import Connection
 from backfill.storage.workers import listen
 
 logger = logging.getLogger(__name__)
@@ -212,13 +213,13 @@ class EndWatch:
         for start in range(0, len(ids), _BATCH):
             some = ids[start : start + _BATCH]
             async with asyncio.timeout(_ANSWER_SECONDS):
-                found = await find_ends(connection, self._schema, some)
-            for number, waits, how in found:
-                if how is None and waits:
+                found = await carry_out(connection, self._schema, find_ends(some))
+            for job in found:
+                if job.end is None and job.waits:
                     continue
-                self._resolve(number, how)
+                self._resolve(job.id, job.end)
                 # Nothing is heard here, as where a pooler is in between: look more often.
-                self._deaf = self._deaf or (polled and how is not None)
+                self._deaf = self._deaf or (polled and job.end is not None)
 
     def _resolve(self, number: int, how: JobEnd | None) -> None:
         self._ration.earn(1)
@@ -227,8 +228,7 @@ class EndWatch:
                 waiter.set_result(how)
 
     def _say(self, error: BaseException) -> None:
-        reason = said(error) or type(error).__name__
-        logger.log(self._backoff.level(), "ends could not be looked for and are again: %s", reason)
+        logger.log(self._backoff.level(), "ends could not be looked for and are again: %s", why(error))
 
 
 def _is_cancelled() -> bool:

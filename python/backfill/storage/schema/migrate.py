@@ -15,14 +15,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.rows import dict_row
 
 from backfill.errors import ConfigurationError, MigrationError
 from backfill.said import said, stripped
-from backfill.storage.connection import Connection
 from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema.state import (
     KNOWN_CONTRACT,
@@ -34,6 +34,7 @@ from backfill.storage.schema.state import (
 )
 from backfill.storage.schema.steps import Migration, newest
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render
+from backfill.storage.types import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +132,8 @@ class _Run:
         """
         seen, since, told = "", 0.0, False
         while True:
-            cursor = await self._connection.execute(render("try_migration_lock"), [self._schema])
-            row = await cursor.fetchone()
-            if row is not None and row[0]:
+            taken = await self._row("try_migration_lock", self._schema)
+            if taken is not None and taken["taken"]:
                 break
             holder = await self._holder()
             now = asyncio.get_running_loop().time()
@@ -151,18 +151,17 @@ class _Run:
 
     async def _holder(self) -> str:
         """Who has the lock of this schema's migrations."""
-        cursor = await self._connection.execute(render("find_migration_lock"), [self._schema])
-        row = await cursor.fetchone()
+        row = await self._row("find_migration_lock", self._schema)
         if row is None:
             return "another process was migrating it just now"
-        pid, role, program = row
-        return f"server process {pid} (role {role!r}, program {program!r}) has the lock of its migrations"
+        who = f"role {row['role']!r}, program {row['program']!r}"
+        return f"server process {row['pid']} ({who}) has the lock of its migrations"
 
     @asynccontextmanager
     async def timeouts(self) -> AsyncIterator[None]:
         """Our timeouts for a while: a short one for locks, and none for a statement, since an index may take an hour."""
-        cursor = await self._connection.execute(render("read_timeouts"))
-        before = list(await cursor.fetchone() or ("0", "0"))
+        found = await self._row("read_timeouts") or {"lock": "0", "statement": "0"}
+        before = [found["lock"], found["statement"]]
         await self._set_timeouts(_LOCK_TIMEOUT)
         try:
             yield
@@ -250,9 +249,14 @@ class _Run:
         self._report([step])
 
     async def _index_is_valid(self, index: str) -> bool | None:
-        cursor = await self._connection.execute(render("find_index"), [self._schema, index])
-        row = await cursor.fetchone()
-        return None if row is None else bool(row[0])
+        row = await self._row("find_index", self._schema, index)
+        return None if row is None else bool(row["valid"])
+
+    async def _row(self, statement: str, *values: object) -> dict[str, Any] | None:
+        """The only row of a statement, by the names of its columns; None where there is none."""
+        async with self._connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(render(statement), values)
+            return await cursor.fetchone()
 
     async def _drop_index(self, index: str) -> None:
         name = sql.Identifier(self._schema, index)

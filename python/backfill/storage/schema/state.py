@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import shlex
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from psycopg import DataError, errors
+from psycopg.rows import class_row
 
 from backfill.errors import SchemaMissingError, SchemaVersionError
-from backfill.storage.connection import Connection
 from backfill.storage.schema.steps import Migration, migrations, newest
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render
+from backfill.storage.types import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -56,35 +57,53 @@ class SchemaState:
         return tuple(migration for migration in migrations() if migration.number not in self.applied)
 
 
+class _Found(NamedTuple):
+    """What of a schema is there."""
+
+    schema_there: bool = False
+    contract_there: bool = False
+    ours_there: bool = False
+    jobs_there: bool = False
+
+
+class _Noted(NamedTuple):
+    """A migration that a ledger has."""
+
+    id: int
+    breaking: bool
+    skipped: bool = False
+
+
 async def read_state(connection: Connection, schema: str) -> SchemaState:
     """Read both ledgers, whichever of them there are.
 
     Raises:
         SchemaVersionError: a table of the ledger's name is no ledger of Graphile Worker's.
     """
-    cursor = await connection.execute(render("find_ledgers"), [schema])
-    schema_there, contract_there, ours_there, jobs_there = await cursor.fetchone() or (False,) * 4
-    contract: list[tuple[int, bool]] = []
-    ours: list[tuple[int, bool, bool]] = []
-    if contract_there:
-        try:
-            contract = await (await connection.execute(render("read_contract_ledger", schema))).fetchall()
-        except (errors.UndefinedColumn, DataError) as error:
-            raise _not_theirs(schema) from error
-    if ours_there:
-        ours = await (await connection.execute(render("read_ledger", schema))).fetchall()
-    foreign = any(skipped for _, _, skipped in ours) or (contract_there and not ours)
+    async with connection.cursor(row_factory=class_row(_Found)) as cursor:
+        await cursor.execute(render("find_ledgers"), [schema])
+        found = await cursor.fetchone() or _Found()
+    contract, ours = list[_Noted](), list[_Noted]()
+    async with connection.cursor(row_factory=class_row(_Noted)) as cursor:
+        if found.contract_there:
+            try:
+                contract = await (await cursor.execute(render("read_contract_ledger", schema))).fetchall()
+            except (errors.UndefinedColumn, DataError) as error:
+                raise _not_theirs(schema) from error
+        if found.ours_there:
+            ours = await (await cursor.execute(render("read_ledger", schema))).fetchall()
+    foreign = any(noted.skipped for noted in ours) or (found.contract_there and not ours)
     return SchemaState(
-        schema_there=schema_there,
-        contract_there=contract_there,
-        ours_there=ours_there,
-        jobs_there=jobs_there,
-        contract=max((number for number, _ in contract), default=0),
-        applied=frozenset(number for number, _, _ in ours),
+        schema_there=found.schema_there,
+        contract_there=found.contract_there,
+        ours_there=found.ours_there,
+        jobs_there=found.jobs_there,
+        contract=max((noted.id for noted in contract), default=0),
+        applied=frozenset(noted.id for noted in ours),
         foundation="foreign" if foreign else "ours",
         breaking=(
-            max((number for number, breaks in contract if breaks), default=0),
-            max((number for number, breaks, _ in ours if breaks), default=0),
+            max((noted.id for noted in contract if noted.breaking), default=0),
+            max((noted.id for noted in ours if noted.breaking), default=0),
         ),
     )
 

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Final, LiteralString
 
 from backfill.errors import ConfigurationError
+from backfill.storage.headers import header
 from backfill.storage.statements import render_text
 from backfill.storage.texts import MIGRATIONS
 
@@ -76,17 +77,7 @@ def newest() -> int:
 
 
 def _parse(number: int, name: str, text: str) -> Migration:
-    fields: dict[str, str] = {}
-    current = ""
-    for line in text.splitlines():
-        match = _HEADER_LINE.fullmatch(line)
-        if match is None:
-            break
-        if match["field"]:
-            current = match["field"]
-            fields[current] = match["text"].strip()
-        elif current:
-            fields[current] += f" {match['more'].strip()}"
+    fields = header(text, _HEADER_LINE)
     try:
         return Migration(
             number,

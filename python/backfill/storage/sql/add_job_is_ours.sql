@@ -3,7 +3,7 @@
 -- locks: none
 -- index: none: it asks the catalogue by name
 -- params: $1 schema text
-select count(*) = 2 and bool_and(strpos(functions.prosrc, names.helper) > 0)
+select count(*) = 2 and bool_and(strpos(functions.prosrc, names.helper) > 0) as ours
 from pg_catalog.pg_proc as functions
 join pg_catalog.pg_namespace as namespaces on namespaces.oid = functions.pronamespace
 join (values ('add_job', 'backfill_dedupe_job'), ('add_jobs', 'backfill_hold_names')) as names (name, helper)

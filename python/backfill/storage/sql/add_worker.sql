@@ -11,7 +11,7 @@ with added as (
     $1::text, $2::text, $3::integer, now(), now(), $4::integer, $5::jsonb, $6::text[], $7::text, $8::interval
   )
 )
-select 1 + count(*)::integer, (select :"schema".backfill_tell_engine($1::text, true))
+select 1 + count(*)::integer as alive, (select :"schema".backfill_tell_engine($1::text, true))
 from :"schema".backfill_workers
 where id <> $1::text
   and heartbeat_at > now() - dead_after

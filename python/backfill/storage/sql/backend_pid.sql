@@ -3,4 +3,7 @@
 -- locks: none
 -- index: none: it reads no table
 -- params: none
-select pg_backend_pid(), current_setting('default_transaction_isolation'), current_setting('array_nulls')
+select
+  pg_backend_pid() as pid,
+  current_setting('default_transaction_isolation') as isolation,
+  current_setting('array_nulls') as array_nulls

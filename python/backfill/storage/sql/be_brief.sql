@@ -2,4 +2,4 @@
 -- locks: none
 -- index: none: it reads no table
 -- params: none
-select current_setting('lock_timeout'), set_config('lock_timeout', '200ms', true)
+select current_setting('lock_timeout') as before, set_config('lock_timeout', '200ms', true)

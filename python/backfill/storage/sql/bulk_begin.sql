@@ -5,10 +5,10 @@
 -- index: pg_namespace_nspname_index, pg_class_relname_nsp_index
 -- params: $1 schema text
 select
-  row_security_active(classes.oid),
-  clock_timestamp(),
-  has_database_privilege(current_database(), 'TEMP') and to_regclass('pg_temp.bulk_waiting') is null,
-  current_setting('transaction_isolation') = 'read committed'
+  row_security_active(classes.oid) as filtered,
+  clock_timestamp() as now,
+  has_database_privilege(current_database(), 'TEMP') and to_regclass('pg_temp.bulk_waiting') is null as may_postpone,
+  current_setting('transaction_isolation') = 'read committed' as sees_commits
 from pg_catalog.pg_class as classes
 join pg_catalog.pg_namespace as namespaces on namespaces.oid = classes.relnamespace
 where namespaces.nspname = $1::name

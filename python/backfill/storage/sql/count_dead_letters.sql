@@ -11,7 +11,7 @@ with entries as (
   order by entries.failed_at desc, entries.id desc
   limit $10::bigint
 )
-select count(*)
+select count(*) as total
 from entries
 where $9::text is null
   or strpos(lower(entries.last_error #>> '{}'), lower($9::text)) > 0

@@ -15,9 +15,15 @@ top as (
   limit 10
 )
 select
-  count(*), count(distinct task_identifier), count(distinct nullif(queue_name, '')), coalesce(sum(requeued_count), 0),
-  coalesce(avg(failure_count), 0)::float8,
-  (extract(epoch from min(failed_at) filter (where isfinite(failed_at))) * 1000000)::numeric(30),
-  (extract(epoch from max(failed_at) filter (where isfinite(failed_at))) * 1000000)::numeric(30),
-  (select coalesce(json_agg(json_build_array(task_identifier, number) order by number desc, task_identifier), '[]') from top)
+  count(*) as jobs,
+  count(distinct task_identifier) as tasks,
+  count(distinct nullif(queue_name, '')) as queues,
+  coalesce(sum(requeued_count), 0) as requeued,
+  coalesce(avg(failure_count), 0)::float8 as failures,
+  (extract(epoch from min(failed_at) filter (where isfinite(failed_at))) * 1000000)::numeric(30) as oldest,
+  (extract(epoch from max(failed_at) filter (where isfinite(failed_at))) * 1000000)::numeric(30) as newest,
+  (
+    select coalesce(json_agg(json_build_array(task_identifier, number) order by number desc, task_identifier), '[]')
+    from top
+  ) as top_tasks
 from entries

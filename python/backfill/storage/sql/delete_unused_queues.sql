@@ -10,5 +10,5 @@ with gone as (
     -- part: unused_queue
   returning 1
 )
-select count(*)
+select count(*) as deleted
 from gone

@@ -5,6 +5,6 @@
 with sequence as materialized (
   select pg_get_serial_sequence(format('%I._private_jobs', $1::text), 'id')::regclass as name
 )
-select array_agg(nextval(sequence.name))
+select array_agg(nextval(sequence.name)) as ids
 from sequence
 cross join generate_series(1, $2::integer)

@@ -2,4 +2,4 @@
 -- locks: backfill_ends and what is dropped (access exclusive, half a second at most to get it)
 -- index: none: its work is done in a function
 -- params: none
-select :"schema".backfill_drop_ends()
+select :"schema".backfill_drop_ends() as dropped

@@ -37,7 +37,7 @@ found as (
     and starts_with(jobs.locked_by, 'backfill_')
     and jobs.locked_at < now() - $1::double precision * interval '1 second'
 )
-select found.locked_by, count(found.job_queue_id)
+select found.locked_by as worker, count(found.job_queue_id) as serial
 from found
 group by found.locked_by
 order by found.locked_by

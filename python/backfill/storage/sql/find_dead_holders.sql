@@ -10,8 +10,8 @@ with queues as materialized (
 )
 select
   workers.id,
-  (extract(epoch from workers.heartbeat_at) * 1000000)::bigint,
-  (select count(*) from queues where queues.locked_by = workers.id)
+  (extract(epoch from workers.heartbeat_at) * 1000000)::bigint as heartbeat,
+  (select count(*) from queues where queues.locked_by = workers.id) as queues
 from :"schema".backfill_workers as workers
 where (
     workers.given_up_at is not null

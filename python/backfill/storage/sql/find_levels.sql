@@ -10,7 +10,7 @@ with recursive spans as materialized (
   from unnest($1::smallint[], $2::smallint[], $3::timestamptz[]) as span (low, high, floor)
 ),
 -- part: waiting_levels
-select levels.priority, extract(epoch from next.run_at - clock_timestamp())::double precision, now()
+select levels.priority, extract(epoch from next.run_at - clock_timestamp())::double precision as due_in, now() as looked_at
 from (select) as always
 left join levels on true
 left join lateral (

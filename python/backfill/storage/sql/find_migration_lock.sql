@@ -2,7 +2,7 @@
 -- locks: none
 -- index: none: it reads the server's own state
 -- params: $1 schema text
-select locks.pid, activity.usename::text, activity.application_name
+select locks.pid, activity.usename::text as role, activity.application_name as program
 from pg_locks as locks
 left join pg_stat_activity as activity on activity.pid = locks.pid
 where locks.locktype = 'advisory'

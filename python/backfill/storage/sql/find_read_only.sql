@@ -2,4 +2,4 @@
 -- locks: none
 -- index: none: it reads no table
 -- params: none
-select pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean
+select pg_is_in_recovery() as standby, current_setting('default_transaction_read_only')::boolean as read_only

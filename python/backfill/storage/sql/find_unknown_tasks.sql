@@ -62,10 +62,15 @@ unknown as (
 )
 select
   unknown.identifier, unknown.jobs,
-  case when isfinite(unknown.oldest) then (extract(epoch from unknown.oldest) * 1000000)::bigint end,
-  not exists (select from front group by front.priority having count(*) >= $5::integer),
-  coalesce(asked.first, false), (extract(epoch from now()) * 1000000)::bigint, (select json_agg(priority) from levels),
-  (select sum(hashtextextended(task, 0)) from (select distinct unnest(alive.tasks) as task from alive) as known_tasks)
+  case when isfinite(unknown.oldest) then (extract(epoch from unknown.oldest) * 1000000)::bigint end as oldest,
+  not exists (select from front group by front.priority having count(*) >= $5::integer) as whole,
+  coalesce(asked.first, false) as answered,
+  (extract(epoch from now()) * 1000000)::bigint as now_micros,
+  (select json_agg(priority) from levels) as levels,
+  (
+    select sum(hashtextextended(task, 0))
+    from (select distinct unnest(alive.tasks) as task from alive) as known_tasks
+  ) as known
 from asked
 left join unknown on true
 order by unknown.jobs desc, unknown.identifier

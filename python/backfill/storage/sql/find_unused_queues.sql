@@ -24,5 +24,5 @@ select
   case
     when (select count(*) from unused) >= $3::integer then (select max(id) from unused)
     else (select max(id) from looked)
-  end,
-  (select coalesce(array_agg(id), '{}')::text from unused)
+  end as last,
+  (select coalesce(array_agg(id), '{}')::text from unused) as ids

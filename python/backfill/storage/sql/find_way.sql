@@ -12,4 +12,4 @@ select coalesce(
   )
   and not has_table_privilege(to_regclass(format('%I._private_jobs', $1::text)), 'insert'),
   false
-)
+) as by_functions

@@ -61,5 +61,5 @@ folded as (
     wait = :"schema".backfill_add(counters.wait, excluded.wait),
     run = :"schema".backfill_add(counters.run, excluded.run)
 )
-select count(*)
+select count(*) as taken
 from gone

@@ -16,5 +16,5 @@ gone as (
   where counters.ctid = any (array(select old.ctid from old))
   returning 1
 )
-select count(*)
+select count(*) as taken
 from gone

@@ -9,5 +9,5 @@ with gone as (
     and not exists (select from :"schema"._private_jobs as jobs where jobs.locked_by = $1::text)
   returning :"schema".backfill_tell_engine(id, false)
 )
-select count(*)
+select count(*) as gone
 from gone

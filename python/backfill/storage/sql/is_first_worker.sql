@@ -2,7 +2,7 @@
 -- locks: none
 -- index: none: the table has a row a worker
 -- params: $1 worker text
-select coalesce(min(id) = $1::text, false)
+select coalesce(min(id) = $1::text, false) as first
 from :"schema".backfill_workers
 where heartbeat_at > now() - dead_after
   and given_up_at is null

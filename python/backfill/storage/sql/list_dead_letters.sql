@@ -15,12 +15,16 @@ select
   ))::text as flags,
   entries.failure_reason, entries.failure_count, entries.last_error #>> '{}' as last_error, entries.error_type,
   entries.fingerprint,
-  case when isfinite(entries.original_created_at) then (extract(epoch from entries.original_created_at) * 1000000)::numeric(30) end,
-  case when isfinite(entries.original_run_at) then (extract(epoch from entries.original_run_at) * 1000000)::numeric(30) end,
-  case when isfinite(entries.failed_at) then (extract(epoch from entries.failed_at) * 1000000)::numeric(30) end,
+  case when isfinite(entries.original_created_at) then (extract(epoch from entries.original_created_at) * 1000000)::numeric(30) end
+    as original_created_at,
+  case when isfinite(entries.original_run_at) then (extract(epoch from entries.original_run_at) * 1000000)::numeric(30) end
+    as original_run_at,
+  case when isfinite(entries.failed_at) then (extract(epoch from entries.failed_at) * 1000000)::numeric(30) end
+    as failed_at,
   entries.requeued_count,
-  case when isfinite(entries.last_requeued_at) then (extract(epoch from entries.last_requeued_at) * 1000000)::numeric(30) end,
-  entries.requeued_job_id, entries.notes, entries.earlier::text,
+  case when isfinite(entries.last_requeued_at) then (extract(epoch from entries.last_requeued_at) * 1000000)::numeric(30) end
+    as last_requeued_at,
+  entries.requeued_job_id, entries.notes, entries.earlier::text as earlier,
   entries.place
 from entries
 order by entries.failed_at desc, entries.id desc

@@ -8,4 +8,4 @@ select
     select distinct ((now() + keep * interval '1 second') at time zone 'UTC')::date + ahead
     from unnest($1::double precision[]) as keep
     cross join generate_series(0, 2) as ahead
-  ))
+  )) as made

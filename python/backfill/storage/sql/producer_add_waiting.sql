@@ -16,7 +16,7 @@ with waiting as materialized (
   from pg_temp.bulk_waiting
   where batch = $1::integer
 )
-select added.id, waiting.places[added.number]
+select added.id, waiting.places[added.number] as place
 from waiting
 cross join lateral :"schema".backfill_add_keyless_jobs(
   waiting.identifiers, waiting.queue_names, waiting.payloads, waiting.priorities, waiting.run_ats, waiting.max_attempts,

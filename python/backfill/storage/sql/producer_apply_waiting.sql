@@ -16,7 +16,7 @@ with waiting as materialized (
   from pg_temp.bulk_waiting
   where batch = $1::integer
 )
-select added.added_id, places.place
+select added.added_id as id, places.place
 from waiting
 cross join lateral :"schema".backfill_add_keyed_jobs(
   waiting.identifiers, waiting.queue_names, waiting.payloads, waiting.priorities, waiting.run_ats, waiting.max_attempts,

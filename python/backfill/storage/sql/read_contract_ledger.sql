@@ -3,6 +3,6 @@
 -- locks: none
 -- index: none: it reads a few rows, all of them
 -- params: none
-select id::integer, coalesce((to_jsonb(migrations) ->> 'breaking')::boolean, false)
+select id::integer, coalesce((to_jsonb(migrations) ->> 'breaking')::boolean, false) as breaking
 from :"schema".migrations
 order by id

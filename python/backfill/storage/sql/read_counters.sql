@@ -9,17 +9,17 @@ select
   case when $6::boolean then nullif(counters.worker, '') end as of_worker,
   (extract(epoch from min(date_trunc(coalesce($5::text, 'minute'), counters.started, 'UTC'))) * 1000000)::bigint as started,
   (array['minute', 'hour', 'day'])[max(array_position(array['minute', 'hour', 'day'], counters.span))] as coarsest,
-  sum(counters.done)::bigint,
-  sum(counters.failed)::bigint,
-  sum(counters.retried)::bigint,
-  sum(counters.dead)::bigint,
-  sum(counters.snoozed)::bigint,
-  sum(counters.discarded)::bigint,
-  sum(counters.given_back)::bigint,
-  sum(counters.wait_seconds),
-  array_to_json(:"schema".backfill_sum(counters.wait))::text,
-  sum(counters.run_seconds),
-  array_to_json(:"schema".backfill_sum(counters.run))::text
+  sum(counters.done)::bigint as done,
+  sum(counters.failed)::bigint as failed,
+  sum(counters.retried)::bigint as retried,
+  sum(counters.dead)::bigint as dead,
+  sum(counters.snoozed)::bigint as snoozed,
+  sum(counters.discarded)::bigint as discarded,
+  sum(counters.given_back)::bigint as given_back,
+  sum(counters.wait_seconds) as wait_seconds,
+  array_to_json(:"schema".backfill_sum(counters.wait))::text as wait,
+  sum(counters.run_seconds) as run_seconds,
+  array_to_json(:"schema".backfill_sum(counters.run))::text as run
 from :"schema".backfill_counters as counters
 where counters.span in ('minute', 'hour', 'day')
   and counters.started >= coalesce($3::timestamptz, '-infinity')

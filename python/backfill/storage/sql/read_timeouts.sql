@@ -2,4 +2,4 @@
 -- locks: none
 -- index: none: it reads no table
 -- params: none
-select current_setting('lock_timeout'), current_setting('statement_timeout')
+select current_setting('lock_timeout') as lock, current_setting('statement_timeout') as statement

@@ -67,6 +67,6 @@ kept as (
     and not cut_off.superseded
     and not cut_off.last
 )
-select cut_off.id, buried.entry is not null, cut_off.superseded, (select count(*) from told)
+select cut_off.id, buried.entry is not null as buried, cut_off.superseded, (select count(*) from told)
 from cut_off
 left join buried on buried.id = cut_off.id

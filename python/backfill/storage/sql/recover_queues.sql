@@ -11,5 +11,5 @@ with
     and queues.id not in (select busy.job_queue_id from busy)
   returning 1
 )
-select count(*)
+select count(*) as queues
 from freed

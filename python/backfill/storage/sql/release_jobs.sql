@@ -60,4 +60,7 @@ unlocked as (
   set locked_by = null, locked_at = null, updated_at = now()
   where jobs.id = any (array(select id from chosen where not doubtful))
 )
-select (select count(*) from chosen), (select count(*) from freed), (select count(entry) from buried)
+select
+  (select count(*) from chosen) as jobs,
+  (select count(*) from freed) as queues,
+  (select count(entry) from buried) as doubtful

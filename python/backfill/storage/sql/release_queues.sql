@@ -28,5 +28,5 @@ freed as (
   where queues.id = any (array(select id from stale))
   returning 1
 )
-select count(*)
+select count(*) as queues
 from freed

@@ -27,5 +27,5 @@ select
       gone.payload, gone.priority, gone.key, gone.attempts, gone.max_attempts,
       gone.flags, gone.created_at, gone.run_at, gone.last_error, 'given up by another program'
     )
-  )
+  ) as moved
 from gone

@@ -3,4 +3,4 @@
 -- locks: the row 'cleanup' of backfill_locks (update), if nobody has it
 -- index: none: its work is done in a function, on a table of four rows
 -- params: $1 patience integer (milliseconds)
-select :"schema".backfill_try_lock('cleanup', $1::integer)
+select :"schema".backfill_try_lock('cleanup', $1::integer) as taken

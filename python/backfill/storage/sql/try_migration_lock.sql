@@ -3,4 +3,4 @@
 -- locks: an advisory lock of the session, by the schema's name
 -- index: none: it reads no table
 -- params: $1 schema text
-select pg_try_advisory_lock(hashtextextended('backfill.migrate:' || $1::text, 0))
+select pg_try_advisory_lock(hashtextextended('backfill.migrate:' || $1::text, 0)) as taken

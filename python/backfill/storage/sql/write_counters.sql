@@ -33,4 +33,4 @@ with written as (
   where excluded.done + excluded.failed + excluded.snoozed + excluded.discarded + excluded.given_back
     > counters.done + counters.failed + counters.snoozed + counters.discarded + counters.given_back
 )
-select (extract(epoch from clock_timestamp()) * 1000000)::bigint
+select (extract(epoch from clock_timestamp()) * 1000000)::bigint as now_micros

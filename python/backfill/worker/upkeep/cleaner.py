@@ -13,8 +13,8 @@ from typing import Final
 
 import psycopg
 
-from backfill.client import BackfillClient
 from backfill.client.cleanup import warn_of_short
+from backfill.client.lent import ServicesClient
 from backfill.errors import CleanupRefusedError
 from backfill.said import said
 from backfill.worker.config import WorkerConfig
@@ -43,7 +43,7 @@ class Cleaner(Periodic):
 
     def __init__(
         self,
-        client: BackfillClient,
+        client: ServicesClient,
         *,
         config: WorkerConfig,
         interval: float,

@@ -14,9 +14,9 @@ from typing import Final
 
 import psycopg
 
-from backfill.client import BackfillClient
+from backfill.client.lent import ServicesClient
 from backfill.errors import BackfillError
-from backfill.said import said
+from backfill.said import why
 from backfill.storage.backoff import Backoff
 from backfill.worker.service import Service, wait_for_event
 from backfill.worker.upkeep.periodic import Periodic
@@ -50,7 +50,7 @@ class Counters(Service):
     """
 
     def __init__(
-        self, client: BackfillClient, *, worker: str, spare: Callable[[], BackfillClient] | None = None
+        self, client: ServicesClient, *, worker: str, spare: Callable[[], ServicesClient] | None = None
     ) -> None:
         super().__init__("counters")
         self._client = client
@@ -84,7 +84,7 @@ class Counters(Service):
                 now = await self._client.write_counters(self._worker, [])
                 self._tallies.set_clock(now, (began + time.monotonic()) / 2)
         except _TROUBLES as error:
-            logger.warning("the counters cannot be written: %s", _line(error))
+            logger.warning("the counters cannot be written: %s", why(error))
 
     async def _run(self) -> None:
         await self._until_stopped(self._flush_again_and_again())
@@ -96,7 +96,7 @@ class Counters(Service):
             try:
                 await self.flush()
             except _TROUBLES as error:
-                logger.log(backoff.level(), "the counters could not be written, trying again: %s", _line(error))
+                logger.log(backoff.level(), "the counters could not be written, trying again: %s", why(error))
                 lost = self._tallies.drop_old()
                 if lost:
                     logger.warning("%d attempts of a day ago are missing from the counters", lost)
@@ -114,7 +114,7 @@ class Counters(Service):
                     try:
                         await self._flush_by_spare()
                     except _TROUBLES as error:
-                        reason = _line(error)
+                        reason = why(error)
                         await backoff.wait(never)
                     else:
                         return
@@ -137,7 +137,7 @@ class CounterFolder(Periodic):
         client: the worker's.
     """
 
-    def __init__(self, client: BackfillClient) -> None:
+    def __init__(self, client: ServicesClient) -> None:
         super().__init__(
             "folder", first=FOLD_FIRST_SECONDS, interval=FOLD_SECONDS, timeout=_FOLD_TIMEOUT,
             complaint="the counters could not be folded",
@@ -148,7 +148,3 @@ class CounterFolder(Periodic):
         folded = await self._client.fold_counters()
         if folded:
             logger.info("folded %d rows of the counters", folded)
-
-
-def _line(error: BaseException) -> str:
-    return said(error) or type(error).__name__

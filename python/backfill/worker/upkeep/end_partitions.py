@@ -13,7 +13,7 @@ from typing import Final
 
 import psycopg
 
-from backfill.client import BackfillClient
+from backfill.client.lent import ServicesClient
 from backfill.errors import BackfillError
 from backfill.said import said
 from backfill.worker.upkeep.periodic import Periodic
@@ -34,7 +34,7 @@ class EndPartitions(Periodic):
             a worker that knew such tasks may have left it.
     """
 
-    def __init__(self, client: BackfillClient, keeps: Iterable[timedelta]) -> None:
+    def __init__(self, client: ServicesClient, keeps: Iterable[timedelta]) -> None:
         super().__init__(
             "keeper", first=0.0, interval=INTERVAL, timeout=TIMEOUT,
             complaint="the partitions of ends could not be looked after",

@@ -16,7 +16,7 @@ import psycopg
 from backfill.client import BackfillClient
 from backfill.errors import BackfillError
 from backfill.retry import RetryPolicy
-from backfill.said import said
+from backfill.said import why
 from backfill.storage.backoff import Backoff
 from backfill.storage.recovery import CutOff, Next
 from backfill.tasks import TaskRegistry
@@ -94,7 +94,7 @@ class Recoverer(Service):
             async with asyncio.timeout(_TIMEOUT):
                 return await recovery
         except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
-            return (said(error) or type(error).__name__,)
+            return (why(error),)
 
     async def _recover_abandoned(self) -> tuple[str, ...]:
         """What is locked by workers without a row, such as one that was paused, recovered, went on, claimed and died."""

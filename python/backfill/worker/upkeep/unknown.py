@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from backfill.client import BackfillClient
+from backfill.client.lent import ServicesClient
 from backfill.counts import UnknownTask
 from backfill.worker.upkeep.periodic import Periodic
 
@@ -38,7 +38,7 @@ class UnknownTasks(Periodic):
         worker: the worker's id.
     """
 
-    def __init__(self, client: BackfillClient, *, worker: str) -> None:
+    def __init__(self, client: ServicesClient, *, worker: str) -> None:
         super().__init__(
             "unknown tasks", first=FIRST_SECONDS, interval=LOOK_SECONDS, timeout=_LOOK_TIMEOUT,
             complaint="jobs whose task no worker knows could not be looked for",

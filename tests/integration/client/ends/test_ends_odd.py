@@ -25,6 +25,7 @@ from backfill import (
     WorkerConfig,
     WorkerRunner,
 )
+from backfill.client.lent import ServicesClient
 
 from plugins.waiting import Eventually
 from reading import lookers, rows, value
@@ -52,9 +53,9 @@ async def say(what: str) -> Any:
 
 
 @pytest.fixture
-async def client(dsn: str) -> AsyncIterator[BackfillClient]:
+async def client(dsn: str) -> AsyncIterator[ServicesClient]:
     """An open client."""
-    async with BackfillClient(dsn) as one:
+    async with ServicesClient(dsn) as one:
         yield one
 
 
@@ -195,7 +196,7 @@ async def test_a_notification_of_anything_harms_no_waiting(
 
 
 @pytest.mark.parametrize("keeps", [[5], 5, "5", [HOUR, None], [timedelta(0)], [-HOUR]])
-async def test_keeps_that_are_none_are_refused(client: BackfillClient, keeps: Any) -> None:
+async def test_keeps_that_are_none_are_refused(client: ServicesClient, keeps: Any) -> None:
     """The place and the value are named, before the database is asked."""
     with pytest.raises(InvalidJobError, match="keeps"):
         await client.tend_ends(keeps)

@@ -26,6 +26,7 @@ from backfill import (
     WorkerContext,
     WorkerRunner,
 )
+from backfill.client.lent import ServicesClient
 from backfill.storage.connection import connect
 from backfill.storage.grants import grants_script
 from backfill.storage.schema.migrate import migrate
@@ -210,7 +211,7 @@ async def test_a_worker_can_work(
         await asyncio.Event().wait()
 
     theirs = role("worker")
-    async with BackfillClient(theirs) as client:
+    async with ServicesClient(theirs) as client:
         await client.enqueue_bulk(note.job(number) for number in range(100))
         await client.enqueue_bulk(
             NewJob("note", 100 + n, JobSpec(queue=Queue.serial(f"line {n % 3}"))) for n in range(30)
@@ -255,7 +256,7 @@ async def test_ends_are_kept_by_workers_and_read_by_producers(dsn: str, role: Ne
         return payload + 1
 
     theirs, producer = role("worker"), role("producer")
-    async with BackfillClient(producer) as client:
+    async with ServicesClient(producer) as client:
         outcomes = [await client.enqueue(handler.job(number)) for number in (-1, 1)]
         waiting = asyncio.ensure_future(client.result(outcomes[1], timeout=30))
         await WorkerRunner(WorkerConfig(theirs), tasks).process_available_jobs()
@@ -267,7 +268,7 @@ async def test_ends_are_kept_by_workers_and_read_by_producers(dsn: str, role: Ne
     assert await value(dsn, "select count(*) from only graphile_worker.backfill_ends_default") == 0
     await rows(dsn, "create table graphile_worker.backfill_ends_old partition of graphile_worker.backfill_ends "
         "for values from ('2001-01-01') to ('2001-01-02')")  # fmt: skip
-    async with BackfillClient(theirs) as client:
+    async with ServicesClient(theirs) as client:
         assert await client.tend_ends([timedelta(hours=1)]) == (0, 1)
     for statement in ENDS_ARE_NOT_THEIRS:
         assert await is_refused(producer, statement), statement
@@ -319,7 +320,7 @@ async def test_odd_names_and_a_second_time(dsn: str, role: NewRole, duty: str) -
     before = await rows(dsn, policies)
     run_script(dsn, grants_script(cast("Any", duty), str(name), schema))
     assert [row[0] for row in await rows(dsn, policies)] == [row[0] for row in before]
-    async with BackfillClient(theirs, schema=schema) as client:
+    async with ServicesClient(theirs, schema=schema) as client:
         assert (await client.enqueue("task", job_key="k")).status is EnqueueStatus.ADDED
         if duty == "worker":
             assert await client.tend_ends([timedelta(hours=1)]) == (3, 0)

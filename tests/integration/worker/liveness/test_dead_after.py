@@ -8,6 +8,7 @@ from typing import Any, LiteralString
 import pytest
 
 from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill.client.lent import ServicesClient
 
 from plugins.waiting import Eventually
 from reading import rows, value
@@ -89,7 +90,7 @@ async def test_who_counts_as_alive(dsn: str, row: tuple[int, timedelta] | None, 
     else:
         await rows(dsn, ROW, "backfill_0", 60 * SECOND, *row)
     async with (
-        BackfillClient(dsn) as client,
+        ServicesClient(dsn) as client,
         WorkerRunner(WorkerConfig(dsn), registry_of([])) as runner,
     ):
         assert runner._parts is not None
@@ -118,6 +119,6 @@ async def test_a_task_that_only_a_silent_worker_knows(dsn: str, dead_after: time
     await rows(dsn, ROW, "backfill_1", timedelta(0), 3, HOUR)
     await rows(dsn, ROW, "backfill_2", 60 * SECOND, 3, dead_after)
     await rows(dsn, f"update {WORKERS} set tasks = '{{u}}' where id = 'backfill_2'")
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         await client.enqueue("u", run_at=datetime(2026, 1, 1, tzinfo=UTC))
         assert [unknown.task for unknown in await client.unknown_tasks("backfill_1")] == told

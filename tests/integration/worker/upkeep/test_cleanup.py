@@ -25,6 +25,7 @@ from backfill import (
     WorkerRunner,
 )
 from backfill.client.cleanup import ReleasedLocks
+from backfill.client.lent import ServicesClient
 
 from plugins.waiting import Eventually
 from reading import rows, value
@@ -46,9 +47,9 @@ BEATEN: LiteralString = "insert into graphile_worker._private_workers (id, last_
 
 
 @pytest.fixture
-async def client(dsn: str) -> AsyncIterator[BackfillClient]:
+async def client(dsn: str) -> AsyncIterator[ServicesClient]:
     """An open client."""
-    async with BackfillClient(dsn) as one:
+    async with ServicesClient(dsn) as one:
         yield one
 
 
@@ -95,7 +96,7 @@ async def locked(dsn: str) -> tuple[set[int], set[str]]:
 
 @pytest.mark.leaves_rows
 @pytest.mark.parametrize("age", [6 * MINUTE, 10 * HOUR])
-async def test_a_live_worker_of_ours_keeps_what_it_has(dsn: str, client: BackfillClient, age: timedelta) -> None:
+async def test_a_live_worker_of_ours_keeps_what_it_has(dsn: str, client: ServicesClient, age: timedelta) -> None:
     """Whatever the age: it has a row with a fresh heartbeat. The worker's own cleanup spares it as well."""
     await rows(dsn, ROW, OURS, timedelta(seconds=10), None)
     job = await hold(dsn, client, OURS, age, "q")
@@ -223,7 +224,7 @@ async def test_a_worker_may_leave_it_to_others(dsn: str, client: BackfillClient)
             assert ("cleaner" in [service.name for service in runner._parts._services]) is there
 
 
-async def test_one_worker_at_a_time(dsn: str, client: BackfillClient) -> None:
+async def test_one_worker_at_a_time(dsn: str, client: ServicesClient) -> None:
     """Who finds another at it does nothing; an explicit call does not ask."""
     await hold(dsn, client, NODE, 5 * HOUR, "q")
     async with await psycopg.AsyncConnection.connect(dsn) as other:

@@ -25,7 +25,9 @@ from backfill import (
     WorkerConfig,
     WorkerRunner,
 )
-from backfill.client import cleanup
+from backfill.client import asking
+from backfill.client.lent import ServicesClient
+from backfill.client.verbs import cleanup
 from backfill.storage.connection import Connection, connect
 from backfill.storage.schema.migrate import migrate
 from backfill.storage.statements import render
@@ -247,15 +249,15 @@ async def test_a_job_that_came_between_the_looks(
 ) -> None:
     """It is seen, whatever isolation a session of the role begins with."""
     await unused(dsn, "q", "r")
-    original, looks = cleanup.run, list[str]()
+    original, looks = asking.run, list[str]()
 
-    async def run(connection: Connection, name: str, schema: str, parameters: Any = ()) -> Any:
+    async def run(connection: Connection, name: str, schema: str, parameters: Any = (), **more: Any) -> Any:
         looks.append(name)
         if name == "find_unused_queues" and looks.count(name) == 1:  # the transaction has begun
             await client.enqueue("t", queue=SERIAL)
-        return await original(connection, name, schema, parameters)
+        return await original(connection, name, schema, parameters, **more)
 
-    monkeypatch.setattr(cleanup, "run", run)
+    monkeypatch.setattr(asking, "run", run)
     spaced = default.replace(" ", "\\\\ ")
     async with BackfillClient(f"{dsn} options='-c default_transaction_isolation={spaced}'") as other:
         assert await other.collect_queues() == 1
@@ -269,17 +271,19 @@ async def test_a_job_that_the_first_look_did_not_see(
     """The second does; workers are told of it, since one that heard of it may have found its queue held."""
     await client.enqueue("t", queue=SERIAL)
     await unused(dsn, "r")
-    original, looks = cleanup.run, list[str]()
+    original, looks = asking.run, list[str]()
 
-    async def run(connection: Connection, name: str, schema: str, parameters: Any = ()) -> Any:
+    async def run(connection: Connection, name: str, schema: str, parameters: Any = (), **more: Any) -> Any:
         looks.append(name)
         if name == "find_unused_queues":
             cursor = connection.cursor()
-            await cursor.execute(f"select null, array_agg(id)::text from (select id from {QUEUES} for update) as held")
+            await cursor.execute(
+                f"select null as last, array_agg(id)::text as ids from (select id from {QUEUES} for update) as held"
+            )
             return cursor.pgresult
-        return await original(connection, name, schema, parameters)
+        return await original(connection, name, schema, parameters, **more)
 
-    monkeypatch.setattr(cleanup, "run", run)
+    monkeypatch.setattr(asking, "run", run)
     assert await client.collect_queues() == 1
     assert looks[looks.index("find_unused_queues") :] == ["find_unused_queues", "delete_unused_queues", "notify_jobs"]
     assert (await value(dsn, ORPHANS), await rows(dsn, NAMES)) == (0, [("q",)])
@@ -352,7 +356,7 @@ def engine_dsn(dsn: str) -> str:
 async def test_never_where_another_programs_function_adds_jobs(engine_dsn: str, caplog: Any) -> None:
     """Its add_jobs holds no queue: nothing is collected, by nobody; a worker says so to who debugs."""
     await unused(engine_dsn, "q")
-    async with BackfillClient(engine_dsn) as client:
+    async with ServicesClient(engine_dsn) as client:
         with pytest.raises(CleanupRefusedError, match="its add_job or add_jobs is another program's"):
             await client.collect_queues()
         with pytest.raises(CleanupRefusedError, match="its add_job or add_jobs is another program's"):

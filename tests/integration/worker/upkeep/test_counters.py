@@ -29,6 +29,7 @@ from backfill import (
     WorkerConfig,
     WorkerRunner,
 )
+from backfill.client.lent import ServicesClient
 from backfill.storage.counters import MinuteCounts
 from backfill.storage.wire import Command, Wire
 from backfill.worker.pipeline import settler
@@ -303,7 +304,7 @@ def minute_counts(minute: int, done: int, **others: Any) -> MinuteCounts:
 
 async def test_a_flush_may_be_repeated_and_come_late(dsn: str) -> None:
     """Written twice, or after a newer one, counts change nothing; other workers' rows are their own."""
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         for done in (3, 3, 5, 4):
             now = await client.write_counters("w", [minute_counts(10, done), minute_counts(11, 1)])
             assert abs(now - datetime.now(UTC).timestamp()) < 60
@@ -329,9 +330,9 @@ ROWS = st.dictionaries(
 @given(found=ROWS, batch=st.integers(1, 5))
 async def test_folding_keeps_every_sum(dsn: str, monkeypatch: pytest.MonkeyPatch, found: Any, batch: int) -> None:
     """Whatever is folded, by several at once, a few rows at a time: all sums by task, day and bucket stay."""
-    monkeypatch.setattr("backfill.client.counters.FOLD_BATCH", batch)
+    monkeypatch.setattr("backfill.client.verbs.counters.FOLD_BATCH", batch)
     now = int(datetime.now(UTC).timestamp() // 60)
-    async with BackfillClient(dsn, max_size=4) as client:
+    async with ServicesClient(dsn, max_size=4) as client:
         await rows(dsn, "truncate graphile_worker.backfill_counters")
         for (age, task, worker), (number, buckets, failed) in found.items():
             kinds = {"failed": failed, "retried": failed // 2, "dead": failed - failed // 2, "snoozed": number % 7}
@@ -370,7 +371,7 @@ def _sums(found: list[Counts]) -> dict[Any, Any]:
 async def test_what_is_older_says_how_coarse_it_is(dsn: str) -> None:
     """After folding, minutes of long ago are there by the hour, those of very long ago by the day, without workers."""
     now = datetime.now(UTC)
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         for days in (0, 10, 100):
             minute = int((now - timedelta(days=days)).timestamp() // 60)
             await client.write_counters("w", [minute_counts(minute, 1)])

@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import TaskRegistry, WorkerConfig, WorkerRunner
+from backfill.client.lent import ServicesClient
 
 from reading import rows, value
 
@@ -32,9 +33,9 @@ async def say(what: Any) -> Any:
 
 
 @pytest.fixture
-async def client(dsn: str) -> AsyncIterator[BackfillClient]:
+async def client(dsn: str) -> AsyncIterator[ServicesClient]:
     """An open client."""
-    async with BackfillClient(dsn) as one:
+    async with ServicesClient(dsn) as one:
         yield one
 
 
@@ -42,7 +43,7 @@ async def _run(dsn: str) -> int:
     return await WorkerRunner(WorkerConfig(dsn), tasks).process_available_jobs()
 
 
-async def test_partitions_are_made_ahead_and_dropped_when_over(dsn: str, client: BackfillClient) -> None:
+async def test_partitions_are_made_ahead_and_dropped_when_over(dsn: str, client: ServicesClient) -> None:
     """For today's and tomorrow's ends; what was in the default one moves.
 
     An expired day goes whole, and nothing else.
@@ -79,7 +80,7 @@ async def test_partitions_are_made_ahead_and_dropped_when_over(dsn: str, client:
     assert await value(dsn, f"select count(*) from {ENDS}") == 2
 
 
-async def test_a_partition_that_cannot_be_had_now_is_made_later(dsn: str, client: BackfillClient) -> None:
+async def test_a_partition_that_cannot_be_had_now_is_made_later(dsn: str, client: ServicesClient) -> None:
     """Somebody holds the table: nothing waits for long, and ends are written to the default one meanwhile."""
     async with await psycopg.AsyncConnection.connect(dsn) as other:
         await other.execute(f"select count(*) from {ENDS}")

@@ -8,7 +8,8 @@ from typing import Any, LiteralString
 
 import pytest
 
-from backfill import BackfillClient, NewJob, Queue, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import NewJob, Queue, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill.client.lent import ServicesClient
 from backfill.worker.upkeep import unknown
 
 from reading import rows
@@ -35,12 +36,12 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == LOGGER]
 
 
-async def due(client: BackfillClient, task: str, **more: Any) -> None:
+async def due(client: ServicesClient, task: str, **more: Any) -> None:
     """A job that has been due for a while."""
     await client.enqueue(task, run_at=datetime.now(UTC) - timedelta(minutes=5), **more)
 
 
-async def asked(client: BackfillClient, dsn: str) -> dict[str, int]:
+async def asked(client: ServicesClient, dsn: str) -> dict[str, int]:
     """What a worker is told that knows the task `known`."""
     await rows(dsn, ALIVE, "backfill_0", ["known", "alias"], timedelta(0))
     return {found.task: found.jobs for found in await client.unknown_tasks("backfill_0")}
@@ -52,7 +53,7 @@ async def test_a_worker_warns_once_a_minute(
     """Each task is named, with its jobs, since when, and the way out; then no more for a minute, and then again."""
     monkeypatch.setattr(unknown, "FIRST_SECONDS", 0.02)
     monkeypatch.setattr(unknown, "LOOK_SECONDS", 0.02)
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         for queue in (Queue.parallel(), Queue.serial("q")):
             await due(client, "send_emial", queue=queue, priority=3)
         await due(client, "old name")
@@ -82,7 +83,7 @@ async def test_one_worker_speaks_for_all(
     """Of three live workers the one with the smallest id warns; once it has ended, another does."""
     monkeypatch.setattr(unknown, "FIRST_SECONDS", 0.02)
     monkeypatch.setattr(unknown, "LOOK_SECONDS", 0.02)
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         runners = [WorkerRunner(WorkerConfig(dsn), registry()) for _ in range(3)]
         for runner in runners:
             await runner.__aenter__()
@@ -108,7 +109,7 @@ async def test_an_older_worker_keeps_no_newer_one_silent(dsn: str) -> None:
     """
     older: LiteralString = "update graphile_worker.backfill_workers set protocol = 0 where id = %s returning id"
     newer: LiteralString = "update graphile_worker.backfill_workers set protocol = 2 where id = %s returning id"
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         await due(client, "nobody's")
         await due(client, "old one's")
         await rows(dsn, ALIVE, "backfill", ["old one's"], timedelta(0))
@@ -122,7 +123,7 @@ async def test_an_older_worker_keeps_no_newer_one_silent(dsn: str) -> None:
 
 async def test_jobs_that_are_no_reason_to_warn(dsn: str) -> None:
     """For later, just enqueued, out of attempts, locked; known to another live worker; of a program that holds one."""
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         await client.enqueue("later", delay=timedelta(hours=1))
         await client.enqueue("new")
         await due(client, "exhausted")
@@ -150,14 +151,14 @@ async def test_jobs_that_are_no_reason_to_warn(dsn: str) -> None:
 
 async def test_counting_is_limited(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many of each priority are looked at; a count says whether that was all."""
-    monkeypatch.setattr("backfill.client.counters._LOOKED_AT", 20)
-    async with BackfillClient(dsn) as client:
+    monkeypatch.setattr("backfill.client.verbs.counters._LOOKED_AT", 20)
+    async with ServicesClient(dsn) as client:
         past = datetime.now(UTC) - timedelta(minutes=5)
         await client.enqueue_bulk([NewJob("many") for _ in range(50)], run_at=past)
         await client.enqueue_bulk([NewJob("few") for _ in range(7)], run_at=past, priority=-5)
         assert await asked(client, dsn) == {"many": 20, "few": 7}
         assert [found.whole for found in await client.unknown_tasks("backfill_0")] == [False, False]
-        monkeypatch.setattr("backfill.client.counters._LOOKED_AT", 51)
+        monkeypatch.setattr("backfill.client.verbs.counters._LOOKED_AT", 51)
         assert [found.jobs for found in await client.unknown_tasks("backfill_0") if found.whole] == [50, 7]
 
 
@@ -167,7 +168,7 @@ async def test_looks_begin_where_the_last_one_ended(dsn: str, monkeypatch: pytes
     One that was committed with an old time by the next look from the very start.
     """
     monkeypatch.setattr(unknown, "FULL_EVERY", 5)
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         await rows(dsn, ALIVE, "backfill_1", ["known"], timedelta(0))
         looks = unknown.UnknownTasks(client, worker="backfill_1")
         await client.enqueue("known", priority=7)
@@ -189,7 +190,7 @@ async def test_looks_begin_where_the_last_one_ended(dsn: str, monkeypatch: pytes
 
 async def test_what_the_fleet_knows_less_is_looked_for_from_the_start(dsn: str) -> None:
     """Once the last worker of a task has gone, its jobs that waited before the floors are nobody's."""
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         await rows(dsn, ALIVE, "backfill_1", ["known"], timedelta(0))
         await rows(dsn, ALIVE, "backfill_2", ["another's"], timedelta(0))
         looks = unknown.UnknownTasks(client, worker="backfill_1")
@@ -202,7 +203,7 @@ async def test_what_the_fleet_knows_less_is_looked_for_from_the_start(dsn: str) 
 
 async def test_who_does_not_speak_for_all_learns_nothing(dsn: str) -> None:
     """One that becomes the first worker later begins at the very start."""
-    async with BackfillClient(dsn) as client:
+    async with ServicesClient(dsn) as client:
         for worker in ("backfill_1", "backfill_2"):
             await rows(dsn, ALIVE, worker, ["known"], timedelta(0))
         looks = unknown.UnknownTasks(client, worker="backfill_2")

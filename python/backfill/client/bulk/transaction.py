@@ -1,0 +1,89 @@
+"""What both ways of writing a bulk call's rows share: what a transaction must know first, when jobs are due, and the lock.
+
+The base of `writing` and `producers`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from backfill.client.bulk.clock import ServerClock
+from backfill.client.bulk.groups import Placed
+from backfill.client.bulk.waiting import WaitingRows
+from backfill.client.execute import run
+from backfill.client.naming import NameMaker
+from backfill.client.prepare import JobShape
+from backfill.errors import SchemaMissingError
+from backfill.storage.results import binary_rows
+from backfill.storage.rows import micros
+from backfill.storage.types import Connection
+
+KEPT_BYTES: Final = 16_000_000
+"""How many bytes of payloads wait in memory, where no temporary table can be made."""
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class RowTransaction:
+    """One transaction of a bulk call; entered once the transaction is begun, left before it is committed.
+
+    Args:
+        connection: in a transaction.
+        schema: the queue's.
+        ids: where the ids go, in the order of the rows; None where nobody asked for them.
+        own: whether the transaction has this call's statements only; one that the caller began may have others.
+        maker: makes names on another connection; None where there is none, and new ones wait.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        schema: str,
+        ids: list[int] | None,
+        *,
+        own: bool,
+        maker: NameMaker | None = None,
+    ) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._ids = ids
+        self._own = own
+        self._maker = maker
+        self._locked = False
+        self._waiting = WaitingRows(connection, schema)
+        self._kept: list[tuple[int, list[Placed]]] = []
+        self._kept_bytes = 0
+        self._now = 0
+        self._piped = False
+        self._may_copy = False
+        self._may_postpone = False
+
+    async def _begin(self) -> None:
+        """Ask the server what must be known first: its time, and what is possible in this transaction.
+
+        Raises:
+            SchemaMissingError: the schema has no queue in it.
+        """
+        begun = await run(self._connection, "bulk_begin", self._schema, (self._schema,), binary=True)
+        found = list(binary_rows(begun))
+        if not found:
+            raise SchemaMissingError(f"schema {self._schema!r} has no queue in it: `backfill migrate` makes it")
+        [row] = found
+        self._clock = ServerClock(row.integer("now"))
+        self._piped = bool(self._connection.pgconn.pipeline_status)  # where the server takes no COPY
+        self._may_copy = not row.flag("filtered") and not self._piped
+        self._may_postpone = row.flag("may_postpone") and not self._piped
+        if not row.flag("sees_commits"):  # names that another connection makes would not be seen
+            self._maker = None
+
+    async def _lock(self) -> None:
+        """Be the only transaction, until it ends, that makes names or writes keys in more than one statement."""
+        if not self._locked:
+            await run(self._connection, "lock_keys", self._schema)
+            self._locked = True
+
+    def _run_at(self, shape: JobShape) -> int:
+        """When a job of this chunk is due, in PostgreSQL's microseconds."""
+        if shape.run_at is not None:
+            return micros(shape.run_at)
+        return self._now if shape.delay is None else self._now + shape.delay // _MICROSECOND

@@ -1,0 +1,152 @@
+"""How a client opens: its first connection checks the server and the schema, then its pool is made, or the given one is used.
+
+Used by `connect`, which decides when a client opens and when it closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg_pool
+
+from backfill.client.execute import translated
+from backfill.client.manner import in_our_manner
+from backfill.client.session import Session
+from backfill.errors import ConfigurationError, DatabaseConnectionError
+from backfill.storage.connection import connect, redacted, resolve
+from backfill.storage.isolation import read_committed
+from backfill.storage.pasted import is_function, pasted
+from backfill.storage.pool import PatientPool
+from backfill.storage.schema.migrate import migrate
+from backfill.storage.schema.state import check_schema
+from backfill.storage.statements import quoted_schema
+from backfill.storage.types import Connection, Dsn, Pool
+from backfill.storage.writable import names_several_hosts, refuse_read_only
+
+DSN_VARIABLE: Final = "DATABASE_URL"
+_CHECK_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a client was made with.
+
+    Attributes:
+        dsn: a connection string or what gives one; None for DATABASE_URL, or where a pool is given.
+        schema: the queue's.
+        pool: the given pool, if there is one.
+        migrate: whether opening brings the schema up to date.
+        min_size: connections kept at rest.
+        max_size: connections at most.
+    """
+
+    dsn: Dsn | None
+    schema: str
+    pool: psycopg_pool.AsyncConnectionPool[Any] | None
+    migrate: bool
+    min_size: int
+    max_size: int
+
+    @classmethod
+    def checked(
+        cls,
+        dsn: Dsn | None,
+        *,
+        schema: str,
+        pool: psycopg_pool.AsyncConnectionPool[Any] | None,
+        migrate: bool,
+        min_size: int,
+        max_size: int,
+    ) -> Settings:
+        """A client's arguments.
+
+        Raises:
+            ConfigurationError: one of them cannot be used; it is named.
+        """
+        if dsn is not None and pool is not None:
+            raise ConfigurationError("dsn and pool: give one of them; a pool has its own connection string")
+        if dsn is not None and not is_function(dsn):
+            dsn = pasted("dsn", dsn)
+        if pool is not None and not isinstance(pool, psycopg_pool.AsyncConnectionPool):
+            raise ConfigurationError(f"pool: expected a psycopg_pool.AsyncConnectionPool, got {type(pool).__name__}")
+        quoted_schema(schema)
+        _check_sizes(min_size, max_size)
+        return cls(dsn, schema, pool, migrate, min_size, max_size)
+
+
+async def start(settings: Settings, *, patience: float, max_idle: float) -> Session:
+    """Connect, check the server and the schema, and make an open client.
+
+    Args:
+        settings: what the client was made with.
+        patience: seconds that a call waits for a connection in use, before another one is made.
+        max_idle: seconds after which an unused connection is closed that is more than those kept at rest.
+    """
+    if settings.pool is not None:
+        return await _adopt(settings, settings.pool)
+    dsn = settings.dsn or os.environ.get(DSN_VARIABLE)
+    if not dsn:
+        raise ConfigurationError(f"dsn: none was given and {DSN_VARIABLE} is not set")
+    resolved = await resolve(dsn)
+    first = await connect(resolved)
+    try:
+        await _prepare_schema(settings, first, several=names_several_hosts(resolved))
+    finally:
+        await first.close()
+    pool = PatientPool(dsn, min_size=settings.min_size, max_size=settings.max_size, max_idle=max_idle)
+    where = redacted(resolved)
+    try:
+        await pool.open(wait=True)  # a call that finds none ready would have the pool make another beside it
+    except psycopg_pool.PoolTimeout as error:
+        await pool.close()
+        raise translated(error, None, where=where, schema=settings.schema) from error
+    except BaseException:
+        await pool.close()
+        raise
+    return Session(pool, owned=True, where=where, keeps=settings.min_size > 0, patience=patience)
+
+
+async def _adopt(settings: Settings, pool: Pool) -> Session:
+    if pool.closed:
+        raise ConfigurationError("pool: it is not open; `await pool.open()` before the client's first use")
+    session = Session(pool, owned=False, where="the given pool's server", keeps=False)
+    try:
+        async with pool.connection() as connection, in_our_manner(connection), read_committed(connection):
+            await _prepare_schema(settings, connection, several=names_several_hosts(pool.conninfo, pool.kwargs))
+    except psycopg_pool.PoolTimeout as error:
+        raise translated(error, None, where=session.where, schema=settings.schema) from error
+    return session
+
+
+async def _prepare_schema(settings: Settings, connection: Connection, *, several: bool) -> None:
+    if not several:  # else the driver looks for the one that takes writes, and a failover is waited for
+        async with _answering(connection):
+            await refuse_read_only(connection)
+    if settings.migrate:
+        await migrate(connection, schema=settings.schema)
+    async with _answering(connection):
+        await check_schema(connection, schema=settings.schema)
+
+
+@asynccontextmanager
+async def _answering(connection: Connection) -> AsyncIterator[None]:
+    """Have a server answer in time: one that takes connections may do nothing else."""
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            yield
+    except TimeoutError as error:
+        where = redacted(connection.info.dsn)
+        raise DatabaseConnectionError(f"PostgreSQL at {where} gave no answer in {_CHECK_SECONDS:g} s") from error
+
+
+def _check_sizes(min_size: object, max_size: object) -> None:
+    for name, value, least in (("min_size", min_size, 0), ("max_size", max_size, 1)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigurationError(f"{name} = {value!r}: expected an integer of at least {least}")
+    if min_size > max_size:  # type: ignore[operator]
+        raise ConfigurationError(f"min_size = {min_size}: expected at most max_size ({max_size})")

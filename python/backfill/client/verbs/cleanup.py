@@ -1,0 +1,245 @@
+"""Cleanup: the steps by which locks are released that nobody will open, and unused queues and tasks are deleted."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, NamedTuple, TypeVar
+
+import psycopg
+
+from backfill.checks import KEY_LIMIT, check_age, check_duration, check_int, check_text
+from backfill.client.verbs.asked import Steps, Together, Verb
+from backfill.client.verbs.recovery import DEAD_AFTER, recover_abandoned, recover_worker
+from backfill.errors import CleanupRefusedError
+from backfill.storage.recovery import Next
+from backfill.storage.results import Row, first, nothing, rows
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_PAGE: Final = 500
+_LOOKED_AT: Final = 1000
+_COUNT: Final = range(1, 2**31)
+_PATIENCE: Final = "10000"
+"""Milliseconds that a transaction here may be left idle, by a process that is stopped: others wait for what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedLocks:
+    """What was released.
+
+    Attributes:
+        queue_locks: how many serial queues were unlocked.
+        job_locks: how many jobs were unlocked; one in its last attempt that may have been replaced or removed while it was
+            held is a dead letter.
+    """
+
+    queue_locks: int
+    job_locks: int
+
+
+class _Released(NamedTuple):
+    """What one page of release_jobs did."""
+
+    jobs: int
+    queues: int
+    doubtful: int
+
+
+class _DeadHolder(NamedTuple):
+    """A worker of ours that does not live and holds an old lock."""
+
+    worker: str
+    heartbeat: int
+    queues: int
+
+
+class _Unused(NamedTuple):
+    """Queues that were held as unused: the id to go on behind, None where no more come, and their ids as an array's text."""
+
+    last: int | None
+    ids: str
+
+
+def release_stale(*, queues: timedelta | None, jobs: timedelta | None) -> Steps[ReleasedLocks]:
+    """Recover our dead workers that hold locks of such ages, and release those of holders that are not ours.
+
+    Args:
+        queues: the age of queues' locks; None leaves them.
+        jobs: the age of jobs' locks; None leaves them.
+    """
+    queue_locks = job_locks = 0
+    ages = tuple(None if age is None else str(age.total_seconds()) for age in (jobs, queues))
+    for holder in (yield from Verb("find_dead_holders", ages, _dead_holders)):
+        done = yield from recover_worker(holder.worker, holder.heartbeat, lambda _: Next(), DEAD_AFTER)
+        if done is not None:
+            job_locks += done.jobs
+            queue_locks += holder.queues if done.complete else done.queues
+    for abandoned in (yield from recover_abandoned(DEAD_AFTER, lambda _: Next())):
+        job_locks += abandoned.jobs
+        queue_locks += abandoned.queues
+    others = yield from release_foreign_locks(queues=queues, jobs=jobs, gone_for=DEAD_AFTER, alone=False)
+    return ReleasedLocks(queue_locks + others.queue_locks, job_locks + others.job_locks)
+
+
+def release_foreign_locks(
+    *, queues: timedelta | None, jobs: timedelta | None, gone_for: timedelta, alone: bool
+) -> Steps[ReleasedLocks]:
+    """Unlock what holders have locked that are no workers of ours."""
+    check_duration("queues", queues, zero=True)
+    check_duration("jobs", jobs, zero=True)
+    check_age("gone_for", gone_for)
+    return _release_foreign_locks(queues, jobs, gone_for, alone=alone)
+
+
+def is_first_worker(worker: str) -> Verb[bool]:
+    """Ask whether a worker is the live one with the smallest id."""
+    check_text("worker", worker, KEY_LIMIT)
+    return Verb("is_first_worker", (worker,), _flag("first"))
+
+
+def collect_queues(schema: str, limit: int | None) -> Steps[int]:
+    """Delete serial queues that no job uses and nobody has locked; how many."""
+    check_int("limit", limit, _COUNT)
+    return _collect_queues(schema, limit or sys.maxsize)
+
+
+def collect_tasks(schema: str) -> Together[tuple[str, ...]]:
+    """Delete tasks that have no job and that no worker of ours names; their names."""
+    return Together(_collect_tasks(schema))
+
+
+def _release_foreign_locks(
+    queues: timedelta | None, jobs: timedelta | None, gone_for: timedelta, *, alone: bool
+) -> Steps[ReleasedLocks]:
+    queue_locks = job_locks = 0
+    while jobs is not None:
+        page = yield from _release_page(jobs, alone=alone)
+        if page is None:
+            break
+        job_locks += page.jobs
+        queue_locks += page.queues
+        if page.jobs < _PAGE:
+            break
+    if queues is not None:
+        parameters = (str(queues.total_seconds()), str(gone_for.total_seconds()))
+        released = yield from _in_turn(Verb("release_queues", parameters, _whole("queues")), alone=alone)
+        queue_locks += released or 0
+    return ReleasedLocks(queue_locks, job_locks)
+
+
+def _release_page(age: timedelta, *, alone: bool) -> Steps[_Released | None]:
+    """Unlock a page of jobs; None where another worker is at it.
+
+    Where the database refuses a dead letter, its job is only unlocked, so that it keeps no other: `process_failed_jobs`
+    tries it by itself, and names it.
+    """
+    parameters = str(age.total_seconds()), str(_PAGE)
+    try:
+        page = yield from _in_turn(Verb("release_jobs", (*parameters, "true"), _released), alone=alone)
+    except psycopg.Error:
+        return (yield from _in_turn(Verb("release_jobs", (*parameters, "false"), _released), alone=alone))
+    if page is not None and page.doubtful:
+        logger.info(
+            "%d jobs that other programs had left locked are dead letters: it was their last attempt, and they may have "
+            "been replaced or removed while they were held",
+            page.doubtful,
+        )
+    return page
+
+
+def _in_turn(verb: Verb[T], *, alone: bool) -> Steps[T | None]:
+    """What a statement gives; where it is to be done alone, None if another worker is at it."""
+    return (yield from (Together(_if_nobody_does(verb)) if alone else verb))
+
+
+def _if_nobody_does(verb: Verb[T]) -> Steps[T | None]:
+    taken = yield from Verb("try_cleanup", (_PATIENCE,), _flag("taken"))
+    return (yield from verb) if taken else None
+
+
+def _collect_queues(schema: str, limit: int) -> Steps[int]:
+    after, deleted = 0, 0
+    while deleted < limit:
+        gone, last = yield from Together(_collect_some(schema, after, min(_PAGE, limit - deleted)))
+        deleted += gone
+        if last is None:
+            break
+        after = last
+    return deleted
+
+
+def _collect_some(schema: str, after: int, wanted: int) -> Steps[tuple[int, int | None]]:
+    """Delete some unused queues: how many, and the id to go on behind, None at the end."""
+    yield from Verb("bound_idle", (_PATIENCE,), nothing)
+    yield from _refuse_foreign_functions(schema)
+    parameters = (str(after), str(_LOOKED_AT), str(wanted))
+    unused = yield from Verb("find_unused_queues", parameters, _unused)
+    held = 0 if unused.ids == "{}" else unused.ids.count(",") + 1
+    if not held:
+        return 0, unused.last
+    gone = yield from Verb("delete_unused_queues", (unused.ids,), _whole("deleted"))
+    if gone < held:
+        # A job came to one between the two looks; a worker that heard of it found its queue held.
+        yield from Verb("notify_jobs", (str(held - gone),), nothing)
+    return gone, unused.last
+
+
+def _collect_tasks(schema: str) -> Steps[tuple[str, ...]]:
+    yield from Verb("bound_idle", (_PATIENCE,), nothing)
+    yield from _refuse_foreign_functions(schema)
+    names = yield from Verb("find_foreign_workers", (), _texts("id"))
+    if names:
+        raise CleanupRefusedError(
+            "tasks are not collected while workers of other programs may live, since those look up the ids of their "
+            f"tasks only once: {', '.join(names)}. Stop them, release_stale_job_locks() and "
+            "release_stale_queue_locks(), and call it again",
+            names,
+        )
+    held = yield from Verb("find_unused_tasks", (), _texts("id"))
+    gone = yield from Verb("delete_unused_tasks", ("{" + ",".join(held) + "}",), _texts("identifier"))
+    return tuple(sorted(gone))
+
+
+def _refuse_foreign_functions(schema: str) -> Steps[None]:
+    if not (yield from Verb("add_job_is_ours", (schema,), _flag("ours"))):
+        raise CleanupRefusedError(
+            f"queues and tasks of schema {schema!r} are not collected: its add_job or add_jobs is another "
+            "program's, which may leave a job with a queue that was just deleted; nothing need be done, unused ones "
+            "cost their rows only"
+        )
+
+
+def _flag(name: str) -> Callable[[Any], bool]:
+    return lambda found: first(found).flag(name)
+
+
+def _whole(name: str) -> Callable[[Any], int]:
+    return lambda found: first(found).whole(name)
+
+
+def _texts(name: str) -> Callable[[Any], tuple[str, ...]]:
+    return lambda found: tuple(row.word(name) for row in rows(found))
+
+
+def _released(found: Any) -> _Released:
+    row = first(found)
+    return _Released(row.whole("jobs"), row.whole("queues"), row.whole("doubtful"))
+
+
+def _dead_holders(found: Any) -> list[_DeadHolder]:
+    return [_dead_holder(row) for row in rows(found)]
+
+
+def _dead_holder(row: Row) -> _DeadHolder:
+    return _DeadHolder(row.word("id"), row.whole("heartbeat"), row.whole("queues"))
+
+
+def _unused(found: Any) -> _Unused:
+    row = first(found)
+    return _Unused(row.number("last"), row.text("ids") or "{}")

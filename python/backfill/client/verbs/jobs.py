@@ -1,0 +1,148 @@
+"""Jobs that are in the queue already: what reading, removing, completing, failing and rescheduling them asks.
+
+A role with a producer's grants has no right on the tables, so most verbs name the function that it calls in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from backfill.checks import BIGINT, KEY_LIMIT, SMALLINT, check_int, check_text
+from backfill.client.prepare import Parameters, due
+from backfill.client.verbs.asked import Steps, Verb
+from backfill.errors import InvalidJobError
+from backfill.jobs import EnqueueOutcome
+from backfill.records import Job
+from backfill.retry import MAX_ATTEMPTS_LIMIT
+from backfill.storage.arrays import number_array, text_array
+from backfill.storage.results import Row, first
+from backfill.storage.rows import decode_jobs
+
+JobReference = int | Job | EnqueueOutcome[Any]
+REASON_LIMIT: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of jobs.
+
+    Attributes:
+        verb: what is asked; None where no job was given.
+        many: whether it may hold several jobs at once, so that others can wait for it in a ring.
+    """
+
+    verb: Verb[list[Job]] | None
+    many: bool
+
+    def steps(self) -> Steps[list[Job]]:
+        """The change as steps, which give the jobs that were changed."""
+        return [] if self.verb is None else (yield from with_names(self.verb))
+
+
+def get_job(job: JobReference) -> Verb[list[Job]]:
+    """Read one job; an empty list where there is none."""
+    parameters = (str(reference_id("job", job)),)
+    return _jobs("get_job", parameters, for_producers=_jobs("producer_see_job", parameters))
+
+
+def remove_job(job_key: str | None, id: JobReference | None) -> Verb[list[Job]]:
+    """Remove the job of a key or of an id; an empty list where there is none."""
+    if id is None:
+        check_text("job_key", job_key, KEY_LIMIT)
+        return _jobs("remove_job", (job_key,), for_producers=_jobs("producer_remove_job", (None, job_key)))
+    if job_key is not None:
+        raise InvalidJobError("id", id, "give job_key or id, not both")
+    number = reference_id("id", id)
+    by_id = _jobs("producer_remove_job", (str(number), None))
+    return _jobs("complete_jobs", (number_array([number]),), for_producers=by_id)
+
+
+def complete_jobs(jobs: Iterable[JobReference]) -> Change:
+    """Delete jobs as done."""
+    ids = _ids(jobs)
+    return _change(ids, _jobs("complete_jobs", (number_array(ids),)))
+
+
+def fail_jobs(jobs: Iterable[JobReference], reason: str | None) -> Change:
+    """Give jobs up for good."""
+    ids = _ids(jobs)
+    if reason is not None:
+        check_text("reason", reason, REASON_LIMIT)
+    return _change(ids, _jobs("permanently_fail_jobs", (number_array(ids), reason)))
+
+
+def reschedule_jobs(
+    jobs: Iterable[JobReference],
+    job_keys: Iterable[str],
+    *,
+    run_at: datetime | None,
+    delay: timedelta | None,
+    priority: int | None,
+    attempts: int | None,
+    max_attempts: int | None,
+) -> Change:
+    """Change when and how jobs run."""
+    when = due(run_at, delay)
+    check_int("priority", priority, SMALLINT)
+    check_int("attempts", attempts, range(MAX_ATTEMPTS_LIMIT + 1))
+    check_int("max_attempts", max_attempts, range(1, MAX_ATTEMPTS_LIMIT + 1))
+    ids, keys = _ids(jobs), list(_listed("job_keys", job_keys, "keys"))
+    for index, key in enumerate(keys):
+        check_text(f"job_keys[{index}]", key, KEY_LIMIT)
+    parameters = (
+        number_array(ids),
+        *when,
+        *(None if value is None else str(int(value)) for value in (priority, attempts, max_attempts)),
+        text_array(keys),
+    )
+    for_producers = _jobs("producer_reschedule_jobs", parameters)
+    return _change([*ids, *keys], _jobs("reschedule_jobs", parameters, for_producers=for_producers))
+
+
+def with_names(verb: Verb[list[Job]]) -> Steps[list[Job]]:
+    """The jobs that a statement gives; the names of a task or queue are looked up that another program made meanwhile."""
+    jobs = yield from verb
+    for job in jobs:
+        if not job.task_identifier:
+            yield from put_names(job)
+    return jobs
+
+
+def put_names(job: Job) -> Steps[None]:
+    """Look up the names of a job's task and serial queue, and put them into it."""
+    queue = None if job.job_queue_id is None else str(job.job_queue_id)
+    found = yield from Verb("name_job", (str(job.task_id), queue), first)
+    _put(job, found)
+
+
+def reference_id(field: str, job: object) -> int:
+    """The id of a job that is meant by its id, its row or its outcome, or InvalidJobError."""
+    value = job.id if isinstance(job, (Job, EnqueueOutcome)) else job
+    if not isinstance(value, int) or isinstance(value, bool) or value not in BIGINT:
+        raise InvalidJobError(field, job, "a job's id: an integer from -2^63 to 2^63 - 1, a Job or an EnqueueOutcome")
+    return value
+
+
+def _put(job: Job, names: Row) -> None:
+    job.task_identifier, job.queue_name = names.word("task_identifier"), names.text("queue_name")
+
+
+def _jobs(statement: str, parameters: Parameters, *, for_producers: Verb[list[Job]] | None = None) -> Verb[list[Job]]:
+    return Verb(statement, parameters, decode_jobs, binary=True, for_producers=for_producers)
+
+
+def _change(jobs: Sequence[int | str], verb: Verb[list[Job]]) -> Change:
+    return Change(verb if jobs else None, many=len(jobs) > 1)
+
+
+def _listed(field: str, given: object, what: str) -> Iterable[Any]:
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise InvalidJobError(field, given, f"a list of {what}; for one job, a list of one: [{what.removesuffix('s')}]")
+    return given
+
+
+def _ids(jobs: object) -> list[int]:
+    return [reference_id(f"jobs[{index}]", job) for index, job in enumerate(_listed("jobs", jobs, "ids"))]

@@ -1,0 +1,84 @@
+"""Pages by cursor: what the verbs that list things share.
+
+A cursor names a time and an id, the last of its page, so a page begins where the one before ended, whatever was deleted
+or added meanwhile. A statement that lists things gives the time as its column `place`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from backfill.checks import ENTRY_IDS, check_int
+from backfill.errors import InvalidJobError
+from backfill.storage.results import Row, rows
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+T = TypeVar("T")
+
+PAGE_LIMIT: Final = 1_000
+_MOMENTS: Final = range(-211_813_488_000_000_000, 9_223_371_331_200_000_000)
+"""PostgreSQL's times, in microseconds from 2000 on."""
+_INFINITE: Final = (-(2**63), 2**63 - 1)
+Place = tuple[str | None, str | None]
+START: Final[Place] = (None, None)
+
+
+def check_limit(limit: int) -> None:
+    """Refuse a number of entries that no page holds.
+
+    Raises:
+        InvalidJobError: it is not from 1 to 1,000.
+    """
+    check_int("limit", limit, range(1, PAGE_LIMIT + 1))
+
+
+def page_of(
+    found: PGresult, limit: int, read: Callable[[Row], T], *, id_column: str = "id"
+) -> tuple[list[T], str | None]:
+    """A page, and the cursor of the next one, or None where this is the last.
+
+    Args:
+        found: the rows of a statement that was asked for one more than the page holds.
+        limit: entries at most.
+        read: makes an entry of a row.
+        id_column: the column of the entries' ids.
+    """
+    entries: list[T] = []
+    last: Row | None = None
+    for row in rows(found):
+        if len(entries) == limit:
+            return entries, None if last is None else cursor_after(last, id_column)
+        entries.append(read(row))
+        last = row
+    return entries, None
+
+
+def cursor_after(row: Row, id_column: str = "id") -> str:
+    """The cursor of the page after a row."""
+    return base64.urlsafe_b64encode(f"{row.word('place')}.{row.whole(id_column)}".encode()).decode()
+
+
+def place_of(cursor: str | None) -> Place:
+    """The time and the id that a cursor names, as a statement takes them.
+
+    Raises:
+        InvalidJobError: it is none.
+    """
+    if cursor is None:
+        return START
+    try:
+        moment, entry = map(int, base64.urlsafe_b64decode(cursor.encode()).decode("ascii").split("."))
+    except (binascii.Error, ValueError, AttributeError) as error:
+        raise _no_cursor(cursor) from error
+    if (moment not in _MOMENTS and moment not in _INFINITE) or entry not in ENTRY_IDS:
+        raise _no_cursor(cursor)
+    return str(moment), str(entry)
+
+
+def _no_cursor(cursor: object) -> InvalidJobError:
+    return InvalidJobError("cursor", cursor, "the cursor of a page that this call gave before")

@@ -1,0 +1,252 @@
+"""Recovery: the steps by which what a dead worker held is taken up.
+
+Each page of jobs is a transaction of its own, under a lock that one worker has at a time. Recovery may stop after any of
+them, and whoever goes on finds the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, NamedTuple
+
+import psycopg
+
+from backfill.checks import BIGINT, KEY_LIMIT, check_age, check_int, check_text
+from backfill.client.verbs.asked import Steps, Together, Verb
+from backfill.errors import InvalidJobError
+from backfill.said import said
+from backfill.storage.arrays import number_array
+from backfill.storage.attempts import named
+from backfill.storage.recovery import CutOff, Next, Page
+from backfill.storage.results import first, rows
+
+logger = logging.getLogger(__name__)
+
+DEAD_AFTER: Final = timedelta(seconds=20)
+_PAGE: Final = 500
+_SHORTEST_PATIENCE: Final = 0.5
+"""Seconds: a loop that lags must not lose its recoveries for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What was recovered of a dead worker.
+
+    Attributes:
+        host: where it ran.
+        pid: its process.
+        jobs: how many jobs were unlocked, buried, or deleted since they had been replaced meanwhile.
+        queues: how many serial queues were unlocked beside theirs.
+        dead_letters: how many of the jobs had no attempt left.
+        complete: whether nothing is left of it; what somebody's transaction holds just now is.
+        refused: the jobs that stay locked since the database refuses to unlock or to bury them, and why.
+        superseded: how many of the jobs were deleted, since they had been replaced or removed while they ran.
+    """
+
+    host: str
+    pid: int
+    jobs: int
+    queues: int
+    dead_letters: int
+    complete: bool
+    refused: tuple[str, ...] = ()
+    superseded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """What was recovered of a worker that is not there any more.
+
+    Attributes:
+        worker_id: as which it held something.
+        jobs: how many jobs were unlocked, buried, or deleted since they had been replaced meanwhile.
+        queues: how many serial queues were unlocked.
+        dead_letters: how many of the jobs had no attempt left.
+        refused: the jobs that stay locked since the database refuses to unlock or to bury them, and why.
+        superseded: how many of the jobs were deleted, since they had been replaced or removed while they ran.
+    """
+
+    worker_id: str
+    jobs: int
+    queues: int
+    dead_letters: int
+    refused: tuple[str, ...] = ()
+    superseded: int = 0
+
+
+class _Process(NamedTuple):
+    """Where a worker ran."""
+
+    host: str
+    pid: int
+
+
+class _Taken(NamedTuple):
+    """A job that was unlocked, buried, or deleted."""
+
+    id: int
+    buried: bool
+    superseded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Dead:
+    """A worker whose jobs are recovered.
+
+    Attributes:
+        worker: its id.
+        error: what the jobs' `last_error` will say.
+        next_of: what becomes of a job.
+        patience: seconds after which the server ends a transaction of ours that is left idle.
+    """
+
+    worker: str
+    error: str
+    next_of: Callable[[CutOff], Next]
+    patience: float
+
+
+def recover_worker(
+    worker: str, heartbeat: int, next_of: Callable[[CutOff], Next], dead_after: timedelta
+) -> Steps[Recovered | None]:
+    """Unlock what a dead worker held; None where it is alive, or gone."""
+    check_text("worker", worker, KEY_LIMIT)
+    if heartbeat is None:
+        raise InvalidJobError("heartbeat", heartbeat, "a heartbeat as it was seen, in microseconds since 1970")
+    check_int("heartbeat", heartbeat, BIGINT)
+    check_age("dead_after", dead_after)
+    return _recover_worker(worker, heartbeat, next_of, dead_after)
+
+
+def recover_abandoned(gone_for: timedelta, next_of: Callable[[CutOff], Next]) -> Steps[list[Abandoned]]:
+    """Unlock what is locked under ids of workers of ours that have no row any more."""
+    check_age("gone_for", gone_for)
+    return _recover_abandoned(gone_for, next_of)
+
+
+def _recover_worker(
+    worker: str, heartbeat: int, next_of: Callable[[CutOff], Next], dead_after: timedelta
+) -> Steps[Recovered | None]:
+    where = yield from Verb(
+        "give_up_worker",
+        (worker, str(int(heartbeat))),
+        lambda found: next((_Process(row.word("host"), row.whole("pid")) for row in rows(found)), None),
+    )
+    if where is None:
+        return None
+    error = f"WorkerDied: its worker {worker} ({where.host}, process {where.pid}) died while it ran"
+    done, turn = yield from _recover_jobs(_dead(worker, error, next_of, dead_after))
+    queues, complete = 0, False
+    if turn:
+        queues = yield from _recover_queues(worker)
+        complete = yield from Verb("forget_worker", (worker,), lambda found: first(found).whole("gone") > 0)
+    superseded = len(done.superseded)
+    return Recovered(*where, len(done.ids), queues, done.dead_letters, complete, done.refused, superseded)
+
+
+def _recover_abandoned(gone_for: timedelta, next_of: Callable[[CutOff], Next]) -> Steps[list[Abandoned]]:
+    done = []
+    gone = yield from Verb(
+        "find_abandoned",
+        (str(gone_for.total_seconds()),),
+        lambda found: [(row.word("worker"), row.whole("serial")) for row in rows(found)],
+    )
+    for worker, serial in gone:
+        error = f"WorkerDied: its worker {worker} is gone"
+        some, turn = yield from _recover_jobs(_dead(worker, error, next_of, gone_for))
+        if turn and (some.ids or some.refused):
+            queues = 0
+            if some.ids:
+                queues = serial + (yield from _recover_queues(worker))
+            superseded = len(some.superseded)
+            done.append(Abandoned(worker, len(some.ids), queues, some.dead_letters, some.refused, superseded))
+    return done
+
+
+def _dead(worker: str, error: str, next_of: Callable[[CutOff], Next], dead_after: timedelta) -> _Dead:
+    return _Dead(worker, error, next_of, max(dead_after.total_seconds() / 2, _SHORTEST_PATIENCE))
+
+
+def _recover_queues(worker: str) -> Verb[int]:
+    """Unlock what queues a worker still has; how many."""
+    return Verb("recover_queues", (worker,), lambda found: first(found).whole("queues"))
+
+
+def _recover_jobs(dead: _Dead) -> Steps[tuple[Page, bool]]:
+    """Unlock a worker's jobs: what was done with all of them, and whether no other worker was at it."""
+    done, after = Page(), 0
+    while True:
+        page = yield from Together(_recover_page(dead, after))
+        if page is None or page.last is None:
+            return done, page is not None
+        after = page.last
+        if page.superseded:
+            logger.info(
+                "deleted %d jobs that were replaced or removed while worker %s ran them: %s",
+                len(page.superseded), dead.worker, named(page.superseded),
+            )  # fmt: skip
+        done = Page(
+            ids=done.ids + page.ids,
+            dead_letters=done.dead_letters + page.dead_letters,
+            superseded=done.superseded + page.superseded,
+            refused=done.refused + page.refused,
+        )
+
+
+def _recover_page(dead: _Dead, after: int) -> Steps[Page | None]:
+    """Recover some of a dead worker's jobs, those behind an id; None: another worker is recovering just now.
+
+    The server ends the transaction where this process leaves it idle for longer than the patience: a process that is stopped
+    in the middle must not keep others from recovering.
+    """
+    milliseconds = max(int(dead.patience * 1000), 1)
+    if not (yield from Verb("try_recovery", (str(milliseconds),), lambda found: first(found).flag("taken"))):
+        return None
+    jobs = yield from Verb(
+        "find_cut_off_jobs",
+        (dead.worker, str(after), str(_PAGE)),
+        lambda found: [
+            CutOff(
+                row.whole("id"), row.whole("attempts"), row.whole("max_attempts"), row.word("task"),
+                tuple(row.items("flags")),
+            )
+            for row in rows(found)
+        ],
+    )  # fmt: skip
+    if not jobs:
+        return Page()
+    done, refused = list[_Taken](), list[str]()
+    given = [(job, dead.next_of(job)) for job in jobs]
+    try:
+        done = yield from Together(_recover(dead, given))
+    except psycopg.Error:
+        for one in given:  # a job of which the database refuses it must not keep the others
+            try:
+                done += yield from Together(_recover(dead, [one]))
+            except psycopg.Error as reason:
+                refused.append(f"job {one[0].id}: {said(reason)}")
+    return Page(
+        ids=tuple(taken.id for taken in done),
+        dead_letters=sum(taken.buried for taken in done),
+        superseded=tuple(taken.id for taken in done if taken.superseded),
+        last=jobs[-1].id,
+        refused=tuple(refused),
+    )
+
+
+def _recover(dead: _Dead, given: Sequence[tuple[CutOff, Next]]) -> Verb[list[_Taken]]:
+    parameters = (
+        dead.worker,
+        number_array([job.id for job, _ in given]),
+        number_array([then.delay for _, then in given]),
+        number_array([then.keep for _, then in given]),
+        dead.error,
+    )
+    return Verb(
+        "recover_jobs",
+        parameters,
+        lambda found: [_Taken(row.whole("id"), row.flag("buried"), row.flag("superseded")) for row in rows(found)],
+    )

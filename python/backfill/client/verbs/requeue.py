@@ -1,0 +1,152 @@
+"""Dead letters, written: what requeueing them and adding one asks, and the steps that move what others failed for good."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import psycopg
+
+from backfill.checks import SMALLINT, check_int, check_text
+from backfill.client.prepare import Parameters, due, flags_json
+from backfill.client.verbs.asked import Steps, Together, Verb
+from backfill.client.verbs.dead_letters import BATCH, get_dlq_job
+from backfill.client.verbs.jobs import get_job, with_names
+from backfill.dead_letters import DlqJob
+from backfill.errors import DlqJobNotFoundError, InvalidJobError
+from backfill.payloads import encode
+from backfill.records import Job
+from backfill.said import said
+from backfill.storage.arrays import number_array
+from backfill.storage.results import first, rows
+
+logger = logging.getLogger(__name__)
+
+KEEP: Final[Any] = type("Keep", (), {"__repr__": lambda _: "KEEP"})()
+"""A payload that stays as the entry has it."""
+TEXT_LIMIT: Final = 100_000
+NOTES_LIMIT: Final = 10_000
+PASSING: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+"""An entry was renewed, deleted or requeued meanwhile, or two calls waited for each other: nothing took effect."""
+_TRIES: Final = 10
+
+
+class Requeued(NamedTuple):
+    """An entry and the job that was added of it."""
+
+    entry: int
+    job_id: int
+
+
+def edits(
+    notes: str | None, payload: Any, priority: int | None, run_at: datetime | None, delay: timedelta | None
+) -> Parameters:
+    """What is changed of entries as they are requeued, as the parameters after their ids."""
+    if notes is not None:
+        check_text("notes", notes, NOTES_LIMIT)
+    when = due(run_at, delay)
+    check_int("priority", priority, SMALLINT)
+    return (
+        notes,
+        None if payload is KEEP else encode(payload),
+        None if priority is None else str(int(priority)),
+        *when,
+    )
+
+
+def requeue_dlq_job(id: int, changed: Parameters) -> Together[Job]:
+    """Add an entry's job again, in one transaction with the entry's bookkeeping.
+
+    Args:
+        id: the entry's.
+        changed: what `edits` gave.
+    """
+    return Together(_requeue_one(id, changed))
+
+
+def requeue_dlq_jobs(ids: list[int], changed: Parameters) -> Verb[list[Requeued]]:
+    """Add the jobs of entries again; those that were added."""
+    return Verb(
+        "requeue_dead_letters",
+        (number_array(ids), *changed),
+        lambda found: [Requeued(row.whole("entry"), row.whole("job_id")) for row in rows(found)],
+    )
+
+
+def add_to_dlq(job: Job, reason: str, last_error: str | None) -> Together[DlqJob]:
+    """Write a job among the dead letters; its entry."""
+    if not isinstance(job, Job):
+        raise InvalidJobError("job", job, "a Job, as get_job gives it")
+    check_text("reason", reason, TEXT_LIMIT)
+    if last_error is not None:
+        check_text("last_error", last_error, TEXT_LIMIT)
+    parameters = (
+        str(job.id), job.task_identifier, job.queue_name, job.payload_bytes, str(job.priority), job.key,
+        str(job.attempts), str(job.max_attempts), flags_json(job.flags), job.created_at.isoformat(),
+        job.run_at.isoformat(), last_error or job.last_error, reason,
+    )  # fmt: skip
+    return Together(_add_to_dlq(parameters))
+
+
+def process_failed_jobs() -> Steps[int]:
+    """Move to the dead letters what other programs have failed for good and nobody holds; how many were moved.
+
+    Each statement is whole by itself, and may have a connection of its own.
+    """
+    moved, after, wanted = 0, 0, BATCH
+    while True:
+        sweep = Verb("sweep_dead_letters", (str(wanted), str(after)), lambda found: first(found).whole("moved"))
+        try:
+            some = yield from sweep
+        except psycopg.Error as error:
+            if concerns_all(error) and not isinstance(error, PASSING):
+                raise
+            if wanted > 1:
+                wanted = 1  # go past the one that is refused
+                continue
+            refused = yield from _next_exhausted(after)
+            if refused is None:
+                return moved
+            logger.warning("job %d cannot be moved to the dead letters: %s", refused, said(error))
+            after = refused
+            continue
+        moved += some
+        if some < wanted:
+            return moved
+        wanted = min(2 * wanted, BATCH)
+
+
+def concerns_all(error: psycopg.Error) -> bool:
+    """Whether what was refused for many rows would be refused for each of them."""
+    if isinstance(error, (*PASSING, psycopg.errors.ProgramLimitExceeded)):
+        return False
+    return isinstance(error, (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege, psycopg.InterfaceError))
+
+
+def _requeue_one(id: int, changed: Parameters) -> Steps[Job]:
+    for _ in range(_TRIES):  # the job that was in the way may end before it is read
+        added = yield from requeue_dlq_jobs([id], changed)
+        if added:
+            [job] = yield from with_names(get_job(added[0].job_id))
+            return job
+        entry = yield from get_dlq_job(id)
+        if entry is None:
+            break
+        if entry.requeued_job_id is not None:
+            there = yield from with_names(get_job(entry.requeued_job_id))
+            if there:
+                return there[0]
+    raise DlqJobNotFoundError(id)
+
+
+def _add_to_dlq(parameters: Parameters) -> Steps[DlqJob]:
+    written = yield from Verb("add_dead_letter", parameters, lambda found: first(found).whole("entry"))
+    entry = yield from get_dlq_job(written)
+    if entry is None:
+        raise DlqJobNotFoundError(written)
+    return entry
+
+
+def _next_exhausted(after: int) -> Verb[int | None]:
+    return Verb("next_exhausted_job", (str(after),), lambda found: next((row.whole("id") for row in rows(found)), None))

@@ -1,0 +1,14 @@
+"""The types of connections, pools and connection strings, apart from the modules that make them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+Dsn: TypeAlias = str | Callable[[], str | Awaitable[str]]
+"""A connection string, or a callable (async too) that is asked for one at each new connection."""
+Connection: TypeAlias = psycopg.AsyncConnection[Any]
+Pool: TypeAlias = AsyncConnectionPool[Any]
