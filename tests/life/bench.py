@@ -139,7 +139,7 @@ class Worker:
         """Begin again: nothing is pending, and nothing counted."""
         self._counters = Counters(self._client, worker=self.name)
         self._settler = Settler(
-            self._executor, schema=SCHEMA, worker=self.name, settled=lambda: None, count=self._counters.count,
+            self._executor, schema=SCHEMA, worker=self.name, settled=lambda: None, listeners=(self._counters,),
             look_soon=lambda: None,
         )  # fmt: skip
 

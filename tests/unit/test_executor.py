@@ -112,7 +112,7 @@ async def test_a_large_payload_is_let_go_when_its_attempt_ends(eventually: Event
         schema="graphile_worker",
         worker="w",
         settled=lambda: None,
-        count=lambda *_: None,
+        listeners=(),
         look_soon=lambda: None,
     )
 

@@ -112,8 +112,8 @@ class WorkerSession:
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
         settler = Settler(
-            self.executor, schema=config.schema, worker=self.worker_id, settled=progressed, count=self.counters.count,
-            look_soon=locks.look_soon,
+            self.executor, schema=config.schema, worker=self.worker_id, settled=progressed,
+            listeners=(self.counters,), look_soon=locks.look_soon,
         )  # fmt: skip
         self._recoverer = Recoverer(
             own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after)

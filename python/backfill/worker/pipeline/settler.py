@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import psycopg
@@ -24,6 +24,7 @@ from backfill.worker.execution.held_job import (
     as_failure,
     as_kept,
 )
+from backfill.worker.execution.settled import SettledListener, tell
 from backfill.worker.pipeline.hot import PASSING, QUERY_TIMEOUT
 from backfill.worker.pipeline.weaker import Form, weaker_forms
 
@@ -47,7 +48,7 @@ class Settler:
         schema: the queue's schema.
         worker: the worker's id.
         settled: called after each batch.
-        count: called with each batch that is written, and with those in it that were not this worker's any more.
+        listeners: told of each batch that is written.
         look_soon: called where the locks in the database may differ from what is known.
     """
 
@@ -58,14 +59,14 @@ class Settler:
         schema: str,
         worker: str,
         settled: Callable[[], None],
-        count: Callable[[Sequence[HeldJob], Collection[Attempt]], None],
+        listeners: Sequence[SettledListener],
         look_soon: Callable[[], None],
     ) -> None:
         self._executor = executor
         self._schema = schema
         self._worker = worker
         self._settled = settled
-        self._count = count
+        self._listeners = tuple(listeners)
         self._look_soon = look_soon
         self._pending: list[HeldJob] = []
         self._blocked: list[HeldJob] = []
@@ -139,9 +140,8 @@ class Settler:
     def release(self, batch: Sequence[HeldJob], missing: set[Attempt]) -> None:
         """A batch is written: let go of its jobs."""
         self._under_way -= len(batch)
-        self._count(
-            batch, () if self._doubtful else missing
-        )  # after a lost answer, an end that is missing was written before
+        # After a lost answer, an end that is missing was written before.
+        tell(self._listeners, batch, () if self._doubtful else missing)
         self._executor.held.release(batch)
         if self._refused:
             self._refused.difference_update(running.job.id for running in batch)
