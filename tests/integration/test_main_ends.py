@@ -111,7 +111,7 @@ async def main(dsn):
     working = asyncio.create_task(runner.run())
     while runner._parts is None or not runner._parts.one.counters._tallies.pending:
         await asyncio.sleep(0.01)
-    asking = asyncio.create_task(as_services_do(runner._parts._own))
+    asking = asyncio.create_task(as_services_do(runner._parts.own))
     await asyncio.sleep(0.2)
 
 asyncio.run(main(*sys.argv[1:]))

@@ -60,9 +60,11 @@ INNER_PLACES = {
     "worker": [
         {"address", "context", "events", "service"},
         {"config"},
+        {"services"},
         {"lanes", "liveness"},
         {"execution"},
         {"pipeline", "upkeep"},
+        {"service_lists"},
         {"session"},
         {"process"},
         {"runner"},
