@@ -6,6 +6,7 @@ The tests take the services from the lists by which workers make them, so a new 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -81,14 +82,15 @@ async def _process(dsn: str, folder: Path) -> AsyncIterator[WorkerProcess]:
             await process.close()
     async with asyncio.timeout(PATIENCE):
         while _here() - before:
+            gc.collect()  # the traceback of a service that failed holds its frames, with all that they had open
             await asyncio.to_thread(_look, dsn)
-    assert list(folder.iterdir()) == []
+    assert os.listdir(folder) == []
 
 
 def _here() -> set[Any]:
     """The tasks, threads of ours and open files of this process."""
     threads = {thread for thread in threading.enumerate() if thread.name.startswith("backfill")}
-    files = {name for name in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{name}")}  # noqa: PTH208, PTH110
+    files = {name for name in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{name}")}
     return {task for task in asyncio.all_tasks() if not task.done()} | threads | files
 
 
@@ -191,7 +193,7 @@ def test_a_group_ends_whole(dsn: str, tmp_path: Path, factories: Sequence[Servic
     places = st.integers(0, len(factories))
 
     @QUICKLY
-    @given(place=places | st.none(), makes=st.booleans(), turns=st.integers(0, 20), cancels=st.booleans())
+    @given(place=places | st.none(), makes=st.booleans(), turns=st.integers(1, 20), cancels=st.booleans())
     def check(place: int | None, makes: bool, turns: int, cancels: bool) -> None:
         asyncio.run(example(place, makes, turns, cancels))
 

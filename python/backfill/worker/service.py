@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -78,7 +79,8 @@ class Service:
             self._gave_up = True
             task.cancel()
             await asyncio.wait([task])
-        if not task.cancelled():
+        # The cancellation is taken out of the task: its traceback would hold what `_run` had open until a garbage collection.
+        with contextlib.suppress(asyncio.CancelledError):
             task.result()
 
     def _open(self) -> None:
@@ -116,7 +118,10 @@ async def end_all(*tasks: asyncio.Future[Any]) -> None:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        raise cancelled
+        try:
+            raise cancelled
+        finally:
+            del cancelled  # with its traceback, which holds this frame and those of the callers with all that they have
 
 
 async def finish(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -145,15 +150,22 @@ async def finish(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             break
         if rounds == _MOST_ROUNDS:
             break
-    if interrupted is not None:
-        raise interrupted
-    if cancelled is not None:
-        failure = None if task.cancelled() else task.exception()
-        if failure is not None:
-            stripped(failure, context=True)
-            logger.error("a shutdown failed", exc_info=failure)
-        raise cancelled
-    task.result()
+    try:
+        if interrupted is not None:
+            raise interrupted
+        if cancelled is not None:
+            failure = None if task.cancelled() else task.exception()
+            if failure is not None:
+                stripped(failure, context=True)
+                logger.error("a shutdown failed", exc_info=failure)
+            raise cancelled
+        task.result()
+    finally:
+        del (
+            cancelled,
+            interrupted,
+            task,
+        )  # their tracebacks hold this frame and those of the callers with all that they have
 
 
 def _was_interrupted(task: asyncio.Task[None]) -> bool:
