@@ -15,22 +15,23 @@ from typing import Any, Final, LiteralString
 
 from backfill import BackfillClient, QueueConfig, TaskRegistry
 from backfill.records import Job as Row
-from backfill.storage.attempts import Attempt, give_back_strays, renew, settle
+from backfill.storage.attempts import Attempt, give_back_strays, renew
 from backfill.storage.connection import Connection, connect
 from backfill.storage.recovery import Next
+from backfill.storage.settlements import settle
 from backfill.storage.wire import Command, Wire
 from backfill.storage.workers import find_tasks
-from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import (
+from backfill.worker.execution.endings import (
     COMPLETED,
     GIVEN_BACK,
     CompletedWithResult,
     Discarded,
     Failed,
-    HeldJob,
     Snoozed,
 )
-from backfill.worker.execution.held_job import Ending as RealEnding
+from backfill.worker.execution.endings import Ending as RealEnding
+from backfill.worker.execution.executor import Executor
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.pipeline.settler import Settler
 from backfill.worker.upkeep.counters import Counters

@@ -45,6 +45,7 @@ INNER_PLACES = {
         {"connection"},
         {"pool", "recovery", "schema", "wire", "workers", "writable"},
         {"attempts", "claims"},
+        {"settlements"},
         {"__init__"},
     ],
     "client": [

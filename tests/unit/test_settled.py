@@ -12,8 +12,9 @@ from backfill.client import BackfillClient
 from backfill.records import Job
 from backfill.storage.attempts import Attempt
 from backfill.tasks import TaskRegistry
+from backfill.worker.execution.endings import COMPLETED
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import COMPLETED, HeldJob
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.pipeline.settler import Settler
 
 

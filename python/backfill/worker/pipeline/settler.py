@@ -11,19 +11,12 @@ import psycopg
 
 from backfill.logs import fields_of
 from backfill.said import named, said
-from backfill.storage.attempts import Attempt, Settlement, settle
+from backfill.storage.attempts import Attempt
+from backfill.storage.settlements import Settlement, settle
 from backfill.storage.wire import Wire
+from backfill.worker.execution.endings import COMPLETE, COMPLETED
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import (
-    COMPLETED,
-    CompletedWithResult,
-    Discarded,
-    Failed,
-    HeldJob,
-    Snoozed,
-    as_failure,
-    as_kept,
-)
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.settled import SettledListener, tell
 from backfill.worker.pipeline.hot import PASSING, QUERY_TIMEOUT
 from backfill.worker.pipeline.weaker import Form, weaker_forms
@@ -119,23 +112,16 @@ class Settler:
 
     def settlement(self, batch: Sequence[HeldJob]) -> Settlement:
         """A batch as it is written."""
-        completed, kept, failed, given_back, snoozed = [], [], [], [], []
-        for running in batch:
-            ending = running.ending
-            if ending is COMPLETED:
-                completed.append(running)
-            elif isinstance(ending, (CompletedWithResult, Discarded)):
-                if running.keep is None:
-                    completed.append(running)
-                else:
-                    kept.append(as_kept(running, running.keep, ending))
-            elif isinstance(ending, Failed):
-                failed.append(as_failure(running, ending))
-            elif isinstance(ending, Snoozed):
-                snoozed.append((running, ending.delay))
-            else:
-                given_back.append(running)
-        return Settlement(completed, failed, given_back, snoozed, kept)
+        settlement = Settlement()
+        plain = [running for running in batch if running.ending is COMPLETED]
+        if plain:
+            settlement.add_all(COMPLETE, plain)
+        if len(plain) < len(batch):
+            for running in batch:
+                if (ending := running.ending) is not COMPLETED:
+                    assert ending is not None  # noqa: S101 - what is written has ended
+                    settlement.add(*ending.end(running, running.keep))
+        return settlement
 
     def release(self, batch: Sequence[HeldJob], missing: set[Attempt]) -> None:
         """A batch is written: let go of its jobs."""
@@ -262,8 +248,8 @@ def _light(batch: list[HeldJob]) -> list[HeldJob]:
     """Of a batch as many as have results that can be written at once, one at least."""
     size = 0
     for place, running in enumerate(batch):
-        if isinstance(running.ending, CompletedWithResult) and running.ending.result is not None:
-            size += len(running.ending.result)
+        if running.ending is not None and (written := running.ending.size):
+            size += written
             if size > MOST_RESULTS and place:
                 return batch[:place]
     return batch
