@@ -16,22 +16,23 @@ from typing import Any, Final, LiteralString
 from backfill import QueueConfig, TaskRegistry
 from backfill.client.lent import ServicesClient
 from backfill.records import Job as Row
-from backfill.storage.attempts import Attempt, give_back_strays, renew, settle
+from backfill.storage.attempts import Attempt, give_back_strays, renew
 from backfill.storage.connection import Connection, connect
 from backfill.storage.recovery import Next
+from backfill.storage.settlements import settle
 from backfill.storage.wire import Command, Wire
 from backfill.storage.workers import find_tasks
-from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import (
+from backfill.worker.execution.endings import (
     COMPLETED,
     GIVEN_BACK,
     CompletedWithResult,
     Discarded,
     Failed,
-    HeldJob,
     Snoozed,
 )
-from backfill.worker.execution.held_job import Ending as RealEnding
+from backfill.worker.execution.endings import Ending as RealEnding
+from backfill.worker.execution.executor import Executor
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.pipeline.settler import Settler
 from backfill.worker.upkeep.counters import Counters
@@ -142,7 +143,7 @@ class Worker:
         """Begin again: nothing is pending, and nothing counted."""
         self._counters = Counters(self._client, worker=self.name)
         self._settler = Settler(
-            self._executor, schema=SCHEMA, worker=self.name, settled=lambda: None, count=self._counters.count,
+            self._executor, schema=SCHEMA, worker=self.name, settled=lambda: None, listeners=(self._counters,),
             look_soon=lambda: None,
         )  # fmt: skip
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from backfill import Histogram, InvalidJobError
 from backfill.counts import BUCKETS, UnknownTask
 from backfill.records import Job
-from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, HeldJob, Snoozed
+from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Discarded, Ending, Failed, Snoozed
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.upkeep import tallies as module
 from backfill.worker.upkeep.tallies import KEPT_MINUTES, Tallies
 from backfill.worker.upkeep.unknown import warning_of

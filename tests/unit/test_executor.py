@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerContext
 from backfill.records import Job
+from backfill.worker.execution.endings import GIVEN_BACK
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import GIVEN_BACK, HeldJob, HeldJobs
+from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.pipeline.settler import Settler
 
@@ -113,7 +114,7 @@ async def test_a_large_payload_is_let_go_when_its_attempt_ends(eventually: Event
         schema="graphile_worker",
         worker="w",
         settled=lambda: None,
-        count=lambda *_: None,
+        listeners=(),
         look_soon=lambda: None,
     )
 

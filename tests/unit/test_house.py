@@ -48,6 +48,7 @@ INNER_PLACES = {
         {"connection"},
         {"pool", "schema", "wire", "workers", "writable"},
         {"attempts", "claims"},
+        {"settlements"},
         {"__init__"},
     ],
     "client": [
@@ -65,9 +66,11 @@ INNER_PLACES = {
     "worker": [
         {"address", "context", "events", "service"},
         {"config"},
+        {"services"},
         {"lanes", "liveness"},
         {"execution"},
         {"pipeline", "upkeep"},
+        {"service_lists"},
         {"session"},
         {"process"},
         {"runner"},

@@ -10,7 +10,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backfill.worker.execution.held_job import (
+from backfill.worker.execution.endings import (
     COMPLETED,
     GIVEN_BACK,
     CompletedWithResult,

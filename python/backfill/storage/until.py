@@ -25,7 +25,22 @@ async def until(event: asyncio.Event, work: Coroutine[Any, Any, T], *, timeout: 
     try:
         await asyncio.wait([task, waiting], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        task.cancel()
-        waiting.cancel()
-        await asyncio.wait([task, waiting])
+        await end_all(task, waiting)
     return task
+
+
+async def end_all(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks, and wait until they have ended even if the caller is cancelled meanwhile; that is raised at the end."""
+    for task in tasks:
+        task.cancel()
+    cancelled: asyncio.CancelledError | None = None
+    while not all(task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        try:
+            raise cancelled
+        finally:
+            del cancelled  # with its traceback, which holds this frame and those of the callers with all that they have

@@ -9,8 +9,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from backfill.client.lent import SERVICES_MOST, LentClient, ServicesClient
 from backfill.errors import BackfillError
@@ -19,23 +18,22 @@ from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
 from backfill.storage.until import until
 from backfill.tasks import TaskRegistry
-from backfill.worker.address import parse_address
 from backfill.worker.config import WorkerConfig
 from backfill.worker.events import LeaseLost, Tally, WorkerStopped, emit
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.outcomes import Collect
-from backfill.worker.execution.watchdog import Watchdog
 from backfill.worker.lanes.lane import unmatched_tasks
 from backfill.worker.liveness.beat import TURN_SECONDS
 from backfill.worker.liveness.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth
 from backfill.worker.pipeline.hot import LINES, QUERY_TIMEOUT
-from backfill.worker.pipeline.listener import Listener
 from backfill.worker.service import Service
-from backfill.worker.session import WorkerSession, quietly, seconds
-from backfill.worker.upkeep.cleaner import Cleaner
-from backfill.worker.upkeep.counters import CounterFolder
+from backfill.worker.service_lists import HTTP_PROBE, PROBES, UPKEEP
+from backfill.worker.services import ServiceGroup
+from backfill.worker.session import WorkerSession, seconds
 from backfill.worker.upkeep.end_partitions import EndPartitions
-from backfill.worker.upkeep.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from backfill.worker.liveness.probe import HttpProbe
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +50,9 @@ class WorkerProcess:
         collect: called with each failed attempt's job and error.
 
     Attributes:
+        config: the deployment's facts.
+        own: the services' client, once it is open.
+        keeper: tends the partitions of ends.
         one: the incarnation that works now.
         failed: done with what a part failed with, once one has, or with a handler's KeyboardInterrupt that may be a Ctrl-C.
         attended: whether somebody waits for that.
@@ -60,6 +61,8 @@ class WorkerProcess:
         left: how many jobs were still locked when it had ended, since the database did not take their ends.
     """
 
+    own: ServicesClient
+    keeper: EndPartitions
     one: WorkerSession
 
     def __init__(
@@ -73,13 +76,13 @@ class WorkerProcess:
         self.left = 0
         self._began = time.monotonic()
         self._tally = Tally()
-        self._config = config
+        self.config = config
         self._registry = registry
         self._stack = AsyncExitStack()
         # From the first to the last: a lifespan may fork as well, such as a pool of processes.
         self._stack.callback(ForkGuard().close)
-        self._services: list[Service] = []
-        self.health_port: int | None = None
+        self._probes = ServiceGroup(PROBES)
+        self._upkeep = ServiceGroup(UPKEEP)
         self._watchers: dict[Service, asyncio.Task[None]] = {}
         self._progress = asyncio.Event()
         self._closing = asyncio.Event()
@@ -89,13 +92,13 @@ class WorkerProcess:
 
     async def open(self, *, background: bool) -> None:
         """Connect, check the schema, enter the lifespan and write the worker's row: all that may fail at the start."""
-        config, self._background = self._config, background
-        if background:
-            await self._open_probes()
+        config, self._background = self.config, background
+        self._stack.push_async_callback(self._probes.stop)
+        await self._probes.start(self, config, background=background)
         dsn, schema = config.required_dsn(), config.schema
         # Apart from the handlers' client, so that handlers which hold all of its connections keep no service from its work.
-        self._own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
-        await self._stack.enter_async_context(self._own)
+        self.own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
+        await self._stack.enter_async_context(self.own)
         # Opened by whoever uses it first, so that a worker whose handlers do not has no connection more.
         client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
         self._stack.push_async_callback(client.take_back)
@@ -103,39 +106,28 @@ class WorkerProcess:
         if self._registry.lifespan is not None:
             self._deps = await self._stack.enter_async_context(self._registry.lifespan(client))
         keeps = {task.keep for task in self._registry if task.keep is not None}
-        self._keeper = EndPartitions(self._own, keeps)
+        self.keeper = EndPartitions(self.own, keeps)
         # Its row is written last: nobody beats for it until it is started.
         one = self._incarnation()
         await one.open()
         self.one = one
         self._announce()
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start what runs in the background."""
-        self._attend(self.one.start(background=True))
-        self._services = [CounterFolder(self._own), self._keeper]
-        if self._config.listen:
-            dsn = self._config.listen_dsn or self._config.required_dsn()
-            self._services.append(
-                Listener(
-                    dsn, schema=self._config.schema, worker=self.one.worker_id, wake=self._wake, hear=self._hear,
-                    claimed=lambda: self.one.executor.claimed,
-                )
-            )  # fmt: skip
-        if self._config.dlq_processor_interval is not None:
-            self._services.append(Sweeper(self._own, interval=seconds(self._config.dlq_processor_interval)))
-        if self._config.stale_lock_cleanup_interval is not None:
-            self._services.append(
-                Cleaner(
-                    self._own, config=self._config, interval=seconds(self._config.stale_lock_cleanup_interval),
-                    worker=lambda: self.one.worker_id,
-                )
-            )  # fmt: skip
-        if self._config.blocked_after is not None:
-            self._services.append(Watchdog(limit=seconds(self._config.blocked_after)))
-        for service in self._services:
-            service.start()
-        self._attend(self._services)
+        self._attend(await self.one.start(background=True))
+        self._attend(await self._upkeep.start(self, self.config))
+
+    @property
+    def services(self) -> list[Service]:
+        """The services that look after the queue and the process, once they are started."""
+        return self._upkeep.services
+
+    @property
+    def health_port(self) -> int | None:
+        """Where the HTTP probe listens; None where there is none."""
+        ports = [cast("HttpProbe", one).port for one in self._probes.services if one.name == HTTP_PROBE]
+        return ports[0] if ports else None
 
     def health(self, live_within: timedelta = LIVE_WITHIN, ready_within: timedelta = READY_WITHIN) -> WorkerHealth:
         """How the worker is; asked from any thread."""
@@ -149,7 +141,7 @@ class WorkerProcess:
 
     async def run_available(self) -> int:
         """Claim and run until a look from the start finds nothing and nothing runs."""
-        self._attend(self.one.start(background=False))
+        self._attend(await self.one.start(background=False))
         earlier = 0
         while True:
             one = self.one
@@ -166,7 +158,7 @@ class WorkerProcess:
             if one is not self.one:  # it was given up and works under a new id: the jobs that it had may wait again
                 earlier += executor.started
             elif executor.claimed == before:
-                await self._keeper.tend()
+                await self.keeper.tend()
                 return earlier + executor.started
 
     async def flush_counters(self) -> None:
@@ -201,7 +193,7 @@ class WorkerProcess:
     async def _drain(self) -> None:
         """Let what runs end, and write the ends. What others have cancelled of the worker's own works again until then."""
         if self._drained_by is None:
-            self._drained_by = time.monotonic() + seconds(self._config.shutdown_timeout)
+            self._drained_by = time.monotonic() + seconds(self.config.shutdown_timeout)
         if self._renewing is not None:
             await asyncio.wait([self._renewing])
         if hasattr(self, "one") and not self.one.abandoned:
@@ -210,7 +202,7 @@ class WorkerProcess:
             await self.one.settle()
 
     async def _let_go(self) -> None:
-        await asyncio.gather(*(quietly(service) for service in self._services))
+        await self._upkeep.stop()  # what one of them failed with was told when it failed
         if hasattr(self, "one") and not self.one.abandoned:
             self.left = len(self.one.executor.held)
             await self.one.close()
@@ -221,34 +213,19 @@ class WorkerProcess:
             tally = self._tally if self.one.abandoned else self._tally + self.one.executor.tally
             emit(WorkerStopped(self.one.worker_id, time.monotonic() - self._began, tally, self.left))
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """There may be jobs: whichever incarnation works now is to look."""
         self.one.station.claimer.wake()
 
-    def _hear(self, count: int) -> None:
+    def hear(self, count: int) -> None:
+        """Another process has added so many jobs."""
         self.one.station.claimer.hear(count)
 
     def _incarnation(self) -> WorkerSession:
         return WorkerSession(
-            self._config, self._registry, self._client, self._own, self._deps, progressed=self._progress.set, lost=self._lost,
+            self.config, self._registry, self._client, self.own, self._deps, progressed=self._progress.set, lost=self._lost,
             interrupted=self._interrupted, pulse=self.pulse, collect=self._collect,
         )  # fmt: skip
-
-    async def _open_probes(self) -> None:
-        """Begin to answer those who watch over the worker, before anything else: until the end it is not ready."""
-        address, path = self._config.health_address, self._config.health_file
-        if address is None and path is None:
-            return
-        from backfill.worker.liveness.probe import FileProbe, HttpProbe  # noqa: PLC0415 (an HTTP server, which few need)
-
-        if address is not None:
-            probe = HttpProbe(parse_address("WorkerConfig.health_address", address), self.health)
-            probe.open()
-            self._stack.push_async_callback(asyncio.to_thread, probe.close)
-            self.health_port = probe.port
-        if path is not None:
-            file = FileProbe(Path(path), self.health)
-            file.start()
-            self._stack.push_async_callback(file.stop)
 
     def _lost(self) -> None:
         """Another worker has given this one up."""
@@ -316,7 +293,7 @@ class WorkerProcess:
             self.one = one
             self._renewing = None
             if not self._closing.is_set():
-                self._attend(one.start(background=self._background))
+                self._attend(await one.start(background=self._background))
                 logger.warning("worker %s goes on as %s", old.worker_id, one.worker_id)
             return
 
@@ -363,12 +340,12 @@ class WorkerProcess:
         self.failed.exception()  # looked at here, so that a runner nobody waits for does not warn of it
 
     def _announce(self) -> None:
-        lanes, tasks = tuple(self._config.queues), self._registry.identifiers()
+        lanes, tasks = tuple(self.config.queues), self._registry.identifiers()
         for name in unmatched_tasks(lanes, tasks):
             logger.warning("task %r matches no lane: its jobs wait for another worker", name)
-        rest = 4 if self._config.listen else 3  # a hot line, the heartbeat's, the services', and the one that listens
+        rest = 4 if self.config.listen else 3  # a hot line, the heartbeat's, the services', and the one that listens
         # Further hot lines, the services' second one, the handlers', and the one on which they hear of results.
-        most = rest + (LINES - 1) + (SERVICES_MOST - 1) + self._config.pool_size + 1
+        most = rest + (LINES - 1) + (SERVICES_MOST - 1) + self.config.pool_size + 1
         logger.info(
             "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d (and what bulk calls of handlers add)",
             self.one.worker_id, len(tasks), ", ".join(f"{lane.name}({lane.concurrency})" for lane in lanes),

@@ -168,12 +168,16 @@ class WorkerRunner:
             parts = WorkerProcess(self.config, self.registry, attended=not background, collect=collect)
             try:
                 await parts.open(background=background)
+                self._parts = parts
+                if background:
+                    await parts.start()
             except BaseException:
-                await finish(parts.close)
+                try:
+                    await finish(parts.close)
+                finally:
+                    self._parts = None
+                    parts.tell_end()
                 raise
-            self._parts = parts
-            if background:
-                parts.start()
             return parts
 
     async def _end(self) -> None:

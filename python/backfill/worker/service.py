@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -23,6 +24,7 @@ class Service:
 
     Subclasses give `_run`, which returns soon after `self._stopping` is set. Starting and stopping are idempotent; a
     service that was stopped does not start again. A service that ends by itself, or fails, sets `failed` on its owner.
+    What must be there once `start` has returned, and may fail, is opened in `_open`; `_close` closes it again.
     """
 
     def __init__(self, name: str) -> None:
@@ -43,8 +45,9 @@ class Service:
         return self._resumed or (self._task is not None and not self._gave_up and self._task.cancelling() > 0)
 
     def start(self) -> None:
-        """Run in a task of its own."""
+        """Run in a task of its own. Raises what its `_open` does; nothing of it is left then."""
         if self._task is None and not self._stopping.is_set():
+            self._open()
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"backfill-{self.name}")
 
     async def resume(self) -> None:
@@ -63,14 +66,29 @@ class Service:
         self._on_stop()
         if self._task is None:
             return
-        done, _ = await asyncio.wait([self._task], timeout=timeout)
+        try:
+            await self._end_task(self._task, timeout)
+        finally:
+            if self._task.done():
+                await self._close()
+
+    async def _end_task(self, task: asyncio.Task[None], timeout: float | None) -> None:
+        """Wait until the task has ended, and cancel it after so many seconds; raises what it failed with."""
+        done, _ = await asyncio.wait([task], timeout=timeout)
         if not done:
             logger.warning("%s did not stop in %s s and is cancelled", self.name, timeout)
             self._gave_up = True
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        if not self._task.cancelled():
-            self._task.result()
+            task.cancel()
+            await asyncio.wait([task])
+        # The cancellation is taken out of the task: its traceback would hold what `_run` had open until a garbage collection.
+        with contextlib.suppress(asyncio.CancelledError):
+            task.result()
+
+    def _open(self) -> None:
+        """Open what must be there once `start` has returned; whatever it opened before it failed is closed by itself."""
+
+    async def _close(self) -> None:
+        """Close what `_open` has opened, once the task has ended. It may be called again."""
 
     def _on_stop(self) -> None:
         """Wake `_run` where it waits for something else than `_stopping`."""
@@ -111,15 +129,22 @@ async def finish(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             break
         if rounds == _MOST_ROUNDS:
             break
-    if interrupted is not None:
-        raise interrupted
-    if cancelled is not None:
-        failure = None if task.cancelled() else task.exception()
-        if failure is not None:
-            stripped(failure, context=True)
-            logger.error("a shutdown failed", exc_info=failure)
-        raise cancelled
-    task.result()
+    try:
+        if interrupted is not None:
+            raise interrupted
+        if cancelled is not None:
+            failure = None if task.cancelled() else task.exception()
+            if failure is not None:
+                stripped(failure, context=True)
+                logger.error("a shutdown failed", exc_info=failure)
+            raise cancelled
+        task.result()
+    finally:
+        del (
+            cancelled,
+            interrupted,
+            task,
+        )  # their tracebacks hold this frame and those of the callers with all that they have
 
 
 def _was_interrupted(task: asyncio.Task[None]) -> bool:

@@ -6,7 +6,6 @@ A worker that was given up by the others goes on as another incarnation; what it
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import socket
@@ -39,9 +38,10 @@ from backfill.worker.pipeline.locks import Locks
 from backfill.worker.pipeline.pump import PipelineLoop, PipelineState
 from backfill.worker.pipeline.settler import Settler
 from backfill.worker.service import Service
+from backfill.worker.service_lists import ATTENDANTS, PUMPS
+from backfill.worker.services import STOP_SECONDS, ServiceGroup
 from backfill.worker.upkeep.counters import Counters
 from backfill.worker.upkeep.recoverer import Recoverer
-from backfill.worker.upkeep.unknown import UnknownTasks
 
 PROTOCOL: Final = 3
 """What this version's workers do that others may rely on. From 3 on claims and renewals make a job's `updated_at` equal to its
@@ -50,7 +50,6 @@ SETTLE_GRACE: Final = 10.0
 """Seconds that a worker which ends waits for the database to take its last settlements."""
 LAST_TURN_SECONDS: Final = 2.0
 """Seconds that what is under way then may take to end by itself."""
-STOP_SECONDS: Final = 5.0
 
 
 class WorkerSession:
@@ -72,10 +71,22 @@ class WorkerSession:
         worker_id: made anew for each.
         executor: what runs its jobs.
         station: what its pumps share.
+        own: the services' client.
+        beat: its heartbeat.
         counters: of its attempts.
-        services: what runs, once it is started.
+        recoverer: takes up what dead workers held.
+        sentinel: notes who cancels all tasks.
+        pumps: what claims and settles.
         abandoned: whether it was given up, and has let go of all.
     """
+
+    worker_id: str
+    own: ServicesClient
+    beat: Beat
+    counters: Counters
+    recoverer: Recoverer
+    sentinel: Sentinel
+    pumps: list[PipelineLoop]
 
     def __init__(
         self,
@@ -92,6 +103,7 @@ class WorkerSession:
         collect: Collect | None = None,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
+        self.own = own
         self._config = config
         tasks, dsn = registry.identifiers(), config.required_dsn()
         self.executor = Executor(
@@ -112,13 +124,12 @@ class WorkerSession:
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
         settler = Settler(
-            self.executor, schema=config.schema, worker=self.worker_id, settled=progressed, count=self.counters.count,
-            look_soon=locks.look_soon,
+            self.executor, schema=config.schema, worker=self.worker_id, settled=progressed,
+            listeners=(self.counters,), look_soon=locks.look_soon,
         )  # fmt: skip
-        self._recoverer = Recoverer(
+        self.recoverer = Recoverer(
             own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after)
         )
-        self._unknown = UnknownTasks(own, worker=self.worker_id)
         lanes = make_lanes(
             tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
             ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
@@ -126,17 +137,17 @@ class WorkerSession:
         claimer = Claimer(
             self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
-            watch=FailureDetector(self.worker_id, dead_after=seconds(config.dead_after)), dead=self._recoverer.dead,
+            watch=FailureDetector(self.worker_id, dead_after=seconds(config.dead_after)), dead=self.recoverer.dead,
             lost=lost, pulse=pulse,
         )  # fmt: skip
         self.station = PipelineState(
             config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer
         )
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
-        self._pumps = [PipelineLoop(self.station, line, turned=progressed) for line in range(LINES)]
-        self.services: list[Service] = []
+        self.pumps = [PipelineLoop(self.station, line, turned=progressed) for line in range(LINES)]
         self.abandoned = False
-        self._sentinel = Sentinel()
+        self.sentinel = Sentinel()
+        self._attendants, self._pumping = ServiceGroup(ATTENDANTS), ServiceGroup(PUMPS)
         self.executor.worker_cancelled, self.executor.interrupted = self._was_cancelled, interrupted
 
     async def open(self) -> None:
@@ -155,18 +166,24 @@ class WorkerSession:
             await self.close()
             raise
 
-    def start(self, *, background: bool) -> list[Service]:
+    async def start(self, *, background: bool) -> list[Service]:
         """Start to work; what runs now. In the background it also looks after other workers."""
-        self.services = [*self._pumps, self.beat, self.counters, self._sentinel]
-        if background:
-            self.services += [self._recoverer, self._unknown]
-        for service in self.services:
-            service.start()
+        await self._attendants.start(self, self._config, background=background)
+        try:
+            await self._pumping.start(self, self._config, background=background)
+        except BaseException:
+            await self._attendants.stop()
+            raise
         return self.services
+
+    @property
+    def services(self) -> list[Service]:
+        """What was started."""
+        return [*self._attendants.services, *self._pumping.services]
 
     async def resume(self) -> None:
         """Start again what a drain needs and what somebody else has cancelled."""
-        await asyncio.gather(*(service.resume() for service in (*self._pumps, self.beat, self.counters)))
+        await asyncio.gather(self._attendants.resume(), self._pumping.resume())
 
     async def drain(self, timeout: float, hurry: asyncio.Event) -> None:
         """Claim no more, and let what runs end, for so many seconds at most; less once that event is set."""
@@ -184,15 +201,11 @@ class WorkerSession:
 
     async def settle(self) -> None:
         """Write what has ended, and stop all that runs."""
-        for pump in self._pumps:
-            pump.start()
+        await self._pumping.start(self, self._config)  # it may be given up before it has begun
         asyncio.get_running_loop().call_later(SETTLE_GRACE, self.hot.give_up.set)
-        stops = [pump.stop(SETTLE_GRACE + LAST_TURN_SECONDS) for pump in self._pumps]
-        failed = [error for error in await asyncio.gather(*stops, return_exceptions=True) if error is not None]
-        # What else runs must not be left, its heartbeat least. Side by side: where nobody answers each takes all its time.
-        patience = LAST_TURN_SECONDS if self.hot.in_doubt else STOP_SECONDS
-        rest = [service for service in self.services if service not in self._pumps]
-        await asyncio.gather(*(quietly(service, patience) for service in rest))
+        failed = await self._pumping.stop(SETTLE_GRACE + LAST_TURN_SECONDS)
+        # What else runs must not be left, its heartbeat least. What one of them failed with was told when it failed.
+        await self._attendants.stop(LAST_TURN_SECONDS if self.hot.in_doubt else STOP_SECONDS)
         self.executor.close()
         if failed:
             raise failed[0]
@@ -223,7 +236,7 @@ class WorkerSession:
     def _was_cancelled(self) -> bool:
         """Whether somebody has cancelled the tasks of this worker, and not the job whose attempt is asked about."""
         job = CURRENT.get()
-        if job is not None and job is self._sentinel.cancelled_by:
+        if job is not None and job is self.sentinel.cancelled_by:
             return False
         return any(service.was_cancelled for service in self.services)
 
@@ -241,12 +254,6 @@ class WorkerSession:
 def seconds(span: timedelta) -> float:
     """A span in seconds."""
     return span.total_seconds()
-
-
-async def quietly(service: Service, patience: float = STOP_SECONDS) -> None:
-    """Stop a service whose failure has been told already."""
-    with contextlib.suppress(Exception):
-        await service.stop(patience)
 
 
 @cache

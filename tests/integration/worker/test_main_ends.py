@@ -114,7 +114,7 @@ async def main(dsn):
     working = asyncio.create_task(runner.run())
     while runner._parts is None or not runner._parts.one.counters._tallies.pending:
         await asyncio.sleep(0.01)
-    asking = asyncio.create_task(as_services_do(runner._parts._own))
+    asking = asyncio.create_task(as_services_do(runner._parts.own))
     asked = "select exists (select from pg_stat_activity where query like 'select pg_sleep%' and state = 'active')"
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watcher:
         while not (await (await watcher.execute(asked)).fetchone())[0]:

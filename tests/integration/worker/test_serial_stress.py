@@ -10,11 +10,13 @@ import psycopg
 import pytest
 
 from backfill import BackfillClient, Queue
-from backfill.storage.attempts import Attempt, Failure, Settlement, settle
+from backfill.storage.attempts import Attempt
 from backfill.storage.claims import LaneClaim, LaneFilter
 from backfill.storage.connection import connect
+from backfill.storage.settlements import Settlement, settle
 from backfill.storage.wire import Command, Wire
 from backfill.storage.workers import find_tasks
+from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending, Failed
 
 from reading import rows
 
@@ -77,18 +79,19 @@ class Stress:
                 await self._settle(wire, chance, name, [Attempt(job) for job in jobs])
 
     async def _settle(self, wire: Wire, chance: random.Random, name: str, attempts: list[Attempt]) -> None:
-        settlement = Settlement([], [], [])
+        ends = list[tuple[Attempt, Ending]]()
         for attempt in attempts:
             end = chance.random()
             if end < 0.7:
-                settlement.completed = [*settlement.completed, attempt]
+                ends.append((attempt, COMPLETED))
             elif end < 0.85:
-                settlement.failed = [*settlement.failed, Failure(attempt, "no", 0.0, final=end > 0.83)]
+                ends.append((attempt, Failed("no", final=end > 0.83, delay=0.0)))
             else:
-                settlement.given_back = [*settlement.given_back, attempt]
-        if len(settlement):
+                ends.append((attempt, GIVEN_BACK))
+        if ends:
+            settlement = Settlement(ending.end(attempt, None) for attempt, ending in ends)
             missing = await _settled(wire, settlement, name)
-            self.completed += sum(attempt not in missing for attempt in settlement.completed)
+            self.completed += sum(attempt not in missing for attempt, ending in ends if ending is COMPLETED)
         if self.completed >= self.wanted:
             self.over.set()
 
@@ -167,9 +170,9 @@ async def test_claims_meet_keyed_enqueues_without_harm(dsn: str) -> None:
             while not over.is_set():
                 jobs = await claim.take(wire, worker=name, wanted=2, task_ids=ids)
                 assert len(jobs) <= 1
-                failed = [Failure(Attempt(job), "no", 0.0) for job in jobs]
+                failed = [Failed("no", delay=0.0).end(Attempt(job), None) for job in jobs]
                 try:
-                    await settle(wire, Settlement([], failed, []), schema=SCHEMA, worker=name)
+                    await settle(wire, Settlement(failed), schema=SCHEMA, worker=name)
                 except psycopg.errors.DeadlockDetected:
                     pytest.fail("a settlement deadlocked with an enqueue")
 

@@ -26,6 +26,6 @@ kept as (
   returning job_id
 ),
 -- part: telling
-select held.id, held.locked_at, buried.entry, (select count(*) from told)
+select held.id, held.locked_at, held.last and not held.superseded as last, buried.entry, (select count(*) from told)
 from held
 left join buried on buried.id = held.id

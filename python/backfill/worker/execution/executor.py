@@ -27,8 +27,9 @@ from backfill.tasks import Task, TaskRegistry
 from backfill.worker.context import WorkerContext
 from backfill.worker.events import Tally
 from backfill.worker.execution.draining import cancel, interrupt, wait
+from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending, Failed
 from backfill.worker.execution.forks import ForkGuard
-from backfill.worker.execution.held_job import COMPLETED, GIVEN_BACK, Ending, Failed, HeldJob, HeldJobs
+from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
@@ -104,9 +105,9 @@ class Executor:
     @property
     def tally(self) -> Tally:
         """What its attempts came to, once all of them have ended."""
-        outcomes = self._outcomes
-        done = self.started - outcomes.failures - outcomes.put_off - outcomes.given_back - len(self._running)
-        return Tally(done, outcomes.failures, outcomes.put_off, outcomes.given_back + self._unstarted)
+        failed, put_off, given_back = (self._outcomes.totals[kind] for kind in ("failed", "put_off", "given_back"))
+        done = self.started - failed - put_off - given_back - len(self._running)
+        return Tally(done, failed, put_off, given_back + self._unstarted)
 
     def hold(self, jobs: list[Job], lane: Lane) -> None:
         """Note claimed jobs as ours, and start those for which there are slots."""

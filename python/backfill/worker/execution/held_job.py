@@ -1,64 +1,16 @@
-"""An attempt under way in this process, the ways in which it can end, and all the attempts that a worker holds."""
+"""An attempt under way in this process, and all the attempts that a worker holds."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final
 
 from backfill.records import Job
-from backfill.storage.attempts import Attempt, Failure, KeptEnd
-from backfill.worker.execution.failures import cleansed
+from backfill.storage.attempts import Attempt
+from backfill.worker.execution.endings import Ending
 from backfill.worker.execution.policy import NO_LIMITS, AttemptLimits
 from backfill.worker.lanes.lane import Lane
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """The attempt ended well."""
-
-
-@dataclass(frozen=True, slots=True)
-class GivenBack:
-    """The attempt is undone: it goes back as it was."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The attempt failed; `final` leaves no other. The next comes after `delay` seconds, or by the contract's schedule."""
-
-    error: str
-    final: bool = False
-    delay: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Snoozed:
-    """The attempt is undone, and its job put off for `delay` seconds."""
-
-    delay: float
-
-
-@dataclass(frozen=True, slots=True)
-class Discarded:
-    """The handler has ended its job for good, without failure."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class CompletedWithResult:
-    """The attempt ended well, and its task keeps how: the result as JSON, or why there is none."""
-
-    result: bytes | None
-    error: str | None = None
-
-
-Ending = CompletedWithResult | Completed | GivenBack | Failed | Snoozed | Discarded
-COMPLETED: Final = Completed()
-GIVEN_BACK: Final = GivenBack()
 
 
 class HeldJob(Attempt):
@@ -167,17 +119,3 @@ class HeldJobs(dict[int, HeldJob]):
         running.lost = True
         running.ask_to_stop()
         self._on_loss(running)
-
-
-def as_failure(running: HeldJob, ending: Failed) -> Failure:
-    """A failed attempt as the settlement writes it."""
-    return Failure(running, ending.error, ending.delay, ending.final, running.keep)
-
-
-def as_kept(running: HeldJob, keep: float, ending: CompletedWithResult | Completed | Discarded) -> KeptEnd:
-    """An attempt that ended its job without failure, as the settlement writes it."""
-    if isinstance(ending, CompletedWithResult):
-        return KeptEnd(running, keep, error=ending.error, result=ending.result)
-    if isinstance(ending, Discarded):
-        return KeptEnd(running, keep, "discarded", cleansed(ending.reason) or None)
-    return KeptEnd(running, keep)

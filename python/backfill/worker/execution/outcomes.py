@@ -17,8 +17,8 @@ from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.said import named
 from backfill.tasks import Task, TaskRegistry
+from backfill.worker.execution.endings import CompletedWithResult, Discarded, Ending, Failed, Snoozed, Total, is_last
 from backfill.worker.execution.failures import cleansed, describe, frames_of
-from backfill.worker.execution.held_job import GIVEN_BACK, CompletedWithResult, Discarded, Ending, Failed, Snoozed
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.policy import AttemptLimits, delay_of, retry_policy_of
 from backfill.worker.execution.verdict import Verdict, judge
@@ -40,9 +40,7 @@ class Outcomes:
         collect: called with each failed attempt's job and error, for who wants them all at the end.
 
     Attributes:
-        failures: how many attempts failed.
-        put_off: how many were put off by their handlers.
-        given_back: how many had begun, or been about to, and went back.
+        totals: how many attempts that had a slot ended in each way, but for those that simply ended well.
     """
 
     def __init__(
@@ -56,18 +54,11 @@ class Outcomes:
         self._registry = registry
         self._retry = retry
         self._traceback = traceback
-        self.failures = 0
-        self.put_off = 0
-        self.given_back = 0
+        self.totals: dict[Total, int] = {"done": 0, "failed": 0, "put_off": 0, "given_back": 0}
 
     def count(self, ending: Ending) -> None:
         """Count the end of an attempt that had a slot."""
-        if ending is GIVEN_BACK:
-            self.given_back += 1
-        elif isinstance(ending, Failed):
-            self.failures += 1
-        elif isinstance(ending, Snoozed):
-            self.put_off += 1
+        self.totals[ending.total] += 1
 
     def kept(self, job: Job, value: Any, interrupted: Callable[[KeyboardInterrupt], None]) -> CompletedWithResult:
         """What is kept of a handler's result. It has done its work: one that is no JSON costs no other attempt.
@@ -91,12 +82,14 @@ class Outcomes:
         task = self._registry.get(job.task_identifier)
         verdict = judge(error, () if task is None else task.no_retry)
         if verdict.snooze is not None:
-            _tell(logging.DEBUG, job, f"is put off for {verdict.snooze}")
-            return Snoozed(verdict.snooze.total_seconds())
+            snoozed = Snoozed(verdict.snooze.total_seconds())
+            _tell(snoozed.level(job), job, f"is put off for {verdict.snooze}")
+            return snoozed
         if verdict.discard is not None:
             reason = " ".join(verdict.discard.split())[:_LONGEST_REASON]
-            _tell(logging.INFO, job, f"is discarded by its handler: {reason}")
-            return Discarded(verdict.discard)
+            discarded = Discarded(verdict.discard)
+            _tell(discarded.level(job), job, f"is discarded by its handler: {reason}")
+            return discarded
         return self.failure(job, task, error, verdict)
 
     def failure(
@@ -157,7 +150,7 @@ class Outcomes:
 
     def _delay(self, job: Job, task: Task[Any, Any] | None) -> float | None:
         """Seconds until the next attempt by a policy; None where there is none, or no next attempt."""
-        if not job.readable or job.attempts >= job.max_attempts:
+        if not job.readable or is_last(job):
             return None
         policy = retry_policy_of(job, task, self._retry)
         return None if policy is None else delay_of(policy, job.attempts)
@@ -171,21 +164,26 @@ class Outcomes:
         final: bool = False,
         delay: float | None = None,
     ) -> Failed:
-        """A failed attempt, which is told in the log: the last one with its error as it is, for what collects errors."""
-        last = final or job.attempts >= job.max_attempts
+        """A failed attempt, which is told in the log: the last one with its error as it is, for what collects errors.
+
+        It is told when it has failed, also where the database is away, and so by what the worker expects. The counters
+        wait for what the statement says that writes it.
+        """
+        failed = Failed(cleansed(text), final, delay)
+        last, level = failed.expects_last(job), failed.level(job)
         then = " (it was the last)" if last else "" if delay is None else f" (the next begins in {delay:,.1f} s)"
         said = text.partition("\n")[0] if error is None else named(error)
         line = f"failed in attempt {job.attempts} of {job.max_attempts}{then}: {said}"
         if last:
-            _tell(logging.ERROR, job, line, error)
+            _tell(level, job, line, error)
         elif self._traceback is RetryTraceback.SHORT and error is not None:
-            _tell(logging.WARNING, job, "\n".join([line, *frames_of(error)[-_FEW_FRAMES:]]))
+            _tell(level, job, "\n".join([line, *frames_of(error)[-_FEW_FRAMES:]]))
         else:
-            _tell(logging.WARNING, job, line, error if self._traceback is RetryTraceback.FULL else None)
+            _tell(level, job, line, error if self._traceback is RetryTraceback.FULL else None)
         _tell(logging.DEBUG, job, text)
         if self._collect is not None:
             self._collect(job, error if error is not None else RuntimeError(text))
-        return Failed(cleansed(text), final, delay)
+        return failed
 
 
 def _tell(level: int, job: Job, line: str, error: BaseException | None = None) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 from backfill.logs import fields_of
 from backfill.worker.execution.held_job import HeldJob
-from backfill.worker.service import Service
+from backfill.worker.service import Service, finish
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Watchdog(Service):
             await self._until_stopped(self._turn_again_and_again())
         finally:
             self._ended.set()
-            await asyncio.to_thread(thread.join)
+            await finish(lambda: asyncio.to_thread(thread.join))
 
     async def _turn_again_and_again(self) -> None:
         while True:

@@ -26,10 +26,11 @@ from backfill.storage.heartbeat.choice import Heartbeat, make_heartbeat
 from backfill.storage.isolation import is_read_committed
 from backfill.storage.pooler import is_pooled
 from backfill.storage.statements import render
+from backfill.storage.until import end_all
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
 from backfill.worker.config import WorkerConfig
 from backfill.worker.liveness.health import Pulse
-from backfill.worker.service import Service, wait_for_event
+from backfill.worker.service import Service, finish, wait_for_event
 
 logger = logging.getLogger(__name__)
 
@@ -137,11 +138,12 @@ class Beat(Service):
                 heartbeat.start()
                 await self._until_stopped(self._turn(heartbeat))
         finally:
-            if asking is not None:
-                asking.cancel()
-                await asyncio.wait([asking])
             self._heartbeat = None
-            await asyncio.to_thread(heartbeat.stop, _STOP_SECONDS)
+            try:
+                if asking is not None:
+                    await end_all(asking)
+            finally:  # also where it is cancelled twice, else the thread would beat on
+                await finish(lambda: _end(heartbeat))
 
     async def _turn(self, heartbeat: Heartbeat) -> None:
         """Say that the loop turns, and hear what there is, until this worker is given up."""
@@ -213,3 +215,8 @@ class Beat(Service):
 
     async def _connect(self) -> Connection:
         return await connect(self._config.required_dsn(), application_name=self._name)
+
+
+async def _end(heartbeat: Heartbeat) -> None:
+    """End the thread, in another one: joining it takes a moment."""
+    await asyncio.to_thread(heartbeat.stop, _STOP_SECONDS)

@@ -6,6 +6,7 @@ A thread answers, also while a handler holds the event loop. It serves `GET /liv
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -69,6 +70,12 @@ class HttpProbe(Service):
         server, self._server = self._server, None
         if server is not None:
             server.close()
+
+    def _open(self) -> None:
+        self.open()
+
+    async def _close(self) -> None:
+        await asyncio.to_thread(self.close)
 
     async def _run(self) -> None:
         await self._stopping.wait()

@@ -19,8 +19,9 @@ from backfill.said import said
 from backfill.storage.backoff import Backoff
 from backfill.storage.wire import Wire
 from backfill.storage.workers import find_tasks
+from backfill.worker.execution.endings import COMPLETED
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import GIVEN_BACK, HeldJob
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.pipeline.alarm import Alarm
 from backfill.worker.pipeline.asked import Asked
 from backfill.worker.pipeline.claimer import BACKLOG, Claimer
@@ -85,7 +86,7 @@ class PipelineState:
             self.claimer.freed_queue()
             self.urgent = True
             lane.holding = lane.ordered
-        if running.ending is GIVEN_BACK:
+        if _goes_back(running):
             self.claimer.returned(running)
         if self.urgent or pending >= GATHER_MOST or (not lane.ready and self.executor.idle):
             self.alarms[0].ring()
@@ -225,10 +226,10 @@ class PipelineLoop(Service):
         if batch:
             station.settler.release(batch, settlement.missing(settled))
             for running in batch:
-                if running.ending is GIVEN_BACK:
+                if _goes_back(running):
                     # Once more: another look may have passed it before this took effect.
                     station.claimer.returned(running)
-            if len(settlement) > len(settlement.completed):
+            if settlement.returns:
                 station.claimer.wake()  # they wait again, for now or for later
         if asked:
             station.apart = False
@@ -270,3 +271,9 @@ class PipelineLoop(Service):
             logger.log(level, "%s: %s", what, said(error))
         # A stop is no reason to ask again at once: while this worker is in doubt, it stops only after an answer.
         await self._refusals.wait(self._station.hot.give_up if self._stopping.is_set() else self._stopping)
+
+
+def _goes_back(running: HeldJob) -> bool:
+    """Whether a job is where it was before its attempt, so that looks must not pass it by."""
+    ending = running.ending
+    return ending is not COMPLETED and ending is not None and ending.goes_back

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import psycopg
 
 from backfill.logs import fields_of
 from backfill.said import named, said
-from backfill.storage.attempts import Attempt, Settlement, settle
+from backfill.storage.attempts import Attempt
+from backfill.storage.settlements import Settlement, settle
 from backfill.storage.wire import Wire
+from backfill.worker.execution.endings import COMPLETE, COMPLETED
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.held_job import (
-    COMPLETED,
-    CompletedWithResult,
-    Discarded,
-    Failed,
-    HeldJob,
-    Snoozed,
-    as_failure,
-    as_kept,
-)
+from backfill.worker.execution.held_job import HeldJob
+from backfill.worker.execution.settled import SettledListener, tell
 from backfill.worker.pipeline.hot import PASSING, QUERY_TIMEOUT
 from backfill.worker.pipeline.weaker import Form, weaker_forms
 
@@ -47,7 +41,7 @@ class Settler:
         schema: the queue's schema.
         worker: the worker's id.
         settled: called after each batch.
-        count: called with each batch that is written, and with those in it that were not this worker's any more.
+        listeners: told of each batch that is written.
         look_soon: called where the locks in the database may differ from what is known.
     """
 
@@ -58,14 +52,14 @@ class Settler:
         schema: str,
         worker: str,
         settled: Callable[[], None],
-        count: Callable[[Sequence[HeldJob], Collection[Attempt]], None],
+        listeners: Sequence[SettledListener],
         look_soon: Callable[[], None],
     ) -> None:
         self._executor = executor
         self._schema = schema
         self._worker = worker
         self._settled = settled
-        self._count = count
+        self._listeners = tuple(listeners)
         self._look_soon = look_soon
         self._pending: list[HeldJob] = []
         self._blocked: list[HeldJob] = []
@@ -118,30 +112,22 @@ class Settler:
 
     def settlement(self, batch: Sequence[HeldJob]) -> Settlement:
         """A batch as it is written."""
-        completed, kept, failed, given_back, snoozed = [], [], [], [], []
-        for running in batch:
-            ending = running.ending
-            if ending is COMPLETED:
-                completed.append(running)
-            elif isinstance(ending, (CompletedWithResult, Discarded)):
-                if running.keep is None:
-                    completed.append(running)
-                else:
-                    kept.append(as_kept(running, running.keep, ending))
-            elif isinstance(ending, Failed):
-                failed.append(as_failure(running, ending))
-            elif isinstance(ending, Snoozed):
-                snoozed.append((running, ending.delay))
-            else:
-                given_back.append(running)
-        return Settlement(completed, failed, given_back, snoozed, kept)
+        settlement = Settlement()
+        plain = [running for running in batch if running.ending is COMPLETED]
+        if plain:
+            settlement.add_all(COMPLETE, plain)
+        if len(plain) < len(batch):
+            for running in batch:
+                if (ending := running.ending) is not COMPLETED:
+                    assert ending is not None  # noqa: S101 - what is written has ended
+                    settlement.add(*ending.end(running, running.keep))
+        return settlement
 
     def release(self, batch: Sequence[HeldJob], missing: set[Attempt]) -> None:
         """A batch is written: let go of its jobs."""
         self._under_way -= len(batch)
-        self._count(
-            batch, () if self._doubtful else missing
-        )  # after a lost answer, an end that is missing was written before
+        # After a lost answer, an end that is missing was written before.
+        tell(self._listeners, batch, () if self._doubtful else missing)
         self._executor.held.release(batch)
         if self._refused:
             self._refused.difference_update(running.job.id for running in batch)
@@ -262,8 +248,8 @@ def _light(batch: list[HeldJob]) -> list[HeldJob]:
     """Of a batch as many as have results that can be written at once, one at least."""
     size = 0
     for place, running in enumerate(batch):
-        if isinstance(running.ending, CompletedWithResult) and running.ending.result is not None:
-            size += len(running.ending.result)
+        if running.ending is not None and (written := running.ending.size):
+            size += written
             if size > MOST_RESULTS and place:
                 return batch[:place]
     return batch

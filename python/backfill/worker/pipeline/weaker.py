@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from backfill.worker.execution.endings import Ending
 from backfill.worker.execution.failures import cleansed
-from backfill.worker.execution.held_job import Completed, CompletedWithResult, Discarded, Ending, Failed
 
 REFUSED_TEXT: Final = "the text of this error was refused by the database"
 
@@ -41,43 +41,29 @@ def weaker_forms(whole: Form, reason: str) -> Iterator[Form]:
         whole: the end as it is, which was refused.
         reason: what the database said.
     """
-    ending, lacks = whole.ending, ""
+    ending = whole.ending
     if whole.keep is not None:
-        if isinstance(ending, CompletedWithResult) and ending.result is not None:
-            ending = CompletedWithResult(None, cleansed(f"its result was refused by the database\n{reason}"))
-            lacks = "its result"
-            yield replace(whole, ending=ending, lacks=lacks)
+        if (without := ending.without_result(reason)) is not None:
+            ending = without
+            yield replace(whole, ending=ending, lacks="its result")
         for text, lost in _weaker_texts(ending):
             yield replace(whole, ending=text, lacks=lost)
         yield replace(whole, keep=None, lacks="being kept")
-    if isinstance(ending, Failed):
+    if ending.text_in_row:
         for text, lost in _weaker_texts(ending):
             yield replace(
                 whole, ending=text, keep=None, lacks=lost if whole.keep is None else f"being kept, and {lost}"
             )
-    if isinstance(ending, (Completed, CompletedWithResult, Discarded)):
+    if ending.ends_job:
         yield replace(whole, keep=None, forgets=False, lacks="deleting the dead letters that it leaves behind")
 
 
 def _weaker_texts(ending: Ending) -> Iterator[tuple[Ending, str]]:
     """An end with its text in ASCII, then with a text that says nothing; none where it has no text."""
-    text = _text_of(ending)
+    text = ending.text
     if text is None:
         return
     plain = cleansed(text.encode("ascii", "backslashreplace").decode())
     if plain != text:
-        yield _with_text(ending, plain), "some characters of its text"
-    yield _with_text(ending, REFUSED_TEXT), "its text"
-
-
-def _text_of(ending: Ending) -> str | None:
-    if isinstance(ending, (Failed, CompletedWithResult)):
-        return ending.error
-    return ending.reason if isinstance(ending, Discarded) else None
-
-
-def _with_text(ending: Ending, text: str) -> Ending:
-    if isinstance(ending, Discarded):
-        return replace(ending, reason=text)
-    assert isinstance(ending, (Failed, CompletedWithResult))  # noqa: S101 - the only others that have one
-    return replace(ending, error=text)
+        yield ending.with_text(plain), "some characters of its text"
+    yield ending.with_text(REFUSED_TEXT), "its text"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import psycopg
@@ -17,7 +17,9 @@ import psycopg
 from backfill.client.lent import ServicesClient
 from backfill.errors import BackfillError
 from backfill.said import why
+from backfill.storage.attempts import Attempt
 from backfill.storage.backoff import Backoff
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.service import Service, wait_for_event
 from backfill.worker.upkeep.periodic import Periodic
 from backfill.worker.upkeep.tallies import Tallies
@@ -44,9 +46,6 @@ class Counters(Service):
         worker: the worker's id.
         spare: makes a client of its own for the last flush, where somebody has cancelled every task of the loop, those of the
             worker's pool among them; that one may have no connection then and can make none.
-
-    Attributes:
-        count: takes in a batch of attempts whose ends are written; see `Tallies.count`.
     """
 
     def __init__(
@@ -58,7 +57,10 @@ class Counters(Service):
         self._worker = worker
         self._tallies = Tallies()
         self._flushing = asyncio.Lock()
-        self.count = self._tallies.count
+
+    def settled(self, batch: Sequence[HeldJob], missing: Collection[Attempt]) -> None:
+        """Count a batch of attempts whose ends are written; the counters are one of the settler's listeners."""
+        self._tallies.count(batch, missing)
 
     async def flush(self) -> None:
         """Write what is counted and not written yet.

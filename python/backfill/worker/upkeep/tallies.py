@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -15,15 +16,8 @@ from typing import Final, TypeVar
 from backfill.counts import BUCKETS
 from backfill.storage.attempts import Attempt
 from backfill.storage.counters import MinuteCounts
-from backfill.worker.execution.held_job import (
-    COMPLETED,
-    Completed,
-    CompletedWithResult,
-    Discarded,
-    Failed,
-    HeldJob,
-    Snoozed,
-)
+from backfill.worker.execution.endings import COMPLETED, was_last
+from backfill.worker.execution.held_job import HeldJob
 
 N = TypeVar("N", int, float)
 
@@ -69,11 +63,9 @@ class Tally:
         """Count ends of its task."""
         endings = [running.ending for running in batch]
         done = endings.count(COMPLETED)
-        if done < len(endings):
-            done += list(map(type, endings)).count(CompletedWithResult)
         self.done += done
         if done < len(endings):
-            batch = [running for running in batch if self._took_part(running)]
+            batch = self._add_others(batch)
             if not batch:
                 return
         # Thousands a second, settled hundreds at a time: what was claimed together has waited about as long.
@@ -112,23 +104,19 @@ class Tally:
             run=_trimmed(self.run),
         )
 
-    def _took_part(self, running: HeldJob) -> bool:
-        """Count an end by its kind, unless it is counted already; whether the attempt has its place in the histograms."""
-        ending, job = running.ending, running.job
-        if isinstance(ending, Failed):
-            self.failed += 1
-            if ending.final or job.attempts >= job.max_attempts:
-                self.dead += 1
-            else:
-                self.retried += 1
-        elif isinstance(ending, Snoozed):
-            self.snoozed += 1
-        elif isinstance(ending, Discarded):
-            self.discarded += 1
-        elif not isinstance(ending, (Completed, CompletedWithResult)):
-            self.given_back += 1
-            return False
-        return True
+    def _add_others(self, batch: Sequence[HeldJob]) -> Sequence[HeldJob]:
+        """Count ends by their kinds, but for those that are counted already; the attempts that the histograms show."""
+        ended = [(running, running.ending) for running in batch if running.ending is not None]
+        kinds = Counter(type(ending) for _, ending in ended if ending is not COMPLETED)
+        for kind, number in kinds.items():
+            setattr(self, kind.counted, getattr(self, kind.counted) + number)
+            if kind.may_be_last:
+                dead = sum(was_last(running, ending) for running, ending in ended if type(ending) is kind)
+                self.dead += dead
+                self.retried += number - dead
+        if any(kind.undone for kind in kinds):
+            return [running for running, ending in ended if not ending.undone]
+        return batch
 
 
 @dataclass(frozen=True, slots=True)

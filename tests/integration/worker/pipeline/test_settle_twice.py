@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from backfill import BackfillClient
-from backfill.storage.attempts import Attempt, Failure, KeptEnd, Settlement, settle
+from backfill.storage.attempts import Attempt
 from backfill.storage.connection import connect
+from backfill.storage.settlements import Settlement, settle
 from backfill.storage.wire import Wire
+from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, CompletedWithResult, Ending, Failed, Snoozed
 
 from reading import rows, value
 
 JOBS = "graphile_worker._private_jobs"
 ENDS = "graphile_worker.backfill_ends"
-SETTLEMENTS: dict[str, Callable[[list[Attempt]], Settlement]] = {
-    "completed": lambda two: Settlement(completed=two),
-    "kept": lambda two: Settlement(kept=[KeptEnd(one, 60.0, result=b"1") for one in two]),
-    "failed": lambda two: Settlement(failed=[Failure(one, "no") for one in two]),
-    "failed for good": lambda two: Settlement(failed=[Failure(one, "no", final=True) for one in two]),
-    "failed and kept": lambda two: Settlement(failed=[Failure(one, "no", final=True, keep=60.0) for one in two]),
-    "given back": lambda two: Settlement(given_back=two),
-    "snoozed": lambda two: Settlement(snoozed=[(one, 1.0) for one in two]),
-    "each its own": lambda two: Settlement(completed=two[:1], failed=[Failure(two[1], "no", final=True, keep=60.0)]),
+KEPT = 60.0
+FINAL = Failed("no", final=True)
+SETTLEMENTS: dict[str, list[tuple[Ending, float | None]]] = {
+    "completed": [(COMPLETED, None)] * 2,
+    "kept": [(CompletedWithResult(b"1"), KEPT)] * 2,
+    "failed": [(Failed("no"), None)] * 2,
+    "failed for good": [(FINAL, None)] * 2,
+    "failed and kept": [(FINAL, KEPT)] * 2,
+    "given back": [(GIVEN_BACK, None)] * 2,
+    "snoozed": [(Snoozed(1.0), None)] * 2,
+    "each its own": [(COMPLETED, None), (FINAL, KEPT)],
 }
 
 
@@ -47,12 +49,16 @@ async def test_only_the_attempt_that_holds_the_job_is_written(dsn: str, kind: st
         older, newer = two
         if newest_first:
             two.reverse()
-        lost = await settle(Wire(connection), SETTLEMENTS[kind](two), schema="graphile_worker", worker="w")
+        ends = zip(two, SETTLEMENTS[kind], strict=True)
+        settlement = Settlement(ending.end(attempt, keep) for attempt, (ending, keep) in ends)
+        lost = await settle(Wire(connection), settlement, schema="graphile_worker", worker="w")
     assert lost == {older}
     assert newer.locked_at > older.locked_at
+    fails = SETTLEMENTS[kind][two.index(newer)][0]
+    assert (newer.last, older.last) == (fails.final if isinstance(fails, Failed) else None, None)
     last = "good" if kind == "each its own" and newest_first else kind
     assert await rows(dsn, f"select attempts from {JOBS} where locked_at is not null") == []
-    ends = await rows(dsn, f"select attempts, started_at = (select max(started_at) from {ENDS}) from {ENDS}")
-    assert ends == ([(2, True)] if last in {"kept", "failed and kept", "each its own"} else [])
+    written = await rows(dsn, f"select attempts, started_at = (select max(started_at) from {ENDS}) from {ENDS}")
+    assert written == ([(2, True)] if last in {"kept", "failed and kept", "each its own"} else [])
     dead = await value(dsn, "select count(*) from graphile_worker.backfill_dlq")
     assert dead == int(last in {"failed for good", "failed and kept", "each its own"})

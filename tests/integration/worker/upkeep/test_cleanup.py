@@ -221,7 +221,7 @@ async def test_a_worker_may_leave_it_to_others(dsn: str, client: BackfillClient)
     for interval, there in ((None, False), (MINUTE, True)):
         async with WorkerRunner(WorkerConfig(dsn, stale_lock_cleanup_interval=interval), idle()) as runner:
             assert runner._parts is not None
-            assert ("cleaner" in [service.name for service in runner._parts._services]) is there
+            assert ("cleaner" in [service.name for service in runner._parts.services]) is there
 
 
 async def test_one_worker_at_a_time(dsn: str, client: ServicesClient) -> None:

@@ -339,7 +339,7 @@ async def test_a_worker_collects_now_and_then(
     await rows(dsn, ROW, "backfill_0", timedelta(0), [])
     async with WorkerRunner(config, tasks) as runner:
         assert runner._parts is not None
-        [part] = [one for one in runner._parts._services if isinstance(one, cleaner.Cleaner)]
+        [part] = [one for one in runner._parts.services if isinstance(one, cleaner.Cleaner)]
         await part._round()
         assert await rows(dsn, NAMES) == [("q",)]
         await rows(dsn, f"delete from {WORKERS} where id = 'backfill_0'")

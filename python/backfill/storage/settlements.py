@@ -1,0 +1,158 @@
+"""Settlements: the ends of some attempts, written at once by one statement for each kind of end.
+
+Used by the worker's settler. What kinds there are is said by the endings (`worker/execution/endings.py`); here is how any of
+them is written, and what its statement answers. A settlement may be repeated: an attempt that was settled already, or given
+to another worker since, matches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from backfill._native import pack_array
+from backfill.flags import dead_letter_of
+from backfill.storage.arrays import number_array, text_array
+from backfill.storage.attempts import Attempt, compared, fences
+from backfill.storage.values import integer
+from backfill.storage.wire import Command, Parameter, Wire
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+Column = Callable[[Sequence[Any]], Parameter]
+"""Packs the values that a parameter has for the attempts of one statement, in their order."""
+NUMBERS: Final[Column] = number_array
+TEXTS: Final[Column] = text_array
+BOOLEANS: Final[Column] = lambda values: pack_array(values, "bool")  # noqa: E731 - one of a list of such
+TIMES: Final[Column] = lambda values: pack_array(values, "timestamptz")  # noqa: E731 - one of a list of such
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """A statement that writes the ends of attempts of one kind.
+
+    Its result has a row for each attempt that it found: the job's id, the time of its lock and, where it `tells_last`,
+    whether the attempt was the last.
+
+    Attributes:
+        statement: its name.
+        columns: its parameters beside those that name the attempts, in order.
+        compares: whether it compares the job's row with how it was claimed, so that a replaced job is seen.
+        ends_job: whether the job is over with it, so that the dead letters are deleted which the job has left behind.
+        tells_last: whether it says of each attempt if it was the last.
+    """
+
+    statement: str
+    columns: tuple[Column, ...] = ()
+    compares: bool = False
+    ends_job: bool = False
+    tells_last: bool = False
+
+
+End = tuple[Settling, Attempt, tuple[Any, ...]]
+"""The end of an attempt: how it is written, and its values for the columns."""
+
+
+class Settlement:
+    """The ends of some attempts, to be written at once.
+
+    Args:
+        ends: in any order.
+        forgets: whether the dead letters that jobs leave behind which are over now are deleted with them.
+    """
+
+    __slots__ = ("_groups", "forgets")
+
+    def __init__(self, ends: Iterable[End] = (), *, forgets: bool = True) -> None:
+        self.forgets = forgets
+        self._groups: dict[Settling, tuple[list[Attempt], list[tuple[Any, ...]]]] = {}
+        for end in ends:
+            self.add(*end)
+
+    def __len__(self) -> int:
+        """How many attempts it ends."""
+        return sum(len(attempts) for attempts, _ in self._groups.values())
+
+    @property
+    def returns(self) -> bool:
+        """Whether a job may wait again with it."""
+        return not all(settling.ends_job for settling in self._groups)
+
+    def add(self, settling: Settling, attempt: Attempt, values: tuple[Any, ...]) -> None:
+        """Add the end of one attempt."""
+        attempts, rows = self._groups.setdefault(settling, ([], []))
+        attempts.append(attempt)
+        rows.append(values)
+
+    def add_all(self, settling: Settling, attempts: Sequence[Attempt]) -> None:
+        """Add the ends of attempts whose statement has no columns: those of nearly all jobs, without a step for each."""
+        self._groups.setdefault(settling, ([], []))[0].extend(attempts)
+
+    def commands(self, *, schema: str, worker: str) -> list[Command]:
+        """The statements that write it, a statement a kind, to be sent in one pipeline."""
+        commands = []
+        if self.forgets:
+            over = [attempt for settling, (some, _) in self._sorted() if settling.ends_job for attempt in some]
+            commands += _forget(over, schema=schema, worker=worker)
+        for settling, (attempts, rows) in self._sorted():
+            columns = zip(*rows, strict=True) if rows else ()
+            parameters = [pack(values) for pack, values in zip(settling.columns, columns, strict=True)]
+            named = (*fences(attempts), *compared(attempts)) if settling.compares else fences(attempts)
+            commands.append(Command.of(settling.statement, schema, worker, *named, *parameters))
+        return commands
+
+    def missing(self, results: Sequence[PGresult]) -> set[Attempt]:
+        """Those that were not this worker's any more, from the results of those statements.
+
+        Each of the others is told whether it was the last, where its statement says so.
+
+        Two of one job may be among them, where it was unlocked by force and claimed again: the lock's time tells them apart.
+        """
+        groups = self._sorted()
+        for (settling, (attempts, _)), result in zip(groups, results[len(results) - len(groups) :], strict=True):
+            if settling.tells_last:
+                told = {_key(result, row): result.get_value(row, 2) == b"\x01" for row in range(result.ntuples)}
+                for attempt in attempts:
+                    attempt.last = told.get((attempt.job.id, attempt.locked_at))
+        if sum(result.ntuples for result in results) == len(self):
+            return set()
+        found = {_key(result, row) for result in results for row in range(result.ntuples)}
+        ended = (attempt for attempts, _ in self._groups.values() for attempt in attempts)
+        return {attempt for attempt in ended if (attempt.job.id, attempt.locked_at) not in found}
+
+    def _sorted(self) -> list[tuple[Settling, tuple[list[Attempt], list[tuple[Any, ...]]]]]:
+        """The groups in one order for all settlements, so that two of them do not wait for each other."""
+        if len(self._groups) < 2:
+            return list(self._groups.items())
+        return sorted(self._groups.items(), key=lambda group: group[0].statement)
+
+
+async def settle(
+    wire: Wire, settlement: Settlement, *, schema: str, worker: str, timeout: float = 60.0, patient: bool = True
+) -> set[Attempt]:
+    """Write the ends of attempts in a transaction of their own; those that were not this worker's any more.
+
+    Not `patient`, it hardly waits for a row that somebody's transaction holds.
+    """
+    commands = [] if patient else [Command.of("hurry", schema)]
+    results = await wire.send([*commands, *settlement.commands(schema=schema, worker=worker)], timeout=timeout)
+    return settlement.missing(results[len(commands) :])
+
+
+def _key(result: PGresult, row: int) -> tuple[int, int]:
+    """What tells an attempt from all others: its job's id and the time of its lock."""
+    return integer(result, row), integer(result, row, 1)
+
+
+def _forget(over: Sequence[Attempt], *, schema: str, worker: str) -> list[Command]:
+    """What deletes the dead letters that jobs leave behind which are over next; nothing where none can have any."""
+    some = [attempt for attempt in over if attempt.job.key is not None or attempt.job.has_flags]
+    done = [(attempt, attempt.job.key, dead_letter_of(attempt.job.flags)) for attempt in some]
+    done = [one for one in done if one[1] is not None or one[2] is not None]
+    if not done:
+        return []
+    attempts, keys, entries = zip(*done, strict=True)
+    which = text_array(keys), number_array(entries), TIMES([attempt.job.locked_at_micros for attempt in attempts])
+    return [Command.of("forget_dead_letters", schema, worker, *fences(attempts)[:2], *which)]

@@ -1,0 +1,105 @@
+"""Which services a worker has. Each list is one group: it starts in this order and is stopped in reverse.
+
+A worker starts its probes first, then the attendants and the pumps of its session, then its upkeep. It stops in the reverse
+order of these groups, except that the upkeep stops after the pumps have settled what has ended.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from backfill.worker.address import parse_address
+from backfill.worker.execution.watchdog import Watchdog
+from backfill.worker.pipeline.listener import Listener
+from backfill.worker.services import ServiceFactory
+from backfill.worker.upkeep.cleaner import Cleaner
+from backfill.worker.upkeep.counters import CounterFolder
+from backfill.worker.upkeep.sweeper import Sweeper
+from backfill.worker.upkeep.unknown import UnknownTasks
+
+if TYPE_CHECKING:
+    from backfill.worker.process import WorkerProcess
+    from backfill.worker.service import Service
+    from backfill.worker.session import WorkerSession
+
+
+def _http_probe(process: WorkerProcess) -> Service:
+    from backfill.worker.liveness.probe import HttpProbe  # noqa: PLC0415 (an HTTP server, which few need)
+
+    assert process.config.health_address is not None  # noqa: S101 - the factory applies only then
+    return HttpProbe(parse_address("WorkerConfig.health_address", process.config.health_address), process.health)
+
+
+def _file_probe(process: WorkerProcess) -> Service:
+    from backfill.worker.liveness.probe import FileProbe  # noqa: PLC0415 (the same)
+
+    assert process.config.health_file is not None  # noqa: S101 - the factory applies only then
+    return FileProbe(Path(process.config.health_file), process.health)
+
+
+def _listener(process: WorkerProcess) -> Service:
+    return Listener(
+        process.config.listen_dsn or process.config.required_dsn(),
+        schema=process.config.schema,
+        worker=process.one.worker_id,
+        wake=process.wake,
+        hear=process.hear,
+        claimed=lambda: process.one.executor.claimed,
+    )
+
+
+def _sweeper(process: WorkerProcess) -> Service:
+    assert process.config.dlq_processor_interval is not None  # noqa: S101 - the factory applies only then
+    return Sweeper(process.own, interval=process.config.dlq_processor_interval.total_seconds())
+
+
+def _cleaner(process: WorkerProcess) -> Service:
+    config = process.config
+    assert config.stale_lock_cleanup_interval is not None  # noqa: S101 - the factory applies only then
+    return Cleaner(
+        process.own,
+        config=config,
+        interval=config.stale_lock_cleanup_interval.total_seconds(),
+        worker=lambda: process.one.worker_id,
+    )
+
+
+def _watchdog(process: WorkerProcess) -> Service:
+    assert process.config.blocked_after is not None  # noqa: S101 - the factory applies only then
+    return Watchdog(limit=process.config.blocked_after.total_seconds())
+
+
+HTTP_PROBE: Final = "health probe"
+PROBES: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
+    ServiceFactory(HTTP_PROBE, _http_probe, lambda config: config.health_address is not None, background=True),
+    ServiceFactory("health file", _file_probe, lambda config: config.health_file is not None, background=True),
+)
+"""They answer those who watch over the worker before anything else is there: until the end it is not ready."""
+
+ATTENDANTS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
+    ServiceFactory("beat", lambda session: session.beat, drains=True),
+    ServiceFactory("counters", lambda session: session.counters, drains=True),
+    ServiceFactory("sentinel", lambda session: session.sentinel),
+    ServiceFactory("recoverer", lambda session: session.recoverer, background=True),
+    ServiceFactory(
+        "unknown tasks", lambda session: UnknownTasks(session.own, worker=session.worker_id), background=True
+    ),
+)
+"""They carry the worker's id, and go on until the pumps have settled everything."""
+
+PUMPS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
+    ServiceFactory("pump 1", lambda session: session.pumps[0], drains=True),
+    ServiceFactory("pump 2", lambda session: session.pumps[1], drains=True),
+)
+"""They claim and settle. They start last and stop first of a session's services."""
+
+UPKEEP: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
+    ServiceFactory("folder", lambda process: CounterFolder(process.own), background=True),
+    ServiceFactory("keeper", lambda process: process.keeper, background=True),
+    ServiceFactory("listener", _listener, lambda config: config.listen, background=True),
+    ServiceFactory("sweeper", _sweeper, lambda config: config.dlq_processor_interval is not None, background=True),
+    ServiceFactory("cleaner", _cleaner, lambda config: config.stale_lock_cleanup_interval is not None, background=True),
+    ServiceFactory("watchdog", _watchdog, lambda config: config.blocked_after is not None, background=True),
+)
+"""They look after the queue and the process, whatever the worker's id is now."""
