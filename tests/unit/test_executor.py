@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerContext
@@ -154,3 +155,33 @@ def test_held_jobs_are_added_released_and_lost() -> None:
     assert (told, second.lost, second.stopping, 2 in held) == ([second], True, True, True)
     held.release([second, again, again])
     assert (len(held), held.lanes) == (0, set())
+
+
+async def test_the_attempt_under_way_is_known_to_any_thread(eventually: Eventually) -> None:
+    """In its first step and after it has waited; not while it waits, and not that of another job which waits meanwhile."""
+    seen, release = list[tuple[int, int | None]](), asyncio.Event()
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    def look(number: int) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(executor.under_way).result()
+        seen.append((number, None if running is None else running.job.id))
+
+    @tasks.task("t")
+    async def handler(number: int) -> None:
+        look(number)
+        await release.wait()
+        look(number)
+
+    [lane] = make_lanes((QueueConfig.default_queue(2),), schema="graphile_worker", tasks=("t",), forbidden_flags=())
+    executor = Executor(tasks, worker_id="backfill_0123456789", client=cast("BackfillClient", None), deps=None)
+    ended = list[HeldJob]()
+    executor.ended, executor.thirsty = ended.append, lambda: None
+    jobs = [Job(id=n, task_identifier="t", payload_bytes=b"%d" % n, locked_at_micros=1) for n in (1, 2)]
+    executor.hold(jobs, lane)
+    await eventually(lambda: len(seen), lambda count: count == 2)
+    look(0)
+    release.set()
+    await eventually(lambda: len(ended), lambda count: count == 2)
+    executor.close()
+    assert seen == [(1, 1), (2, 2), (0, None), (1, 1), (2, 2)]

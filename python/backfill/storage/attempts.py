@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from psycopg.rows import dict_row
 
-from backfill._native import Job, pack_array
+from backfill._native import Job
 from backfill.storage.arrays import number_array
+from backfill.storage.claim_kinds import IN_ROW, ClaimKind, Lock
 from backfill.storage.isolation import by_itself
 from backfill.storage.results import binary_rows
 from backfill.storage.statements import render
 from backfill.storage.types import Connection
 from backfill.storage.values import integer
-from backfill.storage.wire import Command, Parameter, Wire
+from backfill.storage.wire import Command, Wire
 
 _PREDECESSOR_PAUSE: Final = 0.05
 """Seconds between two looks at whether the server is done with what was under way on lost connections."""
@@ -33,18 +33,19 @@ class Attempt:
 
     Attributes:
         job: the row as it was claimed.
-        locked_at: since when it is locked, in PostgreSQL's microseconds; renewing moves it on.
+        claim: what kind of claim holds the job.
+        locked_at: since when its row is locked, in PostgreSQL's microseconds; renewing moves it on. None where the claim is
+            of a kind that locks nothing in the row.
         queue_locked_at: since when its serial queue is locked, or None.
         last: whether it was its job's last attempt, as the statement said that wrote its end; None where it said nothing.
     """
 
-    __slots__ = ("job", "last", "locked_at", "queue_locked_at")
+    __slots__ = ("claim", "job", "last", "locked_at", "queue_locked_at")
 
-    def __init__(self, job: Job) -> None:
-        if job.locked_at_micros is None:
-            raise ValueError(f"{job!r} is not locked")
+    def __init__(self, job: Job, claim: ClaimKind = IN_ROW) -> None:
         self.job = job
-        self.locked_at: int = job.locked_at_micros
+        self.claim = claim
+        self.locked_at = job.locked_at_micros
         self.queue_locked_at = None if job.job_queue_id is None else job.locked_at_micros
         self.last: bool | None = None
 
@@ -62,7 +63,7 @@ async def renew(
     Not `patient`, it hardly waits for a row that somebody's transaction holds.
     """
     commands = [] if patient else [Command.of("hurry", schema)]
-    command = Command.of("renew", schema, worker, *fences(attempts), *compared(attempts))
+    command = Command.of("renew", schema, worker, *IN_ROW.fences(attempts), *IN_ROW.compared(attempts))
     result = (await wire.send([*commands, command], timeout=timeout))[-1]
     rows = {integer(result, row): row for row in range(result.ntuples)}
     lost = []
@@ -75,21 +76,6 @@ async def renew(
         if result.get_value(row, 3) != b"\x01":
             lost.append(attempt)
     return lost
-
-
-@dataclass(frozen=True, slots=True)
-class Lock:
-    """A lock that a worker has on a job.
-
-    Attributes:
-        locked_at: since when, in PostgreSQL's microseconds.
-        attempts: the row's.
-        queue_locked_at: since when the worker has its queue locked; None where it has not.
-    """
-
-    locked_at: int
-    attempts: int
-    queue_locked_at: int | None
 
 
 async def find_locks(
@@ -153,21 +139,3 @@ async def await_predecessor(connection: Connection, worker: str) -> None:
         if row is None or not row[0]:
             return
         await asyncio.sleep(_PREDECESSOR_PAUSE)
-
-
-def fences(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
-    """What names attempts in a statement: their jobs and queues, with the times of their locks."""
-    return (
-        pack_array([attempt.job.id for attempt in attempts], "int8"),
-        pack_array([attempt.locked_at for attempt in attempts], "timestamptz"),
-        pack_array([attempt.job.job_queue_id for attempt in attempts], "int4"),
-        pack_array([attempt.queue_locked_at for attempt in attempts], "timestamptz"),
-    )
-
-
-def compared(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
-    """How their jobs were when they were claimed, so that a statement sees whether they were replaced or removed since."""
-    return (
-        pack_array([attempt.job.attempts for attempt in attempts], "int2"),
-        pack_array([attempt.job.key is not None for attempt in attempts], "bool"),
-    )

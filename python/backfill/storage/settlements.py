@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from backfill._native import pack_array
 from backfill.flags import dead_letter_of
 from backfill.storage.arrays import number_array, text_array
-from backfill.storage.attempts import Attempt, compared, fences
+from backfill.storage.attempts import Attempt
+from backfill.storage.claim_kinds import ClaimKind
 from backfill.storage.values import integer
 from backfill.storage.wire import Command, Parameter, Wire
 
@@ -53,6 +54,8 @@ class Settling:
 
 End = tuple[Settling, Attempt, tuple[Any, ...]]
 """The end of an attempt: how it is written, and its values for the columns."""
+_Way = tuple[Settling, ClaimKind]
+"""What has a statement of its own: ends of one kind, of claims of one kind."""
 
 
 class Settlement:
@@ -67,7 +70,7 @@ class Settlement:
 
     def __init__(self, ends: Iterable[End] = (), *, forgets: bool = True) -> None:
         self.forgets = forgets
-        self._groups: dict[Settling, tuple[list[Attempt], list[tuple[Any, ...]]]] = {}
+        self._groups: dict[_Way, tuple[list[Attempt], list[tuple[Any, ...]]]] = {}
         for end in ends:
             self.add(*end)
 
@@ -78,29 +81,34 @@ class Settlement:
     @property
     def returns(self) -> bool:
         """Whether a job may wait again with it."""
-        return not all(settling.ends_job for settling in self._groups)
+        return not all(settling.ends_job for settling, _ in self._groups)
 
     def add(self, settling: Settling, attempt: Attempt, values: tuple[Any, ...]) -> None:
         """Add the end of one attempt."""
-        attempts, rows = self._groups.setdefault(settling, ([], []))
+        attempts, rows = self._groups.setdefault((settling, attempt.claim), ([], []))
         attempts.append(attempt)
         rows.append(values)
 
     def add_all(self, settling: Settling, attempts: Sequence[Attempt]) -> None:
         """Add the ends of attempts whose statement has no columns: those of nearly all jobs, without a step for each."""
-        self._groups.setdefault(settling, ([], []))[0].extend(attempts)
+        kinds = {attempt.claim for attempt in attempts}
+        for kind in kinds:
+            some = attempts if len(kinds) == 1 else [attempt for attempt in attempts if attempt.claim is kind]
+            self._groups.setdefault((settling, kind), ([], []))[0].extend(some)
 
     def commands(self, *, schema: str, worker: str) -> list[Command]:
         """The statements that write it, a statement a kind, to be sent in one pipeline."""
         commands = []
         if self.forgets:
-            over = [attempt for settling, (some, _) in self._sorted() if settling.ends_job for attempt in some]
-            commands += _forget(over, schema=schema, worker=worker)
-        for settling, (attempts, rows) in self._sorted():
+            for (settling, claim), (over, _) in self._sorted():
+                if settling.ends_job:
+                    commands += _forget(over, claim, schema=schema, worker=worker)
+        for (settling, claim), (attempts, rows) in self._sorted():
             columns = zip(*rows, strict=True) if rows else ()
             parameters = [pack(values) for pack, values in zip(settling.columns, columns, strict=True)]
-            named = (*fences(attempts), *compared(attempts)) if settling.compares else fences(attempts)
-            commands.append(Command.of(settling.statement, schema, worker, *named, *parameters))
+            named = (*claim.fences(attempts), *(claim.compared(attempts) if settling.compares else ()))
+            statement = claim.statement(settling.statement)
+            commands.append(Command.of(statement, schema, worker, *named, *parameters))
         return commands
 
     def missing(self, results: Sequence[PGresult]) -> set[Attempt]:
@@ -111,7 +119,7 @@ class Settlement:
         Two of one job may be among them, where it was unlocked by force and claimed again: the lock's time tells them apart.
         """
         groups = self._sorted()
-        for (settling, (attempts, _)), result in zip(groups, results[len(results) - len(groups) :], strict=True):
+        for ((settling, _), (attempts, _)), result in zip(groups, results[len(results) - len(groups) :], strict=True):
             if settling.tells_last:
                 told = {_key(result, row): result.get_value(row, 2) == b"\x01" for row in range(result.ntuples)}
                 for attempt in attempts:
@@ -122,11 +130,11 @@ class Settlement:
         ended = (attempt for attempts, _ in self._groups.values() for attempt in attempts)
         return {attempt for attempt in ended if (attempt.job.id, attempt.locked_at) not in found}
 
-    def _sorted(self) -> list[tuple[Settling, tuple[list[Attempt], list[tuple[Any, ...]]]]]:
+    def _sorted(self) -> list[tuple[_Way, tuple[list[Attempt], list[tuple[Any, ...]]]]]:
         """The groups in one order for all settlements, so that two of them do not wait for each other."""
         if len(self._groups) < 2:
             return list(self._groups.items())
-        return sorted(self._groups.items(), key=lambda group: group[0].statement)
+        return sorted(self._groups.items(), key=lambda group: group[0][1].statement(group[0][0].statement))
 
 
 async def settle(
@@ -141,12 +149,12 @@ async def settle(
     return settlement.missing(results[len(commands) :])
 
 
-def _key(result: PGresult, row: int) -> tuple[int, int]:
+def _key(result: PGresult, row: int) -> tuple[int, int | None]:
     """What tells an attempt from all others: its job's id and the time of its lock."""
     return integer(result, row), integer(result, row, 1)
 
 
-def _forget(over: Sequence[Attempt], *, schema: str, worker: str) -> list[Command]:
+def _forget(over: Sequence[Attempt], claim: ClaimKind, *, schema: str, worker: str) -> list[Command]:
     """What deletes the dead letters that jobs leave behind which are over next; nothing where none can have any."""
     some = [attempt for attempt in over if attempt.job.key is not None or attempt.job.has_flags]
     done = [(attempt, attempt.job.key, dead_letter_of(attempt.job.flags)) for attempt in some]
@@ -154,5 +162,5 @@ def _forget(over: Sequence[Attempt], *, schema: str, worker: str) -> list[Comman
     if not done:
         return []
     attempts, keys, entries = zip(*done, strict=True)
-    which = text_array(keys), number_array(entries), TIMES([attempt.job.locked_at_micros for attempt in attempts])
-    return [Command.of("forget_dead_letters", schema, worker, *fences(attempts)[:2], *which)]
+    which = text_array(keys), number_array(entries), TIMES([claim.claimed_at(attempt) for attempt in attempts])
+    return [Command.of(claim.statement("forget_dead_letters"), schema, worker, *claim.fences(attempts)[:2], *which)]

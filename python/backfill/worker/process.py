@@ -33,6 +33,7 @@ from backfill.worker.session import WorkerSession, seconds
 from backfill.worker.upkeep.end_partitions import EndPartitions
 
 if TYPE_CHECKING:
+    from backfill.worker.execution.held_job import HeldJob
     from backfill.worker.liveness.probe import HttpProbe
 
 logger = logging.getLogger(__name__)
@@ -216,6 +217,10 @@ class WorkerProcess:
     def wake(self) -> None:
         """There may be jobs: whichever incarnation works now is to look."""
         self.one.station.claimer.wake()
+
+    def under_way(self) -> HeldJob | None:
+        """The attempt whose code the event loop runs at this moment, whichever incarnation it is of; from any thread."""
+        return self.one.executor.under_way()
 
     def hear(self, count: int) -> None:
         """Another process has added so many jobs."""

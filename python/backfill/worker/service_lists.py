@@ -67,7 +67,7 @@ def _cleaner(process: WorkerProcess) -> Service:
 
 def _watchdog(process: WorkerProcess) -> Service:
     assert process.config.blocked_after is not None  # noqa: S101 - the factory applies only then
-    return Watchdog(limit=process.config.blocked_after.total_seconds())
+    return Watchdog(limit=process.config.blocked_after.total_seconds(), under_way=process.under_way)
 
 
 HTTP_PROBE: Final = "health probe"

@@ -118,7 +118,7 @@ class CompletedWithResult(Ending):
         if keep is None:
             return COMPLETE, attempt, ()
         result = None if self.result is None else self.result.decode()
-        return COMPLETE_KEEPING, attempt, (keep, attempt.job.locked_at_micros, "completed", self.error, result)
+        return COMPLETE_KEEPING, attempt, (keep, attempt.claim.claimed_at(attempt), "completed", self.error, result)
 
     @property
     def size(self) -> int:
@@ -156,7 +156,7 @@ class Discarded(Ending):
         if keep is None:
             return COMPLETE, attempt, ()
         why = cleansed(self.reason) or None
-        return COMPLETE_KEEPING, attempt, (keep, attempt.job.locked_at_micros, "discarded", why, None)
+        return COMPLETE_KEEPING, attempt, (keep, attempt.claim.claimed_at(attempt), "discarded", why, None)
 
     def level(self, job: Job) -> int:  # noqa: ARG002 - it is the same for all jobs
         """A handler seldom does so, and nothing else tells of it."""
@@ -190,7 +190,7 @@ class Failed(Ending):
         how = (self.delay, self.error, self.final)
         if keep is None:
             return FAIL, attempt, how
-        return FAIL_KEEPING, attempt, (*how, keep, attempt.job.locked_at_micros)
+        return FAIL_KEEPING, attempt, (*how, keep, attempt.claim.claimed_at(attempt))
 
     def level(self, job: Job) -> int:
         """The last failure is an error, for what collects errors; the others are warnings."""

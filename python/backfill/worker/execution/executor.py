@@ -84,6 +84,7 @@ class Executor:
         self._guard = ForkGuard()
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
+        self._first_step: HeldJob | None = None
         self._draining = False
         self._unstarted = 0
         self.started = 0
@@ -108,6 +109,18 @@ class Executor:
         failed, put_off, given_back = (self._outcomes.totals[kind] for kind in ("failed", "put_off", "given_back"))
         done = self.started - failed - put_off - given_back - len(self._running)
         return Tally(done, failed, put_off, given_back + self._unstarted)
+
+    def under_way(self) -> HeldJob | None:
+        """The attempt whose code the event loop runs at this moment; None where it runs none. Safe from any thread.
+
+        An attempt in its first step, which may be begun at once, has no task yet that anybody else could know.
+        """
+        if (first := self._first_step) is not None:
+            return first
+        task = asyncio.current_task(self._loop)
+        if task is None:
+            return None
+        return next((running for running in list(self._running) if running.task is task), None)
 
     def hold(self, jobs: list[Job], lane: Lane) -> None:
         """Note claimed jobs as ours, and start those for which there are slots."""
@@ -207,7 +220,9 @@ class Executor:
         context = self._context.copy()
         if sys.version_info >= (3, 12):
             # Begun at once: a handler that never waits is done when this returns, and costs no turn of the loop.
+            around, self._first_step = self._first_step, running
             task = asyncio.Task(self._attempt(running), loop=self._loop, context=context, eager_start=True)
+            self._first_step = around
             if self._guard.forked:  # in its first step, and has awaited something
                 self._guard.come_back()
             if running.ending is None:

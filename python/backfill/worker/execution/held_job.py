@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from backfill.records import Job
 from backfill.storage.attempts import Attempt
+from backfill.storage.claim_kinds import IN_ROW, ClaimKind
 from backfill.worker.execution.endings import Ending
 from backfill.worker.execution.policy import NO_LIMITS, AttemptLimits
 from backfill.worker.lanes.lane import Lane
@@ -47,8 +48,8 @@ class HeldJob(Attempt):
         "task",
     )
 
-    def __init__(self, job: Job, lane: Lane) -> None:
-        super().__init__(job)
+    def __init__(self, job: Job, lane: Lane, claim: ClaimKind = IN_ROW) -> None:
+        super().__init__(job, claim)
         self.lane = lane
         self.slot_taken_at = 0.0
         self.ended = 0.0

@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
@@ -21,7 +21,6 @@ from backfill.worker.service import Service, finish
 
 logger = logging.getLogger(__name__)
 
-_ATTEMPT: Final = "_attempt"
 _OWN: Final = __file__.rpartition("execution")[0]
 
 
@@ -30,11 +29,13 @@ class Watchdog(Service):
 
     Args:
         limit: seconds that a handler may hold the loop for.
+        under_way: gives the attempt whose code the loop runs at this moment; called in the watchdog's thread.
     """
 
-    def __init__(self, *, limit: float) -> None:
+    def __init__(self, *, limit: float, under_way: Callable[[], HeldJob | None]) -> None:
         super().__init__("watchdog")
         self._limit = limit
+        self._under_way = under_way
         self._ended = threading.Event()
         self._turned = 0.0
         self._loop_thread = 0
@@ -62,11 +63,11 @@ class Watchdog(Service):
                 self._tell(held)
 
     def _tell(self, held: float) -> None:
-        frames = list(_outwards(sys._current_frames().get(self._loop_thread)))  # noqa: SLF001 - documented in spite of its name
-        running = next((found for frame in frames if (found := _running_in(frame)) is not None), None)
+        running = self._under_way()
         if running is None or running is self._told:
             return
         self._told = running
+        frames = _outwards(sys._current_frames().get(self._loop_thread))  # noqa: SLF001 - documented in spite of its name
         place = next((frame for frame in frames if not frame.f_code.co_filename.startswith(_OWN)), None)
         where = "" if place is None else f" at {place.f_code.co_filename}:{place.f_lineno} in {place.f_code.co_name}"
         logger.warning(
@@ -81,11 +82,3 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
-
-
-def _running_in(frame: FrameType) -> HeldJob | None:
-    """The attempt that a frame of the executor runs."""
-    if frame.f_code.co_name != _ATTEMPT or not frame.f_code.co_filename.startswith(_OWN):
-        return None
-    found = frame.f_locals.get("running")
-    return found if isinstance(found, HeldJob) else None

@@ -15,7 +15,8 @@ import psycopg
 
 from backfill.logs import fields_of
 from backfill.said import said
-from backfill.storage.attempts import Lock, find_locks, give_back_strays, named, renew
+from backfill.storage.attempts import find_locks, give_back_strays, named, renew
+from backfill.storage.claim_kinds import Lock
 from backfill.storage.wire import Wire
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
@@ -86,11 +87,12 @@ class Locks:
             TimeoutError: it did not answer.
         """
         held = self._executor.held
-        asked = None if whole else list(held)
+        in_rows = [number for number, running in held.items() if running.claim.in_row]
+        asked = None if whole else in_rows
         if asked == []:
             return 0
         locks = await find_locks(wire, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, held=asked)
-        for number in list(held) if asked is None else asked:
+        for number in in_rows:
             if (running := held.get(number)) is not None:
                 self._mend(running, locks.get(number))
         if locks.keys() <= held.keys() or not whole:
@@ -107,17 +109,13 @@ class Locks:
         return len(returned) + len(superseded)
 
     def _mend(self, running: HeldJob, lock: Lock | None) -> None:
-        if lock is None:
-            if running.ending is None and not running.lost:  # one that has ended may be written, and its answer lost
-                logger.warning(
-                    "job %d (%s): its lock is not this worker's any more; its handler is cancelled",
-                    running.job.id, running.job.task_identifier, extra=fields_of(running.job),
-                )  # fmt: skip
-                self._executor.held.lose(running)
-        elif lock.attempts == running.job.attempts:
-            running.locked_at = lock.locked_at
-            if running.is_serial and lock.queue_locked_at is not None:
-                running.queue_locked_at = lock.queue_locked_at
+        held = running.claim.is_held(running, lock)
+        if not held and running.ending is None and not running.lost:  # one that has ended may be written already
+            logger.warning(
+                "job %d (%s): its lock is not this worker's any more; its handler is cancelled",
+                running.job.id, running.job.task_identifier, extra=fields_of(running.job),
+            )  # fmt: skip
+            self._executor.held.lose(running)
 
     async def _compare_if_allowed(self, wire: Wire, *, whole: bool) -> None:
         try:
@@ -149,6 +147,8 @@ class Locks:
         """What has been held for so long that its locks are to be renewed."""
         due = []
         for running in self._executor.held.values():
+            if not running.claim.in_row:
+                continue
             if running.renewed is None:
                 running.renewed = now
             elif now - running.renewed >= RENEW_AFTER - LOOK_SECONDS:
