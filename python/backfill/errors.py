@@ -1,7 +1,7 @@
 """Every exception of the package, in one tree under `BackfillError`.
 
-Read by every other module and by the native extension, which raises these classes; it imports nothing of ours. A message
-names the field, the value and the way out: whoever reads it may be reading it at night.
+Read by every other module and by the native extension, which raises these classes; it imports nothing of ours. A
+message names the field, the value and the way out: whoever reads it may be reading it at night.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class InvalidJobError(BackfillError, ValueError):
 
     Attributes:
         field: the argument at fault, as the caller spelt it (`job_key`, `priority`, `payload.items[3]` ...).
-        value: what was given. The message shows it, shortened, where it is text, a number, a time or a class of ours; of any
-            other its type, since it may be a payload in the wrong place.
+        value: what was given. The message shows it, shortened, where it is text, a number, a time or a class of ours;
+            of any other its type, since it may be a payload in the wrong place.
         limit: what would have been accepted, in words.
     """
 

@@ -1,7 +1,7 @@
 """A task: a kind of work, its handler, and how its payloads and results are written and read.
 
-Made by the decorator in `tasks`. It reads its annotations when it first needs them, since a payload's type may be defined
-below its handler.
+Made by the decorator in `tasks`. It reads its annotations when it first needs them, since a payload's type may be
+defined below its handler.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _NONE_GIVEN = (b"{}", b"null")
 PayloadOf: TypeAlias = P | Callable[[P], Never]
 """A payload of type `P` beside a `Task[P, R]`, in the words that make mypy name one that does not fit.
 
-Mypy settles callables last, so `P` comes from the task alone, and the payload is then compared with it; a bare `P` would
-come from both, and where they differ mypy only says that it cannot be inferred. No function of that kind exists.
+Mypy settles callables last, so `P` comes from the task alone, and the payload is then compared with it; a bare `P`
+would come from both, and where they differ mypy only says that it cannot be inferred. No function of that kind exists.
 """
 
 
@@ -146,7 +146,8 @@ class Task(Generic[P, R]):
         """A job of this task, to be enqueued.
 
         Args:
-            payload: the handler's first argument. Left out, it is that parameter's default, else None where the type has it.
+            payload: the handler's first argument. Left out, it is that parameter's default, else None where the type
+                has it.
             spec: how it is to be run; `enqueue` takes the same as keywords.
 
         Raises:
@@ -198,7 +199,8 @@ class Task(Generic[P, R]):
         """A payload as JSON, which the handler gets as it was given.
 
         Raises:
-            InvalidPayloadError: it is not of the handler's type, or would not arrive as it is; the place in it is named.
+            InvalidPayloadError: it is not of the handler's type, or would not arrive as it is; the place in it is
+                named.
             TaskDefinitionError: a name in the annotation is missing at run time.
         """
         if self.decoder is None:

@@ -149,8 +149,8 @@ class ClientLife:
     async def close(self) -> None:
         """Close the client's own pool; a pool that was given to it stays open. Harmless where it is closed already.
 
-        Calls under way keep their connection and end; later ones raise `ClientClosedError`, until `open()`. It closes the
-        client for all who use it, whoever is within `async with`.
+        Calls under way keep their connection and end; later ones raise `ClientClosedError`, until `open()`. It closes
+        the client for all who use it, whoever is within `async with`.
         """
         turn = self._turn_here()
         async with turn.lock:

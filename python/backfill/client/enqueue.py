@@ -99,11 +99,13 @@ class EnqueueVerb(ClientLife):
         caller's transaction that commits it.
 
         Args:
-            job: a `NewJob`, a registered task, or a task's name (1 to 128 characters; no worker needs to know it yet). What the
-                task says of its jobs (priority, queue, number of runs, delay) holds where it is given, and not by its name.
-            payload: what the handler gets. With a registered task it arrives as it is given, or is refused here; left out,
-                it is the default of the handler's parameter, else None where its type has None. By name it is written as
-                JSON (plain values, dataclasses, msgspec Structs, pydantic models); None and nothing become `{}`.
+            job: a `NewJob`, a registered task, or a task's name (1 to 128 characters; no worker needs to know it yet).
+                What the task says of its jobs (priority, queue, number of runs, delay) holds where it is given, and not
+                by its name.
+            payload: what the handler gets. With a registered task it arrives as it is given, or is refused here; left
+                out, it is the default of the handler's parameter, else None where its type has None. By name it is
+                written as JSON (plain values, dataclasses, msgspec Structs, pydantic models); None and nothing become
+                `{}`.
             spec: a bundle of the keywords below; each thing may be said once, here, in the NewJob or as a keyword.
             connection: a psycopg connection to write on, inside its transaction (or its autocommit). The client's own
                 connections are not used, nor opened, and the driver's errors come as they are.
@@ -120,8 +122,9 @@ class EnqueueVerb(ClientLife):
         Raises:
             InvalidJobError: bad input, refused before anything is written; field, value and limit are named.
             TypeError: one thing was said twice, or a keyword is unknown.
-            DatabaseConnectionError: no connection within half a minute, and the job was not added. Where one of the client's
-                connections turns out to be dead before the server had done anything, the call goes on with another.
+            DatabaseConnectionError: no connection within half a minute, and the job was not added. Where one of the
+                client's connections turns out to be dead before the server had done anything, the call goes on with
+                another.
             CommitUnknownError: the connection was lost while the server worked: the job may or may not have been added.
             ClientClosedError: the client was closed.
         """

@@ -1,6 +1,7 @@
 """By which way a client writes: straight to the tables, or by the functions for producers, who have no right on any table.
 
-Used by the client's verbs. What the role may do is asked once a connection, at its first use, and costs nothing afterwards.
+Used by the client's verbs. What the role may do is asked once a connection, at its first use, and costs nothing
+afterwards.
 """
 
 from __future__ import annotations

@@ -133,7 +133,8 @@ class Settlement:
     def missing(self, results: Sequence[PGresult]) -> set[Attempt]:
         """Those that were not this worker's any more, from the results of those statements.
 
-        Two of one job may be among them, where it was unlocked by force and claimed again: the lock's time tells them apart.
+        Two of one job may be among them, where it was unlocked by force and claimed again: the lock's time tells them
+        apart.
         """
         if sum(result.ntuples for result in results) == len(self):
             return set()
@@ -259,9 +260,9 @@ async def end_predecessor(connection: Connection, application_name: str) -> int:
 async def await_predecessor(connection: Connection, worker: str) -> None:
     """Wait for what lost connections of a worker's may still be doing.
 
-    So it is behind a pooler, where a session carries its last user's name on: to end it by that could hit another program.
-    Their transactions say by a name of their own whose they are, and no lock is taken, which others could take as well. Whoever
-    calls it says for how long it may take.
+    So it is behind a pooler, where a session carries its last user's name on: to end it by that could hit another
+    program. Their transactions say by a name of their own whose they are, and no lock is taken, which others could take
+    as well. Whoever calls it says for how long it may take.
     """
     while True:
         cursor = await connection.execute(render("await_predecessor"), [worker])

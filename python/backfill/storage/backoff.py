@@ -1,7 +1,7 @@
 """Pauses between attempts to reach the database: growing, and jittered so that a fleet does not come back at once.
 
-Used by all that connects again by itself. It also knows when to speak of an outage: once when it begins and once when it is
-over, not for each attempt, and not for each of many short ones.
+Used by all that connects again by itself. It also knows when to speak of an outage: once when it begins and once when
+it is over, not for each attempt, and not for each of many short ones.
 """
 
 from __future__ import annotations

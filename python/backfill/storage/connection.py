@@ -1,9 +1,9 @@
 """Connections: how every part of backfill reaches PostgreSQL.
 
-Keepalives, a limit for what is sent and not received, and a connect timeout on each, so that a network which swallows all
-is noticed within twenty seconds; `$1` placeholders, autocommit and UTF-8 throughout; each is asked once whether a pooler is
-in between (see pooler.py). Nothing of it is a startup option, which poolers refuse. Errors name the server and never the
-password.
+Keepalives, a limit for what is sent and not received, and a connect timeout on each, so that a network which swallows
+all is noticed within twenty seconds; `$1` placeholders, autocommit and UTF-8 throughout; each is asked once whether a
+pooler is in between (see pooler.py). Nothing of it is a startup option, which poolers refuse. Errors name the server
+and never the password.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ class ServerClock:
     """The database's time as far as a client can tell without asking again: never ahead of it, and never going back.
 
     Args:
-        told: what the server's clock showed, in PostgreSQL's microseconds, before its answer arrived (which was just now).
+        told: what the server's clock showed, in PostgreSQL's microseconds, before its answer arrived (which was just
+            now).
     """
 
     def __init__(self, told: int) -> None:

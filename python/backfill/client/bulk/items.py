@@ -1,6 +1,7 @@
 """The items of a bulk call, read in chunks and encoded: any iterable, async too, of payloads or new jobs.
 
-Used by `bulk`. Memory holds a chunk at a time, encoded, and the loop gets its turn between slices of a few milliseconds.
+Used by `bulk`. Memory holds a chunk at a time, encoded, and the loop gets its turn between slices of a few
+milliseconds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Writes rows of jobs for a role that has no right on any table: each chunk by a call of a function for producers.
 
-Used by `bulk`, once a transaction, in the place of `writing`, whose rules it shares. While more rows are to come the caller's
-code runs, so rows with keys or with new names wait until the stream is at its end; what two calls could make each other wait
-for in a ring is then written under a lock of the schema.
+Used by `bulk`, once a transaction, in the place of `writing`, whose rules it shares. While more rows are to come the
+caller's code runs, so rows with keys or with new names wait until the stream is at its end; what two calls could make
+each other wait for in a ring is then written under a lock of the schema.
 """
 
 from __future__ import annotations

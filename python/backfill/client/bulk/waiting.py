@@ -1,8 +1,9 @@
 """Rows of a bulk call that wait until the caller's stream is read to its end, in a temporary table of the transaction.
 
-Used by `writing`. A job with a key, and one whose task or queue is new, cannot be written without holding what other calls
-wait for: the key's row, the name's row. As long as the stream is read, the caller's code runs, and may itself make such a call.
-So these rows go by COPY to a table that nobody else sees, and are written from there once the stream is at its end.
+Used by `writing`. A job with a key, and one whose task or queue is new, cannot be written without holding what other
+calls wait for: the key's row, the name's row. As long as the stream is read, the caller's code runs, and may itself
+make such a call. So these rows go by COPY to a table that nobody else sees, and are written from there once the stream
+is at its end.
 """
 
 from __future__ import annotations

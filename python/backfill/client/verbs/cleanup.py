@@ -35,8 +35,8 @@ class ReleasedLocks:
 
     Attributes:
         queue_locks: how many serial queues were unlocked.
-        job_locks: how many jobs were unlocked; one in its last attempt that may have been replaced or removed while it was
-            held is a dead letter.
+        job_locks: how many jobs were unlocked; one in its last attempt that may have been replaced or removed while it
+            was held is a dead letter.
     """
 
     queue_locks: int

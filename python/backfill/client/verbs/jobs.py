@@ -1,6 +1,7 @@
 """Jobs that are in the queue already: what reading, removing, completing, failing and rescheduling them asks.
 
-A role with a producer's grants has no right on the tables, so most verbs name the function that it calls in their place.
+A role with a producer's grants has no right on the tables, so most verbs name the function that it calls in their
+place.
 """
 
 from __future__ import annotations
