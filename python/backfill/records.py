@@ -81,7 +81,10 @@ def moment_of(job: Job, column: str, micros: int) -> datetime:
 
 
 def flags_from_jsonb(raw: bytes) -> tuple[str, ...]:
-    """The names in a job's flags, from jsonb's binary form (a byte of version, then the text); called by the native class."""
+    """The names in a job's flags, from jsonb's binary form (a byte of version, then the text).
+
+    The native class calls it.
+    """
     try:
         value = orjson.loads(raw[1:])
     except orjson.JSONDecodeError:

@@ -40,7 +40,9 @@ would come from both, and where they differ mypy only says that it cannot be inf
 
 
 class Task(Generic[P, R]):
-    """A kind of work: its name, its handler, and what is said about its runs. `P` is its payload's type, `R` its result's.
+    """A kind of work: its name, its handler, and what is said about its runs.
+
+    `P` is its payload's type, `R` its result's.
 
     Made by `TaskRegistry.task`. Calling it runs the handler here and now, without the queue; `job()` makes what
     `enqueue` takes.
@@ -309,7 +311,10 @@ class Task(Generic[P, R]):
             return TaskDefinitionError(f"task {self.identifier!r}, its result: {error}")
 
     def _reader(self) -> Decoder:
-        """What reads a row's payload: where none was given (by SQL, or by name), it is the parameter's default, or None."""
+        """What reads a row's payload.
+
+        Where none was given (by SQL, or by name), it is the parameter's default, or None.
+        """
         parameter, codec = self.shape.payload, self._codec
         has_default = parameter is not None and parameter.default is not inspect.Parameter.empty
         if parameter is None or not (has_default or codec.accepts_none):

@@ -234,7 +234,10 @@ class ClientLife:
                 await speak_again(given, encoding)
 
     async def _beside(self) -> Connection | None:
-        """A connection besides those of the client's own pool, for whoever holds one of these; None where a pool was given."""
+        """A connection besides those of the client's own pool, for whoever holds one of these.
+
+        There is none where a pool was given.
+        """
         session = self._session_here() or await self._opened(reopen=False)
         return await session.pool.beside(_BESIDE_SECONDS) if isinstance(session.pool, PatientPool) else None
 

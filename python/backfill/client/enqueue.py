@@ -153,7 +153,10 @@ class EnqueueVerb(ClientLife):
         return await self._add(connection, send, statement, shape, payload, source)
 
     async def _make_names(self, connection: Connection, shape: JobShape, *, by_functions: bool) -> None:
-        """Make the names of a job before it is added: waiting for its key, it would hold up who makes the same names."""
+        """Make the names of a job before it is added.
+
+        Waiting for its key, it would hold up who makes the same names.
+        """
         makers = FOR_PRODUCERS if by_functions else DIRECT
         for (_, statement), name, known in zip(makers, (shape.task, shape.queue), self._known, strict=True):
             if name is not None and name not in known:
@@ -171,7 +174,10 @@ class EnqueueVerb(ClientLife):
         payload: bytes,
         source: Task[Any, Any] | None,
     ) -> EnqueueOutcome[Any]:
-        """Add a job by a function of the schema: any job of a producer, else one with a key, or whose task or queue is new."""
+        """Add a job by a function of the schema.
+
+        That is any job of a producer, and else one that has a key or whose task or queue is new.
+        """
         parameters = add_job_parameters(shape, payload)
         for _ in range(_TRIES):
             rows = await send(connection, self._schema, statement, parameters)

@@ -72,7 +72,10 @@ class Names:
         return self.missing(names) - self._absent
 
     async def look(self, names: set[str]) -> set[str]:
-        """Find and hold those of the names that are there, and give back and remember which are not; nothing is made."""
+        """Find and hold those of the names that are there, and give back and remember which are not.
+
+        Nothing is made.
+        """
         for known in (self._ids, self._absent):
             if len(known) > REMEMBERED:
                 known.clear()

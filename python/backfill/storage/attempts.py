@@ -212,7 +212,10 @@ class Lock:
 async def find_locks(
     wire: Wire, *, schema: str, worker: str, timeout: float, held: Collection[int] | None = None
 ) -> dict[int, Lock]:
-    """What the database says that a worker has locked, by the jobs' ids: of the jobs given, or of all where none are."""
+    """What the database says that a worker has locked, by the jobs' ids.
+
+    It looks at the jobs that are given, or at all where none are.
+    """
     command = (
         Command.of("find_locks", schema, worker)
         if held is None
@@ -251,7 +254,11 @@ def named(ids: Sequence[int]) -> str:
 
 
 async def end_predecessor(connection: Connection, application_name: str) -> int:
-    """End what lost connections of that name may still be doing, before their claims are looked for; how many there were."""
+    """End what lost connections of that name may still be doing, before their claims are looked for.
+
+    Returns:
+        How many there were.
+    """
     cursor = await connection.execute(render("end_predecessor"), [application_name])
     row = await cursor.fetchone()
     return 0 if row is None else int(row[0])

@@ -15,7 +15,10 @@ from typing import Final
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 QUIET_SECONDS: Final = 60.0
-"""How long after an outage that was told of the next one is not: connections that are cut again and again are one trouble."""
+"""How long after an outage that was told of the next one is not.
+
+Connections that are cut again and again are one trouble.
+"""
 
 
 class Backoff:

@@ -37,7 +37,9 @@ class OwnConnection(psycopg.AsyncConnection[Any]):
     conninfo: str | None = None
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Ask the server to end what this connection asked for, for so many seconds at most; called where it is cancelled.
+        """Ask the server to end what this connection asked for, for so many seconds at most.
+
+        The driver calls it where the query's task is cancelled.
 
         Behind a pooler nobody knows which session it is; there, as where nobody answers, the connection is closed
         instead, a few seconds later.

@@ -49,7 +49,10 @@ KEEPALIVES: Final = {
     "connect_timeout": "10",
 }
 DSN_SECONDS: Final = 30.0
-"""How long an asynchronous callable may take to give a connection string: whoever opens or closes a client waits for it."""
+"""How long an asynchronous callable may take to give a connection string.
+
+Whoever opens or closes a client waits for it.
+"""
 _PLAIN_SECRET: Final = 4
 """From so many letters on a password is taken out of a text wherever it stands."""
 
@@ -184,7 +187,10 @@ async def _ask(connection: Connection, *, wanted: bool) -> None:
 
 
 def _without_secret(text: str, conninfo: str) -> str:
-    """A driver's text without the password. A short one is replaced only where passwords stand, since words may contain it."""
+    """A driver's text without the password.
+
+    A short one is replaced only where passwords stand, since words may contain it.
+    """
     try:
         secret = str(conninfo_to_dict(conninfo).get("password") or "")
     except psycopg.ProgrammingError:

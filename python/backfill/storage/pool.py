@@ -137,7 +137,10 @@ class PatientPool(AsyncConnectionPool[Connection]):
 
 
 class _Quiet(logging.Filter):
-    """Has the pool's own log say nothing of single connections of ours that broke: what happened is told elsewhere, once."""
+    """Has the pool's own log say nothing of single connections of ours that broke.
+
+    What happened is told elsewhere, once.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be logged."""

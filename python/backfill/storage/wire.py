@@ -1,4 +1,6 @@
-"""One round trip of many statements: prepared once where that may be, sent in one pipeline, carried out as one transaction.
+"""One round trip of many statements.
+
+They are prepared once where that may be, sent in one pipeline, and carried out as one transaction.
 
 Used by the worker's hot path, where the driver's cursors would cost more than the statements. A pipeline without a
 BEGIN is one transaction to the server, ended by its sync: either all of its statements took effect, or none did.

@@ -1,4 +1,7 @@
-"""The database's time as a client can tell it between two answers; used by `writing` for the times of a long call's jobs."""
+"""The database's time as a client can tell it between two answers.
+
+`writing` takes the times of a long call's jobs from it.
+"""
 
 from __future__ import annotations
 

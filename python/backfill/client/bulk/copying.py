@@ -56,7 +56,9 @@ class CopyStream:
         await self.send(partial(copy_rows, prefixes, payloads, ids), len(payloads))
 
     async def send(self, pack: Callable[..., bytes], rows: int) -> None:
-        """Send rows, as soon as those before them are with the server or its socket; returns while these are on their way.
+        """Send rows, as soon as those before them are with the server or its socket.
+
+        It returns while these are on their way.
 
         Args:
             pack: gives them in COPY's binary format; `begin` says whether the stream's header comes first.

@@ -107,7 +107,10 @@ class Encoder:
 
 
 def _kept(payload: object, encoded: bytes | None) -> bytes:
-    """The text of a payload that natively needs another look: it is long or was refused, or NaN or NUL may hide in it."""
+    """The text of a payload that natively needs another look.
+
+    It is long or was refused, or NaN or NUL may hide in it.
+    """
     text = encode(payload) if encoded is None else checked(payload, encoded)
     check_size(text)
     return text

@@ -205,7 +205,10 @@ class ProducerTransaction(RowTransaction):
         return await self._hold(tasks, queues)
 
     async def _find_names(self, rows: Sequence[Placed]) -> None:
-        """See that the tasks and queues of some rows are there until the transaction ends; who makes one is alone in it."""
+        """See that the tasks and queues of some rows are there until the transaction ends.
+
+        Who makes one is alone in it.
+        """
         tasks, queues = self._unheld(rows)
         if not tasks and not queues:
             return

@@ -241,7 +241,10 @@ class _Call:
             await run(connection, "bulk_begin", self._schema, (self._schema,))
 
     async def _make_names(self, connection: Connection) -> None:
-        """Make the names that a transaction begins with before it begins: while it lasts, a new one would block others."""
+        """Make the names that a transaction begins with before it begins.
+
+        While it lasts, a new one would block others.
+        """
         for made in self._made:
             if len(made) > REMEMBERED:
                 made.clear()

@@ -86,7 +86,10 @@ class WaitingRows:
             yield batch, Kind(kind)
 
     async def add(self, batches: Iterable[tuple[Kind, Sequence[WaitingRow]]]) -> None:
-        """Send batches of rows to the table; in none does a key come twice. They may be on their way when it returns."""
+        """Send batches of rows to the table; in none does a key come twice.
+
+        They may be on their way when it returns.
+        """
         if not self._kinds:
             await run(self._connection, "make_waiting", self._schema)
         for kind, rows in batches:
@@ -122,7 +125,10 @@ def packed(batch: int, kind: Kind, rows: Sequence[WaitingRow], *, begin: bool) -
 
 
 def _flags(kind: Kind, flags: tuple[str, ...]) -> str | None:
-    """Flags in the text that the batch's statement reads: an array for the function add_jobs, else the column's JSON."""
+    """Flags in the text that the batch's statement reads.
+
+    It is an array for the function add_jobs, else the column's JSON.
+    """
     if kind in (Kind.REPLACE, Kind.PRESERVE_RUN_AT):
         return text_array(flags) if flags else None
     return flags_json(flags)

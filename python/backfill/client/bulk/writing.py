@@ -1,4 +1,6 @@
-"""Writes rows of jobs within one transaction: COPY where it is allowed, else one insert a chunk; jobs with keys by upsert.
+"""Writes rows of jobs within one transaction: COPY where it is allowed, else one insert a chunk.
+
+Jobs with keys are written by upsert.
 
 Used by `bulk`, once a transaction. While more rows are to come the caller's code runs, so nothing is held that another
 call could wait for: rows with keys or with new names wait (`waiting`) until the stream is at its end. What two calls
@@ -237,7 +239,10 @@ class BulkTransaction(RowTransaction):
                 self._ids[place] = id_
 
     async def _draw(self, wanted: int) -> list[int]:
-        """Draw ids, more than are wanted now once it is not the first time: a COPY must end for it, and ids are many."""
+        """Draw ids, more than are wanted now once it is not the first time.
+
+        A COPY must end for it, and ids are many.
+        """
         if len(self._drawn) < wanted:
             await self.pause()
             count = wanted + self._drew

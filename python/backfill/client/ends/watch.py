@@ -232,6 +232,9 @@ class EndWatch:
 
 
 def _is_cancelled() -> bool:
-    """Whether it is this task that was cancelled; not in a local of the caller's, whose frame its error keeps, and so on."""
+    """Whether it is this task that was cancelled.
+
+    The task is in no local of the caller's: an error keeps its frame, and the frame would keep the task.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -104,7 +104,10 @@ def reschedule_jobs(
 
 
 def with_names(verb: Verb[list[Job]]) -> Steps[list[Job]]:
-    """The jobs that a statement gives; the names of a task or queue are looked up that another program made meanwhile."""
+    """The jobs that a statement gives.
+
+    The names of a task or queue are looked up that another program made meanwhile.
+    """
     jobs = yield from verb
     for job in jobs:
         if not job.task_identifier:
