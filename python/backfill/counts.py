@@ -1,7 +1,7 @@
 """How attempts ended, in figures: what the client's `counters` gives back.
 
-A histogram's buckets are powers of two in milliseconds: the first holds what took less than 1 ms, the next what took less
-than 2 ms, then 4 ms, and so on.
+A histogram's buckets are powers of two in milliseconds: the first holds what took less than 1 ms, the next what took
+less than 2 ms, then 4 ms, and so on.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Histogram:
     """Durations, counted in buckets.
 
     Attributes:
-        buckets: how many were under 1 ms, 2 ms, 4 ms ..., each without those of the buckets before it; empty ones at the end
-            are left out.
+        buckets: how many were under 1 ms, 2 ms, 4 ms ..., each without those of the buckets before it; empty ones at
+            the end are left out.
         total: all of them together.
     """
 
@@ -68,8 +68,8 @@ class Counts:
 
     Attributes:
         task: the task's identifier.
-        worker: the worker's id, where counts of each worker or of one were asked for; None for all, and for days, which keep
-            no workers.
+        worker: the worker's id, where counts of each worker or of one were asked for; None for all, and for days, which
+            keep no workers.
         started: the begin of the span, or of the first one that is in it where no spans were asked for.
         span: the coarsest of what was added up: minutes are folded to hours and days with age.
         done: attempts that ended well.

@@ -108,8 +108,8 @@ class DlqFilter:
         failed_before: not after this time; aware.
         error_type: the class of the error, as `DlqJob.error_type` has it.
         fingerprint: as `DlqJob.fingerprint` has it.
-        error_text: a part of the error, in any case of letters, 1 to 1,000 characters. Without another filter it is looked
-            for in the newest 10,000 entries only.
+        error_text: a part of the error, in any case of letters, 1 to 1,000 characters. Without another filter it is
+            looked for in the newest 10,000 entries only.
 
     Raises:
         InvalidJobError: a value out of range; it is named.

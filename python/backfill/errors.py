@@ -1,7 +1,7 @@
 """Every exception of the package, in one tree under `BackfillError`.
 
-Read by every other module and by the native extension, which raises these classes; it imports nothing of ours. A message
-names the field, the value and the way out: whoever reads it may be reading it at night.
+Read by every other module and by the native extension, which raises these classes; it imports nothing of ours. A
+message names the field, the value and the way out: whoever reads it may be reading it at night.
 """
 
 from __future__ import annotations
@@ -28,11 +28,17 @@ class BackfillError(Exception):
 
 
 class ConfigurationError(BackfillError, ValueError):
-    """A setting of a client, a worker or the shell that cannot be used: the message names the setting and its limits."""
+    """A setting of a client, a worker or the shell that cannot be used.
+
+    The message names the setting and its limits.
+    """
 
 
 class TaskDefinitionError(BackfillError, TypeError):
-    """A task that cannot be registered or resolved: a handler's shape, a name in use, an annotation without its import."""
+    """A task that cannot be registered or resolved.
+
+    It may be a handler's shape, a name in use, or an annotation without its import.
+    """
 
 
 class InvalidJobError(BackfillError, ValueError):
@@ -40,8 +46,8 @@ class InvalidJobError(BackfillError, ValueError):
 
     Attributes:
         field: the argument at fault, as the caller spelt it (`job_key`, `priority`, `payload.items[3]` ...).
-        value: what was given. The message shows it, shortened, where it is text, a number, a time or a class of ours; of any
-            other its type, since it may be a payload in the wrong place.
+        value: what was given. The message shows it, shortened, where it is text, a number, a time or a class of ours;
+            of any other its type, since it may be a payload in the wrong place.
         limit: what would have been accepted, in words.
     """
 
@@ -69,7 +75,10 @@ class InvalidPayloadError(InvalidJobError):
 
 
 class PayloadDecodeError(BackfillError):
-    """A row's payload, or another of its columns, that cannot be read as its handler's type: that attempt fails, alone."""
+    """A row's payload, or another of its columns, that cannot be read as its handler's type.
+
+    That attempt fails, alone.
+    """
 
 
 class BulkEnqueueError(BackfillError):
@@ -186,7 +195,10 @@ class DatabaseConnectionError(BackfillError):
 
 
 class ReadOnlyDatabaseError(DatabaseConnectionError):
-    """A database that takes no writes, found when a client or a worker started: a standby, or one set to be read-only."""
+    """A database that takes no writes, found when a client or a worker started.
+
+    It is a standby, or one that is set to be read-only.
+    """
 
 
 class CommitUnknownError(DatabaseConnectionError):
@@ -202,7 +214,10 @@ class SchemaMissingError(SchemaError):
 
 
 class SchemaVersionError(SchemaError):
-    """The schema is too new (a breaking migration that this version does not know) or too old: both numbers are named."""
+    """The schema is too new (a breaking migration that this version does not know) or too old.
+
+    Both numbers are named.
+    """
 
 
 class MigrationError(SchemaError):
@@ -329,7 +344,9 @@ class Snooze(BackfillError):  # noqa: N818 - no error: a handler says "later" by
 
 
 class Discard(BackfillError):  # noqa: N818 - no error: a handler says "never mind" by it
-    """Raised by a handler to end its job for good, without failure: nothing is tried again or kept among the dead letters.
+    """Raised by a handler to end its job for good, without failure.
+
+    Nothing is tried again or kept among the dead letters.
 
     Args:
         reason: why; it is logged.

@@ -1,4 +1,6 @@
-"""The flags of ours that a job carries: its retry policy, timeout and deadline, so that SQL producers can name them too.
+"""The flags of ours that a job carries.
+
+They name its retry policy, timeout and deadline, so that SQL producers can say them too.
 
 All others that begin with `backfill.` are this package's own, and refused where a caller gives them.
 """

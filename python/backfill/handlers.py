@@ -52,7 +52,8 @@ def shape_of(identifier: str, handler: Callable[..., Any]) -> HandlerShape:
     """The shape of a handler.
 
     Raises:
-        TaskDefinitionError: it is no function of Python, is a generator, or its parameters are none that a worker could fill.
+        TaskDefinitionError: it is no function of Python, is a generator, or its parameters are none that a worker could
+            fill.
     """
     if not callable(handler):
         raise TaskDefinitionError(f"task {identifier!r}: {handler!r} is not callable; decorate a function")

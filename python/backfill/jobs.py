@@ -53,7 +53,10 @@ class TaskReference(Protocol):
         ...
 
     def given(self, payload: object) -> object:
-        """The payload that a job has: the one that was given, if it is of the handler's class, or what stands for none."""
+        """The payload that a job has.
+
+        It is the one that was given, if that is of the handler's class, or what stands for none.
+        """
         ...
 
 

@@ -1,6 +1,7 @@
 """A job as a row of the queue: what claims, producers' calls and `get_job` give back.
 
-The class is native; what it leaves to Python, because it is asked for rarely, is here: the payload's values, times, flags.
+The class is native; what it leaves to Python, because it is asked for rarely, is here: the payload's values, times,
+flags.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 class Mark(str):
     """A flag that this package has set on a job, as it was read from its row.
 
-    It is a string like any other. That it is known by its class lets a program copy all flags of a job to a new one: the mark
-    says something of the job that it was read from alone, so it is left out there.
+    It is a string like any other. That it is known by its class lets a program copy all flags of a job to a new one:
+    the mark says something of the job that it was read from alone, so it is left out there.
     """
 
     __slots__ = ()
@@ -80,7 +81,10 @@ def moment_of(job: Job, column: str, micros: int) -> datetime:
 
 
 def flags_from_jsonb(raw: bytes) -> tuple[str, ...]:
-    """The names in a job's flags, from jsonb's binary form (a byte of version, then the text); called by the native class."""
+    """The names in a job's flags, from jsonb's binary form (a byte of version, then the text).
+
+    The native class calls it.
+    """
     try:
         value = orjson.loads(raw[1:])
     except orjson.JSONDecodeError:

@@ -1,9 +1,9 @@
 """What an error said, as far as it may be shown: no row, no statement and no input.
 
-Used wherever an error's text goes into a log message, into `last_error` or into an exception of ours. PostgreSQL puts whole
-rows into the DETAIL of an error and statements into its CONTEXT; pydantic and msgspec quote the input that they refuse. Such
-a text is the payload of somebody's job, and logs are read by more people than jobs are. Errors are told apart by their
-shape, so that no database driver is imported here and those that handlers use are known too.
+Used wherever an error's text goes into a log message, into `last_error` or into an exception of ours. PostgreSQL puts
+whole rows into the DETAIL of an error and statements into its CONTEXT; pydantic and msgspec quote the input that they
+refuse. Such a text is the payload of somebody's job, and logs are read by more people than jobs are. Errors are told
+apart by their shape, so that no database driver is imported here and those that handlers use are known too.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def without_details(text: str) -> str:
 def stripped(error: BaseException, *, context: bool = False) -> None:
     """Take from a database's error, and from its causes, the text that says more than its primary message.
 
-    For errors that are raised or logged by us as they are: a traceback prints them, and all in their chain. `diag` still has
-    what the server said, for a program that asks for it.
+    For errors that are raised or logged by us as they are: a traceback prints them, and all in their chain. `diag`
+    still has what the server said, for a program that asks for it.
 
     Args:
         error: changed in place.

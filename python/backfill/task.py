@@ -1,7 +1,7 @@
 """A task: a kind of work, its handler, and how its payloads and results are written and read.
 
-Made by the decorator in `tasks`. It reads its annotations when it first needs them, since a payload's type may be defined
-below its handler.
+Made by the decorator in `tasks`. It reads its annotations when it first needs them, since a payload's type may be
+defined below its handler.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ _NONE_GIVEN = (b"{}", b"null")
 PayloadOf: TypeAlias = P | Callable[[P], Never]
 """A payload of type `P` beside a `Task[P, R]`, in the words that make mypy name one that does not fit.
 
-Mypy settles callables last, so `P` comes from the task alone, and the payload is then compared with it; a bare `P` would
-come from both, and where they differ mypy only says that it cannot be inferred. No function of that kind exists.
+Mypy settles callables last, so `P` comes from the task alone, and the payload is then compared with it; a bare `P`
+would come from both, and where they differ mypy only says that it cannot be inferred. No function of that kind exists.
 """
 
 
 class Task(Generic[P, R]):
-    """A kind of work: its name, its handler, and what is said about its runs. `P` is its payload's type, `R` its result's.
+    """A kind of work: its name, its handler, and what is said about its runs.
+
+    `P` is its payload's type, `R` its result's.
 
     Made by `TaskRegistry.task`. Calling it runs the handler here and now, without the queue; `job()` makes what
     `enqueue` takes.
@@ -148,7 +150,8 @@ class Task(Generic[P, R]):
         """A job of this task, to be enqueued.
 
         Args:
-            payload: the handler's first argument. Left out, it is that parameter's default, else None where the type has it.
+            payload: the handler's first argument. Left out, it is that parameter's default, else None where the type
+                has it.
             spec: how it is to be run; `enqueue` takes the same as keywords.
 
         Raises:
@@ -204,7 +207,8 @@ class Task(Generic[P, R]):
         """A payload as JSON, which the handler gets as it was given.
 
         Raises:
-            InvalidPayloadError: it is not of the handler's type, or would not arrive as it is; the place in it is named.
+            InvalidPayloadError: it is not of the handler's type, or would not arrive as it is; the place in it is
+                named.
             TaskDefinitionError: a name in the annotation is missing at run time.
         """
         if self.decoder is None:
@@ -314,7 +318,10 @@ class Task(Generic[P, R]):
             return TaskDefinitionError(f"task {self.identifier!r}, its result: {error}")
 
     def _reader(self) -> Decoder:
-        """What reads a row's payload: where none was given (by SQL, or by name), it is the parameter's default, or None."""
+        """What reads a row's payload.
+
+        Where none was given (by SQL, or by name), it is the parameter's default, or None.
+        """
         parameter, codec = self.shape.payload, self._codec
         has_default = parameter is not None and parameter.default is not inspect.Parameter.empty
         if parameter is None or not (has_default or codec.accepts_none):

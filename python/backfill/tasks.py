@@ -123,18 +123,19 @@ class TaskRegistry(Generic[D]):
             identifier: the task's name in the database, 1 to 128 characters.
             retry: its retry policy; a job's own goes before it.
             timeout: how long one attempt may run; a job's own goes before it.
-            no_retry: exceptions after which no other attempt follows, their subclasses included; `PayloadDecodeError` for
-                payloads that do not fit, which are retried otherwise, since an old worker may meet a new shape.
+            no_retry: exceptions after which no other attempt follows, their subclasses included; `PayloadDecodeError`
+                for payloads that do not fit, which are retried otherwise, since an old worker may meet a new shape.
             aliases: other names whose jobs this handler runs too.
-            keep: how long the ends of its jobs are kept, over 0 and up to ten years: how each finished, with what its handler
-                returned, which must be JSON. What `client.result` and `client.ends` need; nothing is kept if not given.
+            keep: how long the ends of its jobs are kept, over 0 and up to ten years: how each finished, with what its
+                handler returned, which must be JSON. What `client.result` and `client.ends` need; nothing is kept if
+                not given.
             priority: of its jobs, -32,768 to 32,767, lower first; 0 if not given.
             queue: a serial queue for all its jobs, or a function that gets the payload and returns the queue (or None).
             max_attempts: all runs of its jobs, 1 to 32,767; else its policy's, else 8.
             delay: how long its jobs wait before they are due.
 
-        The last four hold where a job is enqueued by this task, and a spec or a keyword goes before them. Who enqueues by
-        name, from the shell or by SQL does not know the task, and says it anew.
+        The last four hold where a job is enqueued by this task, and a spec or a keyword goes before them. Who enqueues
+        by name, from the shell or by SQL does not know the task, and says it anew.
 
         Raises:
             TaskDefinitionError: a name that is taken, or a handler that no worker could call.
@@ -189,7 +190,8 @@ class TaskRegistry(Generic[D]):
             prefix: what is put before each name and alias.
 
         Raises:
-            TaskDefinitionError: the other has a lifespan, which only a worker's own registry can have, or a name is taken.
+            TaskDefinitionError: the other has a lifespan, which only a worker's own registry can have, or a name is
+                taken.
             InvalidJobError: a name that grew too long.
         """
         if other.lifespan is not None:

@@ -58,7 +58,7 @@ def test_only_a_fence_in_the_row_needs_a_lock_there() -> None:
 
 
 def test_what_is_locked_is_compared_with_what_is_held() -> None:
-    """The times of the same attempt are taken over; another attempt's are not, and without a lock it is held no more."""
+    """The times of the same attempt are taken over, another attempt's are not; without a lock it is not held."""
     attempt = Attempt(_job(1, locked=5))
     assert IN_ROW.is_held(attempt, Lock(7, 1, None))
     assert (attempt.locked_at, IN_ROW.claimed_at(attempt)) == (7, 5)

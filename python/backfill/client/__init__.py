@@ -40,12 +40,12 @@ class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs, CleanupVerbs, EndVerbs,
 
     Making one does no I/O and needs no event loop, so a client may live at module level. The first verb connects and
     checks the schema; `async with client`, or `open()` and `close()`, say when instead. After `close()` verbs raise
-    `ClientClosedError` until it is opened again, on the same event loop or another. A client works on one loop at a time;
-    in a forked child it opens connections of its own. Any number of tasks may use it at once.
+    `ClientClosedError` until it is opened again, on the same event loop or another. A client works on one loop at a
+    time; in a forked child it opens connections of its own. Any number of tasks may use it at once.
 
-    `async with client` may be entered by many tasks at once, and within itself: the outermost exit, the last one, closes
-    the client, whether or not `open()` was called too. `close()` closes it for all at once. The client that handlers have
-    (`ctx.client`) is the worker's: neither closes it.
+    `async with client` may be entered by many tasks at once, and within itself: the outermost exit, the last one,
+    closes the client, whether or not `open()` was called too. `close()` closes it for all at once. The client that
+    handlers have (`ctx.client`) is the worker's: neither closes it.
 
     Args:
         dsn: a connection string, or a callable (async too) that is asked for one at each new connection, for passwords

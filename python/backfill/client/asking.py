@@ -1,4 +1,6 @@
-"""How an asynchronous client carries out what its verbs ask: each statement on a connection, each answer back to the steps.
+"""How an asynchronous client carries out what its verbs ask.
+
+Each statement is run on a connection, and its answer is sent back to the steps.
 
 The counterpart of `client/verbs`, which says what is asked.
 """

@@ -1,8 +1,8 @@
 """Cleanup: locks that nobody will ever open, jobs failed for good, serial queues and tasks that nothing uses.
 
-Who holds a lock decides, not its age alone. Workers of ours have a row with a heartbeat: one that lives is spared, one that
-died is recovered as its fellows would recover it. Workers of the Rust engine have one where its own table is. Of others
-(Node) nothing can be known: theirs go by the age that is given.
+Who holds a lock decides, not its age alone. Workers of ours have a row with a heartbeat: one that lives is spared, one
+that died is recovered as its fellows would recover it. Workers of the Rust engine have one where its own table is. Of
+others (Node) nothing can be known: theirs go by the age that is given.
 """
 
 from __future__ import annotations
@@ -56,10 +56,12 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
     async def release_stale_queue_locks(self, older_than: timedelta = DEFAULT_STALE_QUEUE_LOCK_TIMEOUT) -> int:
         """Unlock serial queues that have been locked for long by workers that do not live, and of which no job is locked.
 
-        A queue whose job is locked still is unlocked with that job alone. Our workers that died are recovered, jobs and all.
+        A queue whose job is locked still is unlocked with that job alone. Our workers that died are recovered, jobs and
+        all.
 
         Args:
-            older_than: locks of this age, by the database's clock; zero to 36,525 days. Under a minute a warning is logged.
+            older_than: locks of this age, by the database's clock; zero to 36,525 days. Under a minute a warning is
+                logged.
 
         Returns:
             How many queues were unlocked.
@@ -74,8 +76,9 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
     async def release_stale_job_locks(self, older_than: timedelta = DEFAULT_STALE_JOB_LOCK_TIMEOUT) -> int:
         """Unlock jobs that have been locked for long by workers that do not live, and their queues with them.
 
-        The attempt counts, so that a job whose last it was is failed for good. Our workers that died are recovered whole.
-        Of Node's workers nobody knows whether they live: where they run too, give more than their longest job takes.
+        The attempt counts, so that a job whose last it was is failed for good. Our workers that died are recovered
+        whole. Of Node's workers nobody knows whether they live: where they run too, give more than their longest job
+        takes.
 
         Args:
             older_than: locks of this age, by the database's clock; zero to 36,525 days. Under 15 minutes a warning is
@@ -125,8 +128,8 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
     async def collect_queues(self, limit: int | None = None) -> int:
         """Delete serial queues that no job uses and nobody has locked; one that is used again is made again.
 
-        It goes in steps of at most 500, each a transaction of its own that waits for nobody; who adds a job to a queue just
-        then waits for that step, and makes it again.
+        It goes in steps of at most 500, each a transaction of its own that waits for nobody; who adds a job to a queue
+        just then waits for that step, and makes it again.
 
         Args:
             limit: how many to delete at most, from 1; all there are if not given.
@@ -135,8 +138,8 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
             How many were deleted.
 
         Raises:
-            CleanupRefusedError: `add_job` or `add_jobs` is another program's: a job that is added meanwhile could be left
-                with a queue that is not there, and never run.
+            CleanupRefusedError: `add_job` or `add_jobs` is another program's: a job that is added meanwhile could be
+                left with a queue that is not there, and never run.
             InvalidJobError: no such limit.
         """
         return await self._run(verbs.collect_queues(self._schema, limit))
@@ -151,8 +154,8 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
             Their names.
 
         Raises:
-            CleanupRefusedError: a worker of another program may live (something is locked under its id, or it has beaten
-                of late), or `add_job` or `add_jobs` is another program's.
+            CleanupRefusedError: a worker of another program may live (something is locked under its id, or it has
+                beaten of late), or `add_job` or `add_jobs` is another program's.
         """
         return await self._run(verbs.collect_tasks(self._schema))
 

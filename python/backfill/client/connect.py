@@ -149,8 +149,8 @@ class ClientLife:
     async def close(self) -> None:
         """Close the client's own pool; a pool that was given to it stays open. Harmless where it is closed already.
 
-        Calls under way keep their connection and end; later ones raise `ClientClosedError`, until `open()`. It closes the
-        client for all who use it, whoever is within `async with`.
+        Calls under way keep their connection and end; later ones raise `ClientClosedError`, until `open()`. It closes
+        the client for all who use it, whoever is within `async with`.
         """
         turn = self._turn_here()
         async with turn.lock:
@@ -234,7 +234,10 @@ class ClientLife:
                 await speak_again(given, encoding)
 
     async def _beside(self) -> Connection | None:
-        """A connection besides those of the client's own pool, for whoever holds one of these; None where a pool was given."""
+        """A connection besides those of the client's own pool, for whoever holds one of these.
+
+        There is none where a pool was given.
+        """
         session = self._session_here() or await self._opened(reopen=False)
         return await session.pool.beside(_BESIDE_SECONDS) if isinstance(session.pool, PatientPool) else None
 

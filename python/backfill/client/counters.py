@@ -26,8 +26,8 @@ class CounterVerbs(ClientLife):
     ) -> list[Counts]:
         """How attempts ended, by task and, where it is asked for, by time and worker; oldest first.
 
-        Workers write their counts every 5 seconds. What is older than 2 days is there by the hour, and after 60 days by the
-        day and without its workers: `Counts.span` says so.
+        Workers write their counts every 5 seconds. What is older than 2 days is there by the hour, and after 60 days by
+        the day and without its workers: `Counts.span` says so.
 
         Args:
             task: of this task only, 1 to 128 characters.

@@ -99,11 +99,13 @@ class EnqueueVerb(ClientLife):
         caller's transaction that commits it.
 
         Args:
-            job: a `NewJob`, a registered task, or a task's name (1 to 128 characters; no worker needs to know it yet). What the
-                task says of its jobs (priority, queue, number of runs, delay) holds where it is given, and not by its name.
-            payload: what the handler gets. With a registered task it arrives as it is given, or is refused here; left out,
-                it is the default of the handler's parameter, else None where its type has None. By name it is written as
-                JSON (plain values, dataclasses, msgspec Structs, pydantic models); None and nothing become `{}`.
+            job: a `NewJob`, a registered task, or a task's name (1 to 128 characters; no worker needs to know it yet).
+                What the task says of its jobs (priority, queue, number of runs, delay) holds where it is given, and not
+                by its name.
+            payload: what the handler gets. With a registered task it arrives as it is given, or is refused here; left
+                out, it is the default of the handler's parameter, else None where its type has None. By name it is
+                written as JSON (plain values, dataclasses, msgspec Structs, pydantic models); None and nothing become
+                `{}`.
             spec: a bundle of the keywords below; each thing may be said once, here, in the NewJob or as a keyword.
             connection: a psycopg connection to write on, inside its transaction (or its autocommit). The client's own
                 connections are not used, nor opened, and the driver's errors come as they are.
@@ -120,8 +122,9 @@ class EnqueueVerb(ClientLife):
         Raises:
             InvalidJobError: bad input, refused before anything is written; field, value and limit are named.
             TypeError: one thing was said twice, or a keyword is unknown.
-            DatabaseConnectionError: no connection within half a minute, and the job was not added. Where one of the client's
-                connections turns out to be dead before the server had done anything, the call goes on with another.
+            DatabaseConnectionError: no connection within half a minute, and the job was not added. Where one of the
+                client's connections turns out to be dead before the server had done anything, the call goes on with
+                another.
             CommitUnknownError: the connection was lost while the server worked: the job may or may not have been added.
             ClientClosedError: the client was closed.
         """
@@ -150,7 +153,10 @@ class EnqueueVerb(ClientLife):
         return await self._add(connection, send, statement, shape, payload, source)
 
     async def _make_names(self, connection: Connection, shape: JobShape, *, by_functions: bool) -> None:
-        """Make the names of a job before it is added: waiting for its key, it would hold up who makes the same names."""
+        """Make the names of a job before it is added.
+
+        Waiting for its key, it would hold up who makes the same names.
+        """
         makers = FOR_PRODUCERS if by_functions else DIRECT
         for (_, statement), name, known in zip(makers, (shape.task, shape.queue), self._known, strict=True):
             if name is not None and name not in known:
@@ -168,7 +174,10 @@ class EnqueueVerb(ClientLife):
         payload: bytes,
         source: Task[Any, Any] | None,
     ) -> EnqueueOutcome[Any]:
-        """Add a job by a function of the schema: any job of a producer, else one with a key, or whose task or queue is new."""
+        """Add a job by a function of the schema.
+
+        That is any job of a producer, and else one that has a key or whose task or queue is new.
+        """
         parameters = add_job_parameters(shape, payload)
         for _ in range(_TRIES):
             rows = await send(connection, self._schema, statement, parameters)

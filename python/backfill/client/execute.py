@@ -1,7 +1,7 @@
 """One way to run a statement on any connection, whatever its row factory, cursor, adapters or mode, and to read what came.
 
-Used by the client's verbs. Results are taken from libpq as they are, so that a row which Python cannot hold, or a loader
-that a caller registered, can do no harm.
+Used by the client's verbs. Results are taken from libpq as they are, so that a row which Python cannot hold, or a
+loader that a caller registered, can do no harm.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ async def run(
         schema: the queue's.
         parameters: the statement's.
         binary: whether the result's values are binary.
-        prepared: whether the driver may prepare it, so that one plan serves many calls. It must not where tables grow from
-            nothing between these calls.
+        prepared: whether the driver may prepare it, so that one plan serves many calls. It must not where tables grow
+            from nothing between these calls.
     """
     cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
     if any(isinstance(value, bytes) for value in parameters):
@@ -160,7 +160,8 @@ async def repeated(
     """What a call gives; again where the server undid it since it came into others' way, as in a ring of waiting.
 
     Args:
-        call: a statement that is a transaction of its own, or statements within a savepoint: undone, nothing is left of it.
+        call: a statement that is a transaction of its own, or statements within a savepoint: undone, nothing is left of
+            it.
         passing: the errors after which it is repeated.
     """
     for _ in range(_TRIES - 1):
@@ -174,8 +175,8 @@ async def with_key_lock(
 ) -> T:
     """What a statement gives that holds many jobs at once, without keeping who holds one of them from another for long.
 
-    It waits briefly at first. If that is not enough, it lets go of all rows. Then it waits, without holding any, for those
-    who write keys in several statements, and keeps them away until it is done.
+    It waits briefly at first. If that is not enough, it lets go of all rows. Then it waits, without holding any, for
+    those who write keys in several statements, and keeps them away until it is done.
 
     Args:
         connection: not in a transaction, or in one that holds nothing yet that others may wait for.

@@ -16,8 +16,8 @@ SERVICES_MOST: Final = 2
 class LentClient(BackfillClient):
     """A client that its owner lends to others: their closing it, or leaving `async with`, closes nothing.
 
-    Handlers and the lifespan share it with every other job of the worker, which must not lose it. Its owner ends it with
-    `take_back`; then verbs and `open()` raise `ClientClosedError`.
+    Handlers and the lifespan share it with every other job of the worker, which must not lose it. Its owner ends it
+    with `take_back`; then verbs and `open()` raise `ClientClosedError`.
     """
 
     _taken_back = False
@@ -54,8 +54,8 @@ class LentClient(BackfillClient):
 class ServicesClient(UpkeepVerbs, BackfillClient):
     """The client of a worker's services. They share one connection at rest, and have a second one while they need it.
 
-    A service that finds the first connection in use waits for it briefly, since most of what services ask is answered within
-    milliseconds; then it takes the second one, which is closed soon after nobody needs it any more.
+    A service that finds the first connection in use waits for it briefly, since most of what services ask is answered
+    within milliseconds; then it takes the second one, which is closed soon after nobody needs it any more.
     """
 
     _patience = 0.5

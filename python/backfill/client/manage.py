@@ -36,8 +36,8 @@ class ManageVerbs(ClientLife):
             connection: a psycopg connection to read on; else one of the client's.
 
         Returns:
-            Its row as it is now, or None: it was completed or removed, or never was. A producer's role sees neither its payload
-            (it reads None) nor its error.
+            Its row as it is now, or None: it was completed or removed, or never was. A producer's role sees neither its
+            payload (it reads None) nor its error.
 
         Raises:
             InvalidJobError: no id.
@@ -51,8 +51,8 @@ class ManageVerbs(ClientLife):
     ) -> Job | None:
         """Remove a job: that of a key, or of an id.
 
-        By its key, a job that a worker holds runs to its end; it loses its key, and is not tried again. By its id it is left
-        alone. A producer's role removes jobs that wait, and no others, either way.
+        By its key, a job that a worker holds runs to its end; it loses its key, and is not tried again. By its id it is
+        left alone. A producer's role removes jobs that wait, and no others, either way.
 
         Args:
             job_key: 1 to 512 characters.

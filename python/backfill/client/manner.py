@@ -33,7 +33,10 @@ async def in_our_manner(connection: Connection) -> AsyncIterator[None]:
 
 
 async def speak_utf8(connection: Connection) -> bytes | None:
-    """Have the session's texts in UTF-8: in what they were before, where they were not; a LATIN1 database's are LATIN1."""
+    """Have the session's texts in UTF-8, and give the encoding that they had before if it was another one.
+
+    The texts of a LATIN1 database are LATIN1 by default.
+    """
     before = connection.pgconn.parameter_status(b"client_encoding")
     if before in (None, b"UTF8"):
         return None

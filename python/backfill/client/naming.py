@@ -1,7 +1,8 @@
 """The ids of tasks and serial queues by name, and how names that are new are made without waiting in a ring.
 
 Used by `writing` and `bulk`. Who makes names outside a transaction never holds one while it waits long for
-another; who makes them within one, where they stay held, is alone in that (`lock_keys`). So the two cannot block each other.
+another; who makes them within one, where they stay held, is alone in that (`lock_keys`). So the two cannot block each
+other.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ class Names:
         return self.missing(names) - self._absent
 
     async def look(self, names: set[str]) -> set[str]:
-        """Find and hold those of the names that are there, and give back and remember which are not; nothing is made."""
+        """Find and hold those of the names that are there, and give back and remember which are not.
+
+        Nothing is made.
+        """
         for known in (self._ids, self._absent):
             if len(known) > REMEMBERED:
                 known.clear()

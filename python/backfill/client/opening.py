@@ -14,8 +14,8 @@ Leave: TypeAlias = Callable[[type[BaseException] | None, BaseException | None, T
 class Opening(Coroutine[Any, Any, C], AbstractAsyncContextManager[C], Generic[C]):
     """An awaitable that opens a client, and the context manager that opens and closes it.
 
-    It is a coroutine, so that `asyncio.create_task` and the like take it. As with any coroutine it can be awaited once, and
-    Python warns where it is neither awaited nor entered.
+    It is a coroutine, so that `asyncio.create_task` and the like take it. As with any coroutine it can be awaited once,
+    and Python warns where it is neither awaited nor entered.
 
     Args:
         coroutine: opens the client and returns it.

@@ -71,7 +71,8 @@ async def enqueue_fast(
         task: a registered task, a task's name, or a `NewJob`, which has its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; else one of the client's.
-        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `enqueue`.
+        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in
+            `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
@@ -127,7 +128,8 @@ async def enqueue_emergency(
         task: a registered task, a task's name, or a `NewJob`, which has its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; else one of the client's.
-        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `enqueue`.
+        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in
+            `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
@@ -181,7 +183,8 @@ async def enqueue_fast_with_retries(
         task: a registered task, a task's name, or a `NewJob`, which has its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; else one of the client's.
-        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `enqueue`.
+        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in
+            `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
@@ -235,7 +238,8 @@ async def enqueue_critical(
         task: a registered task, a task's name, or a `NewJob`, which has its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; else one of the client's.
-        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `enqueue`.
+        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in
+            `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.

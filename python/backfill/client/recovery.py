@@ -24,15 +24,16 @@ class RecoveryVerbs(ClientLife):
     ) -> Recovered | None:
         """Unlock what a dead worker held; workers do it for each other.
 
-        The attempt that was cut off counts: a job whose last it was becomes a dead letter. From then on the worker, should it
-        live after all, can settle nothing of it.
+        The attempt that was cut off counts: a job whose last it was becomes a dead letter. From then on the worker,
+        should it live after all, can settle nothing of it.
 
         Args:
             worker: the dead one's id.
             heartbeat: its last, in microseconds since 1970, as it was seen: one that has beaten since is left alone.
-            next_of: what becomes of a job: when it is due again if that was not its first attempt, how long its end is kept.
-            dead_after: how long a worker may be silent. Half of it is the longest that this process may hold the lock which
-                recoveries go by without saying anything to the server, as where it is stopped; then others go on.
+            next_of: what becomes of a job: when it is due again if that was not its first attempt, how long its end is
+                kept.
+            dead_after: how long a worker may be silent. Half of it is the longest that this process may hold the lock
+                which recoveries go by without saying anything to the server, as where it is stopped; then others go on.
 
         Returns:
             What was done, which is not complete where another worker is at it; None: it is alive, or gone.
@@ -47,12 +48,13 @@ class RecoveryVerbs(ClientLife):
     ) -> list[Abandoned]:
         """Unlock what is locked under ids of workers of ours that have no row any more; workers do it now and then.
 
-        A worker's row is there before its first claim, and goes when all is given back: who has none will never come back
-        to its jobs. The attempt that was cut off counts, as where a worker died.
+        A worker's row is there before its first claim, and goes when all is given back: who has none will never come
+        back to its jobs. The attempt that was cut off counts, as where a worker died.
 
         Args:
             gone_for: from which age on, by the database's clock.
-            next_of: what becomes of a job: when it is due again if that was not its first attempt, how long its end is kept.
+            next_of: what becomes of a job: when it is due again if that was not its first attempt, how long its end is
+                kept.
 
         Returns:
             What was done, a worker each.

@@ -48,8 +48,8 @@ class Session:
         """A connection that is alive, as far as its socket tells, so that a restarted server costs no round trip.
 
         Args:
-            apart: whether it is for a stream, which may itself wait for other calls of the client. Streams never have all
-                connections of the client's own pool; the next one has a connection beside the pool, until it ends.
+            apart: whether it is for a stream, which may itself wait for other calls of the client. Streams never have
+                all connections of the client's own pool; the next one has a connection beside the pool, until it ends.
         """
         if self.patience:
             return await self._take_patiently()

@@ -37,8 +37,8 @@ class UpkeepVerbs(ClientLife):
         """Tasks with due jobs that no live worker of ours knows, eleven at most, those with most jobs first.
 
         Args:
-            worker: who asks; only the live worker with the smallest id gets an answer, so that one speaks for all; those whose
-                protocol is older than its own do not count.
+            worker: who asks; only the live worker with the smallest id gets an answer, so that one speaks for all;
+                those whose protocol is older than its own do not count.
         """
         return (await self.find_unknown_tasks(worker, {})).tasks
 
@@ -47,8 +47,8 @@ class UpkeepVerbs(ClientLife):
 
         Args:
             worker: who asks, as for `unknown_tasks`.
-            floors: for each priority of which something is known, the run_at at which the look begins, in Unix microseconds;
-                other priorities are looked at whole.
+            floors: for each priority of which something is known, the run_at at which the look begins, in Unix
+                microseconds; other priorities are looked at whole.
         """
         return await self._run(find_unknown_tasks(worker, floors))
 

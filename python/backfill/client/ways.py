@@ -1,6 +1,9 @@
-"""By which way a client writes: straight to the tables, or by the functions for producers, who have no right on any table.
+"""By which way a client writes: to the tables, or by functions.
 
-Used by the client's verbs. What the role may do is asked once a connection, at its first use, and costs nothing afterwards.
+The functions are for producers, who have no right on any table.
+
+Used by the client's verbs. What the role may do is asked once a connection, at its first use, and costs nothing
+afterwards.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ _KNOWN: Final[WeakKeyDictionary[Connection, dict[str, bool]]] = WeakKeyDictionar
 
 
 async def goes_by_functions(connection: Connection, schema: str) -> bool:
-    """Whether a connection's role writes by the functions for producers: it may call them, and may not insert jobs itself.
+    """Whether a connection's role writes by the functions for producers.
+
+    It may call them, and may not insert jobs itself.
 
     Args:
         connection: the caller's or the client's; it is asked once for each schema.

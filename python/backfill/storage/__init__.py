@@ -1,1 +1,4 @@
-"""Everything that speaks SQL: statements and migrations by file, their loading, connections, rows. It knows no worker."""
+"""Everything that speaks SQL: statements and migrations by file, their loading, connections, rows.
+
+It knows no worker.
+"""

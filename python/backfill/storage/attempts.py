@@ -81,7 +81,10 @@ async def renew(
 async def find_locks(
     wire: Wire, *, schema: str, worker: str, timeout: float, held: Collection[int] | None = None
 ) -> dict[int, Lock]:
-    """What the database says that a worker has locked, by the jobs' ids: of the jobs given, or of all where none are."""
+    """What the database says that a worker has locked, by the jobs' ids.
+
+    It looks at the jobs that are given, or at all where none are.
+    """
     command = (
         Command.of("find_locks", schema, worker)
         if held is None
@@ -120,7 +123,11 @@ def named(ids: Sequence[int]) -> str:
 
 
 async def end_predecessor(connection: Connection, application_name: str) -> int:
-    """End what lost connections of that name may still be doing, before their claims are looked for; how many there were."""
+    """End what lost connections of that name may still be doing, before their claims are looked for.
+
+    Returns:
+        How many there were.
+    """
     cursor = await connection.execute(render("end_predecessor"), [application_name])
     row = await cursor.fetchone()
     return 0 if row is None else int(row[0])
@@ -129,9 +136,9 @@ async def end_predecessor(connection: Connection, application_name: str) -> int:
 async def await_predecessor(connection: Connection, worker: str) -> None:
     """Wait for what lost connections of a worker's may still be doing.
 
-    So it is behind a pooler, where a session carries its last user's name on: to end it by that could hit another program.
-    Their transactions say by a name of their own whose they are, and no lock is taken, which others could take as well. Whoever
-    calls it says for how long it may take.
+    So it is behind a pooler, where a session carries its last user's name on: to end it by that could hit another
+    program. Their transactions say by a name of their own whose they are, and no lock is taken, which others could take
+    as well. Whoever calls it says for how long it may take.
     """
     while True:
         cursor = await connection.execute(render("await_predecessor"), [worker])

@@ -1,7 +1,7 @@
 """Pauses between attempts to reach the database: growing, and jittered so that a fleet does not come back at once.
 
-Used by all that connects again by itself. It also knows when to speak of an outage: once when it begins and once when it is
-over, not for each attempt, and not for each of many short ones.
+Used by all that connects again by itself. It also knows when to speak of an outage: once when it begins and once when
+it is over, not for each attempt, and not for each of many short ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Final
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 QUIET_SECONDS: Final = 60.0
-"""How long after an outage that was told of the next one is not: connections that are cut again and again are one trouble."""
+"""How long after an outage that was told of the next one is not.
+
+Connections that are cut again and again are one trouble.
+"""
 
 
 class Backoff:

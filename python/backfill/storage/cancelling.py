@@ -1,7 +1,8 @@
 """Our class of connections: one whose query is cancelled asks the server to end it, without ever holding up the program.
 
 libpq before 17 can only send such a request by a call that waits for the network, and psycopg's C form holds the
-interpreter's lock meanwhile: a network that swallows packets would stop the whole process. There another connection asks.
+interpreter's lock meanwhile: a network that swallows packets would stop the whole process. There another connection
+asks.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ class OwnConnection(psycopg.AsyncConnection[Any]):
     conninfo: str | None = None
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Ask the server to end what this connection asked for, for so many seconds at most; called where it is cancelled.
+        """Ask the server to end what this connection asked for, for so many seconds at most.
 
-        Behind a pooler nobody knows which session it is; there, as where nobody answers, the connection is closed instead,
-        a few seconds later.
+        The driver calls it where the query's task is cancelled.
+
+        Behind a pooler nobody knows which session it is; there, as where nobody answers, the connection is closed
+        instead, a few seconds later.
         """
         if pq.version() >= CANCELS_SAFELY:
             await super().cancel_safe(timeout=timeout)

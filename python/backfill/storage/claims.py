@@ -1,8 +1,8 @@
 """Claims: the statements of a lane, and what one look at the queue asks for and brings back.
 
-Used by the worker. The statements are built once a lane, natively, from the templates in sql/. Parallel jobs are claimed by
-one statement; where serial jobs may wait, free queues are locked by statements before it, so that the claim's fresh snapshot
-sees each one's true first job.
+Used by the worker. The statements are built once a lane, natively, from the templates in sql/. Parallel jobs are
+claimed by one statement; where serial jobs may wait, free queues are locked by statements before it, so that the
+claim's fresh snapshot sees each one's true first job.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ class Look:
         scan_queues: whether they are looked for from the queues' side too, where blocked jobs may hide some.
         full: whether it begins at the very start.
         era: which floors it began with.
-        known: ids of serial queues that were seen to be free and to have jobs, to be tried instead of looking for others.
+        known: ids of serial queues that were seen to be free and to have jobs, to be tried instead of looking for
+            others.
         slots: how many of the jobs are wanted however large their payloads are, since slots are free for them.
         budget: how many bytes the payloads of the others may have, all together.
         behind: whether it is there only for what lies before the floors, beside the looks that begin at them.

@@ -1,9 +1,9 @@
 """Connections: how every part of backfill reaches PostgreSQL.
 
-Keepalives, a limit for what is sent and not received, and a connect timeout on each, so that a network which swallows all
-is noticed within twenty seconds; `$1` placeholders, autocommit and UTF-8 throughout; each is asked once whether a pooler is
-in between (see pooler.py). Nothing of it is a startup option, which poolers refuse. Errors name the server and never the
-password.
+Keepalives, a limit for what is sent and not received, and a connect timeout on each, so that a network which swallows
+all is noticed within twenty seconds; `$1` placeholders, autocommit and UTF-8 throughout; each is asked once whether a
+pooler is in between (see pooler.py). Nothing of it is a startup option, which poolers refuse. Errors name the server
+and never the password.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ KEEPALIVES: Final = {
     "connect_timeout": "10",
 }
 DSN_SECONDS: Final = 30.0
-"""How long an asynchronous callable may take to give a connection string: whoever opens or closes a client waits for it."""
+"""How long an asynchronous callable may take to give a connection string.
+
+Whoever opens or closes a client waits for it.
+"""
 _PLAIN_SECRET: Final = 4
 """From so many letters on a password is taken out of a text wherever it stands."""
 
@@ -184,7 +187,10 @@ async def _ask(connection: Connection, *, wanted: bool) -> None:
 
 
 def _without_secret(text: str, conninfo: str) -> str:
-    """A driver's text without the password. A short one is replaced only where passwords stand, since words may contain it."""
+    """A driver's text without the password.
+
+    A short one is replaced only where passwords stand, since words may contain it.
+    """
     try:
         secret = str(conninfo_to_dict(conninfo).get("password") or "")
     except psycopg.ProgrammingError:

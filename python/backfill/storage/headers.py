@@ -1,4 +1,7 @@
-"""Headers of SQL files: comment lines `-- field: text` at a file's begin, which may go on in lines that are set further in."""
+"""Headers of SQL files: the comment lines `-- field: text` at a file's begin.
+
+A field's text may go on in lines that are set further in.
+"""
 
 from __future__ import annotations
 

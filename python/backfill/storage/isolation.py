@@ -1,8 +1,9 @@
 """Isolation: each statement of ours sees what was committed before it, whatever level a role or a database has by default.
 
 The queue's statements wait for rows and then go on with what was committed meanwhile. Under `repeatable read` or
-`serializable` they would fail instead, and in a transaction of two the second would see nothing new. A session of our own is
-set to `read committed` once. Where no session can be relied on (a pooler, a pool that was given to us) each transaction is.
+`serializable` they would fail instead, and in a transaction of two the second would see nothing new. A session of our
+own is set to `read committed` once. Where no session can be relied on (a pooler, a pool that was given to us) each
+transaction is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Connection strings as people paste them: from SQLAlchemy's settings, with quotes or line ends around, or as an object.
+"""Connection strings as people paste them.
+
+They come from SQLAlchemy's settings, with quotes or line ends around, or as an object.
 
 Where the meaning is certain they are read; libpq would refuse them with an error that does not say why.
 """

@@ -1,8 +1,8 @@
 """The pool of a client's connections, which outlives an outage of any length and is back within a second or two of its end.
 
 psycopg's own pool waits twice as long after each attempt, gives up after five minutes, and logs each of them. Here an
-attempt goes on until there is a connection, with pauses of our own, and an outage is logged once. Nothing private of the
-pool is used: its class of connections makes them by our rules.
+attempt goes on until there is a connection, with pauses of our own, and an outage is logged once. Nothing private of
+the pool is used: its class of connections makes them by our rules.
 """
 
 from __future__ import annotations
@@ -137,7 +137,10 @@ class PatientPool(AsyncConnectionPool[Connection]):
 
 
 class _Quiet(logging.Filter):
-    """Has the pool's own log say nothing of single connections of ours that broke: what happened is told elsewhere, once."""
+    """Has the pool's own log say nothing of single connections of ours that broke.
+
+    What happened is told elsewhere, once.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be logged."""

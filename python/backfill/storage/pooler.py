@@ -1,8 +1,8 @@
 """Poolers between us and the server: how a connection through one is told, and what may be relied on there.
 
-Asked once for each connection, when it is made. One through a pooler is taken for one of transaction mode, in which each
-transaction may meet another session of the server: nothing of a session is set, kept, locked or listened to there, and
-nothing is prepared.
+Asked once for each connection, when it is made. One through a pooler is taken for one of transaction mode, in which
+each transaction may meet another session of the server: nothing of a session is set, kept, locked or listened to there,
+and nothing is prepared.
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ async def _ask(connection: Connection, wanted: bool) -> tuple[Way, str, bool]:
     """How a connection reaches the server, and two settings of its session.
 
     Returns:
-        The way, the isolation level of transactions that name none, and whether NULL in an array's text is read as null.
+        The way, the isolation level of transactions that name none, and whether NULL in an array's text is read as
+        null.
     """
     cursor = psycopg.AsyncRawCursor(connection, row_factory=dict_row)
     async with asyncio.timeout(ANSWER_SECONDS):

@@ -29,7 +29,8 @@ class Next:
     """What becomes of such a job.
 
     Attributes:
-        delay: seconds until its next attempt, where one follows that is not its second; None: by the contract's schedule.
+        delay: seconds until its next attempt, where one follows that is not its second; None: by the contract's
+            schedule.
         keep: for how many seconds its end is kept, if it has none; None keeps none.
     """
 

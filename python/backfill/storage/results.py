@@ -1,7 +1,7 @@
 """Rows of libpq's results whose values are read by the names of their columns.
 
-Results are taken as libpq has them, not through the driver's loaders: a value that Python cannot hold, or a loader that a
-caller registered on its connection, can do no harm. Jobs, claims and settlements have readers of their own.
+Results are taken as libpq has them, not through the driver's loaders: a value that Python cannot hold, or a loader that
+a caller registered on its connection, can do no harm. Jobs, claims and settlements have readers of their own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Rows of jobs out of libpq's binary results, decoded natively and so that no row can harm its neighbours.
 
 The driver's own loaders refuse a whole result for one infinite time or one undecodable text; here every column becomes
-plain bytes, integers or text, and what cannot be held in Python is found when it is asked for. Used by claims and by the
-client's verbs. Where libpq cannot be reached natively (psycopg's pure Python form, Windows), values are fetched one by one.
+plain bytes, integers or text, and what cannot be held in Python is found when it is asked for. Used by claims and by
+the client's verbs. Where libpq cannot be reached natively (psycopg's pure Python form, Windows), values are fetched one
+by one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""One round trip of many statements: prepared once where that may be, sent in one pipeline, carried out as one transaction.
+"""One round trip of many statements.
 
-Used by the worker's hot path, where the driver's cursors would cost more than the statements. A pipeline without a BEGIN is
-one transaction to the server, ended by its sync: either all of its statements took effect, or none did.
+They are prepared once where that may be, sent in one pipeline, and carried out as one transaction.
+
+Used by the worker's hot path, where the driver's cursors would cost more than the statements. A pipeline without a
+BEGIN is one transaction to the server, ended by its sync: either all of its statements took effect, or none did.
 """
 
 from __future__ import annotations
@@ -124,7 +126,8 @@ class Wire:
         results = yield from _results(pgconn)
         pgconn.exit_pipeline_mode()
         wanted = []
-        # One more than was sent is what the commit failed with: a deferred constraint, or a wait for a lock that it takes.
+        # One more than was sent is what the commit failed with: a deferred constraint, or a wait for a lock that it
+        # takes.
         wanted += results[len(sent) :]
         for result, name_prepared in zip(results, sent, strict=False):
             if name_prepared is None or result.status == pq.ExecStatus.FATAL_ERROR:

@@ -1,4 +1,7 @@
-"""What a worker asks of the database besides claims and settlements: its row, its tasks' ids, the levels of what waits."""
+"""What a worker asks of the database besides claims and settlements.
+
+These are its row, its tasks' ids, and the levels of what waits.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Whether a database takes writes: asked when a client opens, so that one that takes none is named at once.
 
-Where a DSN names several hosts, nothing is asked: the driver looks for the one that takes writes, and a failover is waited for.
+Where a DSN names several hosts, nothing is asked: the driver looks for the one that takes writes, and a failover is
+waited for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The database's time as a client can tell it between two answers; used by `writing` for the times of a long call's jobs."""
+"""The database's time as a client can tell it between two answers.
+
+`writing` takes the times of a long call's jobs from it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ class ServerClock:
     """The database's time as far as a client can tell without asking again: never ahead of it, and never going back.
 
     Args:
-        told: what the server's clock showed, in PostgreSQL's microseconds, before its answer arrived (which was just now).
+        told: what the server's clock showed, in PostgreSQL's microseconds, before its answer arrived (which was just
+            now).
     """
 
     def __init__(self, told: int) -> None:

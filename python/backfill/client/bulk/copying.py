@@ -1,8 +1,9 @@
 """One COPY BINARY stream: a chunk of rows is packed natively and sent, off the loop, while the next one is being made.
 
-Used by `writing`, within one transaction. No chunk waits for an answer of the server: a task of its own packs it in a thread
-and hands it from libpq to the socket, and at most one chunk is on its way while the next one is read and encoded. The driver's
-own COPY is not used: where it waits to write, it does not read, and a server full of notices then waits for it for ever.
+Used by `writing`, within one transaction. No chunk waits for an answer of the server: a task of its own packs it in a
+thread and hands it from libpq to the socket, and at most one chunk is on its way while the next one is read and
+encoded. The driver's own COPY is not used: where it waits to write, it does not read, and a server full of notices then
+waits for it for ever.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class CopyStream:
         await self.send(partial(copy_rows, prefixes, payloads, ids), len(payloads))
 
     async def send(self, pack: Callable[..., bytes], rows: int) -> None:
-        """Send rows, as soon as those before them are with the server or its socket; returns while these are on their way.
+        """Send rows, as soon as those before them are with the server or its socket.
+
+        It returns while these are on their way.
 
         Args:
             pack: gives them in COPY's binary format; `begin` says whether the stream's header comes first.

@@ -1,4 +1,7 @@
-"""Rows with keys in groups that one statement can write: of one mode, and in which no key comes twice. Used by `writing`."""
+"""Rows with keys in groups that one statement can write: of one mode, and in which no key comes twice.
+
+Used by `writing`.
+"""
 
 from __future__ import annotations
 

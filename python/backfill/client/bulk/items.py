@@ -1,6 +1,7 @@
 """The items of a bulk call, read in chunks and encoded: any iterable, async too, of payloads or new jobs.
 
-Used by `bulk`. Memory holds a chunk at a time, encoded, and the loop gets its turn between slices of a few milliseconds.
+Used by `bulk`. Memory holds a chunk at a time, encoded, and the loop gets its turn between slices of a few
+milliseconds.
 """
 
 from __future__ import annotations
@@ -106,7 +107,10 @@ class Encoder:
 
 
 def _kept(payload: object, encoded: bytes | None) -> bytes:
-    """The text of a payload that natively needs another look: it is long or was refused, or NaN or NUL may hide in it."""
+    """The text of a payload that natively needs another look.
+
+    It is long or was refused, or NaN or NUL may hide in it.
+    """
     text = encode(payload) if encoded is None else checked(payload, encoded)
     check_size(text)
     return text

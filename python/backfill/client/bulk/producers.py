@@ -1,8 +1,8 @@
 """Writes rows of jobs for a role that has no right on any table: each chunk by a call of a function for producers.
 
-Used by `bulk`, once a transaction, in the place of `writing`, whose rules it shares. While more rows are to come the caller's
-code runs, so rows with keys or with new names wait until the stream is at its end; what two calls could make each other wait
-for in a ring is then written under a lock of the schema.
+Used by `bulk`, once a transaction, in the place of `writing`, whose rules it shares. While more rows are to come the
+caller's code runs, so rows with keys or with new names wait until the stream is at its end; what two calls could make
+each other wait for in a ring is then written under a lock of the schema.
 """
 
 from __future__ import annotations
@@ -205,7 +205,10 @@ class ProducerTransaction(RowTransaction):
         return await self._hold(tasks, queues)
 
     async def _find_names(self, rows: Sequence[Placed]) -> None:
-        """See that the tasks and queues of some rows are there until the transaction ends; who makes one is alone in it."""
+        """See that the tasks and queues of some rows are there until the transaction ends.
+
+        Who makes one is alone in it.
+        """
         tasks, queues = self._unheld(rows)
         if not tasks and not queues:
             return

@@ -1,4 +1,6 @@
-"""What both ways of writing a bulk call's rows share: what a transaction must know first, when jobs are due, and the lock.
+"""What both ways of writing a bulk call's rows share.
+
+It is what a transaction must know first, when jobs are due, and the lock of the schema.
 
 The base of `writing` and `producers`.
 """

@@ -100,25 +100,26 @@ class BulkVerb(ClientLife):
         """Add many jobs: `enqueue_bulk(task.job(p) for p in ...)` or `enqueue_bulk(task, payloads)`.
 
         All or nothing: one transaction, of which an error or a cancellation leaves no job. With `commit_every=n` each n
-        jobs are committed as they come. Jobs go by COPY, a chunk (2,000 jobs, or about a megabyte) being read and encoded
-        while the one before is packed off the loop and taken by the server. Memory holds two or three chunks, whatever the
-        number of jobs, and the event loop is given its turn every few milliseconds. Workers are told once a transaction.
+        jobs are committed as they come. Jobs go by COPY, a chunk (2,000 jobs, or about a megabyte) being read and
+        encoded while the one before is packed off the loop and taken by the server. Memory holds two or three chunks,
+        whatever the number of jobs, and the event loop is given its turn every few milliseconds. Workers are told once
+        a transaction.
 
-        The iterable may use the client itself, or wait for somebody who does: while it is read, the call holds nothing that
-        another one waits for. Jobs with keys, and jobs whose task or queue is new and cannot be made at once, wait in a
-        temporary table of the transaction and are written when the iterable is at its end. An asynchronous iterable of
-        more than one chunk never has the client's last connection: it has one beside the pool then, until the call ends. A
-        generator, asynchronous or not, is closed when the call ends, however it ends.
+        The iterable may use the client itself, or wait for somebody who does: while it is read, the call holds nothing
+        that another one waits for. Jobs with keys, and jobs whose task or queue is new and cannot be made at once, wait
+        in a temporary table of the transaction and are written when the iterable is at its end. An asynchronous
+        iterable of more than one chunk never has the client's last connection: it has one beside the pool then, until
+        the call ends. A generator, asynchronous or not, is closed when the call ends, however it ends.
 
         A job that is due at once has for its run_at the database's time when its chunk was read, so that the jobs of a
-        long call do not all share one; `delay` counts from it too. It never goes back within a transaction, and is never
-        later than the commit.
+        long call do not all share one; `delay` counts from it too. It never goes back within a transaction, and is
+        never later than the commit.
 
         Jobs of one serial queue that have no key run in the order given. Jobs with keys are added or applied as
         `enqueue` does; a key that comes twice is applied in order. Calls that write keys in more than one statement (a
-        chunk, a mode, a key's next time each take one) do so one after the other, by a lock of the schema, which is taken
-        when the iterable is at its end. Names of tasks and queues that are new stay behind when a call is undone; they are
-        only names.
+        chunk, a mode, a key's next time each take one) do so one after the other, by a lock of the schema, which is
+        taken when the iterable is at its end. Names of tasks and queues that are new stay behind when a call is undone;
+        they are only names.
 
         Args:
             jobs: any iterable or async iterable of `NewJob`s, tasks mixed; or a task, or its name, for `payloads`.
@@ -126,11 +127,11 @@ class BulkVerb(ClientLife):
             commit_every: commit after each this many jobs, from 1; not inside a caller's transaction.
             return_ids: give back the jobs' ids, in the order given; memory then holds a number for each.
             spec: what each job's own spec leaves unsaid; no job_key.
-            connection: a psycopg connection to write on, inside its transaction (a savepoint, undone alone by an error),
-                or in a transaction of its own where it is in autocommit. The iterable may use this connection too. Once
-                the call has returned, the caller's transaction holds, until it ends, the keys and the new names that were
-                written, and a lock of the schema where there were any: calls that use these keys or names, and bulk calls
-                that write keys in several statements, wait for that. Do not let it wait for them.
+            connection: a psycopg connection to write on, inside its transaction (a savepoint, undone alone by an
+                error), or in a transaction of its own where it is in autocommit. The iterable may use this connection
+                too. Once the call has returned, the caller's transaction holds, until it ends, the keys and the new
+                names that were written, and a lock of the schema where there were any: calls that use these keys or
+                names, and bulk calls that write keys in several statements, wait for that. Do not let it wait for them.
             keywords: the same as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`, `timeout`,
                 `deadline`, `flags`.
 
@@ -138,9 +139,9 @@ class BulkVerb(ClientLife):
             How many jobs were written, and their ids where they were asked for.
 
         Raises:
-            BulkEnqueueError: it stopped on the way; `written` says how many jobs are committed, `unknown` how many more may
-                be since the connection was lost while they were, `index` which item was bad or could not be had (then
-                what it, or the iterable, raised is the cause), `__cause__` why.
+            BulkEnqueueError: it stopped on the way; `written` says how many jobs are committed, `unknown` how many more
+                may be since the connection was lost while they were, `index` which item was bad or could not be had
+                (then what it, or the iterable, raised is the cause), `__cause__` why.
             InvalidJobError: the arguments themselves; a single payload or job in the place of many, too.
             TypeError: one thing was said twice, or a keyword is unknown.
             DatabaseConnectionError: no connection at the start.
@@ -240,7 +241,10 @@ class _Call:
             await run(connection, "bulk_begin", self._schema, (self._schema,))
 
     async def _make_names(self, connection: Connection) -> None:
-        """Make the names that a transaction begins with before it begins: while it lasts, a new one would block others."""
+        """Make the names that a transaction begins with before it begins.
+
+        While it lasts, a new one would block others.
+        """
         for made in self._made:
             if len(made) > REMEMBERED:
                 made.clear()

@@ -1,8 +1,9 @@
 """Rows of a bulk call that wait until the caller's stream is read to its end, in a temporary table of the transaction.
 
-Used by `writing`. A job with a key, and one whose task or queue is new, cannot be written without holding what other calls
-wait for: the key's row, the name's row. As long as the stream is read, the caller's code runs, and may itself make such a call.
-So these rows go by COPY to a table that nobody else sees, and are written from there once the stream is at its end.
+Used by `writing`. A job with a key, and one whose task or queue is new, cannot be written without holding what other
+calls wait for: the key's row, the name's row. As long as the stream is read, the caller's code runs, and may itself
+make such a call. So these rows go by COPY to a table that nobody else sees, and are written from there once the stream
+is at its end.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ class WaitingRows:
             yield batch, Kind(kind)
 
     async def add(self, batches: Iterable[tuple[Kind, Sequence[WaitingRow]]]) -> None:
-        """Send batches of rows to the table; in none does a key come twice. They may be on their way when it returns."""
+        """Send batches of rows to the table; in none does a key come twice.
+
+        They may be on their way when it returns.
+        """
         if not self._kinds:
             await run(self._connection, "make_waiting", self._schema)
         for kind, rows in batches:
@@ -121,7 +125,10 @@ def packed(batch: int, kind: Kind, rows: Sequence[WaitingRow], *, begin: bool) -
 
 
 def _flags(kind: Kind, flags: tuple[str, ...]) -> str | None:
-    """Flags in the text that the batch's statement reads: an array for the function add_jobs, else the column's JSON."""
+    """Flags in the text that the batch's statement reads.
+
+    It is an array for the function add_jobs, else the column's JSON.
+    """
     if kind in (Kind.REPLACE, Kind.PRESERVE_RUN_AT):
         return text_array(flags) if flags else None
     return flags_json(flags)

@@ -1,9 +1,11 @@
-"""Writes rows of jobs within one transaction: COPY where it is allowed, else one insert a chunk; jobs with keys by upsert.
+"""Writes rows of jobs within one transaction: COPY where it is allowed, else one insert a chunk.
 
-Used by `bulk`, once a transaction. While more rows are to come the caller's code runs, so nothing is held that another call
-could wait for: rows with keys or with new names wait (`waiting`) until the stream is at its end. What two calls could
-make each other wait for in a ring, keys and new names, is then written under a lock of the schema, unless it takes only one
-statement: that goes by an order that all share, and lets go of what it holds before it waits for long.
+Jobs with keys are written by upsert.
+
+Used by `bulk`, once a transaction. While more rows are to come the caller's code runs, so nothing is held that another
+call could wait for: rows with keys or with new names wait (`waiting`) until the stream is at its end. What two calls
+could make each other wait for in a ring, keys and new names, is then written under a lock of the schema, unless it
+takes only one statement: that goes by an order that all share, and lets go of what it holds before it waits for long.
 """
 
 from __future__ import annotations
@@ -85,8 +87,8 @@ class BulkTransaction(RowTransaction):
     async def write(self, rows: Sequence[Row], *, last: bool) -> None:
         """Write rows, in order; those that go by COPY may still be on their way when it returns.
 
-        Where more rows are to come, nothing is held afterwards that another call could wait for: rows with keys, and rows
-        whose tasks or queues are new, are postponed until there are no more.
+        Where more rows are to come, nothing is held afterwards that another call could wait for: rows with keys, and
+        rows whose tasks or queues are new, are postponed until there are no more.
 
         Args:
             rows: a chunk of them.
@@ -237,7 +239,10 @@ class BulkTransaction(RowTransaction):
                 self._ids[place] = id_
 
     async def _draw(self, wanted: int) -> list[int]:
-        """Draw ids, more than are wanted now once it is not the first time: a COPY must end for it, and ids are many."""
+        """Draw ids, more than are wanted now once it is not the first time.
+
+        A COPY must end for it, and ids are many.
+        """
         if len(self._drawn) < wanted:
             await self.pause()
             count = wanted + self._drew

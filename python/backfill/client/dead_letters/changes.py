@@ -41,9 +41,10 @@ class DeadLetterVerbs(DeadLetterReading):
     ) -> Job:
         """Add an entry's job again, with all its attempts, in one transaction with the entry's bookkeeping.
 
-        The entry stays until the job, or a later one of its key, has completed; if it fails for good again it comes back into
-        the same entry. A waiting job of its key is replaced, as by `enqueue`. A job that was requeued from it before is given
-        back as it is while it runs, and, without a key, while it is there at all. A deadline that the job had is dropped.
+        The entry stays until the job, or a later one of its key, has completed; if it fails for good again it comes
+        back into the same entry. A waiting job of its key is replaced, as by `enqueue`. A job that was requeued from it
+        before is given back as it is while it runs, and, without a key, while it is there at all. A deadline that the
+        job had is dropped.
 
         Args:
             id: the entry's.
@@ -61,8 +62,8 @@ class DeadLetterVerbs(DeadLetterReading):
             DlqJobNotFoundError: there is no such entry.
             InvalidJobError: a value out of range.
             InvalidPayloadError: a payload that is not JSON.
-            psycopg.errors.SerializationFailure: on a `connection` of the caller's: the entry was renewed, deleted or requeued
-                meanwhile, and that transaction is to be repeated.
+            psycopg.errors.SerializationFailure: on a `connection` of the caller's: the entry was renewed, deleted or
+                requeued meanwhile, and that transaction is to be repeated.
         """
         number, changed = entry_id(id), verbs.edits(notes, payload, priority, run_at, delay)
 
@@ -82,8 +83,8 @@ class DeadLetterVerbs(DeadLetterReading):
     ) -> dict[int, int]:
         """Add the jobs of many entries again, as `requeue_dlq_job` does, 500 in a transaction.
 
-        An entry that the database refuses costs its transaction: those in it are then requeued one by one. One whose job of
-        a requeue before runs is passed over, and one without a key also while that job waits.
+        An entry that the database refuses costs its transaction: those in it are then requeued one by one. One whose
+        job of a requeue before runs is passed over, and one without a key also while that job waits.
 
         Args:
             jobs: the entries' ids, or a filter; ids that are not there are passed over.

@@ -83,22 +83,24 @@ class EndVerbs(ClientLife):
     async def result(self, job: JobReference, *, timeout: float | timedelta | None = None) -> Any:
         """What a job's handler returns, once it has: the task must keep its ends (`keep=`).
 
-        It is told of the end as soon as it is committed, and looks for it every few seconds beneath, also while the database
-        is away. Any number of calls share one connection. Await it once the job is committed.
+        It is told of the end as soon as it is committed, and looks for it every few seconds beneath, also while the
+        database is away. Any number of calls share one connection. Await it once the job is committed.
 
         Args:
             job: what `enqueue` gave; a `Job` or an id will do, whose result is plain JSON then.
             timeout: how long to wait at most, a timedelta or seconds; as long as it takes if not given.
 
         Returns:
-            The result as the handler is annotated to return it, where the job was enqueued by its task, else plain JSON.
+            The result as the handler is annotated to return it, where the job was enqueued by its task, else plain
+            JSON.
 
         Raises:
             ResultTimeoutError: no end came in time; the job goes on.
             JobNotCompletedError: the job failed for good, was discarded, or was superseded; its `end` says all.
             JobCancelledError: an operator ended it.
-            EndNotKeptError: there is no end to wait for: the task keeps none, which is said at once where it is known, the job
-                was removed before it ran, it was failed by hand, another program ended it, or what was kept has expired.
+            EndNotKeptError: there is no end to wait for: the task keeps none, which is said at once where it is known,
+                the job was removed before it ran, it was failed by hand, another program ended it, or what was kept has
+                expired.
             PayloadDecodeError: the result does not fit the annotation, or Python's decoder refuses it.
             InvalidJobError: no id, or no timeout.
             ClientClosedError: the client was closed meanwhile.

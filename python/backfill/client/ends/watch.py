@@ -1,9 +1,9 @@
 """Waiting for ends: one task a client that hears of them on a connection of its own, with a poll beneath.
 
-A notification only makes a look come sooner: what a look finds counts, so one that is lost, or a pooler that passes none on,
-delays an answer by the poll's interval and no more. Any role that may connect can send one, so that those which were in vain
-are followed by a look so often and no oftener. While the database is away, or its connection string cannot be had, it
-waits, and looks once it is back.
+A notification only makes a look come sooner: what a look finds counts, so one that is lost, or a pooler that passes
+none on, delays an answer by the poll's interval and no more. Any role that may connect can send one, so that those
+which were in vain are followed by a look so often and no oftener. While the database is away, or its connection string
+cannot be had, it waits, and looks once it is back.
 """
 
 from __future__ import annotations
@@ -181,8 +181,8 @@ class EndWatch:
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
-            # What gives the connection string is the caller's, and may be able to later; it may have been cancelled itself.
-            # Its class alone: what it says may be a secret.
+            # What gives the connection string is the caller's, and may be able to later; it may have been cancelled
+            # itself. Its class alone: what it says may be a secret.
             reason = type(error).__name__
             raise DatabaseConnectionError(f"the dsn's callable gave no connection string: {reason}") from error
 
@@ -232,6 +232,9 @@ class EndWatch:
 
 
 def _is_cancelled() -> bool:
-    """Whether it is this task that was cancelled; not in a local of the caller's, whose frame its error keeps, and so on."""
+    """Whether it is this task that was cancelled.
+
+    The task is in no local of the caller's: an error keeps its frame, and the frame would keep the task.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

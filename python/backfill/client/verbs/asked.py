@@ -1,7 +1,7 @@
 """The values in which a verb says what it asks of the database: one statement, a transaction, or steps of both.
 
-A verb of one statement is a `Verb`. One of several is a generator that yields them one after the other, is sent what each
-was read as, and returns the verb's result:
+A verb of one statement is a `Verb`. One of several is a generator that yields them one after the other, is sent what
+each was read as, and returns the verb's result:
 
     def take(name: str) -> Steps[bool]:
         found = yield from Verb("find", (name,), read_found)
@@ -32,7 +32,8 @@ class Verb(Generic[T_co]):
         parameters: its parameters, all in text.
         read: makes the answer of libpq's result.
         binary: whether the result comes in binary format, as jobs do.
-        for_producers: what is asked in its place by a role that has no right on the tables; None where there is nothing else.
+        for_producers: what is asked in its place by a role that has no right on the tables; None where there is nothing
+            else.
     """
 
     statement: str

@@ -26,7 +26,10 @@ _PAGE: Final = 500
 _LOOKED_AT: Final = 1000
 _COUNT: Final = range(1, 2**31)
 _PATIENCE: Final = "10000"
-"""Milliseconds that a transaction here may be left idle, by a process that is stopped: others wait for what it holds."""
+"""Milliseconds that a transaction here may be left idle, by a process that is stopped.
+
+Others wait for what it holds.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,8 @@ class ReleasedLocks:
 
     Attributes:
         queue_locks: how many serial queues were unlocked.
-        job_locks: how many jobs were unlocked; one in its last attempt that may have been replaced or removed while it was
-            held is a dead letter.
+        job_locks: how many jobs were unlocked; one in its last attempt that may have been replaced or removed while it
+            was held is a dead letter.
     """
 
     queue_locks: int
@@ -60,7 +63,10 @@ class _DeadHolder(NamedTuple):
 
 
 class _Unused(NamedTuple):
-    """Queues that were held as unused: the id to go on behind, None where no more come, and their ids as an array's text."""
+    """Queues that were held as unused.
+
+    `last` is the id to go on behind, None where no more come; `ids` is the text of an array.
+    """
 
     last: int | None
     ids: str

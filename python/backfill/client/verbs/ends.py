@@ -52,8 +52,8 @@ def ends(filter: EndFilter, *, limit: int, cursor: str | None) -> Verb[EndList]:
 def find_ends(ids: list[int]) -> Steps[list[JobSeen]]:
     """The jobs of some ids, each with whether it is there still, and its end.
 
-    Where neither is found it is looked for once more: rows that move to a partition of their own, just then, may be missed
-    by a statement that was planned before.
+    Where neither is found it is looked for once more: rows that move to a partition of their own, just then, may be
+    missed by a statement that was planned before.
     """
     seen = yield from _see(ids)
     missed = [job.id for job in seen if not job.waits and job.end is None]

@@ -1,6 +1,7 @@
 """Jobs that are in the queue already: what reading, removing, completing, failing and rescheduling them asks.
 
-A role with a producer's grants has no right on the tables, so most verbs name the function that it calls in their place.
+A role with a producer's grants has no right on the tables, so most verbs name the function that it calls in their
+place.
 """
 
 from __future__ import annotations
@@ -103,7 +104,10 @@ def reschedule_jobs(
 
 
 def with_names(verb: Verb[list[Job]]) -> Steps[list[Job]]:
-    """The jobs that a statement gives; the names of a task or queue are looked up that another program made meanwhile."""
+    """The jobs that a statement gives.
+
+    The names of a task or queue are looked up that another program made meanwhile.
+    """
     jobs = yield from verb
     for job in jobs:
         if not job.task_identifier:

@@ -1,7 +1,7 @@
 """Recovery: the steps by which what a dead worker held is taken up.
 
-Each page of jobs is a transaction of its own, under a lock that one worker has at a time. Recovery may stop after any of
-them, and whoever goes on finds the rest.
+Each page of jobs is a transaction of its own, under a lock that one worker has at a time. Recovery may stop after any
+of them, and whoever goes on finds the rest.
 """
 
 from __future__ import annotations
@@ -199,8 +199,8 @@ def _recover_jobs(dead: _Dead) -> Steps[tuple[Page, bool]]:
 def _recover_page(dead: _Dead, after: int) -> Steps[Page | None]:
     """Recover some of a dead worker's jobs, those behind an id; None: another worker is recovering just now.
 
-    The server ends the transaction where this process leaves it idle for longer than the patience: a process that is stopped
-    in the middle must not keep others from recovering.
+    The server ends the transaction where this process leaves it idle for longer than the patience: a process that is
+    stopped in the middle must not keep others from recovering.
     """
     milliseconds = max(int(dead.patience * 1000), 1)
     if not (yield from Verb("try_recovery", (str(milliseconds),), lambda found: first(found).flag("taken"))):

@@ -1,7 +1,8 @@
 """A heartbeat on a thread and a connection of its own: native where libpq was reached, else Python's.
 
-Made by a worker after any fork. Both forms have one face, `Heartbeat`; what is documented here holds for both, but that a
-handler which holds the interpreter's lock stops Python's. Whoever still beats when the process exits is stopped first.
+Made by a worker after any fork. Both forms have one face, `Heartbeat`; what is documented here holds for both, but that
+a handler which holds the interpreter's lock stops Python's. Whoever still beats when the process exits is stopped
+first.
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ def make_heartbeat(
         conninfo: where to connect, as `connection.complete` gives it; of several hosts another is tried first
             after each failure.
         setup: commands for each new connection, such as its statement timeout.
-        statement: the beat, with `$1` placeholders. It gives a row; none says that this worker was given up, and then no
-            beat follows until `resume`.
+        statement: the beat, with `$1` placeholders. It gives a row; none says that this worker was given up, and then
+            no beat follows until `resume`.
         parameters: the statement's, in text format; the loop's lag in seconds is appended to them.
         interval: seconds from the begin of one beat to that of the next, 0.01 to 3600.
         timeout: seconds that connecting, and a beat, may take, 0.01 to 3600.
         stuck_after: the loop's lag in seconds over which there is no beat, 0.01 to 86400; None for never.
-        begin: a command that opens a transaction for each beat, which is committed then; None where a beat is one by itself.
+        begin: a command that opens a transaction for each beat, which is committed then; None where a beat is one by
+            itself.
 
     Raises:
         ConfigurationError: something of it cannot be used.

@@ -1,7 +1,7 @@
 """A connection of a thread that must never wait without a limit: psycopg's wrapper of libpq, used as libpq asks for it.
 
-Used by `heartbeat_thread` alone; the twin of native/src/libpq_connection.rs. Each wait ends at its time, and when an order
-comes. One thing is out of reach: libpq looks up a host's name for as long as the system's resolver takes.
+Used by `heartbeat_thread` alone; the twin of native/src/libpq_connection.rs. Each wait ends at its time, and when an
+order comes. One thing is out of reach: libpq looks up a host's name for as long as the system's resolver takes.
 """
 
 from __future__ import annotations

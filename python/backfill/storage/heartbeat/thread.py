@@ -1,7 +1,7 @@
 """The heartbeat in Python: the twin of native/src/beat_loop.rs, for where libpq cannot be reached natively.
 
-Used by `heartbeat.make_heartbeat` alone. The same rules and the same face; it needs the interpreter's lock, so a handler
-that holds that stops it.
+Used by `heartbeat.make_heartbeat` alone. The same rules and the same face; it needs the interpreter's lock, so a
+handler that holds that stops it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class PythonHeartbeat:
             raise ConfigurationError("start: expected one that was not stopped: make another")
         if self._thread is None:
             self.alive()
-            # It has no reference to this object, whose end stops it; a daemon, since the exit hook joins it, with a limit.
+            # It has no reference to this object, whose end stops it; a daemon, since the exit hook joins it, with a
+            # limit.
             self._thread = threading.Thread(target=_run, args=(self._shared,), name="backfill-beat", daemon=True)
             self._thread.start()
 

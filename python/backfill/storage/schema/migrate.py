@@ -1,8 +1,8 @@
 """Bringing a schema up to date: safe from twenty processes at once, and gentle with a queue that is at work.
 
 Called by `backfill migrate`, by a client that was told to, and by tests. An empty database gets all migrations in one
-transaction. Later ones run a few at a time under a short lock timeout, and are tried again rather than make every producer
-wait behind them; indexes of tables in use are made concurrently.
+transaction. Later ones run a few at a time under a short lock timeout, and are tried again rather than make every
+producer wait behind them; indexes of tables in use are made concurrently.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ class _Run:
     async def alone(self) -> AsyncIterator[None]:
         """Be the only migrator of this schema. A waiter polls, and holds no snapshot between its looks.
 
-        Any role that may connect can take an advisory lock, so who has it is named: in the log, and where the time is up.
+        Any role that may connect can take an advisory lock, so who has it is named: in the log, and where the time is
+        up.
         """
         seen, since, told = "", 0.0, False
         while True:

@@ -1,4 +1,7 @@
-"""What schema a database has, and whether this version can work with it: asked at every connect, before anything else."""
+"""What schema a database has, and whether this version can work with it.
+
+It is asked at every connect, before anything else.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The migrations by number, as their files and headers have them.
 
-Used by `migrate`, which carries them out, and by `schema`, which asks whether they were. A migration of the *foundation*
-makes what the contract describes; on a database that another program set up, those are passed over.
+Used by `migrate`, which carries them out, and by `schema`, which asks whether they were. A migration of the
+*foundation* makes what the contract describes; on a database that another program set up, those are passed over.
 """
 
 from __future__ import annotations
