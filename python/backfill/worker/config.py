@@ -24,6 +24,28 @@ DEFAULT_CONCURRENCY: Final = 10
 MOST_CONCURRENT: Final = 10_000
 AHEAD_BYTES: Final = 32 * 2**20
 MOST_AHEAD_BYTES: Final = 2**40
+COUNTS: Final = {
+    "concurrency": (1, MOST_CONCURRENT),
+    "ahead_bytes": (0, MOST_AHEAD_BYTES),
+    "pool_size": (1, 1000),
+}
+"""The least and the most of each setting that is a number."""
+SPANS: Final = {
+    "poll_interval": (timedelta(milliseconds=10), timedelta(hours=1)),
+    "shutdown_timeout": (timedelta(0), timedelta(days=1)),
+    "heartbeat_interval": (timedelta(milliseconds=100), timedelta(minutes=15)),
+    "dead_after": (timedelta(seconds=1), timedelta(hours=1)),
+    "stuck_after": (timedelta(seconds=1), timedelta(days=1)),
+    "blocked_after": (timedelta(milliseconds=10), timedelta(hours=1)),
+    "dlq_processor_interval": (timedelta(seconds=1), timedelta(days=1)),
+    "stale_lock_cleanup_interval": (timedelta(seconds=1), timedelta(days=1)),
+    "stale_queue_lock_timeout": (timedelta(seconds=1), timedelta(days=365)),
+    "stale_job_lock_timeout": (timedelta(seconds=1), timedelta(days=365)),
+}
+"""The shortest and the longest of each setting that is a time. A heartbeat is never rarer than a quarter of `dead_after`."""
+_MAY_BE_NONE: Final = frozenset(
+    {"stuck_after", "blocked_after", "dlq_processor_interval", "stale_lock_cleanup_interval"}
+)
 _SMALLINT: Final = range(-32768, 32768)
 Globs = str | Sequence[str]
 
@@ -192,36 +214,19 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         """Refuse what no worker could run with, and put the default lane last."""
         quoted_schema(self.schema)
-        if self.concurrency is not None:
-            check_count("WorkerConfig.concurrency", self.concurrency, MOST_CONCURRENT)
-        check_count("WorkerConfig.pool_size", self.pool_size, 1000)
-        check_count("WorkerConfig.ahead_bytes", self.ahead_bytes, MOST_AHEAD_BYTES, least=0)
-        _check_span("WorkerConfig.poll_interval", self.poll_interval, timedelta(milliseconds=10), timedelta(hours=1))
-        _check_span("WorkerConfig.shutdown_timeout", self.shutdown_timeout, timedelta(0), timedelta(days=1))
-        _check_span("WorkerConfig.dead_after", self.dead_after, timedelta(seconds=1), timedelta(hours=1))
-        _check_span(
-            "WorkerConfig.heartbeat_interval",
-            self.heartbeat_interval,
-            timedelta(milliseconds=100),
-            self.dead_after / 4,
-        )
-        if self.stuck_after is not None:
-            _check_span("WorkerConfig.stuck_after", self.stuck_after, timedelta(seconds=1), timedelta(days=1))
-        if self.blocked_after is not None:
-            limits = timedelta(milliseconds=10), timedelta(hours=1)
-            _check_span("WorkerConfig.blocked_after", self.blocked_after, *limits)
-        if self.dlq_processor_interval is not None:
-            span = self.dlq_processor_interval
-            _check_span("WorkerConfig.dlq_processor_interval", span, timedelta(seconds=1), timedelta(days=1))
+        for name, (least, most) in COUNTS.items():
+            if name != "concurrency" or self.concurrency is not None:
+                check_count(f"WorkerConfig.{name}", getattr(self, name), most, least=least)
+        for name, (shortest, longest) in SPANS.items():
+            span = getattr(self, name)
+            if span is not None or name not in _MAY_BE_NONE:
+                _check_span(f"WorkerConfig.{name}", span, shortest, longest)
+        often = timedelta(milliseconds=100), self.dead_after / 4
+        _check_span("WorkerConfig.heartbeat_interval", self.heartbeat_interval, *often)
         if self.health_address is not None:
             parse_address("WorkerConfig.health_address", self.health_address)
         if self.health_file is not None:
-            _check_path("WorkerConfig.health_file", self.health_file)
-        if self.stale_lock_cleanup_interval is not None:
-            span = self.stale_lock_cleanup_interval
-            _check_span("WorkerConfig.stale_lock_cleanup_interval", span, timedelta(seconds=1), timedelta(days=1))
-        for name in ("stale_queue_lock_timeout", "stale_job_lock_timeout"):
-            _check_span(f"WorkerConfig.{name}", getattr(self, name), timedelta(seconds=1), timedelta(days=365))
+            check_path("WorkerConfig.health_file", self.health_file)
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError(f"WorkerConfig.retry = {self.retry!r}: expected a RetryPolicy")
         object.__setattr__(self, "retry_traceback", _traceback(self.retry_traceback))
@@ -297,7 +302,7 @@ def _check_span(field: str, value: Any, low: timedelta, high: timedelta) -> None
         raise ConfigurationError(f"{field} = {value!r}: expected a timedelta from {low} to {high}")
 
 
-def _check_path(field: str, value: Any) -> None:
+def check_path(field: str, value: Any) -> None:
     """Refuse what is no file's path; a trailing slash, which says that it is a folder, too."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if (
