@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -30,7 +30,7 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
+def run(tmp_path: Path) -> Run:
     """Runs the shell to its end, with these variables; gives its exit code and its output."""
     (tmp_path / "jobs.py").write_text(TASKS)
 
@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         with running(shell(*words), environment=variables, folder=tmp_path) as program:
             return program.end(), program.output
 
-    yield end
+    return end
 
 
 def add(dsn: str, word: str, schema: str = "graphile_worker") -> None:
