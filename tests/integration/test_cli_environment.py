@@ -130,10 +130,11 @@ def test_a_worker_by_its_variables(dsn: str, tmp_path: Path, run: Run) -> None:
     """Filters, concurrency, listening and the form of the log come from the environment; options overrule them."""
     variables = {
         "DATABASE_URL": dsn, "BACKFILL_TASKS": "s?y, other", "BACKFILL_CONCURRENCY": "3", "BACKFILL_LISTEN": "off",
-        "POLL_INTERVAL_MS": "50", "LOG_FORMAT": "json", "BACKFILL_LOG_LEVEL": "debug",
+        "POLL_INTERVAL_MS": "50", "LOG_FORMAT": "json", "BACKFILL_LOG_LEVEL": "debug", "BACKFILL_CONCURENCY": "5",
     }  # fmt: skip
     add(dsn, "early")
     with running(shell("worker", "jobs"), environment=variables, folder=tmp_path) as worker:
+        worker.wait_for("BACKFILL_CONCURENCY, which backfill does not read; was BACKFILL_CONCURRENCY meant?")
         worker.wait_for('"message":"worker')
         worker.wait_for("said early")
         add(dsn, "late")  # nobody listens

@@ -11,7 +11,7 @@ import pytest
 from backfill import ConfigurationError, WorkerConfig
 from backfill.cli import options
 from backfill.cli.options import SETTINGS, VARIABLES
-from backfill.cli.settings import Setting, Several, Switch, without
+from backfill.cli.settings import Setting, Several, Switch, mistyped, without
 
 NAMES = [setting.option for setting in SETTINGS]
 # Of each setting that has a form: a text that is another value than its default.
@@ -173,3 +173,15 @@ def test_a_child_gets_none_of_them() -> None:
     """What is told everything by its command line has no settings in its environment."""
     given = {"PATH": "/bin", **dict.fromkeys(VARIABLES, "1")}
     assert without(given, VARIABLES) == {"PATH": "/bin"}
+
+
+def test_slips_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name that is nearly one of ours; those of the application are left in peace."""
+    slips = {
+        "BACKFILL_CONCURENCY": "BACKFILL_CONCURRENCY",
+        "BACKFILL_NO_LISTEN": "BACKFILL_LISTEN",
+        "BACKFILL_DLQ_PROCESSOR_INTERVAL_SECS": "BACKFILL_DLQ_PROCESSOR_INTERVAL",
+    }
+    for name in (*slips, "BACKFILL_SEED", "BACKFILL_HYPOTHESIS", "BACKFILL_REGION", "BACKFILL_PORT", "CONCURENCY"):
+        monkeypatch.setenv(name, "1")
+    assert mistyped(VARIABLES) == slips

@@ -6,6 +6,7 @@ or of the variable, so that the user knows where the value comes from.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from backfill.errors import ConfigurationError
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 PREFIX: Final = "BACKFILL_"
+_ALIKE: Final = 0.85
+"""How much two names must have in common for one to be a slip of the other, 1 being all."""
 
 
 class Reader(Protocol[T_co]):
@@ -146,6 +149,16 @@ class Several(Setting[tuple[str, ...]]):
 def without(environment: Mapping[str, str], names: frozenset[str]) -> dict[str, str]:
     """An environment for a program that is told everything by its command line, without the variables of these names."""
     return {name: value for name, value in environment.items() if name not in names}
+
+
+def mistyped(names: frozenset[str]) -> dict[str, str]:
+    """Variables of the environment that look like slips: each with the one of these names that was probably meant.
+
+    Other variables that begin with `BACKFILL_` may be the application's own.
+    """
+    strange = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in names)
+    meant = {name: difflib.get_close_matches(name, sorted(names), n=1, cutoff=_ALIKE) for name in strange}
+    return {name: found[0] for name, found in meant.items() if found}
 
 
 def _first(names: tuple[str, ...]) -> str | None:

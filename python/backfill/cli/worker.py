@@ -14,6 +14,7 @@ from backfill.cli.common import DsnOption, ExitCode, SchemaOption, checked_dsn, 
 from backfill.cli.durations import show_duration
 from backfill.cli.ending import end_soon
 from backfill.cli.logs import set_up_logs
+from backfill.cli.settings import mistyped
 from backfill.cli.streams import never_wait_for_readers
 from backfill.errors import ConfigurationError
 
@@ -69,6 +70,8 @@ def command(
 
     never_wait_for_readers()
     set_up_logs(options.LOG_LEVEL.value(log_level), as_json=options.JSON.is_on(json_logs))
+    for name, meant in mistyped(options.VARIABLES).items():
+        logger.warning("the environment has %s, which backfill does not read; was %s meant?", name, meant)
     _check_heartbeat(heartbeat_interval, dead_after)
     config = WorkerConfig(
         required_dsn(dsn),
