@@ -50,7 +50,7 @@ WRONG = {
     "--dead-after": "-5s", "--stuck-after": "0", "--blocked-after": "1us", "--health-address": "8080",
     "--health-file": "/tmp/", "--retry-traceback": "long", "--dlq-processor-interval": "0",
     "--stale-lock-cleanup-interval": "2d", "--stale-queue-lock-timeout": "0.5", "--stale-job-lock-timeout": "366d",
-    "--log-level": "trace", "--json": "json",
+    "--log-level": "trace", "--json": "json", "--queue": ",", "--task": " , ,", "--forbidden-flag": ",",
 }  # fmt: skip
 FOREIGN: dict[str, list[tuple[str, Any]]] = {
     "GRAPHILE_WORKER_SCHEMA": [("shop", "shop")],
@@ -74,7 +74,7 @@ def held(setting: Setting[Any], given: str | None = None) -> Any:
 def test_every_setting_is_tried_here() -> None:
     """A new one is given its lines above."""
     assert set(OTHER) == set(NAMES)
-    assert set(NAMES) - set(WRONG) == {"--dsn", "--listen-dsn", "--queue", "--task", "--forbidden-flag"}
+    assert set(NAMES) - set(WRONG) == {"--dsn", "--listen-dsn"}
     foreign = {setting.foreign.name for setting in SETTINGS if setting.foreign is not None}
     assert set(FOREIGN) == set(FOREIGN_WRONG) == foreign
 
@@ -109,7 +109,8 @@ def test_the_order(setting: Setting[Any], monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_wrong_value_is_named_by_its_place(option: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The option or the variable, the value, and what is allowed; a right value on the command line makes it harmless."""
     setting = SETTINGS[NAMES.index(option)]
-    if not isinstance(setting, Switch):
+    wrong = wrong.strip()
+    if not isinstance(setting, (Switch, Several)):
         with pytest.raises(ConfigurationError) as caught:
             setting.value(wrong)
         assert str(caught.value) == f"{option} = {wrong!r}: expected {setting.read.expected()}"
@@ -120,6 +121,8 @@ def test_a_wrong_value_is_named_by_its_place(option: str, wrong: str, monkeypatc
     assert str(caught.value) == f"{name} = {wrong!r}: expected {setting.read.expected()}"
     if isinstance(setting, Switch):
         assert setting.is_on(True) is True
+    elif isinstance(setting, Several):
+        assert setting.values(["a"]) == ("a",)
     else:
         assert setting.value(OTHER[option][0]) == OTHER[option][1]
 

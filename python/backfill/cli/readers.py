@@ -18,16 +18,8 @@ from backfill.worker.config import COUNTS, SPANS, check_path
 E = TypeVar("E", bound=StrEnum)
 OFF: Final = "off"
 """What a setting says that may be None."""
-_WORDS: Final = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
+_YES: Final = ("true", "yes", "on", "1")
+_NO: Final = ("false", "no", "off", "0")
 _WHOLE: Final = re.compile(r"-?\d{1,18}", re.ASCII)
 _NUMBER: Final = re.compile(r"\d{1,15}(\.\d{1,6})?", re.ASCII)
 _SIZE: Final = re.compile(r"(\d{1,18})(B|kB|MB|GB|)", re.IGNORECASE | re.ASCII)
@@ -164,18 +156,15 @@ class OneOf(Generic[E]):
 class YesOrNo:
     """Whether something is on, said by one word of two; in small letters or large ones."""
 
-    words: tuple[tuple[str, bool], ...] = tuple(_WORDS.items())
-
     def __call__(self, text: str) -> bool:
         """Whether it is on."""
-        try:
-            return dict(self.words)[text.lower()]
-        except KeyError:
-            raise ValueError from None
+        if text.lower() not in _YES + _NO:
+            raise ValueError
+        return text.lower() in _YES
 
     def expected(self) -> str:
         """All words."""
-        return _either([word for word, _ in self.words])
+        return _either([*_YES, *_NO])
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +172,11 @@ class Words:
     """Texts with commas between; spaces around them do not count."""
 
     def __call__(self, text: str) -> tuple[str, ...]:
-        """The texts, without those that are empty."""
-        return tuple(word.strip() for word in text.split(",") if word.strip())
+        """The texts, without those that are empty; commas alone are a mistake, and do not mean that there is none."""
+        words = tuple(word.strip() for word in text.split(",") if word.strip())
+        if text and not words:
+            raise ValueError
+        return words
 
     def expected(self) -> str:
         """What stands between them."""
