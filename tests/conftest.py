@@ -6,6 +6,12 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from backfill.cli.options import VARIABLES
+
+# The shell's settings of whoever runs the tests are not those of the programs that tests start.
+for _name in VARIABLES - {"DATABASE_URL"}:
+    os.environ.pop(_name, None)
+
 pytest_plugins = [
     "plugins.server",
     "plugins.databases",

@@ -249,7 +249,7 @@ def test_commands_and_options_exist() -> None:
     """The commands that the documents run exist; docs/shell.md has a section for each, with none but its options."""
     group = typer.main.get_command(app)
     commands = {
-        name: {option for parameter in command.params for option in parameter.opts}
+        name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         for name, command in group.commands.items()  # type: ignore[attr-defined]
     }
     for path in DOCUMENTS:

@@ -84,7 +84,8 @@ def test_a_payload_in_the_wrong_place_is_not_shown(call: Callable[[], object]) -
 
 def test_a_workers_settings_show_no_password() -> None:
     """Programs log what they were told; a connection string may hold a password."""
-    config = WorkerConfig("postgresql://ada:hunter2@db/app", listen_dsn="postgresql://ada:hunter2@db/app")
+    secret = "postgresql://ada:hunter2@db/app"
+    config = WorkerConfig(secret, listen_dsn=secret, concurrency=10)
     assert "hunter2" not in repr(config)
     assert "concurrency=10" in repr(config)
 

@@ -158,7 +158,7 @@ def test_held_jobs_are_added_released_and_lost() -> None:
 
 
 async def test_the_attempt_under_way_is_known_to_any_thread(eventually: Eventually) -> None:
-    """In its first step and after it has waited; not while it waits, and not that of another job which waits meanwhile."""
+    """In its first step and after it has waited; not while it waits, and not that of another job meanwhile."""
     seen, release = list[tuple[int, int | None]](), asyncio.Event()
     tasks: TaskRegistry[None] = TaskRegistry()
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backfill import ConfigurationError, WorkerConfig
-from backfill.cli.common import size
+from backfill.cli.options import AHEAD_BYTES
 
 
 @pytest.mark.parametrize(
@@ -16,14 +16,14 @@ from backfill.cli.common import size
 )
 def test_a_size_is_read_as_postgresql_writes_it(text: str, expected: int) -> None:
     """Units go in steps of 1,024, in small letters or large ones."""
-    assert size(text, "--ahead-bytes") == expected
+    assert AHEAD_BYTES.value(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "MB", "-1", "1.5MB", "32 MB", "32XB", "\u0663MB", "1e6"])
 def test_what_is_no_size_names_its_option(text: str) -> None:
     """With the value, and with examples of what it takes."""
     with pytest.raises(ConfigurationError, match=r"^--ahead-bytes = .*: expected a size such as "):
-        size(text, "--ahead-bytes")
+        AHEAD_BYTES.value(text)
 
 
 @pytest.mark.parametrize("given", [-1, 2**40 + 1, 1.5, True, None, "32MB"])

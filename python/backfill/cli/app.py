@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -10,6 +9,9 @@ import typer
 
 from backfill.cli import demo, enqueue, migrate, streams, worker
 from backfill.cli.common import explain
+from backfill.cli.options import DEBUG
+
+_debug = False
 
 app = typer.Typer(
     name="backfill",
@@ -40,16 +42,14 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    debug: Annotated[
-        bool, typer.Option("--debug", envvar="BACKFILL_DEBUG", help="Show tracebacks of errors.", show_default=False)
-    ] = False,
+    debug: Annotated[bool | None, DEBUG.as_option()] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """What goes before a command."""
-    if debug:
-        os.environ["BACKFILL_DEBUG"] = "1"
+    global _debug
+    _debug = DEBUG.is_on(debug)
 
 
 def run() -> None:
@@ -58,7 +58,7 @@ def run() -> None:
     try:
         app()
     except Exception as error:
-        if os.environ.get("BACKFILL_DEBUG"):
+        if _debug:
             raise
         line, code = explain(error)
         print(f"backfill: {line}", file=sys.stderr)

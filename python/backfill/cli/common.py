@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sys
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from backfill.cli.options import DSN, SCHEMA
 from backfill.errors import (
     BackfillError,
     ConfigurationError,
@@ -41,62 +41,62 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-DsnOption = Annotated[
-    str | None,
-    typer.Option("--dsn", envvar="DATABASE_URL", metavar="DSN", show_default=False, help="The database."),
-]
-SchemaOption = Annotated[str, typer.Option("--schema", metavar="NAME", help="The queue's schema.")]
+DsnOption = Annotated[str | None, DSN.as_option()]
+SchemaOption = Annotated[str | None, SCHEMA.as_option()]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print data as JSON.", show_default=False)]
 
 logger = logging.getLogger("backfill.cli")
 
-_SIZE: Final = re.compile(r"(\d+)(B|kB|MB|GB|)", re.IGNORECASE | re.ASCII)
-_UNITS: Final = {"": 1, "b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30}
 _LONGEST: Final = 4_000
 _secrets: Final[set[str]] = set()
 
 
-def required_dsn(dsn: str | None) -> str:
-    """The connection string that was given; its password will not be shown, whatever an error says.
+def required_dsn(given: str | None) -> str:
+    """The connection string that holds; its password will not be shown, whatever an error says.
+
+    Args:
+        given: what stands on the command line, if anything does; else the environment says it.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is none, or it cannot be read.
     """
-    if not dsn:
+    where, text = DSN.found(given)
+    if not text:
         raise ConfigurationError(
             "no database given: pass --dsn or set DATABASE_URL, such as postgresql://user@localhost:5432/database"
         )
+    return checked_dsn(where, text)
+
+
+def checked_dsn(where: str, text: str) -> str:
+    """A connection string as libpq reads it; its password will not be shown.
+
+    Args:
+        where: the option or the variable that it comes from, for errors.
+        text: as somebody wrote it.
+
+    Raises:
+        ConfigurationError: it cannot be meant.
+    """
     from backfill.storage.pasted import pasted  # here, since the shell starts faster without it
 
-    text = pasted("the database (--dsn or DATABASE_URL)", dsn)
-    _remember_secret(text)
-    return text
+    dsn = pasted(where, text)
+    _remember_secret(dsn)
+    return dsn
 
 
 def duration(text: str, option: str) -> timedelta:
-    """A duration as the shell takes it: `100ms`, `30s`, `5m`, `2h`, `1d`.
+    """A duration as the shell takes it: `1h30m`, `90s`, `1.5s`, `250ms`, `2d`, or a plain number of seconds.
 
     Raises:
         ConfigurationError: any other text; the option is named.
     """
-    from backfill.retry import parse_duration
+    from backfill.cli.durations import EXAMPLES, read_duration
 
     try:
-        return parse_duration(text)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{option}: {error}") from None
-
-
-def size(text: str, option: str) -> int:
-    """A number of bytes as the shell takes it: `65536`, `512kB`, `32MB`, `1GB`, in steps of 1,024 as PostgreSQL counts.
-
-    Raises:
-        ConfigurationError: any other text; the option is named.
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ConfigurationError(f"{option} = {text!r}: expected a size such as 65536, 512kB, 32MB or 1GB")
-    return int(match[1]) * _UNITS[match[2].lower()]
+        return read_duration(text)
+    except ValueError:
+        raise ConfigurationError(f"{option} = {text!r}: expected a time such as {EXAMPLES}") from None
 
 
 def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

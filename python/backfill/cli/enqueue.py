@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from backfill.cli.common import DsnOption, JsonOption, SchemaOption, duration, required_dsn, run_async
+from backfill.cli.options import SCHEMA
 from backfill.errors import InvalidJobError, InvalidPayloadError
 
 if TYPE_CHECKING:
@@ -18,29 +19,42 @@ if TYPE_CHECKING:
 
 
 def command(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", hidden=True)],
     payload: Annotated[
-        str, typer.Argument(metavar="[JSON]", help="The payload; - reads it from standard input.", show_default=False)
+        str,
+        typer.Argument(metavar="JSON", hidden=True, show_default=False),
     ] = "{}",
     priority: Annotated[
-        int | None, typer.Option("--priority", help="-32768 to 32767, lower first; 0 if not given.")
+        int | None, typer.Option("--priority", metavar="N", help="-32768 to 32767, lower first; 0 if not given.")
     ] = None,
     queue: Annotated[str | None, typer.Option("--queue", metavar="NAME", help="A serial queue.")] = None,
-    delay: Annotated[str | None, typer.Option("--delay", metavar="TIME", help="Not before so long: 30s, 5m.")] = None,
+    delay: Annotated[
+        str | None, typer.Option("--delay", metavar="TIME", help="Not before so long: 90s, 1h30m, 2d.")
+    ] = None,
     run_at: Annotated[
         str | None, typer.Option("--run-at", metavar="ISO", help="Not before: 2030-01-31T12:00:00Z.")
     ] = None,
-    max_attempts: Annotated[int | None, typer.Option("--max-attempts", help="All runs, the first included.")] = None,
-    key: Annotated[str | None, typer.Option("--key", help="A key that at most one waiting job has.")] = None,
-    key_mode: Annotated[
-        str | None, typer.Option("--key-mode", help="replace, preserve_run_at or unsafe_dedupe.")
+    max_attempts: Annotated[
+        int | None, typer.Option("--max-attempts", metavar="N", help="All runs, the first included.")
     ] = None,
-    flag: Annotated[list[str] | None, typer.Option("--flag", help="A flag of the job; may be repeated.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="KEY", help="A key that at most one waiting job has.")
+    ] = None,
+    key_mode: Annotated[
+        str | None,
+        typer.Option("--key-mode", metavar="MODE", help="replace, preserve_run_at or unsafe_dedupe."),
+    ] = None,
+    flag: Annotated[
+        list[str] | None, typer.Option("--flag", metavar="FLAG", help="A flag of the job; may be repeated.")
+    ] = None,
     as_json: JsonOption = False,
     dsn: DsnOption = None,
-    schema: SchemaOption = "graphile_worker",
+    schema: SchemaOption = None,
 ) -> None:
-    """Add a job, and print its id and what became of it."""
+    """Add a job, and print its id and what became of it.
+
+    TASK is the task's name. JSON is the payload: {} if not given, and - reads it from standard input.
+    """
     from backfill.client import BackfillClient
     from backfill.jobs import JobSpec, NewJob, Queue
 
@@ -56,10 +70,10 @@ def command(
     )
     data = _json(sys.stdin.read() if payload == "-" else payload)
     job: NewJob[Any] = NewJob(task, data, spec)  # bad input is refused before there is a connection
-    database = required_dsn(dsn)
+    database, name = required_dsn(dsn), SCHEMA.value(schema)
 
     async def add() -> EnqueueOutcome[Any]:
-        async with BackfillClient(database, schema=schema) as client:
+        async with BackfillClient(database, schema=name) as client:
             return await client.enqueue(job)
 
     _show(run_async(add), task, as_json=as_json)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backfill.cli.common import DsnOption, JsonOption, SchemaOption, required_dsn, run_async
+from backfill.cli.options import DSN, SCHEMA
 from backfill.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,18 +26,24 @@ def command(
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL, and change nothing.", show_default=False)] = False,
     grants: Annotated[
         Duty | None,
-        typer.Option("--grants", help="Print what a role needs to enqueue, or to work.", show_default=False),
+        typer.Option(
+            "--grants",
+            metavar="producer|worker",
+            help="Print what a role needs to enqueue, or to work.",
+            show_default=False,
+        ),
     ] = None,
     role: Annotated[str | None, typer.Option("--role", metavar="NAME", help="The role of --grants.")] = None,
     as_json: JsonOption = False,
     dsn: DsnOption = None,
-    schema: SchemaOption = "graphile_worker",
+    schema: SchemaOption = None,
 ) -> None:
     """Make the schema or bring it up to date; safe from many processes at once.
 
     With --sql it prints what the database given lacks or, without one, what a database without the schema needs. With
     --grants it prints the grants and policies of a role. Both go together, and both change nothing.
     """
+    name = SCHEMA.value(schema)
     if role is not None and grants is None:
         raise ConfigurationError("--role: it names the role of --grants producer or --grants worker")
     if grants is not None and role is None:
@@ -44,9 +51,9 @@ def command(
     if sql or grants is not None:
         if as_json:
             raise ConfigurationError("--json: --sql and --grants print SQL")
-        typer.echo("\n".join(_texts(sql, grants, role, dsn, schema)), nl=False)
+        typer.echo("\n".join(_texts(sql, grants, role, dsn, name)), nl=False)
         return
-    report = run_async(lambda: _migrate(required_dsn(dsn), schema))
+    report = run_async(lambda: _migrate(required_dsn(dsn), name))
     if as_json:
         import orjson
 
@@ -69,7 +76,9 @@ def _texts(sql: bool, grants: Duty | None, role: str | None, dsn: str | None, sc
 
     texts = []
     if sql:
-        texts.append(migration_script(schema) if dsn is None else run_async(lambda: _script(required_dsn(dsn), schema)))
+        texts.append(
+            run_async(lambda: _script(required_dsn(dsn), schema)) if DSN.found(dsn)[1] else migration_script(schema)
+        )
     if grants is not None and role is not None:
         texts.append(grants_script(grants.value, role, schema))
     return texts

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backfill.cli.common import DsnOption, ExitCode, SchemaOption, duration, required_dsn, run_steadily, size
+from backfill.cli import options
+from backfill.cli.common import DsnOption, ExitCode, SchemaOption, checked_dsn, required_dsn, run_steadily
+from backfill.cli.durations import show_duration
 from backfill.cli.ending import end_soon
-from backfill.cli.logs import LogLevel, set_up_logs
+from backfill.cli.logs import set_up_logs
+from backfill.cli.settings import mistyped
 from backfill.cli.streams import never_wait_for_readers
-from backfill.logs import RetryTraceback
+from backfill.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from backfill.cli.signals import Signals
@@ -26,69 +28,38 @@ logger = logging.getLogger("backfill.cli.worker")
 def command(
     registry: Annotated[
         list[str],
-        typer.Argument(
-            metavar="MODULE:REGISTRY...",
-            help="Where the TaskRegistry is, such as app.jobs:tasks; app.jobs where that module has only one. Several are "
-            "worked together.",
-        ),
+        typer.Argument(metavar="MODULE:REGISTRY", hidden=True),  # its help would show Python's type; see below
     ],
-    concurrency: Annotated[int, typer.Option("--concurrency", "-c", help="How many jobs run at once.")] = 10,
-    queue: Annotated[
-        list[str] | None,
-        typer.Option("--queue", metavar="GLOB", help="Only jobs of serial queues that match; may be repeated."),
-    ] = None,
-    task: Annotated[
-        list[str] | None,
-        typer.Option("--task", metavar="GLOB", help="Only jobs of tasks that match; may be repeated."),
-    ] = None,
-    poll_interval: Annotated[
-        str, typer.Option("--poll-interval", metavar="TIME", help="How often to look where nothing wakes it.")
-    ] = "2s",
-    listen_dsn: Annotated[
-        str | None,
-        typer.Option(
-            "--listen-dsn",
-            envvar="BACKFILL_LISTEN_DSN",
-            metavar="DSN",
-            show_default=False,
-            help="Where to hear of new jobs, round a pooler.",
-        ),
-    ] = None,
-    no_listen: Annotated[
-        bool, typer.Option("--no-listen", help="Poll only, as behind a pooler.", show_default=False)
-    ] = False,
-    shutdown_timeout: Annotated[
-        str,
-        typer.Option("--shutdown-timeout", metavar="TIME", help="How long running jobs may take to end at a stop."),
-    ] = "30s",
-    ahead_bytes: Annotated[
-        str, typer.Option("--ahead-bytes", metavar="SIZE", help="How much payload may be claimed ahead of what runs.")
-    ] = "32MB",
-    health_address: Annotated[
-        str | None,
-        typer.Option(
-            "--health-address",
-            metavar="HOST:PORT",
-            show_default=False,
-            help="Answer /live, /ready and /health there over HTTP.",
-        ),
-    ] = None,
-    health_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--health-file", metavar="FILE", show_default=False, help="Write this file every second while it is ready."
-        ),
-    ] = None,
-    retry_traceback: Annotated[
-        RetryTraceback,
-        typer.Option("--retry-traceback", help="How much traceback is logged of a failure that is tried again."),
-    ] = RetryTraceback.NONE,
-    log_level: Annotated[LogLevel, typer.Option("--log-level", help="How much to log.")] = LogLevel.INFO,
-    json_logs: Annotated[bool, typer.Option("--json", help="Log JSON, an object a line.", show_default=False)] = False,
+    concurrency: Annotated[str | None, options.CONCURRENCY.as_option()] = None,
+    queue: Annotated[list[str] | None, options.QUEUE.as_option()] = None,
+    task: Annotated[list[str] | None, options.TASK.as_option()] = None,
+    forbidden_flag: Annotated[list[str] | None, options.FORBIDDEN_FLAG.as_option()] = None,
+    poll_interval: Annotated[str | None, options.POLL_INTERVAL.as_option()] = None,
+    listen: Annotated[bool | None, options.LISTEN.as_option()] = None,
+    listen_dsn: Annotated[str | None, options.LISTEN_DSN.as_option()] = None,
+    shutdown_timeout: Annotated[str | None, options.SHUTDOWN_TIMEOUT.as_option()] = None,
+    ahead_bytes: Annotated[str | None, options.AHEAD_BYTES.as_option()] = None,
+    pool_size: Annotated[str | None, options.POOL_SIZE.as_option()] = None,
+    heartbeat_interval: Annotated[str | None, options.HEARTBEAT_INTERVAL.as_option()] = None,
+    dead_after: Annotated[str | None, options.DEAD_AFTER.as_option()] = None,
+    stuck_after: Annotated[str | None, options.STUCK_AFTER.as_option()] = None,
+    blocked_after: Annotated[str | None, options.BLOCKED_AFTER.as_option()] = None,
+    health_address: Annotated[str | None, options.HEALTH_ADDRESS.as_option()] = None,
+    health_file: Annotated[str | None, options.HEALTH_FILE.as_option()] = None,
+    retry_traceback: Annotated[str | None, options.RETRY_TRACEBACK.as_option()] = None,
+    dlq_processor_interval: Annotated[str | None, options.DLQ_PROCESSOR_INTERVAL.as_option()] = None,
+    stale_lock_cleanup_interval: Annotated[str | None, options.STALE_LOCK_CLEANUP_INTERVAL.as_option()] = None,
+    stale_queue_lock_timeout: Annotated[str | None, options.STALE_QUEUE_LOCK_TIMEOUT.as_option()] = None,
+    stale_job_lock_timeout: Annotated[str | None, options.STALE_JOB_LOCK_TIMEOUT.as_option()] = None,
+    log_level: Annotated[str | None, options.LOG_LEVEL.as_option()] = None,
+    json_logs: Annotated[bool | None, options.JSON.as_option()] = None,
     dsn: DsnOption = None,
-    schema: SchemaOption = "graphile_worker",
+    schema: SchemaOption = None,
 ) -> None:
     """Run the jobs of a registry's tasks.
+
+    MODULE:REGISTRY is where the TaskRegistry is, such as app.jobs:tasks; app.jobs where that module has only one. Several
+    are worked together.
 
     The first Ctrl-C (or SIGTERM) stops claiming and waits for running jobs up to the shutdown timeout; the second
     interrupts them at once, and they go back to the queue. A third ends the process on the spot, whatever runs.
@@ -98,19 +69,38 @@ def command(
     from backfill.worker import WorkerConfig, WorkerRunner
 
     never_wait_for_readers()
-    set_up_logs(log_level, as_json=json_logs)
+    set_up_logs(options.LOG_LEVEL.value(log_level), as_json=options.JSON.is_on(json_logs))
+    for name, meant in mistyped(options.VARIABLES).items():
+        logger.warning("the environment has %s, which backfill does not read; was %s meant?", name, meant)
+    _check_heartbeat(heartbeat_interval, dead_after)
     config = WorkerConfig(
         required_dsn(dsn),
-        schema=schema,
-        queues=[_lane(concurrency, tasks=task, queues=queue)],
-        poll_interval=duration(poll_interval, "--poll-interval"),
-        listen=not no_listen,
-        listen_dsn=required_dsn(listen_dsn) if listen_dsn else None,
-        shutdown_timeout=duration(shutdown_timeout, "--shutdown-timeout"),
-        ahead_bytes=size(ahead_bytes, "--ahead-bytes"),
-        health_address=health_address,
-        health_file=health_file,
-        retry_traceback=retry_traceback,
+        schema=options.SCHEMA.value(schema),
+        queues=[
+            _lane(
+                options.CONCURRENCY.value(concurrency),
+                tasks=options.TASK.values(task),
+                queues=options.QUEUE.values(queue),
+            )
+        ],
+        poll_interval=options.POLL_INTERVAL.value(poll_interval),
+        shutdown_timeout=options.SHUTDOWN_TIMEOUT.value(shutdown_timeout),
+        listen=options.LISTEN.is_on(listen),
+        listen_dsn=_other_dsn(listen_dsn),
+        forbidden_flags=options.FORBIDDEN_FLAG.values(forbidden_flag),
+        ahead_bytes=options.AHEAD_BYTES.value(ahead_bytes),
+        pool_size=options.POOL_SIZE.value(pool_size),
+        heartbeat_interval=options.HEARTBEAT_INTERVAL.value(heartbeat_interval),
+        dead_after=options.DEAD_AFTER.value(dead_after),
+        stuck_after=options.STUCK_AFTER.value(stuck_after),
+        blocked_after=options.BLOCKED_AFTER.value(blocked_after),
+        health_address=options.HEALTH_ADDRESS.value(health_address),
+        health_file=options.HEALTH_FILE.value(health_file),
+        retry_traceback=options.RETRY_TRACEBACK.value(retry_traceback),
+        dlq_processor_interval=options.DLQ_PROCESSOR_INTERVAL.value(dlq_processor_interval),
+        stale_lock_cleanup_interval=options.STALE_LOCK_CLEANUP_INTERVAL.value(stale_lock_cleanup_interval),
+        stale_queue_lock_timeout=options.STALE_QUEUE_LOCK_TIMEOUT.value(stale_queue_lock_timeout),
+        stale_job_lock_timeout=options.STALE_JOB_LOCK_TIMEOUT.value(stale_job_lock_timeout),
     )
     tasks = load_registries(registry)
     # What was imported stays: the collector need not look at it again while jobs come and go, which costs a tenth of the rate.
@@ -127,12 +117,30 @@ def command(
     raise typer.Exit(run_steadily(work))
 
 
-def _lane(concurrency: int, *, tasks: list[str] | None, queues: list[str] | None) -> QueueConfig:
+def _lane(concurrency: int, *, tasks: tuple[str, ...], queues: tuple[str, ...]) -> QueueConfig:
+    """The worker's only lane: the default one, or one of the filters given, of which `concurrency` is the share."""
     from backfill.worker import QueueConfig
 
     if not tasks and not queues:
         return QueueConfig.default_queue(concurrency)
     return QueueConfig("shell", concurrency, tasks=tasks or None, queues=queues or None)
+
+
+def _other_dsn(given: str | None) -> str | None:
+    """Where to listen, if that is not where the worker works."""
+    where, _ = options.LISTEN_DSN.found(given)
+    text = options.LISTEN_DSN.value(given)
+    return None if text is None else checked_dsn(where, text)
+
+
+def _check_heartbeat(heartbeat_interval: str | None, dead_after: str | None) -> None:
+    """Refuse heartbeats that are too rare for `--dead-after`, by the names under which the user knows both."""
+    often, patience = options.HEARTBEAT_INTERVAL.value(heartbeat_interval), options.DEAD_AFTER.value(dead_after)
+    if often > patience / 4:
+        raise ConfigurationError(
+            f"{options.HEARTBEAT_INTERVAL.source(heartbeat_interval)} = {show_duration(often)}: expected at most "
+            f"{show_duration(patience / 4)}, a quarter of {options.DEAD_AFTER.source(dead_after)} = {show_duration(patience)}"
+        )
 
 
 class _Shift:

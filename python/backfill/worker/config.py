@@ -20,9 +20,32 @@ from backfill.storage.pasted import is_function, pasted
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
 from backfill.worker.address import parse_address
 
+DEFAULT_CONCURRENCY: Final = 10
 MOST_CONCURRENT: Final = 10_000
 AHEAD_BYTES: Final = 32 * 2**20
 MOST_AHEAD_BYTES: Final = 2**40
+COUNTS: Final = {
+    "concurrency": (1, MOST_CONCURRENT),
+    "ahead_bytes": (0, MOST_AHEAD_BYTES),
+    "pool_size": (1, 1000),
+}
+"""The least and the most of each setting that is a number."""
+SPANS: Final = {
+    "poll_interval": (timedelta(milliseconds=10), timedelta(hours=1)),
+    "shutdown_timeout": (timedelta(0), timedelta(days=1)),
+    "heartbeat_interval": (timedelta(milliseconds=100), timedelta(minutes=15)),
+    "dead_after": (timedelta(seconds=1), timedelta(hours=1)),
+    "stuck_after": (timedelta(seconds=1), timedelta(days=1)),
+    "blocked_after": (timedelta(milliseconds=10), timedelta(hours=1)),
+    "dlq_processor_interval": (timedelta(seconds=1), timedelta(days=1)),
+    "stale_lock_cleanup_interval": (timedelta(seconds=1), timedelta(days=1)),
+    "stale_queue_lock_timeout": (timedelta(seconds=1), timedelta(days=365)),
+    "stale_job_lock_timeout": (timedelta(seconds=1), timedelta(days=365)),
+}
+"""The shortest and the longest of each setting that is a time. A heartbeat is never rarer than a quarter of `dead_after`."""
+_MAY_BE_NONE: Final = frozenset(
+    {"stuck_after", "blocked_after", "dlq_processor_interval", "stale_lock_cleanup_interval"}
+)
 _SMALLINT: Final = range(-32768, 32768)
 Globs = str | Sequence[str]
 
@@ -125,7 +148,8 @@ class WorkerConfig:
         dsn: a connection string, or a callable asked for one at each new connection; `DATABASE_URL` if not given.
         schema: the queue's schema.
         queues: its lanes; one default lane of `concurrency` if not given.
-        concurrency: how many jobs run at once where no lanes are given; 1 to 10,000.
+        concurrency: how many jobs run at once, if no lanes are given; 1 to 10,000, and 10 if not given. With lanes it is
+            refused, since each lane has its own. `slots` is the number of all lanes together.
         poll_interval: how often it looks for jobs where nothing woke it; 10 ms to 1 hour.
         shutdown_timeout: how long a graceful stop waits for what runs before giving it back; 0 to 1 day.
         listen: whether it listens for new jobs; without, and where its connection goes through a pooler, it polls.
@@ -160,13 +184,13 @@ class WorkerConfig:
             job that runs for longer is run a second time beside it.
 
     Raises:
-        ConfigurationError: a value out of range; it is named.
+        ConfigurationError: a value out of range, or `concurrency` beside `queues`; it is named.
     """
 
     dsn: Dsn | None = field(default=None, repr=False)
     schema: str = DEFAULT_SCHEMA
     queues: Sequence[QueueConfig] = ()
-    concurrency: int = 10
+    concurrency: int | None = None
     poll_interval: timedelta = timedelta(seconds=2)
     shutdown_timeout: timedelta = timedelta(seconds=30)
     listen: bool = True
@@ -190,35 +214,19 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         """Refuse what no worker could run with, and put the default lane last."""
         quoted_schema(self.schema)
-        check_count("WorkerConfig.concurrency", self.concurrency, MOST_CONCURRENT)
-        check_count("WorkerConfig.pool_size", self.pool_size, 1000)
-        check_count("WorkerConfig.ahead_bytes", self.ahead_bytes, MOST_AHEAD_BYTES, least=0)
-        _check_span("WorkerConfig.poll_interval", self.poll_interval, timedelta(milliseconds=10), timedelta(hours=1))
-        _check_span("WorkerConfig.shutdown_timeout", self.shutdown_timeout, timedelta(0), timedelta(days=1))
-        _check_span("WorkerConfig.dead_after", self.dead_after, timedelta(seconds=1), timedelta(hours=1))
-        _check_span(
-            "WorkerConfig.heartbeat_interval",
-            self.heartbeat_interval,
-            timedelta(milliseconds=100),
-            self.dead_after / 4,
-        )
-        if self.stuck_after is not None:
-            _check_span("WorkerConfig.stuck_after", self.stuck_after, timedelta(seconds=1), timedelta(days=1))
-        if self.blocked_after is not None:
-            limits = timedelta(milliseconds=10), timedelta(hours=1)
-            _check_span("WorkerConfig.blocked_after", self.blocked_after, *limits)
-        if self.dlq_processor_interval is not None:
-            span = self.dlq_processor_interval
-            _check_span("WorkerConfig.dlq_processor_interval", span, timedelta(seconds=1), timedelta(days=1))
+        for name, (least, most) in COUNTS.items():
+            if name != "concurrency" or self.concurrency is not None:
+                check_count(f"WorkerConfig.{name}", getattr(self, name), most, least=least)
+        for name, (shortest, longest) in SPANS.items():
+            span = getattr(self, name)
+            if span is not None or name not in _MAY_BE_NONE:
+                _check_span(f"WorkerConfig.{name}", span, shortest, longest)
+        often = timedelta(milliseconds=100), self.dead_after / 4
+        _check_span("WorkerConfig.heartbeat_interval", self.heartbeat_interval, *often)
         if self.health_address is not None:
             parse_address("WorkerConfig.health_address", self.health_address)
         if self.health_file is not None:
-            _check_path("WorkerConfig.health_file", self.health_file)
-        if self.stale_lock_cleanup_interval is not None:
-            span = self.stale_lock_cleanup_interval
-            _check_span("WorkerConfig.stale_lock_cleanup_interval", span, timedelta(seconds=1), timedelta(days=1))
-        for name in ("stale_queue_lock_timeout", "stale_job_lock_timeout"):
-            _check_span(f"WorkerConfig.{name}", getattr(self, name), timedelta(seconds=1), timedelta(days=365))
+            check_path("WorkerConfig.health_file", self.health_file)
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError(f"WorkerConfig.retry = {self.retry!r}: expected a RetryPolicy")
         object.__setattr__(self, "retry_traceback", _traceback(self.retry_traceback))
@@ -227,23 +235,13 @@ class WorkerConfig:
                 f"WorkerConfig.forbidden_flags = {self.forbidden_flags!r}: expected a list of flags"
             )
         object.__setattr__(self, "forbidden_flags", tuple(self.forbidden_flags))
-        object.__setattr__(self, "queues", self._lanes())
-
-    def _lanes(self) -> tuple[QueueConfig, ...]:
-        if isinstance(self.queues, (str, QueueConfig)) or not all(isinstance(q, QueueConfig) for q in self.queues):
-            raise ConfigurationError(f"WorkerConfig.queues = {self.queues!r}: expected a list of QueueConfig")
-        lanes = tuple(self.queues) or (QueueConfig.default_queue(self.concurrency),)
-        defaults = [lane for lane in lanes if lane.is_default]
-        if len(defaults) > 1:
-            names = ", ".join(repr(lane.name) for lane in defaults)
+        object.__setattr__(self, "queues", _checked_lanes(self.queues))
+        if self.queues and self.concurrency is not None:
             raise ConfigurationError(
-                f"WorkerConfig.queues: {names} have no filter; one lane at most takes all the rest"
+                f"WorkerConfig.concurrency = {self.concurrency!r} beside queues: each lane has a concurrency of its own, and "
+                f"these have {self.slots} together; leave concurrency out (None), or add a lane for all other jobs: "
+                f"QueueConfig.default_queue({self.concurrency!r})"
             )
-        names_seen = [lane.name for lane in lanes]
-        for name in names_seen:
-            if names_seen.count(name) > 1:
-                raise ConfigurationError(f"WorkerConfig.queues: two lanes are named {name!r}")
-        return tuple(sorted(lanes, key=lambda lane: lane.is_default))
 
     def required_dsn(self) -> Dsn:
         """The connection string, from `DATABASE_URL` where none was given.
@@ -257,9 +255,32 @@ class WorkerConfig:
         return dsn if is_function(dsn) else pasted("WorkerConfig.dsn" if self.dsn is not None else "DATABASE_URL", dsn)
 
     @property
+    def lanes(self) -> tuple[QueueConfig, ...]:
+        """The lanes that the worker runs: those of `queues`, or the one of `concurrency` if there are none."""
+        if self.queues:
+            return tuple(self.queues)
+        return (QueueConfig.default_queue(DEFAULT_CONCURRENCY if self.concurrency is None else self.concurrency),)
+
+    @property
     def slots(self) -> int:
         """How many jobs run at once at most, all lanes together."""
-        return sum(lane.concurrency for lane in self.queues)
+        return sum(lane.concurrency for lane in self.lanes)
+
+
+def _checked_lanes(queues: Sequence[QueueConfig]) -> tuple[QueueConfig, ...]:
+    """The lanes as they were given, but for the default lane, which comes last."""
+    if isinstance(queues, (str, QueueConfig)) or not all(isinstance(lane, QueueConfig) for lane in queues):
+        raise ConfigurationError(f"WorkerConfig.queues = {queues!r}: expected a list of QueueConfig")
+    lanes = tuple(queues)
+    defaults = [lane for lane in lanes if lane.is_default]
+    if len(defaults) > 1:
+        names = ", ".join(repr(lane.name) for lane in defaults)
+        raise ConfigurationError(f"WorkerConfig.queues: {names} have no filter; one lane at most takes all the rest")
+    names_seen = [lane.name for lane in lanes]
+    for name in names_seen:
+        if names_seen.count(name) > 1:
+            raise ConfigurationError(f"WorkerConfig.queues: two lanes are named {name!r}")
+    return tuple(sorted(lanes, key=lambda lane: lane.is_default))
 
 
 def check_count(field: str, value: Any, most: int, *, least: int = 1) -> None:
@@ -281,7 +302,7 @@ def _check_span(field: str, value: Any, low: timedelta, high: timedelta) -> None
         raise ConfigurationError(f"{field} = {value!r}: expected a timedelta from {low} to {high}")
 
 
-def _check_path(field: str, value: Any) -> None:
+def check_path(field: str, value: Any) -> None:
     """Refuse what is no file's path; a trailing slash, which says that it is a folder, too."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if (

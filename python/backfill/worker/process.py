@@ -345,7 +345,7 @@ class WorkerProcess:
         self.failed.exception()  # looked at here, so that a runner nobody waits for does not warn of it
 
     def _announce(self) -> None:
-        lanes, tasks = tuple(self.config.queues), self._registry.identifiers()
+        lanes, tasks = self.config.lanes, self._registry.identifiers()
         for name in unmatched_tasks(lanes, tasks):
             logger.warning("task %r matches no lane: its jobs wait for another worker", name)
         rest = 4 if self.config.listen else 3  # a hot line, the heartbeat's, the services', and the one that listens

@@ -131,7 +131,7 @@ class WorkerSession:
             own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after)
         )
         lanes = make_lanes(
-            tuple(config.queues), schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
+            config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
             ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
         )  # fmt: skip
         claimer = Claimer(
@@ -244,7 +244,7 @@ class WorkerSession:
         self.station.stir()
 
     def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
-        lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.queues]
+        lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]
         return WorkerRow(
             self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), _version(),
             self._config.dead_after,

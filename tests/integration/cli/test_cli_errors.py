@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from psycopg.conninfo import make_conninfo
+
+from backfill.cli.options import VARIABLES
+from backfill.cli.settings import without
 
 from programs import shell
 
@@ -19,12 +23,9 @@ def run(
     *words: str, folder: Path, environment: Mapping[str, str] | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run the shell to its end, in a folder, without the variables that it reads but for those given."""
-    import os
-
-    variables = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "BACKFILL_DEBUG")}
     return subprocess.run(
         shell(*words),
-        env={**variables, **(environment or {})},
+        env={**without(os.environ, VARIABLES), **(environment or {})},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -137,7 +138,7 @@ def test_a_registry_that_cannot_be_had(app: Path, name: str, expected: str) -> N
     [
         (("noop", "{'a': 1}"), "payload (of type str): not JSON"),
         (("noop", "[NaN]"), "NaN is no JSON number"),
-        (("noop", "--delay", "soon"), "--delay: duration = 'soon'"),
+        (("noop", "--delay", "soon"), "--delay = 'soon': expected a time such as 1h30m, 90s, 1.5s, 250ms or 2d"),
         (("noop", "--run-at", "tomorrow"), "run_at = 'tomorrow'"),
         (("noop", "--run-at", "2030-01-01T00:00:00"), "this one is naive"),
         (("noop", "--run-at", "2030-01-01T00:00:00Z", "--delay", "1s"), "run_at or delay, not both"),

@@ -13,6 +13,8 @@ from typing import IO, Any, Final, Self, cast
 
 from backfill.cli.demo.board import Board
 from backfill.cli.demo.tasks import REPORT_VARIABLE
+from backfill.cli.options import VARIABLES
+from backfill.cli.settings import without
 from backfill.errors import BackfillError
 
 _DRAIN_SECONDS: Final = 5
@@ -80,7 +82,7 @@ class Fleet:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
                 cwd=self._folder,
-                env={**os.environ, "DATABASE_URL": self._dsn, REPORT_VARIABLE: "1"},
+                env={**without(os.environ, VARIABLES), "DATABASE_URL": self._dsn, REPORT_VARIABLE: "1"},
                 start_new_session=True,
                 limit=_LINE_LIMIT,
             )

@@ -1,0 +1,262 @@
+"""What reads the texts of settings, a kind of value each. Limits are those of `WorkerConfig`, by the name of its field."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from fractions import Fraction
+from typing import Final, Generic, TypeVar
+
+from backfill.cli.durations import read_duration, show_duration
+from backfill.errors import ConfigurationError
+from backfill.storage.statements import quoted_schema
+from backfill.worker.address import parse_address
+from backfill.worker.config import COUNTS, SPANS, check_path
+
+E = TypeVar("E", bound=StrEnum)
+OFF: Final = "off"
+"""What a setting says that may be None."""
+_YES: Final = ("true", "yes", "on", "1")
+_NO: Final = ("false", "no", "off", "0")
+_WHOLE: Final = re.compile(r"-?\d{1,18}", re.ASCII)
+_NUMBER: Final = re.compile(r"\d{1,15}(\.\d{1,6})?", re.ASCII)
+_SIZE: Final = re.compile(r"(\d{1,18})(B|kB|MB|GB|)", re.IGNORECASE | re.ASCII)
+_SIZES: Final = {"": 1, "b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """An integer within the limits of a field of `WorkerConfig`."""
+
+    field: str
+
+    def __call__(self, text: str) -> int:
+        """The number."""
+        least, most = COUNTS[self.field]
+        if not _WHOLE.fullmatch(text) or not least <= int(text) <= most:
+            raise ValueError
+        return int(text)
+
+    def expected(self) -> str:
+        """Its limits."""
+        least, most = COUNTS[self.field]
+        return f"an integer from {least} to {most}"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A number of bytes within the limits of a field: `65536`, `512kB`, `32MB`; in steps of 1,024, as PostgreSQL counts."""
+
+    field: str
+
+    def __call__(self, text: str) -> int:
+        """The number of bytes."""
+        least, most = COUNTS[self.field]
+        match = _SIZE.fullmatch(text)
+        if match is None or not least <= int(match[1]) * _SIZES[match[2].lower()] <= most:
+            raise ValueError
+        return int(match[1]) * _SIZES[match[2].lower()]
+
+    def expected(self) -> str:
+        """Its limits and examples."""
+        least, most = COUNTS[self.field]
+        return f"a size such as 65536, 512kB, 32MB or 1GB, from {least} to {most // 2**30}GB"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time within the limits of a field."""
+
+    field: str
+
+    def __call__(self, text: str) -> timedelta:
+        """The time."""
+        return _within(self.field, read_duration(text))
+
+    def expected(self) -> str:
+        """Its limits and examples."""
+        least, most = SPANS[self.field]
+        return f"a time from {show_duration(least)} to {show_duration(most)}, such as 1h30m, 90s, 1.5s or 250ms"
+
+
+@dataclass(frozen=True, slots=True)
+class SpanOrOff:
+    """A time within the limits of a field, or `off` for None."""
+
+    field: str
+
+    def __call__(self, text: str) -> timedelta | None:
+        """The time, or None."""
+        return None if text.lower() == OFF else Span(self.field)(text)
+
+    def expected(self) -> str:
+        """Its limits, examples, and the word."""
+        return f"{Span(self.field).expected()}; or {OFF}"
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A time as a plain number of some unit, as the Rust crate's variables have it."""
+
+    field: str
+    unit: timedelta
+
+    def __call__(self, text: str) -> timedelta:
+        """The time."""
+        if not _NUMBER.fullmatch(text):
+            raise ValueError
+        micros = Fraction(text) * (self.unit // timedelta(microseconds=1))
+        if micros.denominator != 1:
+            raise ValueError
+        try:
+            return _within(self.field, timedelta(microseconds=int(micros)))
+        except OverflowError:
+            raise ValueError from None
+
+    def expected(self) -> str:
+        """Its unit and its limits."""
+        least, most = (limit / self.unit for limit in SPANS[self.field])
+        word = "seconds" if self.unit == timedelta(seconds=1) else "milliseconds"
+        return f"a number of {word} from {least:.15g} to {most:.15g}"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberOrOff:
+    """The same, with 0 for None."""
+
+    number: Number
+
+    def __call__(self, text: str) -> timedelta | None:
+        """The time, or None."""
+        return None if _NUMBER.fullmatch(text) and not Fraction(text) else self.number(text)
+
+    def expected(self) -> str:
+        """Its unit, its limits, and the zero."""
+        return f"{self.number.expected()}, or 0 for {OFF}"
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf(Generic[E]):
+    """A word of an enumeration, in small letters or large ones."""
+
+    words: type[E]
+
+    def __call__(self, text: str) -> E:
+        """The member."""
+        return self.words(text.lower())
+
+    def expected(self) -> str:
+        """All words."""
+        return _either(list(self.words))
+
+
+@dataclass(frozen=True, slots=True)
+class YesOrNo:
+    """Whether something is on, said by one word of two; in small letters or large ones."""
+
+    def __call__(self, text: str) -> bool:
+        """Whether it is on."""
+        if text.lower() not in _YES + _NO:
+            raise ValueError
+        return text.lower() in _YES
+
+    def expected(self) -> str:
+        """All words."""
+        return _either([*_YES, *_NO])
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Texts with commas between; spaces around them do not count."""
+
+    def __call__(self, text: str) -> tuple[str, ...]:
+        """The texts, without those that are empty; commas alone are a mistake, and do not mean that there is none."""
+        words = tuple(word.strip() for word in text.split(",") if word.strip())
+        if text and not words:
+            raise ValueError
+        return words
+
+    def expected(self) -> str:
+        """What stands between them."""
+        return "words with commas between"
+
+
+@dataclass(frozen=True, slots=True)
+class TextOrOff:
+    """Any text, or `off` for None. It may be a secret: there is none that it refuses, so no error shows it."""
+
+    def __call__(self, text: str) -> str | None:
+        """The text, or None."""
+        return None if text.lower() in ("", OFF) else text
+
+    def expected(self) -> str:
+        """Anything."""
+        return f"a text, or {OFF}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressOrOff:
+    """Where to listen, or `off` for None."""
+
+    def __call__(self, text: str) -> str | None:
+        """The address as it was written, or None."""
+        if text.lower() == OFF:
+            return None
+        try:
+            parse_address("address", text)
+        except ConfigurationError:
+            raise ValueError from None
+        return text
+
+    def expected(self) -> str:
+        """Its forms."""
+        return f"host:port or :port, such as 127.0.0.1:8080; or {OFF}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileOrOff:
+    """A file's path, or `off` for None."""
+
+    def __call__(self, text: str) -> str | None:
+        """The path as it was written, or None."""
+        if text.lower() == OFF:
+            return None
+        try:
+            check_path("file", text)
+        except ConfigurationError:
+            raise ValueError from None
+        return text
+
+    def expected(self) -> str:
+        """An example."""
+        return f"a file's path, such as /tmp/worker.ready; or {OFF}"
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaName:
+    """A name that PostgreSQL takes for a schema."""
+
+    def __call__(self, text: str) -> str:
+        """The name."""
+        try:
+            quoted_schema(text)
+        except ConfigurationError:
+            raise ValueError from None
+        return text
+
+    def expected(self) -> str:
+        """Its limits."""
+        return "a name of 1 to 63 bytes"
+
+
+def _within(field: str, span: timedelta) -> timedelta:
+    least, most = SPANS[field]
+    if not least <= span <= most:
+        raise ValueError
+    return span
+
+
+def _either(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
