@@ -218,6 +218,8 @@ REFUSED: list[tuple[Any, str]] = [
     (Member | str, "JSON writes Colour and str alike"),
     (Colour | Paint, "JSON writes Colour and Paint alike"),
     (Size | int, "JSON writes Size and int alike"),
+    (Size | Decimal, "JSON writes Size and Decimal alike"),
+    (Literal[Size.LARGE] | int, r"JSON writes Literal\[Size.LARGE\] and int alike"),
     (list[int] | set[int], r"JSON writes list\[int\] and set\[int\] alike"),
     (list[int] | tuple[int, ...], "alike"),
     (frozenset[int] | set[int] | None, "alike"),
@@ -234,7 +236,7 @@ REFUSED: list[tuple[Any, str]] = [
     (Foreign, "neither msgspec nor pydantic knows how to read Foreign"),
     (Unwritten, "Unwritten.number has exclude=True and no default"),
     (Guarded, r"Guarded.pin: pydantic writes a secret as asterisks"),
-    (Plain | Mail, "does not know the Struct Plain"),
+    (Plain | Mail, "pydantic does not know Plain, which is a Struct"),
     (msgspec.msgpack.Ext, "JSON has no form for its values"),
 ]
 
@@ -271,6 +273,8 @@ def test_what_could_not_arrive_is_refused_at_its_definition(kind: Any, reason: s
         (Colour | Size, Size.LARGE),
         (Colour | Literal["other"], "other"),
         (int | float, 1.5),
+        (Decimal | float, 1.5),
+        (Decimal | int | None, Decimal("1.5")),
         (dt.date | dt.datetime, dt.datetime(2026, 1, 1, tzinfo=dt.UTC)),
         (dt.date | dt.datetime, dt.date(2026, 1, 1)),
         (Mail | dict[str, int], {"a": 1}),

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_origin
 
 import msgspec
 
 from backfill.errors import TaskDefinitionError
-from backfill.payloads.faults import is_model
+from backfill.payloads.faults import is_attrs, is_model
 from backfill.payloads.kinds import Part, name_of
 from backfill.said import said
 
@@ -82,12 +82,14 @@ def _reader(adapter: Any) -> Callable[[bytes], Any]:
 
 def _unknown(error: Exception, parts: list[Part]) -> str:
     """Why pydantic has no schema for a type, and the way out."""
-    structs = [part.kind for part in parts if isinstance(part.kind, type) and issubclass(part.kind, msgspec.Struct)]
-    if structs:
-        return (
-            f"pydantic has to read it, and does not know the Struct {structs[0].__qualname__}. Where it is an option of a "
-            "union, make all options Structs with tags (tag=True); else make it a dataclass"
-        )
+    for part in parts:
+        origin = get_origin(part.kind) or part.kind
+        if isinstance(origin, type) and (issubclass(origin, msgspec.Struct) or is_attrs(origin)):
+            return (
+                "there is a type in it that only pydantic reads, or a union that only pydantic tells apart, and pydantic "
+                f"does not know {origin.__qualname__}, which is a Struct or a class of attrs. Make it a dataclass; or, in a "
+                "union, make all options Structs with tags (tag=True)"
+            )
     text = str(error).split("\n", 1)[0]
     unknown = _UNKNOWN.match(text)
     return text if unknown is None else _no_way(_MODULES.sub("", unknown["kind"]))

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Mapping, MutableMapping, MutableSequence, MutableSet, Sequence
 from collections.abc import Set as AbstractSet
+from decimal import Decimal
 from enum import Enum, Flag
+from fractions import Fraction
 from itertools import combinations
 from pathlib import PurePath
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
@@ -24,7 +26,9 @@ _ARRAYS: Final[dict[Any, type]] = {
 }  # fmt: skip
 _MAPPINGS: Final = (dict, Mapping, MutableMapping)
 _TEXTS: Final = (str, bytes, bytearray, memoryview)
-_NUMBERS: Final = (int, float)
+_NUMBERS: Final = (int, float, Decimal, Fraction, complex)
+_APART: Final = (int, float, Decimal)
+"""Numbers that are told apart: a Decimal is written as a text."""
 _NATIVE: Final = (type(None), bool, int, float, str, Any, object)
 _ALIKE: Final = "JSON writes {} and {} alike, so that the one would arrive as the other. Name one of them"
 
@@ -75,6 +79,8 @@ def _flat(kind: Any) -> list[Any]:
 
 def _option(kind: Any) -> _Option:
     origin = get_origin(kind) or kind
+    if origin is Literal:  # one of members is like the enumeration; texts and numbers have no class of their own
+        origin = next((type(value) for value in get_args(kind) if isinstance(value, Enum)), Literal)
     made: Any = _ARRAYS.get(origin, origin)
     form: Form = "other"
     if made is not origin or made in (list, set, frozenset, deque):
@@ -97,7 +103,7 @@ def _option(kind: Any) -> _Option:
 def _taken_for_each_other(one: _Option, other: _Option) -> bool:
     if one.form == "record":
         return one.made is not other.made and _written(one.kind) == _written(other.kind)
-    if one.made is other.made or one.form == "other" or {one.made, other.made} == set(_NUMBERS):
+    if one.made is other.made or one.form == "other" or (one.made in _APART and other.made in _APART):
         return False
     if _is_enumeration(one) and _is_enumeration(other):
         flags = issubclass(one.made, Flag) or issubclass(other.made, Flag)
