@@ -69,7 +69,7 @@ def name_of(kind: object) -> str:
 
 
 def _literal(value: object) -> str:
-    return str(value) if isinstance(value, Enum) else repr(value)
+    return f"{type(value).__qualname__}.{value.name}" if isinstance(value, Enum) else repr(value)
 
 
 def bare(kind: Any) -> Any:
@@ -223,4 +223,5 @@ def _filled(kind: Any, bound: Mapping[Any, Any]) -> Any:
         return kind
     if not names or not any(name in bound for name in names):
         return kind
-    return kind[tuple(bound.get(name, name) for name in names)]
+    generic: Any = kind
+    return generic[tuple(bound.get(name, name) for name in names)]

@@ -78,7 +78,7 @@ def _flat(kind: Any) -> list[Any]:
 
 
 def _option(kind: Any) -> _Option:
-    origin = get_origin(kind) or kind
+    origin: Any = get_origin(kind) or kind
     if origin is Literal:  # one of members is like the enumeration; texts and numbers have no class of their own
         origin = next((type(value) for value in get_args(kind) if isinstance(value, Enum)), Literal)
     made: Any = _ARRAYS.get(origin, origin)
@@ -107,8 +107,12 @@ def _taken_for_each_other(one: _Option, other: _Option) -> bool:
         return False
     if _is_enumeration(one) and _is_enumeration(other):
         flags = issubclass(one.made, Flag) or issubclass(other.made, Flag)
-        return flags or bool({member.value for member in one.made} & {member.value for member in other.made})
+        return flags or bool(_values(one.made) & _values(other.made))
     return True
+
+
+def _values(enumeration: Any) -> set[Any]:
+    return {member.value for member in enumeration}
 
 
 def _written(kind: Any) -> tuple[Any, dict[str, Any]]:
