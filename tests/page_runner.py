@@ -1,8 +1,10 @@
-"""Runs the Python blocks of one page of docs/, in their order: `python tests/page_runner.py PAGE FOLDER`.
+"""Runs the Python blocks of the README or of one page of docs/: `python tests/page_runner.py PAGE FOLDER`.
 
-The blocks share one module, as if they were one file, and may await at the top level. A block that follows a line such
-as "`app/jobs.py`:" is no part of that module: it is written to this file in FOLDER, from which later blocks import it.
-The page is given a database by DATABASE_URL, as its reader has one.
+The blocks run in their order and share one module, as if they were one file, and may await at the top level. What the
+page's reader has already is in `page_preparations`. A block that follows a line such as
+"`app/jobs.py`:" is no part of that module: it is written to this file in FOLDER, from which later blocks import it. The
+page is given a database by DATABASE_URL, as its reader has one. The README's quick start is a program of its own, with
+a test of its own.
 """
 
 from __future__ import annotations
@@ -19,12 +21,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-PAGES = ("cancelling", "error-trackers", "from-others", "handlers", "layout", "results", "retries", "testing")
-"""The pages of docs/ whose examples run and are checked by mypy."""
+from page_preparations import PREPARATIONS, Preparation
+
+ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(
-    r"(?:^ *`(?P<file>[\w/]+\.py)`[^\n]*:\n\n)?^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```",
+    r"(?:^ *`(?P<file>[\w/]+\.py)`[^\n]*:\n\n|^(?P<own><!-- quick start)[^\n]*\n)?"
+    r"^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```",
     re.DOTALL | re.MULTILINE,
 )
+
+
+def pages() -> dict[str, Path]:
+    """The README and the pages of docs/ that have examples in Python, by their names."""
+    found = {path.stem: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
+    return {name: path for name, path in found.items() if "```python" in path.read_text(encoding="utf-8")}
 
 
 class Block(NamedTuple):
@@ -35,11 +45,17 @@ class Block(NamedTuple):
     file: str | None
 
 
-def blocks(text: str) -> Iterator[Block]:
-    """The Python blocks of a page."""
+def blocks(page: Path) -> Iterator[Block]:
+    """The Python blocks of a page, with what the reader has before them and what ends after them."""
+    text = page.read_text(encoding="utf-8")
+    before, after = PREPARATIONS.get(page.stem, Preparation(""))
+    yield Block(before, 0, None)
     for match in BLOCK.finditer(text):
+        if match["own"] is not None:
+            continue
         line = text.count("\n", 0, match.start("code"))
         yield Block(textwrap.dedent(match["code"]), line, match["file"])
+    yield Block(after, text.count("\n"), None)
 
 
 async def run(page: str, code: list[Block]) -> None:
@@ -56,7 +72,7 @@ async def run(page: str, code: list[Block]) -> None:
 
 def main(page: Path, folder: Path) -> None:
     """Write the files that a page shows into the folder, then run the rest there."""
-    found = list(blocks(page.read_text(encoding="utf-8")))
+    found = list(blocks(page))
     for block in found:
         if block.file is not None:
             target = folder / block.file

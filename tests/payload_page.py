@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -218,9 +218,11 @@ __all__ = [
     "Annotated",
     "Any",
     "Callable",
+    "Collection",
     "Connection",
     "Decimal",
     "IPv4Address",
+    "Iterable",
     "Iterator",
     "Mapping",
     "Path",

@@ -32,6 +32,8 @@ _MSGSPEC_QUOTES: Final = re.compile(
     r"^(Invalid (?:enum )?value|Object contains unknown field) .*?(?= - at `|$)", re.DOTALL
 )
 _MSGSPEC_PLACE: Final = re.compile(r" - at `[^\n]*$")
+_PYDANTIC_INPUT: Final = re.compile(r"input_value=.*(?=input_type=)", re.DOTALL)
+"""What pydantic quotes of a value that it could not write; the class of the value, which follows, may be told."""
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 
 
@@ -112,8 +114,8 @@ def _message(error: BaseException, looks: int) -> str:
     if inner is not None and looks:
         return f"({type(inner).__qualname__}) {_message(inner, looks - 1)}"
     origin = type(error).__module__.partition(".")[0]
-    if origin in {"pydantic", "pydantic_core"} and hasattr(error, "error_count"):
-        return _of_pydantic(error)
+    if origin in {"pydantic", "pydantic_core"}:
+        return _of_pydantic(error) if hasattr(error, "error_count") else _PYDANTIC_INPUT.sub("", str(error))
     if origin == "msgspec":
         return _of_msgspec(error, looks)
     text = _SERVER_LINES.sub("", str(error))

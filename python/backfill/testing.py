@@ -8,10 +8,13 @@ from typing import Any, TypeVar, overload
 
 from backfill.client import BackfillClient
 from backfill.errors import InvalidJobError
+from backfill.flags import flags_of
+from backfill.jobs import JobSpec
 from backfill.payloads import NOTHING
 from backfill.records import Job
 from backfill.task import PayloadOf, Task
 from backfill.worker.context import WorkerContext
+from backfill.worker.execution.policy import limits_of
 
 __all__ = ["run_job"]
 
@@ -27,6 +30,7 @@ async def run_job(
     client: BackfillClient | None = None,
     job_id: int = 1,
     attempt: int = 1,
+    spec: JobSpec | None = None,
 ) -> R: ...
 @overload
 async def run_job(
@@ -37,6 +41,7 @@ async def run_job(
     client: BackfillClient | None = None,
     job_id: int = 1,
     attempt: int = 1,
+    spec: JobSpec | None = None,
 ) -> R: ...
 async def run_job(
     task: Task[Any, R],
@@ -46,6 +51,7 @@ async def run_job(
     client: BackfillClient | None = None,
     job_id: int = 1,
     attempt: int = 1,
+    spec: JobSpec | None = None,
 ) -> R:
     """Run one job's handler as a worker would, and return its result. No database is needed.
 
@@ -59,11 +65,12 @@ async def run_job(
         client: what the context has as `client`. Left out, it is a client that is not connected.
         job_id: the job's id.
         attempt: which run of the job this is, from 1.
+        spec: how the job would be enqueued. Its timeout goes before the task's, and its flags are `ctx.job.flags`.
 
     Raises:
         InvalidJobError: `attempt` is less than 1.
         InvalidPayloadError: the payload or the result would not arrive as it is.
-        TimeoutError: the handler is async and ran longer than its task's timeout. A synchronous one is asked to stop, by
+        TimeoutError: the handler is async and ran longer than its timeout. A synchronous one is asked to stop, by
             `ctx.should_stop`, as a worker does.
     """
     if attempt < 1:
@@ -71,15 +78,18 @@ async def run_job(
     text = task.encode(task.given(payload))
     value = task.resolve()(text) if task.shape.payload is not None else None
     stop = threading.Event()
-    job = Job(id=job_id, task_identifier=task.identifier, payload_bytes=text, attempts=attempt)
+    flags = () if spec is None else tuple(flags_of(spec))
+    job = Job(id=job_id, task_identifier=task.identifier, payload_bytes=text, attempts=attempt, flags=flags)
     given = BackfillClient("postgresql:///") if client is None else client
     context = WorkerContext(job=job, worker_id="run_job", deps=deps, client=given, stop=stop)
-    result = await _within_timeout(task, value, context, stop)
+    result = await _within(limits_of(job, task).seconds, task, value, context, stop)
     return result if task.keep is None else task.decode_result(task.encode_result(result))
 
 
-async def _within_timeout(task: Task[Any, R], payload: Any, context: WorkerContext[Any], stop: threading.Event) -> R:
-    seconds = None if task.timeout is None else task.timeout.total_seconds()
+async def _within(
+    seconds: float | None, task: Task[Any, R], payload: Any, context: WorkerContext[Any], stop: threading.Event
+) -> R:
+    """The handler's result, if it does not run longer than so many seconds."""
     if task.shape.is_async:
         async with asyncio.timeout(seconds):
             return await task.invoke(payload, context)

@@ -1,4 +1,4 @@
-"""The examples of these pages of docs/ run, each page as one program against a database of its own."""
+"""The examples of the README and of docs/ run, each page as one program against a database of its own."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from page_runner import PAGES
+from page_runner import pages
 from places import ROOT
 
 RUNNER = ROOT / "tests" / "page_runner.py"
 
 
+PAGES = pages()
+
+
+def test_all_pages_with_examples_are_found() -> None:
+    """The README is among the pages, and those that have long had examples."""
+    assert {"README", "quickstart", "dead-letters", "testing"} <= set(PAGES)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_runs(name: str, dsn: str, tmp_path: Path) -> None:
     """Each block of Python on the page runs, in the page's order, without an error or a warning."""
-    page = ROOT / "docs" / f"{name}.md"
     result = subprocess.run(
-        [sys.executable, "-W", "error", str(RUNNER), str(page), str(tmp_path)],
+        [sys.executable, "-W", "error", str(RUNNER), str(PAGES[name]), str(tmp_path)],
         env={**os.environ, "DATABASE_URL": dsn},
         capture_output=True,
         text=True,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-import enum
 import types
-import uuid
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
+from fractions import Fraction
+from ipaddress import IPv4Address
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Optional, TypedDict, TypeVar, Union
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_origin,
+)
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -21,225 +26,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backfill import InvalidPayloadError, PayloadDecodeError
+from backfill import InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
 from backfill.payloads import codec_of
 from backfill.payloads.faults import alike
 
-from strategies import awkward_texts
-
-T = TypeVar("T")
-Cents = NewType("Cents", int)
-
-
-class Colour(enum.Enum):
-    """Text values."""
-
-    RED = "red"
-    BLUE = "blue"
-
-
-class Size(enum.IntEnum):
-    """Numbers, which are ints too."""
-
-    SMALL = 1
-    LARGE = 2
-
-
-class Right(enum.Flag):
-    """Bits."""
-
-    READ = 1
-    WRITE = 2
-
-
-class Point(NamedTuple):
-    """A tuple with names."""
-
-    x: int
-    label: str
-
-
-class Address(TypedDict):
-    """A typed dictionary."""
-
-    street: str
-    since: dt.date
-
-
-@dataclass(frozen=True)
-class Money:
-    """A dataclass whose fields plain JSON has no form for; one has a name that begins with an underscore."""
-
-    amount: Decimal
-    _rate: float = 1.0
-    tags: frozenset[str] = frozenset()
-
-    @cached_property
-    def doubled(self) -> Decimal:
-        """Kept in the instance once it was asked for, and no field."""
-        return self.amount * 2
-
-
-@dataclass
-class Box(Generic[T]):
-    """A generic dataclass."""
-
-    content: T
-
-
-class Shape(msgspec.Struct, rename="camel"):
-    """A struct that renames its fields."""
-
-    corner_count: int
-    raw_bytes: bytes = b""
-
-
-class Circle(msgspec.Struct, tag="circle"):
-    """One of two that a tag tells apart."""
-
-    radius: float
-
-
-class Square(msgspec.Struct, tag="square"):
-    """The other."""
-
-    side: float
-
-
-class Person(pydantic.BaseModel):
-    """A model with an alias, a computed field, and no other fields allowed."""
-
-    model_config = pydantic.ConfigDict(extra="forbid")
-    user_id: int = pydantic.Field(alias="userId")
-    born: dt.date | None = None
-
-    @pydantic.computed_field  # type: ignore[prop-decorator]
-    @property
-    def is_known(self) -> bool:
-        """Written by pydantic, and taken back by no model."""
-        return self.born is not None
-
-
-@dataclass
-class Noted:
-    """Fields that are not compared: one that a caller gives, and one that is the class's own note."""
-
-    number: int
-    note: Any = field(default=None, compare=False)
-    _seen: int = field(default=0, init=False, compare=False)
-
-
-@dataclass(eq=False)
-class Entity:
-    """Equal by its number alone."""
-
-    number: int
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Entity) and self.number == other.number
-
-    def __hash__(self) -> int:
-        return hash(self.number)
-
-
-@dataclass(eq=False)
-class Special(Entity):
-    """Equal to any entity of its number."""
-
-    more: int = 0
-
-
-@dataclass
-class Holder:
-    """Holds some of them."""
-
-    entity: Entity
-    noted: list[Noted] = field(default_factory=list)
-
-
-_times = st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2200, 1, 1))
-_minutes = st.integers(-1439, 1439).map(lambda minutes: dt.timezone(dt.timedelta(minutes=minutes)))
-_keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
-_paths = st.sampled_from([Path("/tmp/x"), Path("a/b"), Path("ü.txt")])
-_people = st.builds(lambda number, born: Person(userId=number, born=born), st.integers(), st.none() | st.dates())
-_money = st.builds(
+from payload_kinds import (
+    HASHED,
+    KINDS,
+    WRAPPERS,
+    Address,
+    Circle,
+    Entity,
+    Held,
+    Holder,
     Money,
-    st.decimals(allow_nan=False, allow_infinity=False),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.frozensets(_keys, max_size=3),
+    Noted,
+    Parcel,
+    Person,
+    Point,
+    Shape,
+    Size,
+    Special,
+    Square,
 )
 
-KINDS: list[tuple[Any, st.SearchStrategy[Any]]] = [
-    (bool, st.booleans()),
-    (int, st.integers()),
-    (float, st.floats(allow_nan=False, allow_infinity=False)),
-    (str, awkward_texts),
-    (bytes, st.binary(max_size=9)),
-    (bytearray, st.binary(max_size=9).map(bytearray)),
-    (Decimal, st.decimals(allow_nan=False, allow_infinity=False)),
-    (dt.datetime, _times | st.builds(lambda time, zone: time.replace(tzinfo=zone), _times, _minutes)),
-    (dt.date, st.dates()),
-    (dt.time, st.times()),
-    (dt.timedelta, st.timedeltas()),
-    (uuid.UUID, st.uuids()),
-    (Path, _paths),
-    (Colour, st.sampled_from(Colour)),
-    (Size, st.sampled_from(Size)),
-    (Right, st.sampled_from([Right.READ, Right.WRITE, Right.READ | Right.WRITE])),
-    (Literal["a", 3], st.sampled_from(["a", 3])),
-    (Cents, st.integers()),
-    (Annotated[int, msgspec.Meta(ge=0)], st.integers(min_value=0)),
-    (Point, st.builds(Point, st.integers(), awkward_texts)),
-    (Address, st.fixed_dictionaries({"street": awkward_texts, "since": st.dates()})),
-    (Money, _money),
-    (Box[int], st.builds(Box, st.integers())),
-    (Shape, st.builds(Shape, st.integers(), st.binary(max_size=5))),
-    (Circle | Square, st.builds(Circle, st.just(1.5)) | st.builds(Square, st.just(2.0))),
-    (Person, _people),
-    (int | str, st.integers() | awkward_texts),
-    (dict[int, str], st.dictionaries(st.integers(), awkward_texts, max_size=3)),
-    (dict[uuid.UUID, int], st.dictionaries(st.uuids(), st.integers(), max_size=3)),
-    (dict[Colour, int], st.dictionaries(st.sampled_from(Colour), st.integers(), max_size=2)),
-    (dict[Size, int], st.dictionaries(st.sampled_from(Size), st.integers(), max_size=2)),
-    (dict[dt.date, bool], st.dictionaries(st.dates(), st.booleans(), max_size=2)),
-]
-
-
-class Held(TypedDict, Generic[T]):
-    """A generic typed dictionary."""
-
-    held: T
-
-
-_hashed = {Money, str, int, bool, float, bytes, Decimal, dt.date, uuid.UUID, Colour, Point}
-WRAPPERS: dict[str, Any] = {
-    "itself": lambda kind, values: (kind, values),
-    "Optional": lambda kind, values: (Optional[kind], st.none() | values),  # noqa: UP045 - as people write it
-    "list": lambda kind, values: (list[kind], st.lists(values, max_size=3)),
-    "dict": lambda kind, values: (dict[str, kind], st.dictionaries(_keys, values, max_size=3)),
-    "tuple": lambda kind, values: (tuple[kind, int], st.tuples(values, st.integers())),
-    "tuple of any length": lambda kind, values: (tuple[kind, ...], st.lists(values, max_size=3).map(tuple)),
-    "set": lambda kind, values: (set[kind], st.sets(values, max_size=3)),
-    "dataclass": lambda kind, values: (
-        (made := make_dataclass("Made", [("value", kind), ("more", list[kind], field(default_factory=list))])),
-        st.builds(made, values, st.lists(values, max_size=2)),
-    ),
-    "generic": lambda kind, values: (Box[kind], st.builds(Box, values)),
-    "TypedDict": lambda kind, values: (
-        TypedDict("Made", {"value": kind}),  # type: ignore[misc]
-        st.fixed_dictionaries({"value": values}),
-    ),
-    "Struct": lambda kind, values: (
-        (made := msgspec.defstruct("Made", [("value", kind)])),
-        st.builds(made, value=values),
-    ),
-    "pydantic": lambda kind, values: (
-        (made := pydantic.create_model("Made", value=(kind, ...))),
-        st.builds(made, value=values),
-    ),
-}  # fmt: skip
-_PYDANTIC_CANNOT = (Address, Shape, Circle | Square, Annotated[int, msgspec.Meta(ge=0)])
-"""Structs and msgspec's constraints are nothing to pydantic; it wants another TypedDict before Python 3.12."""
+_PYDANTIC_CANNOT = (Address, Shape, Circle | Square, Annotated[int, msgspec.Meta(ge=0)], Parcel)
+"""What pydantic does not know: Structs, attrs' classes, msgspec's constraints, before Python 3.12 typing's TypedDict."""
+_PYDANTIC_ALONE = (complex, IPv4Address, Fraction, deque[int], Literal[Size.LARGE])
+_MSGSPEC_ALONE = ("Struct", "Struct as an array", "attrs", "TypedDict", "TypedDict that leaves out")
+"""What only pydantic reads cannot stand in what only msgspec reads (in a TypedDict: before Python 3.12)."""
 _UNLIKE_BYTES = (bytes, bytearray, Shape)
 """pydantic writes bytes as text, so that a model holds only those that are UTF-8."""
 _NAMES = {id(kind): getattr(kind, "__name__", str(kind)) for kind, _ in KINDS}
@@ -247,7 +62,8 @@ _CASES = [
     pytest.param(kind, values, wrap, id=f"{getattr(kind, '__name__', kind)} in {name}")
     for kind, values in KINDS
     for name, wrap in WRAPPERS.items()
-    if not (name == "set" and kind not in _hashed)
+    if not (name == "set" and kind not in HASHED)
+    and not (name in _MSGSPEC_ALONE and kind in _PYDANTIC_ALONE)
     and not (name == "pydantic" and (kind in _PYDANTIC_CANNOT or kind in _UNLIKE_BYTES))
 ]
 
@@ -265,6 +81,40 @@ def test_what_is_sent_is_what_arrives(
     got = codec.decode(codec.encode(value))
     assert alike(value, got)
     assert type(got) is type(value)
+
+
+@settings(max_examples=settings.default.max_examples * 4)  # there are hundreds of pairs
+@given(data=st.data())
+def test_a_union_is_refused_or_brings_back_each_option(data: st.DataObject) -> None:
+    """Two types in a union, each in any wrapper: the union is refused, or what arrives is what was sent, of its class.
+
+    A single value may be refused when it is sent, where text or records are among the options: it reads as the other.
+    """
+    # Left out: types whose own values are refused. In a union the bounds that Annotated gives to one option hold for
+    # the others too, and pydantic, which reads most unions, takes only bytes that are UTF-8.
+    kinds = [kind for kind in KINDS if get_origin(kind[0]) is not Annotated and kind[0] not in _UNLIKE_BYTES]
+    pair = data.draw(st.lists(st.sampled_from(kinds), min_size=2, max_size=2, unique_by=lambda one: str(one[0])))
+    (one, ones), (other, others) = [
+        data.draw(st.sampled_from([WRAPPERS["itself"], WRAPPERS["list"], WRAPPERS["set"], WRAPPERS["dict"]]))(*kind)
+        if kind[0] in HASHED
+        else kind
+        for kind in pair
+    ]
+    try:
+        codec = codec_of(one | other)
+    except TaskDefinitionError:
+        return
+    value = data.draw(ones | others)
+    try:
+        text = codec.encode(value)
+    except InvalidPayloadError as error:
+        text, refused = b"", str(error)
+    if not text:
+        assert "the handler would get" in refused
+        return
+    got = codec.decode(text)
+    assert alike(value, got)
+    assert type(got) is type(value) or {type(got), type(value)} == {int, float}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,9 @@ from backfill.cli.readers import OneOf, Size, YesOrNo
 from backfill.cli.settings import Setting
 from backfill.worker.config import COUNTS, SPANS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+from places import ROOT
+
+PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 OF_PROGRAMS = {"retry": ("the contract's schedule", "a `RetryPolicy`")}
 """Settings that no text can say."""
 OF_THE_SHELL = {"--task", "--log-level", "--json", "--debug"}

@@ -15,7 +15,9 @@ from backfill.cli.app import app
 from backfill.cli.options import SHUTDOWN_TIMEOUT, VARIABLES
 from backfill.worker.liveness import probe
 
-PAGE = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
+from places import ROOT
+
+PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 BESIDE_SECONDS = 20
 """What a worker may need after its shutdown timeout: its last settlements, and threads that handlers have left."""
 DIRECTIVES = {

@@ -7,6 +7,7 @@ import builtins
 import inspect
 import re
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -45,6 +46,10 @@ _LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _BLOCK = re.compile(r"^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE)
 _FENCED = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`]+)`")
+_SHELL_BLOCK = re.compile(r"^ *```(?:console|sh|shell|bash)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+_OTHER_FILE = re.compile(r"^ *```(?:ini|dockerfile|yaml|toml)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+# What else shell blocks run.
+OTHERS = {"python", "python3", ".", "export", "psql", "echo", "test", "maturin", "docker", "systemctl", "cargo", "git"}
 # Phrases that stopped readers who came new: each leaves out what it is about, or is no English.
 _STOPPED_AT = (
     "goes by by itself", "in words it is none", "here again", "is that not enough", "empty-handed", "missing in doubt",
@@ -245,13 +250,66 @@ def test_fragments_are_of_one_form() -> None:
             assert re.match(r"[^\s#*-]", _text(path)), f"{path.name} opens with a heading or a list, or is empty"
 
 
-def test_commands_and_options_exist() -> None:
-    """The commands that the documents run exist; docs/shell.md has a section for each, with none but its options."""
+def _commands() -> dict[str, set[str]]:
+    """The commands of our shell, each with its options."""
     group = typer.main.get_command(app)
-    commands = {
+    return {
         name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         for name, command in group.commands.items()  # type: ignore[attr-defined]
     }
+
+
+COMMANDS = _commands()
+
+
+def _shell_lines(path: Path) -> Iterator[str]:
+    """The commands in a document's shell blocks: after the prompt, or each line of a block without prompts."""
+    for block in _SHELL_BLOCK.findall(_text(path)):
+        lines = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+        prompted = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        yield from prompted or [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=_named)
+def test_shell_blocks_run_what_there_is(path: Path) -> None:
+    """Each command of a shell block exists: ours with options, tools and files of the tree, extras, nox's sessions."""
+    extras = tomllib.loads(_text(ROOT / "pyproject.toml"))["project"]["optional-dependencies"]
+    sessions = set(re.findall(r"^def (\w+)\(session", _text(ROOT / "noxfile.py"), re.MULTILINE))
+    (choices,) = re.findall(r"choices=\[(.*?)\]", _text(ROOT / "tools" / "dev.py"))
+    actions = set(re.findall(r'"(\w+)"', choices))
+    for line in _shell_lines(path):
+        for command in re.split(r"\s*(?:\||&&)\s*", line.partition("  #")[0]):
+            words = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", command).split()
+            if words[0] == "backfill":
+                _check_command(words[1:])
+            elif words[:2] in (["python3", "tools/dev.py"], ["python", "tools/dev.py"]):
+                assert words[2] in actions, line
+            elif words[:2] == ["pip", "install"]:
+                assert set(re.findall(r"\[(\w+)\]", command)) <= set(extras), line
+            elif words[0] == "nox":
+                assert set(re.findall(r"-s (\w+)", command)) <= sessions, line
+            else:
+                assert words[0] in OTHERS, line
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=_named)
+def test_units_and_images_run_what_there_is(path: Path) -> None:
+    """So it is with the commands of ours in files of other programs: systemd's units, images, Kubernetes."""
+    for block in _OTHER_FILE.findall(_text(path)):
+        for command in re.findall(r"\bbackfill[\s\"',]+([a-z]+[\s\"',].*)", block):
+            _check_command(re.sub(r"[\[\]\"',]", " ", command).split())
+
+
+def _check_command(words: list[str]) -> None:
+    """Fail where the shell has no such command, or the command no such option."""
+    assert words[0] in COMMANDS, words
+    used = {word.partition("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
+    assert used <= COMMANDS[words[0]], words
+
+
+def test_commands_and_options_exist() -> None:
+    """The commands that the documents run exist; docs/shell.md has a section for each, with none but its options."""
+    commands = COMMANDS
     for path in DOCUMENTS:
         ran = re.findall(r"(?:^ *\$ .*?|`)backfill ([a-z]+)", _text(path), re.MULTILINE)
         assert set(ran) <= set(commands), path.name

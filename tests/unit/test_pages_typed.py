@@ -10,24 +10,22 @@ from pathlib import Path
 
 import backfill
 
-from page_runner import PAGES, blocks
-from places import ROOT
+from page_runner import blocks, pages
 
 TREE = Path(backfill.__file__).parent.parent
 
 
-def _as_function(name: str) -> str:
+def _as_function(page: Path) -> str:
     """A page's own blocks as the body of a coroutine, since a checker knows no await at the top level."""
-    page = ROOT / "docs" / f"{name}.md"
-    code = "\n".join(block.code for block in blocks(page.read_text(encoding="utf-8")) if block.file is None)
+    code = "\n".join(block.code for block in blocks(page) if block.file is None)
     return "async def main() -> None:\n" + textwrap.indent(code, "    ")
 
 
 def test_the_pages_pass_mypy(tmp_path: Path) -> None:
     """Mypy, strict, finds nothing in the pages, nor in the files that they show."""
-    for name in PAGES:
-        (tmp_path / f"page_{name.replace('-', '_')}.py").write_text(_as_function(name), encoding="utf-8")
-        for block in blocks((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")):
+    for name, page in pages().items():
+        (tmp_path / f"page_{name.replace('-', '_')}.py").write_text(_as_function(page), encoding="utf-8")
+        for block in blocks(page):
             if block.file is not None:
                 target = tmp_path / block.file
                 target.parent.mkdir(parents=True, exist_ok=True)

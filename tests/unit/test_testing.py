@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backfill import InvalidJobError, InvalidPayloadError, Snooze, TaskRegistry, WorkerContext
+from backfill import InvalidJobError, InvalidPayloadError, JobSpec, Snooze, TaskRegistry, WorkerContext
 from backfill.testing import run_job
 
 tasks: TaskRegistry[Any] = TaskRegistry()
@@ -77,3 +77,18 @@ async def test_a_timeout_is_kept() -> None:
     with pytest.raises(TimeoutError):
         await run_job(slow)
     assert await run_job(asked)
+
+
+async def test_the_jobs_own_timeout_and_flags_count() -> None:
+    """What the job would be enqueued with goes before the task's, and the context shows its flags."""
+
+    @tasks.task("flagged", timeout=timedelta(hours=1))
+    async def flagged(wait: bool, ctx: WorkerContext[None]) -> tuple[str, ...]:
+        if wait:
+            await asyncio.Event().wait()
+        return tuple(ctx.job.flags)
+
+    spec = JobSpec(timeout=timedelta(milliseconds=10), flags=["night"])
+    assert await run_job(flagged, False, spec=spec) == ("night", "backfill.timeout:10ms")
+    with pytest.raises(TimeoutError):
+        await run_job(flagged, True, spec=spec)

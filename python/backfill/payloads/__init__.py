@@ -1,8 +1,9 @@
 """Payloads and results: Python values to JSON bytes where they are sent, JSON bytes to a handler's type where they arrive.
 
-`plain` writes values whose type nobody knows, `codec` those of a known type (with `models` for pydantic's), `kinds` says
-which types cannot make the trip, and `faults` what is wrong with a value, and where. What PostgreSQL or another language's
-worker could not read is refused: NaN, infinity, NUL, lone surrogates.
+`plain` writes values whose type nobody knows, `codec` those of a known type (with `models` for pydantic's). `kinds` finds
+the types that a type is made of, `lossy` and `unions` say which of them cannot make the trip, and `faults` says what is
+wrong with a value, and where. What PostgreSQL or another language's worker could not read is refused: NaN, infinity, NUL,
+lone surrogates.
 """
 
 from __future__ import annotations

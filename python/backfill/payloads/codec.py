@@ -19,16 +19,18 @@ from backfill.errors import InvalidPayloadError, PayloadDecodeError, TaskDefinit
 from backfill.payloads import plain
 from backfill.payloads.faults import (
     alike,
-    culprit,
     difference,
     equal_in_parts,
     has_nul,
     is_model,
     is_record,
     leaves_out,
+    refuse_nul,
     refuse_numbers,
+    unwritable,
 )
-from backfill.payloads.kinds import Part, name_of, parts_of, refuse_lossy
+from backfill.payloads.kinds import Part, name_of, parts_of
+from backfill.payloads.lossy import refuse_lossy
 from backfill.payloads.models import ModelForm
 from backfill.said import said
 
@@ -85,9 +87,7 @@ class Codec(Generic[T]):
                 return text
         except _ERRORS as error:
             refuse_numbers(value)
-            raise InvalidPayloadError(
-                "payload", value, f"a value of type {name_of(self.kind)}: {said(error)}"
-            ) from error
+            raise InvalidPayloadError("payload", value, _not_of(self.kind, error)) from error
         refuse_numbers(value)
         place, part, arrived = difference(value, got)
         raise InvalidPayloadError(place, part, _lost(part, arrived))
@@ -104,13 +104,10 @@ class Codec(Generic[T]):
             raise
         except _ERRORS as error:
             refuse_numbers(value)
-            place, part = culprit(value, _is_no_json)
-            raise InvalidPayloadError(place, part, f"a value of type {name_of(self.kind)}: {said(error)}") from None
+            place, part = unwritable(value, _ENCODER.encode, _ERRORS)
+            raise InvalidPayloadError(place, part, _not_of(self.kind, error)) from None
         if has_nul(text):
-            place, part = culprit(value, _has_nul)
-            raise InvalidPayloadError(
-                place, part, "JSON text without NUL (\\u0000), which PostgreSQL's jsonb cannot hold"
-            )
+            refuse_nul(value, _ENCODER.encode, _ERRORS)
         return text
 
 
@@ -136,6 +133,9 @@ def codec_of(kind: Any) -> Codec[Any]:
         typed = msgspec.json.Decoder(kind, dec_hook=_decode_other)
     except NameError as error:
         raise _unresolved(kind, error) from error
+    except RecursionError as error:
+        reason = "the types in it never end: a generic class holds itself with arguments that grow"
+        raise TaskDefinitionError(f"payloads of type {name_of(kind)} cannot be read: {reason}") from error
     except TypeError:  # msgspec tells unions of records apart by tags only
         return _by_pydantic(kind, parts)
     if _has_unknown(tree):
@@ -248,26 +248,22 @@ def _model_codec(kind: Any) -> Codec[Any]:
     return codec_of(kind)
 
 
-def _is_no_json(value: object) -> bool:
-    try:
-        _ENCODER.encode(value)
-    except _ERRORS:
-        return True
-    return False
-
-
-def _has_nul(value: object) -> bool:
-    try:
-        return has_nul(_ENCODER.encode(value))
-    except _ERRORS:
-        return False
+def _not_of(kind: object, error: BaseException) -> str:
+    """Why a value is refused that its encoder or its decoder would not take."""
+    return f"this is no value of the type {name_of(kind)}, which the task names. {said(error)}"
 
 
 def _lost(part: object, arrived: object) -> str:
     """Why a part of a payload is refused that would not arrive as it is."""
     if type(part) is not type(arrived):
-        return f"the handler would get a {type(arrived).__name__} in its place; annotate it with the type that is sent"
-    return f"the handler would get another {type(arrived).__name__}: JSON does not bring this one back"
+        return (
+            f"the handler would get a {type(arrived).__name__} in its place. Annotate it with the type that is sent, and "
+            "with no other that reads the same JSON"
+        )
+    return (
+        f"the handler would get another {type(arrived).__name__}: JSON does not bring this one back. Look for what its "
+        "class leaves out when it is written, or changes when it is read"
+    )
 
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_encode_other)

@@ -12,7 +12,7 @@ import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Never
 
 import msgspec
 
@@ -20,6 +20,8 @@ from backfill._native import odd_parts
 from backfill.errors import InvalidPayloadError
 
 ESCAPED_NUL: Final = b"\\u0000"
+_WITHOUT_NUL: Final = "text without the character NUL (\\u0000), which PostgreSQL's jsonb cannot hold; take it out"
+Write = Callable[[Any], bytes]
 _NUL: Final = re.compile(
     rb"(?<!\\)(?:\\\\)*\\u0000"
 )  # after an even run of backslashes: else it is text that looks like one
@@ -30,6 +32,11 @@ def is_model(kind: object) -> bool:
     return isinstance(kind, type) and (
         hasattr(kind, "__pydantic_validator__") or hasattr(kind, "__pydantic_core_schema__")
     )
+
+
+def is_attrs(kind: object) -> bool:
+    """Whether a type is a class that attrs made."""
+    return isinstance(kind, type) and hasattr(kind, "__attrs_attrs__")
 
 
 def refuse_numbers(value: object, place: str = "payload") -> None:
@@ -49,6 +56,42 @@ def refuse_numbers(value: object, place: str = "payload") -> None:
 def has_nul(text: bytes) -> bool:
     """Whether a JSON text holds a NUL character, which PostgreSQL's jsonb cannot hold."""
     return text.find(ESCAPED_NUL) >= 0 and _NUL.search(text) is not None
+
+
+def unwritable(payload: object, write: Write, errors: tuple[type[BaseException], ...]) -> tuple[str, object]:
+    """The innermost part of a payload for which an encoder has no JSON, and its place.
+
+    Args:
+        payload: what the encoder refused.
+        write: the encoder.
+        errors: what it raises.
+    """
+
+    def is_bad(part: object) -> bool:
+        try:
+            write(part)
+        except errors:
+            return True
+        return False
+
+    return culprit(payload, is_bad)
+
+
+def refuse_nul(payload: object, write: Write, errors: tuple[type[BaseException], ...]) -> Never:
+    """Refuse a payload whose JSON has a NUL character in it; the arguments are those of `unwritable`.
+
+    Raises:
+        InvalidPayloadError: always; the place is named.
+    """
+
+    def is_bad(part: object) -> bool:
+        try:
+            return has_nul(write(part))
+        except errors:  # a part may have no JSON by itself
+            return False
+
+    place, part = culprit(payload, is_bad)
+    raise InvalidPayloadError(place, part, _WITHOUT_NUL)
 
 
 def culprit(payload: object, is_bad: Callable[[object], bool], place: str = "payload") -> tuple[str, object]:
@@ -123,7 +166,7 @@ def leaves_out(record: type) -> bool:
 
 def is_record(kind: type) -> bool:
     """Whether values of a type are looked into field by field."""
-    return dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct) or is_model(kind)
+    return dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct) or is_model(kind) or is_attrs(kind)
 
 
 def _notes(kind: type) -> set[str]:
@@ -168,10 +211,11 @@ def parts(value: object) -> Iterator[tuple[str, object]]:
         for field in dataclasses.fields(value):
             yield f".{field.name}", getattr(value, field.name, None)
     elif isinstance(value, msgspec.Struct):
-        for name in value.__struct_fields__:
-            yield f".{name}", getattr(value, name)
-    elif is_model(type(value)):
-        named: Mapping[str, object] = getattr(type(value), "__pydantic_fields__", {})
+        yield from ((f".{name}", getattr(value, name)) for name in value.__struct_fields__)
+    elif is_attrs(type(value)) or is_model(type(value)):
+        named: Any = getattr(type(value), "__pydantic_fields__", None)
+        if named is None:
+            named = [attribute.name for attribute in getattr(type(value), "__attrs_attrs__", ())]
         for name in named:
             yield f".{name}", getattr(value, name, None)
 

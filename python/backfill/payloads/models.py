@@ -5,12 +5,27 @@ Used by `codec`. pydantic is an extra (`backfill[pydantic]`), imported when the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final, cast, get_origin
+
+import msgspec
 
 from backfill.errors import TaskDefinitionError
-from backfill.payloads.faults import is_model
+from backfill.payloads.faults import is_attrs, is_model
 from backfill.payloads.kinds import Part, name_of
+from backfill.said import said
+
+_UNKNOWN: Final = re.compile(
+    r"Unable to generate pydantic-core schema for (?:<class ')?(?P<kind>.*?)(?:'>)?(?:\. Set `.*)?$"
+)
+_UNEXPECTED: Final = re.compile(
+    r"PydanticSerializationUnexpectedValue\(Expected `(?P<wanted>[^`]*)`.*input_type=(?P<given>\w+)"
+)
+_MODULES: Final = re.compile(r"(?:\w+\.)+(?=\w)")
+_READS_ITSELF: Final = ("function-before", "function-wrap", "function-plain")
+"""Schemas of a function of the class's or the user's own, which may make an instance of what it is given."""
+_NO_SCHEMAS: Final = ("metadata", "serialization", "default", "expected", "members", "config")
 
 
 class ModelForm:
@@ -36,15 +51,25 @@ class ModelForm:
             adapter: Any = TypeAdapter(cast("Any", kind))
             len(adapter.core_schema)  # one that lacks a name is put off until it is used
         except (PydanticUserError, TypeError) as error:
-            text = str(error).split(". Set `arbitrary", 1)[0].split("\n", 1)[0]
-            raise TaskDefinitionError(f"payloads of type {name_of(kind)} cannot be read: {text}") from error
+            raise TaskDefinitionError(
+                f"payloads of type {name_of(kind)} cannot be read: {_unknown(error, parts)}"
+            ) from error
+        foreign = next(_taken_by_class_alone(adapter.core_schema), None)
+        if foreign is not None:
+            raise TaskDefinitionError(f"payloads of type {name_of(kind)} cannot be read: {_no_way(name_of(foreign))}")
         self._adapter = adapter
         self._by_alias = all(_read_by_alias(part.kind) for part in parts if is_model(part.kind))
         self.loads: Callable[[bytes], Any] = _reader(adapter)
 
     def dumps(self, value: object) -> bytes:
         """The value as JSON; raises ValueError (pydantic's) where it is not of the type."""
-        written: bytes = self._adapter.dump_json(value, by_alias=self._by_alias, round_trip=True, warnings="error")
+        try:
+            written: bytes = self._adapter.dump_json(value, by_alias=self._by_alias, round_trip=True, warnings="error")
+        except ValueError as error:
+            unexpected = _UNEXPECTED.search(said(error))
+            if unexpected is None:
+                raise
+            raise ValueError(f"Expected `{unexpected['wanted']}`, got `{unexpected['given']}`") from None
         return written
 
 
@@ -53,6 +78,47 @@ def _reader(adapter: Any) -> Callable[[bytes], Any]:
         return adapter.validate_json(raw, by_alias=True, by_name=True)
 
     return read
+
+
+def _unknown(error: Exception, parts: list[Part]) -> str:
+    """Why pydantic has no schema for a type, and the way out."""
+    for part in parts:
+        origin = get_origin(part.kind) or part.kind
+        if isinstance(origin, type) and (issubclass(origin, msgspec.Struct) or is_attrs(origin)):
+            return (
+                "there is a type in it that only pydantic reads, or a union that only pydantic tells apart, and pydantic "
+                f"does not know {origin.__qualname__}, which is a Struct or a class of attrs. Make it a dataclass; or, in a "
+                "union, make all options Structs with tags (tag=True)"
+            )
+    text = str(error).split("\n", 1)[0]
+    unknown = _UNKNOWN.match(text)
+    return text if unknown is None else _no_way(_MODULES.sub("", unknown["kind"]))
+
+
+def _no_way(kind: str) -> str:
+    return (
+        f"neither msgspec nor pydantic knows how to read {kind} from JSON. Send what it is made of, such as a dataclass, "
+        "and make the object in the handler"
+    )
+
+
+def _taken_by_class_alone(schema: Any) -> Iterator[Any]:
+    """The classes in one of pydantic's schemas of which it takes instances only, so that no JSON can be read as them."""
+    waiting = [schema]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list | tuple):
+            waiting.extend(one)
+            continue
+        if not isinstance(one, dict):
+            continue
+        found = one.get("type")
+        if found == "is-instance":
+            yield one["cls"]
+        elif found == "json-or-python":
+            waiting.append(one["json_schema"])
+        elif found not in _READS_ITSELF:
+            waiting.extend(part for name, part in one.items() if name not in _NO_SCHEMAS)
 
 
 def _read_by_alias(model: Any) -> bool:

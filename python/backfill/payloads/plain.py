@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from backfill.errors import InvalidPayloadError, TaskDefinitionError
-from backfill.payloads.faults import ESCAPED_NUL, culprit, has_nul, is_model, refuse_numbers
+from backfill.payloads.faults import ESCAPED_NUL, has_nul, is_model, refuse_nul, refuse_numbers, unwritable
 from backfill.said import said
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 """What the encoder of plain values leaves to `encode_other`: `orjson.dumps(value, encode_other, OPTIONS)`."""
+_ERRORS: Final = (orjson.JSONEncodeError, RecursionError)
 
 
 def encode(payload: object) -> bytes:
@@ -45,8 +46,8 @@ def encode_plain(payload: object) -> bytes:
     """
     try:
         encoded = orjson.dumps(payload, encode_other, OPTIONS)
-    except (orjson.JSONEncodeError, RecursionError) as error:
-        place, part = culprit(payload, _is_no_json)
+    except _ERRORS as error:
+        place, part = unwritable(payload, _written, _ERRORS)
         raise InvalidPayloadError(place, part, _refusal(part, error)) from None
     return checked(payload, encoded)
 
@@ -61,8 +62,7 @@ def checked(payload: object, encoded: bytes) -> bytes:
     if encoded.find(b"null") >= 0:
         refuse_numbers(payload)
     if encoded.find(ESCAPED_NUL) >= 0 and has_nul(encoded):
-        place, part = culprit(payload, _has_nul)
-        raise InvalidPayloadError(place, part, "JSON text without NUL (\\u0000), which PostgreSQL's jsonb cannot hold")
+        refuse_nul(payload, _written, _ERRORS)
     return encoded
 
 
@@ -78,7 +78,7 @@ def encode_other(value: object) -> object:
             return orjson.Fragment(_record_codec(kind).dumps(value))
         except TaskDefinitionError as error:
             raise TypeError(str(error)) from error
-    raise TypeError(f"{kind.__name__} is not JSON")
+    raise TypeError(f"JSON has no form for a {kind.__name__}")
 
 
 def moment(time: datetime) -> datetime:
@@ -94,32 +94,30 @@ def _record_codec(kind: Any) -> Codec[Any]:
     return codec_of(kind)
 
 
-def _is_no_json(value: object) -> bool:
-    try:
-        orjson.dumps(value, encode_other, OPTIONS)
-    except (orjson.JSONEncodeError, RecursionError):
-        return True
-    return False
-
-
-def _has_nul(value: object) -> bool:
-    return has_nul(orjson.dumps(value, encode_other, OPTIONS))
+def _written(value: object) -> bytes:
+    return orjson.dumps(value, encode_other, OPTIONS)
 
 
 def _refusal(part: object, error: BaseException) -> str:
     """Why a part of a payload is refused, as a sentence."""
     if isinstance(part, dict) and any(not isinstance(key, str) for key in part):
-        return "the keys of a JSON object are texts; enqueue a task whose handler names a type such as dict[int, str]"
+        return (
+            "the keys of a JSON object are texts, and one of these is not. Make them texts, or enqueue a task whose "
+            "handler names a type such as dict[int, str]"
+        )
     if isinstance(part, int):
-        return "a whole number from -2**63 to 2**64 - 1; a handler that takes an int can have any, enqueued as its task"
+        return (
+            "plain JSON is written with whole numbers from -2**63 to 2**64 - 1. To send any other, enqueue a task whose "
+            "handler names int as its type"
+        )
     if isinstance(part, str):
-        return "text that UTF-8 can hold, without lone surrogates"
+        return "it holds a lone surrogate, which UTF-8 cannot write. Take it out, or send the text as bytes in base64"
     if isinstance(error, RecursionError) or "recursion" in str(error).lower():
-        return "nothing that contains itself, and no deeper than 254 levels"
+        return "it contains itself, or it is nested deeper than 254 levels. Send its parts side by side, in a list"
     # orjson says only that the other encoder failed
     cause = error.__cause__
     why = f": {said(cause)}" if isinstance(cause, ValueError) else ""
     return (
-        f"JSON has no form for a {type(part).__name__}{why}; convert it, or enqueue a task whose handler's annotation names "
-        "its type"
+        f"JSON has no form for a {type(part).__name__}{why}. Convert it, or enqueue a task whose handler's annotation "
+        "names its type"
     )

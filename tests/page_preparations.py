@@ -1,0 +1,80 @@
+"""What the reader of a page has before its first example, and what ends after the last one: for `page_runner`.
+
+An example shows what it is about, and leaves out what its reader has anyway, such as a client. Here is the rest of each
+page's program, in the page's own names.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Preparation(NamedTuple):
+    """Code around a page's examples, in the same module."""
+
+    before: str
+    after: str = ""
+
+
+_CLIENT: Final = """
+from backfill import BackfillClient
+
+client = BackfillClient()
+"""
+_CLOSED: Final = """
+await client.close()
+"""
+
+PREPARATIONS: Final[dict[str, Preparation]] = {
+    "cleanup": Preparation(_CLIENT, _CLOSED),
+    "counters": Preparation(_CLIENT, _CLOSED),
+    # One job has failed for good.
+    "dead-letters": Preparation(
+        f"""{_CLIENT}
+from backfill import TaskRegistry, WorkerConfig, WorkerRunner
+
+tasks = TaskRegistry()
+
+
+@tasks.task("send_email")
+async def send_email(email: dict[str, str]) -> None:
+    raise TimeoutError("no answer")
+
+
+await client.enqueue(send_email.job({{"to": "user@exmaple.com"}}), max_attempts=1)
+await WorkerRunner(WorkerConfig(), tasks).process_available_jobs()
+""",
+        f"""
+assert [group.error_type for group in await client.dlq_groups()] == []
+{_CLOSED}""",
+    ),
+    "README": Preparation(
+        """
+import os
+
+from psycopg_pool import AsyncConnectionPool
+
+from backfill import NewJob, QueueConfig, WorkerConfig
+
+from app.jobs import tasks
+
+dsn = os.environ["DATABASE_URL"]
+email = {"recipient": "user@example.com", "subject": "Welcome!", "body": "Thanks."}
+job = NewJob("send_email", email)
+users = ["ada@example.com", "grace@example.com"]
+text = "What is new."
+order_id = 42
+pool = AsyncConnectionPool(dsn, open=False)
+await pool.open()
+async with pool.connection() as setup:
+    await setup.execute("create table orders (id bigint)")
+""",
+        f"""
+async with pool.connection() as reader:
+    found = await (await reader.execute("select count(*) from orders")).fetchone()
+assert found == (1,)
+await pool.close()
+{_CLOSED}""",
+    ),
+}
+"""By the page's name; a page that is not here needs none."""
