@@ -51,7 +51,7 @@ from payload_kinds import (
 )
 
 _PYDANTIC_CANNOT = (Address, Shape, Circle | Square, Annotated[int, msgspec.Meta(ge=0)], Parcel)
-"""What pydantic does not know: Structs, attrs' classes, msgspec's constraints, before Python 3.12 typing's TypedDict."""
+"""What pydantic does not know: Structs, attrs' classes, msgspec's constraints, TypedDict before 3.12."""
 _PYDANTIC_ALONE = (complex, IPv4Address, Fraction, deque[int], Literal[Size.LARGE])
 _MSGSPEC_ALONE = ("Struct", "Struct as an array", "attrs", "TypedDict", "TypedDict that leaves out")
 """What only pydantic reads cannot stand in what only msgspec reads (in a TypedDict: before Python 3.12)."""
