@@ -53,7 +53,7 @@ INNER_PLACES = {
         {"execute"},
         {"manner", "pages", "ways"},
         {"connect", "naming"},
-        {"bulk", "counters", "dead_letters", "enqueue", "manage", "recovery"},
+        {"bulk", "counters", "dead_letters", "enqueue", "held_queues", "manage", "recovery"},
         {"cleanup", "ends", "presets"},
         {"__init__"},
         {"lent"},

@@ -19,6 +19,7 @@ import psycopg
 from backfill.checks import KEY_LIMIT, check_age, check_duration, check_int, check_text
 from backfill.client.dead_letters.changes import DeadLetterVerbs
 from backfill.client.execute import run, text
+from backfill.client.held_queues import HeldQueueVerbs
 from backfill.client.pages import whole
 from backfill.client.recovery import RecoveryVerbs
 from backfill.errors import CleanupRefusedError
@@ -77,13 +78,14 @@ class StartupCleanup:
     failed_jobs: int
 
 
-class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
+class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs, HeldQueueVerbs):
     """The verbs for what others have left behind."""
 
     async def release_stale_queue_locks(self, older_than: timedelta = DEFAULT_STALE_QUEUE_LOCK_TIMEOUT) -> int:
         """Unlock serial queues that have been locked for long by workers that do not live, and of which no job is locked.
 
         A queue whose job is locked still is unlocked with that job alone. Our workers that died are recovered, jobs and all.
+        A queue that is held for the retry of a job (`held_queues`) stays held while that job needs it.
 
         Args:
             older_than: locks of this age, by the database's clock; zero to 36,525 days. Under a minute a warning is logged.
@@ -265,6 +267,8 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
             job_locks += abandoned.jobs
             queue_locks += abandoned.queues
         others = await self.release_foreign_locks(queues=queues, jobs=jobs)
+        if queues is not None:
+            queue_locks += await self.free_held_queues()
         return ReleasedLocks(queue_locks + others.queue_locks, job_locks + others.job_locks)
 
     async def _dead_holders(self, queues: timedelta | None, jobs: timedelta | None) -> list[tuple[str, int, int]]:

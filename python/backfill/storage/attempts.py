@@ -37,9 +37,10 @@ class Attempt:
         job: the row as it was claimed.
         locked_at: since when it is locked, in PostgreSQL's microseconds; renewing moves it on.
         queue_locked_at: since when its serial queue is locked, or None.
+        handler_started: whether its handler may have run.
     """
 
-    __slots__ = ("job", "locked_at", "queue_locked_at")
+    __slots__ = ("handler_started", "job", "locked_at", "queue_locked_at")
 
     def __init__(self, job: Job) -> None:
         if job.locked_at_micros is None:
@@ -47,6 +48,7 @@ class Attempt:
         self.job = job
         self.locked_at: int = job.locked_at_micros
         self.queue_locked_at = None if job.job_queue_id is None else job.locked_at_micros
+        self.handler_started = False
 
     @property
     def is_serial(self) -> bool:
@@ -124,7 +126,9 @@ class Settlement:
             undone = [*((attempt, None) for attempt in self.given_back), *self.snoozed]
             attempts = [attempt for attempt, _ in undone]
             delays = number_array([delay for _, delay in undone])
-            commands.append(Command.of("give_back", schema, worker, *_fences(attempts), *_claims(attempts), delays))
+            started = pack_array([attempt.handler_started for attempt in attempts], "bool")
+            how = *_fences(attempts), *_claims(attempts), delays, started
+            commands.append(Command.of("give_back", schema, worker, *how))
         return commands
 
     def missing(self, results: Sequence[PGresult]) -> set[Attempt]:

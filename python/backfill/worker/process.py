@@ -34,6 +34,7 @@ from backfill.worker.session import WorkerSession, quietly, seconds
 from backfill.worker.upkeep.cleaner import Cleaner
 from backfill.worker.upkeep.counters import CounterFolder
 from backfill.worker.upkeep.end_partitions import EndPartitions
+from backfill.worker.upkeep.held_queues import HeldQueues
 from backfill.worker.upkeep.sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,10 @@ class WorkerProcess:
     def start(self) -> None:
         """Start what runs in the background."""
         self._attend(self.one.start(background=True))
-        self._services = [CounterFolder(self._own), self._keeper]
+        held_queues = HeldQueues(
+            self._own, interval=seconds(self._config.dead_after), worker=lambda: self.one.worker_id
+        )
+        self._services = [CounterFolder(self._own), self._keeper, held_queues]
         if self._config.listen:
             dsn = self._config.listen_dsn or self._config.required_dsn()
             self._services.append(
