@@ -86,10 +86,10 @@ class Queue:
 
         Args:
             name: 1 to 128 characters.
-            block_on_retry: whether the queue waits for this job when an attempt fails, is snoozed or is cut off: no other job of
-                the queue runs until this one has ended, so that order holds under retries. Without it the queue runs
-                its next job meanwhile. It belongs to the job, not to the queue: it travels as the flag
-                `backfill.block_on_retry`.
+            block_on_retry: whether the queue waits for this job when an attempt fails, is snoozed or is cut off. No other
+                job of the queue runs then until this one has ended, so that order holds under retries. Without it the
+                queue runs its next job meanwhile. It belongs to the job, not to the queue: it travels in the job's
+                flags, as `backfill.block_on_retry`.
 
         Raises:
             InvalidJobError: the name is None, empty or too long, or `block_on_retry` is no bool.
