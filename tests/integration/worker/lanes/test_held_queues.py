@@ -215,7 +215,12 @@ async def test_workers_free_the_queue_of_a_job_that_another_program_ended(
     """Within their dead time a worker sees it, and the next job runs."""
     first, second = await failed_once(dsn, client, job_key="k")
     ran: Ran = []
-    config = WorkerConfig(dsn, dead_after=timedelta(seconds=1), dlq_processor_interval=None)
+    config = WorkerConfig(
+        dsn,
+        dead_after=timedelta(seconds=1),
+        heartbeat_interval=timedelta(milliseconds=250),
+        dlq_processor_interval=None,
+    )
     async with WorkerRunner(config, registry_of(ran)):
         await rows(dsn, BY_SQL[how], first)
         await eventually(lambda: (second, "completes") in ran)
@@ -228,11 +233,13 @@ async def test_a_producers_role_frees_the_queue_of_what_it_removes(
     """Though it has no right on the table of queues."""
     first, second = await failed_once(dsn, client)
     async with BackfillClient(role("producer")) as producer:
+        await producer.enqueue("t", ["completes"], queue=LANE, job_key="theirs")
+        await producer.enqueue_bulk("t", [["completes"]], queue=LANE)
         assert (await producer.remove_job(id=first)) is not None
     assert await locks(dsn) == []
     ran: Ran = []
     await run(role("worker"), ran)
-    assert ran == [(second, "completes")]
+    assert ran == [(number, "completes") for number in (second, second + 1, second + 2)]
 
 
 async def test_a_workers_role_holds_and_sees_queues(dsn: str, role: NewRole) -> None:
@@ -278,12 +285,12 @@ async def test_a_replaced_job_keeps_its_queue(dsn: str, client: BackfillClient) 
     replaced = await client.enqueue("t", ["completes"], queue=LANE, job_key="k", delay=timedelta(hours=1))
     assert replaced.id == first
     await client.free_held_queues()
-    ran: Ran = []
+    ran: Ran = [(first, "fails")]  # the payloads are lists, which adding by key puts together
     await run(dsn, ran)
-    assert ran == []
+    assert ran[1:] == []
     await rows(dsn, DUE)
     await run(dsn, ran)
-    assert ran == [(first, "completes"), (second, "completes")]
+    assert ran[1:] == [(first, "completes"), (second, "completes")]
 
 
 async def test_a_job_replaced_while_it_runs_lets_its_queue_go(
