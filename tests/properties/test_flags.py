@@ -42,8 +42,7 @@ def test_policy_comes_back(policy: RetryPolicy) -> None:
 
 @given(make.specs())
 def test_flags_of_a_spec(spec: JobSpec) -> None:
-    """A spec's flags are the caller's own, in order and once each, then whether its queue waits for it, policy, timeout
-    and deadline, each readable."""
+    """A spec's flags are the caller's own, in order and once each, then ours, each readable."""
     flags = flags_of(spec)
     own = list(spec.flags or ())
     assert flags[: len(own)] == own

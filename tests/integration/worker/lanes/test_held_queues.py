@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
@@ -33,6 +34,7 @@ JOBS = "graphile_worker._private_jobs"
 QUEUES = "graphile_worker._private_job_queues"
 HELD_ROWS = "graphile_worker.backfill_held_queues"
 DUE = f"update {JOBS} set run_at = now() - interval '1 second'"
+AT_ONCE = RetryPolicy(50, timedelta(0), timedelta(0), 1.0, 0.0)
 LATER = RetryPolicy(9, timedelta(hours=1), timedelta(hours=1), 1.0, 0.0)
 LANE = Queue.serial("lane", block_on_retry=True)
 ENDS = ("completes", "is discarded", "dies")
@@ -130,6 +132,53 @@ async def test_no_job_overtakes_one_that_blocks(dsn: str, plan: list[tuple[str, 
         assert [how for one, how in ran if one == job] == attempts
     assert await locks(dsn) == []
     assert await rows(dsn, f"select * from {HELD_ROWS}") == []
+
+
+async def test_order_holds_among_many_workers(dsn: str, client: BackfillClient, eventually: Eventually) -> None:
+    """While they run, jobs are ended by hand at random and upkeep goes on: nothing overtakes, and all queues empty."""
+    chance = random.Random(1)
+    tasks: TaskRegistry[None] = TaskRegistry()
+    ran: Ran = []
+    running, together = set[str | None](), list[str | None]()
+
+    @tasks.task("t", retry=AT_ONCE)
+    async def t(ctx: WorkerContext[None]) -> None:
+        if ctx.job.queue_name in running:
+            together.append(ctx.job.queue_name)
+        running.add(ctx.job.queue_name)
+        await asyncio.sleep(0)
+        running.discard(ctx.job.queue_name)
+        how = chance.choice(["fails", "fails", "completes"])
+        ran.append((ctx.job.id, how))
+        if how == "fails":
+            raise ValueError(how)
+
+    names = [f"lane{number}" for number in range(6)]
+    lanes = [Queue.serial(name, block_on_retry=True) for name in names]
+    await client.enqueue_bulk(NewJob("t", None, JobSpec(queue=lane)) for _ in range(15) for lane in lanes)
+    jobs = {job: (name, True) for job, name in await rows(dsn, "select id, queue_name from graphile_worker.jobs")}
+    by_hand: set[int] = set()
+
+    async def meddle() -> bool:
+        """Remove some job that waits, tend the queues; whether no job is left."""
+        left = [job for [job] in await rows(dsn, f"select id from {JOBS} order by id")]
+        if left and len(by_hand) < 20:
+            removed = await client.complete_jobs([chance.choice(left)])
+            by_hand.update(job.id for job in removed)
+        await client.free_held_queues()
+        return not left
+
+    config = WorkerConfig(dsn, concurrency=3, poll_interval=timedelta(milliseconds=20))
+    async with WorkerRunner(config, tasks), WorkerRunner(config, tasks), WorkerRunner(config, tasks):
+        await eventually(meddle)
+    assert together == []
+    assert await locks(dsn) == []
+    # A job that was ended by hand holds its queue no more, wherever it stood.
+    assert [(held, other) for held, other in overtaken(jobs, ran) if held not in by_hand] == []
+    for name in names:
+        mine = [job for job, how in ran if jobs[job][0] == name and how == "completes"]
+        assert mine == sorted(mine)
+    assert {job for job, how in ran if how == "completes"} | by_hand == set(jobs)
 
 
 async def test_without_it_the_next_job_runs_meanwhile(dsn: str, client: BackfillClient) -> None:
