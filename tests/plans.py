@@ -141,8 +141,10 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "insert_waiting": [1],
     "dedupe_waiting": [2],
     "get_job": [5],
-    "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100],
+    "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, [True] * 100],
     "give_back_strays": [WORKER, _IDS],
+    "free_held_queues": [],
+    "list_held_queues": [],
     "hold_queues": [["queue1", "queue2"]],
     "hold_tasks": [["task1", "task2"]],
     "make_queues": [["queue1", "new"]],
@@ -190,6 +192,7 @@ CALLS = (
     "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_create_queues",
     "producer_create_tasks", "producer_make_queues", "producer_make_tasks",
     "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
+    "free_held_queues", "list_held_queues",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""
 

@@ -22,7 +22,7 @@ durations = st.timedeltas(timedelta(0), timedelta(days=36_525))
 some_time = st.timedeltas(timedelta(microseconds=1), timedelta(days=36_525))
 smallints = st.integers(-32_768, 32_767)
 attempts = st.integers(1, 32_767)
-queues = st.just(Queue.parallel()) | names.map(Queue.serial)
+queues = st.just(Queue.parallel()) | st.builds(Queue, names, st.booleans())
 flag_lists = st.lists(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40), max_size=4
 )

@@ -19,6 +19,7 @@ from backfill.client.cleanup import (
     DEFAULT_STALE_QUEUE_LOCK_TIMEOUT,
     StartupCleanup,
 )
+from backfill.client.held_queues import HeldQueue
 from backfill.counts import Counts, Histogram, UnknownTask
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.ends import EndFilter, EndHow, EndList, JobEnd
@@ -108,6 +109,7 @@ __all__ = [
     "EnqueueStatus",
     "ExternalServiceFailure",
     "Forbidden",
+    "HeldQueue",
     "Histogram",
     "InvalidInput",
     "InvalidJobError",

@@ -51,14 +51,29 @@ class JobKeyMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Where a job runs: in parallel with all others, or in a serial queue, one job at a time in the whole fleet."""
+    """Where a job runs: in parallel with all others, or in a serial queue, one job at a time in the whole fleet.
+
+    Args:
+        name: the serial queue's name, 1 to 128 characters; None for parallel jobs.
+        block_on_retry: as for `Queue.serial`.
+
+    Raises:
+        InvalidJobError: a name that is empty or too long, or `block_on_retry` without a name.
+    """
 
     name: str | None = None
+    block_on_retry: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a name that PostgreSQL would refuse later."""
+        """Refuse a name that PostgreSQL would refuse later, and a parallel queue that is to be kept for one job."""
         if self.name is not None:
             check_text("queue", self.name, IDENTIFIER_LIMIT)
+        if not isinstance(self.block_on_retry, bool):
+            raise InvalidJobError("block_on_retry", self.block_on_retry, "True or False")
+        if self.block_on_retry and self.name is None:
+            raise InvalidJobError(
+                "block_on_retry", True, "False for parallel jobs; Queue.serial(name) makes a serial queue"
+            )
 
     @classmethod
     def parallel(cls) -> Queue:
@@ -66,23 +81,31 @@ class Queue:
         return cls()
 
     @classmethod
-    def serial(cls, name: str) -> Queue:
-        """The serial queue of that name, 1 to 128 characters; made when it is first used.
+    def serial(cls, name: str, *, block_on_retry: bool = False) -> Queue:
+        """The serial queue of that name; it is made when it is first used.
+
+        Args:
+            name: 1 to 128 characters.
+            block_on_retry: whether the queue waits for this job when an attempt fails, is snoozed or is cut off. No other
+                job of the queue runs then until this one has ended, so that order holds under retries. Without it the
+                queue runs its next job meanwhile. It belongs to the job, not to the queue: it travels in the job's
+                flags, as `backfill.block_on_retry`.
 
         Raises:
-            InvalidJobError: the name is None, empty or too long.
+            InvalidJobError: the name is None, empty or too long, or `block_on_retry` is no bool.
         """
         if name is None:
             raise InvalidJobError("queue", name, "a name; Queue.parallel() is the queue without one")
-        return cls(name)
+        return cls(name, block_on_retry)
 
     @classmethod
-    def serial_for(cls, entity: str, id: object) -> Queue:
+    def serial_for(cls, entity: str, id: object, *, block_on_retry: bool = False) -> Queue:
         """The serial queue of one thing, named `entity:id`: all jobs of one user, one account, one order.
 
         Args:
             entity: the kind of thing, such as `user`; without a colon, so that no two pairs give one name.
             id: which one, such as 123 or "a-1"; not None.
+            block_on_retry: as for `serial`.
 
         Raises:
             InvalidJobError: one of them cannot be used.
@@ -91,7 +114,7 @@ class Queue:
             raise InvalidJobError("entity", entity, "text without a colon: the queue is named entity:id")
         if id is None:
             raise InvalidJobError("id", id, "what tells one thing from the others, such as a number; not None")
-        return cls(f"{entity}:{id}")
+        return cls(f"{entity}:{id}", block_on_retry)
 
     @property
     def is_parallel(self) -> bool:

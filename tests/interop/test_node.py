@@ -240,6 +240,36 @@ async def test_a_failure_passes_from_one_to_the_other(node: Node) -> None:
     assert [job["attempt"] for job in await work(node.dsn, "greet")] == [2]
 
 
+async def test_node_leaves_a_held_queue_alone(node: Node) -> None:
+    """A queue that waits for the retry of a job: Node runs neither that job nor those behind it, and our workers do."""
+    lane = Queue.serial("line", block_on_retry=True)
+    due = datetime.now(UTC) - timedelta(seconds=1)
+    async with BackfillClient(node.dsn) as client:
+        first = await client.enqueue("greet", {"fail": True}, queue=lane)
+        second = await client.enqueue("greet", {"name": "Ada"}, queue=lane)
+        tasks: TaskRegistry[None] = TaskRegistry()
+
+        @tasks.task("greet")
+        async def greet() -> None:
+            raise ValueError("not today")
+
+        await WorkerRunner(WorkerConfig(node.dsn, concurrency=1), tasks).process_available_jobs()
+        await client.reschedule_jobs([first], run_at=due)
+        assert [held.job_id for held in await client.held_queues()] == [first.id]
+        assert await node.work("greet") == []
+    assert [job["id"] for job in await work(node.dsn, "greet")] == [first.id, second.id]
+    assert await value(node.dsn, LOCKED_QUEUES) == 0
+
+
+async def test_node_holds_no_queue(node: Node) -> None:
+    """Where Node runs a job with the flag and it fails, Node runs the next one: it does not know the flag."""
+    lane = Queue.serial("line", block_on_retry=True)
+    async with BackfillClient(node.dsn) as client:
+        await client.enqueue("greet", {"fail": "not today"}, queue=lane)
+        second = await client.enqueue("greet", {"name": "Ada"}, queue=lane)
+        assert [job["id"] for job in await node.work("greet")] == [str(second.id)]
+
+
 async def test_a_queue_is_serial_for_both_together(node: Node, eventually: Eventually) -> None:
     """With both workers at the same serial queues, and each with jobs at once to spare, no two jobs of one overlap.
 

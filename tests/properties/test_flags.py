@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backfill import ConfigurationError, InvalidJobError, JobSpec, RetryPolicy
-from backfill.flags import ALLOWED, DEADLINE_FLAG, TIMEOUT_FLAG, flags_of
+from backfill.flags import ALLOWED, BLOCK_FLAG, DEADLINE_FLAG, TIMEOUT_FLAG, flags_of
 from backfill.records import DEAD_LETTER_FLAG, Mark, flags_from_jsonb
 from backfill.retry import FLAG_PREFIX, format_duration, parse_duration
 
@@ -42,11 +42,13 @@ def test_policy_comes_back(policy: RetryPolicy) -> None:
 
 @given(make.specs())
 def test_flags_of_a_spec(spec: JobSpec) -> None:
-    """A spec's flags are the caller's own, in order and once each, then policy, timeout and deadline, each readable."""
+    """A spec's flags are the caller's own, in order and once each, then ours, each readable."""
     flags = flags_of(spec)
     own = list(spec.flags or ())
     assert flags[: len(own)] == own
     rest = flags[len(own) :]
+    if spec.queue is not None and spec.queue.block_on_retry:
+        assert rest.pop(0) == BLOCK_FLAG
     if spec.retry is not None:
         assert RetryPolicy.from_flag(rest.pop(0)).initial_delay == spec.retry.initial_delay
     if spec.timeout is not None:

@@ -59,7 +59,7 @@ INNER_PLACES = {
         {"manner", "ways"},
         {"asking", "naming", "starting"},
         {"connect"},
-        {"bulk", "counters", "dead_letters", "ends", "enqueue", "manage", "recovery", "upkeep"},
+        {"bulk", "counters", "dead_letters", "ends", "enqueue", "held_queues", "manage", "recovery", "upkeep"},
         {"cleanup", "presets"},
         {"__init__"},
         {"lent"},

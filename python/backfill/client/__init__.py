@@ -2,8 +2,9 @@
 
 connect (session, manner): its life and its connections · lent: the clients that a worker makes · enqueue: one job ·
 bulk: many · manage: jobs that are there · dead_letters: jobs that are not tried again · ends: how jobs finished ·
-counters: how attempts ended · recovery: what dead workers held · cleanup: what others left behind ·
-presets: the common cases by name · prepare: what all of them send, without I/O · execute: one way to send it.
+counters: how attempts ended · recovery: what dead workers held · held_queues: queues that wait for one job ·
+cleanup: what others left behind · presets: the common cases by name · prepare: what all of them send, without I/O ·
+execute: one way to send it.
 """
 
 from __future__ import annotations

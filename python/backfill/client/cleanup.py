@@ -14,6 +14,7 @@ from typing import Final
 
 from backfill.checks import check_age
 from backfill.client.dead_letters.changes import DeadLetterVerbs
+from backfill.client.held_queues import HeldQueueVerbs
 from backfill.client.recovery import RecoveryVerbs
 from backfill.client.verbs import cleanup as verbs
 from backfill.client.verbs.cleanup import ReleasedLocks
@@ -50,7 +51,7 @@ class StartupCleanup:
     failed_jobs: int
 
 
-class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
+class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs, HeldQueueVerbs):
     """The verbs for what others have left behind."""
 
     async def release_stale_queue_locks(self, older_than: timedelta = DEFAULT_STALE_QUEUE_LOCK_TIMEOUT) -> int:
@@ -58,6 +59,7 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs):
 
         A queue whose job is locked still is unlocked with that job alone. Our workers that died are recovered, jobs and
         all.
+        A queue that is held for the retry of a job (`held_queues`) stays held while that job needs it.
 
         Args:
             older_than: locks of this age, by the database's clock; zero to 36,525 days. Under a minute a warning is

@@ -38,9 +38,10 @@ class Attempt:
             of a kind that locks nothing in the row.
         queue_locked_at: since when its serial queue is locked, or None.
         last: whether it was its job's last attempt, as the statement said that wrote its end; None where it said nothing.
+        handler_started: whether its handler may have run.
     """
 
-    __slots__ = ("claim", "job", "last", "locked_at", "queue_locked_at")
+    __slots__ = ("claim", "handler_started", "job", "last", "locked_at", "queue_locked_at")
 
     def __init__(self, job: Job, claim: ClaimKind = IN_ROW) -> None:
         self.job = job
@@ -48,6 +49,7 @@ class Attempt:
         self.locked_at = job.locked_at_micros
         self.queue_locked_at = None if job.job_queue_id is None else job.locked_at_micros
         self.last: bool | None = None
+        self.handler_started = False
 
     @property
     def is_serial(self) -> bool:

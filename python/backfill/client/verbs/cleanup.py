@@ -13,6 +13,7 @@ import psycopg
 
 from backfill.checks import KEY_LIMIT, check_age, check_duration, check_int, check_text
 from backfill.client.verbs.asked import Steps, Together, Verb
+from backfill.client.verbs.held_queues import free_held_queues
 from backfill.client.verbs.recovery import DEAD_AFTER, recover_abandoned, recover_worker
 from backfill.errors import CleanupRefusedError
 from backfill.storage.recovery import Next
@@ -90,6 +91,8 @@ def release_stale(*, queues: timedelta | None, jobs: timedelta | None) -> Steps[
         job_locks += abandoned.jobs
         queue_locks += abandoned.queues
     others = yield from release_foreign_locks(queues=queues, jobs=jobs, gone_for=DEAD_AFTER, alone=False)
+    if queues is not None:
+        queue_locks += yield from free_held_queues()
     return ReleasedLocks(queue_locks + others.queue_locks, job_locks + others.job_locks)
 
 

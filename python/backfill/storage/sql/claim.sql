@@ -1,6 +1,7 @@
--- does: Claims the first jobs for a worker: parallel ones, and the first job of each queue that was just locked, merged in
---   the order of the contract; raises their attempts and locks the queues of those it takes. A job's updated_at is made equal
---   to its locked_at, so that a later difference shows that somebody else has written the row.
+-- does: Claims the first jobs for a worker: parallel ones, and the first job of each queue that was just locked (of a queue
+--   that is held for a job's retry, that job alone), merged in the order of the contract; raises their attempts and locks the
+--   queues of those it takes. A job's updated_at is made equal to its locked_at, so that a later difference shows that
+--   somebody else has written the row.
 -- locks: _private_jobs rows for update, skip locked; _private_job_queues rows that are locked already
 -- index: jobs_no_queue_index, backfill_jobs_serial_head, job_queues_pkey1
 -- params: $1 worker text, $2 wanted integer, $3 forbidden_flags text[], $4 lows smallint[], $5 highs smallint[],
@@ -13,15 +14,28 @@ with
   select head.id, queues.id as queue_id
   from :"schema"._private_job_queues as queues
   cross join lateral (
+    (
+      select jobs.id
+      from :"schema"._private_jobs as jobs
+      where queues.locked_at is null
+        and jobs.is_available = true
+        and jobs.job_queue_id = queues.id
+        and jobs.run_at <= now()
+        and (jobs.flags is null or not jobs.flags ?| $3::text[])
+        -- lane: serial
+      order by jobs.priority, jobs.run_at, jobs.id
+      limit 1
+    )
+    union all
     select jobs.id
     from :"schema"._private_jobs as jobs
-    where jobs.is_available = true
-      and jobs.job_queue_id = queues.id
-      and jobs.run_at <= now()
+    where queues.locked_at is not null
+      and jobs.id = any (array[
+        -- part: holder
+      ])
+      and coalesce(jobs.is_available and jobs.job_queue_id = queues.id and jobs.run_at <= now(), false)
       and (jobs.flags is null or not jobs.flags ?| $3::text[])
       -- lane: serial
-    order by jobs.priority, jobs.run_at, jobs.id
-    limit 1
   ) as head
   where queues.id = any (current_setting('backfill.queues')::integer[])
 ),

@@ -1,11 +1,17 @@
 -- does: Deletes jobs as done, those that no worker holds; gives back their rows.
--- locks: the _private_jobs rows (delete)
+-- locks: _private_job_queues rows that are held for these jobs (update, skip locked), the _private_jobs rows (delete)
 -- index: tasks_pkey, job_queues_pkey1
 -- params: $1 job_ids bigint[]
+with jobs as materialized (
+  select *
+  from :"schema".complete_jobs($1::bigint[])
+),
+-- part: freed_for_jobs
 select
   jobs.id, jobs.job_queue_id, jobs.task_id, jobs.payload, jobs.priority, jobs.run_at, jobs.attempts, jobs.max_attempts,
   jobs.last_error, jobs.created_at, jobs.updated_at, jobs.key, jobs.locked_at, jobs.locked_by, jobs.revision, jobs.flags,
   (select identifier from :"schema"._private_tasks where id = jobs.task_id) as task_identifier,
   (select queue_name from :"schema"._private_job_queues where id = jobs.job_queue_id) as queue_name
-from :"schema".complete_jobs($1::bigint[]) as jobs
+from jobs
+where (select queues from freed) is not null
 order by jobs.id

@@ -22,5 +22,6 @@ from (
   select unnest(:"schema".backfill_engine_alive())
 ) as workers
 where not starts_with(id, 'backfill_')
+  and not starts_with(id, 'backfill:retry:') -- a queue that is held for a job's retry
 order by id
 limit 10

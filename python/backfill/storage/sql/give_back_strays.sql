@@ -1,5 +1,6 @@
 -- does: Gives back the jobs that are locked by this worker though it does not hold them (the answer to a claim was lost), as
---   give_back.sql does, and frees their queues; one that was replaced or removed since the claim is deleted. Says which jobs they
+--   give_back.sql does, and frees their queues, or holds them where they were held
+--   before; one that was replaced or removed since the claim is deleted. Says which jobs they
 --   were, and which of them are deleted.
 -- locks: _private_jobs rows (update, delete), skip locked: they are looked for again; _private_job_queues rows (update)
 -- index: backfill_jobs_locked, jobs_pkey1, job_queues_pkey1
@@ -8,7 +9,11 @@ with strays as materialized (
   select
     jobs.id, jobs.job_queue_id, jobs.locked_at,
     -- part: written_since
-    as superseded
+    as superseded,
+    case
+      when jobs.flags ? 'backfill.block_on_retry' and :"schema".backfill_was_held(jobs.job_queue_id, jobs.id)
+        then jobs.job_queue_id
+    end as holds
   from :"schema"._private_jobs as jobs
   where jobs.locked_at is not null
     and jobs.locked_by = $1::text
@@ -21,6 +26,15 @@ freed as (
   from strays
   where queues.id = any (array[strays.job_queue_id])
     and coalesce(queues.locked_by = $1::text and queues.locked_at = strays.locked_at, false)
+    and (strays.superseded or strays.holds is null)
+),
+still_held as (
+  update :"schema"._private_job_queues as queues
+  set locked_by = :"schema".backfill_hold_queue(strays.holds, strays.id), locked_at = now()
+  from strays
+  where queues.id = any (array[strays.holds])
+    and coalesce(queues.locked_by = $1::text and queues.locked_at = strays.locked_at, false)
+    and not strays.superseded
 ),
 gone as (
   delete from :"schema"._private_jobs as jobs

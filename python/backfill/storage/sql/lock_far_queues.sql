@@ -1,5 +1,6 @@
 -- does: Where lock_near_queues.sql saw too few, locks the free serial queues whose first jobs come first, going from the
---   queues' side by a loose scan, so that any number of jobs in busy queues can hide nothing. Adds to backfill.queues. Says how many it
+--   queues' side by a loose scan, so that any number of jobs in busy queues can hide nothing.
+--   A queue that is held for a job's retry is free for that job alone. Adds to backfill.queues. Says how many it
 --   locked, how many seconds that took, and which free queues it saw, in order, 10,000 at most.
 -- locks: _private_job_queues rows for no key update, skip locked, until the transaction ends
 -- index: backfill_jobs_serial_head, job_queues_pkey1
@@ -31,18 +32,8 @@ heads as materialized (
   select queues.id, head.priority, head.run_at, head.id as job_id
   from waiting
   join :"schema"._private_job_queues as queues on queues.id = any (array[waiting.job_queue_id])
-  cross join lateral (
-    select jobs.priority, jobs.run_at, jobs.id
-    from :"schema"._private_jobs as jobs
-    where jobs.is_available = true
-      and jobs.job_queue_id = queues.id
-      and jobs.run_at <= now()
-      and (jobs.flags is null or not jobs.flags ?| $2::text[])
-      -- lane: serial
-    order by jobs.priority, jobs.run_at, jobs.id
-    limit 1
-  ) as head
-  where queues.locked_at is null
+  -- part: queue_head
+  where (queues.locked_at is null or starts_with(queues.locked_by, 'backfill:retry:'))
     and queues.id <> all (current_setting('backfill.queues')::integer[])
   order by head.priority, head.run_at, head.id
   limit 10000
@@ -51,7 +42,7 @@ free as materialized (
   select queues.id
   from heads
   join :"schema"._private_job_queues as queues on queues.id = any (array[heads.id])
-  where queues.locked_at is null
+  where (queues.locked_at is null or queues.locked_by = 'backfill:retry:' || heads.job_id)
   order by heads.priority, heads.run_at, heads.job_id
   limit $1::integer
   for no key update of queues skip locked

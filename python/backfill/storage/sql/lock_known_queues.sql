@@ -1,5 +1,6 @@
 -- does: Locks those of some queues that are free and have a job ready, the ones whose first jobs come first, and leaves their
---   ids to claim.sql in the transaction's setting backfill.queues. Says how many it locked, that it knows of nothing hidden
+--   ids to claim.sql in the transaction's setting backfill.queues. A queue that is held for a job's retry is free for that
+--   job alone. Says how many it locked, that it knows of nothing hidden
 --   behind, and how many seconds that took.
 -- locks: _private_job_queues rows for no key update, skip locked, until the transaction ends
 -- index: backfill_jobs_serial_head, job_queues_pkey1
@@ -9,18 +10,8 @@ with free as materialized (
   select queues.id
   from unnest($3::integer[]) as known (id)
   join :"schema"._private_job_queues as queues on queues.id = any (array[known.id])
-  cross join lateral (
-    select jobs.priority, jobs.run_at, jobs.id
-    from :"schema"._private_jobs as jobs
-    where jobs.is_available = true
-      and jobs.job_queue_id = queues.id
-      and jobs.run_at <= now()
-      and (jobs.flags is null or not jobs.flags ?| $2::text[])
-      -- lane: serial
-    order by jobs.priority, jobs.run_at, jobs.id
-    limit 1
-  ) as head
-  where queues.locked_at is null
+  -- part: queue_head
+  where (queues.locked_at is null or queues.locked_by = 'backfill:retry:' || head.id)
   order by head.priority, head.run_at, head.id
   limit $1::integer
   for no key update of queues skip locked

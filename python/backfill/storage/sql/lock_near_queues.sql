@@ -1,6 +1,7 @@
 -- does: Locks the free serial queues whose jobs come first among the first 2,000 available serial jobs, and leaves their
---   ids to claim.sql in the transaction's setting backfill.queues. Says how many it locked, whether more may lie behind (in
---   backfill.hidden, too), and how many seconds that took.
+--   ids to claim.sql in the transaction's setting backfill.queues. A queue that is held for a job's retry is free for that
+--   job alone. Says how many it locked, whether more may lie behind (in backfill.hidden, too), and how many seconds that
+--   took.
 -- locks: _private_job_queues rows for no key update, skip locked, until the transaction ends
 -- index: backfill_jobs_serial_scan, job_queues_pkey1
 -- params: $1 wanted integer, $2 forbidden_flags text[], $3 lows smallint[], $4 highs smallint[] (then the lane's own)
@@ -41,7 +42,10 @@ first as (
   select distinct on (jobs.job_queue_id) jobs.job_queue_id, jobs.priority, jobs.run_at, jobs.id
   from scan as jobs
   join :"schema"._private_job_queues as queues on queues.id = any (array[jobs.job_queue_id])
-  where queues.locked_at is null
+  where (
+      queues.locked_at is null
+      or starts_with(queues.locked_by, 'backfill:retry:') and queues.locked_by = 'backfill:retry:' || jobs.id
+    )
     and (jobs.flags is null or not jobs.flags ?| $2::text[])
     -- lane: serial
   order by jobs.job_queue_id, jobs.priority, jobs.run_at, jobs.id
@@ -50,7 +54,7 @@ free as materialized (
   select queues.id
   from first
   join :"schema"._private_job_queues as queues on queues.id = any (array[first.job_queue_id])
-  where queues.locked_at is null
+  where (queues.locked_at is null or queues.locked_by = 'backfill:retry:' || first.id)
   order by first.priority, first.run_at, first.id
   limit $1::integer
   for no key update of queues skip locked

@@ -1,6 +1,6 @@
--- does: Unlocks jobs whose worker died, and their queues. The attempt counts: after a first one a job is due as it was, after
---   others when $3 says (seconds; null: by the contract), after the last it is among the dead letters, with an end where $4 says
---   for how long. One that was replaced or removed while it ran is deleted; where that is not sure it is a dead letter that says
+-- does: Unlocks jobs whose worker died, and their queues; a queue is held for its job's next attempt where the job's flags ask
+--   for it. The attempt counts: after a first one a job is due as it was, after others when $3 says (seconds; null: by the
+--   contract), after the last it is among the dead letters, with an end where $4 says for how long. One that was replaced or removed while it ran is deleted; where that is not sure it is a dead letter that says
 --   so. Gives the jobs' ids, which of them are dead letters now, and which were replaced or removed.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_dlq rows (insert, update)
 -- index: jobs_pkey1, job_queues_pkey1, tasks_pkey
@@ -9,13 +9,9 @@ with
 -- part: busy_queues
 ,
 -- part: cut_off
-, freed as (
-  update :"schema"._private_job_queues as queues
-  set locked_by = null, locked_at = null
-  where queues.id = any (array(select job_queue_id from cut_off))
-    and coalesce(queues.locked_by = $1::text, false)
-    and queues.id not in (select busy.job_queue_id from busy where busy.id not in (select id from cut_off))
-),
+,
+-- part: recovered_queues
+,
 gone as (
   delete from :"schema"._private_jobs as jobs
   using cut_off

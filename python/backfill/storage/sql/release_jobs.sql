@@ -1,4 +1,4 @@
--- does: Unlocks jobs, and their queues with them, that have been locked for so many seconds by others than our workers and
+-- does: Unlocks jobs, and their queues with them (or holds those for them, where their flags ask for it), that have been locked for so many seconds by others than our workers and
 --   the engine's live ones, so many at most; the attempt counts. One in its last attempt that may have been replaced or removed
 --   while it was held is a dead letter at once, which says so, unless $3 is false: then it is only unlocked. Says how many
 --   jobs, how many queues, and how many such dead letters. A job is passed over while somebody is at its queue's row.
@@ -20,7 +20,8 @@ chosen as materialized (
   select
     jobs.id, jobs.job_queue_id, jobs.locked_by, jobs.updated_at > jobs.locked_at and $3::boolean and
     -- part: written_since
-    as doubtful
+    as doubtful,
+    jobs.flags ? 'backfill.block_on_retry' and jobs.attempts < jobs.max_attempts as blocks
   from stale as jobs
   where jobs.job_queue_id is null
     or jobs.job_queue_id in (select id from lanes)
@@ -35,7 +36,19 @@ freed as (
     and queues.locked_at is not null
     and lanes.locked_by is not distinct from chosen.locked_by
     and lanes.id not in (select busy.job_queue_id from busy where busy.id not in (select id from chosen))
+    and chosen.blocks is not true
   returning queues.id
+),
+still_held as (
+  update :"schema"._private_job_queues as queues
+  set locked_by = :"schema".backfill_hold_queue(lanes.id, chosen.id), locked_at = now()
+  from lanes
+  join chosen on chosen.job_queue_id = lanes.id
+  where queues.id = any (array[lanes.id])
+    and queues.locked_at is not null
+    and lanes.locked_by is not distinct from chosen.locked_by
+    and lanes.id not in (select busy.job_queue_id from busy where busy.id not in (select id from chosen))
+    and chosen.blocks
 ),
 gone as (
   delete from :"schema"._private_jobs as jobs

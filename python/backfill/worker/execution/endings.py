@@ -22,7 +22,7 @@ FAIL: Final = Settling("fail", (NUMBERS, TEXTS, BOOLEANS), compares=True, tells_
 FAIL_KEEPING: Final = Settling(
     "fail_keeping", (NUMBERS, TEXTS, BOOLEANS, NUMBERS, TIMES), compares=True, tells_last=True
 )
-GIVE_BACK: Final = Settling("give_back", (NUMBERS,), compares=True)
+GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS), compares=True)
 
 Counted = Literal["done", "failed", "snoozed", "discarded", "given_back"]
 """The counters' columns for kinds of ends."""
@@ -221,7 +221,7 @@ class Snoozed(Ending):
 
     def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - its job goes on
         """Its job waits again, for later."""
-        return GIVE_BACK, attempt, (self.delay,)
+        return GIVE_BACK, attempt, (self.delay, attempt.handler_started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ class GivenBack(Ending):
 
     def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - its job goes on
         """Its job waits as before."""
-        return GIVE_BACK, attempt, (None,)
+        return GIVE_BACK, attempt, (None, attempt.handler_started)
 
 
 COMPLETED: Final = Completed()

@@ -23,7 +23,6 @@ class HeldJob(Attempt):
         ended: when its slot fell free, in monotonic seconds.
         limits: how long it may run.
         stopping: whether its handler should end.
-        handler_started: whether its handler may have run.
         ending: how it ended; None until then.
         given_up: whether the worker cancelled it, at a shutdown or since it is not its own any more.
         lost: whether its job was found to be unlocked, or another's.
@@ -37,7 +36,6 @@ class HeldJob(Attempt):
         "ended",
         "ending",
         "given_up",
-        "handler_started",
         "keep",
         "lane",
         "limits",
@@ -56,7 +54,6 @@ class HeldJob(Attempt):
         self.limits: AttemptLimits = NO_LIMITS
         self.keep: float | None = None
         self.stopping = False
-        self.handler_started = False
         self.ending: Ending | None = None
         self.given_up = False
         self.lost = False

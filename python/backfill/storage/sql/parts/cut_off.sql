@@ -5,6 +5,7 @@
 held as materialized (
   select
     jobs.id, jobs.job_queue_id, jobs.attempts >= jobs.max_attempts as last,
+    jobs.flags ? 'backfill.block_on_retry' as blocks,
     coalesce((select protocol >= 3 from :"schema".backfill_workers where id = $1::text), false) as tells,
     abs(extract(epoch from jobs.updated_at)::float8 - extract(epoch from jobs.locked_at)::float8) < 14400 as soon,
     coalesce(jobs.updated_at > jobs.locked_at, true) as later,
@@ -17,7 +18,7 @@ held as materialized (
 ),
 cut_off as materialized (
   select
-    held.id, held.job_queue_id, held.last, given.delay, given.keep,
+    held.id, held.job_queue_id, held.last, held.blocks, given.delay, given.keep,
     coalesce(held.written and held.tells and held.soon, false) as superseded,
     held.written and (held.tells or held.later) and not coalesce(held.tells and held.soon, false) as doubtful
   from held

@@ -7,18 +7,26 @@ with ended as (
     $6::smallint[], $7::boolean[], $8::double precision[], $9::text[], $10::boolean[]
   ) as ended (id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, error, final)
 ),
--- part: freed_queues
-,
 held as materialized (
   select
     jobs.id, jobs.locked_at, ended.delay, ended.error, ended.final,
     jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded,
-    ended.final or jobs.attempts >= jobs.max_attempts as last
+    ended.final or jobs.attempts >= jobs.max_attempts as last,
+    case when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id then ended.queue_id end as holds
   from ended
   join :"schema"._private_jobs as jobs on jobs.id = any (array[ended.id])
   where coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
   for update of jobs
 ),
+holding as materialized (
+  select held.id, held.holds as queue_id
+  from held
+  where held.holds is not null
+    and not held.superseded
+    and not held.last
+),
+-- part: freed_or_held_queues
+,
 gone as (
   delete from :"schema"._private_jobs as jobs
   using held

@@ -1,0 +1,49 @@
+"""Held queues: which serial queues wait for the retry of one job, and how those are freed that wait in vain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from backfill.client.verbs.asked import Verb
+from backfill.storage.results import first, rows
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+
+@dataclass(frozen=True, slots=True)
+class HeldQueue:
+    """A serial queue that waits for the next attempt of one job, and runs no other job meanwhile.
+
+    Attributes:
+        queue_name: the queue's name.
+        job_id: the job that it waits for.
+        since: when it began to wait for this job; attempts of the job since then count as waiting.
+        run_at: when the job is due next; None where that is a time that Python cannot hold.
+    """
+
+    queue_name: str
+    job_id: int
+    since: datetime
+    run_at: datetime | None
+
+
+def held_queues() -> Verb[list[HeldQueue]]:
+    """List the serial queues that wait for the next attempt of a job."""
+    return Verb("list_held_queues", (), _held)
+
+
+def free_held_queues() -> Verb[int]:
+    """Free the queues that wait for a job which has ended or does not need its queue any more; how many."""
+    return Verb("free_held_queues", (), lambda result: first(result).whole("freed"))
+
+
+def _held(result: PGresult) -> list[HeldQueue]:
+    held = []
+    for row in rows(result):
+        since = row.time("since")
+        assert since is not None  # noqa: S101 - the database writes it, by its clock
+        held.append(HeldQueue(row.word("queue_name"), row.whole("job_id"), since, row.time("run_at")))
+    return held

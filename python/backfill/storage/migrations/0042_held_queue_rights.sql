@@ -1,0 +1,32 @@
+-- does: Takes the right to call the functions for held queues from the public, and gives it to the roles that have a
+--   producer's or a worker's printed grants already: programs of this version work before those are run again.
+-- foundation: no
+-- transaction: yes
+-- breaking: no
+
+do $body$
+declare
+  jobs regclass := pg_typeof(null:::"schema"._private_jobs)::text::regclass;
+  called record;
+  granted record;
+begin
+  for called in
+    select oid::regprocedure as signature, proname as name
+    from pg_proc
+    where pronamespace = (select relnamespace from pg_class where oid = jobs)
+      and proname in ('backfill_hold_queue', 'backfill_was_held', 'backfill_see_held_queues', 'backfill_free_queues')
+  loop
+    execute format('revoke execute on function %s from public', called.signature);
+    for granted in
+      select distinct pg_get_userbyid(one) as name
+      from pg_policy
+      cross join unnest(polroles) as one
+      where polrelid = jobs
+        and one <> 0
+        and (polname ~ '^backfill_worker_' or (polname ~ '^backfill_producer_' and called.name = 'backfill_free_queues'))
+    loop
+      execute format('grant execute on function %s to %I', called.signature, granted.name);
+    end loop;
+  end loop;
+end;
+$body$;
