@@ -221,10 +221,12 @@ class Model:
             del self.locks[held.job.queue]
 
     def _count(self, held: Held, ending: Ending) -> None:
-        """Each end counts once; a failure also as retried or dead, by what its worker knows of the job."""
+        """Each end counts once; a failure also as retried or dead, and dead only where it leaves a dead letter."""
+        job = held.job
         self.counts[held.job.task, "done" if ending.kind == "completed" else ending.kind] += 1
         if ending.kind == "failed":
-            self.counts[held.job.task, "dead" if ending.final or held.is_last else "retried"] += 1
+            last = not held.superseded and (ending.final or job.attempts >= job.max_attempts)
+            self.counts[job.task, "dead" if last else "retried"] += 1
 
     def _keep(self, held: Held, how: str, error: str | None, result: str | None) -> None:
         job = held.job

@@ -103,11 +103,6 @@ class Held:
     claimed: Job
     superseded: bool = False
 
-    @property
-    def is_last(self) -> bool:
-        """Whether no other was to follow, by the row as it was claimed."""
-        return self.claimed.attempts >= self.claimed.max_attempts
-
 
 @dataclass(eq=False, slots=True)
 class Letter:

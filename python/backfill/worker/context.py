@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from backfill.logs import fields_of
@@ -48,16 +48,24 @@ class WorkerContext(Generic[D]):
             `async with ctx.client`, closes nothing.
     """
 
-    __slots__ = ("_stop", "client", "deps", "job", "worker_id")
+    __slots__ = ("_stop", "_worker_stops", "client", "deps", "job", "worker_id")
 
     def __init__(
-        self, *, job: Job, worker_id: str, deps: D, client: BackfillClient, stop: StopSignal | None = None
+        self,
+        *,
+        job: Job,
+        worker_id: str,
+        deps: D,
+        client: BackfillClient,
+        stop: StopSignal | None = None,
+        worker_stops: Callable[[], bool] | None = None,
     ) -> None:
         self.job = job
         self.worker_id = worker_id
         self.deps = deps
         self.client = client
         self._stop: StopSignal = threading.Event() if stop is None else stop
+        self._worker_stops = worker_stops
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -76,6 +84,15 @@ class WorkerContext(Generic[D]):
         Async handlers are cancelled when their time is up; synchronous ones can only ask.
         """
         return self._stop.is_set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `should_stop` is true because the worker stops, or has lost the job. Safe from any thread.
+
+        A handler that ends early then raises `Snooze(timedelta(0))`, which costs no attempt. Where the attempt is out of time
+        and the worker goes on, this is False: the handler raises an error.
+        """
+        return self._worker_stops is not None and self._worker_stops()
 
     def __repr__(self) -> str:
         """The job and the worker."""

@@ -283,8 +283,9 @@ class Executor:
         context = None
         if shape.context:
             context = WorkerContext(
-                job=job, worker_id=self._worker_id, deps=self._deps, client=self._client, stop=running
-            )
+                job=job, worker_id=self._worker_id, deps=self._deps, client=self._client, stop=running,
+                worker_stops=lambda: running.worker_stops,
+            )  # fmt: skip
         threads = self._threads.run if shape.is_async else functools.partial(self._threads.run, running)
         return task.invoke(payload, context, threads)
 
@@ -294,7 +295,7 @@ class Executor:
         limit = asyncio.timeout(seconds if task.shape.is_async else None)
         alarm = None
         if seconds is not None and not task.shape.is_async:
-            alarm = self._loop.call_later(seconds, running.ask_to_stop)
+            alarm = self._loop.call_later(seconds, self._overrun, running)
         try:
             async with limit:
                 value = await work
@@ -306,6 +307,11 @@ class Executor:
             if alarm is not None:
                 alarm.cancel()
         return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
+
+    def _overrun(self, running: HeldJob) -> None:
+        """Ask a synchronous handler to stop whose time is over, and tell it: nothing can end its thread."""
+        running.run_out_of_time()
+        self._outcomes.overrun(running.job, running.limits)
 
     def _task_of(self, running: HeldJob) -> Task[Any, Any]:
         task = self._registry.get(running.job.task_identifier)

@@ -23,6 +23,7 @@ class HeldJob(Attempt):
         ended: when its slot fell free, in monotonic seconds.
         limits: how long it may run.
         stopping: whether its handler should end.
+        worker_stops: whether it should because the worker stops or has lost the job, and not only since its time is over.
         ending: how it ended; None until then.
         given_up: whether the worker cancelled it, at a shutdown or since it is not its own any more.
         lost: whether its job was found to be unlocked, or another's.
@@ -44,6 +45,7 @@ class HeldJob(Attempt):
         "slot_taken_at",
         "stopping",
         "task",
+        "worker_stops",
     )
 
     def __init__(self, job: Job, lane: Lane, claim: ClaimKind = IN_ROW) -> None:
@@ -54,6 +56,7 @@ class HeldJob(Attempt):
         self.limits: AttemptLimits = NO_LIMITS
         self.keep: float | None = None
         self.stopping = False
+        self.worker_stops = False
         self.ending: Ending | None = None
         self.given_up = False
         self.lost = False
@@ -73,7 +76,12 @@ class HeldJob(Attempt):
         return self.stopping or self._event.wait(timeout)
 
     def ask_to_stop(self) -> None:
-        """Its handler should end."""
+        """Its handler should end, since the worker stops or has lost the job."""
+        self.worker_stops = True
+        self.run_out_of_time()
+
+    def run_out_of_time(self) -> None:
+        """Its handler should end, since the attempt's time is over."""
         self.stopping = True
         if self._event is not None:
             self._event.set()

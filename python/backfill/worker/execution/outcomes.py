@@ -137,6 +137,12 @@ class Outcomes:
         text = f"the attempt ran longer than its timeout of {limits.timeout}"
         return self.failure(job, task, TimeoutError(text), within=within)
 
+    def overrun(self, job: Job, limits: AttemptLimits) -> None:
+        """Tell that an attempt of a synchronous handler is out of time: its thread cannot be ended, and it goes on."""
+        limit = "its job's deadline" if limits.deadline_is_nearer else f"its timeout of {limits.timeout}"
+        line = f"runs longer than {limit}; its handler is a synchronous one, which ctx.should_stop can only ask to end"
+        _tell(logging.WARNING, job, line)
+
     def too_late(self, job: Job) -> Failed:
         """An attempt that is not begun, since its job's deadline is over."""
         text = "the job's deadline was over before this attempt began"
@@ -171,7 +177,8 @@ class Outcomes:
         """
         failed = Failed(cleansed(text), final, delay)
         last, level = failed.expects_last(job), failed.level(job)
-        then = " (it was the last)" if last else "" if delay is None else f" (the next begins in {delay:,.1f} s)"
+        why = "it was the last: not to be retried" if final and not is_last(job) else "it was the last"
+        then = f" ({why})" if last else "" if delay is None else f" (the next begins in {delay:,.1f} s)"
         said = text.partition("\n")[0] if error is None else named(error)
         line = f"failed in attempt {job.attempts} of {job.max_attempts}{then}: {said}"
         if last:
