@@ -21,9 +21,12 @@ async def value(dsn: str, query: LiteralString, *parameters: Any) -> Any:
 
 
 async def lookers(dsn: str, name: str = "backfill results") -> int:
-    """How many connections of that name have looked for ends, and have done nothing since: somebody awaits a result."""
+    """How many connections of that name have looked for ends, and have done nothing since: somebody awaits a result.
+
+    They are known by a word of `find_ends` in its first 1,024 bytes, which are all that the server tells.
+    """
     looked: LiteralString = """
     select count(*) from pg_stat_activity
-    where datname = current_database() and application_name = %s and state = 'idle' and query ~ 'left join lateral'
+    where datname = current_database() and application_name = %s and state = 'idle' and query ~ 'as waits'
     """
     return int(await value(dsn, looked, name))

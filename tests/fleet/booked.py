@@ -1,6 +1,6 @@
 """A worker process whose handlers keep books.
 
-A row when an attempt begins, its end in it, whatever becomes of the database.
+There is a row when an attempt begins, and its end in it, whatever becomes of the database.
 
 Called as `booked.py SETTINGS`, a JSON object of what `Settings` has; says on its output which worker it is, and ends by
 a graceful stop when its input is closed or on SIGTERM. On SIGUSR1 it logs what it is doing. Where the database cannot

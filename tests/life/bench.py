@@ -159,7 +159,7 @@ class Worker:
     async def settle(self, ended: Sequence[tuple[HeldJob, Ending, str, str]]) -> set[Attempt]:
         """Write ends, each with its error and its result, in one settlement.
 
-        Those that were not this worker's any more.
+        It gives those that were not this worker's any more.
         """
         for running, ending, error, result in ended:
             running.keep = KEPT_SECONDS if running.job.task_identifier == KEPT_TASK else None

@@ -251,7 +251,7 @@ class Model:
     def waiting_requeued(self, letter: Letter) -> Job | None:
         """The job that an entry was requeued as, if it is in the way of another.
 
-        With a key it is while it runs only.
+        With a key that is so only while it runs.
         """
         job = None if letter.requeued is None else self.jobs.get(letter.requeued)
         return None if job is None or (letter.key is not None and job.held is None) else job

@@ -18,7 +18,7 @@ async def work_for(seconds: float) -> None:
 def block_for(seconds: float) -> None:
     """What a handler does takes so long, and its thread can do nothing else.
 
-    Also the event loop's, if it runs there.
+    That thread may be the event loop's.
     """
     threading.Event().wait(seconds)
 

@@ -1,6 +1,6 @@
 """Bad input to every producer's call.
 
-Refused by field, value and limit, before a connection is made or a row written.
+It is refused by field, value and limit, before a connection is made or a row written.
 """
 
 from __future__ import annotations

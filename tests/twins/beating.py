@@ -118,7 +118,7 @@ def silent_server() -> Iterator[str]:
 def talking_server(ready: bool) -> Iterator[str]:
     """The connection string of a server that sends notices for ever.
 
-    Instead of the end of connecting, or of an answer.
+    They come instead of the end of connecting, or of an answer.
     """
     greeting = b"R" + struct.pack("!ii", 8, 0) + (b"Z" + struct.pack("!i", 5) + b"I" if ready else b"")
     fields = b"SNOTICE\0VNOTICE\0C00000\0Mbla\0\0"

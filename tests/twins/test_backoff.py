@@ -76,7 +76,7 @@ def test_what_holds_the_attempts_does_not_matter(
 ) -> None:
     """A list, whose numbers are remembered by their objects, a tuple, and integers of a class of their own.
 
-    The same delays.
+    All give the same delays.
     """
     listed = backoff_delays(attempts, *policy, seed=seed)
     assert listed == backoff_delays(tuple(attempts), *policy, seed=seed)

@@ -234,7 +234,7 @@ def test_no_two_tests_have_one_name() -> None:
 def test_the_sessions_name_tests_that_exist() -> None:
     """Each file that the noxfile names is there, and so is one for each beginning of a name.
 
-    Pytest would not miss it.
+    Pytest does not tell of one that is missing.
     """
     text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
     named = re.findall(r'"((?:tests|benches)/[\w/]+(?:\.py)?)', text)

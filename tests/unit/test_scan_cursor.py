@@ -216,7 +216,7 @@ def test_queues_that_were_seen_behind_blocked_ones_are_tried(
 ) -> None:
     """In the order in which they were seen, our own beside them.
 
-    Each until its job is taken, or it proves to have none.
+    Each stays until its job is taken, or until it proves to have none.
     """
     horizon = blocked_horizon(more, wanted)
     horizon.free(own)

@@ -123,7 +123,7 @@ async def test_a_late_answer_is_a_timeout(empty_dsn: str) -> None:
 async def test_a_lost_connection_is_an_operational_error(empty_dsn: str) -> None:
     """Killed at rest and killed by one of its own statements.
 
-    An OperationalError, and the connection is seen as closed.
+    Each gives an OperationalError, and the connection is seen as closed.
     """
     suicide = Command("test.end", "select pg_terminate_backend(pg_backend_pid())")
     async with wired(empty_dsn) as wire:

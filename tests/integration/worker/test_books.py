@@ -232,7 +232,7 @@ def test_histories_one_after_another_balance_and_a_shifted_one_does_not(
 ) -> None:
     """Attempts that fail or are killed, then a good one, in turn.
 
-    Drawing one begin before the end before it is found.
+    Where one begin is drawn before the end before it, that is found.
     """
     asyncio.run(_check_histories(dsn, lives, serial, data))
 

@@ -166,7 +166,7 @@ async def test_a_log_that_fails_costs_no_job_its_end(dsn: str, heard: Heard) -> 
 async def test_every_record_knows_its_job(dsn: str, heard: Heard) -> None:
     """Of any logger, in the handler, in its tasks and threads, and in sync handlers.
 
-    Beside each other, and not after.
+    They run beside each other; what comes after has no job.
     """
     tasks: TaskRegistry[Any] = TaskRegistry()
     together = asyncio.Barrier(2)

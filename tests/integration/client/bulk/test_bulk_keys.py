@@ -37,7 +37,7 @@ async def client(dsn: str) -> AsyncIterator[BackfillClient]:
 async def test_each_mode_does_what_it_does_singly(client: BackfillClient, dsn: str, mode: JobKeyMode | None) -> None:
     """Jobs that wait, that wait for a retry, that run and that are spent, and keys that are free.
 
-    Rows as of `enqueue`.
+    The rows are as `enqueue` writes them.
     """
     states = {
         "waiting": "attempts = 0",

@@ -272,7 +272,7 @@ async def test_what_waited_is_as_what_did_not(
 ) -> None:
     """Jobs of all kinds in chunks of any size end as the same jobs enqueued singly.
 
-    Rows, and their order in a queue.
+    So do the rows, and their order in a queue.
     """
     modes = list(JobKeyMode)
     jobs: list[NewJob[Any]] = []

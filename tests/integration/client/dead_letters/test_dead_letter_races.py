@@ -1,6 +1,6 @@
 """Dead letters under contention and among rows that nothing can be done about.
 
-No older payload, no batch that stands still.
+No older payload comes back, and no batch stands still.
 """
 
 from __future__ import annotations

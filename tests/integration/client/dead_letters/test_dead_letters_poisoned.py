@@ -1,6 +1,6 @@
 """Jobs that hold what jsonb, Python or a column of yore cannot.
 
-Failed together, buried whole, and requeued as they were.
+They fail together, are buried whole, and are requeued as they were.
 """
 
 from __future__ import annotations

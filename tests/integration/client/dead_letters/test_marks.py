@@ -1,6 +1,6 @@
 """The flag by which a requeued job names its entry of the dead letters.
 
-Believed of that job alone, and harmless elsewhere.
+It is believed of that job alone, and harmless elsewhere.
 """
 
 from __future__ import annotations

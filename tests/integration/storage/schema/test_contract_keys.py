@@ -1,6 +1,6 @@
 """The contract's table of job keys.
 
-Three modes on every state of the existing job, on our schema and on Graphile Worker's.
+It has three modes for every state of the existing job, on our schema and on Graphile Worker's.
 """
 
 from __future__ import annotations

@@ -296,7 +296,7 @@ REMOVED: dict[str, tuple[LiteralString, bool, list[Any]]] = {
 async def test_a_removal_behind_another_change_of_the_job(dsn: str, eventually: Eventually, first: str) -> None:
     """It removes what it finds when the other has committed: the replacement.
 
-    From a worker that was faster, the key.
+    Where a worker was faster, it removes the key.
     """
     statement, finds, left = REMOVED[first]
     await rows(dsn, "select graphile_worker.add_job('t', '0', job_key => 'k')")

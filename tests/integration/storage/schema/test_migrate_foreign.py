@@ -1,6 +1,6 @@
 """Migrations on a database that Graphile Worker or the Rust engine set up.
 
-Theirs is left alone, ours stands beside it.
+Their schema is left alone, and ours stands beside it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a client, a worker and migrate say of a schema that is missing, outdated or closed to them.
 
-One clear error each.
+It is one clear error each.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ async def test_a_last_attempt_that_was_added_while_its_claim_waited(
 ) -> None:
     """The adding transaction is later than the claiming one, whose job it is all the same.
 
-    A dead letter, nothing lost.
+    It becomes a dead letter, and nothing is lost.
     """
     if protocol is not None:
         await rows(dsn, ROW, DEAD, protocol)

@@ -105,7 +105,7 @@ async def test_one_worker_speaks_for_all(
 async def test_an_older_worker_keeps_no_newer_one_silent(dsn: str) -> None:
     """One of an older protocol may not know to look, whatever its id; its tasks count all the same.
 
-    A newer one's id does.
+    The id of a newer one counts.
     """
     older: LiteralString = "update graphile_worker.backfill_workers set protocol = 0 where id = %s returning id"
     newer: LiteralString = "update graphile_worker.backfill_workers set protocol = 2 where id = %s returning id"
@@ -165,7 +165,7 @@ async def test_counting_is_limited(dsn: str, monkeypatch: pytest.MonkeyPatch) ->
 async def test_looks_begin_where_the_last_one_ended(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that falls due later is found.
 
-    One that was committed with an old time by the next look from the very start.
+    One that was committed with an old time is found by the next look from the very start.
     """
     monkeypatch.setattr(unknown, "FULL_EVERY", 5)
     async with ServicesClient(dsn) as client:
