@@ -37,7 +37,7 @@ async def test_a_handler_that_is_asked_by_a_stop_keeps_its_attempt(dsn: str) -> 
 async def test_a_handler_out_of_time_is_told_apart_and_named_in_the_log(
     dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`ctx.stopping` is False; a warning tells that nothing ends the thread, and a handler that returns is completed."""
+    """`ctx.stopping` is False; a warning tells that nothing ends the thread, and one that returns is completed."""
     tasks, seen = TaskRegistry(), []
 
     @tasks.task("slow", timeout=timedelta(milliseconds=50))

@@ -238,9 +238,11 @@ BY_CLIENT: dict[str, Callable[[BackfillClient, int], Awaitable[Any]]] = {
 BY_SQL: dict[str, LiteralString] = {
     "failed": "select 1 from graphile_worker.permanently_fail_jobs(array[%s::bigint])",
     "completed": "select 1 from graphile_worker.complete_jobs(array[%s::bigint])",
-    "removed": "select 1 from graphile_worker.remove_job((select key from graphile_worker._private_jobs where id = %s))",
+    "removed": """select 1 from graphile_worker.remove_job(
+        (select key from graphile_worker._private_jobs where id = %s))""",
     "deleted": f"delete from {JOBS} where id = %s returning 1",
-    "out of attempts": "select 1 from graphile_worker.reschedule_jobs(array[%s::bigint], attempts := 25, max_attempts := 9)",
+    "out of attempts": """select 1 from graphile_worker.reschedule_jobs(
+        array[%s::bigint], attempts := 25, max_attempts := 9)""",
     "in another queue": "select 1 from graphile_worker.add_job('t', '[\"completes\"]', 'other', job_key := 'k'), "
     "(select %s) as job",
     "without the flag": "select 1 from graphile_worker.add_job('t', '[\"completes\"]', 'lane', job_key := 'k', "
