@@ -175,7 +175,7 @@ class TaskRegistry(Generic[D]):
         `registry.get(name)` gives, where a prefix changed the name.
 
         Args:
-            other: its tasks must take the context that this registry's lifespan makes.
+            other: its tasks use the same `ctx.deps` as this registry's own tasks: what this registry's lifespan yields.
             prefix: what is put before each name and alias.
 
         Raises:
@@ -192,7 +192,8 @@ class TaskRegistry(Generic[D]):
         """Take in tasks that are made already, all of them or none.
 
         Args:
-            tasks: those that other registries made.
+            tasks: those that other registries made, or a whole registry, even one with a lifespan, which is not taken over.
+                They use the `ctx.deps` that this registry's lifespan yields.
 
         Raises:
             TaskDefinitionError: a name is taken.
