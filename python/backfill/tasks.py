@@ -112,7 +112,8 @@ class TaskRegistry(Generic[D]):
         Args:
             identifier: the task's name in the database, 1 to 128 characters.
             retry: its retry policy; a job's own goes before it.
-            timeout: how long one attempt may run; a job's own goes before it.
+            timeout: how long one attempt may run; a job's own goes before it. An async handler is cancelled then. A
+                synchronous one is only asked to stop, by `ctx.should_stop`; if it returns, its job is completed.
             no_retry: exceptions after which no other attempt follows, their subclasses included; `PayloadDecodeError` for
                 payloads that do not fit, which are retried otherwise, since an old worker may meet a new shape.
             aliases: other names whose jobs this handler runs too.
