@@ -88,7 +88,9 @@ class EmbeddedPostgres:
         return self.dsn_of("postgres")
 
     def dsn_of(self, database: str) -> str:
-        """The connection string of another database of this server, whether it exists or not.
+        """The connection string of another database of this server.
+
+        The database is not made, and need not exist yet. `create database` makes it, on a connection to `dsn`.
 
         Raises:
             ConfigurationError: the server does not run.

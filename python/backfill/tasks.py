@@ -122,7 +122,8 @@ class TaskRegistry(Generic[D]):
         Args:
             identifier: the task's name in the database, 1 to 128 characters.
             retry: its retry policy; a job's own goes before it.
-            timeout: how long one attempt may run; a job's own goes before it.
+            timeout: how long one attempt may run; a job's own goes before it. An async handler is cancelled then. A
+                synchronous one is only asked to stop, by `ctx.should_stop`; if it returns, its job is completed.
             no_retry: exceptions after which no other attempt follows, their subclasses included; `PayloadDecodeError`
                 for payloads that do not fit, which are retried otherwise, since an old worker may meet a new shape.
             aliases: other names whose jobs this handler runs too.
@@ -186,7 +187,7 @@ class TaskRegistry(Generic[D]):
         `registry.get(name)` gives, where a prefix changed the name.
 
         Args:
-            other: its tasks must take the context that this registry's lifespan makes.
+            other: its tasks use the same `ctx.deps` as this registry's own tasks: what this registry's lifespan yields.
             prefix: what is put before each name and alias.
 
         Raises:
@@ -204,7 +205,8 @@ class TaskRegistry(Generic[D]):
         """Take in tasks that are made already, all of them or none.
 
         Args:
-            tasks: those that other registries made.
+            tasks: those that other registries made, or a whole registry, even one with a lifespan, which is not taken over.
+                They use the `ctx.deps` that this registry's lifespan yields.
 
         Raises:
             TaskDefinitionError: a name is taken.
