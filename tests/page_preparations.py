@@ -48,6 +48,27 @@ await WorkerRunner(WorkerConfig(), tasks).process_available_jobs()
 assert [group.error_type for group in await client.dlq_groups()] == []
 {_CLOSED}""",
     ),
+    # A table of the program's own.
+    "transactions": Preparation(
+        f"""{_CLIENT}
+from psycopg_pool import AsyncConnectionPool
+
+order_id = 42
+pool = AsyncConnectionPool(os.environ["DATABASE_URL"], open=False)
+await pool.open()
+async with pool.connection() as setup:
+    await setup.execute("create table orders (id bigint)")
+""".replace("from backfill", "import os\n\nfrom backfill", 1),
+        f"""
+await own.close()
+await engine.dispose()
+await other.dispose()
+async with pool.connection() as reader:
+    jobs = await reader.execute("select count(*) from graphile_worker.jobs where task_identifier = 'ship_order'")
+    assert await jobs.fetchone() == (5,)
+await pool.close()
+{_CLOSED}""",
+    ),
     "README": Preparation(
         """
 import os

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from page_runner import pages
 from places import ROOT
@@ -23,12 +25,18 @@ def test_all_pages_with_examples_are_found() -> None:
     assert {"README", "quickstart", "dead-letters", "testing"} <= set(PAGES)
 
 
+def _address(dsn: str) -> str:
+    """The same database as an address, which other drivers than psycopg read too."""
+    said = conninfo_to_dict(dsn)
+    return f"postgresql:///{said.pop('dbname')}?{urlencode(said)}"
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_runs(name: str, dsn: str, tmp_path: Path) -> None:
     """Each block of Python on the page runs, in the page's order, without an error or a warning."""
     result = subprocess.run(
         [sys.executable, "-W", "error", str(RUNNER), str(PAGES[name]), str(tmp_path)],
-        env={**os.environ, "DATABASE_URL": dsn},
+        env={**os.environ, "DATABASE_URL": _address(dsn)},
         capture_output=True,
         text=True,
         timeout=120,
