@@ -22,9 +22,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from backfill import TaskRegistry, WorkerConfig, WorkerRunner
+from backfill.storage.until import end_all
 from backfill.worker import process as process_module
 from backfill.worker.process import WorkerProcess
-from backfill.worker.service import Service, end_all
+from backfill.worker.service import Service
 from backfill.worker.service_lists import ATTENDANTS, PROBES, PUMPS, UPKEEP
 from backfill.worker.services import ServiceFactory, ServiceGroup
 from backfill.worker.upkeep.periodic import Periodic

@@ -41,8 +41,8 @@ async def test_it_has_as_many_connections_as_it_says(
         await eventually(lambda: value(dsn, OTHERS), said[0].__eq__)
         parts = runner._parts
         assert parts is not None
-        async with parts._own._connection(None):  # as by a service that is at it for long
-            await parts._own.counters()
+        async with parts.own._connection(None):  # as by a service that is at it for long
+            await parts.own.counters()
             assert await value(dsn, OTHERS) == said[0] + 1
         await eventually(lambda: value(dsn, OTHERS), said[0].__eq__)
 

@@ -171,7 +171,7 @@ async def test_a_serial_queues_next_comes_with_the_settlement(dsn: str, eventual
     async with BackfillClient(dsn) as client:
         config = WorkerConfig(dsn, concurrency=4, poll_interval=NEVER)
         async with WorkerRunner(config, runs.tasks) as runner:
-            pump, turns = parts(runner)._pumps[0], 0
+            pump, turns = parts(runner).pumps[0], 0
             exchange = pump._exchange
 
             async def counted(*arguments: Any) -> None:
@@ -257,14 +257,14 @@ async def test_full_lanes_leave_idle_ones_alone(dsn: str, eventually: Any) -> No
                 queue = Queue.serial_for("user", number) if number % 2 else Queue.parallel()
                 await client.enqueue("quick", number, queue=queue)
             await eventually(lambda: len(runs.ended), lambda ended: ended == 30, timeout=5)
-            turns, turn = 0, parts(runner)._pumps[0]._turn
+            turns, turn = 0, parts(runner).pumps[0]._turn
 
             async def counted() -> bool:
                 nonlocal turns
                 turns += 1
                 return bool(await turn())
 
-            parts(runner)._pumps[0]._turn = counted
+            parts(runner).pumps[0]._turn = counted
             await let_pass(0.5)
             assert turns < 10
             runs.release.set()

@@ -9,11 +9,13 @@ from typing import Any, LiteralString
 import pytest
 
 from backfill import BackfillClient, Queue, TaskRegistry, WorkerConfig, WorkerRunner
-from backfill.storage.attempts import Attempt, Failure, Settlement, give_back_strays, settle
+from backfill.storage.attempts import Attempt, give_back_strays
 from backfill.storage.claims import LaneClaim, LaneFilter, Look
 from backfill.storage.connection import connect
+from backfill.storage.settlements import Settlement, settle
 from backfill.storage.wire import Wire
 from backfill.storage.workers import find_tasks
+from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Failed
 
 from reading import rows, value
 
@@ -63,18 +65,18 @@ async def test_a_job_given_back_holds_its_queue_only_if_it_began(dsn: str, clien
     async with await connect(dsn) as connection:
         wire = Wire(connection)
         [attempt] = await claim(wire)
-        await end(wire, Settlement(given_back=[attempt]))
+        await end(wire, Settlement([GIVEN_BACK.end(attempt, None)]))
         assert await holder(dsn) is None
         [attempt] = await claim(wire)
         attempt.handler_started = True
-        await end(wire, Settlement(given_back=[attempt]))
+        await end(wire, Settlement([GIVEN_BACK.end(attempt, None)]))
         assert await holder(dsn) == retrying
         [attempt] = await claim(wire)
-        await end(wire, Settlement(given_back=[attempt]))
+        await end(wire, Settlement([GIVEN_BACK.end(attempt, None)]))
         assert await holder(dsn) == retrying
         assert await value(dsn, f"select attempts from {JOBS}") == 0
         [attempt] = await claim(wire)
-        await end(wire, Settlement(completed=[attempt]))
+        await end(wire, Settlement([COMPLETED.end(attempt, None)]))
         assert await holder(dsn) is None
     await client.free_held_queues()
     assert await rows(dsn, f"select * from {HELD_ROWS}") == []
@@ -88,7 +90,7 @@ async def test_a_claim_whose_answer_was_lost_gives_the_queue_back_as_it_was(dsn:
         await claim(wire)
         assert await give_back_strays(connection, schema=SCHEMA, worker=WORKER, held=[]) == ([job.id], [])
         assert await holder(dsn) is None
-        await end(wire, Settlement(failed=[Failure(attempt, "no", 0.0) for attempt in await claim(wire)]))
+        await end(wire, Settlement(Failed("no", delay=0.0).end(attempt, None) for attempt in await claim(wire)))
         await claim(wire)
         assert await holder(dsn) == WORKER
         assert await give_back_strays(connection, schema=SCHEMA, worker=WORKER, held=[]) == ([job.id], [])
@@ -106,7 +108,7 @@ async def test_a_dead_workers_queue_is_held_for_its_job(
     async with await connect(dsn) as connection:
         wire = Wire(connection)
         for _ in range(attempts):
-            await end(wire, Settlement(failed=[Failure(attempt, "no", 0.0) for attempt in await claim(wire)]))
+            await end(wire, Settlement(Failed("no", delay=0.0).end(attempt, None) for attempt in await claim(wire)))
         assert [attempt.job.id for attempt in await claim(wire)] == [job.id]
     if has_row:
         await client.recover_worker(WORKER, await value(dsn, ROW, WORKER))
@@ -144,7 +146,7 @@ async def _held(dsn: str, client: BackfillClient) -> int:
     job = await client.enqueue("t", queue=LANE)
     async with await connect(dsn) as connection:
         wire = Wire(connection)
-        await end(wire, Settlement(failed=[Failure(attempt, "no", 0.0) for attempt in await claim(wire)]))
+        await end(wire, Settlement(Failed("no", delay=0.0).end(attempt, None) for attempt in await claim(wire)))
     return job.id
 
 
@@ -202,9 +204,9 @@ async def test_a_worker_that_is_not_the_first_looks_now_and_then(dsn: str, clien
     tasks: TaskRegistry[None] = TaskRegistry()
     tasks.task("t")(_nothing)
     async with WorkerRunner(WorkerConfig(dsn), tasks) as runner:
-        [service] = [one for one in runner._parts._services if one.name == "held queues"]
+        [service] = [one for one in runner._parts.services if one.name == "held queues"]
         assert service is not None
-        assert not await client.is_first_worker(runner.worker_id or "")
+        assert not await runner._parts.own.is_first_worker(runner.worker_id or "")
         await client.free_held_queues()
     assert await holder(dsn) is None
 
