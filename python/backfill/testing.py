@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any, TypeVar, overload
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar, overload
 
 from backfill.client import BackfillClient
-from backfill.errors import InvalidJobError
-from backfill.flags import flags_of
-from backfill.jobs import JobSpec
+from backfill.client.prepare import shape_of, with_defaults
+from backfill.errors import ConfigurationError, InvalidJobError
+from backfill.jobs import UNSAID, JobSpec
 from backfill.payloads import NOTHING
 from backfill.records import Job
 from backfill.task import PayloadOf, Task
@@ -17,6 +18,9 @@ from backfill.worker.context import WorkerContext
 from backfill.worker.execution.policy import limits_of
 
 __all__ = ["run_job"]
+
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""Where PostgreSQL's microseconds begin."""
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -31,6 +35,7 @@ async def run_job(
     job_id: int = 1,
     attempt: int = 1,
     spec: JobSpec | None = None,
+    stopping: bool = False,
 ) -> R: ...
 @overload
 async def run_job(
@@ -42,6 +47,7 @@ async def run_job(
     job_id: int = 1,
     attempt: int = 1,
     spec: JobSpec | None = None,
+    stopping: bool = False,
 ) -> R: ...
 async def run_job(
     task: Task[Any, R],
@@ -52,6 +58,7 @@ async def run_job(
     job_id: int = 1,
     attempt: int = 1,
     spec: JobSpec | None = None,
+    stopping: bool = False,
 ) -> R:
     """Run one job's handler as a worker would, and return its result. No database is needed.
 
@@ -62,10 +69,13 @@ async def run_job(
         task: the task whose handler runs.
         payload: its payload. Left out, it is what a job without a payload gets.
         deps: what the context has as `deps`, in the place of what the registry's lifespan yields.
-        client: what the context has as `client`. Left out, it is a client that is not connected.
+        client: what the context has as `client`. Left out, each use of `ctx.client` raises `ConfigurationError`, so that no
+            test writes to a database by accident.
         job_id: the job's id.
         attempt: which run of the job this is, from 1.
-        spec: how the job would be enqueued. Its timeout goes before the task's, and its flags are `ctx.job.flags`.
+        spec: how the job would be enqueued: its timeout goes before the task's, and `ctx.job` has its queue, priority, key,
+            number of runs and flags. What it leaves unsaid is the task's.
+        stopping: whether the worker is stopping from the start: `ctx.should_stop` and `ctx.stopping` are true then.
 
     Raises:
         InvalidJobError: `attempt` is less than 1.
@@ -78,12 +88,41 @@ async def run_job(
     text = task.encode(task.given(payload))
     value = task.resolve()(text) if task.shape.payload is not None else None
     stop = threading.Event()
-    flags = () if spec is None else tuple(flags_of(spec))
-    job = Job(id=job_id, task_identifier=task.identifier, payload_bytes=text, attempts=attempt, flags=flags)
-    given = BackfillClient("postgresql:///") if client is None else client
-    context = WorkerContext(job=job, worker_id="run_job", deps=deps, client=given, stop=stop)
+    if stopping:
+        stop.set()
+    given = BackfillClient(_no_database) if client is None else client
+    job = _job(task, text, task.given(payload), spec or UNSAID, id=job_id, attempt=attempt)
+    context = WorkerContext(
+        job=job, worker_id="run_job", deps=deps, client=given, stop=stop, worker_stops=lambda: stopping
+    )
     result = await _within(limits_of(job, task).seconds, task, value, context, stop)
     return result if task.keep is None else task.decode_result(task.encode_result(result))
+
+
+def _no_database() -> str:
+    raise ConfigurationError(
+        "run_job: the handler uses ctx.client, and none was given; pass client=BackfillClient(...)"
+    )
+
+
+def _job(task: Task[Any, Any], text: bytes, payload: Any, spec: JobSpec, *, id: int, attempt: int) -> Job:
+    """The row that a worker would have claimed."""
+    shape = shape_of(task.identifier, with_defaults(spec, task.defaults_for(payload)), task.default_max_attempts, task)
+    now = datetime.now(UTC)
+    due = shape.run_at or now
+    return Job(
+        id=id,
+        task_identifier=task.identifier,
+        payload_bytes=text,
+        attempts=attempt,
+        max_attempts=shape.max_attempts,
+        priority=shape.priority,
+        queue_name=shape.queue,
+        key=shape.key,
+        flags=shape.flags,
+        run_at_micros=(due - _EPOCH) // timedelta(microseconds=1),
+        created_at_micros=(now - _EPOCH) // timedelta(microseconds=1),
+    )
 
 
 async def _within(

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from backfill import InvalidJobError, InvalidPayloadError, JobSpec, Snooze, TaskRegistry, WorkerContext
+from backfill import (
+    ConfigurationError,
+    InvalidJobError,
+    InvalidPayloadError,
+    JobSpec,
+    Queue,
+    Snooze,
+    TaskRegistry,
+    WorkerContext,
+)
 from backfill.testing import run_job
 
 tasks: TaskRegistry[Any] = TaskRegistry()
@@ -92,3 +101,44 @@ async def test_the_jobs_own_timeout_and_flags_count() -> None:
     assert await run_job(flagged, False, spec=spec) == ("night", "backfill.timeout:10ms")
     with pytest.raises(TimeoutError):
         await run_job(flagged, True, spec=spec)
+
+
+@tasks.task("looks", queue=Queue.serial("shop"), priority=3, max_attempts=4)
+async def looks(number: int, ctx: WorkerContext[None]) -> tuple[str | None, int, int, str | None]:
+    """Return what its row says."""
+    return ctx.job.queue_name, ctx.job.priority, ctx.job.max_attempts, ctx.job.key
+
+
+@tasks.task("ends")
+def ends(ctx: WorkerContext[None]) -> str:
+    """End early at a stop."""
+    if ctx.should_stop and ctx.stopping:
+        raise Snooze(timedelta(0))
+    return "whole"
+
+
+@tasks.task("adds")
+async def adds(ctx: WorkerContext[None]) -> None:
+    """Enqueue a job."""
+    await ctx.client.enqueue("t")
+
+
+async def test_the_row_is_as_the_task_and_the_spec_say() -> None:
+    """The task's defaults, and what the spec says before them."""
+    assert await run_job(looks, 1) == ("shop", 3, 4, None)
+    spec = JobSpec(queue=Queue.serial("other"), max_attempts=1, job_key="k", delay=timedelta(seconds=5))
+    assert await run_job(looks, 1, spec=spec) == ("other", 3, 1, "k")
+
+
+async def test_a_handler_can_be_run_as_at_a_stop() -> None:
+    """It is asked to end, and knows why."""
+    assert await run_job(ends) == "whole"
+    with pytest.raises(Snooze):
+        await run_job(ends, stopping=True)
+
+
+async def test_without_a_client_nothing_is_written_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that enqueues is told what to pass, also where libpq's own variables name a database."""
+    monkeypatch.setenv("PGHOST", "localhost")
+    with pytest.raises(ConfigurationError, match="pass client=BackfillClient"):
+        await run_job(adds)

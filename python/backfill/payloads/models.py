@@ -44,8 +44,8 @@ class ModelForm:
             from pydantic.errors import PydanticUserError
         except ImportError as error:
             raise TaskDefinitionError(
-                f"payloads of type {name_of(kind)} are read by pydantic, which is missing: "
-                "pip install backfill[pydantic]"
+                f"payloads of type {name_of(kind)} cannot be read: msgspec does not know them. Pydantic may, and is not "
+                "installed: install it, or send what they are made of, such as a dataclass"
             ) from error
         try:
             adapter: Any = TypeAdapter(cast("Any", kind))
