@@ -123,7 +123,10 @@ pub fn build(template: &str, schema: &str, shapes: &[Shape], first: u32) -> Resu
     for line in template.lines() {
         let body = line.trim_start();
         let Some(kind) = body.strip_prefix(MARKER) else {
-            let _ = writeln!(text, "{}", line.replace(SCHEMA_TOKEN, schema));
+            // Comments are for those who read the file: the server is not sent them.
+            if !body.starts_with("--") {
+                let _ = writeln!(text, "{}", line.replace(SCHEMA_TOKEN, schema));
+            }
             continue;
         };
         let serial = match kind.trim_end() {
@@ -144,9 +147,10 @@ pub fn build(template: &str, schema: &str, shapes: &[Shape], first: u32) -> Resu
 ///
 /// `template` has lines `-- lane: serial` (`jobs` and `queues` are in scope there) and `-- lane: parallel` (`jobs` is),
 /// each replaced by the lane's predicate; at least one, and a serial one if any lane filters queues. `schema` is the
-/// quoted name that replaces `:"schema"`. `lanes` says for each lane up to and including this one, the last, which
-/// filters it has: tasks, queues, priority. Their parameters are numbered from `first_param`, lane by lane: tasks
-/// integer[], queues text[] (regular expressions), priority two smallints (lowest, highest).
+/// quoted name that replaces `:"schema"`. Lines that are comments are left out. `lanes` says for each lane up to and
+/// including this one, the last, which filters it has: tasks, queues, priority. Their parameters are numbered from
+/// `first_param`, lane by lane: tasks integer[], queues text[] (regular expressions), priority two smallints (lowest,
+/// highest).
 ///
 /// Raises ConfigurationError for a template without a marker or with an unknown one, for no lane, and for too many
 /// parameters.
@@ -174,6 +178,13 @@ mod tests {
         let own = "and jobs.task_id = any ($4::integer[])";
         let range = "and jobs.priority between $5::smallint and $6::smallint";
         assert_eq!(text, format!("select \"s\".x\n  {own}\n  {range}\nwhere\n    {own}\n    {range}\nend\n"));
+    }
+
+    #[test]
+    fn comments_are_left_out() {
+        let text =
+            build("-- does: it\nselect 1\n  -- why\n  -- lane: parallel\n", "s", &[(false, false, false)], 1).unwrap();
+        assert_eq!(text, "select 1\n");
     }
 
     #[test]

@@ -19,7 +19,8 @@ def claim_statement(template: str, schema: str, lanes: Sequence[Shape], first_pa
     for line in template.removesuffix("\n").split("\n"):
         body = line.lstrip()
         if not body.startswith("-- lane: "):
-            lines.append(line.replace(':"schema"', schema))
+            if not body.startswith("--"):
+                lines.append(line.replace(':"schema"', schema))
             continue
         kind = body.removeprefix("-- lane: ").rstrip()
         if kind not in {"serial", "parallel"}:

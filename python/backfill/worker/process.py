@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import psycopg
+
 from backfill.client.lent import SERVICES_MOST, LentClient, ServicesClient
 from backfill.errors import BackfillError
 from backfill.said import named, stripped
@@ -159,8 +161,16 @@ class WorkerProcess:
             if one is not self.one:  # it was given up and works under a new id: the jobs that it had may wait again
                 earlier += executor.started
             elif executor.claimed == before:
+                if await self._frees_queues():
+                    continue
                 await self.keeper.tend()
                 return earlier + executor.started
+
+    async def _frees_queues(self) -> bool:
+        """Whether a queue was freed that waited for a job which somebody has ended: a drain has no service that looks."""
+        with contextlib.suppress(psycopg.Error, BackfillError, TimeoutError, OSError):
+            return await self.own.free_held_queues() > 0
+        return False
 
     async def flush_counters(self) -> None:
         """Write what is counted, once what has ended is settled."""

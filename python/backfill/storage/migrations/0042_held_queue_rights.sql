@@ -24,6 +24,15 @@ begin
       where polrelid = jobs
         and one <> 0
         and (polname ~ '^backfill_worker_' or (polname ~ '^backfill_producer_' and called.name = 'backfill_free_queues'))
+      union
+      -- A producer has no policy since its grants are those of functions: it may remove jobs.
+      select pg_get_userbyid(rights.grantee)
+      from pg_proc as removing
+      cross join aclexplode(removing.proacl) as rights
+      where called.name = 'backfill_free_queues'
+        and removing.pronamespace = (select relnamespace from pg_class where oid = jobs)
+        and removing.proname = 'backfill_remove_job'
+        and rights.grantee not in (0, removing.proowner)
     loop
       execute format('grant execute on function %s to %I', called.signature, granted.name);
     end loop;

@@ -1,7 +1,8 @@
--- does: Unlocks jobs, and their queues with them (or holds those for them, where their flags ask for it), that have been locked for so many seconds by others than our workers and
---   the engine's live ones, so many at most; the attempt counts. One in its last attempt that may have been replaced or removed
---   while it was held is a dead letter at once, which says so, unless $3 is false: then it is only unlocked. Says how many
---   jobs, how many queues, and how many such dead letters. A job is passed over while somebody is at its queue's row.
+-- does: Unlocks jobs, and their queues with them, that have been locked for so many seconds by others than our workers and
+--   the engine's live ones, so many at most; the attempt counts. A queue that was held for the job before is held again. One
+--   in its last attempt that may have been replaced or removed while it was held is a dead letter at once, which says so,
+--   unless $3 is false: then it is only unlocked. Says how many jobs, how many queues, and how many such dead letters. A job
+--   is passed over while somebody is at its queue's row.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), both skip locked: they are looked for again;
 --   backfill_dlq rows (insert, update)
 -- index: backfill_jobs_locked, backfill_jobs_stuck, jobs_pkey1, job_queues_pkey1, tasks_pkey
@@ -21,7 +22,8 @@ chosen as materialized (
     jobs.id, jobs.job_queue_id, jobs.locked_by, jobs.updated_at > jobs.locked_at and $3::boolean and
     -- part: written_since
     as doubtful,
-    jobs.flags ? 'backfill.block_on_retry' and jobs.attempts < jobs.max_attempts as blocks
+    jobs.flags ? 'backfill.block_on_retry' and jobs.attempts < jobs.max_attempts
+      and :"schema".backfill_was_held(jobs.job_queue_id, jobs.id) as blocks
   from stale as jobs
   where jobs.job_queue_id is null
     or jobs.job_queue_id in (select id from lanes)
@@ -30,8 +32,7 @@ chosen as materialized (
 freed as (
   update :"schema"._private_job_queues as queues
   set locked_by = null, locked_at = null
-  from lanes
-  join chosen on chosen.job_queue_id = lanes.id
+  from lanes join chosen on chosen.job_queue_id = lanes.id
   where queues.id = any (array[lanes.id])
     and queues.locked_at is not null
     and lanes.locked_by is not distinct from chosen.locked_by
@@ -42,8 +43,7 @@ freed as (
 still_held as (
   update :"schema"._private_job_queues as queues
   set locked_by = :"schema".backfill_hold_queue(lanes.id, chosen.id), locked_at = now()
-  from lanes
-  join chosen on chosen.job_queue_id = lanes.id
+  from lanes join chosen on chosen.job_queue_id = lanes.id
   where queues.id = any (array[lanes.id])
     and queues.locked_at is not null
     and lanes.locked_by is not distinct from chosen.locked_by

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -87,6 +88,35 @@ async def test_any_name_will_do(shared_dsn: str, fresh: Snapshot, name: str) -> 
         await migrate(connection, schema=name)
         assert snapshot(shared_dsn, name) == fresh
         await connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(name)))
+
+
+async def test_a_role_that_may_remove_jobs_may_free_their_queues_too(
+    shared_dsn: str, known: Callable[[tuple[Migration, ...]], None]
+) -> None:
+    """A producer has no policy, only functions: after an upgrade it removes jobs as before, with its old grants."""
+    everything = migrations()
+    known(everything[:39])
+    await up(shared_dsn, "roles")
+    name = f"producer_{os.getpid()}"
+    with psycopg.connect(shared_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("create role {}").format(sql.Identifier(name)))
+        try:
+            connection.execute(
+                sql.SQL("grant execute on function roles.backfill_remove_job(bigint, text) to {}").format(
+                    sql.Identifier(name)
+                )
+            )
+            known(everything)
+            await up(shared_dsn, "roles")
+            allowed = connection.execute(
+                "select has_function_privilege(%s, 'roles.backfill_free_queues(bigint[])', 'execute'), "
+                "has_function_privilege(%s, 'roles.backfill_hold_queue(integer, bigint)', 'execute')",
+                [name, name],
+            ).fetchone()
+            assert allowed == (True, False)
+        finally:
+            connection.execute(sql.SQL("drop owned by {}").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
 
 
 @pytest.mark.parametrize("last", range(1, newest()))

@@ -132,13 +132,27 @@ async def test_a_dead_workers_last_attempt_frees_the_queue(dsn: str, client: Bac
     assert (await client.dlq_stats()).total_jobs == 1
 
 
-async def test_a_job_that_another_program_left_locked_holds_its_queue(dsn: str, client: BackfillClient) -> None:
-    """Its attempt ended without ending it, so the queue waits for the next one."""
-    job = await client.enqueue("t", queue=LANE)
+@pytest.mark.parametrize("held_before", [True, False])
+async def test_a_queue_that_another_program_left_locked_is_held_if_it_was(
+    dsn: str, client: BackfillClient, held_before: bool
+) -> None:
+    """Perhaps no worker of ours knows the task of a job that never ran here: nobody may wait for it."""
+    job = await _held(dsn, client) if held_before else (await client.enqueue("t", queue=LANE)).id
     await rows(dsn, f"update {JOBS} set locked_by = 'node', locked_at = now() - interval '1 day', attempts = 1")
     await rows(dsn, f"update {QUEUES} set locked_by = 'node', locked_at = now() - interval '1 day'")
     await client.release_stale_job_locks(timedelta(hours=4))
-    assert await holder(dsn) == f"backfill:retry:{job.id}"
+    assert await holder(dsn) == (f"backfill:retry:{job}" if held_before else None)
+
+
+async def test_a_drain_frees_the_queue_of_a_job_that_was_ended_by_hand(dsn: str, client: BackfillClient) -> None:
+    """A program that only drains has no service that looks for such queues."""
+    job = await _held(dsn, client)
+    await client.enqueue("t", queue=LANE)
+    await rows(dsn, f"delete from {JOBS} where id = %s", job)
+    tasks: TaskRegistry[None] = TaskRegistry()
+    tasks.task("t")(_nothing)
+    assert await WorkerRunner(WorkerConfig(dsn), tasks).process_available_jobs() == 1
+    assert await holder(dsn) is None
 
 
 async def _held(dsn: str, client: BackfillClient) -> int:
