@@ -37,7 +37,7 @@ class Backoff:
         self._said = False
 
     def reset(self) -> bool:
-        """Begin again after a success; returns whether a logged outage is over, so that its end is to be logged, too."""
+        """Begin again after a success; returns whether a logged outage is over, so that its end is to be logged."""
         self._pause = self._first
         said, self._said = self._said, False
         return said

@@ -29,8 +29,8 @@ class Next:
     """What becomes of a job whose worker died.
 
     Attributes:
-        delay: seconds until the job's next attempt, unless that is its second, which is due at once; None for the
-            contract's schedule.
+        delay: seconds until the job's next attempt, unless that is its second, which is due when the first was; None
+            for the contract's schedule.
         keep: for how many seconds the job's end is kept where no attempt follows; None where it is not kept.
     """
 

@@ -59,7 +59,7 @@ class Levels:
     """What a look at the priorities of waiting jobs found.
 
     Attributes:
-        due: each priority, with the seconds until the next job that waits for its time is due; None where none waits so.
+        due: each priority, with the seconds until the next of the jobs that wait for their time is due, or None.
         clock: the database's time at the look, in PostgreSQL's microseconds.
     """
 
