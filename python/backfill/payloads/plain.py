@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from backfill.payloads.codec import Codec
 
 OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-"""Options by which orjson leaves times and dataclasses to `encode_other`: `orjson.dumps(value, encode_other, OPTIONS)`."""
+"""Options that make orjson leave times and dataclasses to `encode_other`.
+
+The call is `orjson.dumps(value, encode_other, OPTIONS)`.
+"""
 _ERRORS: Final = (orjson.JSONEncodeError, RecursionError)
 
 
@@ -59,8 +62,8 @@ def checked(payload: object, encoded: bytes) -> bytes:
     Raises:
         InvalidPayloadError: the payload holds one of these; the message names the place inside it.
     """
-    # Encoders write null for NaN and infinity, so that only a text with a null in it can hide one. (`in` would take four
-    # times as long as `find`.)
+    # Encoders write null for NaN and infinity, so that only a text with a null in it can hide one. (`in` would take
+    # four times as long as `find`.)
     if encoded.find(b"null") >= 0:
         refuse_numbers(payload)
     if encoded.find(ESCAPED_NUL) >= 0 and has_nul(encoded):

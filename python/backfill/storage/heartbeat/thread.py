@@ -235,7 +235,7 @@ class _Shared:
 
     def __init__(self, settings: _Settings, conninfo: str, parameters: list[bytes | None]) -> None:
         self.settings = settings
-        # Held for moments only. It is reentrant, since a signal handler may call a method while the main thread holds it.
+        # Held only for moments. It is reentrant, since a signal handler may call a method while the main thread has it.
         self.lock = threading.RLock()
         self.state = _State(conninfo, parameters)
         self.news = _Wake()
