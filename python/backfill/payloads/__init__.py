@@ -1,8 +1,8 @@
 """Payloads and results: Python values become JSON where they are sent, and values of a type where they arrive.
 
 `plain` writes values whose type is not known, and `codec` those of a known type (with `models` for pydantic's types).
-`kinds` finds the types that a type is made of, `lossy` and `unions` say which of them do not survive the trip through
-JSON, and `faults` says what is wrong with a value, and where. Values that PostgreSQL or a worker in another language
+`kinds` finds the types that a type is made of, `lossy` and `unions` say of which types JSON would lose or change
+values, and `faults` says what is wrong with a value, and where. Values that PostgreSQL or a worker in another language
 could not read are refused: NaN, infinity, NUL, lone surrogates.
 """
 

@@ -1,7 +1,8 @@
 """How values of a type become JSON and come back: each type has a codec, for payloads and results.
 
 What a producer sends is written, read back and compared. So a value that would not arrive as it was sent is refused
-where it is enqueued. Types that could never survive the trip are refused when their task is defined.
+where it is enqueued. Types of which JSON would always lose or change some values are refused when their task is
+defined.
 """
 
 from __future__ import annotations
@@ -199,7 +200,7 @@ def _is_any(tree: structure.Type) -> bool:
 
 
 def _has_unknown(tree: structure.Type) -> bool:
-    """Whether a type holds a class that neither msgspec nor the two functions below know."""
+    """Whether a type holds a class that is unknown to msgspec, `_encode_other` and `_decode_other`."""
     seen = set[Any]()
     waiting: list[Any] = [tree]
     while waiting:

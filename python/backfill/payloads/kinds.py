@@ -1,6 +1,6 @@
 """The types that a payload's type is made of, each with the place where it stands.
 
-Used by `lossy`, which refuses the types that cannot make the trip through JSON, and by the codecs.
+Used by `lossy`, which refuses types whose values JSON would lose or change, and by the codecs.
 """
 
 from __future__ import annotations

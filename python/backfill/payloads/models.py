@@ -1,4 +1,4 @@
-"""Payloads that pydantic writes and reads: its models, and types that msgspec cannot tell apart, as unions of records.
+"""Payloads that pydantic writes and reads: its models, and what msgspec cannot tell apart, such as unions of records.
 
 Used by `codec`. pydantic is an extra (`backfill[pydantic]`), imported when the first such type is met.
 """

@@ -1,7 +1,7 @@
 """Attempts: how a worker identifies them, renews their locks, and finds those that it lost.
 
-The statements match a job only while this worker holds it, since this lock time. How the ends of attempts are written
-is in `settlements`.
+The statements match a job only if it is still locked by this worker, with the lock time that the attempt knows. How the
+ends of attempts are written is in `settlements`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from backfill.storage.values import integer
 from backfill.storage.wire import Command, Wire
 
 _PREDECESSOR_PAUSE: Final = 0.05
-"""Seconds between two questions whether the server has finished what was under way on lost connections."""
+"""Seconds between two checks of whether the server has finished what was under way on lost connections."""
 
 
 _MOST_NAMED: Final = 20
@@ -143,8 +143,8 @@ async def await_predecessor(connection: Connection, worker: str) -> None:
 
     This is used behind a pooler. There a session keeps the name of its last user, so that ending sessions by that name
     could hit another program. The worker's transactions carry a name of their own instead, which says whose they are.
-    No lock is used for this, since other programs could take the same lock. This function has no time
-    limit: the caller sets one.
+    No lock is used for this, since other programs could take the same lock. This function has no time limit: the caller
+    sets one.
     """
     while True:
         cursor = await connection.execute(render("await_predecessor"), [worker])

@@ -85,7 +85,7 @@ def is_alive(connection: Connection) -> bool:
     A restarted server has closed the socket. A host that vanished is noticed by the keepalives.
     """
     try:
-        for _ in range(2):  # the server's last words come first, the socket's end behind them
+        for _ in range(2):  # the server's last message comes first, and the end of the socket after it
             connection.pgconn.consume_input()
     except psycopg.Error:
         return False

@@ -45,7 +45,7 @@ def grants_script(duty: Duty, role: str, schema: str = DEFAULT_SCHEMA) -> str:
     body = "$body$"
     while any(body in value for value in values.values()):  # no name may end the script's own quotes
         body = f"$x{body[1:]}"
-    # In one pass, since a name may itself look like a token.
+    # All tokens are replaced in one pass, since a name may itself look like a token.
     filled = _TOKEN.sub(lambda token: values[token[0]], GRANTS[duty].replace("$body$", body))
     return f"begin;\n{filled}commit;\n"
 

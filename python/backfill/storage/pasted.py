@@ -28,7 +28,7 @@ def pasted(field: str, dsn: object) -> str:
         The string without whitespace and quotes around it, and without the name of a driver (`postgresql+psycopg://`).
 
     Raises:
-        ConfigurationError: it is neither, or its password was replaced by asterisks when it was printed.
+        ConfigurationError: the DSN is neither, or its password was replaced by asterisks when it was printed.
     """
     text = _text_of(dsn)
     if text is None:

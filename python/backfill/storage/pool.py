@@ -36,7 +36,7 @@ class _ClosingError(Exception):
 
 
 class PatientPool(AsyncConnectionPool[Connection]):
-    """A pool, not yet open, of connections like those of `connect`.
+    """A pool of connections like those that `connect` makes; a new pool is not open yet.
 
     Args:
         dsn: a connection string, or a callable that is asked for one at each new connection.

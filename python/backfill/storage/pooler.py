@@ -1,8 +1,8 @@
 """Poolers between us and the server: how a connection through one is recognised, and what may be relied on there.
 
 Each connection is checked once, when it is made. A pooler is assumed to be in transaction mode, in which each
-transaction may meet another session of the server. So no session setting, session lock, LISTEN or prepared statement is
-used on such a connection.
+transaction may meet another session of the server. So no session setting, session lock or LISTEN is used on such a
+connection, and nothing is prepared there unless the DSN asks for it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _said: Final[set[tuple[str, int, str]]] = set()
 
 
 def is_pooled(connection: Connection) -> bool:
-    """Whether a connection was found to go through a pooler; False where nobody has asked yet."""
+    """Whether a connection was found to go through a pooler; False where it was not checked yet."""
     return _WAYS.get(connection, Way.DIRECT) is not Way.DIRECT
 
 
@@ -78,7 +78,7 @@ def way_of(*, pooled: bool, wanted: bool, libpq: int) -> Way:
 
 
 async def look_for_pooler(connection: Connection, *, wanted: bool = False, own: bool = False) -> bool:
-    """Whether a connection goes through a pooler; the server is asked the first time, for one round trip.
+    """Whether a connection goes through a pooler; the server is asked only the first time, in one round trip.
 
     Args:
         connection: a connection with nothing under way on it.
@@ -121,7 +121,7 @@ def without_option(dsn: str) -> tuple[str, bool]:
 
 
 async def _read_nulls(connection: Connection, *, may_set: bool) -> None:
-    """Have a session read NULL in the text of an array as null, which `array_nulls = off` forbids.
+    """Make a session read NULL in the text of an array as null, which `array_nulls = off` prevents.
 
     Raises:
         ConfigurationError: the session belongs to a pooler or to the caller, so the setting cannot be changed here.

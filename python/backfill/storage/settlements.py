@@ -63,7 +63,7 @@ class Settlement:
 
     Args:
         ends: the ends, in any order.
-        forgets: whether the dead letters that a job left behind are deleted when the job is over.
+        forgets: whether the dead letters that a job left behind are deleted along with the job's end.
     """
 
     __slots__ = ("_groups", "forgets")
@@ -90,7 +90,7 @@ class Settlement:
         rows.append(values)
 
     def add_all(self, settling: Settling, attempts: Sequence[Attempt]) -> None:
-        """Add ends whose statement has no columns, as nearly all have, without a step for each."""
+        """Add ends whose statement has no columns, which are those of nearly all jobs, without a step for each."""
         kinds = {attempt.claim for attempt in attempts}
         for kind in kinds:
             some = attempts if len(kinds) == 1 else [attempt for attempt in attempts if attempt.claim is kind]

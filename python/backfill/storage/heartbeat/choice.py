@@ -39,8 +39,8 @@ def make_heartbeat(
     """A heartbeat, not yet started.
 
     Args:
-        conninfo: where to connect, as `connection.complete` gives it; where it names several hosts, each failure makes
-            another of them the first to be tried.
+        conninfo: where to connect, as `connection.complete` gives it; where it names several hosts, each failure to
+            connect makes another of them the first to be tried.
         setup: commands for each new connection, such as one that sets its statement timeout.
         statement: the statement of a beat, with `$1` placeholders. It gives a row; if it gives none, this worker was
             given up as dead, and no beat follows until `resume`.
