@@ -1,9 +1,9 @@
-"""Payloads and results: Python values to JSON bytes where they are sent, JSON bytes to a handler's type where they arrive.
+"""Payloads and results: Python values become JSON where they are sent, and values of a type where they arrive.
 
-`plain` writes values whose type nobody knows, `codec` those of a known type (with `models` for pydantic's). `kinds` finds
-the types that a type is made of, `lossy` and `unions` say which of them cannot make the trip, and `faults` says what is
-wrong with a value, and where. What PostgreSQL or another language's worker could not read is refused: NaN, infinity, NUL,
-lone surrogates.
+`plain` writes values whose type is not known, and `codec` those of a known type (with `models` for pydantic's types).
+`kinds` finds the types that a type is made of, `lossy` and `unions` say of which types JSON would lose or change
+values, and `faults` says what is wrong with a value, and where. Values that PostgreSQL or a worker in another language
+could not read are refused: NaN, infinity, NUL, lone surrogates.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ __all__ = [
 ]
 
 RESULT_LIMIT: Final = 2**20
-"""Bytes of a result: many are written at once."""
+"""The most bytes that a result may have; there is a limit since many results are written at once."""
 
 
 class Nothing:
-    """The type of `NOTHING`: no payload was given, which is not the payload None."""
+    """The type of `NOTHING`, which says that no payload was given; that is not the same as the payload None."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """As messages show it."""
+        """The text by which messages show it."""
         return "no payload"
 
 
@@ -52,10 +52,10 @@ NOTHING: Final = Nothing()
 
 
 def decoder(payload_type: object) -> Decoder:
-    """What reads a payload as that type: a dataclass, Struct, TypedDict, pydantic model, or plain JSON (`Any`).
+    """A function that reads a payload as a type: a dataclass, Struct, TypedDict, pydantic model, or plain JSON (`Any`).
 
     Raises:
-        TaskDefinitionError: there is no reading such a type from JSON.
+        TaskDefinitionError: such a type cannot be read from JSON.
     """
     return codec_of(Any if payload_type is None else payload_type).decode
 
@@ -65,10 +65,12 @@ def encode_result(result: object, codec: Codec[Any] | None = None) -> bytes:
 
     Args:
         result: what the handler returned.
-        codec: of the type that the handler is annotated to return; None where it is not, and JSON's own types are written.
+        codec: the codec of the type that the handler is annotated to return; None where it has no such annotation, and
+            the result is written as plain JSON.
 
     Raises:
-        InvalidPayloadError: it is not JSON, or not of the type; the message names the place inside it.
+        InvalidPayloadError: the result is not JSON, is not of the type, or is too large; the message names the place in
+            it.
     """
     try:
         encoded = encode_plain(result) if codec is None else codec.encode(result)
@@ -80,10 +82,10 @@ def encode_result(result: object, codec: Codec[Any] | None = None) -> bytes:
         )
     try:
         encoded.decode()
-    except UnicodeDecodeError as error:  # a fragment is taken as it is
+    except UnicodeDecodeError as error:  # orjson copies a Fragment unchecked
         raise InvalidPayloadError("result", str(error), "JSON in UTF-8") from error
     return encoded
 
 
 decode_plain: Final[Decoder] = UNTYPED.decode
-"""A payload as plain JSON values; raises PayloadDecodeError for a text that Python cannot hold."""
+"""Reads a payload as plain JSON values; raises PayloadDecodeError for a text that Python cannot hold."""

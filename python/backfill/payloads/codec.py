@@ -1,7 +1,8 @@
-"""How values of one type become JSON and come back: one codec a type, for payloads and results.
+"""How values of a type become JSON and come back: each type has a codec, for payloads and results.
 
-What a producer sends is written, read back and compared, so that whatever would not arrive as it was sent is refused where
-it is enqueued. Types that could never make the trip are refused when their task is defined.
+What a producer sends is written, read back and compared. So a value that would not arrive as it was sent is refused
+where it is enqueued. Types of which JSON would always lose or change some values are refused when their task is
+defined.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from backfill.said import said
 T = TypeVar("T")
 Decoder = Callable[[bytes], Any]
 _ERRORS: Final = (ValueError, TypeError, RecursionError, OverflowError, AttributeError, KeyError)
-"""What encoders raise for a value that is not of their type; a class's own code may raise some of them too."""
+"""The errors of encoders for a value that is not of their type; a class's own code may raise some of them too."""
 _WITHOUT_TYPE: Final[tuple[Any, ...]] = (Any, object)
 Compared = Literal["all", "odd", "none"]
 
@@ -47,10 +48,10 @@ class Codec(Generic[T]):
 
     Args:
         kind: the type.
-        dumps: writes a value; raises one of the encoders' errors.
-        loads: reads a text; raises one of the decoders' errors.
+        dumps: a function that writes a value, or raises one of the encoders' errors.
+        loads: a function that reads a text, or raises one of the decoders' errors.
         compared: which values are read back and compared: all, those that hold more than JSON's own types, or none.
-        trusted: whether `==` sees all there is of such values; else they are compared part by part.
+        trusted: whether `==` compares everything that such values hold; else they are compared part by part.
     """
 
     __slots__ = ("_compared", "_trusted", "accepts_none", "decode", "dumps", "kind", "loads")
@@ -73,10 +74,11 @@ class Codec(Generic[T]):
         self.accepts_none = _reads(loads, b"null")
 
     def encode(self, value: T) -> bytes:
-        """The value's JSON, which is read as a value alike.
+        """The value's JSON, after a check that it is read back as an equal value.
 
         Raises:
-            InvalidPayloadError: the value is not of the type, or would not arrive as it is; the place in it is named.
+            InvalidPayloadError: the value is not of the type, or would not arrive as it is; the message names the place
+                in it.
         """
         text = self.write(value)
         if self._compared != "all" and (self._compared == "none" or not odd_parts(value)):
@@ -93,10 +95,10 @@ class Codec(Generic[T]):
         raise InvalidPayloadError(place, part, _lost(part, arrived))
 
     def write(self, value: T) -> bytes:
-        """The value's JSON, without a look at how it would arrive.
+        """The value's JSON, without a check of how it would arrive.
 
         Raises:
-            InvalidPayloadError: it has none; the place in it is named.
+            InvalidPayloadError: the value has no JSON; the message names the place in it.
         """
         try:
             text = self.dumps(value)
@@ -115,7 +117,8 @@ def codec_of(kind: Any) -> Codec[Any]:
     """The codec of a type: a record, a collection, a scalar, or plain JSON (`Any`, `object`).
 
     Raises:
-        TaskDefinitionError: values of that type cannot be sent, or not all of them; the part and the way out are named.
+        TaskDefinitionError: some or all values of that type cannot be sent; the message names the part of the type and
+            the way out.
     """
     if kind in _WITHOUT_TYPE:
         return Codec(kind, plain.encode_plain, _decode_any, compared="odd")
@@ -146,13 +149,13 @@ def codec_of(kind: Any) -> Codec[Any]:
 
 
 def guarded(decode: Decoder) -> Decoder:
-    """A decoder whose errors are ours; one call deep, since it runs for every job."""
+    """A decoder that raises our own errors; it adds only one call, since it runs for every job."""
 
     def read(raw: bytes) -> Any:
         try:
             return decode(raw)
         except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors are ValueErrors
-            # Neither as its cause: a traceback would show the input that the decoder quotes.
+            # The decoder's error is not kept as the cause: a traceback would show the input that it quotes.
             raise PayloadDecodeError(f"payload: {said(error)}") from None
 
     return read
@@ -164,7 +167,7 @@ def _by_pydantic(kind: Any, parts: list[Part]) -> Codec[Any]:
 
 
 def _leave_out(parts: list[Part]) -> bool:
-    """Whether a class among a type's parts has a `==` that does not see all there is."""
+    """Whether a class among a type's parts has a `==` that does not compare everything."""
     records = (get_origin(part.kind) or part.kind for part in parts)
     return any(isinstance(record, type) and is_record(record) and leaves_out(record) for record in records)
 
@@ -185,7 +188,7 @@ def _reads(loads: Decoder, text: bytes) -> bool:
 
 
 def _is_plain(tree: structure.Type) -> bool:
-    """Whether a type is a dict with text keys, or a list, of anything: what orjson writes fastest."""
+    """Whether a type is a list of anything, or a dict from text to anything; orjson writes these fastest."""
     if isinstance(tree, structure.DictType):
         named = isinstance(tree.key_type, (structure.StrType, structure.AnyType))
         return named and _is_any(tree.value_type)
@@ -197,7 +200,7 @@ def _is_any(tree: structure.Type) -> bool:
 
 
 def _has_unknown(tree: structure.Type) -> bool:
-    """Whether a type holds a class that neither msgspec nor the two functions below know."""
+    """Whether a type holds a class that is unknown to msgspec, `_encode_other` and `_decode_other`."""
     seen = set[Any]()
     waiting: list[Any] = [tree]
     while waiting:
@@ -223,7 +226,7 @@ def _has_unknown(tree: structure.Type) -> bool:
 
 
 def _encode_other(value: object) -> object:
-    """What msgspec does not write by itself: paths, and pydantic's models within other types."""
+    """Write what msgspec does not write by itself: paths, and pydantic's models within other types."""
     if isinstance(value, PurePath):
         return str(value)
     if is_model(type(value)):
@@ -233,7 +236,7 @@ def _encode_other(value: object) -> object:
 
 
 def _decode_other(kind: type, value: object) -> object:
-    """A value of a type that msgspec asks for, since it does not know it itself."""
+    """Make a value of a type that msgspec does not know itself."""
     if kind is object:
         return value
     if is_model(kind):
@@ -249,12 +252,12 @@ def _model_codec(kind: Any) -> Codec[Any]:
 
 
 def _not_of(kind: object, error: BaseException) -> str:
-    """Why a value is refused that its encoder or its decoder would not take."""
+    """The reason for refusing a value that its encoder or its decoder did not take."""
     return f"this is no value of the type {name_of(kind)}, which the task names. {said(error)}"
 
 
 def _lost(part: object, arrived: object) -> str:
-    """Why a part of a payload is refused that would not arrive as it is."""
+    """The reason for refusing a part of a payload that would not arrive as it is."""
     if type(part) is not type(arrived):
         return (
             f"the handler would get a {type(arrived).__name__} in its place. Annotate it with the type that is sent, and "
@@ -269,4 +272,4 @@ def _lost(part: object, arrived: object) -> str:
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_encode_other)
 _decode_any: Final = cast("Decoder", msgspec.json.Decoder().decode)
 UNTYPED: Final[Codec[Any]] = Codec(Any, plain.encode_plain, _decode_any, compared="none")
-"""The codec where nobody said a type: what JSON has a form for is written, and comes as JSON has it."""
+"""The codec where no type is given: it writes what JSON has a form for, and reads JSON's own types."""

@@ -1,6 +1,7 @@
-"""What is wrong with a payload, and where: the place and the part that an error names, and whether two values are alike.
+"""What is wrong with a payload, and where; and whether two values are alike.
 
-Used by the other modules of this package on the way to an error, and to compare what was sent with what would arrive.
+The other modules of this package find here the place and the part that an error names, and compare here what was sent
+with what would arrive.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _WITHOUT_NUL: Final = "text without the character NUL (\\u0000), which PostgreSQ
 Write = Callable[[Any], bytes]
 _NUL: Final = re.compile(
     rb"(?<!\\)(?:\\\\)*\\u0000"
-)  # after an even run of backslashes: else it is text that looks like one
+)  # after an even number of backslashes; after an odd number it is text that only looks like an escape
 
 
 def is_model(kind: object) -> bool:
@@ -40,10 +41,10 @@ def is_attrs(kind: object) -> bool:
 
 
 def refuse_numbers(value: object, place: str = "payload") -> None:
-    """Refuse NaN and infinity wherever they hide in a value, since encoders write null for them.
+    """Refuse NaN and infinity anywhere in a value, since encoders write null for them.
 
     Raises:
-        InvalidPayloadError: there is one; its place is named.
+        InvalidPayloadError: there is one; the message names its place.
     """
     if not _hides_number(value, ()):
         return
@@ -59,12 +60,12 @@ def has_nul(text: bytes) -> bool:
 
 
 def unwritable(payload: object, write: Write, errors: tuple[type[BaseException], ...]) -> tuple[str, object]:
-    """The innermost part of a payload for which an encoder has no JSON, and its place.
+    """The place and the value of the innermost part of a payload for which an encoder has no JSON.
 
     Args:
-        payload: what the encoder refused.
+        payload: the payload that the encoder refused.
         write: the encoder.
-        errors: what it raises.
+        errors: the errors that the encoder raises.
     """
 
     def is_bad(part: object) -> bool:
@@ -81,7 +82,7 @@ def refuse_nul(payload: object, write: Write, errors: tuple[type[BaseException],
     """Refuse a payload whose JSON has a NUL character in it; the arguments are those of `unwritable`.
 
     Raises:
-        InvalidPayloadError: always; the place is named.
+        InvalidPayloadError: always; the message names the place.
     """
 
     def is_bad(part: object) -> bool:
@@ -95,7 +96,7 @@ def refuse_nul(payload: object, write: Write, errors: tuple[type[BaseException],
 
 
 def culprit(payload: object, is_bad: Callable[[object], bool], place: str = "payload") -> tuple[str, object]:
-    """The innermost part of a bad payload that is bad itself, and its place."""
+    """The place and the value of the innermost part of a bad payload that is bad itself."""
     value = payload
     seen = set[int]()
     while id(value) not in seen:  # a payload may contain itself
@@ -108,7 +109,7 @@ def culprit(payload: object, is_bad: Callable[[object], bool], place: str = "pay
 
 
 def difference(sent: object, got: object, place: str = "payload") -> tuple[str, object, object]:
-    """The innermost place at which two values are not alike, with what each has there."""
+    """The innermost place at which two values are not alike, and what each of them has there."""
     ours, theirs = dict(parts(sent)), dict(parts(got))
     if type(sent) is type(got) and ours.keys() == theirs.keys():
         for step, part in ours.items():
@@ -118,10 +119,11 @@ def difference(sent: object, got: object, place: str = "payload") -> tuple[str, 
 
 
 def alike(sent: object, got: object) -> bool:
-    """Whether what arrives is what was sent.
+    """Whether the value that arrives is the one that was sent.
 
-    More is alike than Python calls equal: a list that was sent as a tuple (where the type says `Sequence`), records without
-    an `__eq__` of their own whose fields are alike, and times in the hour that is there twice when clocks go back.
+    Values that Python does not call equal may be alike, too: a tuple that arrives as a list (where the type says
+    `Sequence`), records without an `__eq__` of their own whose fields are alike, and times in the hour that comes twice
+    when clocks go back.
     """
     try:
         if sent is got or bool(sent == got):
@@ -137,8 +139,8 @@ def alike(sent: object, got: object) -> bool:
 def equal_in_parts(sent: object, got: object) -> bool:
     """Whether two values are alike in all their parts, whatever their classes call equal.
 
-    For classes that leave something out of their `==`. A field that no caller can give and that is not compared (`init=False`,
-    `compare=False`) is a class's own note, such as a cache, and may differ.
+    This is for classes whose `==` leaves something out. A field that no caller can give and that is not compared
+    (`init=False`, `compare=False`) is a note that the class keeps for itself, such as a cache, and may differ.
     """
     containers = (list, tuple, Mapping)
     if not isinstance(sent, containers) and not is_record(type(sent)):
@@ -157,9 +159,9 @@ def equal_in_parts(sent: object, got: object) -> bool:
 
 
 def leaves_out(record: type) -> bool:
-    """Whether a record's class has a `==` of its own, or compares not all of its fields."""
+    """Whether a record's class has a `==` of its own, or does not compare all of its fields."""
     equal: Any = record.__eq__
-    code = getattr(equal, "__code__", None)  # what dataclasses generate has no file; what is written in C has no code
+    code = getattr(equal, "__code__", None)  # a generated `==` has no file; one written in C has no code
     own = code is not None and code.co_filename != "<string>" and not equal.__module__.startswith("pydantic.")
     return own or any(not one.compare and one.init for one in _dataclass_fields(record))
 
@@ -178,7 +180,7 @@ def _dataclass_fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _same_shape(sent: object, got: object) -> bool:
-    """Whether two values that are not equal may yet be alike in all their parts."""
+    """Whether two values that are not equal may still be alike in all their parts."""
     if isinstance(sent, (str, bytes, int, float, set, frozenset, Enum)):
         return False
     if type(sent) is type(got):
@@ -197,7 +199,7 @@ def _alike_parts(sent: object, got: object) -> bool:
 
 
 def parts(value: object) -> Iterator[tuple[str, object]]:
-    """What a payload's part is made of, each with the step that leads to it."""
+    """The parts that a value is made of, each with the step that leads to it, such as `.name` or `[0]`."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             plain = isinstance(key, str) and key.isidentifier() and len(key) <= 40
@@ -221,7 +223,7 @@ def parts(value: object) -> Iterator[tuple[str, object]]:
 
 
 def _hides_number(value: object, above: tuple[int, ...]) -> bool:
-    """Whether NaN or infinity hides in a value; what contains itself is followed once."""
+    """Whether NaN or infinity is hidden in a value; a value that contains itself is followed only once."""
     odd = odd_parts(value)
     if odd is None:
         return True
@@ -237,6 +239,6 @@ def _hides_number(value: object, above: tuple[int, ...]) -> bool:
 
 
 def _same_state(sent: Any, got: Any) -> bool:
-    """Whether two models agree in what is none of their fields: private attributes and extra values."""
+    """Whether two models agree in what is not in their fields: private attributes and extra values."""
     names = ("__pydantic_private__", "__pydantic_extra__")
     return all(getattr(sent, name, None) == getattr(got, name, None) for name in names)

@@ -1,6 +1,6 @@
-"""What a payload's type is made of: every type within it, with the place where it stands.
+"""The types that a payload's type is made of, each with the place where it stands.
 
-Used by `lossy`, which refuses the types that cannot make the trip through JSON, and by the codecs.
+Used by `lossy`, which refuses types whose values JSON would lose or change, and by the codecs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import msgspec
 from backfill.payloads.faults import is_attrs, is_model
 
 _DEEPEST: Final = 50
-"""How often a generic class is followed into itself with other arguments."""
+"""How many times a generic class is followed into itself with other arguments."""
 _CHOOSES: Final = ("Serializer", "Discriminator")
-"""In the names of pydantic's marks by which a field says itself how it is written, or how a union is told apart."""
+"""Words in the names of pydantic's marks by which a field says how it is written, or how its union is told apart."""
 
 
 class Part:
@@ -30,8 +30,8 @@ class Part:
 
     Attributes:
         kind: the type.
-        place: where it stands, as `Order.customer.id`.
-        explicit: whether the field it stands in has a serializer or a discriminator of the user's own.
+        place: where it stands, such as `Order.customer.id`.
+        explicit: whether the field in which it stands has a serializer or a discriminator of the user's own.
     """
 
     __slots__ = ("explicit", "kind", "place")
@@ -46,13 +46,13 @@ def parts_of(kind: object) -> list[Part]:
     """All types within a type, the type itself first. The type variables of generic classes are filled in.
 
     Raises:
-        NameError: a name in one of its annotations is not there when the program runs.
+        NameError: a name in one of the type's annotations is not defined when the program runs.
     """
     return list(_walk(Part(kind, name_of(kind)), {}))
 
 
 def name_of(kind: object) -> str:
-    """A type as messages show it: without modules, with `|` in unions and without the marks of Annotated."""
+    """A type's name as messages show it: without modules, with `|` in unions and without the marks of Annotated."""
     origin = get_origin(kind)
     if origin is Annotated:
         return name_of(get_args(kind)[0])
@@ -73,7 +73,7 @@ def _literal(value: object) -> str:
 
 
 def bare(kind: Any) -> Any:
-    """What an alias, a NewType, Annotated or a type variable stands for; any other type as it is."""
+    """The type that an alias, a NewType, Annotated or a type variable stands for; any other type as it is."""
     for _ in range(_DEEPEST):
         inner = _inner(kind)
         if inner is kind:
@@ -83,7 +83,7 @@ def bare(kind: Any) -> Any:
 
 
 def is_union(kind: object) -> bool:
-    """Whether a type is a union, written in either way."""
+    """Whether a type is a union, written with `Union` or with `|`."""
     return get_origin(kind) in (Union, types.UnionType)
 
 
@@ -108,7 +108,7 @@ def fields_of(kind: Any) -> Iterator[tuple[str, Any, bool]]:
     """The fields of a record: name, annotation, and whether the user has said how it is written.
 
     Raises:
-        NameError: a name in one of its annotations is not there when the program runs.
+        NameError: a name in one of the record's annotations is not defined when the program runs.
     """
     record = get_origin(kind) or kind
     found: Any = getattr(record, "__pydantic_fields__", None)
@@ -156,8 +156,8 @@ def _walk(part: Part, seen: dict[Any, int]) -> Iterator[Part]:
 def _is_new(kind: Any, seen: dict[Any, int]) -> bool:
     """Whether a class or an alias is met with these arguments for the first time.
 
-    A class whose arguments grow with each step into it (`class Tree[T]: child: Tree[list[T]]`) would never end; it is
-    followed some way.
+    A class whose arguments grow with each step into it (`class Tree[T]: child: Tree[list[T]]`) would never end, so it
+    is followed only a limited number of times.
     """
     origin = get_origin(kind) or kind
     key = repr(kind) if get_args(kind) else origin
@@ -168,7 +168,7 @@ def _is_new(kind: Any, seen: dict[Any, int]) -> bool:
 
 
 def _inner(kind: Any) -> Any:
-    """What a name of a type stands for, one step deep; the type itself where it is no such name."""
+    """What an alias or another name for a type stands for, one step deep; any other type as it is."""
     origin = get_origin(kind)
     if isinstance(kind, typing.NewType):
         return kind.__supertype__
@@ -184,7 +184,7 @@ def _inner(kind: Any) -> Any:
 
 
 def _of_variable(kind: TypeVar) -> Any:
-    """What a type variable stands for that nobody has filled in."""
+    """What a type variable stands for where no argument was given for it."""
     if kind.__constraints__:
         return functools.reduce(operator.or_, kind.__constraints__)
     return Any if kind.__bound__ is None else kind.__bound__
@@ -197,7 +197,7 @@ def _chooses(mark: object) -> bool:
 
 
 def _bindings(record: Any, arguments: tuple[Any, ...]) -> list[tuple[Any, Mapping[Any, Any]]]:
-    """A generic class and its bases, each with what its type variables stand for; the class itself first."""
+    """A generic class and then its bases, each with what its type variables stand for."""
     bound = _paired(getattr(record, "__parameters__", ()), arguments)
     found: list[tuple[Any, Mapping[Any, Any]]] = [(record, bound)]
     for base in vars(record).get("__orig_bases__") or record.__bases__:
@@ -219,7 +219,7 @@ def _filled(kind: Any, bound: Mapping[Any, Any]) -> Any:
     if isinstance(kind, TypeVar):
         return bound.get(kind, kind)
     names: Any = getattr(kind, "__parameters__", ())
-    if isinstance(kind, type) and not get_args(kind):  # a class that is generic, named without arguments
+    if isinstance(kind, type) and not get_args(kind):  # a generic class that is named without arguments
         return kind
     if not names or not any(name in bound for name in names):
         return kind

@@ -1,6 +1,6 @@
-"""Which types of payloads are refused when their task is defined, because some of their values could not make the trip.
+"""The types of payloads that are refused when their task is defined: JSON would lose or change some of their values.
 
-Used by `codec`. Each refusal names the part of the type, says why it is refused, and what to write in its place.
+Used by `codec`. Each refusal names the part of the type, and says why it is refused and what to write in its place.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _NO_KEYS: Final = (bool, type(None), complex, tuple, list, set, frozenset, dict)
 
 
 def refuse_lossy(kind: object, parts: list[Part]) -> None:
-    """Refuse a type of which some values could not make the trip.
+    """Refuse a type if JSON would lose or change some of its values.
 
     Raises:
-        TaskDefinitionError: the part and the way out are named.
+        TaskDefinitionError: the type is refused; the message names the part and the way out.
     """
     for part in parts:
         reason = _reason(part) if part.explicit else _reason(part) or _reason_where_unsaid(part)
@@ -67,7 +67,7 @@ def _place(part: Part, whole: object) -> str:
 
 
 def _reason(part: Part) -> str | None:
-    """Why a part is refused, whatever its field's serializer does; None where it is not."""
+    """Why a part is refused, whatever a serializer of its field does; None where it is not refused."""
     kind = part.kind
     if isinstance(kind, type) and issubclass(kind, Enum):
         return _of_enumeration(kind)
@@ -84,7 +84,7 @@ def _reason(part: Part) -> str | None:
 
 
 def _reason_where_unsaid(part: Part) -> str | None:
-    """Why a part is refused whose field does not say itself how it is written; None where it is not."""
+    """Why a part is refused whose field has no serializer or discriminator; None where it is not refused."""
     kind = part.kind
     origin = get_origin(kind) or kind
     reason = None
@@ -126,7 +126,7 @@ def _of_enumeration(kind: type[Enum]) -> str | None:
 
 
 def _of_record(record: type) -> str | None:
-    """What about a record's class as a whole stands against it; its fields are parts of their own."""
+    """Why a record's class as a whole is refused, or None; its fields are judged as parts of their own."""
     name = record.__qualname__
     if inspect.isabstract(record):
         return f"the class {name} is abstract. Name the classes of the objects that are sent"

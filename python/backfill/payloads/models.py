@@ -24,15 +24,16 @@ _UNEXPECTED: Final = re.compile(
 )
 _MODULES: Final = re.compile(r"(?:\w+\.)+(?=\w)")
 _READS_ITSELF: Final = ("function-before", "function-wrap", "function-plain")
-"""Schemas of a function of the class's or the user's own, which may make an instance of what it is given."""
+"""Schemas that call a function of the class or of the user, which may make an instance of the input itself."""
 _NO_SCHEMAS: Final = ("metadata", "serialization", "default", "expected", "members", "config")
 
 
 class ModelForm:
     """How pydantic writes and reads one type.
 
-    Names are written by their aliases, as other programs send them, if each can be read back so; else by the fields' own
-    names. Both are read. Computed fields are not written, since no model takes them back.
+    Fields are written under their aliases, as other programs send them, if each of them can be read back by its alias;
+    else they are written under their own names. Both are read. Computed fields are not written, since no model takes
+    them back.
 
     Raises:
         TaskDefinitionError: pydantic is missing, or it has no schema for the type.
@@ -49,7 +50,7 @@ class ModelForm:
             ) from error
         try:
             adapter: Any = TypeAdapter(cast("Any", kind))
-            len(adapter.core_schema)  # one that lacks a name is put off until it is used
+            len(adapter.core_schema)  # builds the schema now: one that lacks a name is put off until it is used
         except (PydanticUserError, TypeError) as error:
             raise TaskDefinitionError(
                 f"payloads of type {name_of(kind)} cannot be read: {_unknown(error, parts)}"
@@ -62,7 +63,7 @@ class ModelForm:
         self.loads: Callable[[bytes], Any] = _reader(adapter)
 
     def dumps(self, value: object) -> bytes:
-        """The value as JSON; raises ValueError (pydantic's) where it is not of the type."""
+        """The value as JSON; raises a ValueError, such as pydantic's, where it is not of the type."""
         try:
             written: bytes = self._adapter.dump_json(value, by_alias=self._by_alias, round_trip=True, warnings="error")
         except ValueError as error:
@@ -81,7 +82,7 @@ def _reader(adapter: Any) -> Callable[[bytes], Any]:
 
 
 def _unknown(error: Exception, parts: list[Part]) -> str:
-    """Why pydantic has no schema for a type, and the way out."""
+    """A message that says why pydantic has no schema for a type, and the way out."""
     for part in parts:
         origin = get_origin(part.kind) or part.kind
         if isinstance(origin, type) and (issubclass(origin, msgspec.Struct) or is_attrs(origin)):
@@ -103,7 +104,7 @@ def _no_way(kind: str) -> str:
 
 
 def _taken_by_class_alone(schema: Any) -> Iterator[Any]:
-    """The classes in one of pydantic's schemas of which it takes instances only, so that no JSON can be read as them."""
+    """The classes in a schema of pydantic's of which it takes only instances, so that JSON cannot be read as them."""
     waiting = [schema]
     while waiting:
         one = waiting.pop()
@@ -122,7 +123,7 @@ def _taken_by_class_alone(schema: Any) -> Iterator[Any]:
 
 
 def _read_by_alias(model: Any) -> bool:
-    """Whether each name under which a model's fields are written is one under which they are read."""
+    """Whether a model's fields can all be read under the names under which they are written."""
     for name, field in getattr(model, "__pydantic_fields__", {}).items():
         written = field.serialization_alias or name
         if written != name and written not in _accepted(field.validation_alias):

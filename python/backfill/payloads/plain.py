@@ -1,8 +1,9 @@
-"""Payloads without a type: plain JSON, as producers give it by name, and as handlers without an annotation get it.
+"""Payloads without a type, which are plain JSON.
 
-Records among plain values (dataclasses, Structs, models) are written as their classes have it, and so read back by a handler
-that names the class. What JSON has no form for is refused: a producer who gives only a task's name cannot know what the
-handler would make of it.
+A producer sends them where it enqueues a task by name, and a handler without an annotation gets them. Records among
+plain values (dataclasses, Structs, models) are written as their classes say, so that a handler that names the class can
+read them back. A value for which JSON has no form is refused: a producer that gives only a task's name cannot know what
+the handler would make of it.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ if TYPE_CHECKING:
     from backfill.payloads.codec import Codec
 
 OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-"""What the encoder of plain values leaves to `encode_other`: `orjson.dumps(value, encode_other, OPTIONS)`."""
+"""Options that make orjson leave times and dataclasses to `encode_other`.
+
+The call is `orjson.dumps(value, encode_other, OPTIONS)`.
+"""
 _ERRORS: Final = (orjson.JSONEncodeError, RecursionError)
 
 
 def encode(payload: object) -> bytes:
-    """The JSON text of a payload whose type nobody knows.
+    """The JSON text of a payload whose type is not known.
 
     None becomes `{}`, the contract's default for a job without a payload.
 
     Raises:
-        InvalidPayloadError: it is not JSON; the message names the place inside it.
+        InvalidPayloadError: the payload has no form in JSON; the message names the place inside it.
     """
     return b"{}" if payload is None else encode_plain(payload)
 
@@ -42,7 +46,7 @@ def encode_plain(payload: object) -> bytes:
     """The JSON text of a value; None is null.
 
     Raises:
-        InvalidPayloadError: it is not JSON; the message names the place inside it.
+        InvalidPayloadError: the value has no form in JSON; the message names the place inside it.
     """
     try:
         encoded = orjson.dumps(payload, encode_other, OPTIONS)
@@ -53,12 +57,13 @@ def encode_plain(payload: object) -> bytes:
 
 
 def checked(payload: object, encoded: bytes) -> bytes:
-    """The text that a payload was encoded as, if it hides nothing that other readers cannot hold.
+    """The JSON text of a payload, after a check for what other readers cannot hold: NaN, infinity and NUL.
 
     Raises:
-        InvalidPayloadError: it does; the message names the place inside it.
+        InvalidPayloadError: the payload holds one of these; the message names the place inside it.
     """
-    # Encoders write null for NaN and infinity: only a text with a null in it can hide one. (`in` takes four times as long.)
+    # Encoders write null for NaN and infinity, so that only a text with a null in it can hide one. (`in` would take
+    # four times as long as `find`.)
     if encoded.find(b"null") >= 0:
         refuse_numbers(payload)
     if encoded.find(ESCAPED_NUL) >= 0 and has_nul(encoded):
@@ -67,7 +72,7 @@ def checked(payload: object, encoded: bytes) -> bytes:
 
 
 def encode_other(value: object) -> object:
-    """What orjson does not write by itself: times, and records as their classes have it."""
+    """Write what orjson does not write by itself: times, and records as their classes say."""
     if isinstance(value, datetime):
         return moment(value).isoformat()
     if isinstance(value, (date, time)):
@@ -82,14 +87,14 @@ def encode_other(value: object) -> object:
 
 
 def moment(time: datetime) -> datetime:
-    """A time that ISO 8601 has words for: in UTC, where its zone is off by seconds."""
+    """The time in a form that ISO 8601 can write: in UTC where the offset of its zone has seconds."""
     offset = time.utcoffset()
     return time if offset is None or not offset.total_seconds() % 60 else time.astimezone(UTC)
 
 
 @lru_cache(1024)
 def _record_codec(kind: Any) -> Codec[Any]:
-    from backfill.payloads.codec import codec_of  # which writes the plain parts of records by this module
+    from backfill.payloads.codec import codec_of  # imported here, since that module imports this one
 
     return codec_of(kind)
 
@@ -99,7 +104,7 @@ def _written(value: object) -> bytes:
 
 
 def _refusal(part: object, error: BaseException) -> str:
-    """Why a part of a payload is refused, as a sentence."""
+    """A sentence that says why a part of a payload is refused."""
     if isinstance(part, dict) and any(not isinstance(key, str) for key in part):
         return (
             "the keys of a JSON object are texts, and one of these is not. Make them texts, or enqueue a task whose "
@@ -114,7 +119,7 @@ def _refusal(part: object, error: BaseException) -> str:
         return "it holds a lone surrogate, which UTF-8 cannot write. Take it out, or send the text as bytes in base64"
     if isinstance(error, RecursionError) or "recursion" in str(error).lower():
         return "it contains itself, or it is nested deeper than 254 levels. Send its parts side by side, in a list"
-    # orjson says only that the other encoder failed
+    # orjson's error says only that `encode_other` failed; the reason is its cause.
     cause = error.__cause__
     why = f": {said(cause)}" if isinstance(cause, ValueError) else ""
     return (

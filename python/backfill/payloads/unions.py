@@ -1,7 +1,7 @@
-"""Unions of which an option could never arrive: JSON writes it like another option, and what arrives is the other one.
+"""Unions with an option that could never arrive: JSON writes it like another option, and that other one arrives.
 
-Used by `lossy` when a task is defined. Options that are written alike only for some of their values, such as the text
-"2026-01-01" in `date | str`, are no matter of this module: the value is read back and compared where it is sent.
+Used by `lossy` when a task is defined. This module does not judge options of which only some values are written alike,
+such as the text "2026-01-01" in `date | str`: such a value is read back and compared where it is sent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAPPINGS: Final = (dict, Mapping, MutableMapping)
 _TEXTS: Final = (str, bytes, bytearray, memoryview)
 _NUMBERS: Final = (int, float, Decimal, Fraction, complex)
 _APART: Final = (int, float, Decimal)
-"""Numbers that are told apart: a Decimal is written as a text."""
+"""Types of numbers that are told apart when they are read; a Decimal is written as a text."""
 _NATIVE: Final = (type(None), bool, int, float, str, Any, object)
 _ALIKE: Final = "JSON writes {} and {} alike, so that the one would arrive as the other. Name one of them"
 
@@ -36,7 +36,7 @@ Form = Literal["text", "number", "array", "record", "other"]
 
 
 class _Option(NamedTuple):
-    """An option of a union: its type, the form in which JSON has it, and the class that is made of this form."""
+    """An option of a union: its type, the form that its values have in JSON, and the class that is read from it."""
 
     kind: Any
     form: Form
@@ -44,7 +44,7 @@ class _Option(NamedTuple):
 
 
 def confused_options(union: Any) -> str | None:
-    """Why a union cannot make the trip, with the two options that are taken for each other; None where it can."""
+    """Why a union is refused, with the two options that are taken for each other; None where it is not."""
     options = [_option(option) for option in _flat(union)]
     if any(option.kind in (Any, object) for option in options):
         typed = [option for option in options if not _is_native(option.kind)]
@@ -60,7 +60,7 @@ def confused_options(union: Any) -> str | None:
 
 
 def confused_keys(key: Any) -> str | None:
-    """The same for the keys of a mapping, which JSON writes as texts: numbers too."""
+    """Why the keys of a mapping are refused, or None; JSON writes all keys as texts, even numbers."""
     options = [_option(option) for option in _flat(key)]
     texts = [option for option in options if option.made is str]
     numbers = [option for option in options if option.form == "number"]
@@ -79,7 +79,7 @@ def _flat(kind: Any) -> list[Any]:
 
 def _option(kind: Any) -> _Option:
     origin: Any = get_origin(kind) or kind
-    if origin is Literal:  # one of members is like the enumeration; texts and numbers have no class of their own
+    if origin is Literal:  # of enumeration members: treated as their enumeration; of texts and numbers: no class
         origin = next((type(value) for value in get_args(kind) if isinstance(value, Enum)), Literal)
     made: Any = _ARRAYS.get(origin, origin)
     form: Form = "other"
@@ -116,7 +116,7 @@ def _values(enumeration: Any) -> set[Any]:
 
 
 def _written(kind: Any) -> tuple[Any, dict[str, Any]]:
-    """What of a record's class can be told from its JSON: a Struct's tag, the names of the fields, and their types."""
+    """What JSON shows of a record's class: a Struct's tag, and the names and types of the fields."""
     record = get_origin(kind) or kind
     tag = record.__struct_config__.tag if issubclass(record, msgspec.Struct) else None
     aliases = {name: field.serialization_alias for name, field in getattr(record, "__pydantic_fields__", {}).items()}
@@ -128,7 +128,7 @@ def _is_enumeration(option: _Option) -> bool:
 
 
 def _is_native(kind: Any) -> bool:
-    """Whether a type's values are those that plain JSON is read as."""
+    """Whether a type's values are of the types as which plain JSON is read."""
     kind = bare(kind)
     origin = get_origin(kind)
     if origin is Literal:

@@ -1,4 +1,4 @@
-"""Everything that speaks SQL: statements and migrations by file, their loading, connections, rows.
+"""Everything that speaks SQL: the files of statements and migrations, their loading, connections and rows.
 
-It knows no worker.
+Nothing here imports the worker.
 """

@@ -1,4 +1,4 @@
-"""Arrays as PostgreSQL reads them in text: what statements take that need no packing."""
+"""Arrays in PostgreSQL's text format, for parameters of statements that are not packed in binary format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def text_array(values: Iterable[str | None]) -> str:
 
 
 def encoded_array(values: Iterable[bytes]) -> bytes:
-    """The text of an array of texts that are encoded already, in the same encoding."""
+    """The text of an array of texts, where these are encoded already; the array is in the same encoding."""
     quoted = [value.replace(b"\\", b"\\\\").replace(b'"', b'\\"') for value in values]
     return b'{"' + b'","'.join(quoted) + b'"}' if quoted else b"{}"
 

@@ -1,6 +1,7 @@
-"""Attempts: how a worker names them, holds on to them and finds those it lost, in statements fenced by worker and lock time.
+"""Attempts: how a worker identifies them, renews their locks, and finds those that it lost.
 
-How their ends are written is in `settlements`.
+The statements match a job only if it is still locked by this worker, with the lock time that the attempt knows. How the
+ends of attempts are written is in `settlements`.
 """
 
 from __future__ import annotations
@@ -22,23 +23,24 @@ from backfill.storage.values import integer
 from backfill.storage.wire import Command, Wire
 
 _PREDECESSOR_PAUSE: Final = 0.05
-"""Seconds between two looks at whether the server is done with what was under way on lost connections."""
+"""Seconds between two checks of whether the server has finished what was under way on lost connections."""
 
 
 _MOST_NAMED: Final = 20
 
 
 class Attempt:
-    """What identifies one run of a job, whatever happens to its row meanwhile.
+    """What identifies one run of a job, whatever happens to the job's row meanwhile.
 
     Attributes:
         job: the row as it was claimed.
         claim: what kind of claim holds the job.
-        locked_at: since when its row is locked, in PostgreSQL's microseconds; renewing moves it on. None where the claim is
-            of a kind that locks nothing in the row.
-        queue_locked_at: since when its serial queue is locked, or None.
-        last: whether it was its job's last attempt, as the statement said that wrote its end; None where it said nothing.
-        handler_started: whether its handler may have run.
+        locked_at: since when the job's row is locked, in PostgreSQL's microseconds; a renewal sets a later time. None
+            where the claim is of a kind that locks nothing in the row.
+        queue_locked_at: since when the job's serial queue is locked; None where the job has no queue.
+        last: whether it was the job's last attempt, according to the statement that wrote its end; None where that
+            statement did not say.
+        handler_started: whether the handler may have run.
     """
 
     __slots__ = ("claim", "handler_started", "job", "last", "locked_at", "queue_locked_at")
@@ -60,9 +62,9 @@ class Attempt:
 async def renew(
     wire: Wire, attempts: Sequence[Attempt], *, schema: str, worker: str, timeout: float = 60.0, patient: bool = True
 ) -> list[Attempt]:
-    """Renew the locks of attempts and write the new times into them; returns those that are this worker's no more.
+    """Renew the locks of attempts and write the new times into them; returns the attempts that this worker has lost.
 
-    Not `patient`, it hardly waits for a row that somebody's transaction holds.
+    Where `patient` is false, it hardly waits for a row that another transaction holds.
     """
     commands = [] if patient else [Command.of("hurry", schema)]
     command = Command.of("renew", schema, worker, *IN_ROW.fences(attempts), *IN_ROW.compared(attempts))
@@ -83,9 +85,9 @@ async def renew(
 async def find_locks(
     wire: Wire, *, schema: str, worker: str, timeout: float, held: Collection[int] | None = None
 ) -> dict[int, Lock]:
-    """What the database says that a worker has locked, by the jobs' ids.
+    """The locks that a worker has according to the database, by the jobs' ids.
 
-    It looks at the jobs that are given, or at all where none are.
+    Only the jobs in `held` are looked at; all jobs where `held` is None.
     """
     command = (
         Command.of("find_locks", schema, worker)
@@ -106,10 +108,11 @@ async def find_locks(
 async def give_back_strays(
     connection: Connection, *, schema: str, worker: str, held: Collection[int]
 ) -> tuple[list[int], list[int]]:
-    """Give back what this worker has locked and does not hold: the rows of a claim whose answer was lost.
+    """Give back the jobs that this worker has locked but does not know of, because the answer to their claim was lost.
 
     Returns:
-        The ids of the jobs that went back, and of those that were replaced or removed since the claim and are deleted.
+        The ids of the jobs that were given back, and of those that were deleted, since they were replaced or removed
+        after the claim.
     """
     async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(render("give_back_strays", schema), [worker, list(held)])
@@ -119,16 +122,16 @@ async def give_back_strays(
 
 
 def named(ids: Sequence[int]) -> str:
-    """Ids of jobs for the log, twenty at most."""
+    """The text of jobs' ids for the log; it names twenty of them at most."""
     more = len(ids) - _MOST_NAMED
     return ", ".join(map(str, ids[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 async def end_predecessor(connection: Connection, application_name: str) -> int:
-    """End what lost connections of that name may still be doing, before their claims are looked for.
+    """End what lost connections of that name may still be doing on the server, before their claims are looked for.
 
     Returns:
-        How many there were.
+        How many connections were ended.
     """
     cursor = await connection.execute(render("end_predecessor"), [application_name])
     row = await cursor.fetchone()
@@ -136,11 +139,12 @@ async def end_predecessor(connection: Connection, application_name: str) -> int:
 
 
 async def await_predecessor(connection: Connection, worker: str) -> None:
-    """Wait for what lost connections of a worker's may still be doing.
+    """Wait until the server has finished what a worker's lost connections may still be doing.
 
-    So it is behind a pooler, where a session carries its last user's name on: to end it by that could hit another
-    program. Their transactions say by a name of their own whose they are, and no lock is taken, which others could take
-    as well. Whoever calls it says for how long it may take.
+    This is used behind a pooler. There a session keeps the name of its last user, so that ending sessions by that name
+    could hit another program. The worker's transactions carry a name of their own instead, which says whose they are.
+    No lock is used for this, since other programs could take the same lock. This function has no time limit: the caller
+    sets one.
     """
     while True:
         cursor = await connection.execute(render("await_predecessor"), [worker])

@@ -1,7 +1,8 @@
-"""Pauses between attempts to reach the database: growing, and jittered so that a fleet does not come back at once.
+"""Pauses between attempts to reach the database.
 
-Used by all that connects again by itself. It also knows when to speak of an outage: once when it begins and once when
-it is over, not for each attempt, and not for each of many short ones.
+They grow, and they are jittered so that the processes of a fleet do not all come back at once. Used by everything that
+connects again by itself. A `Backoff` also knows when an outage is to be logged: once when it begins and once when it is
+over, but not for each attempt, and not for each of many short outages.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from typing import Final
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 QUIET_SECONDS: Final = 60.0
-"""How long after an outage that was told of the next one is not.
+"""How many seconds after the warning of an outage no further outage is warned of.
 
-Connections that are cut again and again are one trouble.
+Connections that are cut again and again have one cause, so they are warned of once.
 """
 
 
 class Backoff:
-    """The pauses of one part of a program, and what it has said.
+    """The pauses of one part of a program, and which outages it has logged.
 
     Args:
-        first: seconds of the first pause at most; each one after it is twice as long, up to two seconds.
+        first: the longest that the first pause may be, in seconds; each further pause is twice as long, up to two
+            seconds.
     """
 
     def __init__(self, first: float = FIRST_PAUSE) -> None:
@@ -35,13 +37,13 @@ class Backoff:
         self._said = False
 
     def reset(self) -> bool:
-        """Begin again after a success; whether an outage is over that was told of, so that this is to be told, too."""
+        """Begin again after a success; returns whether a logged outage is over, so that its end is to be logged."""
         self._pause = self._first
         said, self._said = self._said, False
         return said
 
     def level(self) -> int:
-        """At which level to log a failure: a warning once an outage, and at most once a minute, else for debugging."""
+        """The level at which to log a failure: a warning once per outage and at most once a minute, else debug."""
         now = time.monotonic()
         if self._said or (self._told is not None and now - self._told < QUIET_SECONDS):
             return logging.DEBUG
@@ -55,11 +57,11 @@ class Backoff:
         return pause
 
     async def wait(self, unless: asyncio.Event) -> bool:
-        """Pause; whether the event was set meanwhile."""
+        """Pause; returns whether the event was set meanwhile."""
         if unless.is_set():
             await asyncio.sleep(
                 0
-            )  # whoever repeats what fails at once must let the loop turn, so that it can be stopped
+            )  # lets the loop turn, so that a caller which fails again and again at once can be stopped
             return True
         try:
             async with asyncio.timeout(self.pause()):

@@ -1,8 +1,8 @@
-"""Our class of connections: one whose query is cancelled asks the server to end it, without ever holding up the program.
+"""Our class of connections: when a query is cancelled, the server is asked to end it, and the program never blocks.
 
 libpq before 17 can only send such a request by a call that waits for the network, and psycopg's C form holds the
-interpreter's lock meanwhile: a network that swallows packets would stop the whole process. There another connection
-asks.
+interpreter's lock meanwhile: a network that swallows packets would stop the whole process. With such a libpq, a second
+connection asks the server.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ class _Silent(psycopg.AsyncConnection[Any]):
     """A connection whose queries are not cancelled, but waited for."""
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Ask nobody."""
+        """Do nothing: no request to cancel is sent."""
 
 
 class OwnConnection(psycopg.AsyncConnection[Any]):
     """A connection of ours.
 
     Attributes:
-        conninfo: by which another is made to the same server.
+        conninfo: the connection string by which a second connection to the same server is made.
     """
 
     conninfo: str | None = None
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Ask the server to end what this connection asked for, for so many seconds at most.
+        """Ask the server to end this connection's query, and take `timeout` seconds for that at most.
 
-        The driver calls it where the query's task is cancelled.
-
-        Behind a pooler nobody knows which session it is; there, as where nobody answers, the connection is closed
-        instead, a few seconds later.
+        The driver calls this where the query's task is cancelled. Behind a pooler it is not known which session of the
+        server runs the query. There, and where the server does not answer, the connection is closed a few seconds
+        later instead.
         """
         if pq.version() >= CANCELS_SAFELY:
             await super().cancel_safe(timeout=timeout)

@@ -1,7 +1,8 @@
-"""How a claim holds its job, by kinds: what fences its statements, how its end is written, how it is compared and renewed.
+"""The kinds of claims, which differ in how a claim holds its job.
 
-Today there is one kind: the claim that is written into the job's row. A claim of another kind, such as one that holds only
-the row's lock in an open transaction, is another class here, with statements of its own.
+A kind says how statements identify an attempt, which statement writes its end, and how its claim is compared and
+renewed. Today there is one kind: the claim that is written into the job's row. A claim of another kind, such as one
+that only holds the row's lock in an open transaction, would be another class here, with statements of its own.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ class Lock:
     """A lock that a worker has on a job.
 
     Attributes:
-        locked_at: since when, in PostgreSQL's microseconds.
-        attempts: the row's.
-        queue_locked_at: since when the worker has its queue locked; None where it has not.
+        locked_at: since when the job is locked, in PostgreSQL's microseconds.
+        attempts: the number of attempts in the job's row.
+        queue_locked_at: since when the worker has the job's queue locked; None where it has not locked a queue.
     """
 
     locked_at: int
@@ -33,51 +34,54 @@ class Lock:
 
 
 class ClaimKind(Protocol):
-    """What those who settle, compare and renew claims must know of one kind of them."""
+    """What code that settles, compares and renews claims must know of one kind of claims."""
 
     @property
     def in_row(self) -> bool:
-        """Whether the claim stands in the job's row, so that it can be looked for there and is to be renewed."""
+        """Whether the claim is written into the job's row, so that it can be looked for there and must be renewed."""
         ...
 
     def statement(self, name: str) -> str:
-        """The name of the statement that does for claims of this kind what the one of that name does for those in rows."""
+        """The statement of this kind that does what the statement `name` does for claims in rows."""
         ...
 
     def fences(self, attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
-        """What names attempts in a statement, so that it matches none which somebody else has now."""
+        """The parameters that identify attempts, so that a statement matches none that another worker has now."""
         ...
 
     def compared(self, attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
-        """How their jobs were when they were claimed, so that a statement sees whether they were replaced or removed."""
+        """How the jobs were when they were claimed, so that a statement notices those replaced or removed since."""
         ...
 
     def claimed_at(self, attempt: Attempt) -> int | None:
-        """When it was claimed, in PostgreSQL's microseconds; it does not change when its lock is renewed."""
+        """When the job was claimed, in PostgreSQL's microseconds; a renewal of its lock does not change that time."""
         ...
 
     def is_held(self, attempt: Attempt, lock: Lock | None) -> bool:
-        """Whether a lock that was found is still this claim's; what an answer that was lost has changed is taken over."""
+        """Whether a lock that was found still belongs to this claim.
+
+        If so, the lock's times are written into the attempt, since the answer to a renewal may have been lost.
+        """
         ...
 
 
 class ClaimInRow:
-    """The claim that is written into the row of the job, and into that of its serial queue: the worker and the time."""
+    """The claim that is written, as worker and time, into the row of the job and into that of its serial queue."""
 
     @property
     def in_row(self) -> bool:
-        """It does."""
+        """True: the claim is written into the job's row."""
         return True
 
     def statement(self, name: str) -> str:
-        """The statements of that name are for this kind."""
+        """The name itself, since the statements of these names are for this kind."""
         return name
 
     def fences(self, attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
-        """Their jobs and queues, with the times of their locks.
+        """The attempts' jobs and queues, with the times of their locks.
 
         Raises:
-            ValueError: one of the jobs was not locked when it was read, so that nothing could name its attempt.
+            ValueError: one of the jobs was not locked when it was read, so that nothing identifies its attempt.
         """
         times = [attempt.locked_at for attempt in attempts]
         if None in times:
@@ -90,18 +94,18 @@ class ClaimInRow:
         )
 
     def compared(self, attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
-        """The attempts of their rows, and whether they had keys."""
+        """The numbers of attempts in the jobs' rows when they were claimed, and whether the jobs had keys."""
         return (
             pack_array([attempt.job.attempts for attempt in attempts], "int2"),
             pack_array([attempt.job.key is not None for attempt in attempts], "bool"),
         )
 
     def claimed_at(self, attempt: Attempt) -> int | None:
-        """The time of its lock as the claim gave it back."""
+        """The time of the lock as the claim returned it."""
         return attempt.job.locked_at_micros
 
     def is_held(self, attempt: Attempt, lock: Lock | None) -> bool:
-        """Whether there is a lock at all. One of the same attempt has the newest times, which are taken over."""
+        """Whether there is a lock at all; if it is of the same attempt, its times are written into the attempt."""
         if lock is None:
             return False
         if lock.attempts == attempt.job.attempts:

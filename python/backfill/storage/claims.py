@@ -1,8 +1,8 @@
 """Claims: the statements of a lane, and what one look at the queue asks for and brings back.
 
-Used by the worker. The statements are built once a lane, natively, from the templates in sql/. Parallel jobs are
-claimed by one statement; where serial jobs may wait, free queues are locked by statements before it, so that the
-claim's fresh snapshot sees each one's true first job.
+Used by the worker. The statements are built natively, once for each lane, from the templates in sql/. Parallel jobs are
+claimed by one statement. Where serial jobs may wait, free queues are locked by statements before it, so that the
+claim's fresh snapshot sees the true first job of each queue.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 LOWEST: Final = -32768
 HIGHEST: Final = 32767
 NEVER: Final = -(2**63)
-"""-infinity, as PostgreSQL holds a time: a floor that leaves nothing out."""
+"""-infinity as PostgreSQL stores a time: a floor that leaves out no job."""
 UNBOUNDED: Final = 2**62
-"""A budget that no payloads exceed."""
+"""A budget of bytes that no payloads exceed."""
 _FIRST_LANE_PARAMETER: Final = {"lock_near_queues": 5, "lock_known_queues": 4, "lock_far_queues": 3, "claim": 9}
 Bound = tuple[tuple[str, ...], tuple[str, ...]]
 _TAKE_TIMEOUT: Final = 60.0
@@ -36,12 +36,12 @@ _numbers = count()
 
 @dataclass(frozen=True, slots=True)
 class LaneFilter:
-    """Which jobs a lane takes; None lets any pass.
+    """Which jobs a lane takes; a filter that is None lets any job pass.
 
     Attributes:
         tasks: names of the tasks, wildcards already resolved.
-        queues: anchored regular expressions of serial queues' names; then only serial jobs pass.
-        priority: lowest and highest priority, both included.
+        queues: anchored regular expressions for names of serial queues; with this filter only serial jobs pass.
+        priority: the lowest and the highest priority, both included.
     """
 
     tasks: tuple[str, ...] | None = None
@@ -50,11 +50,11 @@ class LaneFilter:
 
     @property
     def shape(self) -> tuple[bool, bool, bool]:
-        """Which filters there are: what the text of a statement depends on."""
+        """Which of the three filters are set; the text of a statement depends on that."""
         return self.tasks is not None, self.queues is not None, self.priority is not None
 
     def parameters(self, task_ids: Mapping[str, int]) -> list[str]:
-        """What the statement's parameters of this lane are; a task without a row yet has no jobs either."""
+        """A statement's parameters for this lane; tasks without a row yet are left out, since they have no jobs."""
         values: list[str] = []
         if self.tasks is not None:
             values.append(number_array([task_ids[name] for name in self.tasks if name in task_ids]))
@@ -67,12 +67,14 @@ class LaneFilter:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Where a look begins: spans of priorities, in order, each of one priority with its floor or of all in between.
+    """Where a look begins: spans of priorities, in order.
+
+    A span is either one priority that has a floor, or all the priorities between two of those.
 
     Attributes:
-        lows: the first priority of each.
-        highs: the last priority of each.
-        floors: run_at from which a span of one priority is read, in PostgreSQL's microseconds.
+        lows: the first priority of each span.
+        highs: the last priority of each span.
+        floors: the run_at from which each span of one priority is read, in PostgreSQL's microseconds.
     """
 
     lows: bytes
@@ -81,7 +83,7 @@ class Spans:
 
     @classmethod
     def of(cls, floors: Mapping[int, int]) -> Spans:
-        """Spans that cover every priority, those with a floor alone."""
+        """Spans that cover every priority; each priority with a floor is a span by itself."""
         edges = [LOWEST - 1, *sorted(floors), HIGHEST + 1]
         spans = []
         for before, priority in pairwise(edges):
@@ -101,17 +103,17 @@ class Look:
     """What one look at the queue asks for.
 
     Attributes:
-        wanted: jobs at most.
-        spans: where it begins.
+        wanted: how many jobs to claim at most.
+        spans: where the look begins.
         scan_jobs: whether serial queues are looked for among the first waiting jobs.
-        scan_queues: whether they are looked for from the queues' side too, where blocked jobs may hide some.
-        full: whether it begins at the very start.
-        era: which floors it began with.
-        known: ids of serial queues that were seen to be free and to have jobs, to be tried instead of looking for
-            others.
-        slots: how many of the jobs are wanted however large their payloads are, since slots are free for them.
-        budget: how many bytes the payloads of the others may have, all together.
-        behind: whether it is there only for what lies before the floors, beside the looks that begin at them.
+        scan_queues: whether serial queues are also looked for from the queues' side, where blocked jobs may hide some.
+        full: whether the look begins at the very start, before all floors.
+        era: a number that says which floors the look began with.
+        known: ids of serial queues that were seen to be free and to have jobs; these are tried, and no others are
+            looked for.
+        slots: how many jobs are wanted however large their payloads are, since slots are free for them.
+        budget: how many bytes the payloads of the other jobs may have, all together.
+        behind: whether the look is made only for jobs before the floors, beside the looks that begin at the floors.
     """
 
     wanted: int
@@ -131,14 +133,14 @@ class Taken:
     """What a look brought back.
 
     Attributes:
-        jobs: claimed, in the contract's order.
-        queues: how many free serial queues it found among the first waiting jobs, or among the known ones.
-        far_queues: how many it found from the queues' side.
-        more: ids of the free queues that it saw from there, those whose first jobs come first in front.
-        hidden: whether more than those found among the first waiting jobs may lie behind them.
-        near_seconds: what the look for queues among the first waiting jobs cost the server.
-        far_seconds: what the look from the queues' side cost it.
-        cut: whether it left jobs that it had found, since their payloads are too large together.
+        jobs: the claimed jobs, in the contract's order.
+        queues: how many free serial queues the look found among the first waiting jobs, or among the known queues.
+        far_queues: how many free serial queues it found from the queues' side.
+        more: ids of the free queues that it saw from the queues' side, in the order of their first jobs.
+        hidden: whether more free queues may lie behind the first waiting jobs.
+        near_seconds: how many seconds the look for queues among the first waiting jobs took on the server.
+        far_seconds: how many seconds the look from the queues' side took on the server.
+        cut: whether the look left jobs that it had found, since their payloads together were too large.
     """
 
     jobs: list[Job]
@@ -153,12 +155,12 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class LaneClaim:
-    """How one lane claims: its own filter, less what the lanes before it take.
+    """How one lane claims: the jobs that pass its own filter, except those that the lanes before it take.
 
     Args:
         schema: the queue's schema.
-        lanes: the filters of the lanes before this one, in order, and its own last; its own names its tasks.
-        forbidden_flags: jobs with one of these are left alone.
+        lanes: the filters of the lanes before this one, in order, and last its own, which always names its tasks.
+        forbidden_flags: jobs with one of these flags are left alone.
     """
 
     schema: str
@@ -181,16 +183,16 @@ class LaneClaim:
 
     @property
     def takes_parallel(self) -> bool:
-        """Whether parallel jobs may pass: a lane with a queue filter takes serial ones only."""
+        """Whether the lane takes parallel jobs; one with a queue filter takes only serial jobs."""
         return self.lanes[-1].queues is None
 
     @property
     def _parallel_lanes(self) -> tuple[LaneFilter, ...]:
-        """The lanes that matter to parallel jobs."""
+        """The filters of the lanes that take parallel jobs."""
         return tuple(lane for lane in self.lanes if lane.queues is None)
 
     def bind(self, task_ids: Mapping[str, int]) -> Bound:
-        """The lanes' parameters for the ids that tasks have now: of all, and of those that matter to parallel jobs."""
+        """The parameters of all lanes, and of those that take parallel jobs, for the ids that tasks have now."""
         every, parallel = (
             tuple(value for lane in lanes for value in lane.parameters(task_ids))
             for lanes in (self.lanes, self._parallel_lanes)
@@ -225,11 +227,11 @@ class LaneClaim:
         return 3 if look.scan_queues else 2
 
     def read(self, results: Sequence[PGresult], names: Mapping[int, str]) -> Taken:
-        """What the results of those statements say.
+        """What the results of a look's statements say.
 
         Args:
-            results: as many as there were commands, in order.
-            names: of tasks, by their ids.
+            results: the results of the look's commands, in their order.
+            names: the tasks' names by their ids.
         """
         jobs = decode_jobs(results[-1], names, ordered=True)
         cut = bool(jobs) and results[-1].get_value(0, results[-1].nfields - 1) is not None
@@ -255,7 +257,7 @@ class LaneClaim:
         )
 
     async def take(self, wire: Wire, *, worker: str, wanted: int, task_ids: Mapping[str, int]) -> list[Job]:
-        """Claim up to `wanted` jobs for a worker from all that wait, in a transaction of its own."""
+        """Claim up to `wanted` of all waiting jobs for a worker, in a transaction of its own."""
         commands = self.commands(Look(wanted), worker=worker, bound=self.bind(task_ids))
         results = await wire.send(commands, timeout=_TAKE_TIMEOUT)
         return self.read(results, {number: name for name, number in task_ids.items()}).jobs

@@ -1,9 +1,9 @@
 """Connections: how every part of backfill reaches PostgreSQL.
 
-Keepalives, a limit for what is sent and not received, and a connect timeout on each, so that a network which swallows
-all is noticed within twenty seconds; `$1` placeholders, autocommit and UTF-8 throughout; each is asked once whether a
-pooler is in between (see pooler.py). Nothing of it is a startup option, which poolers refuse. Errors name the server
-and never the password.
+Each connection has keepalives, a limit on how long sent data may stay unacknowledged, and a connect timeout, so that a
+network that swallows everything is noticed within twenty seconds. All use `$1` placeholders, autocommit and UTF-8. Each
+is checked once for a pooler in between (see pooler.py). None of these settings is a startup option, since poolers
+refuse those. Errors name the server and never the password.
 """
 
 from __future__ import annotations
@@ -45,23 +45,24 @@ KEEPALIVES: Final = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "2",
-    "tcp_user_timeout": "20000",  # milliseconds that what was sent may wait for its receipt, where the system knows such
+    "tcp_user_timeout": "20000",  # milliseconds that sent data may stay unacknowledged, where the system has that
     "connect_timeout": "10",
 }
 DSN_SECONDS: Final = 30.0
-"""How long an asynchronous callable may take to give a connection string.
+"""How many seconds an asynchronous callable may take to give a connection string.
 
-Whoever opens or closes a client waits for it.
+The opening and the closing of a client wait for it.
 """
 _PLAIN_SECRET: Final = 4
-"""From so many letters on a password is taken out of a text wherever it stands."""
+"""A password of at least this many letters is taken out of a text wherever it stands."""
 
 
 async def connect(dsn: Dsn, *, application_name: str = "backfill") -> Connection:
-    """One connection in autocommit, with keepalives, whose cursors take `$1` placeholders.
+    """Open a connection in autocommit, with keepalives, whose cursors take `$1` placeholders.
 
     Raises:
-        DatabaseConnectionError: the server cannot be reached or refuses us; it names the server, not the password.
+        DatabaseConnectionError: the server cannot be reached or refuses us; the message names the server, but not the
+            password.
         ConfigurationError: the connection string cannot be read.
     """
     given = await resolve(dsn)
@@ -79,12 +80,12 @@ async def connect(dsn: Dsn, *, application_name: str = "backfill") -> Connection
 
 
 def is_alive(connection: Connection) -> bool:
-    """Whether a connection at rest is still there, as far as this side's socket can tell: no round trip.
+    """Whether an idle connection is still open, as far as the socket on this side can tell, without a round trip.
 
-    A server that was restarted has closed the socket; a host that vanished is found by the keepalives.
+    A restarted server has closed the socket. A host that vanished is noticed by the keepalives.
     """
     try:
-        for _ in range(2):  # the server's last words come first, the socket's end behind them
+        for _ in range(2):  # the server's last message comes first, and the end of the socket after it
             connection.pgconn.consume_input()
     except psycopg.Error:
         return False
@@ -92,11 +93,11 @@ def is_alive(connection: Connection) -> bool:
 
 
 async def resolve(dsn: Dsn) -> str:
-    """The connection string itself, asking the callable if it is one.
+    """The connection string that a DSN stands for: itself, or what the callable gives where it is one.
 
     Raises:
-        DatabaseConnectionError: an asynchronous callable gave none in time.
-        ConfigurationError: it gave something else.
+        DatabaseConnectionError: an asynchronous callable gave no connection string in time.
+        ConfigurationError: the DSN, or what the callable gave, is no connection string.
     """
     if not is_function(dsn):
         return pasted("dsn", dsn)
@@ -125,7 +126,7 @@ def complete(dsn: str, *, application_name: str) -> str:
     """The connection string as libpq takes it, in UTF-8, with our keepalives and name where it does not set its own.
 
     Raises:
-        ConfigurationError: it cannot be read; its text is not shown, since it may hold a password.
+        ConfigurationError: it cannot be read; the message does not show it, since it may hold a password.
     """
     dsn, _ = without_option(dsn)
     try:
@@ -138,17 +139,17 @@ def complete(dsn: str, *, application_name: str) -> str:
         )
     extra = {"application_name": application_name, **KEEPALIVES}
     missing = {key: value for key, value in extra.items() if key not in given}
-    # Not set later on: behind a pooler that would be another session's encoding.
+    # The encoding is part of the string, and not set later: behind a pooler that would set it for another session.
     return make_conninfo(dsn, **missing, client_encoding="UTF8")
 
 
 def _is_torn(value: object) -> bool:
-    """Whether a part of an address has what belongs to the password: it is not to be shown."""
-    return "@" in str(value or "").lstrip("@")  # one in front is Linux's abstract socket
+    """Whether a part of an address holds a piece of the password, so that it must not be shown."""
+    return "@" in str(value or "").lstrip("@")  # an @ in front is that of an abstract socket on Linux
 
 
 def redacted(dsn: str) -> str:
-    """The connection string to show: host, port, database and user, never a password or other secret."""
+    """What may be shown of a connection string: host, port, database and user, never a password or other secret."""
     try:
         given = conninfo_to_dict(without_option(dsn)[0])
     except (psycopg.ProgrammingError, ConfigurationError):
@@ -160,7 +161,7 @@ def redacted(dsn: str) -> str:
 
 
 def unreachable(conninfo: str, error: Exception) -> DatabaseConnectionError:
-    """The one error for a server that cannot be reached, from the driver's."""
+    """The error for a server that cannot be reached, made from the driver's error."""
     reason = said(error)
     return DatabaseConnectionError(
         f"cannot connect to PostgreSQL at {redacted(conninfo)}: {_without_secret(reason, conninfo)}"
@@ -168,16 +169,17 @@ def unreachable(conninfo: str, error: Exception) -> DatabaseConnectionError:
 
 
 def shown(error: BaseException) -> str:
-    """What may be shown of why there is no connection, on one line: of what a dsn's function raised only the class.
+    """Why there is no connection, on one line, as far as it may be shown.
 
-    That one may tell a secret; ours, the driver's and the system's errors do not.
+    Our own errors, the driver's and the system's are shown, since they tell no secret. Of any other error, such as one
+    that the function given as the DSN raised, only the class is shown, since its text may hold a secret.
     """
     known = isinstance(error, (BackfillError, psycopg.Error, OSError))
     return why(error) if known else type(error).__name__
 
 
 async def _ask(connection: Connection, *, wanted: bool) -> None:
-    """Find out whether a new connection of ours goes through a pooler; it is closed where that fails."""
+    """Find out whether a new connection of ours goes through a pooler; the connection is closed where that fails."""
     try:
         await look_for_pooler(connection, wanted=wanted, own=True)
     except BaseException:
@@ -187,9 +189,9 @@ async def _ask(connection: Connection, *, wanted: bool) -> None:
 
 
 def _without_secret(text: str, conninfo: str) -> str:
-    """A driver's text without the password.
+    """The driver's text with the password replaced by asterisks.
 
-    A short one is replaced only where passwords stand, since words may contain it.
+    A short password is replaced only in the places where passwords stand, since ordinary words may contain it.
     """
     try:
         secret = str(conninfo_to_dict(conninfo).get("password") or "")

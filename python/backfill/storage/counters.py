@@ -1,7 +1,7 @@
-"""Counters as they are written and folded: a worker's counts of a minute, and how long each span of them is kept.
+"""Counters as they are written and folded: a worker's counts of a minute, and how long counts of each span are kept.
 
-A worker writes its own minutes, each as it stands and never as a difference. A flush whose answer was lost may so be
-repeated, in any order, without being counted twice.
+A worker writes the totals of its own minutes, and never a difference. So a flush whose answer was lost may be repeated,
+in any order, and nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, TypedDict
 import orjson
 
 FOLDS: Final = (("minute", "hour", True, 2), ("hour", "day", False, 60))
-"""From which span to which, whether workers are kept apart there, and after how many days."""
+"""Each fold: from which span to which, whether workers are kept apart in the latter, and after how many days."""
 KEPT_DAYS: Final = 730
 FOLD_BATCH: Final = 5_000
 
@@ -24,7 +24,7 @@ class MinuteCounts(TypedDict):
         minute: minutes since 1970-01-01 UTC.
         task: the task's identifier.
         wait: a histogram, without empty buckets at its end.
-        run: the same.
+        run: a histogram, too, written like `wait`.
     """
 
     minute: int
@@ -43,5 +43,5 @@ class MinuteCounts(TypedDict):
 
 
 def counts_json(counts: Sequence[MinuteCounts]) -> str:
-    """Counts as `write_counters` takes them."""
+    """Counts as the JSON text that `write_counters` takes."""
     return orjson.dumps(counts).decode()

@@ -22,12 +22,12 @@ _IDENTIFIER_BYTES: Final = 63
 def grants_script(duty: Duty, role: str, schema: str = DEFAULT_SCHEMA) -> str:
     """The SQL that lets a role enqueue jobs (`producer`) or work (`worker`), and nothing more.
 
-    It can be run again, and takes back then what the scripts of older versions granted beyond that. A producer may call
-    functions, and has no right on any table of the queue. The tables have row level security, so grants alone show a
-    role no rows: for a worker each table gets a policy, named after the role.
+    The script can be run again; it then takes back what the scripts of older versions granted beyond that. A producer
+    may call functions, and has no right on any table of the queue. The tables have row level security, so a role with
+    grants alone sees no rows: for a worker each table gets a policy, named after the role.
 
     Raises:
-        ConfigurationError: an unknown duty, or a name that cannot be used.
+        ConfigurationError: the duty is unknown, or a name cannot be used.
     """
     if duty not in get_args(Duty):
         raise ConfigurationError(f"grants = {duty!r}: expected one of {', '.join(get_args(Duty))}")
@@ -45,7 +45,7 @@ def grants_script(duty: Duty, role: str, schema: str = DEFAULT_SCHEMA) -> str:
     body = "$body$"
     while any(body in value for value in values.values()):  # no name may end the script's own quotes
         body = f"$x{body[1:]}"
-    # In one pass, since a name may itself look like a token.
+    # All tokens are replaced in one pass, since a name may itself look like a token.
     filled = _TOKEN.sub(lambda token: values[token[0]], GRANTS[duty].replace("$body$", body))
     return f"begin;\n{filled}commit;\n"
 

@@ -1,6 +1,6 @@
-"""Headers of SQL files: the comment lines `-- field: text` at a file's begin.
+"""Headers of SQL files: the comment lines `-- field: text` at the beginning of a file.
 
-A field's text may go on in lines that are set further in.
+A field's text may go on in further lines, which are indented more.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ def header(text: str, line: re.Pattern[str]) -> dict[str, str]:
     """The fields of a file's header, each with its text on one line.
 
     Args:
-        text: the file's.
-        line: matches a line of the header, with the groups `field` and `text`, or `more` for one that goes on.
+        text: the file's text.
+        line: matches a line of the header: the groups `field` and `text` for a line that begins a field, the group
+            `more` for one that continues it.
     """
     fields: dict[str, str] = {}
     current = ""

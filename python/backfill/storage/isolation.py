@@ -1,9 +1,9 @@
-"""Isolation: each statement of ours sees what was committed before it, whatever level a role or a database has by default.
+"""Isolation: our statements run at `read committed`, whatever level a role or a database has by default.
 
-The queue's statements wait for rows and then go on with what was committed meanwhile. Under `repeatable read` or
-`serializable` they would fail instead, and in a transaction of two the second would see nothing new. A session of our
-own is set to `read committed` once. Where no session can be relied on (a pooler, a pool that was given to us) each
-transaction is.
+So each statement sees what was committed before it. The queue's statements wait for rows, and then go on with what was
+committed meanwhile. Under `repeatable read` or `serializable` they would fail instead, and of two statements in a
+transaction the second would see nothing new. A session of our own is set to `read committed` once. Where no session can
+be relied on (behind a pooler, or in a pool that was given to us), each transaction is set to it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from backfill.storage.types import Connection
 
 _COMMITTED: Final = "read committed"
 _OTHERWISE: Final[WeakSet[Connection]] = WeakSet()
-"""Connections on which a statement that is a transaction of its own runs at another level."""
+"""Connections on which a statement that is a transaction of its own does not run at `read committed`."""
 
 
 async def learn_level(connection: Connection, default: str, *, own: bool, direct: bool) -> None:
-    """See that a connection's transactions are `read committed`, as far as it is ours; else remember its level.
+    """Make a connection's transactions `read committed` if it is ours; else remember where its level is another.
 
     Args:
-        connection: with nothing under way on it.
-        default: the level of its session's transactions that name none.
-        own: whether it is ours.
-        direct: whether its session is its own, and is not handed to others by a pooler.
+        connection: a connection with nothing under way on it.
+        default: the level of transactions of its session that do not name one.
+        own: whether the connection is ours.
+        direct: whether the connection keeps its session, so that no pooler hands that to others.
 
     Raises:
         psycopg.Error: the server could not be asked.
@@ -49,12 +49,15 @@ async def learn_level(connection: Connection, default: str, *, own: bool, direct
 
 
 def is_read_committed(connection: Connection) -> bool:
-    """Whether a statement that is a transaction of its own runs at no other level, as far as is known."""
+    """Whether statements that are transactions of their own run at `read committed`, as far as is known."""
     return connection not in _OTHERWISE
 
 
 def by_itself(connection: Connection) -> AbstractAsyncContextManager[object]:
-    """What a statement is run in that needs no transaction: one where it would run at another level, else nothing."""
+    """A context for a statement that needs no transaction, which makes it run at `read committed`.
+
+    It is a transaction where the statement alone would run at another level, and does nothing elsewhere.
+    """
     if is_read_committed(connection) or not connection.autocommit:
         return nullcontext()
     pgconn = connection.pgconn
@@ -65,7 +68,7 @@ def by_itself(connection: Connection) -> AbstractAsyncContextManager[object]:
 
 @asynccontextmanager
 async def read_committed(connection: Connection) -> AsyncIterator[None]:
-    """Have a lent connection's transactions `read committed`, and then as they were."""
+    """Make a lent connection's transactions `read committed` for a while, and restore its level after that."""
     before = connection.isolation_level
     if before == IsolationLevel.READ_COMMITTED:
         yield

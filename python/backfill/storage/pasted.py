@@ -1,8 +1,7 @@
 """Connection strings as people paste them.
 
-They come from SQLAlchemy's settings, with quotes or line ends around, or as an object.
-
-Where the meaning is certain they are read; libpq would refuse them with an error that does not say why.
+They come from SQLAlchemy's settings, with quotes or line ends around them, or as an object. They are read where their
+meaning is certain; libpq would refuse them with an error that does not say why.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def pasted(field: str, dsn: object) -> str:
         The string without whitespace and quotes around it, and without the name of a driver (`postgresql+psycopg://`).
 
     Raises:
-        ConfigurationError: it is neither, or its password was replaced by asterisks when it was printed.
+        ConfigurationError: the DSN is neither, or its password was replaced by asterisks when it was printed.
     """
     text = _text_of(dsn)
     if text is None:
@@ -50,7 +49,7 @@ def pasted(field: str, dsn: object) -> str:
 
 
 def is_function(dsn: object) -> TypeGuard[Callable[[], str | Awaitable[str]]]:
-    """Whether it is asked for a connection string, and is none itself."""
+    """Whether a DSN is a function that gives a connection string, and not itself one."""
     return callable(dsn) and _text_of(dsn) is None
 
 

@@ -1,8 +1,9 @@
-"""The pool of a client's connections, which outlives an outage of any length and is back within a second or two of its end.
+"""The pool of a client's connections, which outlives an outage of any length.
 
-psycopg's own pool waits twice as long after each attempt, gives up after five minutes, and logs each of them. Here an
-attempt goes on until there is a connection, with pauses of our own, and an outage is logged once. Nothing private of
-the pool is used: its class of connections makes them by our rules.
+It has connections again within a second or two of the outage's end. psycopg's own pool waits twice as long after each
+attempt to connect, gives up after five minutes, and logs each attempt. Here an attempt goes on until there is a
+connection, with pauses of our own, and an outage is logged once. Nothing private of psycopg's pool is used: the pool is
+given a class of connections whose `connect` follows our rules.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ _OURS: Final[WeakSet[Connection]] = WeakSet()
 
 
 class _ClosingError(Exception):
-    """The pool is closed while it connects."""
+    """The pool was closed while it was connecting."""
 
 
 class PatientPool(AsyncConnectionPool[Connection]):
-    """A pool, not yet open, of connections like those of `connect`.
+    """A pool of connections like those that `connect` makes; a new pool is not open yet.
 
     Args:
-        dsn: a string, or a callable asked at each new connection.
-        min_size: connections kept at rest.
-        max_size: connections at most.
+        dsn: a connection string, or a callable that is asked for one at each new connection.
+        min_size: how many connections the pool keeps open when they are not used.
+        max_size: how many connections it has at most.
         max_idle: seconds after which an unused connection beyond min_size is closed.
-        application_name: what `pg_stat_activity` shows.
+        application_name: the name that `pg_stat_activity` shows for its connections.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class PatientPool(AsyncConnectionPool[Connection]):
         pool = self
 
         class Lasting(psycopg.AsyncConnection[Any]):
-            """Made by `PatientPool.lasting`, whatever it is asked with."""
+            """A connection that `PatientPool.lasting` makes; the arguments of its `connect` are ignored."""
 
             @classmethod
             async def connect(cls, *_: Any, **__: Any) -> Connection:  # type: ignore[override]
@@ -68,7 +69,7 @@ class PatientPool(AsyncConnectionPool[Connection]):
         )  # fmt: skip
 
     async def lasting(self) -> Connection:
-        """A new connection, however long it takes to get one, unless the pool is closed meanwhile."""
+        """A new connection, however long it takes; an error comes only if the pool is closed or the DSN is wrong."""
         backoff = Backoff()
         while True:
             try:
@@ -88,13 +89,13 @@ class PatientPool(AsyncConnectionPool[Connection]):
                 return connection
 
     async def beside(self, timeout: float | None = None) -> Connection:
-        """A connection that is none of the pool's; whoever asks for it closes it.
+        """A connection that does not belong to the pool; the caller closes it.
 
         Args:
-            timeout: how many seconds it may take; the pool's own timeout where that is not said.
+            timeout: how many seconds it may take; None for the pool's own timeout.
 
         Raises:
-            PoolTimeout: there was none in time; it says what kept it.
+            PoolTimeout: there was no connection in time; the message says why.
             PoolClosed: the pool was closed meanwhile.
         """
         try:
@@ -107,7 +108,7 @@ class PatientPool(AsyncConnectionPool[Connection]):
             raise PoolClosed("the pool was closed") from error
 
     async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
-        """Open it. Its workers outlive whatever job has opened it, so their log records are not that job's."""
+        """Open the pool; its tasks outlive a job that opens it, so their log records do not name that job."""
         with outside_jobs():
             await super().open(wait, timeout)
 
@@ -115,7 +116,7 @@ class PatientPool(AsyncConnectionPool[Connection]):
         """Lend a connection.
 
         Raises:
-            PoolTimeout: there was none in time; it says what kept it.
+            PoolTimeout: there was no connection in time; the message says why.
         """
         try:
             connection: Connection = await super().getconn(timeout)
@@ -125,7 +126,7 @@ class PatientPool(AsyncConnectionPool[Connection]):
         return connection
 
     async def close(self, timeout: float = 5.0) -> None:
-        """Close it, waiting for no attempt to connect."""
+        """Close the pool without waiting for attempts to connect."""
         self._ending.set()
         await super().close(timeout)
 
@@ -137,9 +138,9 @@ class PatientPool(AsyncConnectionPool[Connection]):
 
 
 class _Quiet(logging.Filter):
-    """Has the pool's own log say nothing of single connections of ours that broke.
+    """Keeps records about single broken connections of ours out of psycopg's pool log.
 
-    What happened is told elsewhere, once.
+    Such trouble is logged elsewhere, once.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -1,8 +1,8 @@
-"""Poolers between us and the server: how a connection through one is told, and what may be relied on there.
+"""Poolers between us and the server: how a connection through one is recognised, and what may be relied on there.
 
-Asked once for each connection, when it is made. One through a pooler is taken for one of transaction mode, in which
-each transaction may meet another session of the server: nothing of a session is set, kept, locked or listened to there,
-and nothing is prepared.
+Each connection is checked once, when it is made. A pooler is assumed to be in transaction mode, in which each
+transaction may meet another session of the server. So no session setting, session lock or LISTEN is used on such a
+connection, and nothing is prepared there unless the DSN asks for it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,17 @@ from backfill.storage.types import Connection
 logger = logging.getLogger(__name__)
 
 OPTION: Final = "prepared_statements"
-"""What a DSN opts in by, `prepared_statements=on`; libpq knows no such parameter, so it is taken out."""
+"""The parameter by which a DSN asks for prepared statements behind a pooler: `prepared_statements=on`.
+
+libpq does not know it, so it is taken out of the DSN.
+"""
 LIBPQ_THAT_CLOSES: Final = 170000
-"""The first libpq that can close a prepared statement by the protocol, as a pooler that keeps track of them must see it."""
+"""The first libpq that can close a prepared statement by a message of the protocol.
+
+A pooler that keeps track of prepared statements must see that message.
+"""
 ANSWER_SECONDS: Final = 10.0
-"""How long a pooler, which takes connections while the server is away, may make us wait for the first answer."""
+"""How many seconds to wait for the first answer: a pooler takes connections even while the server is away."""
 _OPTION: Final = re.compile(rf"(?<![^\s?&]){OPTION}\s*=\s*'?([^\s&']*)'?&?")
 
 
@@ -49,7 +55,7 @@ _said: Final[set[tuple[str, int, str]]] = set()
 
 
 def is_pooled(connection: Connection) -> bool:
-    """Whether a connection was found to go through a pooler; False where nobody has asked yet."""
+    """Whether a connection was found to go through a pooler; False where it was not checked yet."""
     return _WAYS.get(connection, Way.DIRECT) is not Way.DIRECT
 
 
@@ -62,9 +68,9 @@ def way_of(*, pooled: bool, wanted: bool, libpq: int) -> Way:
     """How a connection is used.
 
     Args:
-        pooled: whether another backend answers than the one that it was told of.
-        wanted: whether its DSN asks for prepared statements all the same.
-        libpq: its version, such as 170002.
+        pooled: whether the backend that answers is another than the one that was named when it connected.
+        wanted: whether its DSN asks for prepared statements even behind a pooler.
+        libpq: the version of libpq, such as 170002.
     """
     if not pooled:
         return Way.DIRECT
@@ -72,16 +78,16 @@ def way_of(*, pooled: bool, wanted: bool, libpq: int) -> Way:
 
 
 async def look_for_pooler(connection: Connection, *, wanted: bool = False, own: bool = False) -> bool:
-    """Whether a connection goes through a pooler; the server is asked the first time, for one round trip.
+    """Whether a connection goes through a pooler; the server is asked only the first time, in one round trip.
 
     Args:
-        connection: with nothing under way on it.
-        wanted: whether its DSN asks for prepared statements all the same.
-        own: whether it is ours: then the driver prepares nothing either.
+        connection: a connection with nothing under way on it.
+        wanted: whether its DSN asks for prepared statements even behind a pooler.
+        own: whether the connection is ours: then the driver is told to prepare nothing, too.
 
     Raises:
         psycopg.Error: the server could not be asked.
-        TimeoutError: no answer in time.
+        TimeoutError: there was no answer in time.
         ConfigurationError: a setting of its session makes it unusable, and the session is not ours to change.
     """
     way = _WAYS.get(connection)
@@ -101,9 +107,9 @@ def without_option(dsn: str) -> tuple[str, bool]:
     """A DSN as libpq takes it, and whether it asks for prepared statements behind a pooler.
 
     Raises:
-        ConfigurationError: it says neither on nor off.
+        ConfigurationError: the value of the option is neither on nor off.
     """
-    if OPTION not in dsn or _is_readable(dsn):  # readable as it is, where only a password or such has the word in it
+    if OPTION not in dsn or _is_readable(dsn):  # libpq reads it as it is: the word is only in a password or such
         return dsn, False
     match = _OPTION.search(dsn)
     if match is None:
@@ -115,10 +121,10 @@ def without_option(dsn: str) -> tuple[str, bool]:
 
 
 async def _read_nulls(connection: Connection, *, may_set: bool) -> None:
-    """Have a session read NULL in the text of an array as null, which `array_nulls = off` forbids.
+    """Make a session read NULL in the text of an array as null, which `array_nulls = off` prevents.
 
     Raises:
-        ConfigurationError: the session is a pooler's or the caller's, so that it cannot be set here.
+        ConfigurationError: the session belongs to a pooler or to the caller, so the setting cannot be changed here.
     """
     if not may_set:
         raise ConfigurationError(
@@ -132,8 +138,8 @@ async def _ask(connection: Connection, wanted: bool) -> tuple[Way, str, bool]:
     """How a connection reaches the server, and two settings of its session.
 
     Returns:
-        The way, the isolation level of transactions that name none, and whether NULL in an array's text is read as
-        null.
+        The way, the isolation level of transactions that do not name one, and whether NULL in an array's text is read
+        as null.
     """
     cursor = psycopg.AsyncRawCursor(connection, row_factory=dict_row)
     async with asyncio.timeout(ANSWER_SECONDS):
@@ -147,7 +153,7 @@ async def _ask(connection: Connection, wanted: bool) -> tuple[Way, str, bool]:
 
 
 def _say(connection: Connection, way: Way, wanted: bool) -> None:
-    """One line a process and database."""
+    """Log that a connection goes through a pooler, once per process and database."""
     info = connection.info
     where = info.host, info.port, info.dbname
     if where in _said:

@@ -1,6 +1,6 @@
-"""What a worker's recovery of another one's jobs is told, and what it says: values only.
+"""The values that the recovery of a dead worker's jobs takes and gives back.
 
-The steps are in `client/verbs/recovery.py`.
+Its steps are in `client/verbs/recovery.py`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ class CutOff:
 
     @property
     def has_flags(self) -> bool:
-        """Whether there are any."""
+        """Whether the job has any flags."""
         return bool(self.flags)
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """What becomes of such a job.
+    """What becomes of a job whose worker died.
 
     Attributes:
-        delay: seconds until its next attempt, where one follows that is not its second; None: by the contract's
-            schedule.
-        keep: for how many seconds its end is kept, if it has none; None keeps none.
+        delay: seconds until the job's next attempt, unless that is its second, which is due when the first was; None
+            for the contract's schedule.
+        keep: for how many seconds the job's end is kept where no attempt follows; None where it is not kept.
     """
 
     delay: float | None = None
@@ -44,10 +44,10 @@ class Page:
 
     Attributes:
         ids: the jobs that were unlocked, deleted or buried.
-        dead_letters: how many of them were buried.
-        superseded: those that were replaced or removed while they ran, and are deleted.
-        last: the id to go on behind; None where nothing more was found.
-        refused: the jobs that stay as they are since the database refuses it, and why.
+        dead_letters: how many of these jobs were buried.
+        superseded: the jobs that were deleted, since they had been replaced or removed while they ran.
+        last: the id after which the next page begins; None where nothing more was found.
+        refused: the jobs that stay as they are, since the database refuses the change, and why it does.
     """
 
     ids: tuple[int, ...] = ()

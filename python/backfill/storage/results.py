@@ -1,7 +1,8 @@
-"""Rows of libpq's results whose values are read by the names of their columns.
+"""Rows of libpq's results, whose values are read by the names of their columns.
 
-Results are taken as libpq has them, not through the driver's loaders: a value that Python cannot hold, or a loader that
-a caller registered on its connection, can do no harm. Jobs, claims and settlements have readers of their own.
+Results are read as libpq gives them, and not through the driver's loaders. So a value that Python cannot hold, or a
+loader that a caller registered on its connection, can do no harm. Jobs, claims and settlements have readers of their
+own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class _Columns:
     Args:
         result: the result.
         columns: the numbers of its columns by their names.
-        number: the row's.
+        number: the number of the row.
     """
 
     __slots__ = ("_columns", "_number", "_result")
@@ -77,7 +78,7 @@ class Row(_Columns):
         return self.raw(name) == b"t"
 
     def time(self, name: str) -> datetime | None:
-        """A time in Unix microseconds; None for null and for what no datetime can hold."""
+        """A time, from Unix microseconds; None for null and for a time that no datetime can hold."""
         micros = self.number(name)
         try:
             return None if micros is None else _EPOCH + timedelta(microseconds=micros)
@@ -99,7 +100,7 @@ class BinaryRow(_Columns):
         return (self.raw(name) or b"").decode("utf-8", "replace")
 
     def integer(self, name: str) -> int:
-        """An integer of any size, a time in PostgreSQL's microseconds too; 0 for null."""
+        """An integer of any size, or a time in PostgreSQL's microseconds; 0 for null."""
         return int.from_bytes(self.raw(name) or b"", "big", signed=True)
 
     def double(self, name: str) -> float | None:
@@ -120,7 +121,7 @@ def rows(result: PGresult) -> Iterator[Row]:
 
 
 def first(result: PGresult) -> Row:
-    """The first row of a result in text format, of a statement that always gives one."""
+    """The first row of a result in text format; the statement must always give one."""
     return Row(result, _columns(result), 0)
 
 
@@ -132,13 +133,13 @@ def binary_rows(result: PGresult) -> Iterator[BinaryRow]:
 
 
 def integers(result: PGresult, name: str) -> list[int]:
-    """A column of integers of a result in text format, whose rows may be many."""
+    """The integers in a column of a result in text format; fast for many rows."""
     column = _columns(result)[name]
     return [int(result.get_value(row, column) or 0) for row in range(result.ntuples)]
 
 
 def integers_by_text(result: PGresult, name: str, by: str) -> Iterator[tuple[str, int]]:
-    """What a result in text format, whose rows may be many, has in a column of texts and in one of integers."""
+    """Pairs from a column of texts (`by`) and a column of integers (`name`) of a result in text format."""
     columns = _columns(result)
     column, texts = columns[name], columns[by]
     for row in range(result.ntuples):
@@ -152,7 +153,7 @@ def count(result: PGresult) -> int:
 
 
 def nothing(_result: PGresult) -> None:
-    """What is read of a statement that only does something."""
+    """Read nothing: for a statement that is run only for its effect."""
 
 
 def _columns(result: PGresult) -> dict[str, int]:

@@ -1,9 +1,9 @@
-"""Rows of jobs out of libpq's binary results, decoded natively and so that no row can harm its neighbours.
+"""Rows of jobs from libpq's binary results, decoded natively so that a bad row does no harm to the others.
 
-The driver's own loaders refuse a whole result for one infinite time or one undecodable text; here every column becomes
-plain bytes, integers or text, and what cannot be held in Python is found when it is asked for. Used by claims and by
-the client's verbs. Where libpq cannot be reached natively (psycopg's pure Python form, Windows), values are fetched one
-by one.
+The driver's own loaders refuse a whole result for one infinite time or one undecodable text. Here every column becomes
+plain bytes, integers or text, and a value that Python cannot hold is noticed only when it is asked for. Used by claims
+and by the client's verbs. Where libpq cannot be reached natively (psycopg's pure Python form, Windows), values are
+fetched one by one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _reach_libpq() -> bool:
-    """Whether results can be read in place: psycopg's C part is loaded, and libpq's functions are found behind it."""
+    """Whether results can be read in place: psycopg's C part is loaded, and libpq's functions are found through it."""
     if psycopg.pq.__impl__ not in ("c", "binary"):
         return False
     module = importlib.import_module(f"psycopg_{psycopg.pq.__impl__}.pq")
@@ -38,9 +38,9 @@ def decode_jobs(result: PGresult, identifiers: Mapping[int, str] | None = None, 
     """The jobs of a result in binary format, whatever the order of its columns.
 
     Args:
-        result: of a statement that returns a job's columns by their names.
+        result: the result of a statement that returns a job's columns by their names.
         identifiers: task identifiers by task id, where the result has no column `task_identifier`.
-        ordered: put them in the contract's order: priority, run_at, id.
+        ordered: whether to put the jobs in the contract's order: priority, run_at, id.
     """
     if IN_PLACE:
         return decode_result(result, identifiers, ordered)

@@ -1,8 +1,8 @@
 """Settlements: the ends of some attempts, written at once by one statement for each kind of end.
 
-Used by the worker's settler. What kinds there are is said by the endings (`worker/execution/endings.py`); here is how any of
-them is written, and what its statement answers. A settlement may be repeated: an attempt that was settled already, or given
-to another worker since, matches nothing.
+Used by the worker's settler. The kinds of ends are defined by the endings (`worker/execution/endings.py`). This module
+knows how an end of any kind is written, and what its statement answers. A settlement may be repeated: where an attempt
+was settled already, or its job was given to another worker since, the statement matches nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
 Column = Callable[[Sequence[Any]], Parameter]
-"""Packs the values that a parameter has for the attempts of one statement, in their order."""
+"""Packs a parameter's values, one for each attempt of a statement and in the attempts' order."""
 NUMBERS: Final[Column] = number_array
 TEXTS: Final[Column] = text_array
 BOOLEANS: Final[Column] = lambda values: pack_array(values, "bool")  # noqa: E731 - one of a list of such
@@ -38,11 +38,11 @@ class Settling:
     whether the attempt was the last.
 
     Attributes:
-        statement: its name.
-        columns: its parameters beside those that name the attempts, in order.
-        compares: whether it compares the job's row with how it was claimed, so that a replaced job is seen.
-        ends_job: whether the job is over with it, so that the dead letters are deleted which the job has left behind.
-        tells_last: whether it says of each attempt if it was the last.
+        statement: the statement's name.
+        columns: how its parameters beside those that identify the attempts are packed, in order.
+        compares: whether it compares the job's row with the row as it was claimed, so that a replaced job is noticed.
+        ends_job: whether the job is over with this end, so that the dead letters that it left behind are deleted.
+        tells_last: whether its result says of each attempt if it was the job's last.
     """
 
     statement: str
@@ -53,17 +53,17 @@ class Settling:
 
 
 End = tuple[Settling, Attempt, tuple[Any, ...]]
-"""The end of an attempt: how it is written, and its values for the columns."""
+"""The end of an attempt: the statement that writes it, the attempt, and the values for the statement's columns."""
 _Way = tuple[Settling, ClaimKind]
-"""What has a statement of its own: ends of one kind, of claims of one kind."""
+"""Ends of one kind, of attempts whose claims are of one kind: these are written by one statement."""
 
 
 class Settlement:
     """The ends of some attempts, to be written at once.
 
     Args:
-        ends: in any order.
-        forgets: whether the dead letters that jobs leave behind which are over now are deleted with them.
+        ends: the ends, in any order.
+        forgets: whether the dead letters that a job left behind are deleted along with the job's end.
     """
 
     __slots__ = ("_groups", "forgets")
@@ -80,7 +80,7 @@ class Settlement:
 
     @property
     def returns(self) -> bool:
-        """Whether a job may wait again with it."""
+        """Whether this settlement may make a job wait again."""
         return not all(settling.ends_job for settling, _ in self._groups)
 
     def add(self, settling: Settling, attempt: Attempt, values: tuple[Any, ...]) -> None:
@@ -90,14 +90,14 @@ class Settlement:
         rows.append(values)
 
     def add_all(self, settling: Settling, attempts: Sequence[Attempt]) -> None:
-        """Add the ends of attempts whose statement has no columns: those of nearly all jobs, without a step for each."""
+        """Add ends whose statement has no columns, which are those of nearly all jobs, without a step for each."""
         kinds = {attempt.claim for attempt in attempts}
         for kind in kinds:
             some = attempts if len(kinds) == 1 else [attempt for attempt in attempts if attempt.claim is kind]
             self._groups.setdefault((settling, kind), ([], []))[0].extend(some)
 
     def commands(self, *, schema: str, worker: str) -> list[Command]:
-        """The statements that write it, a statement a kind, to be sent in one pipeline."""
+        """The statements that write this settlement, one for each kind of end, to be sent in one pipeline."""
         commands = []
         if self.forgets:
             for (settling, claim), (over, _) in self._sorted():
@@ -112,11 +112,11 @@ class Settlement:
         return commands
 
     def missing(self, results: Sequence[PGresult]) -> set[Attempt]:
-        """Those that were not this worker's any more, from the results of those statements.
+        """The attempts that this worker had lost, from the results of the settlement's statements.
 
-        Each of the others is told whether it was the last, where its statement says so.
-
-        Two of one job may be among them, where it was unlocked by force and claimed again: the lock's time tells them apart.
+        Where a statement tells whether attempts were the last of their jobs, that is written into the attempts, too.
+        Two attempts of one job may be in a settlement, where the job was unlocked by force and claimed again: the time
+        of the lock tells them apart.
         """
         groups = self._sorted()
         for ((settling, _), (attempts, _)), result in zip(groups, results[len(results) - len(groups) :], strict=True):
@@ -131,7 +131,7 @@ class Settlement:
         return {attempt for attempt in ended if (attempt.job.id, attempt.locked_at) not in found}
 
     def _sorted(self) -> list[tuple[_Way, tuple[list[Attempt], list[tuple[Any, ...]]]]]:
-        """The groups in one order for all settlements, so that two of them do not wait for each other."""
+        """The groups, in an order that is the same for all settlements, so that two of these cannot deadlock."""
         if len(self._groups) < 2:
             return list(self._groups.items())
         return sorted(self._groups.items(), key=lambda group: group[0][1].statement(group[0][0].statement))
@@ -140,9 +140,9 @@ class Settlement:
 async def settle(
     wire: Wire, settlement: Settlement, *, schema: str, worker: str, timeout: float = 60.0, patient: bool = True
 ) -> set[Attempt]:
-    """Write the ends of attempts in a transaction of their own; those that were not this worker's any more.
+    """Write the ends of attempts in a transaction of their own; returns the attempts that this worker had lost.
 
-    Not `patient`, it hardly waits for a row that somebody's transaction holds.
+    Where `patient` is false, it hardly waits for a row that another transaction holds.
     """
     commands = [] if patient else [Command.of("hurry", schema)]
     results = await wire.send([*commands, *settlement.commands(schema=schema, worker=worker)], timeout=timeout)
@@ -150,12 +150,12 @@ async def settle(
 
 
 def _key(result: PGresult, row: int) -> tuple[int, int | None]:
-    """What tells an attempt from all others: its job's id and the time of its lock."""
+    """What identifies an attempt in a result: its job's id and the time of its lock."""
     return integer(result, row), integer(result, row, 1)
 
 
 def _forget(over: Sequence[Attempt], claim: ClaimKind, *, schema: str, worker: str) -> list[Command]:
-    """What deletes the dead letters that jobs leave behind which are over next; nothing where none can have any."""
+    """The command that deletes the dead letters of jobs that are about to end; none where no job can have any."""
     some = [attempt for attempt in over if attempt.job.key is not None or attempt.job.has_flags]
     done = [(attempt, attempt.job.key, dead_letter_of(attempt.job.flags)) for attempt in some]
     done = [one for one in done if one[1] is not None or one[2] is not None]

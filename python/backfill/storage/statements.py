@@ -1,7 +1,7 @@
-"""Statements by name: one `.sql` file each, with a header that tests read, rendered for a schema once.
+"""Statements by name: each is a `.sql` file with a header that tests read, and is rendered once for a schema.
 
-Used by client, worker and shell; nothing else in the package holds SQL. A statement's schema is the token :"schema",
-which psql understands too, so a file can be tried by hand with `psql -v schema=graphile_worker`.
+Used by client, worker and shell; nothing else in the package holds SQL. A statement names its schema by the token
+:"schema", which psql understands too, so a file can be tried by hand with `psql -v schema=graphile_worker`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _IDENTIFIER_BYTES: Final = 63
 _HEADER_LINE: Final = re.compile(r"-- (?P<field>does|locks|index|params): (?P<text>.*)|--   (?P<more>.*)")
 _PARAM: Final = re.compile(r"\$(\d+) (\w+) ([a-z0-9_ ]+(?:\[\])?)")
 _PART: Final = re.compile(r"^ *-- part: (\w+)\n", re.MULTILINE)
-"""Where a statement has lines that it shares with others, from a file in storage/sql/parts."""
+"""Marks where a statement takes in lines that it shares with others, from a file in storage/sql/parts."""
 _DOLLAR_QUOTE: Final = re.compile(r"\$([a-z]*)\$")
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement as its file has it.
+    """One statement, as its file holds it.
 
     Attributes:
         name: the file's name without its ending.
-        text: the whole file, header and shared parts included; its schema is still the token.
+        text: the whole file, with its header and shared parts; the schema in it is still the token.
         does: what it does.
         locks: which rows it locks, and how.
         indexes: the indexes that serve it; empty where the header says why there is none.
-        params: name and type of $1, $2 ... in order.
+        params: the name and type of $1, $2 ..., in order.
     """
 
     name: str
@@ -81,7 +81,11 @@ def render(name: str, schema: str = DEFAULT_SCHEMA) -> LiteralString:
 
 
 def render_text(text: str, schema: str) -> LiteralString:
-    """Any SQL text of ours with its schema token replaced by the quoted name, which can end no `$$` or `$body$` of the text."""
+    """Any SQL text of ours, with the schema's quoted name in place of the token.
+
+    Where the name itself holds a dollar quote of the text, such as `$$` or `$body$`, that quote is replaced by another,
+    so that the name cannot end it.
+    """
     for word in sorted(set(_DOLLAR_QUOTE.findall(text))):
         if f"${word}$" in schema:
             free = (f"${word or 'body'}{number}$" for number in count(1))
@@ -90,7 +94,7 @@ def render_text(text: str, schema: str) -> LiteralString:
 
 
 def trusted(text: str) -> LiteralString:
-    """SQL made of our own files and of names that the driver quoted: what LiteralString is there to promise."""
+    """Mark a text as a LiteralString: it is made of our own files and of names that the driver quoted."""
     return cast("LiteralString", text)  # type: ignore[redundant-cast]
 
 
@@ -98,7 +102,8 @@ def quoted_schema(schema: str) -> str:
     """The schema's name as an identifier, quoted by the driver.
 
     Raises:
-        ConfigurationError: empty, over PostgreSQL's 63 bytes (it would be cut off), with NUL or a lone surrogate in it.
+        ConfigurationError: the name is empty, is longer than PostgreSQL's 63 bytes (it would be cut off), or holds NUL
+            or a lone surrogate.
     """
     try:
         size = len(schema.encode())

@@ -1,7 +1,7 @@
 """The package's SQL files, all read when this module is imported.
 
-A process may run for weeks, and its package may be upgraded in place meanwhile. A file that was read at first use would
-then be that of another version, or would not be there. Reading all of them takes a few milliseconds.
+A process may run for weeks, and its package may be upgraded in place meanwhile. A file that was read only at its first
+use could then be of another version, or could be gone. Reading all of them takes a few milliseconds.
 """
 
 from __future__ import annotations

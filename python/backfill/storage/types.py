@@ -9,6 +9,6 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 Dsn: TypeAlias = str | Callable[[], str | Awaitable[str]]
-"""A connection string, or a callable (async too) that is asked for one at each new connection."""
+"""A connection string, or a callable, which may be async, that is asked for one at each new connection."""
 Connection: TypeAlias = psycopg.AsyncConnection[Any]
 Pool: TypeAlias = AsyncConnectionPool[Any]

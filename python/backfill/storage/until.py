@@ -1,4 +1,4 @@
-"""Work that is carried on until it ends or until an event comes first: a shutdown, or a pool that is closed."""
+"""Work that is carried on until it ends, or until an event comes first, such as a shutdown or the end of a pool."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ T = TypeVar("T")
 
 
 async def until(event: asyncio.Event, work: Coroutine[Any, Any, T], *, timeout: float | None = None) -> asyncio.Task[T]:
-    """Carry work on until it is done, an event is set, or its time is up; what is not done by then is cancelled.
+    """Carry work on until it is done, an event is set, or its time is up; work that is not done by then is cancelled.
 
     Args:
-        event: the event that ends it.
+        event: the event that ends the work.
         work: what is carried on, in a task of its own.
-        timeout: how many seconds it may take; as long as it takes if not given.
+        timeout: how many seconds the work may take; None for no limit.
 
     Returns:
         The task, which is over: it has a result or an error, or was cancelled since the work was not done.
@@ -30,7 +30,10 @@ async def until(event: asyncio.Event, work: Coroutine[Any, Any, T], *, timeout: 
 
 
 async def end_all(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks, and wait until they have ended even if the caller is cancelled meanwhile; that is raised at the end."""
+    """Cancel tasks and wait until they have ended.
+
+    Where the caller is cancelled meanwhile, the waiting goes on, and the cancellation is raised after it.
+    """
     for task in tasks:
         task.cancel()
     cancelled: asyncio.CancelledError | None = None
@@ -43,4 +46,4 @@ async def end_all(*tasks: asyncio.Future[Any]) -> None:
         try:
             raise cancelled
         finally:
-            del cancelled  # with its traceback, which holds this frame and those of the callers with all that they have
+            del cancelled  # its traceback holds this frame and the callers' frames, with all their values

@@ -12,7 +12,7 @@ _DOUBLE: Final = struct.Struct("!d")
 
 
 def integer(result: PGresult, row: int = 0, column: int = 0) -> int:
-    """An integer of any size, a time in PostgreSQL's microseconds too; 0 for null."""
+    """An integer of any size, or a time in PostgreSQL's microseconds; 0 for null."""
     return int.from_bytes(result.get_value(row, column) or b"", "big", signed=True)
 
 

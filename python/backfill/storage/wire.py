@@ -1,9 +1,10 @@
-"""One round trip of many statements.
+"""Many statements in one round trip.
 
-They are prepared once where that may be, sent in one pipeline, and carried out as one transaction.
+The statements are prepared once where that is possible, sent in one pipeline, and carried out as one transaction.
 
-Used by the worker's hot path, where the driver's cursors would cost more than the statements. A pipeline without a
-BEGIN is one transaction to the server, ended by its sync: either all of its statements took effect, or none did.
+Used by the worker's hot path, where the driver's cursors would cost more than the statements. To the server, a pipeline
+without a BEGIN is one transaction, which ends with the pipeline's sync: either all of its statements take effect, or
+none does.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _LOOK_IN_SECONDS: Final = 0.1
 _TEXT: Final = 0
 _BINARY: Final = 1
 Parameter = str | bytes | None
-"""A parameter in text (str), in binary format (bytes), or null."""
+"""A parameter: in text format (str), in binary format (bytes), or null (None)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class Command:
     """A statement with its parameters.
 
     Attributes:
-        name: what it is prepared as; one text a name.
+        name: the name under which it is prepared; a name always stands for the same text.
         text: the statement.
-        parameters: in order.
+        parameters: the values of $1, $2 ..., in order.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Command:
 
     @classmethod
     def of(cls, statement: str, schema: str, *parameters: Parameter) -> Command:
-        """A statement of ours by its name."""
+        """The command for a statement of ours, by the statement's name."""
         return cls(f"backfill.{statement}", render(statement, schema), parameters)
 
 
@@ -60,8 +61,9 @@ class Wire:
     """A connection's pipelines.
 
     Args:
-        connection: in autocommit; nothing else uses it while a pipeline is under way.
-        first: statements that open each pipeline, whose results nobody wants: what a session cannot be trusted to keep.
+        connection: a connection in autocommit; nothing else uses it while a pipeline is under way.
+        first: statements that open each pipeline, and whose results are dropped: they make the settings that a session
+            cannot be trusted to keep.
     """
 
     connection: Connection
@@ -70,20 +72,21 @@ class Wire:
     _prepares: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find out whether its connection may have prepared statements."""
+        """Find out whether statements may be prepared on the connection."""
         self._prepares = may_prepare(self.connection)
 
     async def send(self, commands: Sequence[Command], *, timeout: float) -> list[PGresult]:
-        """Carry statements out in one transaction; their results, in binary format, in their order.
+        """Carry statements out in one transaction; returns their results in binary format, in the statements' order.
 
         Args:
             commands: the statements; none of them may begin or end a transaction.
-            timeout: seconds for all of it.
+            timeout: how many seconds all of them together may take.
 
         Raises:
-            psycopg.Error: the server refused one of them, and nothing took effect.
-            psycopg.OperationalError: the connection is lost; all of it or nothing took effect.
-            TimeoutError: no answer in time; the same, and the connection must be closed.
+            psycopg.Error: the server refused one of the statements, and nothing took effect.
+            psycopg.OperationalError: the connection is lost; either all statements took effect, or none did.
+            TimeoutError: there was no answer in time; either all statements took effect, or none did, and the
+                connection must be closed.
         """
         async with asyncio.timeout(timeout):
             try:
@@ -91,13 +94,15 @@ class Wire:
             except _UNPREPARED:
                 if not self._prepares:
                     raise
-                # Nothing took effect. A pooler that was not found, or a DISCARD, took them away: from now on without.
+                # Nothing took effect. A pooler that was not noticed, or a DISCARD, took the prepared statements away.
+                # From now on nothing is prepared on this connection.
                 self._prepares = False
                 return await self._send(commands)
 
     async def _send(self, commands: Sequence[Command]) -> list[PGresult]:
         pgconn = self.connection.pgconn
-        # Not the driver's own waiting: given up, it would ask the server to cancel, and wait for that.
+        # The driver's own way of waiting is not used: when cancelled, it asks the server to cancel the query, and waits
+        # for that.
         results = await wait_async(self._pipeline(pgconn, [*self.first, *commands]), pgconn.socket, _LOOK_IN_SECONDS)
         for result in results:
             if result.status == pq.ExecStatus.FATAL_ERROR:
@@ -108,7 +113,7 @@ class Wire:
 
     def _pipeline(self, pgconn: PGconn, commands: Sequence[Command]) -> PQGen[list[PGresult]]:
         pgconn.enter_pipeline_mode()
-        sent: list[str | None] = []  # by result: the name that it prepares, or None for a statement's own
+        sent: list[str | None] = []  # by result: the name that it prepares, or None for a statement that ran
         for command in commands:
             values = [value.encode() if isinstance(value, str) else value for value in command.parameters]
             formats = [_BINARY if isinstance(value, bytes) else _TEXT for value in command.parameters]
@@ -126,8 +131,8 @@ class Wire:
         results = yield from _results(pgconn)
         pgconn.exit_pipeline_mode()
         wanted = []
-        # One more than was sent is what the commit failed with: a deferred constraint, or a wait for a lock that it
-        # takes.
+        # A result beyond those of what was sent is the error of the commit: a deferred constraint failed, or the wait
+        # for a lock that the commit takes.
         wanted += results[len(sent) :]
         for result, name_prepared in zip(results, sent, strict=False):
             if name_prepared is None or result.status == pq.ExecStatus.FATAL_ERROR:
@@ -138,7 +143,7 @@ class Wire:
 
 
 def _results(pgconn: PGconn) -> PQGen[list[PGresult]]:
-    """Send what is to be sent, and take what comes, up to the pipeline's sync."""
+    """Send what is still to be sent, and read results up to the pipeline's sync."""
     results: list[PGresult] = []
     sending = True
     while True:

@@ -1,6 +1,6 @@
 """What a worker asks of the database besides claims and settlements.
 
-These are its row, its tasks' ids, and the levels of what waits.
+These are its row, its tasks' ids, and the priorities of waiting jobs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A worker as others see it in `backfill_workers`; dead is whoever has not beaten for its own `dead_after`."""
+    """A worker as others see it in `backfill_workers`; it is dead after `dead_after` without a heartbeat."""
 
     id: str
     host: str
@@ -44,8 +44,8 @@ class Around:
     Attributes:
         tasks: the ids of the worker's tasks by name.
         heartbeats: the last heartbeats, in microseconds, of this worker and of those that have been silent for a while.
-        dead_after: the seconds without a heartbeat after which each of them is dead, for those whose rows say it.
-        given_up: the workers that somebody has given up and whose jobs may not all be recovered.
+        dead_after: the seconds without a heartbeat after which each worker is dead, for those whose rows say it.
+        given_up: the workers that were given up as dead and whose jobs may not all be recovered yet.
     """
 
     tasks: dict[str, int]
@@ -59,8 +59,8 @@ class Levels:
     """What a look at the priorities of waiting jobs found.
 
     Attributes:
-        due: each priority, with the seconds until its next job is due that waits for its time, or None.
-        clock: the database's time when it looked, in PostgreSQL's microseconds.
+        due: each priority, with the seconds until the next of the jobs that wait for their time is due, or None.
+        clock: the database's time at the look, in PostgreSQL's microseconds.
     """
 
     due: dict[int, float | None]
@@ -68,7 +68,7 @@ class Levels:
 
 
 async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> int:
-    """Write a worker's row; how many workers are alive that know a task of its, itself included."""
+    """Write a worker's row; returns how many live workers know one of its tasks, itself included."""
     values = [row.id, row.host, row.pid, row.protocol, Jsonb(row.lanes), row.tasks, row.version, row.dead_after]
     async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(render("add_worker", schema), values)
@@ -77,13 +77,13 @@ async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> 
 
 
 async def remove_worker(connection: Connection, worker: str, *, schema: str) -> None:
-    """Delete the worker's row: it ended in good order."""
+    """Delete the row of a worker that ended in good order."""
     async with by_itself(connection):
         await connection.execute(render("remove_worker", schema), [worker])
 
 
 async def find_tasks(connection: Connection, identifiers: Iterable[str], *, schema: str) -> dict[str, int]:
-    """The ids of tasks by name, making the rows that are missing."""
+    """The ids of tasks by name; rows that are missing are made."""
     wanted = list(identifiers)
     found = await _tasks(connection, wanted, schema)
     missing = [name for name in wanted if name not in found]
@@ -95,12 +95,12 @@ async def find_tasks(connection: Connection, identifiers: Iterable[str], *, sche
 
 
 def read_tasks(result: PGresult) -> dict[str, int]:
-    """The ids of tasks by name, from the binary result of find_tasks."""
+    """The ids of tasks by name, read from the binary result of find_tasks."""
     return {row.text("identifier"): row.integer("id") for row in binary_rows(result)}
 
 
 def read_around(result: PGresult) -> Around:
-    """What a look around found, from its binary result."""
+    """What a look around found, read from its binary result."""
     tasks, heartbeats, dead_after, given_up = dict[str, int](), dict[str, int](), dict[str, float](), set[str]()
     for row in binary_rows(result):
         name = row.text("name")
@@ -114,7 +114,7 @@ def read_around(result: PGresult) -> Around:
 
 
 def read_levels(result: PGresult) -> Levels:
-    """What a look at the priorities found, from the binary result of find_levels; its first row is always there."""
+    """What a look at the priorities found, read from the binary result of find_levels, which has a row at least."""
     rows = list(binary_rows(result))
     due = {row.integer("priority"): row.double("due_in") for row in rows if row.raw("priority") is not None}
     return Levels(due, rows[0].integer("looked_at"))

@@ -1,7 +1,7 @@
-"""Whether a database takes writes: asked when a client opens, so that one that takes none is named at once.
+"""Whether a database takes writes.
 
-Where a DSN names several hosts, nothing is asked: the driver looks for the one that takes writes, and a failover is
-waited for.
+This is asked when a client opens, so that a database without writes is named at once. Where a DSN names several hosts,
+it is not asked: the driver looks for the host that takes writes, and a failover is waited for.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from backfill.storage.statements import render
 from backfill.storage.types import Connection
 
 _TOLD: Final = (b"in_hot_standby", b"default_transaction_read_only")
-"""What PostgreSQL from 14 on tells of a session by itself."""
+"""Settings of a session that PostgreSQL 14 and later report without being asked."""
 
 
 async def refuse_read_only(connection: Connection) -> None:
     """Refuse a server that takes no writes.
 
     Args:
-        connection: in autocommit.
+        connection: a connection in autocommit.
 
     Raises:
-        ReadOnlyDatabaseError: it says what was found, and the way out.
+        ReadOnlyDatabaseError: the server takes no writes; the message says why, and the way out.
     """
     if all(connection.pgconn.parameter_status(name) == b"off" for name in _TOLD):
         return
@@ -50,11 +50,13 @@ async def refuse_read_only(connection: Connection) -> None:
 
 
 def names_several_hosts(dsn: object, keywords: object = None) -> bool:
-    """Whether a DSN, a pool's arguments or the environment name several hosts; a connection only knows the one it has.
+    """Whether a DSN, a pool's arguments or the environment name several hosts.
+
+    A connection cannot tell: it knows only the host that it is connected to.
 
     Args:
-        dsn: a connection string; anything else, as a pool's callable, tells nothing.
-        keywords: a pool's further arguments.
+        dsn: a connection string; anything else, such as a pool's callable, is ignored.
+        keywords: further arguments of a pool; anything but a dict is ignored.
     """
     given = conninfo_to_dict(without_option(dsn)[0]) if isinstance(dsn, str) else {}
     said = {**given, **(keywords if isinstance(keywords, dict) else {})}

@@ -1,1 +1,1 @@
-"""The heartbeat's thread, in its native form and in Python."""
+"""The heartbeat's thread, in a native form and in a Python form."""

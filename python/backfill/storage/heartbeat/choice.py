@@ -1,8 +1,8 @@
-"""A heartbeat on a thread and a connection of its own: native where libpq was reached, else Python's.
+"""A heartbeat on a thread and a connection of its own: native where libpq was reached, else in Python.
 
-Made by a worker after any fork. Both forms have one face, `Heartbeat`; what is documented here holds for both, but that
-a handler which holds the interpreter's lock stops Python's. Whoever still beats when the process exits is stopped
-first.
+A worker makes it after any fork. Both forms have the same methods, those of `Heartbeat`, and what is documented here
+holds for both. There is one difference: a handler that holds the interpreter's lock stops the Python form. Heartbeats
+that still run when the process exits are stopped first.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from backfill.storage.heartbeat.thread import PythonHeartbeat
 from backfill.storage.rows import IN_PLACE
 
 LAST_STOP: Final = 5.0
-"""How long, in seconds, the process's exit waits for a thread (it takes a moment, unless a name is being looked up)."""
+"""How many seconds the exit of the process waits for a thread, which ends at once unless it looks up a host's name."""
 
 Heartbeat: TypeAlias = HeartbeatThread | PythonHeartbeat
-"""Either form: the same methods. In a forked child nothing of it does anything."""
+"""Either form; both have the same methods. In a forked child these do nothing."""
 
 _made: weakref.WeakSet[Heartbeat] = weakref.WeakSet()
 
@@ -39,20 +39,20 @@ def make_heartbeat(
     """A heartbeat, not yet started.
 
     Args:
-        conninfo: where to connect, as `connection.complete` gives it; of several hosts another is tried first
-            after each failure.
-        setup: commands for each new connection, such as its statement timeout.
-        statement: the beat, with `$1` placeholders. It gives a row; none says that this worker was given up, and then
-            no beat follows until `resume`.
-        parameters: the statement's, in text format; the loop's lag in seconds is appended to them.
-        interval: seconds from the begin of one beat to that of the next, 0.01 to 3600.
-        timeout: seconds that connecting, and a beat, may take, 0.01 to 3600.
-        stuck_after: the loop's lag in seconds over which there is no beat, 0.01 to 86400; None for never.
-        begin: a command that opens a transaction for each beat, which is committed then; None where a beat is one by
-            itself.
+        conninfo: where to connect, as `connection.complete` gives it; where it names several hosts, each failure to
+            connect makes another of them the first to be tried.
+        setup: commands for each new connection, such as one that sets its statement timeout.
+        statement: the statement of a beat, with `$1` placeholders. It gives a row; if it gives none, this worker was
+            given up as dead, and no beat follows until `resume`.
+        parameters: the statement's parameters, in text format; the event loop's lag in seconds is appended to them.
+        interval: seconds from the beginning of one beat to that of the next, 0.01 to 3600.
+        timeout: seconds that connecting may take, and seconds that a beat may take, 0.01 to 3600.
+        stuck_after: above this lag of the event loop, in seconds, there is no beat, 0.01 to 86400; None for no limit.
+        begin: a command that opens a transaction for each beat, which is committed after the beat; None where the
+            statement alone is the transaction.
 
     Raises:
-        ConfigurationError: something of it cannot be used.
+        ConfigurationError: one of the arguments cannot be used.
     """
     form = HeartbeatThread if IN_PLACE else PythonHeartbeat
     heartbeat: Heartbeat = form(
@@ -63,7 +63,7 @@ def make_heartbeat(
 
 
 def _stop_all() -> None:
-    """Join what still runs: a thread within libpq while the process unloads it could crash it."""
+    """Stop the heartbeats that still run: a thread inside libpq while that is unloaded could crash the process."""
     for heartbeat in list(_made):
         heartbeat.stop(LAST_STOP)
 

@@ -1,7 +1,8 @@
-"""A connection of a thread that must never wait without a limit: psycopg's wrapper of libpq, used as libpq asks for it.
+"""A connection for a thread that must never wait without a limit, made of psycopg's wrapper of libpq.
 
-Used by `heartbeat_thread` alone; the twin of native/src/libpq_connection.rs. Each wait ends at its time, and when an
-order comes. One thing is out of reach: libpq looks up a host's name for as long as the system's resolver takes.
+Used only by `heartbeat.thread`; it does the same as native/src/libpq_connection.rs. Each wait ends at a given time, or
+earlier when an order comes. One wait has no limit: libpq looks up a host's name for as long as the system's resolver
+takes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _COPIES: Final = {pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.C
 
 
 class LostError(Exception):
-    """The connection is of no use any more; `refused` where there was none to be had."""
+    """The connection cannot be used any more; `refused` says that none could be made."""
 
     def __init__(self, text: str, *, refused: bool = False) -> None:
         super().__init__(text)
@@ -34,14 +35,14 @@ class LostError(Exception):
 
 
 class Link:
-    """A connection.
+    """A connection whose waits all have a limit.
 
     Args:
-        orders: the descriptor by which orders come.
-        heed: called after each wait, with whether one has come; it may raise.
+        orders: the file descriptor that becomes readable when an order comes.
+        heed: a function called after each wait, with whether an order has come; it may raise.
 
     Attributes:
-        proven: whether an answer came by it; set by its owner.
+        proven: whether an answer came through the connection; its owner sets this.
     """
 
     def __init__(self, orders: int, heed: Callable[[bool], None]) -> None:
@@ -52,27 +53,27 @@ class Link:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was opened, and not closed since."""
+        """Whether the connection was opened, and not closed since."""
         return self._connection is not None
 
     def open(self, conninfo: str, turn: int, setup: Sequence[bytes], until: float, late: str) -> None:
-        """Connect, and run commands, before a time.
+        """Connect, and run commands, before a given time.
 
         Args:
-            conninfo: where to.
-            turn: of several hosts the first so many come last: libpq would spend all the time there is on one that does
-                not answer.
-            setup: the commands.
-            until: a time of the monotonic clock.
-            late: what to say where it takes longer.
+            conninfo: where to connect.
+            turn: of several hosts, this many are moved from the front to the end of the list: libpq would spend all the
+                time on a first host that does not answer.
+            setup: the commands to run once connected.
+            until: the time by which all must be done, on the monotonic clock.
+            late: how the error ends where it takes longer.
 
         Raises:
-            LostError: there is no connection; it says why, without the password.
+            LostError: there is no connection; the message says why, without the password.
         """
         try:
             given = conninfo_to_dict(conninfo)
             lists = {key: _turned(str(given[key]), turn) for key in ("host", "hostaddr", "port") if key in given}
-            # Texts are UTF-8 here, whatever the database's encoding.
+            # Texts are UTF-8 here, whatever encoding the database has.
             complete = make_conninfo(conninfo, **lists, client_encoding="UTF8").encode()
         except psycopg.ProgrammingError:
             raise LostError(_UNREADABLE, refused=True) from None
@@ -89,24 +90,24 @@ class Link:
     def ask(
         self, statement: bytes, parameters: Sequence[bytes | None], until: float, late: str
     ) -> tuple[str | None, ...] | None:
-        """The first row that a statement with text parameters gives, or None.
+        """The first row that a statement with text parameters gives, or None where it gives none.
 
         Raises:
-            LostError: the server refused, fell silent or went away; or the statement is a COPY.
+            LostError: the server refused the statement, did not answer or went away; or the statement is a COPY.
         """
         return self._first_row(self._result(statement, parameters, until, late))
 
     def rows(
         self, statement: bytes, parameters: Sequence[bytes | None], until: float, late: str
     ) -> tuple[str | None, ...] | None:
-        """Like `ask`, for a statement that must be one that can give rows."""
+        """Like `ask`, but raises LostError for a statement that cannot give rows, such as one without `returning`."""
         result = self._result(statement, parameters, until, late)
         if result is None or result.status != _ROWS:
             raise LostError("the statement gives no rows; expected one with `returning`")
         return self._first_row(result)
 
     def rest(self, until: float) -> None:
-        """Read what the server says unasked, until a time, an order, or something was read.
+        """Wait until a given time, an order, or a message that the server sends unasked, and read such a message.
 
         Raises:
             LostError: the server went away.
@@ -133,7 +134,7 @@ class Link:
         events = selectors.EVENT_WRITE
         while True:
             ready = self._wait(connection.socket, events, until)
-            if time.monotonic() >= until:  # looked at even while the server sends and sends
+            if time.monotonic() >= until:  # checked even while the server keeps sending
                 raise LostError(f"connecting {late}")
             if not ready:
                 continue
@@ -179,7 +180,7 @@ class Link:
         return tuple(None if value is None else value.decode("utf-8", "replace") for value in values)
 
     def _wait(self, descriptor: int | None, events: int, until: float) -> bool:
-        """Whether the descriptor was ready."""
+        """Wait for a descriptor, an order, or a time; returns whether the descriptor was ready."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._orders, selectors.EVENT_READ)
             if descriptor is not None:
@@ -201,14 +202,14 @@ class Link:
 
 
 def _consume(connection: PGconn) -> None:
-    """Take what has come; notices are dropped by psycopg, notifications here."""
+    """Read what has come; psycopg drops notices, and this function drops notifications."""
     connection.consume_input()
     while connection.notifies() is not None:
         pass
 
 
 def _turned(list_: str, turn: int) -> str:
-    """A list with commas, begun so many places later."""
+    """A list separated by commas, rotated so that it begins `turn` places later."""
     parts = list_.split(",")
     places = turn % len(parts)
     return ",".join(parts[places:] + parts[:places])

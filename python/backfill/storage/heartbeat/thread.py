@@ -1,7 +1,7 @@
-"""The heartbeat in Python: the twin of native/src/beat_loop.rs, for where libpq cannot be reached natively.
+"""The heartbeat in Python, for systems on which libpq cannot be reached natively.
 
-Used by `heartbeat.make_heartbeat` alone. The same rules and the same face; it needs the interpreter's lock, so a
-handler that holds that stops it.
+Used only by `heartbeat.make_heartbeat`. It has the rules and the methods of the native form, native/src/beat_loop.rs.
+But it needs the interpreter's lock, so a handler that holds that lock stops it.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class PythonHeartbeat:
         self._process = os.getpid()
 
     def start(self) -> None:
-        """Start the thread, once; the first beat is at once.
+        """Start the thread if it was not started yet; the first beat follows at once.
 
         Raises:
-            ConfigurationError: it was stopped, or this is a forked child.
+            ConfigurationError: the heartbeat was stopped, or this is a forked child.
         """
         if self._inherited():
             raise ConfigurationError("start: expected one of this process's own: after a fork, make another")
@@ -69,17 +69,17 @@ class PythonHeartbeat:
             raise ConfigurationError("start: expected one that was not stopped: make another")
         if self._thread is None:
             self.alive()
-            # It has no reference to this object, whose end stops it; a daemon, since the exit hook joins it, with a
-            # limit.
+            # The thread has no reference to this object, so that the deletion of the object can stop the thread. It is
+            # a daemon thread, since the exit hook joins it with a limit of its own.
             self._thread = threading.Thread(target=_run, args=(self._shared,), name="backfill-beat", daemon=True)
             self._thread.start()
 
     def alive(self) -> None:
-        """The loop says that it turns."""
+        """Note that the event loop turns; the loop calls this."""
         self._shared.turned = time.monotonic()
 
     def set_conninfo(self, conninfo: str) -> None:
-        """Where to connect from now on; a connection that stands is kept."""
+        """Set where to connect from now on; a connection that is open is kept."""
         given = _text("conninfo", conninfo)
         if not self._inherited():
             state = self._shared.state
@@ -98,7 +98,7 @@ class PythonHeartbeat:
             self._shared.orders.wake()
 
     def resume(self, parameters: Sequence[str | None]) -> None:
-        """Beat by these parameters from now on, also after the row was missing."""
+        """Beat with these parameters from now on, even where beats had stopped because the row was missing."""
         given = _parameters(parameters)
         if not self._inherited():
             state = self._shared.state
@@ -114,7 +114,7 @@ class PythonHeartbeat:
         return -1 if self._inherited() else self._shared.news.fileno()
 
     def report(self) -> HeartbeatReport:
-        """What is known now; the descriptor is unreadable until there is more."""
+        """What is known now; the descriptor becomes unreadable until there is news."""
         if self._inherited():
             return HeartbeatReport()
         self._shared.news.clear()
@@ -134,7 +134,7 @@ class PythonHeartbeat:
             )
 
     def stop(self, timeout: float) -> bool:
-        """Ask the thread to end, and wait for it up to `timeout` seconds (0 to 86400); whether it has ended."""
+        """Ask the thread to end, and wait up to `timeout` seconds (0 to 86400); returns whether it has ended."""
         limit = _seconds("timeout", timeout, 0, 86400, "seconds from 0 to 86400")
         if self._inherited():
             return True
@@ -180,7 +180,7 @@ class _State:
     unbroken: float | None = None
 
     def answered(self, row: tuple[str | None, ...] | None, version: int, sent: float) -> bool:
-        """A beat gave a row, or none; whether that is news."""
+        """Note that a beat gave a row, or none; returns whether that is news."""
         news = self.failure is not None
         self.failure = None
         self.wants_conninfo = False
@@ -190,7 +190,7 @@ class _State:
             self.last_success = sent
             news = news or row != self.answer
             self.answer = row
-        elif version == self.version:  # else the parameters are new ones, and what became of the old is no matter
+        elif version == self.version:  # else there are new parameters, and the answer to the old ones is ignored
             self.missing = news = True
         return news
 
@@ -206,22 +206,22 @@ class _Wake:
         self._writing.setblocking(False)
 
     def wake(self) -> None:
-        """Make the descriptor readable. What it is about must be there already."""
+        """Make the descriptor readable; what it announces must be written before."""
         with self._lock:
             if not self._pending:
                 self._writing.send(b"\1")
                 self._pending = True
 
     def clear(self) -> None:
-        """Make it unreadable. What it was about is to be looked at afterwards."""
+        """Make the descriptor unreadable; what it announced must be read afterwards."""
         with self._lock:
             if self._pending:
                 self._pending = False
-                with contextlib.suppress(BlockingIOError):  # somebody may have read it himself
+                with contextlib.suppress(BlockingIOError):  # the user of the descriptor may have read the byte
                     self._reading.recv(8)
 
     def fileno(self) -> int:
-        """The end that becomes readable."""
+        """The descriptor of the end that becomes readable."""
         return self._reading.fileno()
 
     def __del__(self) -> None:
@@ -231,11 +231,11 @@ class _Wake:
 
 
 class _Shared:
-    """What the object and its thread share."""
+    """What the heartbeat's object and its thread share."""
 
     def __init__(self, settings: _Settings, conninfo: str, parameters: list[bytes | None]) -> None:
         self.settings = settings
-        # Held for moments. Reentrant, since a signal's handler may call while the main thread holds it.
+        # Held only for moments. It is reentrant, since a signal handler may call a method while the main thread has it.
         self.lock = threading.RLock()
         self.state = _State(conninfo, parameters)
         self.news = _Wake()
@@ -244,7 +244,7 @@ class _Shared:
         self.stopping = False
 
     def may_beat(self, now: float) -> tuple[bool, bool]:
-        """Whether there is to be a beat when its time comes, and whether it is wanted at once."""
+        """Whether there is a beat when its time comes, and whether one is wanted at once."""
         most = self.settings.stuck_after
         state = self.state
         with self.lock:
@@ -258,7 +258,7 @@ class _StoppedError(Exception):
 
 
 def _run(shared: _Shared) -> None:
-    """What the thread does."""
+    """Run the heartbeat until it is stopped; this is the thread's function."""
 
     def heed(ordered: bool) -> None:
         if ordered:
@@ -314,7 +314,7 @@ def _go_on(shared: _Shared, link: Link) -> None:
 
 
 def _beat(shared: _Shared, link: Link, turn: int) -> None:
-    """One beat, on a new connection where there is none."""
+    """Beat once, on a new connection where none is open."""
     settings = shared.settings
     late = f"took longer than {settings.timeout:g} seconds"
     if not link.is_open:
@@ -350,7 +350,7 @@ def _seconds(field: str, value: float, low: float, high: float, limit: str) -> f
 
 
 def _text(field: str, value: str) -> str:
-    """The text, if C can have it; it is not shown, since it may hold a password."""
+    """The text, if C can hold it; the error does not show it, since it may hold a password."""
     if "\0" in value:
         raise ConfigurationError(f"{field}: expected text without NUL")
     return value

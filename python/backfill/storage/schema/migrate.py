@@ -1,8 +1,8 @@
-"""Bringing a schema up to date: safe from twenty processes at once, and gentle with a queue that is at work.
+"""Bringing a schema up to date, safely even from twenty processes at once, while the queue goes on working.
 
-Called by `backfill migrate`, by a client that was told to, and by tests. An empty database gets all migrations in one
-transaction. Later ones run a few at a time under a short lock timeout, and are tried again rather than make every
-producer wait behind them; indexes of tables in use are made concurrently.
+Called by `backfill migrate`, by a client that was told to migrate, and by tests. An empty database gets all migrations
+in one transaction. Later migrations run a few at a time under a short lock timeout; where they do not get a lock in
+time they are tried again, so that producers do not wait behind them. Indexes of tables in use are made concurrently.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LOCK_WAIT: Final = timedelta(minutes=5)
 _LOCK_TIMEOUT: Final = timedelta(seconds=1)
 _POLL: Final = 0.1
 _TOLD_AFTER: Final = 30.0
-"""Seconds after which the log says whom a migrator has been waiting for."""
+"""Seconds of waiting after which the log names the process that a migrator waits for."""
 _RACES: Final = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
@@ -61,7 +61,7 @@ class MigrationReport:
 
     Attributes:
         schema: the schema's name.
-        applied: the numbers of the migrations that it carried out; empty where all was up to date.
+        applied: the numbers of the migrations that the call carried out; empty where all was up to date.
         version: the newest migration that the schema has now.
         foundation: who made the contract's tables: backfill, or another program whose tables were left as they are.
     """
@@ -75,22 +75,24 @@ class MigrationReport:
 async def migrate(
     connection: Connection, *, schema: str = DEFAULT_SCHEMA, lock_wait: timedelta = LOCK_WAIT
 ) -> MigrationReport:
-    """Bring a schema to the newest migration that this version knows; harmless where it is there already.
+    """Bring a schema to the newest migration that this version knows; nothing is done where the schema has it already.
 
     On a database that Graphile Worker or the Rust engine set up, tables and functions are left alone: only objects and
-    indexes named `backfill_*` and autovacuum's storage parameters are added. It must be a connection of its own to the
-    server itself: behind a pooler the lock would stay with a session that is somebody else's next.
+    indexes named `backfill_*` and autovacuum's storage parameters are added. The connection must be used for nothing
+    else and go directly to the server: behind a pooler the lock would stay with a session that is given to another
+    program next.
 
     Args:
-        connection: one in autocommit, outside of any transaction.
-        schema: the schema's name; made where it is missing.
+        connection: a connection in autocommit, outside of any transaction.
+        schema: the schema's name; the schema is made where it is missing.
         lock_wait: how long to wait, in all, for other migrators and for locks on tables in use.
 
     Raises:
         MigrationError: there is something to do and the connection goes through a pooler; or a migration could not be
-            carried out: what had been done stands, and a second run goes on from there.
-        SchemaVersionError: a breaking migration that this version does not know, or a Graphile Worker that is too old.
-        ConfigurationError: a schema's name that cannot be used, or a connection that is not in autocommit.
+            carried out: the migrations before it are kept, and a second run goes on from there.
+        SchemaVersionError: the schema has a breaking migration that this version does not know, or it is of a Graphile
+            Worker that is too old.
+        ConfigurationError: the schema's name cannot be used, or the connection is not in autocommit.
     """
     quoted_schema(schema)
     if not connection.autocommit:
@@ -126,10 +128,11 @@ class _Run:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Be the only migrator of this schema. A waiter polls, and holds no snapshot between its looks.
+        """Be the only migrator of this schema, by an advisory lock.
 
-        Any role that may connect can take an advisory lock, so who has it is named: in the log, and where the time is
-        up.
+        While another process has the lock, this one asks for it again and again, and holds no snapshot in between. Any
+        role that may connect can take such a lock, so its holder is named in the log, and in the error where the time
+        is up.
         """
         seen, since, told = "", 0.0, False
         while True:
@@ -160,7 +163,7 @@ class _Run:
 
     @asynccontextmanager
     async def timeouts(self) -> AsyncIterator[None]:
-        """Our timeouts for a while: a short one for locks, and none for a statement, since an index may take an hour."""
+        """Set our timeouts for a while: a short one for locks, none for statements, since an index may take an hour."""
         found = await self._row("read_timeouts") or {"lock": "0", "statement": "0"}
         before = [found["lock"], found["statement"]]
         await self._set_timeouts(_LOCK_TIMEOUT)
@@ -171,7 +174,7 @@ class _Run:
                 await self._connection.execute(render("set_timeouts"), before)
 
     async def to_the_end(self) -> tuple[int, ...]:
-        """Carry out all that is missing, again after each lost race, and give the numbers of what was done here."""
+        """Carry out all missing migrations, again after each lost race; returns the numbers of those done here."""
         races = 0
         while True:
             state = await self._settled_state()
@@ -180,8 +183,8 @@ class _Run:
             try:
                 await self._carry_out(state)
             except _RACES as error:
-                # Locks are waited for as long as the caller allows; an object that is there already is a race with
-                # another program's migrator, or in the way for good.
+                # Locks are waited for as long as the caller allows. Where an object is there already, another program's
+                # migrator has just made it, or it will stay in the way: such races are counted.
                 races += not isinstance(error, (errors.LockNotAvailable, errors.DeadlockDetected))
                 if races > _MOST_RACES:
                     raise self._failed(error) from error
@@ -192,7 +195,7 @@ class _Run:
                 raise self._failed(error) from error
 
     async def _settled_state(self) -> SchemaState:
-        """What is there; another program that is just migrating is waited for while it gets on."""
+        """The schema's state; another program that is just migrating is waited for as long as it makes progress."""
         seen = -1
         while True:
             state = await read_state(self._connection, self._schema)
@@ -229,9 +232,10 @@ class _Run:
         self._report(steps)
 
     async def _concurrently(self, step: Migration) -> None:
-        """Make an index without stopping the queue. What an interrupted run left behind is invalid, and made anew.
+        """Make an index without stopping the queue; an invalid one, which an interrupted run left, is made anew.
 
-        No lock timeout: it waits for transactions that are under way, while reads and writes go on beside it.
+        Locks are waited for until the caller's deadline: making the index waits for transactions that are under way,
+        while reads and writes go on beside it.
         """
         index = step.index or step.name
         left = self._deadline - asyncio.get_running_loop().time()
@@ -254,7 +258,7 @@ class _Run:
         return None if row is None else bool(row["valid"])
 
     async def _row(self, statement: str, *values: object) -> dict[str, Any] | None:
-        """The only row of a statement, by the names of its columns; None where there is none."""
+        """The only row that a statement gives, by the names of its columns; None where it gives none."""
         async with self._connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(render(statement), values)
             return await cursor.fetchone()
@@ -277,7 +281,7 @@ class _Run:
                 f"schema {self._schema!r} could not be migrated in the time given ({why}); run it again when the database "
                 f"is quieter{holder and f': {holder}'}"
             ) from error
-        # Whoever queued up behind our wait for a lock gets as long to go on before the next one.
+        # Whoever waited behind our wait for a lock gets as long to go on before we wait for it again.
         pause = _LOCK_TIMEOUT.total_seconds() if isinstance(error, errors.LockNotAvailable) else _POLL
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
 
@@ -294,7 +298,7 @@ class _Run:
 
 
 async def _refuse_pooler(connection: Connection, schema: str) -> None:
-    """Before any lock is taken: the session's lock would stay on a connection that the pooler hands to others."""
+    """Refuse a pooler before any lock is taken: it would hand the session that has the lock to others."""
     if await look_for_pooler(connection):
         info = connection.info
         raise MigrationError(

@@ -1,4 +1,4 @@
-"""The SQL that `migrate` would run, as a text: for those who let nobody but their own tools change a database."""
+"""The SQL that `migrate` would run, as a text, for those who let only their own tools change a database."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ def migration_script(schema: str = DEFAULT_SCHEMA, state: SchemaState | None = N
 
     Args:
         schema: the schema's name.
-        state: what the database has; without it the script is for a database without the schema, and refuses any other.
+        state: what the database has; where it is None, the script is for a database without the schema, and refuses
+            any other.
 
     Returns:
-        A script in transactions, but for indexes of tables in use, which are made concurrently between them.
+        A script that runs in transactions, except for indexes of tables in use, which it makes concurrently between
+        them.
 
     Raises:
-        ConfigurationError: a schema's name that cannot be used.
+        ConfigurationError: the schema's name cannot be used.
     """
     if state is None or not (state.applied or state.contract_there):
         return _whole(schema)
@@ -58,7 +60,7 @@ def _whole(schema: str) -> str:
 def _step(step: Migration, schema: str, *, concurrently: bool) -> list[str]:
     text = step.sql(schema, concurrently=concurrently).strip()
     if concurrently and step.index is not None:
-        # What an interrupted build left behind is invalid; it goes first.
+        # An index that an interrupted build left behind is invalid, so it is dropped first.
         index = sql.Identifier(schema, step.index).as_string(None)
         text = f"drop index concurrently if exists {index};\n{text}"
     return [f"-- migration {step.number}: {step.name}\n{text}", _note(step, schema, skipped=False)]

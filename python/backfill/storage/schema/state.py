@@ -1,6 +1,6 @@
 """What schema a database has, and whether this version can work with it.
 
-It is asked at every connect, before anything else.
+A client asks this whenever it connects, before anything else.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class SchemaState:
     """What a database has.
 
     Attributes:
-        schema_there: whether the schema itself is.
-        contract_there: whether it has the contract's ledger.
-        ours_there: whether it has ours.
-        jobs_there: whether it has the contract's table of jobs.
+        schema_there: whether the schema itself is there.
+        contract_there: whether the schema has the contract's ledger.
+        ours_there: whether the schema has our ledger.
+        jobs_there: whether the schema has the contract's table of jobs.
         contract: the newest migration in the contract's ledger; 0 without one.
         applied: the numbers in our ledger.
         foundation: who made the contract's tables and functions: backfill, or another program.
@@ -61,7 +61,7 @@ class SchemaState:
 
 
 class _Found(NamedTuple):
-    """What of a schema is there."""
+    """Which parts of a schema are there."""
 
     schema_there: bool = False
     contract_there: bool = False
@@ -70,7 +70,7 @@ class _Found(NamedTuple):
 
 
 class _Noted(NamedTuple):
-    """A migration that a ledger has."""
+    """A migration that is noted in a ledger."""
 
     id: int
     breaking: bool
@@ -78,10 +78,10 @@ class _Noted(NamedTuple):
 
 
 async def read_state(connection: Connection, schema: str) -> SchemaState:
-    """Read both ledgers, whichever of them there are.
+    """Read those of the two ledgers that are there.
 
     Raises:
-        SchemaVersionError: a table of the ledger's name is no ledger of Graphile Worker's.
+        SchemaVersionError: there is a table with the name of Graphile Worker's ledger that is not its ledger.
     """
     async with connection.cursor(row_factory=class_row(_Found)) as cursor:
         await cursor.execute(render("find_ledgers"), [schema])
@@ -115,7 +115,7 @@ def refuse_newer(state: SchemaState, schema: str) -> None:
     """Refuse a database with a breaking migration that this version does not know; warn of one that is not breaking.
 
     Raises:
-        SchemaVersionError: it names both numbers.
+        SchemaVersionError: there is such a breaking migration; the message names both numbers.
     """
     for whose, has, breaking, known in (
         ("Graphile Worker's", state.contract, state.breaking[0], KNOWN_CONTRACT),
@@ -133,10 +133,10 @@ def refuse_newer(state: SchemaState, schema: str) -> None:
 
 
 def refuse_older(state: SchemaState, schema: str) -> None:
-    """Refuse another program's schema that is older than what this version needs, or no queue at all.
+    """Refuse another program's schema that is older than this version needs, or that is no queue at all.
 
     Raises:
-        SchemaVersionError: it names both numbers, and the way out.
+        SchemaVersionError: it is refused; the message names both migrations where it is too old, and the way out.
     """
     if state.foundation == "ours":
         return
@@ -150,11 +150,11 @@ def refuse_older(state: SchemaState, schema: str) -> None:
 
 
 async def check_schema(connection: Connection, schema: str) -> SchemaState:
-    """Whether this version can work with a database's schema; nothing is changed.
+    """Check that this version can work with a database's schema, and change nothing.
 
     Raises:
         SchemaMissingError: the schema, or our part of it, is not there, or may not be read.
-        SchemaVersionError: it is too new or too old; both numbers are named.
+        SchemaVersionError: the schema is too new or too old; the message names both numbers.
     """
     quoted_schema(schema)
     database, user = connection.info.dbname, connection.info.user

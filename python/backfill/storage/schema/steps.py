@@ -1,7 +1,7 @@
-"""The migrations by number, as their files and headers have them.
+"""The migrations by number, read from their files and headers.
 
-Used by `migrate`, which carries them out, and by `schema`, which asks whether they were. A migration of the
-*foundation* makes what the contract describes; on a database that another program set up, those are passed over.
+Used by `migrate`, which carries them out, and by `state`, which asks whether a database has them. A migration of the
+*foundation* makes what the contract describes; on a database that another program set up, such migrations are skipped.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Migration:
     """One migration.
 
     Attributes:
-        number: its place, from 1.
+        number: its place in the order, from 1.
         name: the file's name without number and ending.
-        text: the whole file; its schema is still the token.
+        text: the whole file; the schema in it is still the token.
         does: what it does.
-        foundation: whether it makes what the contract describes, and so is not for another program's database.
+        foundation: whether it makes what the contract describes; then it is skipped on another program's database.
         transaction: whether it can run in a transaction; an index made concurrently cannot.
-        index: the index that it makes concurrently, if it does.
+        index: the index that it makes concurrently; None where it makes none so.
         breaking: whether older versions of backfill must not work with the schema afterwards.
     """
 
@@ -48,7 +48,7 @@ class Migration:
     breaking: bool
 
     def sql(self, schema: str, *, concurrently: bool = True) -> LiteralString:
-        """Its text for a schema; `concurrently=False` makes its index under a lock, as a transaction can."""
+        """The migration's SQL for a schema; `concurrently=False` makes its index under a lock, in a transaction."""
         text = self.text if concurrently else self.text.replace("create index concurrently", "create index")
         return render_text(text, schema)
 
@@ -58,7 +58,7 @@ def migrations() -> tuple[Migration, ...]:
     """All migrations that this version knows, in order.
 
     Raises:
-        ConfigurationError: a file's header is not complete, or a number is missing or comes twice.
+        ConfigurationError: a file's header is not complete, or a number is missing or there twice.
     """
     found = []
     for name, text in MIGRATIONS.items():
