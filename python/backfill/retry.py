@@ -1,7 +1,7 @@
 """Retry policies: how often a job is tried, and how long it waits in between.
 
-Producers use this module (a job's own policy travels in its flags), and so do workers. It imports no other module of the
-package than errors, so that any module can use it to read the flags.
+Producers use this module (a job's own policy travels in its flags), and so do workers. Of the package's modules it
+imports only errors, so that any module can use it to read the flags.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class RetryPolicy:
     def to_flag(self) -> str:
         """The policy's timing as a flag of a job: the name of a preset, or the four numbers of the timing.
 
-        The flag leaves out `max_attempts`: once a job is added, only the column `max_attempts` of its row limits its runs.
+        `max_attempts` is not in the flag: once a job is added, only its row's column `max_attempts` limits the runs.
         """
         for name, preset in _PRESETS.items():
             if _timing(self) == _timing(preset):

@@ -175,7 +175,7 @@ def _pydantic_part(part: dict[str, Any]) -> str:
 
 
 def _path(place: Sequence[int | str]) -> str:
-    """A place as `items[0].name: `; a key that does not look like a field's name is not shown, since it may be input."""
+    """A place as `items[0].name: `; a key that does not look like a field's name is hidden, since it may be input."""
     steps = []
     for step in place:
         if isinstance(step, int):

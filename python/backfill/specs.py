@@ -147,7 +147,7 @@ class JobSpec:
         priority: -32,768 to 32,767, lower first; 0 if not given.
         queue: a serial queue; if not given, the job runs in parallel with others.
         max_attempts: the number of all runs, the first included, 1 to 32,767. If not given, it comes from `retry`, else
-            from the task's policy, else it is 8.
+            from the task, else from the task's policy, else it is 8.
         retry: the job's own retry policy; it travels in the flags.
         timeout: how long one attempt may run; more than zero. It travels in the flags.
         deadline: the time from which the job is no longer worth running; an aware time. It travels in the flags.

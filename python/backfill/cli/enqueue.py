@@ -65,7 +65,7 @@ def command(
         run_at=_time(run_at),
         max_attempts=max_attempts,
         job_key=key,
-        job_key_mode=cast("JobKeyMode | None", key_mode),  # it checks the word itself
+        job_key_mode=cast("JobKeyMode | None", key_mode),  # JobSpec checks the word
         flags=flag or None,
     )
     data = _json(sys.stdin.read() if payload == "-" else payload)
