@@ -13,13 +13,13 @@ from backfill.client import BackfillClient
 from backfill.jobs import JobSpec, NewJob, Priority
 
 FAILS_IN_BACKLOG = 1_000
-"""One job of so many fails in its first attempt."""
+"""One of this many jobs fails in its first attempt."""
 FAILS_IN_STREAM = 50
 _TELL_EVERY = 1_000
 
 
 async def fill(client: BackfillClient, board: Board, *, jobs: int, each: int) -> None:
-    """Enqueue the backlog in two calls: many jobs of one priority, then some of each of the six."""
+    """Enqueue the backlog in two calls: first many jobs of one priority, then some of each of the six priorities."""
     begun = time.monotonic()
     await client.enqueue_bulk(_counted(_backlog(jobs, [Priority.BULK_DEFAULT]), board))
     await client.enqueue_bulk(_counted(_backlog(each * len(Priority), list(Priority)), board))
