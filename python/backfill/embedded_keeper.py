@@ -110,7 +110,7 @@ class ServerProcess:
 
     def start(self) -> dict[str, Any]:
         """Start the server, wait until it takes connections, and return where it can be reached."""
-        if (self.data / "postmaster.pid").exists():  # a server whose keeper was killed: end it before we take its place
+        if (self.data / "postmaster.pid").exists():  # end a server whose keeper was killed, before we take its place
             self._finished(self._spawn([self._binary("pg_ctl"), "stop", "-D", str(self.data), "-m", "fast"]), 60.0)
         port = _free_port() if WINDOWS else PORT
         where = {"listen_addresses": "127.0.0.1" if WINDOWS else "", "port": str(port)}
@@ -150,7 +150,7 @@ class ServerProcess:
             self._finished(self._spawn([self._binary("pg_ctl"), "stop", "-D", str(self.data), "-m", "fast"]), None)
             return
         throwaway = self.temp is not None and self.temp in self.data.parents
-        first = signal.SIGQUIT if throwaway else signal.SIGINT  # what is deleted next needs no checkpoint
+        first = signal.SIGQUIT if throwaway else signal.SIGINT  # a folder that is deleted next needs no checkpoint
         for number, patience in ((first, 20.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
             server.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):

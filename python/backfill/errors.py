@@ -251,67 +251,67 @@ class WorkerError(BackfillError):
 
 
 class InvalidInput(WorkerError):  # noqa: N818 - the names of these classes are shared with the crate of the same queue
-    """The payload asks for something that makes no sense. The job is not retried."""
+    """The payload asks for something that makes no sense; the job is not retried."""
 
     retryable = False
 
 
 class MalformedData(WorkerError):  # noqa: N818
-    """Data cannot be read. The job is not retried."""
+    """Data cannot be read; the job is not retried."""
 
     retryable = False
 
 
 class Unauthorized(WorkerError):  # noqa: N818
-    """Nobody is logged in, or the wrong user is. The job is not retried."""
+    """Nobody is logged in, or the wrong user is; the job is not retried."""
 
     retryable = False
 
 
 class Forbidden(WorkerError):  # noqa: N818
-    """What the job should do is not allowed. The job is not retried."""
+    """What the job should do is not allowed; the job is not retried."""
 
     retryable = False
 
 
 class ResourceNotFound(WorkerError):  # noqa: N818
-    """What the job is about does not exist. The job is not retried."""
+    """What the job is about does not exist; the job is not retried."""
 
     retryable = False
 
 
 class ValidationFailed(WorkerError):  # noqa: N818
-    """A rule of the program forbids what the job should do. The job is not retried."""
+    """A rule of the program forbids what the job should do; the job is not retried."""
 
     retryable = False
 
 
 class ConnectionTimeout(WorkerError):  # noqa: N818
-    """No answer came in time. The job is retried."""
+    """No answer came in time; the job is retried."""
 
 
 class NetworkError(WorkerError):
-    """The network failed. The job is retried."""
+    """The network failed; the job is retried."""
 
 
 class ServiceUnavailable(WorkerError):  # noqa: N818
-    """A service is down. The job is retried."""
+    """A service is down; the job is retried."""
 
 
 class RateLimitExceeded(WorkerError):  # noqa: N818
-    """A service was asked too often; `retry_after` is the wait that it demands. The job is retried."""
+    """A service was asked too often, and `retry_after` is the wait that it demands; the job is retried."""
 
 
 class TemporaryUnavailable(WorkerError):  # noqa: N818
-    """The database will answer later. The job is retried."""
+    """The database will answer later; the job is retried."""
 
 
 class JobFailed(WorkerError):  # noqa: N818
-    """The job failed for a reason of its own. It is retried."""
+    """The job failed for a reason of its own; it is retried."""
 
 
 class ExternalServiceFailure(WorkerError):  # noqa: N818
-    """Another service failed; the message names the service and its error. The job is retried.
+    """Another service failed, and the message names it and its error; the job is retried.
 
     Args:
         service: the name of the service.

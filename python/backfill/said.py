@@ -190,7 +190,7 @@ def _path(place: Sequence[int | str]) -> str:
 def _of_msgspec(error: BaseException, looks: int) -> str:
     text = str(error)
     cause = error.__cause__
-    if cause is not None and looks:  # raised by a hook or a class's own check, whose text it repeats
+    if cause is not None and looks:  # a hook or a class's own check raised `cause`; `text` repeats its text
         place = _MSGSPEC_PLACE.search(text)
         return _message(cause, looks - 1) + (place[0] if place else "")
     return _MSGSPEC_QUOTES.sub(r"\1", text)

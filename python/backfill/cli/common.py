@@ -1,4 +1,4 @@
-"""What the commands share: the options for database and schema, running a coroutine, and what an error becomes."""
+"""What the commands share: options for database and schema, running a coroutine, and the text and code of an error."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def command(
         flags=flag or None,
     )
     data = _json(sys.stdin.read() if payload == "-" else payload)
-    job: NewJob[Any] = NewJob(task, data, spec)  # bad input is refused before there is a connection
+    job: NewJob[Any] = NewJob(task, data, spec)  # bad input is refused here, before a connection is made
     database, name = required_dsn(dsn), SCHEMA.value(schema)
 
     async def add() -> EnqueueOutcome[Any]:

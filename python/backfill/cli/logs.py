@@ -18,7 +18,7 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 class LogLevel(StrEnum):
-    """How much is logged."""
+    """The levels of the log; records of the chosen level and above are logged."""
 
     DEBUG = "debug"
     INFO = "info"

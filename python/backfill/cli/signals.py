@@ -39,7 +39,7 @@ class Signals:
         numbers = [
             number
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-            if signal.getsignal(number) is not signal.SIG_IGN  # such as SIGHUP under nohup
+            if signal.getsignal(number) is not signal.SIG_IGN  # ignored ones stay so, as SIGHUP does under nohup
         ]
         # Python's own handler of SIGINT would raise KeyboardInterrupt at whatever point the main thread is.
         for number in numbers:

@@ -43,7 +43,7 @@ class Fleet:
         self._readers: list[asyncio.Task[None]] = []
         self._stopping = False
         self.changed = asyncio.Event()
-        """Set at each report, and when a process ends."""
+        """This event is set at each report, and when a process ends."""
         self.failure: BackfillError | None = None
         """Why a process ended that should not have ended; None while all is well."""
 

@@ -29,7 +29,7 @@ async def fill(client: BackfillClient, board: Board, *, jobs: int, each: int) ->
 async def stream(client: BackfillClient, board: Board, *, rate: float, until: asyncio.Event) -> None:
     """Enqueue single jobs at a steady rate, the six priorities in turn, until the event is set.
 
-    Where the database is slower than the rate, the stream is slower too: it never catches up in bursts.
+    If the database cannot keep up with the rate, the stream is slower too; it never catches up in bursts.
     """
     pause = 1 / rate
     due = time.monotonic()
@@ -52,7 +52,7 @@ def _backlog(count: int, priorities: list[Priority]) -> Iterator[NewJob[None]]:
 
 
 def _counted(jobs: Iterator[NewJob[None]], board: Board) -> Iterator[NewJob[None]]:
-    """The same jobs; the board sees how many of them were taken."""
+    """Yield the same jobs, and count on the board how many of them were taken."""
     for number, job in enumerate(jobs, start=1):
         yield job
         if number % _TELL_EVERY == 0:

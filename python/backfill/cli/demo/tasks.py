@@ -51,7 +51,7 @@ class Hello:
 
 
 class Report:
-    """What this process did since it last told the demo."""
+    """What this process did since its last report to the demo."""
 
     def __init__(self) -> None:
         self._clear()

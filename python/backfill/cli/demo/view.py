@@ -33,20 +33,20 @@ class View:
         self._told = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Begin the view; nothing has to be prepared."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End."""
+        """End the view; nothing has to be undone."""
 
     def say(self, line: str) -> None:
         """Print a line that stays; a long one is left to the terminal to wrap, so that it can be copied whole."""
         self._console.print(Text(line), soft_wrap=True)
 
     def step(self) -> None:
-        """A new step has begun."""
+        """Print that a new step has begun."""
         self.say(f"... {self._board.step}")
 
     def refresh(self) -> None:
@@ -102,7 +102,7 @@ class LiveView(View):
         self._live.stop()
 
     def step(self) -> None:
-        """A new step has begun."""
+        """Show that a new step has begun."""
         self.refresh()
 
     def refresh(self) -> None:
