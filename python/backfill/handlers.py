@@ -1,8 +1,8 @@
 """What a handler looks like: which parameters it takes, whether it is async, and which type its payload has.
 
 task.py and tasks.py use this module when a handler is registered and when its first job comes. Annotations are resolved
-only then, since the type of a payload may be defined below its handler. Only those of the payload, the context and the
-result are resolved; the queue does not need the others.
+only when a job needs them, since the type of a payload may be defined below its handler. Only those of the payload, the
+context and the result are resolved; the queue does not need the others.
 """
 
 from __future__ import annotations
