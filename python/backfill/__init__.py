@@ -1,6 +1,6 @@
 """backfill: a durable, prioritised job queue on PostgreSQL for Python, in Graphile Worker's schema.
 
-The public names, nothing else.
+This module holds the public names and nothing else.
 """
 
 from backfill.client import (

@@ -1,4 +1,4 @@
-"""`python -m backfill`: the shell, where the command `backfill` is not on the path."""
+"""`python -m backfill` runs the shell where the command `backfill` is not on the path."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Checks of what callers give: each refuses bad input at once, naming the field, the value and the limit.
+"""Checks of what callers give: each refuses bad input at once and names the field, the value and the limit.
 
-Used by jobs.py, tasks.py and the client's verbs.
+jobs.py, tasks.py and the client's verbs use them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ SMALLINT: Final = range(-32768, 32768)
 BIGINT: Final = range(-(2**63), 2**63)
 """What PostgreSQL's bigint holds. Job ids may be any of these: another program can write rows with ids of its own."""
 ENTRY_IDS: Final = range(1, 2**63)
-"""The ids of dead letters, which a sequence of ours counts from 1."""
+"""The ids of dead letters. A sequence in our part of the schema counts them from 1."""
 
 
 def check_text(field: str, value: object, limit: int) -> None:
-    """Refuse what is no text of 1 to `limit` characters that PostgreSQL can hold."""
+    """Refuse a value that is not a text of 1 to `limit` characters that PostgreSQL can hold."""
     if not isinstance(value, str):
         raise InvalidJobError(field, value, "a string")
     if not 1 <= len(value) <= limit:
@@ -35,7 +35,7 @@ def check_text(field: str, value: object, limit: int) -> None:
 
 
 def check_time(field: str, value: object) -> None:
-    """Refuse what is neither None nor a time with its zone that has its place in UTC's years 1 to 9999."""
+    """Refuse a value that is neither None nor a time with a zone that lies, in UTC, within the years 1 to 9999."""
     if value is None:
         return
     if not isinstance(value, datetime):
@@ -49,7 +49,7 @@ def check_time(field: str, value: object) -> None:
 
 
 def check_duration(field: str, value: object, *, zero: bool) -> None:
-    """Refuse what is neither None nor a duration of at most a century; `zero` says whether none at all is one."""
+    """Refuse a value that is neither None nor a duration of at most 36,525 days; `zero` says whether 0 is allowed."""
     if value is None:
         return
     if not isinstance(value, timedelta):
@@ -59,14 +59,14 @@ def check_duration(field: str, value: object, *, zero: bool) -> None:
 
 
 def check_age(field: str, value: object) -> None:
-    """Refuse what is no duration of zero to 36,525 days."""
+    """Refuse a value that is not a duration of 0 to 36,525 days; None is refused too."""
     if value is None:
         raise InvalidJobError(field, value, "a datetime.timedelta")
     check_duration(field, value, zero=True)
 
 
 def check_int(field: str, value: object, allowed: range) -> None:
-    """Refuse what is neither None nor an integer of the range; a bool is no integer."""
+    """Refuse a value that is neither None nor an integer in the range; a bool does not count as an integer."""
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
@@ -74,17 +74,17 @@ def check_int(field: str, value: object, allowed: range) -> None:
 
 
 def check_number(field: str, value: object, low: float, high: float) -> None:
-    """Refuse what is no number from `low` to `high`; a bool is none, nor is NaN."""
+    """Refuse a value that is not a number from `low` to `high`; a bool and NaN do not count as numbers."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
         raise InvalidJobError(field, value, f"a number from {low:g} to {high:g}")
 
 
 def checked_flags(value: Iterable[str]) -> tuple[str, ...]:
-    """The flags, once each: a set's sorted, others in the order given; a lone string is refused as no list of them."""
+    """The flags without repetitions: those of a set sorted, others in the given order; a single string is refused."""
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise InvalidJobError("flags", value, "a list, tuple or set of strings")
     flags = list(value)
     for flag in flags:
         check_text("flags", flag, KEY_LIMIT)
-    texts = map(str.__str__, flags)  # a StrEnum's too: they become the keys of a JSON object
+    texts = map(str.__str__, flags)  # plain str, for a StrEnum too: they become the keys of a JSON object
     return tuple(sorted(texts)) if isinstance(value, (set, frozenset)) else tuple(dict.fromkeys(texts))

@@ -1,7 +1,7 @@
-"""How attempts ended, in figures: what the client's `counters` gives back.
+"""How attempts ended, in figures: the types that the client's `counters` returns.
 
-A histogram's buckets are powers of two in milliseconds: the first holds what took less than 1 ms, the next what took
-less than 2 ms, then 4 ms, and so on.
+The bounds of a histogram's buckets are powers of two in milliseconds: the first bucket holds what took less than 1 ms,
+the next what took less than 2 ms, then 4 ms, and so on.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Final, Literal
 from backfill.checks import check_number
 
 BUCKETS: Final = 42
-"""The last one holds what took 2^40 ms, 35 years, or longer."""
+"""The number of buckets; the last one holds what took 2^40 ms (35 years) or longer."""
 Span = Literal["minute", "hour", "day"]
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Durations, counted in buckets.
+    """Durations that are counted in buckets.
 
     Attributes:
-        buckets: how many were under 1 ms, 2 ms, 4 ms ..., each without those of the buckets before it; empty ones at
-            the end are left out.
-        total: all of them together.
+        buckets: how many durations were under 1 ms, 2 ms, 4 ms ...; each bucket leaves out what the buckets before it
+            count. Empty buckets at the end are left out.
+        total: the sum of all durations.
     """
 
     buckets: tuple[int, ...]
@@ -32,24 +32,25 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """How many durations were counted."""
         return sum(self.buckets)
 
     @property
     def mean(self) -> timedelta | None:
-        """The mean; None where there are none."""
+        """The mean duration; None if none was counted."""
         return self.total / self.count if self.count else None
 
     def percentile(self, q: float) -> timedelta | None:
-        """About how long `q` percent of them took at most; None where there are none.
+        """The duration that about `q` percent do not exceed; None if none was counted.
 
-        The bucket is exact, so the estimate is off by less than half or double; within it they are taken to lie evenly.
+        The bucket is exact, so the estimate lies between half and double the true value. Within the bucket the
+        durations are assumed to be spread evenly.
 
         Args:
             q: 0 to 100; 50 is the median.
 
         Raises:
-            InvalidJobError: out of range.
+            InvalidJobError: `q` is out of range.
         """
         check_number("q", q, 0, 100)
         wanted = self.count * q / 100
@@ -64,23 +65,23 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How attempts of a task ended, within a span of time. An attempt is counted when its end is written.
+    """How the attempts of a task ended within a span of time; an attempt is counted when its end is written.
 
     Attributes:
         task: the task's identifier.
-        worker: the worker's id, where counts of each worker or of one were asked for; None for all, and for days, which
-            keep no workers.
-        started: the begin of the span, or of the first one that is in it where no spans were asked for.
-        span: the coarsest of what was added up: minutes are folded to hours and days with age.
+        worker: the worker's id, if the counts of one worker or of each worker were asked for. None for the counts of
+            all workers together, and for days, whose rows do not keep the worker.
+        started: when the span began. If no spans were asked for, when the first span in the sum began.
+        span: the coarsest span in the sum: minutes are folded into hours, and hours into days, as they age.
         done: attempts that ended well.
-        failed: attempts that failed: those retried and those dead.
+        failed: attempts that failed: the sum of `retried` and `dead`.
         retried: failed attempts that are followed by another.
         dead: failed attempts that were the last: their jobs are dead letters.
-        snoozed: attempts that put their job off.
+        snoozed: attempts that put their job off by `Snooze`.
         discarded: attempts whose handler ended the job without failure.
-        given_back: attempts that were undone, by a worker that stops.
-        wait: how long jobs were due before they were claimed; of all attempts but those given back.
-        run: how long attempts took; of the same.
+        given_back: attempts that a stopping worker undid.
+        wait: how long jobs were due before they were claimed, for all attempts except those given back.
+        run: how long attempts took, for all attempts except those given back.
     """
 
     task: str
@@ -105,8 +106,8 @@ class UnknownTask:
     Attributes:
         task: the task's identifier.
         jobs: how many of its jobs are due.
-        oldest: since when the first is; None for what no datetime can hold.
-        whole: whether all jobs that are due were looked at; else there may be more of it.
+        oldest: when the first of them became due; None if no datetime can hold that time.
+        whole: whether all due jobs were looked at; if not, there may be more jobs of this task.
     """
 
     task: str
@@ -117,15 +118,15 @@ class UnknownTask:
 
 @dataclass(frozen=True, slots=True)
 class UnknownFound:
-    """What one look for unknown tasks found, and what it learnt for the next one.
+    """What one search for unknown tasks found, and what it learnt for the next search.
 
     Attributes:
-        tasks: those with due jobs that no live worker of ours knows.
-        answered: whether the worker that asked is the one that speaks for all; the others find nothing.
-        whole: whether all jobs that are due were looked at.
-        due_before: the time before which jobs were looked at, in Unix microseconds.
-        levels: the priorities that jobs wait in.
-        known: what the live workers know, as a sum that changes with it.
+        tasks: the tasks with due jobs that no live worker of ours knows.
+        answered: whether the worker that asked is the one that searches for the whole fleet; other workers get nothing.
+        whole: whether all due jobs were looked at.
+        due_before: jobs that were due before this time were looked at; in Unix microseconds.
+        levels: the priorities of the jobs that wait.
+        known: a checksum of the tasks that live workers know; it changes when those tasks change.
     """
 
     tasks: list[UnknownTask]

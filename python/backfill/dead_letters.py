@@ -1,6 +1,7 @@
-"""Dead letters as types: an entry, what is asked for, and what came of it.
+"""Dead letters as types: an entry, the filter that selects entries, and the results.
 
-Used by the client's verbs for them. An entry holds a job that will not be tried again, whole, and why.
+The client's verbs for dead letters use them. An entry holds the whole of a job that will not be tried again, and the
+reason why.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ class DlqJob:
     """An entry of the dead letters.
 
     Attributes:
-        id: the entry's.
-        original_job_id: the job's; None where another program left it out.
+        id: the entry's id.
+        original_job_id: the job's id; None where another program left it out.
         task_identifier: the task's name.
         payload_bytes: the payload's JSON.
         queue_name: the serial queue, or None.
-        priority: lower ran first.
-        job_key: at most one entry has it.
+        priority: the job's priority; lower ran first.
+        job_key: the job's key, or None; at most one entry has a given key.
         attempts: how many runs were counted; None where another program wrote the entry.
-        max_attempts: how many there could be.
-        flags: the job's.
-        failure_reason: why it is here, in a few words.
-        failure_count: how often a job of this key, or requeued from this entry, has landed here.
+        max_attempts: how many runs were allowed.
+        flags: the job's flags.
+        failure_reason: why the job is a dead letter, in a few words.
+        failure_count: how often a job with this key, or one requeued from this entry, became a dead letter.
         last_error: what the last attempt failed with.
         error_type: the class of that error.
-        fingerprint: its type and place without numbers: what `dlq_groups` groups by.
+        fingerprint: the error's type and place without numbers; `dlq_groups` groups by it.
         original_created_at: when the job was made.
         original_run_at: when it was last due.
-        failed_at: when it landed here last.
+        failed_at: when it last became a dead letter.
         requeued_count: how often it was requeued.
-        last_requeued_at: when last.
-        requeued_job_id: the job that it was requeued as and that has not landed here since.
-        notes: what operators noted, a line a time.
+        last_requeued_at: when it was last requeued.
+        requeued_job_id: the id of the job that it was requeued as, while that job has not become a dead letter again.
+        notes: what operators noted, one line for each note.
         earlier_bytes: what the entry held before, as JSON; `earlier` reads it.
     """
 
@@ -81,10 +82,10 @@ class DlqJob:
 
     @property
     def earlier(self) -> tuple[dict[str, Any], ...]:
-        """What the entry held before, the newest ten, newest first.
+        """What the entry held before: the last ten states, newest first.
 
         Raises:
-            PayloadDecodeError: a payload of those is one that Python's decoder refuses.
+            PayloadDecodeError: Python's decoder refuses a payload in one of them.
         """
         return tuple(self._read("earlier", self.earlier_bytes))
 
@@ -98,21 +99,21 @@ class DlqJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DlqFilter:
-    """Which dead letters are meant; what is not given filters nothing.
+    """Which dead letters are meant; an argument that is not given does not filter.
 
     Args:
         task_identifier: the task's name.
         queue_name: the serial queue's name; "" for parallel jobs.
-        job_key: the key.
-        failed_after: not before this time; aware.
-        failed_before: not after this time; aware.
+        job_key: the job's key.
+        failed_after: entries that failed at this time or later; an aware time.
+        failed_before: entries that failed at this time or earlier; an aware time.
         error_type: the class of the error, as `DlqJob.error_type` has it.
         fingerprint: as `DlqJob.fingerprint` has it.
-        error_text: a part of the error, in any case of letters, 1 to 1,000 characters. Without another filter it is
-            looked for in the newest 10,000 entries only.
+        error_text: a part of the error's text, 1 to 1,000 characters; upper and lower case are the same. Without
+            another filter only the newest 10,000 entries are searched.
 
     Raises:
-        InvalidJobError: a value out of range; it is named.
+        InvalidJobError: a value is out of range; the error names it.
     """
 
     task_identifier: str | None = None
@@ -125,7 +126,7 @@ class DlqFilter:
     error_text: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what could match nothing."""
+        """Refuse values that no entry could match."""
         limits = {
             "task_identifier": IDENTIFIER_LIMIT, "job_key": KEY_LIMIT, "error_type": _TEXT_LIMIT,
             "fingerprint": _TEXT_LIMIT, "error_text": _TEXT_LIMIT,
@@ -142,7 +143,7 @@ class DlqFilter:
 
     @property
     def by_text_alone(self) -> bool:
-        """Whether a part of the error is all that is asked for."""
+        """Whether `error_text` is the only filter."""
         others = [one.name for one in fields(self) if one.name != "error_text"]
         return self.error_text is not None and all(getattr(self, name) is None for name in others)
 
@@ -152,10 +153,10 @@ class DlqJobList:
     """A page of dead letters.
 
     Attributes:
-        jobs: newest first.
-        total: how many match the filter, all pages together.
-        cursor: where the next page begins; None where this is the last.
-        newest_only: whether a text was looked for in the newest 10,000 only.
+        jobs: the entries, newest first.
+        total: how many entries match the filter on all pages together.
+        cursor: where the next page begins; None on the last page.
+        newest_only: whether only the newest 10,000 entries were searched for a text.
     """
 
     jobs: list[DlqJob]
@@ -169,14 +170,14 @@ class DlqStats:
     """All dead letters in figures.
 
     Attributes:
-        total_jobs: entries.
-        unique_tasks: their tasks.
-        unique_queues: their serial queues.
-        total_requeued: how often any was requeued.
-        avg_failure_count: how often each has landed here, on average; 0 without any.
-        oldest_failure: when the first one failed that is here.
-        newest_failure: when the last one failed.
-        task_breakdown: the ten tasks that have most, with how many.
+        total_jobs: how many entries there are.
+        unique_tasks: how many tasks they have.
+        unique_queues: how many serial queues they have.
+        total_requeued: how often entries were requeued, all together.
+        avg_failure_count: the mean of the entries' `failure_count`; 0 if there are no entries.
+        oldest_failure: the earliest time at which one of the entries failed.
+        newest_failure: the latest time at which one of the entries failed.
+        task_breakdown: the ten tasks with the most entries, each with the number of its entries.
     """
 
     total_jobs: int
@@ -195,13 +196,13 @@ class DlqGroup:
 
     Attributes:
         fingerprint: the error's type and place, without numbers.
-        error_type: its class.
-        count: entries.
-        failures: how often they have landed here, all together.
-        first_failed_at: the oldest of them.
-        last_failed_at: the newest.
-        newest: the newest one's id.
-        tasks: whose they are, ten names at most.
+        error_type: the class of the error.
+        count: how many entries there are.
+        failures: the sum of the entries' `failure_count`.
+        first_failed_at: when the oldest of them failed.
+        last_failed_at: when the newest of them failed.
+        newest: the id of the newest entry.
+        tasks: the names of their tasks, ten at most.
     """
 
     fingerprint: str | None

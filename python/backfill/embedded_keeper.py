@@ -1,8 +1,9 @@
-"""The keeper of one embedded PostgreSQL: a small process that starts the server and ends it, whatever becomes of us.
+"""The keeper of one embedded PostgreSQL: a small process that starts the server and ends it in every case.
 
-Run by embedded.py as a script of its own, in a session of its own, with the standard library alone. Its standard input is
-a pipe from the program that wants the server: a byte on it, or its end (that program was killed), stops the server and
-removes what was temporary. Its standard output carries one line of JSON: `{"ready": ...}` or `{"error": ...}`.
+embedded.py runs this file as a script in a session of its own, with only the standard library. Its standard input is a
+pipe from the program that wants the server. A byte on the pipe, or the end of the pipe (when that program was killed),
+makes the keeper stop the server and remove what was temporary. Its standard output carries one line of JSON:
+`{"ready": ...}` or `{"error": ...}`.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class KeeperError(Exception):
-    """The server cannot be had; the text says why."""
+    """The server could not be set up, started or stopped; the text says why."""
 
 
 class NotWantedError(Exception):
-    """The program that wanted the server has ended, or asked us to."""
+    """The program that wanted the server has ended, or has asked the keeper to end."""
 
 
 class _Identity(TypedDict, total=False):
-    """How a child starts, in the words of subprocess."""
+    """How a child process starts: keyword arguments of `subprocess.Popen`."""
 
     process_group: int
     preexec_fn: Callable[[], None] | None
@@ -55,7 +56,7 @@ class ServerProcess:
     """One server: its folders, its processes, and their end.
 
     Args:
-        config: what embedded.py decided: install, uid, gid, folder, temp, settings, durable.
+        config: what embedded.py decided, under the keys install, uid, gid, folder, temp, settings and durable.
         stop: set when the server is no longer wanted.
     """
 
@@ -74,7 +75,7 @@ class ServerProcess:
         self.exclusive: Any = None
 
     def prepare(self) -> None:
-        """Make the folders, take the given one for ourselves, see that the server's user reaches the binaries."""
+        """Make the folders, lock a given one, and make sure that the server's user can reach the binaries."""
         if self.folder is None:
             self.folder = self._temporary()
         else:
@@ -94,7 +95,7 @@ class ServerProcess:
         self._own(self.run)
 
     def initialise(self) -> None:
-        """Make the cluster if there is none; it appears under its name only when it is whole."""
+        """Make the cluster if there is none; its folder gets its final name only when it is complete."""
         if (self.data / "PG_VERSION").exists():
             return
         fresh = self.data.with_name("data.new")
@@ -108,8 +109,8 @@ class ServerProcess:
         fresh.rename(self.data)
 
     def start(self) -> dict[str, Any]:
-        """Start the server and wait until it takes connections; where to reach it."""
-        if (self.data / "postmaster.pid").exists():  # a server whose keeper was killed: end it before we take its place
+        """Start the server, wait until it takes connections, and return where it can be reached."""
+        if (self.data / "postmaster.pid").exists():  # end a server whose keeper was killed, before we take its place
             self._finished(self._spawn([self._binary("pg_ctl"), "stop", "-D", str(self.data), "-m", "fast"]), 60.0)
         port = _free_port() if WINDOWS else PORT
         where = {"listen_addresses": "127.0.0.1" if WINDOWS else "", "port": str(port)}
@@ -129,7 +130,7 @@ class ServerProcess:
         return {"host": "127.0.0.1" if WINDOWS else str(self.run), "port": port, "folder": str(self.folder)}
 
     def end(self) -> None:
-        """Stop whatever runs and remove what is temporary."""
+        """Stop all processes that run and remove what is temporary."""
         for child in self.children:
             if child is not self.server and child.poll() is None:
                 _kill_group(child)
@@ -149,7 +150,7 @@ class ServerProcess:
             self._finished(self._spawn([self._binary("pg_ctl"), "stop", "-D", str(self.data), "-m", "fast"]), None)
             return
         throwaway = self.temp is not None and self.temp in self.data.parents
-        first = signal.SIGQUIT if throwaway else signal.SIGINT  # what is deleted next needs no checkpoint
+        first = signal.SIGQUIT if throwaway else signal.SIGINT  # a folder that is deleted next needs no checkpoint
         for number, patience in ((first, 20.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
             server.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -179,7 +180,7 @@ class ServerProcess:
         return child
 
     def _identity(self) -> _Identity:
-        """How a child starts: in a process group of its own, as the server's user, and ended if we are killed."""
+        """How a child starts: in its own process group, as the server's user, and so that it ends if we are killed."""
         if WINDOWS:
             return {}
         options: _Identity = {"process_group": 0, "preexec_fn": _end_with_parent()}
@@ -232,7 +233,7 @@ class ServerProcess:
             os.chown(folder, self.uid, self.gid or 0)
 
     def _copied_install(self) -> Path:
-        """The binaries where the server's user can read them: no folder of yours has its permissions widened."""
+        """Copy the binaries to where the server's user can read them, so that no folder needs wider permissions."""
         site = self._temporary() / "site"
         package = self.install.parent
         copy = site / package.name / self.install.name
@@ -258,7 +259,7 @@ class ServerProcess:
 
 
 def _not_needed(folder: str, names: list[str]) -> list[str]:
-    """What a running server does without, in one folder of its installation."""
+    """The files in one folder of the installation that a running server does not need."""
     if Path(folder).name == "bin":
         return [name for name in names if name.split(".")[0] not in ("postgres", "initdb", "pg_ctl")]
     return [name for name in names if name in ("include", "pkgconfig") or name.endswith(".a")]
@@ -272,7 +273,10 @@ def _passable(folder: Path, uid: int, gid: int | None) -> bool:
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """Linux ends the child for us when we are killed outright; elsewhere a next start in the folder ends it."""
+    """A function that makes Linux end the child when we are killed; None on other systems.
+
+    There the next start in the same folder ends the child.
+    """
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -303,7 +307,7 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def _wanted() -> Iterator[threading.Event]:
-    """An event that is set when standard input ends or says something, or at SIGTERM; other signals are not for us."""
+    """An event that is set when standard input ends or carries a byte, or at SIGTERM; other signals are ignored."""
     stop = threading.Event()
 
     def watch() -> None:
@@ -311,7 +315,7 @@ def _wanted() -> Iterator[threading.Event]:
         stop.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    # Handlers rather than SIG_IGN, which children would inherit: an early SIGINT must end a server that just starts.
+    # Handlers, not SIG_IGN, which children would inherit: an early SIGINT must end a server that is just starting.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if not WINDOWS:
@@ -320,7 +324,7 @@ def _wanted() -> Iterator[threading.Event]:
 
 
 def _tell(answer: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more: the end of standard input says so too
+    with contextlib.suppress(OSError):  # nobody reads it any more; then standard input has ended too
         os.write(1, json.dumps(answer).encode() + b"\n")
 
 
@@ -337,7 +341,7 @@ def main() -> None:
             pass
         except KeeperError as error:
             _tell({"error": str(error)})
-        except Exception as error:  # noqa: BLE001 (whatever it is, who waits for our one line must hear of it)
+        except Exception as error:  # noqa: BLE001 (whoever waits for our line must learn of any error)
             _tell({"error": f"{type(error).__name__}: {error}"})
         finally:
             keeper.end()

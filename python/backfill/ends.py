@@ -1,6 +1,6 @@
-"""Ends as types: how a job finished, which are asked for, and a page of them.
+"""Ends as types: how a job finished, the filter that selects ends, and a page of them.
 
-Used by the client's verbs for them. Only tasks with `keep=` have ends that outlive their jobs.
+The client's verbs for ends use them. Only tasks with `keep=` have ends that outlive their jobs.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class JobEnd:
     """How a job finished.
 
     Attributes:
-        job_id: the job's.
+        job_id: the job's id.
         task_identifier: the task's name.
-        how: in which way.
+        how: in which way it finished.
         attempts: how many runs were counted.
-        max_attempts: how many there could be.
-        priority: lower ran first.
+        max_attempts: how many runs were allowed.
+        priority: the job's priority; lower ran first.
         queue_name: the serial queue, or None.
         job_key: its key, or None.
         created_at: when it was made; None where no datetime can hold it.
         run_at: when it was due last; None where no datetime can hold it.
         started_at: when its last attempt was claimed.
         ended_at: when its end was written.
-        expires_at: until when this is kept.
+        expires_at: until when this end is kept.
         worker_id: the worker that ran it.
-        error: what it failed with, why it was discarded, or why there is no result; None where there is nothing to say.
-        result_bytes: what its handler returned, as JSON; None where it did not, or could not be kept.
+        error: what it failed with, why it was discarded, or why there is no result; None where none of these applies.
+        result_bytes: what its handler returned, as JSON; None where it did not return, or the result could not be kept.
     """
 
     job_id: int
@@ -72,7 +72,7 @@ class JobEnd:
 
     @property
     def result(self) -> Any:
-        """What the handler returned, as plain JSON values; None where there is nothing.
+        """What the handler returned, as plain JSON values; None where there is no result.
 
         Raises:
             PayloadDecodeError: another program wrote what Python's decoder refuses.
@@ -83,7 +83,7 @@ class JobEnd:
             raise self.unreadable(error) from error
 
     def unreadable(self, error: PayloadDecodeError) -> PayloadDecodeError:
-        """The error that names the job, from what its result's decoder said; `result_bytes` has the text."""
+        """An error that names the job and repeats what the result's decoder said; `result_bytes` holds the text."""
         return PayloadDecodeError(
             f"job {self.job_id} ({self.task_identifier}): result: {str(error).removeprefix('payload: ')}"
         )
@@ -91,19 +91,19 @@ class JobEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndFilter:
-    """Which ends are meant; what is not given filters nothing.
+    """Which ends are meant; an argument that is not given does not filter.
 
     Args:
         task_identifier: the task's name.
-        how: in which way they finished.
+        how: in which way the jobs finished.
         queue_name: the serial queue's name; "" for parallel jobs.
-        job_key: the key.
-        worker_id: the worker that ran them.
-        ended_after: not before this time; aware.
-        ended_before: not after this time; aware.
+        job_key: the job's key.
+        worker_id: the worker that ran the jobs.
+        ended_after: jobs that ended at this time or later; an aware time.
+        ended_before: jobs that ended at this time or earlier; an aware time.
 
     Raises:
-        InvalidJobError: a value out of range; it is named.
+        InvalidJobError: a value is out of range; the error names it.
     """
 
     task_identifier: str | None = None
@@ -115,7 +115,7 @@ class EndFilter:
     ended_before: datetime | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what could match nothing."""
+        """Refuse values that no end could match."""
         limits = {"task_identifier": IDENTIFIER_LIMIT, "job_key": KEY_LIMIT, "worker_id": KEY_LIMIT}
         for name, limit in limits.items():
             if getattr(self, name) is not None:
@@ -136,8 +136,8 @@ class EndList:
     """A page of ends.
 
     Attributes:
-        ends: newest first.
-        cursor: where the next page begins; None where this is the last.
+        ends: the ends, newest first.
+        cursor: where the next page begins; None on the last page.
     """
 
     ends: list[JobEnd]

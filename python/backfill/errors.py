@@ -1,7 +1,7 @@
 """Every exception of the package, in one tree under `BackfillError`.
 
-Read by every other module and by the native extension, which raises these classes; it imports nothing of ours. A
-message names the field, the value and the way out: whoever reads it may be reading it at night.
+Every other module imports this one, and the native extension raises these classes; this module imports no other module
+of the package. A message names the field, the value and the way out, since it may be read at night.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 LONGEST_WAIT = timedelta(days=366)
 """The longest time between two attempts."""
 _NAMED = 5
-"""A message that lists names shows so many of them at most."""
+"""The largest number of names that a message lists."""
 _SETTINGS: Final = (str, int, float, date, time, timedelta, Enum, type, FunctionType)
-"""What a job's settings are made of; any other value may be a payload in the wrong place."""
+"""The types of a job's settings; a value of another type may be a payload in the wrong place."""
 
 
 class BackfillError(Exception):
-    """The root of all that backfill raises on purpose."""
+    """The root of all exceptions that backfill raises on purpose."""
 
 
 class ConfigurationError(BackfillError, ValueError):
@@ -37,7 +37,7 @@ class ConfigurationError(BackfillError, ValueError):
 class TaskDefinitionError(BackfillError, TypeError):
     """A task that cannot be registered or resolved.
 
-    It may be a handler's shape, a name in use, or an annotation without its import.
+    The cause may be the handler's parameters, a name that is taken, or an annotation whose name is not imported.
     """
 
 
@@ -46,8 +46,8 @@ class InvalidJobError(BackfillError, ValueError):
 
     Attributes:
         field: the argument at fault, as the caller spelt it (`job_key`, `priority`, `payload.items[3]` ...).
-        value: what was given. The message shows it, shortened, where it is text, a number, a time or a class of ours;
-            of any other its type, since it may be a payload in the wrong place.
+        value: what was given. The message shows it, shortened, if it is a text, a number, a time or of a class of this
+            package. Of any other value it shows the type only, since that value may be a payload in the wrong place.
         limit: what would have been accepted, in words.
     """
 
@@ -63,9 +63,9 @@ class InvalidJobError(BackfillError, ValueError):
 
 
 class InvalidPayloadError(InvalidJobError):
-    """A payload that is not JSON, or that PostgreSQL would not hold: not a number, NUL, lone surrogates, unknown types.
+    """A payload that is not JSON, or that PostgreSQL cannot hold: NaN, NUL, lone surrogates or unknown types.
 
-    The message shows numbers only: other values of a payload may be secrets, and messages end in logs.
+    The message shows no values but numbers: other values may be secrets, and messages end up in logs.
     """
 
     def __init__(self, field: str, value: object, limit: str) -> None:
@@ -75,9 +75,9 @@ class InvalidPayloadError(InvalidJobError):
 
 
 class PayloadDecodeError(BackfillError):
-    """A row's payload, or another of its columns, that cannot be read as its handler's type.
+    """A row's payload that cannot be read as its handler's type, or another column that cannot be read.
 
-    That attempt fails, alone.
+    Only the attempt that meets it fails.
     """
 
 
@@ -85,9 +85,10 @@ class BulkEnqueueError(BackfillError):
     """A bulk enqueue that stopped; `__cause__` says why.
 
     Attributes:
-        written: how many jobs are committed and will run; 0 where the call was all or nothing.
-        index: the zero-based position of the job at fault, where one job is at fault, else None.
-        unknown: how many more may be committed, all or none of them: the connection was lost while they were.
+        written: how many jobs are committed and will run; 0 if the call was to write all jobs or none.
+        index: the zero-based position of the job at fault; None if no single job is at fault.
+        unknown: how many more jobs may be committed, either all of these or none: the connection was lost during their
+            commit.
     """
 
     def __init__(self, message: str, *, written: int, index: int | None = None, unknown: int = 0) -> None:
@@ -102,7 +103,7 @@ class BulkEnqueueError(BackfillError):
 
 
 class JobNotCompletedError(BackfillError):
-    """A job whose result was awaited has ended otherwise: it failed for good, was discarded, or was superseded.
+    """A job whose result was awaited ended without one: it failed for good, was discarded, or was superseded.
 
     Attributes:
         end: how it ended, a `JobEnd`.
@@ -124,19 +125,19 @@ class JobCancelledError(JobNotCompletedError):
 
 
 class EndNotKeptError(BackfillError, LookupError):
-    """A job whose result was awaited is not there, and left no end."""
+    """A job whose result was awaited does not exist any more, and its end was not kept."""
 
 
 class ResultTimeoutError(BackfillError, TimeoutError):
-    """A job whose result was awaited has not ended in time; it goes on."""
+    """A job whose result was awaited has not ended in time; the job itself goes on."""
 
 
 class DlqRequeueError(BackfillError):
-    """Some dead letters could not be requeued; all others of the call are.
+    """Some dead letters could not be requeued; all others of the call are requeued.
 
     Attributes:
-        added: the jobs' ids by their entries', of those that are requeued.
-        refused: why the database refused the others, by their entries' ids.
+        added: for each requeued entry, by the entry's id, the id of its new job.
+        refused: for each other entry, by the entry's id, why the database refused it.
     """
 
     def __init__(self, added: Mapping[int, int], refused: Mapping[int, str]) -> None:
@@ -152,10 +153,10 @@ class DlqRequeueError(BackfillError):
 
 
 class DlqJobNotFoundError(BackfillError, LookupError):
-    """An entry of the dead letters that is not there: deleted, or gone since its job completed.
+    """A dead letter that does not exist any more: it was deleted, or it went when its requeued job completed.
 
     Attributes:
-        id: the entry's.
+        id: the entry's id.
     """
 
     def __init__(self, id: int) -> None:
@@ -168,10 +169,10 @@ class DlqJobNotFoundError(BackfillError, LookupError):
 
 
 class CleanupRefusedError(BackfillError):
-    """Queues or tasks that are not collected, since another program could be left with what is gone.
+    """Unused queues or tasks were not removed, since another program might still refer to a removed row.
 
     Attributes:
-        workers: the ids of other programs' workers that may live, ten at most.
+        workers: the ids of other programs' workers that may still live, ten at most.
     """
 
     def __init__(self, message: str, workers: tuple[str, ...] = ()) -> None:
@@ -184,25 +185,25 @@ class CleanupRefusedError(BackfillError):
 
 
 class ClientClosedError(BackfillError):
-    """A call to a client or a worker that was closed, or is not open yet where it must be."""
+    """A call to a client or a worker that is closed, or that is not open yet although the call needs it open."""
 
 
 class DatabaseConnectionError(BackfillError):
-    """No connection to PostgreSQL: the message names host, port, database and user, never the password.
+    """There is no connection to PostgreSQL; the message names host, port, database and user, never the password.
 
-    Raised itself, nothing was written.
+    If this class itself is raised, not a subclass, nothing was written.
     """
 
 
 class ReadOnlyDatabaseError(DatabaseConnectionError):
-    """A database that takes no writes, found when a client or a worker started.
+    """The database takes no writes, as a client or a worker found when it started.
 
-    It is a standby, or one that is set to be read-only.
+    The database is a standby, or it is set to be read-only.
     """
 
 
 class CommitUnknownError(DatabaseConnectionError):
-    """The connection was lost while the server worked: what was being written is there whole, or not at all."""
+    """The connection was lost while the server worked: what was being written is committed as a whole or not at all."""
 
 
 class SchemaError(BackfillError):
@@ -210,35 +211,35 @@ class SchemaError(BackfillError):
 
 
 class SchemaMissingError(SchemaError):
-    """The schema, or our part of it, is not there yet: `backfill migrate` makes it."""
+    """The schema, or this package's part of it, does not exist yet; `backfill migrate` makes it."""
 
 
 class SchemaVersionError(SchemaError):
-    """The schema is too new (a breaking migration that this version does not know) or too old.
+    """The schema is too new (it has a breaking migration that this version does not know) or too old.
 
-    Both numbers are named.
+    The message names both version numbers.
     """
 
 
 class MigrationError(SchemaError):
-    """A migration that could not be carried out; what had been done stands, and a second run goes on from there."""
+    """A migration could not be carried out; what was done before stands, and a second run continues from there."""
 
 
 class WorkerError(BackfillError):
-    """The root of what handlers raise to say whether another attempt is worth while; the class alone decides, no text.
+    """The root of the errors by which a handler says whether another attempt is worthwhile; only the class decides.
 
-    Raised itself, it is retried, as whatever else a handler raises.
+    If this class itself is raised, the job is retried, as after any other exception of a handler.
 
     Args:
-        message: what happened; it ends in `last_error`.
-        retry_after: how long to wait before the next attempt, in the place of the retry policy's delay; from 0 to 366
-            days. The attempt counts all the same, so no job is tried without end.
+        message: what happened; it is written to `last_error`.
+        retry_after: how long to wait before the next attempt, instead of the retry policy's delay; from 0 to 366 days.
+            The attempt still counts, so no job is tried without end.
 
     Attributes:
         retryable: whether another attempt may follow.
 
     Raises:
-        ConfigurationError: `retry_after` is no such time.
+        ConfigurationError: `retry_after` is not a time from 0 to 366 days.
     """
 
     retryable: ClassVar[bool] = True
@@ -250,71 +251,71 @@ class WorkerError(BackfillError):
 
 
 class InvalidInput(WorkerError):  # noqa: N818 - the names of these classes are shared with the crate of the same queue
-    """The payload asks for what makes no sense. Not retried."""
+    """The payload asks for something that makes no sense; the job is not retried."""
 
     retryable = False
 
 
 class MalformedData(WorkerError):  # noqa: N818
-    """Data that cannot be read. Not retried."""
+    """Data cannot be read; the job is not retried."""
 
     retryable = False
 
 
 class Unauthorized(WorkerError):  # noqa: N818
-    """Nobody, or the wrong one, is logged in. Not retried."""
+    """Nobody is logged in, or the wrong user is; the job is not retried."""
 
     retryable = False
 
 
 class Forbidden(WorkerError):  # noqa: N818
-    """It is not allowed. Not retried."""
+    """What the job should do is not allowed; the job is not retried."""
 
     retryable = False
 
 
 class ResourceNotFound(WorkerError):  # noqa: N818
-    """What the job is about is not there. Not retried."""
+    """What the job is about does not exist; the job is not retried."""
 
     retryable = False
 
 
 class ValidationFailed(WorkerError):  # noqa: N818
-    """A rule of the program forbids it. Not retried."""
+    """A rule of the program forbids what the job should do; the job is not retried."""
 
     retryable = False
 
 
 class ConnectionTimeout(WorkerError):  # noqa: N818
-    """No answer in time. Retried."""
+    """No answer came in time; the job is retried."""
 
 
 class NetworkError(WorkerError):
-    """The network failed. Retried."""
+    """The network failed; the job is retried."""
 
 
 class ServiceUnavailable(WorkerError):  # noqa: N818
-    """A service is down. Retried."""
+    """A service is down; the job is retried."""
 
 
 class RateLimitExceeded(WorkerError):  # noqa: N818
-    """Asked too often; `retry_after` is what the service said. Retried."""
+    """A service was asked too often, and `retry_after` is the wait that it demands; the job is retried."""
 
 
 class TemporaryUnavailable(WorkerError):  # noqa: N818
-    """The database will answer later. The job is tried again."""
+    """The database will answer later; the job is retried."""
 
 
 class JobFailed(WorkerError):  # noqa: N818
-    """The job failed for a reason of its own. Retried."""
+    """The job failed for a reason of its own; it is retried."""
 
 
 class ExternalServiceFailure(WorkerError):  # noqa: N818
-    """Another service failed; both are named. Retried.
+    """Another service failed, and the message names it and its error; the job is retried.
 
     Args:
-        service: its name.
-        error: what it said.
+        service: the name of the service.
+        error: what the service said.
         retry_after: how long to wait before the next attempt.
     """
 
@@ -332,10 +333,10 @@ class Snooze(BackfillError):  # noqa: N818 - no error: a handler says "later" by
     """Raised by a handler to put its job off: it costs no attempt and counts as no failure.
 
     Args:
-        delay: how long from now, by the database's clock; from 0 to 366 days. Less than 100 ms is 100 ms.
+        delay: how long from now, by the database's clock; from 0 to 366 days. A delay under 100 ms counts as 100 ms.
 
     Raises:
-        ConfigurationError: `delay` is no such time.
+        ConfigurationError: `delay` is not a time from 0 to 366 days.
     """
 
     def __init__(self, delay: timedelta) -> None:
@@ -346,10 +347,10 @@ class Snooze(BackfillError):  # noqa: N818 - no error: a handler says "later" by
 class Discard(BackfillError):  # noqa: N818 - no error: a handler says "never mind" by it
     """Raised by a handler to end its job for good, without failure.
 
-    Nothing is tried again or kept among the dead letters.
+    The job is not tried again, and it does not become a dead letter.
 
     Args:
-        reason: why; it is logged.
+        reason: why the job is discarded; it is logged.
     """
 
     def __init__(self, reason: str = "") -> None:
@@ -369,7 +370,7 @@ def _shortened_text(text: str, limit: int = 200) -> str:
 
 
 def _shortened(value: object, limit: int = 120) -> str:
-    """A value as messages show it: its own words where it is a setting, else its type, since it may be a payload."""
+    """A value as messages show it: its `repr` if it is a setting, else only its type, since it may be a payload."""
     ours = type(value).__module__.partition(".")[0] == "backfill"
     if not (value is None or ours or isinstance(value, _SETTINGS)):
         return f"<{type(value).__name__}>"

@@ -1,8 +1,9 @@
-"""The flags of ours that a job carries.
+"""The flags on a job that this package gives a meaning.
 
-They name its retry policy, timeout and deadline, and whether it keeps its queue, so that SQL producers can say them too.
+They name the job's retry policy, its timeout and deadline, and whether it keeps its queue. They are flags so that
+producers in SQL can set them too.
 
-All others that begin with `backfill.` are this package's own, and refused where a caller gives them.
+All other flags that begin with `backfill.` are set by this package only, and are refused if a caller gives them.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ TIMEOUT_FLAG: Final = "backfill.timeout:"
 DEADLINE_FLAG: Final = "backfill.deadline:"
 OWN_PREFIX: Final = "backfill."
 BLOCK_FLAG: Final = "backfill.block_on_retry"
-"""Keeps a job's serial queue for the job, from its first failed attempt until the job has ended."""
+"""This flag keeps a job's serial queue for the job, from its first failed attempt until the job has ended."""
 ALLOWED: Final = (FLAG_PREFIX, TIMEOUT_FLAG, DEADLINE_FLAG)
-"""What the flags begin with that are ours, and that callers may give all the same; BLOCK_FLAG is one more, as a whole."""
+"""The prefixes of those flags of this package that callers may give; they may also give BLOCK_FLAG, as it stands."""
 _LONGEST_ID: Final = 18
 
 
 def dead_letter_of(flags: Iterable[str]) -> int | None:
-    """The entry of the dead letters that a job was requeued from; None where it was not, or its key says so."""
+    """The id of the dead letter that a job was requeued from; None if there is none, or if the job's key names it."""
     for flag in flags:
         number = flag.removeprefix(DEAD_LETTER_FLAG)
         if number != flag and len(number) <= _LONGEST_ID and number.isascii() and number.isdigit():
@@ -39,10 +40,10 @@ def dead_letter_of(flags: Iterable[str]) -> int | None:
 
 
 def given_flags(value: Iterable[str]) -> tuple[str, ...]:
-    """The flags that a caller gives, checked; a mark of ours that was copied from a job's row is left out.
+    """The flags that a caller gives, checked, without marks of this package that were copied from a job's row.
 
     Raises:
-        InvalidJobError: no flags, or one that only this package sets.
+        InvalidJobError: the value is no collection of flags, or holds a flag that only this package sets.
     """
     if isinstance(value, (set, frozenset)):
         value = {flag for flag in value if not isinstance(flag, Mark)}
@@ -60,10 +61,10 @@ def given_flags(value: Iterable[str]) -> tuple[str, ...]:
 
 
 def flags_of(spec: JobSpec) -> list[str]:
-    """All flags of a job: the caller's own, then ours.
+    """All flags of a job: the caller's own, then those that its spec stands for.
 
     Raises:
-        InvalidJobError: the flag that keeps a serial queue for its job, on a job that is in none.
+        InvalidJobError: the job has the flag that keeps a serial queue, but is not in a serial queue.
     """
     flags = list(spec.flags or ())
     if spec.queue is not None and spec.queue.block_on_retry:
@@ -78,6 +79,6 @@ def flags_of(spec: JobSpec) -> list[str]:
     if spec.timeout is not None:
         flags.append(f"{TIMEOUT_FLAG}{format_duration(spec.timeout)}")
     if spec.deadline is not None:
-        # In UTC: a zone may be off by seconds, for which ISO 8601 has no words.
+        # In UTC: the offset of a zone may have seconds, which ISO 8601 cannot express.
         flags.append(f"{DEADLINE_FLAG}{spec.deadline.astimezone(UTC).isoformat()}")
     return list(dict.fromkeys(flags))

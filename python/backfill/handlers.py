@@ -1,7 +1,8 @@
-"""What a handler looks like: which parameters it takes, whether it is async, which type its payload has.
+"""What a handler looks like: which parameters it takes, whether it is async, and which type its payload has.
 
-Used by tasks.py when a handler is registered and when its first job comes. Annotations are resolved lazily, since a
-payload's type may be defined below its handler, and only the payload's own: the others are no concern of the queue's.
+task.py and tasks.py use this module when a handler is registered and when its first job comes. Annotations are resolved
+only when a job needs them, since the type of a payload may be defined below its handler. Only those of the payload, the
+context and the result are resolved; the queue does not need the others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _SHAPES: Final = "(payload), (payload, ctx), (ctx: WorkerContext) or ()"
 _CONTEXT: Final = re.compile(r"\bWorkerContext\b")
 _CONTEXT_NAME: Final = "ctx"
 _SECOND_NAMES: Final = frozenset({"ctx", "context", "_ctx", "_context", "_"})
-"""What a second parameter is called where it is the context, whatever its annotation."""
+"""A second parameter with one of these names is the context, whatever its annotation is."""
 
 
 class _Unannotated:
@@ -30,7 +31,7 @@ class _Unannotated:
 
 
 UNANNOTATED: Final = _Unannotated()
-"""In the place of a type where an annotation is missing: any JSON, as it comes."""
+"""Stands for a type where an annotation is missing: any JSON is taken as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class HandlerShape:
     """How a handler is called.
 
     Attributes:
-        is_async: it is a coroutine function; others run in threads.
+        is_async: whether it is a coroutine function; other handlers run in threads.
         payload: the parameter that takes the payload, or None.
         context: whether it takes the worker's context.
     """
@@ -52,8 +53,8 @@ def shape_of(identifier: str, handler: Callable[..., Any]) -> HandlerShape:
     """The shape of a handler.
 
     Raises:
-        TaskDefinitionError: it is no function of Python, is a generator, or its parameters are none that a worker could
-            fill.
+        TaskDefinitionError: the handler is not a Python function, or is a generator, or has parameters that a worker
+            could not fill.
     """
     if not callable(handler):
         raise TaskDefinitionError(f"task {identifier!r}: {handler!r} is not callable; decorate a function")
@@ -66,7 +67,7 @@ def shape_of(identifier: str, handler: Callable[..., Any]) -> HandlerShape:
     is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
     try:
         positional = _positional(identifier, handler)
-    except ValueError as error:  # what is written in C may have no signature
+    except ValueError as error:  # a callable that is written in C may have no signature
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} cannot be looked at: {error}") from error
     if len(positional) == 1 and _is_context(positional[0], handler):
         return HandlerShape(is_async, None, context=True)
@@ -74,7 +75,7 @@ def shape_of(identifier: str, handler: Callable[..., Any]) -> HandlerShape:
 
 
 def payload_type(identifier: str, handler: Callable[..., Any], shape: HandlerShape, local: Mapping[str, Any]) -> object:
-    """The type that the payload's annotation names; `UNANNOTATED` where there is none.
+    """The type that the payload's annotation names; `UNANNOTATED` if there is no annotation.
 
     Args:
         identifier: the task's name, for the error.
@@ -83,7 +84,7 @@ def payload_type(identifier: str, handler: Callable[..., Any], shape: HandlerSha
         local: names of the scope in which the handler was defined.
 
     Raises:
-        TaskDefinitionError: a name in the annotation is not to be had at run time; it is named.
+        TaskDefinitionError: a name in the annotation is not defined at run time; the error names it.
     """
     if shape.payload is None or shape.payload.annotation is inspect.Parameter.empty:
         return UNANNOTATED
@@ -93,10 +94,10 @@ def payload_type(identifier: str, handler: Callable[..., Any], shape: HandlerSha
 
 
 def result_type(identifier: str, handler: Callable[..., Any], local: Mapping[str, Any]) -> object:
-    """The type that the handler is annotated to return; `UNANNOTATED` where it is not.
+    """The type that the handler is annotated to return; `UNANNOTATED` if there is no such annotation.
 
     Raises:
-        TaskDefinitionError: a name in the annotation is not to be had at run time; it is named.
+        TaskDefinitionError: a name in the annotation is not defined at run time; the error names it.
     """
     annotation = inspect.signature(handler).return_annotation
     if annotation is inspect.Signature.empty:
@@ -105,7 +106,7 @@ def result_type(identifier: str, handler: Callable[..., Any], local: Mapping[str
 
 
 def deps_name(handler: Callable[..., Any], shape: HandlerShape, local: Mapping[str, Any]) -> str | None:
-    """The name of the type that a handler expects as `ctx.deps`; None where it expects none, or does not say.
+    """The name of the type that a handler expects as `ctx.deps`; None if it expects none or does not say which.
 
     Args:
         handler: the function.
@@ -150,7 +151,7 @@ def _resolved(annotation: object, handler: Callable[..., Any], local: Mapping[st
 
 
 def exception_types(identifier: str, given: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
-    """The classes that `no_retry` names, or TaskDefinitionError."""
+    """The classes that `no_retry` names; TaskDefinitionError if a value is not a class of exceptions."""
     if not isinstance(given, (type, Iterable)):
         raise TaskDefinitionError(
             f"task {identifier!r}: no_retry = {given!r}: expected a list of classes of exceptions"
@@ -163,7 +164,7 @@ def exception_types(identifier: str, given: Iterable[type[BaseException]]) -> tu
 
 
 def _positional(identifier: str, handler: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters that a worker fills: those that have to be given, an optional payload, an optional context."""
+    """The parameters that a worker fills: all required ones, an optional payload and an optional context."""
     found: list[inspect.Parameter] = []
     for parameter in inspect.signature(handler).parameters.values():
         required = parameter.default is inspect.Parameter.empty
@@ -197,7 +198,7 @@ def _may_be_context(parameter: inspect.Parameter, handler: Callable[..., Any]) -
 
 
 def _is_context(parameter: inspect.Parameter, handler: Callable[..., Any]) -> bool:
-    """Whether a parameter takes the worker's context, as far as can be told before its annotation can be resolved."""
+    """Whether a parameter takes the worker's context, as far as its annotation shows it before it can be resolved."""
     annotation = parameter.annotation
     if annotation is inspect.Parameter.empty:
         return parameter.name == _CONTEXT_NAME

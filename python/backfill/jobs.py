@@ -1,6 +1,6 @@
-"""The words of the queue as types: a job, a job that is not enqueued yet, and what came of enqueuing it.
+"""The basic terms of the queue as types: a job, a job that is not enqueued yet, and the result of enqueuing it.
 
-Imported by client, worker and storage alike; it knows neither. How a job is to be run is said by `specs`.
+Client, worker and storage import this module; it imports none of them. `specs` says how a job is to be run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class TaskReference(Protocol):
-    """What a job needs to know of a registered task; `tasks.Task` has it."""
+    """What a job needs to know of a registered task; `tasks.Task` provides it."""
 
     @property
     def identifier(self) -> str:
@@ -49,13 +49,13 @@ class TaskReference(Protocol):
 
     @property
     def default_max_attempts(self) -> int | None:
-        """The runs that the task's own policy allows, if it has one."""
+        """The number of runs that the task's own policy allows; None if it has no policy."""
         ...
 
     def given(self, payload: object) -> object:
-        """The payload that a job has.
+        """The payload of a job that is made with a given one.
 
-        It is the one that was given, if that is of the handler's class, or what stands for none.
+        It is the given payload, if that is of the handler's class. If none was given, it is what stands for none.
         """
         ...
 
@@ -64,21 +64,21 @@ class TaskReference(Protocol):
 class NewJob(Generic[R_co]):
     """A job that is not enqueued yet; `R` is what its task returns.
 
-    `task.job(payload)` makes one that type checkers know; `NewJob("name", payload, JobSpec(...))` makes one by name.
+    `task.job(payload)` makes a job whose types are checked; `NewJob("name", payload, JobSpec(...))` makes one by name.
 
     Raises:
-        InvalidJobError: what names no task, or is no spec.
-        InvalidPayloadError: a payload that is not of the class that the task's handler takes.
+        InvalidJobError: `task` does not name a task, or `spec` is not a JobSpec.
+        InvalidPayloadError: the payload is not of the class that the task's handler takes.
     """
 
     task: str
-    payload: object = field(repr=False)  # it may be a secret, and a job is shown in messages
+    payload: object = field(repr=False)  # the payload may be secret, and messages show jobs
     spec: JobSpec
     default_max_attempts: int | None
     source: Task[Any, Any] | None = field(repr=False, compare=False)
-    """The registered task that made it, which knows what its results are; None where it was made by name."""
+    """The registered task that made the job and knows the type of its results; None if it was made by name."""
     defaults: JobSpec = field(repr=False, compare=False)
-    """What the task says of its jobs, where neither the job's spec nor the call says otherwise."""
+    """The task's settings for its jobs; they hold where neither the job's spec nor the call says otherwise."""
 
     @overload
     def __init__(
@@ -102,7 +102,7 @@ class NewJob(Generic[R_co]):
             _check_name(name)
         if spec is not None and not isinstance(spec, JobSpec):
             raise InvalidJobError("spec", spec, "a JobSpec")
-        # A producer may make millions: the slots themselves, which take half the time of object.__setattr__.
+        # A producer may make millions of jobs, and setting the slots takes half the time of object.__setattr__.
         _set_task(self, name)
         _set_payload(self, payload)
         _set_spec(self, UNSAID if spec is None else spec)
@@ -111,12 +111,12 @@ class NewJob(Generic[R_co]):
         _set_defaults(self, defaults)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle without the task that made it, which holds a function."""
+        """Pickle without the task that made the job, since the task holds a function."""
         return _rebuilt, (self.task, self.payload, self.spec, self.default_max_attempts, self.defaults)
 
     @property
     def max_attempts(self) -> int:
-        """Who decides the number of runs: the spec, its policy, the task, the task's policy, else 8."""
+        """The number of runs: from the spec, else its policy, else the task, else the task's policy, else 8."""
         default = self.defaults.max_attempts
         return max_attempts_of(self.spec, self.default_max_attempts if default is None else default)
 
@@ -129,13 +129,13 @@ _set_default_max_attempts = _SLOTS["default_max_attempts"].__set__
 _set_source = _SLOTS["source"].__set__
 _set_defaults = _SLOTS["defaults"].__set__
 _CHECKED: Final[set[str]] = set()
-"""Tasks' names that were checked lately."""
+"""The names of tasks that were checked lately."""
 
 
 def job_of(
     task: Task[Any, Any], default_max_attempts: int | None, payload: object, spec: JobSpec | None, defaults: JobSpec
 ) -> NewJob[Any]:
-    """A job of a registered task, whose name was checked when it was registered, and its payload by the task."""
+    """A job of a registered task; the name was checked at registration, and the task has checked the payload."""
     if spec is None:
         spec = UNSAID
     elif not isinstance(spec, JobSpec):
@@ -172,25 +172,26 @@ class EnqueueStatus(StrEnum):
     ADDED = "added"
     """A new job is waiting."""
     REPLACED = "replaced"
-    """A waiting job of that key was replaced."""
+    """A waiting job with the same key was replaced."""
     KEPT = "kept"
-    """A waiting job of that key was left as it was (unsafe_dedupe)."""
+    """A waiting job with the same key was left as it was (unsafe_dedupe)."""
     ALREADY_IN_PROGRESS = "already_in_progress"
-    """A job of that key is running, and was left as it was (unsafe_dedupe)."""
+    """A job with the same key is running, and was left as it was (unsafe_dedupe)."""
     EXHAUSTED = "exhausted"
-    """A job of that key is out of attempts, and was left as it was (unsafe_dedupe): nothing will run."""
+    """A job with the same key is out of attempts, and was left as it was (unsafe_dedupe): nothing will run."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnqueueOutcome(Generic[R_co]):
-    """What came of enqueuing one job; `R` is what its task returns.
+    """The result of enqueuing one job; `R` is what its task returns.
 
     Attributes:
         status: what was done.
-        id: of the job that has the key now, or of the new one.
-        job: its row as it was written.
-        revision: how often a job of this row was replaced or kept; 0 for a new one.
-        source: the registered task, by which `client.result` reads what its handler returned; None where it was named.
+        id: the id of the new job, or of the job that has the key now.
+        job: the row of that job as it was written.
+        revision: how often the job of this row was replaced or kept; 0 for a new job.
+        source: the registered task, with which `client.result` reads what the handler returned; None if the task was
+            given by name.
     """
 
     status: EnqueueStatus
@@ -201,22 +202,22 @@ class EnqueueOutcome(Generic[R_co]):
 
     @property
     def is_enqueued(self) -> bool:
-        """Whether this call's payload will be run: added, or in the place of another."""
+        """Whether the payload of this call will be run, because its job was added or has replaced another."""
         return self.status in (EnqueueStatus.ADDED, EnqueueStatus.REPLACED)
 
     @property
     def is_already_in_progress(self) -> bool:
-        """Whether a running job kept this one out."""
+        """Whether this job was not added because a job with the same key is running."""
         return self.status is EnqueueStatus.ALREADY_IN_PROGRESS
 
 
 @dataclass(frozen=True, slots=True)
 class BulkOutcome:
-    """What came of a bulk enqueue.
+    """The result of a bulk enqueue.
 
     Attributes:
-        written: how many jobs were added or applied to a job of their key.
-        ids: theirs, in the order given, where they were asked for, else None.
+        written: how many jobs were added or applied to a job with the same key.
+        ids: the ids of these jobs in the given order; None if ids were not asked for.
     """
 
     written: int

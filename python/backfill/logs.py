@@ -1,7 +1,8 @@
-"""Which job a log record belongs to: every record made while a job runs, by any logger, carries its id, task and attempt.
+"""Which job a log record belongs to: a record that is made while a job runs carries the job's id, task and attempt.
 
-A worker sets a context variable for each attempt, which tasks and threads that a handler starts inherit; a filter on a log
-handler reads it. `backfill worker` has that filter; any other program calls `install()` once, after it has set up its logs.
+This holds for every logger. A worker sets a context variable for each attempt. Tasks and threads that a handler starts
+inherit the variable, and a filter on a log handler reads it. `backfill worker` has that filter; any other program calls
+`install()` once, after it has set up its logs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CURRENT: Final[ContextVar[Job | None]] = ContextVar("backfill_job", default=None
 
 
 class RetryTraceback(StrEnum):
-    """How much of its traceback the log shows of a failure that is tried again; the last one is always told whole."""
+    """How much traceback the log shows for a failure that is retried; the last failure's is always shown in full."""
 
     NONE = "none"
     SHORT = "short"
@@ -35,29 +36,30 @@ class RetryTraceback(StrEnum):
 
 
 def fields() -> dict[str, Any]:
-    """The id, task and attempt of the job that runs here, by their names; nothing where none does.
+    """The id, task and attempt of the job that runs here, by their names; empty if no job runs here.
 
-    For other logging libraries: what is added to each of their records.
+    This is for other logging libraries: add these fields to each of their records.
     """
     job = CURRENT.get()
     return {} if job is None else fields_of(job)
 
 
 def fields_of(job: Job) -> dict[str, Any]:
-    """The same of a job that is at hand, for a record's `extra`."""
+    """The id, task and attempt of the given job, by their names, for a record's `extra`."""
     return {"job_id": job.id, "task": job.task_identifier, "attempt": job.attempts}
 
 
 class JobLogFilter(logging.Filter):
-    """Lets every record pass, and gives it the job that runs where it is made.
+    """Lets every record pass, and gives it the fields of the job that runs where the record is made.
 
-    It belongs on a handler, since a logger's own filter is not asked about the records of the loggers below it. Behind a
-    queue it belongs on the `QueueHandler`: the listener's handlers run in another thread. A record that was given one of the
-    names by its `extra` keeps that; where no job runs each is None, so that a format may name them.
+    Put this filter on a handler, since a logger's own filter does not see the records of the loggers below it. If
+    records go through a queue, put it on the `QueueHandler`, since the listener's handlers run in another thread. A
+    field that the record already has from its `extra` is kept. If no job runs, each field is None, so that a format may
+    name the fields.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Give a record its job."""
+        """Give a record the fields of its job."""
         job = CURRENT.get()
         values = (None, None, None) if job is None else (job.id, job.task_identifier, job.attempts)
         for name, value in zip(FIELDS, values, strict=True):
@@ -67,10 +69,10 @@ class JobLogFilter(logging.Filter):
 
 
 def install(*handlers: logging.Handler) -> None:
-    """Give every record that these log handlers see the job that runs where it is made; harmless when repeated.
+    """Put a `JobLogFilter` on log handlers, so that their records carry their job; a second call changes nothing.
 
     Args:
-        handlers: which; all that any logger has at this moment, if none is given.
+        handlers: the log handlers; if none is given, all that any logger has at this moment.
 
     Raises:
         ConfigurationError: no logger has a handler yet.
@@ -87,7 +89,7 @@ def install(*handlers: logging.Handler) -> None:
 
 @contextmanager
 def outside_jobs() -> Iterator[None]:
-    """A stretch of code that starts what outlives the job it happens to run for, such as the tasks of a shared pool."""
+    """Run a block of code as if no job ran here, since what it starts outlives the job, as a shared pool's tasks do."""
     token = CURRENT.set(None)
     try:
         yield

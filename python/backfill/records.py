@@ -1,7 +1,7 @@
-"""A job as a row of the queue: what claims, producers' calls and `get_job` give back.
+"""A job as a row of the queue, as claims, producers' calls and `get_job` return it.
 
-The class is native; what it leaves to Python, because it is asked for rarely, is here: the payload's values, times,
-flags.
+The class is native. This module holds the parts that the class leaves to Python because they are needed rarely: the
+payload's values, the times and the flags.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 DEAD_LETTER_FLAG: Final = "backfill.dead_letter:"
-"""Begins the mark of a job without a key that was requeued from an entry of the dead letters, whose number follows."""
+"""The prefix of the flag that marks a job without a key as requeued from a dead letter; the letter's id follows it."""
 PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 INFINITY: Final = 2**63 - 1
 NEGATIVE_INFINITY: Final = -(2**63)
@@ -36,26 +36,26 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Mark(str):
-    """A flag that this package has set on a job, as it was read from its row.
+    """A flag that this package has set on a job, as it was read from the job's row.
 
-    It is a string like any other. That it is known by its class lets a program copy all flags of a job to a new one:
-    the mark says something of the job that it was read from alone, so it is left out there.
+    It is a string like any other. Its class lets a program copy all flags of one job to a new job: the mark says
+    something about the first job only, so it is recognised by its class and left out of the new one.
     """
 
     __slots__ = ()
 
 
 def time_of_micros(micros: int) -> datetime:
-    """A time as PostgreSQL holds it, microseconds since 2000-01-01 UTC.
+    """The time that PostgreSQL holds as microseconds since 2000-01-01 UTC.
 
     Raises:
-        OverflowError: it is beyond Python's years 1 to 9999.
+        OverflowError: the time is outside Python's years 1 to 9999.
     """
     return PG_EPOCH + micros * _MICROSECOND
 
 
 def payload_of(job: Job) -> Any:
-    """A job's payload as plain JSON values; called by the native class.
+    """A job's payload as plain JSON values; the native class calls this function.
 
     Raises:
         PayloadDecodeError: PostgreSQL's json holds texts that Python's decoder refuses (lone surrogates, 1e999999).
@@ -67,10 +67,10 @@ def payload_of(job: Job) -> Any:
 
 
 def moment_of(job: Job, column: str, micros: int) -> datetime:
-    """One of a job's times; called by the native class.
+    """One of a job's times; the native class calls this function.
 
     Raises:
-        PayloadDecodeError: it is infinite, or beyond Python's years.
+        PayloadDecodeError: the time is infinite, or outside Python's years.
     """
     try:
         return time_of_micros(micros)
@@ -81,14 +81,14 @@ def moment_of(job: Job, column: str, micros: int) -> datetime:
 
 
 def flags_from_jsonb(raw: bytes) -> tuple[str, ...]:
-    """The names in a job's flags, from jsonb's binary form (a byte of version, then the text).
+    """The names in a job's flags, read from jsonb's binary form (a version byte, then the text).
 
-    The native class calls it.
+    The native class calls this function.
     """
     try:
         value = orjson.loads(raw[1:])
     except orjson.JSONDecodeError:
-        try:  # a number that no machine word holds, as a flag's value: only the names matter
+        try:  # a flag's value may be a number too large for a machine word; only names matter
             value = json.loads(raw[1:], parse_int=str, parse_float=str)
         except ValueError:
             return ()
@@ -99,7 +99,7 @@ def flags_from_jsonb(raw: bytes) -> tuple[str, ...]:
 
 
 def rebuild_job(fields: dict[str, Any]) -> Job:
-    """A job that was pickled or copied."""
+    """Make a job again from the fields that were pickled or copied."""
     return Job(**fields)
 
 

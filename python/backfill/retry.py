@@ -1,7 +1,7 @@
 """Retry policies: how often a job is tried, and how long it waits in between.
 
-Used by producers (a job's own policy travels in its flags) and by workers. It imports nothing of ours but the errors'
-tree, so that the flag's grammar can be read anywhere.
+Producers use this module (a job's own policy travels in its flags), and so do workers. Of the package's modules it
+imports only errors, so that any module can use it to read the flags.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _NUMBER: Final = re.compile(r"\d{1,9}(?:\.\d{1,25})?(?:e-\d{1,3})?", re.ASCII)
 class RetryPolicy:
     """How often a job is tried, and how long it waits after each failure.
 
-    The delay after attempt n is `min(max_delay, initial_delay * backoff_multiplier ** (n - 1))`, then drawn uniformly
-    within plus or minus `jitter_factor` of it, never over `max_delay`.
+    The base of the delay after attempt n is `min(max_delay, initial_delay * backoff_multiplier ** (n - 1))`. The delay
+    is drawn uniformly from the base plus or minus `jitter_factor` of it, and is never longer than `max_delay`.
 
     Args:
-        max_attempts: all runs, the first included; 1 to 32,767.
-        initial_delay: after the first failure; from 0 to `max_delay`.
+        max_attempts: the number of all runs, the first included; 1 to 32,767.
+        initial_delay: the delay after the first failure; from 0 to `max_delay`.
         max_delay: the longest delay; at most 366 days.
-        backoff_multiplier: growth from one delay to the next; 1.0 to 1,000.
-        jitter_factor: share of the delay that is random, each way; 0.0 to 1.0.
+        backoff_multiplier: the factor from one delay to the next; 1.0 to 1,000.
+        jitter_factor: the share of the delay by which it may be randomly shorter or longer; 0.0 to 1.0.
 
     Raises:
-        ConfigurationError: a value outside its range; the message names it.
+        ConfigurationError: a value is outside its range; the message names it.
     """
 
     max_attempts: int = 8
@@ -46,7 +46,7 @@ class RetryPolicy:
     jitter_factor: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse what no delay could be computed from."""
+        """Refuse values from which no delay could be computed."""
         if (
             not isinstance(self.max_attempts, int)
             or isinstance(self.max_attempts, bool)
@@ -65,32 +65,32 @@ class RetryPolicy:
 
     @classmethod
     def default(cls) -> RetryPolicy:
-        """8 attempts, from 1 s to 5 min, doubling, a tenth of jitter."""
+        """8 attempts; delays from 1 s to 5 min that double each time, with a jitter of 0.1."""
         return cls()
 
     @classmethod
     def fast(cls) -> RetryPolicy:
-        """3 attempts, from 100 ms to 30 s, doubling, a tenth of jitter: for work that is soon worthless."""
+        """3 attempts; delays from 100 ms to 30 s, times 2, with a jitter of 0.1: for work that is soon worthless."""
         return cls(3, timedelta(milliseconds=100), timedelta(seconds=30), 2.0, 0.1)
 
     @classmethod
     def aggressive(cls) -> RetryPolicy:
-        """12 attempts, from 500 ms to 10 min, by one and a half, 0.15 of jitter: for work that must get through."""
+        """12 attempts; delays from 500 ms to 10 min, times 1.5, with a jitter of 0.15: for work that must be done."""
         return cls(12, timedelta(milliseconds=500), timedelta(minutes=10), 1.5, 0.15)
 
     @classmethod
     def conservative(cls) -> RetryPolicy:
-        """5 attempts, from 5 s to 30 min, by two and a half, a fifth of jitter: for what must not be hammered."""
+        """5 attempts; delays from 5 s to 30 min, times 2.5, with a jitter of 0.2: for services to be used gently."""
         return cls(5, timedelta(seconds=5), timedelta(minutes=30), 2.5, 0.2)
 
     def should_retry(self, attempt: int) -> bool:
-        """Whether another attempt follows when attempt number `attempt` (from 1) has failed."""
+        """Whether another attempt follows after a failure of attempt number `attempt`, counted from 1."""
         return attempt < self.max_attempts
 
     def to_flag(self) -> str:
-        """The policy's timing as a flag of a job: a preset's name, or its four numbers.
+        """The policy's timing as a flag of a job: the name of a preset, or the four numbers of the timing.
 
-        `max_attempts` is not in it: once a job is added, its column alone limits the runs.
+        `max_attempts` is not in the flag: once a job is added, only its row's column `max_attempts` limits the runs.
         """
         for name, preset in _PRESETS.items():
             if _timing(self) == _timing(preset):
@@ -103,7 +103,7 @@ class RetryPolicy:
         """The policy that a flag names; `max_attempts` is the preset's, or 8.
 
         Raises:
-            ConfigurationError: the flag is not one of ours, or cannot be read.
+            ConfigurationError: the flag is not a retry flag, or cannot be read.
         """
         body = flag.removeprefix(FLAG_PREFIX)
         if body == flag:
@@ -119,10 +119,10 @@ class RetryPolicy:
 
 
 def parse_duration(text: str) -> timedelta:
-    """A duration as flags write it: `100ms`, `30s`, `1.5m`, `2h`, `1d`.
+    """Read a duration as it is written in flags: `100ms`, `30s`, `1.5m`, `2h`, `1d`.
 
     Raises:
-        ConfigurationError: any other text.
+        ConfigurationError: the text has another form.
     """
     match = _DURATION.fullmatch(text)
     if match is None:
@@ -134,7 +134,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """A duration as flags write it, exact to the microsecond and in the largest unit that leaves no fraction."""
+    """Write a duration as in flags: exact to the microsecond, in the largest unit that leaves no fraction."""
     micros = duration // timedelta(microseconds=1)
     for unit, size in reversed(_UNITS.items()):
         if micros % size == 0 and (micros or unit == "s"):

@@ -1,9 +1,10 @@
-"""What an error said, as far as it may be shown: no row, no statement and no input.
+"""The part of an error's text that may be shown: no rows, no statements and no input.
 
-Used wherever an error's text goes into a log message, into `last_error` or into an exception of ours. PostgreSQL puts
-whole rows into the DETAIL of an error and statements into its CONTEXT; pydantic and msgspec quote the input that they
-refuse. Such a text is the payload of somebody's job, and logs are read by more people than jobs are. Errors are told
-apart by their shape, so that no database driver is imported here and those that handlers use are known too.
+This module is used wherever an error's text goes into a log message, into `last_error` or into an exception of this
+package. PostgreSQL puts whole rows into the DETAIL of an error and statements into its CONTEXT; pydantic and msgspec
+quote the input that they refuse. Such a text may be the payload of somebody's job, and more people read logs than jobs.
+The kind of an error is recognised by its shape. So this module imports no database driver, and it knows the errors of
+the drivers that handlers use too.
 """
 
 from __future__ import annotations
@@ -27,52 +28,53 @@ _DETAILS: Final = re.compile(r"\s(?:DETAIL|CONTEXT|HINT|QUERY|STATEMENT|LINE \d+
 _QUOTED: Final = re.compile('["„“”«»].*["„“”«»]', re.DOTALL)
 _DRIVER_QUOTED: Final = re.compile(r"(?<!\w)['\"].*['\"]", re.DOTALL)
 _QUOTING: Final = re.compile(r"22(?!P05|021)...|42601")
-"""SQLSTATEs whose primary message quotes what was given: bad data (but for encodings), and syntax errors."""
+"""The SQLSTATEs whose primary message quotes the input: bad data (except for encodings) and syntax errors."""
 _MSGSPEC_QUOTES: Final = re.compile(
     r"^(Invalid (?:enum )?value|Object contains unknown field) .*?(?= - at `|$)", re.DOTALL
 )
 _MSGSPEC_PLACE: Final = re.compile(r" - at `[^\n]*$")
 _PYDANTIC_INPUT: Final = re.compile(r"input_value=.*(?=input_type=)", re.DOTALL)
-"""What pydantic quotes of a value that it could not write; the class of the value, which follows, may be told."""
+"""What pydantic quotes of a value that it could not write; the value's class, which follows, may be shown."""
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 
 
 def said(error: BaseException, limit: int = LONGEST_LINE) -> str:
-    """The message of an error on one line: what happened, without rows, statements and input; "" where it has none.
+    """The message of an error on one line, without rows, statements and input; "" if it has no message.
 
     Args:
-        error: any; of one whose own code fails, the class of that failure is told.
-        limit: characters at most.
+        error: any error; if its own code fails, the text names the class of that failure.
+        limit: the greatest number of characters.
     """
     line = " ".join(message(error).split())
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
 def why(error: BaseException, limit: int = LONGEST_LINE) -> str:
-    """The message of an error on one line, or its class where it has none."""
+    """The message of an error on one line, or the name of its class if it has no message."""
     return said(error, limit) or type(error).__name__
 
 
 def named(error: BaseException, limit: int = LONGEST_LINE) -> str:
-    """The class of an error and its message, on one line."""
+    """The class of an error and its message on one line."""
     name, text = type(error).__qualname__, said(error, limit)
     return f"{name}: {text}" if text else name
 
 
 def without_details(text: str) -> str:
-    """A server's message, as libpq words it or on one line already, without its DETAIL and what follows."""
+    """A server's message without its DETAIL and what follows; it may be in libpq's form or already on one line."""
     return _DETAILS.sub("", text)
 
 
 def stripped(error: BaseException, *, context: bool = False) -> None:
-    """Take from a database's error, and from its causes, the text that says more than its primary message.
+    """Remove from a database's error, and from its causes, all text beyond the primary message.
 
-    For errors that are raised or logged by us as they are: a traceback prints them, and all in their chain. `diag`
-    still has what the server said, for a program that asks for it.
+    This is for errors that this package raises or logs as they are, since a traceback prints them and all errors in
+    their chain. `diag` still has all that the server said, for a program that asks for it.
 
     Args:
-        error: changed in place.
-        context: whether what it was raised beside is ours, too. In a caller's `except` block it is the caller's.
+        error: the error, which is changed in place.
+        context: whether to strip the errors in `__context__` too. Leave it off if they may be the caller's: an error
+            that is raised in a caller's `except` block has the caller's error there.
     """
     waiting, seen = [error], set[int]()
     while waiting and len(seen) < _CHAIN:
@@ -90,7 +92,7 @@ def stripped(error: BaseException, *, context: bool = False) -> None:
 
 @contextmanager
 def stripping() -> Iterator[None]:
-    """A stretch of code whose errors leave it stripped."""
+    """Run a block of code and strip the errors that leave it."""
     try:
         yield
     except Exception as error:
@@ -99,10 +101,10 @@ def stripping() -> Iterator[None]:
 
 
 def message(error: BaseException) -> str:
-    """The same as `said`, with its lines as they are."""
+    """The message of an error as `said` gives it, but with its lines kept and at full length."""
     try:
         return _message(error, _LOOKS)
-    except Exception as unprintable:  # noqa: BLE001 - an error's own code may fail, and it must be told all the same
+    except Exception as unprintable:  # noqa: BLE001 - an error's own code may fail, and the error must still be shown
         return f"(its message cannot be had: {type(unprintable).__name__})"
 
 
@@ -125,7 +127,7 @@ def _message(error: BaseException, looks: int) -> str:
 
 
 def _primary(error: BaseException) -> str | None:
-    """The primary message of a database's error with its SQLSTATE; None where it is no such error."""
+    """The primary message of a database's error with its SQLSTATE; None for any other error."""
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)  # the latter is psycopg2's
     if not isinstance(state, str):
         return None
@@ -140,7 +142,7 @@ def _primary(error: BaseException) -> str | None:
 
 
 def _wrapped(error: BaseException) -> BaseException | None:
-    """The driver's error within one of SQLAlchemy's or Django's, whose own text repeats it with statement and values."""
+    """The driver's error inside one of SQLAlchemy's or Django's, whose text repeats it with statement and values."""
     original = getattr(error, "orig", None)
     if hasattr(error, "statement") and isinstance(original, BaseException):
         return original
@@ -151,7 +153,7 @@ def _wrapped(error: BaseException) -> BaseException | None:
 
 
 def _of_pydantic(error: Any) -> str:
-    """Where and why, of each error; never the input. A validator's own words are the program's, and stay."""
+    """The place and the reason of each error, never the input; texts of the program's own validators are kept."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     told = [_pydantic_part(part) for part in found[:_PARTS]]
     if len(found) > _PARTS:
@@ -173,7 +175,7 @@ def _pydantic_part(part: dict[str, Any]) -> str:
 
 
 def _path(place: Sequence[int | str]) -> str:
-    """`items[0].name: `; a key that looks like no field's name may be anything, and is not shown."""
+    """A place as `items[0].name: `; a key that does not look like a field's name is hidden, since it may be input."""
     steps = []
     for step in place:
         if isinstance(step, int):
@@ -188,7 +190,7 @@ def _path(place: Sequence[int | str]) -> str:
 def _of_msgspec(error: BaseException, looks: int) -> str:
     text = str(error)
     cause = error.__cause__
-    if cause is not None and looks:  # raised by a hook or a class's own check, whose text it repeats
+    if cause is not None and looks:  # a hook or a class's own check raised `cause`; `text` repeats its text
         place = _MSGSPEC_PLACE.search(text)
         return _message(cause, looks - 1) + (place[0] if place else "")
     return _MSGSPEC_QUOTES.sub(r"\1", text)

@@ -1,6 +1,6 @@
-"""How a job is to be run: priorities, serial queues, job keys, and the bundle of all that a producer may say.
+"""How a job is to be run: priorities, serial queues, job keys, and the bundle of all settings that a producer may give.
 
-What a caller can get wrong is refused here, at once, with the field, the value and the limit.
+Bad values are refused here at once; the error names the field, the value and the limit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEFAULT_MAX_ATTEMPTS: Final = 8
 
 
 class Priority(IntEnum):
-    """Six levels with names; any smallint is allowed. Lower runs first."""
+    """Six priorities that have names; any smallint is allowed, and a lower priority runs first."""
 
     EMERGENCY = -20
     FAST_HIGH = -10
@@ -39,33 +39,33 @@ class Priority(IntEnum):
 
 
 class JobKeyMode(StrEnum):
-    """What adding a job does where a job of that key is waiting already."""
+    """What happens when a job is added and a job with the same key is waiting already."""
 
     REPLACE = "replace"
-    """Everything is replaced, run_at too; attempts start again."""
+    """Everything is replaced, run_at too; attempts are counted from 0 again."""
     PRESERVE_RUN_AT = "preserve_run_at"
-    """Everything but run_at is replaced, unless the job waits for a retry."""
+    """Everything but run_at is replaced; run_at is replaced too if the job waits for a retry."""
     UNSAFE_DEDUPE = "unsafe_dedupe"
-    """The job that is there stays as it is, even one that is running or out of attempts."""
+    """The existing job stays as it is, even if it is running or out of attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Where a job runs: in parallel with all others, or in a serial queue, one job at a time in the whole fleet.
+    """Where a job runs: in parallel with all others, or in a serial queue, which runs one job at a time fleet-wide.
 
     Args:
         name: the serial queue's name, 1 to 128 characters; None for parallel jobs.
         block_on_retry: as for `Queue.serial`.
 
     Raises:
-        InvalidJobError: a name that is empty or too long, or `block_on_retry` without a name.
+        InvalidJobError: the name is empty or too long, or `block_on_retry` was given without a name.
     """
 
     name: str | None = None
     block_on_retry: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a name that PostgreSQL would refuse later, and a parallel queue that is to be kept for one job."""
+        """Refuse a name that PostgreSQL would refuse later, and `block_on_retry` for parallel jobs."""
         if self.name is not None:
             check_text("queue", self.name, IDENTIFIER_LIMIT)
         if not isinstance(self.block_on_retry, bool):
@@ -77,22 +77,22 @@ class Queue:
 
     @classmethod
     def parallel(cls) -> Queue:
-        """No serial queue: the default."""
+        """No serial queue: jobs run in parallel, as they do by default."""
         return cls()
 
     @classmethod
     def serial(cls, name: str, *, block_on_retry: bool = False) -> Queue:
-        """The serial queue of that name; it is made when it is first used.
+        """The serial queue of that name; the queue is made when it is first used.
 
         Args:
-            name: 1 to 128 characters.
-            block_on_retry: whether the queue waits for this job when an attempt fails, is snoozed or is cut off. No other
-                job of the queue runs then until this one has ended, so that order holds under retries. Without it the
-                queue runs its next job meanwhile. It belongs to the job, not to the queue: it travels in the job's
-                flags, as `backfill.block_on_retry`.
+            name: the queue's name, 1 to 128 characters.
+            block_on_retry: whether the queue waits for this job when an attempt fails, is snoozed or is cut off. If it
+                waits, no other job of the queue runs until this one has ended, so that retries do not change the order.
+                If not, the queue runs its next job meanwhile. The setting belongs to the job, not to the queue: it
+                travels in the job's flags, as `backfill.block_on_retry`.
 
         Raises:
-            InvalidJobError: the name is None, empty or too long, or `block_on_retry` is no bool.
+            InvalidJobError: the name is None, empty or too long, or `block_on_retry` is not a bool.
         """
         if name is None:
             raise InvalidJobError("queue", name, "a name; Queue.parallel() is the queue without one")
@@ -100,15 +100,15 @@ class Queue:
 
     @classmethod
     def serial_for(cls, entity: str, id: object, *, block_on_retry: bool = False) -> Queue:
-        """The serial queue of one thing, named `entity:id`: all jobs of one user, one account, one order.
+        """The serial queue `entity:id` for all jobs of one thing, such as one user, one account or one order.
 
         Args:
-            entity: the kind of thing, such as `user`; without a colon, so that no two pairs give one name.
-            id: which one, such as 123 or "a-1"; not None.
+            entity: the kind of thing, such as `user`; without a colon, so that no two pairs give the same name.
+            id: which thing of that kind, such as 123 or "a-1"; not None.
             block_on_retry: as for `serial`.
 
         Raises:
-            InvalidJobError: one of them cannot be used.
+            InvalidJobError: an argument cannot be used.
         """
         if not isinstance(entity, str) or ":" in entity:
             raise InvalidJobError("entity", entity, "text without a colon: the queue is named entity:id")
@@ -118,7 +118,7 @@ class Queue:
 
     @property
     def is_parallel(self) -> bool:
-        """Whether jobs in it run beside each other."""
+        """Whether the jobs in it run in parallel."""
         return self.name is None
 
     @property
@@ -138,23 +138,25 @@ class Queue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """How a job is to be run: a frozen bundle of the keywords that `enqueue` takes. None means: not said.
+    """How a job is to be run: a frozen bundle of the keywords that `enqueue` takes; None means not given.
 
     Args:
-        run_at: not before this time; aware. Now, if neither it nor `delay` is given.
-        delay: not before this long from now, by the database's clock; zero or more.
-        priority: -32,768 to 32,767, lower first; 0 if not said.
-        queue: a serial queue; parallel if not said.
-        max_attempts: all runs, the first included, 1 to 32,767; else the policy's, else the task's policy's, else 8.
+        run_at: the earliest time at which the job may run; an aware time. If neither `run_at` nor `delay` is given, it
+            is now.
+        delay: how long from now the job has to wait, by the database's clock; zero or more.
+        priority: -32,768 to 32,767, lower first; 0 if not given.
+        queue: a serial queue; if not given, the job runs in parallel with others.
+        max_attempts: the number of all runs, the first included, 1 to 32,767. If not given, it comes from `retry`, else
+            from the task, else from the task's policy, else it is 8.
         retry: the job's own retry policy; it travels in the flags.
         timeout: how long one attempt may run; more than zero. It travels in the flags.
-        deadline: when the job is no longer worth running; aware. It travels in the flags.
-        flags: names that workers can be told to leave alone.
-        job_key: 1 to 512 characters; at most one waiting job has it.
-        job_key_mode: what happens to a waiting job of that key; replace if not said.
+        deadline: the time from which the job is no longer worth running; an aware time. It travels in the flags.
+        flags: names by which workers can be told to leave the job alone.
+        job_key: 1 to 512 characters; at most one waiting job has a given key.
+        job_key_mode: what happens to a waiting job with the same key; replace if not given.
 
     Raises:
-        InvalidJobError: a value out of range, a naive time, NUL or lone surrogates in text.
+        InvalidJobError: a value is out of range, a time is naive, or a text has NUL or lone surrogates.
     """
 
     run_at: datetime | None = None
@@ -170,7 +172,7 @@ class JobSpec:
     job_key_mode: JobKeyMode | None = None
 
     def __post_init__(self) -> None:
-        """Refuse bad input where it is given, not where it would be written."""
+        """Refuse bad input when it is given, not when it would be written."""
         if self.run_at is not None and self.delay is not None:
             raise InvalidJobError("delay", self.delay, "give run_at or delay, not both")
         check_time("run_at", self.run_at)
@@ -193,10 +195,10 @@ class JobSpec:
             _settle(self, "flags", given_flags(self.flags))
 
     def merged(self, **given: Any) -> JobSpec:
-        """This spec with the keywords that are not None added.
+        """A spec with the values of this one and all given keywords that are not None.
 
         Raises:
-            TypeError: a keyword that the spec has said already.
+            TypeError: the spec has a value for a given keyword already.
         """
         said = {name: value for name, value in given.items() if value is not None}
         if not said:
@@ -210,11 +212,11 @@ class JobSpec:
 
 
 UNSAID: Final = JobSpec()
-"""The spec that says nothing; one object for all jobs without a spec of their own."""
+"""The empty spec; all jobs without a spec of their own share this object."""
 
 
 def max_attempts_of(spec: JobSpec, default: int | None) -> int:
-    """Who decides the number of runs: the spec, its policy, the task's policy (`default`), else 8."""
+    """The number of runs: from the spec, else its policy, else the task's policy (`default`), else 8."""
     if spec.max_attempts is not None:
         return spec.max_attempts
     if spec.retry is not None:
@@ -234,5 +236,5 @@ def _mode(value: object) -> JobKeyMode:
 
 
 def _name_in(queue: object) -> str:
-    """What a message proposes as a queue's name; anything but text may be a payload in the wrong place."""
+    """The queue's name that a message proposes: a given text, else "name", since another value may be a payload."""
     return queue if isinstance(queue, str) else "name"

@@ -1,7 +1,7 @@
 """A task: a kind of work, its handler, and how its payloads and results are written and read.
 
-Made by the decorator in `tasks`. It reads its annotations when it first needs them, since a payload's type may be
-defined below its handler.
+The decorator in `tasks` makes tasks. A task reads its handler's annotations when it first needs them, since the type of
+a payload may be defined below the handler.
 """
 
 from __future__ import annotations
@@ -26,37 +26,38 @@ if TYPE_CHECKING:
 P = TypeVar("P")
 R = TypeVar("R")
 Threads = Callable[..., Awaitable[Any]]
-"""What runs a function with its arguments in a thread."""
+"""A function that runs another function with its arguments in a thread."""
 
 _NONE_GIVEN = (b"{}", b"null")
-"""The payloads of rows for which nobody gave one."""
+"""The payloads in rows of jobs that were enqueued without one."""
 
 PayloadOf: TypeAlias = P | Callable[[P], Never]
-"""A payload of type `P` beside a `Task[P, R]`, in the words that make mypy name one that does not fit.
+"""The type of a payload for a `Task[P, R]`, in a form that makes mypy name a payload that does not fit.
 
-Mypy settles callables last, so `P` comes from the task alone, and the payload is then compared with it; a bare `P`
-would come from both, and where they differ mypy only says that it cannot be inferred. No function of that kind exists.
+Mypy settles callables last, so it takes `P` from the task alone and then compares the payload with it. From a bare `P`
+it would take the type of both, and say only that it cannot infer `P` where the two differ. No function of the second
+type exists.
 """
 
 
 class Task(Generic[P, R]):
-    """A kind of work: its name, its handler, and what is said about its runs.
+    """A kind of work: its name, its handler, and the settings of its runs.
 
-    `P` is its payload's type, `R` its result's.
+    `P` is the type of its payload, `R` the type of its result.
 
-    Made by `TaskRegistry.task`. Calling it runs the handler here and now, without the queue; `job()` makes what
-    `enqueue` takes.
+    `TaskRegistry.task` makes tasks. Calling a task runs its handler here and now, without the queue; `job()` makes a
+    job that `enqueue` takes.
 
     Attributes:
         identifier: the task's name in the database.
         aliases: other names whose jobs it runs too, such as a former name.
-        retry: its policy, or None.
+        retry: its retry policy, or None.
         timeout: how long one attempt may run, or None.
         no_retry: exceptions after which no other attempt follows.
         keep: how long the ends of its jobs are kept, with their results, or None.
-        defaults: what its jobs are like where nobody says otherwise: their priority, queue, number of runs and delay.
+        defaults: the priority, queue, number of runs and delay that its jobs have if nobody says otherwise.
         handler: the function.
-        deps_name: the type that the handler expects as `ctx.deps`, once `resolve` was called; None where it needs none.
+        deps_name: the type that the handler expects as `ctx.deps`, once `resolve` was called; None if it needs none.
     """
 
     def __init__(
@@ -94,12 +95,12 @@ class Task(Generic[P, R]):
 
     @property
     def default_max_attempts(self) -> int | None:
-        """The runs that the task's own policy allows, or None where it has none."""
+        """The number of runs that the task's own policy allows; None if it has no policy."""
         return None if self.retry is None else self.retry.max_attempts
 
     @property
     def payload_type(self) -> object:
-        """The payload's type, from the handler's annotation; `Any` where there is none.
+        """The payload's type, from the handler's annotation; `Any` if there is no annotation.
 
         Raises:
             TaskDefinitionError: a name in the annotation is missing at run time.
@@ -111,16 +112,16 @@ class Task(Generic[P, R]):
         """The payload of a row as the handler's type.
 
         Raises:
-            PayloadDecodeError: it does not fit.
+            PayloadDecodeError: the payload does not fit the type.
             TaskDefinitionError: a name in the annotation is missing at run time.
         """
         return self.resolve()(raw)
 
     def decode_result(self, raw: bytes) -> R:
-        """A kept result as the handler's annotation has it; plain JSON where there is none.
+        """A kept result as the type that the handler is annotated to return; plain JSON if there is no annotation.
 
         Raises:
-            PayloadDecodeError: it does not fit.
+            PayloadDecodeError: the result does not fit the type.
             TaskDefinitionError: a name in the annotation is missing at run time, or no JSON can be read as that type.
         """
         returned: R = self._result_codec().decode(raw)
@@ -130,7 +131,7 @@ class Task(Generic[P, R]):
         """What the handler returned, as JSON text.
 
         Raises:
-            InvalidPayloadError: it is not of the type that the handler is annotated to return, or it is not JSON.
+            InvalidPayloadError: the value is not of the type that the handler is annotated to return, or is not JSON.
             TaskDefinitionError: as for `decode_result`.
         """
         codec = self._result_codec()
@@ -150,9 +151,9 @@ class Task(Generic[P, R]):
         """A job of this task, to be enqueued.
 
         Args:
-            payload: the handler's first argument. Left out, it is that parameter's default, else None where the type
-                has it.
-            spec: how it is to be run; `enqueue` takes the same as keywords.
+            payload: the handler's first argument. If left out, it is that parameter's default, else None if the type
+                allows it.
+            spec: how the job is to be run; `enqueue` takes the same settings as keywords.
 
         Raises:
             InvalidPayloadError: the payload is not of the class that the handler takes, or the handler needs one.
@@ -165,10 +166,11 @@ class Task(Generic[P, R]):
         """The payload that a job of this task has: the one that was given, or what stands for none.
 
         Args:
-            payload: what was given; `NOTHING` where nothing was.
+            payload: the given payload; `NOTHING` if none was given.
 
         Raises:
-            InvalidPayloadError: it is not of the class of records that the handler takes, or the handler needs one.
+            InvalidPayloadError: the payload is not of the class that the handler takes, or none was given and the
+                handler needs one.
         """
         if self.decoder is None:
             self.resolve()
@@ -184,10 +186,10 @@ class Task(Generic[P, R]):
         return payload
 
     def defaults_for(self, payload: Any) -> JobSpec:
-        """What a job of this task is like where nobody says otherwise; the queue may depend on its payload.
+        """The settings of a job of this task if nobody says otherwise; its queue may depend on its payload.
 
         Raises:
-            InvalidJobError: the task's function gave no queue.
+            InvalidJobError: the task's function for the queue returned neither a Queue nor None.
         """
         if self.queue_of is None:
             return self.defaults
@@ -204,11 +206,11 @@ class Task(Generic[P, R]):
         return replace(self.defaults, queue=queue)
 
     def encode(self, payload: Any) -> bytes:
-        """A payload as JSON, which the handler gets as it was given.
+        """A payload as JSON, in a form that gives the handler the same payload again.
 
         Raises:
-            InvalidPayloadError: it is not of the handler's type, or would not arrive as it is; the place in it is
-                named.
+            InvalidPayloadError: the payload is not of the handler's type, or would arrive changed; the error names the
+                place in the payload.
             TaskDefinitionError: a name in the annotation is missing at run time.
         """
         if self.decoder is None:
@@ -240,7 +242,7 @@ class Task(Generic[P, R]):
     @overload
     def __call__(self, payload: P, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]: ...
     def __call__(self, payload: Any = None, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]:
-        """Run the handler directly, with its own arguments; always awaitable, a synchronous one in a thread.
+        """Run the handler directly with its own arguments; always awaitable: a synchronous handler runs in a thread.
 
         Raises:
             TypeError: the handler takes a context and none was given, or it takes no payload and one was given.
@@ -257,12 +259,12 @@ class Task(Generic[P, R]):
     def invoke(
         self, payload: Any, ctx: WorkerContext[Any] | None, threads: Threads = asyncio.to_thread
     ) -> Awaitable[R]:
-        """The handler's call with what it takes, to be awaited.
+        """Call the handler with the arguments that it takes; the result is to be awaited.
 
         Args:
-            payload: its first argument, where it takes one.
-            ctx: the worker's context, where it takes one.
-            threads: what runs a synchronous handler in a thread.
+            payload: the payload, for a handler that takes one.
+            ctx: the worker's context, for a handler that takes one.
+            threads: the function that runs a synchronous handler in a thread.
 
         Raises:
             TypeError: the handler takes a context and none was given.
@@ -288,7 +290,7 @@ class Task(Generic[P, R]):
         return returned
 
     def resolve(self) -> Decoder:
-        """What reads its payloads, made when it is first asked for.
+        """The function that reads the task's payloads; it is made when it is first asked for.
 
         Raises:
             TaskDefinitionError: a name in an annotation is missing at run time, or it names a type that cannot be sent.
@@ -310,7 +312,7 @@ class Task(Generic[P, R]):
         return self.decoder
 
     def _result_of(self, scope: dict[str, Any]) -> Codec[Any] | TaskDefinitionError:
-        """The codec of what the handler returns, or why there is none: only tasks that keep results need one."""
+        """The codec of what the handler returns, or the reason why there is none; only tasks with `keep` need one."""
         try:
             kind = result_type(self.identifier, self.handler, scope)
             return UNTYPED if kind is UNANNOTATED else codec_of(kind)
@@ -318,9 +320,10 @@ class Task(Generic[P, R]):
             return TaskDefinitionError(f"task {self.identifier!r}, its result: {error}")
 
     def _reader(self) -> Decoder:
-        """What reads a row's payload.
+        """Make the function that reads the payload of a row.
 
-        Where none was given (by SQL, or by name), it is the parameter's default, or None.
+        If a job was enqueued without a payload (by SQL or by name), the function returns the parameter's default, or
+        None.
         """
         parameter, codec = self.shape.payload, self._codec
         has_default = parameter is not None and parameter.default is not inspect.Parameter.empty
@@ -339,7 +342,7 @@ class Task(Generic[P, R]):
         return read
 
     def renamed(self, prefix: str) -> Task[P, R]:
-        """The same task under other names: each with a prefix."""
+        """A copy of the task whose name and aliases have a prefix."""
         other = copy(self)
         other.identifier = prefix + self.identifier
         other.aliases = tuple(prefix + alias for alias in self.aliases)
@@ -351,7 +354,7 @@ class Task(Generic[P, R]):
 
 
 def _is_record(kind: type) -> bool:
-    """Whether a payload's class is one whose instances a producer makes, so that another type is surely a mistake."""
+    """Whether a payload's class is one that producers make instances of, so that any other type must be a mistake."""
     return (
         hasattr(kind, "__dataclass_fields__")
         or hasattr(kind, "__struct_fields__")

@@ -1,6 +1,6 @@
 """Tasks: the decorator that turns a handler into a `Task`, and the registry that a worker runs.
 
-Imported by applications first of all, so it reads no annotation and opens no connection until a job needs it.
+Applications import this module first, so it reads no annotation and opens no connection until a job needs them.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ LONGEST_KEEP = timedelta(days=3650)
 
 
 class _Anything:
-    """No payload's type. A handler that could be given one takes anything (`Any`, `object`), so any payload is its type."""
+    """A type that no payload has: a handler that accepts it accepts anything (`Any`, `object`), so any payload fits."""
 
 
 class TaskDecorator(Protocol[D]):
-    """What `registry.task(...)` gives: it turns each shape of a handler into a Task of the right types.
+    """The decorator that `registry.task(...)` returns: it turns each shape of a handler into a Task of the right types.
 
-    `D` is the registry's; a handler that asks for a context of another is refused by the checkers. The shape of two
-    arguments stands first and last: of all that do not fit, mypy shows the first, and pyright the last.
+    `D` is the registry's type of `ctx.deps`; type checkers refuse a handler whose context has another. The shape with
+    two arguments stands first and last: if no overload fits, mypy shows the first one, and pyright the last.
     """
 
     @overload
@@ -49,7 +49,7 @@ class TaskDecorator(Protocol[D]):
     def __call__(self, handler: Callable[[_Anything], Awaitable[R]], /) -> Task[Any, R]: ...
     @overload
     def __call__(self, handler: Callable[[WorkerContext[D]], Awaitable[R]], /) -> Task[None, R]: ...
-    @overload  # a handler of a context alone is sorted out above; the two shapes look alike to a checker
+    @overload  # a handler that takes only a context is matched above; to a checker both shapes look alike
     def __call__(self, handler: Callable[[P], Awaitable[R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, handler: Callable[[], Awaitable[R]], /) -> Task[None, R]: ...
@@ -69,16 +69,16 @@ Lifespan = Callable[["BackfillClient"], AbstractAsyncContextManager[D]]
 
 
 class TaskRegistry(Generic[D]):
-    """The tasks of a program, and what its workers set up once: facts of the code. `D` is what its lifespan yields.
+    """The tasks of a program, and what its workers set up once; `D` is the type that its lifespan yields.
 
     Args:
-        lifespan: an async context manager, entered once a worker process on its loop with the worker's client; what it
-            yields is every handler's `ctx.deps`.
-        deps: the class of `ctx.deps`, for a registry that another one with a lifespan includes. It tells type checkers
-            which context the handlers take; a worker does not run such a registry by itself.
+        lifespan: a function that takes the worker's client and returns an async context manager. Each worker process
+            enters it once, on its loop; what it yields is every handler's `ctx.deps`.
+        deps: the class of `ctx.deps`, for a registry that is included in another one with a lifespan. It tells type
+            checkers which context the handlers take; a worker does not run such a registry by itself.
 
     Raises:
-        TaskDefinitionError: the lifespan is no function that gives such a thing, `deps` is no class, or both are given.
+        TaskDefinitionError: the lifespan is not such a function, `deps` is not a class, or both are given.
     """
 
     @overload
@@ -121,26 +121,28 @@ class TaskRegistry(Generic[D]):
 
         Args:
             identifier: the task's name in the database, 1 to 128 characters.
-            retry: its retry policy; a job's own goes before it.
-            timeout: how long one attempt may run; a job's own goes before it. An async handler is cancelled then. A
-                synchronous one is only asked to stop, by `ctx.should_stop`; if it returns, its job is completed.
-            no_retry: exceptions after which no other attempt follows, their subclasses included; `PayloadDecodeError`
-                for payloads that do not fit, which are retried otherwise, since an old worker may meet a new shape.
+            retry: the task's retry policy; a job's own policy goes before it.
+            timeout: how long one attempt may run; a job's own timeout goes before it. When the time is over, an async
+                handler is cancelled. A synchronous one is only asked to stop, by `ctx.should_stop`; if it returns, its
+                job is completed.
+            no_retry: exceptions after which no other attempt follows, their subclasses included. `PayloadDecodeError`
+                stands for payloads that do not fit; otherwise these are retried, since an old worker may meet a payload
+                of a new form.
             aliases: other names whose jobs this handler runs too.
-            keep: how long the ends of its jobs are kept, over 0 and up to ten years: how each finished, with what its
-                handler returned, which must be JSON. What `client.result` and `client.ends` need; nothing is kept if
-                not given.
-            priority: of its jobs, -32,768 to 32,767, lower first; 0 if not given.
+            keep: how long the ends of the task's jobs are kept, over 0 and up to ten years. An end says how a job
+                finished and what its handler returned, which must be JSON. `client.result` and `client.ends` need it;
+                if not given, no ends are kept.
+            priority: the priority of its jobs, -32,768 to 32,767, lower first; 0 if not given.
             queue: a serial queue for all its jobs, or a function that gets the payload and returns the queue (or None).
-            max_attempts: all runs of its jobs, 1 to 32,767; else its policy's, else 8.
+            max_attempts: the number of all runs of a job, 1 to 32,767; if not given, the policy's, else 8.
             delay: how long its jobs wait before they are due.
 
-        The last four hold where a job is enqueued by this task, and a spec or a keyword goes before them. Who enqueues
-        by name, from the shell or by SQL does not know the task, and says it anew.
+        The last four hold if a job is enqueued by this task; a spec or a keyword goes before them. Producers that
+        enqueue by name, from the shell or by SQL do not know the task, so they have to give these settings again.
 
         Raises:
-            TaskDefinitionError: a name that is taken, or a handler that no worker could call.
-            InvalidJobError: a name or a duration out of range.
+            TaskDefinitionError: a name is taken, or no worker could call the handler.
+            InvalidJobError: a name or a duration is out of range.
         """
         if not isinstance(identifier, str):
             raise TaskDefinitionError('name the task: @tasks.task("send_email"), not @tasks.task')
@@ -181,19 +183,20 @@ class TaskRegistry(Generic[D]):
         return decorate
 
     def include(self, other: TaskRegistry[Any], prefix: str = "") -> None:
-        """Take in the tasks of another registry, such as another module's, each under `prefix` and its name.
+        """Add the tasks of another registry, such as another module's; `prefix` is put before each name.
 
-        A task that is taken in stays the other registry's too, under its own name; enqueue it by the task that
-        `registry.get(name)` gives, where a prefix changed the name.
+        The other registry keeps its tasks under their own names. If a prefix changed a task's name, enqueue jobs by the
+        task that `registry.get(name)` returns.
 
         Args:
-            other: its tasks use the same `ctx.deps` as this registry's own tasks: what this registry's lifespan yields.
-            prefix: what is put before each name and alias.
+            other: the other registry. Its tasks get the same `ctx.deps` as this registry's own tasks, which is what
+                this registry's lifespan yields.
+            prefix: a text that is put before each name and alias.
 
         Raises:
-            TaskDefinitionError: the other has a lifespan, which only a worker's own registry can have, or a name is
-                taken.
-            InvalidJobError: a name that grew too long.
+            TaskDefinitionError: the other registry has a lifespan, which only a worker's own registry can have, or a
+                name is taken.
+            InvalidJobError: a name becomes too long with the prefix.
         """
         if other.lifespan is not None:
             raise TaskDefinitionError(
@@ -202,11 +205,11 @@ class TaskRegistry(Generic[D]):
         self.add(task.renamed(prefix) if prefix else task for task in other)
 
     def add(self, tasks: Iterable[Task[Any, Any]]) -> None:
-        """Take in tasks that are made already, all of them or none.
+        """Add existing tasks, either all of them or none.
 
         Args:
-            tasks: those that other registries made, or a whole registry, even one with a lifespan, which is not taken over.
-                They use the `ctx.deps` that this registry's lifespan yields.
+            tasks: tasks that other registries made, or a whole registry. That may have a lifespan, which is not taken
+                over: the tasks get the `ctx.deps` that this registry's lifespan yields.
 
         Raises:
             TaskDefinitionError: a name is taken.
@@ -248,5 +251,5 @@ class TaskRegistry(Generic[D]):
 
 
 def _scope(frame: Any) -> dict[str, Any]:
-    """The names that a handler defined inside a function can see there; a module's own are found by its globals."""
+    """The local names that a handler sees if it is defined inside a function; the handler's globals have the others."""
     return {} if frame.f_locals is frame.f_globals else dict(frame.f_locals)

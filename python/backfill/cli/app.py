@@ -1,4 +1,4 @@
-"""The commands put together, and the one place where the shell's errors become a line and an exit code."""
+"""The shell as a whole: it joins the commands and turns any error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """What goes before a command."""
+    """The options that go before a command."""
     global _debug
     _debug = DEBUG.is_on(debug)
 
 
 def run() -> None:
-    """Run the command that the arguments name; an error is one line on standard error, and an exit code."""
+    """Run the command that the arguments name; an error becomes one line on standard error and an exit code."""
     streams.open_missing()
     try:
         app()

@@ -1,4 +1,4 @@
-"""What the commands share: the options for database and schema, running a coroutine, and what an error becomes."""
+"""What the commands share: options for database and schema, running a coroutine, and the text and code of an error."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ _secrets: Final[set[str]] = set()
 
 
 def required_dsn(given: str | None) -> str:
-    """The connection string that holds; its password will not be shown, whatever an error says.
+    """The connection string to use, from the command line or the environment; errors never show its password.
 
     Args:
-        given: what stands on the command line, if anything does; else the environment says it.
+        given: the value on the command line; None if there is none, and then the environment's value is used.
 
     Raises:
-        ConfigurationError: there is none, or it cannot be read.
+        ConfigurationError: there is no connection string, or it cannot be read.
     """
     where, text = DSN.found(given)
     if not text:
@@ -69,14 +69,14 @@ def required_dsn(given: str | None) -> str:
 
 
 def checked_dsn(where: str, text: str) -> str:
-    """A connection string as libpq reads it; its password will not be shown.
+    """A connection string in the form that libpq reads; errors never show its password.
 
     Args:
         where: the option or the variable that it comes from, for errors.
-        text: as somebody wrote it.
+        text: the connection string as somebody wrote it.
 
     Raises:
-        ConfigurationError: it cannot be meant.
+        ConfigurationError: the text cannot be a connection string.
     """
     from backfill.storage.pasted import pasted  # here, since the shell starts faster without it
 
@@ -86,10 +86,10 @@ def checked_dsn(where: str, text: str) -> str:
 
 
 def duration(text: str, option: str) -> timedelta:
-    """A duration as the shell takes it: `1h30m`, `90s`, `1.5s`, `250ms`, `2d`, or a plain number of seconds.
+    """Read a duration as the shell takes it: `1h30m`, `90s`, `1.5s`, `250ms`, `2d`, or a plain number of seconds.
 
     Raises:
-        ConfigurationError: any other text; the option is named.
+        ConfigurationError: the text has another form; the error names the option.
     """
     from backfill.cli.durations import EXAMPLES, read_duration
 
@@ -109,10 +109,11 @@ def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def run_steadily(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end, whatever else runs on its loop does to that.
+    """Run a coroutine to its end, even if other code stops its event loop.
 
-    A job may stop the loop, or raise SystemExit or KeyboardInterrupt in a task that it has started, which ends the loop as
-    well. Nobody else can tell such a job from others, so the loop goes on, and the job gets what it has raised.
+    A job may stop the loop. It may also raise SystemExit or KeyboardInterrupt in a task that it has started, which ends
+    the loop too. Other jobs must not suffer from this, so the loop is run again, and the job's own task ends with what
+    it has raised.
     """
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -130,7 +131,7 @@ def run_steadily(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def explain(error: Exception) -> tuple[str, ExitCode]:
-    """What an error is in one line, without any password, and the exit code that goes with it."""
+    """An error as one line, without any password, and the exit code that goes with it."""
     text = why(error, _LONGEST)
     if not isinstance(error, BackfillError):
         text = f"{type(error).__name__}: {text} (backfill --debug shows the traceback)"
@@ -160,7 +161,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _remember_secret(dsn: str) -> None:
-    """Note the password of a DSN, as it is written there and as it is meant."""
+    """Note the password of a DSN in both forms: as it is written there, and decoded."""
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
@@ -171,5 +172,5 @@ def _remember_secret(dsn: str) -> None:
         found.append(urlsplit(dsn).password)
         found.append(conninfo_to_dict(without_option(dsn)[0]).get("password"))
     except (ValueError, psycopg.ProgrammingError):
-        pass  # what cannot be read is refused, and not shown, where the connection is made
+        pass  # a DSN that cannot be read is refused, and not shown, where the connection is made
     _secrets.update(str(secret) for secret in found if secret)

@@ -1,6 +1,7 @@
-"""Durations as people write them on the command line: `1h30m`, `90s`, `1.5s`, `250ms`, `2d`, or a plain number of seconds.
+"""Durations as people write them on the command line, such as `1h30m`, `90s`, `1.5s`, `250ms` or `2d`.
 
-The flags of jobs have a narrower grammar of their own (`retry.py`), which other programs read too.
+A plain number means seconds. The flags of jobs have a narrower grammar of their own (`retry.py`), which other programs
+read too.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ _PARTS: Final = re.compile(" ?".join(rf"(?:({_NUMBER}){unit})?" for unit in _UNI
 
 
 def read_duration(text: str) -> timedelta:
-    """The duration that a text says: units from the largest to the smallest, each once, or a plain number of seconds.
+    """Read a duration: numbers with units, from the largest unit to the smallest, or a plain number of seconds.
 
     Args:
-        text: such as `1h30m` or `1h 30m`; each number may have a fraction.
+        text: a text such as `1h30m` or `1h 30m`. Each unit may occur once, and each number may have a fraction.
 
     Raises:
-        ValueError: any other text, one that is finer than a microsecond, or one of more than 999,999,999 days.
+        ValueError: the text has another form, is finer than a microsecond, or is longer than 999,999,999 days.
     """
     if _PLAIN.fullmatch(text):
         micros = Fraction(text) * _UNITS["s"]
@@ -43,7 +44,7 @@ def read_duration(text: str) -> timedelta:
 
 
 def show_duration(duration: timedelta) -> str:
-    """A duration, not negative, in the form that `read_duration` reads: `1h30m`, `1.5s`, `250ms`, `0s`."""
+    """Write a duration of zero or more in the form that `read_duration` reads: `1h30m`, `1.5s`, `250ms`, `0s`."""
     micros = duration // timedelta(microseconds=1)
     if micros < _UNITS["s"]:
         return _number(Fraction(micros, _UNITS["ms"])) + "ms" if micros else "0s"
@@ -55,7 +56,7 @@ def show_duration(duration: timedelta) -> str:
 
 
 def _number(value: Fraction) -> str:
-    """A number of at most six decimals, without the zeros at its end."""
+    """A number with at most six decimals, without zeros at its end."""
     whole, rest = divmod(value, 1)
     decimals = f"{int(rest * 1_000_000):06d}".rstrip("0")
     return f"{whole}.{decimals}" if decimals else str(whole)

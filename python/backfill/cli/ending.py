@@ -1,4 +1,4 @@
-"""The end of a worker's process has a deadline, too: threads that handlers have left running do not hold it up for ever."""
+"""The end of a worker's process has a deadline: threads that handlers left running do not delay it for ever."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from backfill.cli import streams
 logger = logging.getLogger("backfill.cli.ending")
 
 SECONDS: Final = 10.0
-"""How long the process may take to end once its worker has."""
+"""How long the process may take to end after its worker has ended."""
 
 
 def end_soon(code: int) -> None:
-    """The worker has ended: the process does so by itself, and within ten seconds in any case.
+    """Make sure that the process ends within ten seconds, now that its worker has ended.
 
-    Python waits without limit for threads at its end, those of `asyncio.to_thread` among them, which nothing can interrupt.
+    Usually the process ends by itself. But at its end Python waits for threads without a limit, also for those of
+    `asyncio.to_thread`, which nothing can interrupt.
 
     Args:
         code: the exit code.

@@ -65,11 +65,11 @@ def command(
         run_at=_time(run_at),
         max_attempts=max_attempts,
         job_key=key,
-        job_key_mode=cast("JobKeyMode | None", key_mode),  # it checks the word itself
+        job_key_mode=cast("JobKeyMode | None", key_mode),  # JobSpec checks the word
         flags=flag or None,
     )
     data = _json(sys.stdin.read() if payload == "-" else payload)
-    job: NewJob[Any] = NewJob(task, data, spec)  # bad input is refused before there is a connection
+    job: NewJob[Any] = NewJob(task, data, spec)  # bad input is refused here, before a connection is made
     database, name = required_dsn(dsn), SCHEMA.value(schema)
 
     async def add() -> EnqueueOutcome[Any]:

@@ -1,6 +1,6 @@
-"""Logs of a worker process: one line a record on standard error, for people or as JSON for machines.
+"""Logs of a worker process: one line for each record on standard error, for people or as JSON for machines.
 
-Every record that is made while a job runs carries that job's id, task and attempt, whoever makes it.
+Every record that is made while a job runs carries the job's id, task and attempt, whichever logger makes it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 class LogLevel(StrEnum):
-    """How much is logged."""
+    """The levels of the log; records of the chosen level and above are logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -35,7 +35,7 @@ def set_up_logs(level: LogLevel, *, as_json: bool) -> None:
 
 
 class LineFormatter(logging.Formatter):
-    """`2026-01-01T12:00:00.000Z INFO backfill.worker: message key=value`; a traceback goes on the lines below."""
+    """Writes `2026-01-01T12:00:00.000Z INFO backfill.worker: message key=value`; a traceback goes on lines below."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line."""
@@ -47,7 +47,7 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, the record's own fields, and a traceback if there is one."""
+    """Writes a record as one line of JSON: time, level, logger, message, its own fields and a traceback if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as an object."""
@@ -64,16 +64,16 @@ class JsonFormatter(logging.Formatter):
             entry["exception"] = self.formatException(record.exc_info)
         try:
             return orjson.dumps(entry, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
-        except TypeError:  # lone surrogates or a long integer, which the other encoder can write, or what none can
+        except TypeError:  # lone surrogates or long integers, which json can write, or a value that neither can
             return json.dumps({str(name): _plain(value) for name, value in entry.items()}, default=repr)
 
 
 def _plain(value: object) -> object:
-    """A record's value if it can be written, else as Python shows it: a record is not lost for one of its fields."""
+    """A record's value if json can write it, else its `repr`, so that no record is lost because of one field."""
     try:
         json.dumps(value, default=repr, allow_nan=False)
         return value
-    except Exception:  # noqa: BLE001 - it contains itself, or its class's own code fails
+    except Exception:  # noqa: BLE001 - the value contains itself, or its class's code fails
         try:
             return repr(value)
         except Exception:  # noqa: BLE001 - a value's own `__repr__` may raise whatever it likes

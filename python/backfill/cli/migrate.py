@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Duty(StrEnum):
-    """What a role with few rights is to do."""
+    """What a role with few rights is meant to do."""
 
     PRODUCER = "producer"
     WORKER = "worker"

@@ -1,6 +1,6 @@
-"""The settings of a worker process and of what the other commands share: names, variables, defaults, and what reads them.
+"""The settings of a worker process and those that other commands share: names, variables, defaults and readers.
 
-`docs/configuration.md` has them for users; a test compares it with this table.
+`docs/configuration.md` lists them for users; a test compares that page with this table.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _SECOND: Final = timedelta(seconds=1)
 
 
 class LogForm:
-    """What the Rust crate's LOG_FORMAT says: whether the log is JSON."""
+    """Reads the Rust crate's variable LOG_FORMAT, which says whether the log is JSON."""
 
     def __call__(self, text: str) -> bool:
-        """Whether it is JSON."""
+        """Whether the text says JSON."""
         if text.lower() not in ("json", "text"):
             raise ValueError
         return text.lower() == "json"
 
     def expected(self) -> str:
-        """Both words."""
+        """Both words that are accepted."""
         return "json or text"
 
 

@@ -1,4 +1,7 @@
-"""What reads the texts of settings, a kind of value each. Limits are those of `WorkerConfig`, by the name of its field."""
+"""Readers of the texts of settings, one class for each kind of value.
+
+The limits are those of `WorkerConfig`; a reader finds them by the name of the field.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from backfill.worker.config import COUNTS, SPANS, check_path
 
 E = TypeVar("E", bound=StrEnum)
 OFF: Final = "off"
-"""What a setting says that may be None."""
+"""The word that means None, for a setting that may be None."""
 _YES: Final = ("true", "yes", "on", "1")
 _NO: Final = ("false", "no", "off", "0")
 _WHOLE: Final = re.compile(r"-?\d{1,18}", re.ASCII)
@@ -33,7 +36,7 @@ class Count:
     field: str
 
     def __call__(self, text: str) -> int:
-        """The number."""
+        """The number that the text means."""
         least, most = COUNTS[self.field]
         if not _WHOLE.fullmatch(text) or not least <= int(text) <= most:
             raise ValueError
@@ -47,7 +50,10 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A number of bytes within the limits of a field: `65536`, `512kB`, `32MB`; in steps of 1,024, as PostgreSQL counts."""
+    """A number of bytes within the limits of a field, such as `65536`, `512kB` or `32MB`.
+
+    A kB is 1,024 bytes and an MB 1,024 kB, as PostgreSQL counts.
+    """
 
     field: str
 
@@ -92,13 +98,13 @@ class SpanOrOff:
         return None if text.lower() == OFF else Span(self.field)(text)
 
     def expected(self) -> str:
-        """Its limits, examples, and the word."""
+        """Its limits, examples, and the word `off`."""
         return f"{Span(self.field).expected()}; or {OFF}"
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A time as a plain number of some unit, as the Rust crate's variables have it."""
+    """A time as a plain number of some unit, in the form of the Rust crate's variables."""
 
     field: str
     unit: timedelta
@@ -124,7 +130,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class NumberOrOff:
-    """The same, with 0 for None."""
+    """A time as a plain number of some unit, where 0 means None."""
 
     number: Number
 
@@ -133,18 +139,18 @@ class NumberOrOff:
         return None if _NUMBER.fullmatch(text) and not Fraction(text) else self.number(text)
 
     def expected(self) -> str:
-        """Its unit, its limits, and the zero."""
+        """Its unit, its limits, and the meaning of 0."""
         return f"{self.number.expected()}, or 0 for {OFF}"
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf(Generic[E]):
-    """A word of an enumeration, in small letters or large ones."""
+    """A word of an enumeration, in lower or upper case."""
 
     words: type[E]
 
     def __call__(self, text: str) -> E:
-        """The member."""
+        """The member of the enumeration."""
         return self.words(text.lower())
 
     def expected(self) -> str:
@@ -154,7 +160,7 @@ class OneOf(Generic[E]):
 
 @dataclass(frozen=True, slots=True)
 class YesOrNo:
-    """Whether something is on, said by one word of two; in small letters or large ones."""
+    """Whether something is on, as a word such as `yes` or `off`, in lower or upper case."""
 
     def __call__(self, text: str) -> bool:
         """Whether it is on."""
@@ -169,30 +175,30 @@ class YesOrNo:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Texts with commas between; spaces around them do not count."""
+    """Texts with commas between them; spaces around a text are ignored."""
 
     def __call__(self, text: str) -> tuple[str, ...]:
-        """The texts, without those that are empty; commas alone are a mistake, and do not mean that there is none."""
+        """The texts without empty ones; ValueError if there are only commas, which are taken for a mistake."""
         words = tuple(word.strip() for word in text.split(",") if word.strip())
         if text and not words:
             raise ValueError
         return words
 
     def expected(self) -> str:
-        """What stands between them."""
+        """The form of such a list."""
         return "words with commas between"
 
 
 @dataclass(frozen=True, slots=True)
 class TextOrOff:
-    """Any text, or `off` for None. It may be a secret: there is none that it refuses, so no error shows it."""
+    """Any text, or `off` for None; the text may be a secret, but as none is refused, no error shows it."""
 
     def __call__(self, text: str) -> str | None:
         """The text, or None."""
         return None if text.lower() in ("", OFF) else text
 
     def expected(self) -> str:
-        """Anything."""
+        """That any text is accepted."""
         return f"a text, or {OFF}"
 
 
@@ -211,7 +217,7 @@ class AddressOrOff:
         return text
 
     def expected(self) -> str:
-        """Its forms."""
+        """The forms of an address."""
         return f"host:port or :port, such as 127.0.0.1:8080; or {OFF}"
 
 
@@ -236,7 +242,7 @@ class FileOrOff:
 
 @dataclass(frozen=True, slots=True)
 class SchemaName:
-    """A name that PostgreSQL takes for a schema."""
+    """A name that PostgreSQL accepts for a schema."""
 
     def __call__(self, text: str) -> str:
         """The name."""

@@ -1,4 +1,4 @@
-"""MODULE:REGISTRY, or MODULE alone: finding a program's tasks by name, with one clear line for each way in which that fails."""
+"""Find a program's tasks by MODULE:REGISTRY, or by MODULE alone; each kind of failure has its own clear message."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from backfill.tasks import TaskRegistry
 
 
 def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
-    """The one registry that the names of several come to; modules of the current folder can be imported.
+    """Load the registries of these names and join them to one; modules in the current folder can be imported.
 
-    A task that several of them have, since one includes another, is there once. One of them may have a lifespan, which is
-    the worker's then.
+    A task that several registries have, since one includes another, is in the result once. One of the registries may
+    have a lifespan, which then is the lifespan of the worker.
 
     Args:
-        names: of each `module:attribute`, or `module` where the module has a single registry.
+        names: for each registry `module:attribute`, or `module` if the module has a single registry.
 
     Raises:
-        ConfigurationError: a name has another form, its module cannot be imported, or it names no registry; two registries
-            have tasks of one name, or a lifespan each.
+        ConfigurationError: a name has another form, its module cannot be imported, or it does not name a registry. Or
+            two registries have different tasks with the same name, or both have a lifespan.
     """
     found = dict[str, TaskRegistry[Any]]()
     for name in names:
         registry = _load(name)
-        if not any(registry is other for other in found.values()):  # a module may have it under two names
+        if not any(registry is other for other in found.values()):  # a module may have one registry under two names
             found[name] = registry
     if len(found) == 1:
         return next(iter(found.values()))
@@ -61,7 +61,7 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
 
 
 def _load(name: str) -> TaskRegistry[Any]:
-    """The registry that one name is for."""
+    """The registry that one name stands for."""
     module_name, colon, attribute = name.partition(":")
     if not module_name or (colon and not attribute):
         raise ConfigurationError(f"{name!r}: expected MODULE:REGISTRY, such as {module_name or 'app.jobs'}:tasks")
@@ -81,7 +81,7 @@ def _load(name: str) -> TaskRegistry[Any]:
 
 
 def _only_one(module: ModuleType, name: str) -> TaskRegistry[Any]:
-    """The registry of a module that was named alone."""
+    """The only registry of a module that was given without a registry's name."""
     registries = {id(value): value for value in vars(module).values() if isinstance(value, TaskRegistry)}
     if len(registries) == 1:
         return next(iter(registries.values()))

@@ -1,7 +1,7 @@
-"""Settings of the shell: an option, the environment's variables that stand in for it, and its default, in this order.
+"""Settings of the shell: a value comes from an option, else from an environment variable, else from the default.
 
-A variable that is empty, or has only spaces, counts as not set. What cannot be read is refused with the name of the option
-or of the variable, so that the user knows where the value comes from.
+A variable that is empty or has only spaces counts as not set. A value that cannot be read is refused with the name of
+the option or of the variable, so that the user knows where the value comes from.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 PREFIX: Final = "BACKFILL_"
 _ALIKE: Final = 0.85
-"""How much two names must have in common for one to be a slip of the other, 1 being all."""
+"""How alike two names must be for one to count as a slip of the other; 1 means equal."""
 
 
 class Reader(Protocol[T_co]):
     """Reads one kind of value."""
 
     def __call__(self, text: str) -> T_co:
-        """The value of a text; ValueError if there is none."""
+        """The value that the text means; ValueError if it has no meaning."""
         ...
 
     def expected(self) -> str:
-        """What it reads, with its limits and examples, as an error says it."""
+        """The accepted form with its limits and examples, as an error shows it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Foreign(Generic[T]):
-    """A variable of another program, here of the Rust crate, which has a form of its own."""
+    """A variable of another program, here of the Rust crate, whose value has a form of its own."""
 
     name: str
     read: Reader[T]
@@ -45,17 +45,17 @@ class Foreign(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Setting(Generic[T]):
-    """What an option, a variable or a default may say.
+    """A setting whose value an option, a variable or the default gives.
 
     Attributes:
-        option: its name on the command line, `--poll-interval`.
-        metavar: what its value is called in the help.
+        option: its name on the command line, such as `--poll-interval`.
+        metavar: the word that stands for its value in the help.
         help: its line in the help, without default and variables.
-        read: reads a value from its text.
-        default: the text of its default, or None where the help shows none.
-        also: a second name on the command line, such as `-c`.
-        names: its variables, where they are not the one made of the option's name.
-        foreign: the variable of the Rust crate.
+        read: the reader of the value's text.
+        default: the text of its default; None if the help shows none.
+        also: further names on the command line, such as `-c`.
+        names: its variables, if they differ from the one that is made from the option's name.
+        foreign: the variable of the Rust crate for the same setting, or None.
     """
 
     option: str
@@ -74,21 +74,21 @@ class Setting(Generic[T]):
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """All its variables; the first one that is set counts."""
+        """All its variables; the first one that is set gives the value."""
         return self.own_variables + (() if self.foreign is None else (self.foreign.name,))
 
     def as_option(self) -> Any:
-        """The option for the command line. Its default is None: nothing given."""
+        """The option for the command line; its default is None, which means that it was not given."""
         return typer.Option(self.option, *self.also, metavar=self.metavar, help=self._full_help(), show_default=False)
 
     def value(self, given: str | None) -> T:
-        """What holds.
+        """The value of the setting, from the command line, a variable or the default.
 
         Args:
-            given: what stands on the command line, if anything does.
+            given: the text on the command line, or None.
 
         Raises:
-            ConfigurationError: the value cannot be read; its place, the value and what is allowed are named.
+            ConfigurationError: the text cannot be read; the error names its source, the text and what is allowed.
         """
         where, text, read = self._found(given)
         try:
@@ -97,18 +97,18 @@ class Setting(Generic[T]):
             raise ConfigurationError(f"{where} = {text!r}: expected {read.expected()}") from None
 
     def source(self, given: object) -> str:
-        """Where the value comes from, for errors: the option's name, a variable's, or that it is the default."""
+        """The source of the value, for errors: the option, a variable, or the option with a note of the default."""
         if given is not None:
             return self.option
         return _first(self.variables) or f"{self.option} (its default)"
 
     def found(self, given: str | None) -> tuple[str, str]:
-        """The place and the text of what holds; the text is empty where nothing says anything."""
+        """The source and the text of the setting's value; the text is empty if no source gives one."""
         where, text, _ = self._found(given)
         return where, text
 
     def _found(self, given: str | None) -> tuple[str, str, Reader[T]]:
-        """The place, the text and the reader of the value that holds."""
+        """The source, the text and the reader of the setting's value."""
         if given is not None:
             return self.option, given, self.read
         name = _first(self.variables)
@@ -124,35 +124,35 @@ class Setting(Generic[T]):
 
 
 class Switch(Setting[bool]):
-    """A setting that is on or off: `--listen` and `--no-listen`, of which the last one given counts."""
+    """A setting that is on or off, by `--listen` or `--no-listen`; if both are given, the last one counts."""
 
     def as_option(self) -> Any:
-        """The pair of options. The default is None: neither was given."""
+        """The pair of options; the default is None, which means that neither was given."""
         name = self.option.removeprefix("--")
         return typer.Option(f"{self.option}/--no-{name}", help=self._full_help(), show_default=False)
 
     def is_on(self, given: bool | None) -> bool:
-        """Whether it is on; what is not given is said by a variable or the default."""
+        """Whether it is on; if no option was given, a variable or the default decides."""
         return self.value(None) if given is None else given
 
 
 class Several(Setting[tuple[str, ...]]):
-    """A setting of several texts: the option is repeated, and the variable has them with commas between."""
+    """A setting of several texts: the option may be repeated, and a variable has commas between the texts."""
 
     def values(self, given: list[str] | None) -> tuple[str, ...]:
-        """All of them. An empty text on the command line says that there is none, whatever the variable says."""
+        """All texts; one empty text on the command line means none, even if a variable has some."""
         if given:
             return () if list(given) == [""] else tuple(given)
         return self.value(None)
 
 
 def without(environment: Mapping[str, str], names: frozenset[str]) -> dict[str, str]:
-    """An environment for a program that is told everything by its command line, without the variables of these names."""
+    """A copy of an environment without the named variables, for a program that gets all settings as arguments."""
     return {name: value for name, value in environment.items() if name not in names}
 
 
 def mistyped(names: frozenset[str]) -> dict[str, str]:
-    """Variables of the environment that look like slips: each with the one of these names that was probably meant.
+    """The environment's variables that look like slips, each with the one of `names` that was probably meant.
 
     Other variables that begin with `BACKFILL_` may be the application's own.
     """
@@ -162,5 +162,5 @@ def mistyped(names: frozenset[str]) -> dict[str, str]:
 
 
 def _first(names: tuple[str, ...]) -> str | None:
-    """The first of the variables that is set to something."""
+    """The first of the variables whose value is not blank; None if there is none."""
     return next((name for name in names if os.environ.get(name, "").strip()), None)

@@ -1,4 +1,4 @@
-"""The signals of a worker process: the first drains, the second hurries, the third ends the process, whatever holds it."""
+"""The signals of a worker process: the first drains it, the second hurries it, the third ends it in any case."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from backfill.cli.common import ExitCode
 from backfill.worker.execution.forks import release_in_children
 
 GAP_SECONDS: Final = 0.25
-"""Signals that come within this time of one that counts are part of it: process groups, `timeout` and supervisors send two."""
+"""A signal within this time after a counted one is not counted: process groups, `timeout` and supervisors send two."""
 LAST: Final = 3
-"""How many end the process at once."""
+"""The number of signals at which the process ends at once."""
 
 
 class Signals:
-    """Counts this process's signals from now on; made once, in the main thread.
+    """Counts this process's signals from now on; it is made once, in the main thread.
 
-    A native thread counts, and ends the process at the third: also while a handler holds the event loop, or a C call holds
-    the interpreter's lock, where no Python code runs.
+    A native thread counts, and it ends the process at the third signal. It can do so even when no Python code of ours
+    could run: while a handler holds the event loop, or a C call holds the interpreter's lock.
     """
 
     def __init__(self) -> None:
@@ -39,23 +39,23 @@ class Signals:
         numbers = [
             number
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-            if signal.getsignal(number) is not signal.SIG_IGN  # under nohup, a hangup is none of ours
+            if signal.getsignal(number) is not signal.SIG_IGN  # ignored ones stay so, as SIGHUP does under nohup
         ]
-        # Python's own handler of SIGINT would raise KeyboardInterrupt wherever the main thread stands.
+        # Python's own handler of SIGINT would raise KeyboardInterrupt at whatever point the main thread is.
         for number in numbers:
             signal.signal(number, _do_nothing)
         release_in_children(_do_nothing)
         self._counter = SignalCounter(numbers, GAP_SECONDS, LAST, ExitCode.INTERRUPTED)
 
     def watch(self, tell: Callable[[int], None]) -> None:
-        """Call a function on this loop with 1 and with 2, when so many signals have come; at once where they have."""
+        """Call `tell` on this loop with 1 at the first signal and with 2 at the second; at once for earlier signals."""
         self._tell, self._loop = tell, asyncio.get_running_loop()
         if sys.platform != "win32":
             self._loop.add_reader(self._counter.fileno(), self._look)
             self._look()
 
     def leave(self) -> None:
-        """The loop ends. The third signal still ends the process."""
+        """Stop watching, since the loop ends; the third signal still ends the process."""
         if self._loop is not None and sys.platform != "win32":
             self._loop.remove_reader(self._counter.fileno())
         self._loop = None
@@ -69,7 +69,7 @@ class Signals:
             self._tell(self._told)
 
     def _count_here(self, _number: int, _frame: FrameType | None) -> None:
-        """Where there is no native counter."""
+        """Count a signal where there is no native counter."""
         now = time.monotonic()
         if now - self._last < GAP_SECONDS:
             return
@@ -81,4 +81,4 @@ class Signals:
 
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:
-    """The native thread has counted it."""
+    """Handle a signal by doing nothing, since the native thread has counted it."""

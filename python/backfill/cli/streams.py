@@ -1,8 +1,8 @@
-"""Standard streams that nobody reads: a worker neither waits for their readers nor ends by them.
+"""Standard output and error that never block a worker, and never end it, if nobody reads them.
 
-A pipe whose reader has stopped reading blocks whoever prints, and on the event loop that is the whole worker. One whose reader
-is gone makes each print an error. So a worker's prints and logs go out at once where there is room, wait in memory where there
-is none, and are dropped, and counted, where too much waits or nobody is there to read.
+A pipe whose reader has stopped reading blocks every print, and a print on the event loop blocks the whole worker. A
+pipe whose reader is gone makes every print fail. So a worker's prints and logs are written at once if there is room,
+and wait in memory if there is none. If too much waits, or nobody is left to read, they are dropped and counted.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from typing import Any, Final, TextIO, cast
 logger = logging.getLogger("backfill.cli.streams")
 
 ROOM: Final = 2**20
-"""Bytes that may wait for a reader; what comes beyond is dropped."""
+"""The number of bytes that may wait for a reader; further bytes are dropped."""
 LAST_SECONDS: Final = 1.0
-"""How long the end of the process waits for readers of what is left."""
+"""How long the process waits at its end for the readers to take what is left."""
 _CHUNK: Final = 512
-"""A pipe that is ready to be written to takes so many bytes at once everywhere."""
+"""The number of bytes that a pipe takes at once, on every system, if it is ready to be written to."""
 _LOOK_SECONDS: Final = 0.05
 
 
 def open_missing() -> None:
-    """Open what is closed of the three standard streams, as the null device.
+    """Open those of the three standard streams that are closed, as the null device.
 
-    Else the next sockets and files would get the numbers 0 to 2, and what prints to a number would write into them.
+    Otherwise the next sockets and files would get the numbers 0 to 2, and code that prints to these numbers would write
+    into them.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -42,17 +43,17 @@ def open_missing() -> None:
         except OSError:
             with contextlib.suppress(OSError):
                 _open_null(number)
-        if getattr(sys, name) is None:  # Python has found it closed
+        if getattr(sys, name) is None:  # Python found it closed at its start
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 (held until the end)
 
 
 def never_wait_for_readers() -> None:
-    """Have what is printed and logged from now on go out without ever waiting for its readers, or failing by them."""
+    """Make sure that prints and logs from now on never wait for their readers and never fail because of them."""
     if sys.platform == "win32":
         return
     for name in ("stdout", "stderr"):
         stream = cast("TextIO", getattr(sys, name))
-        # One that is no stream of this process's, such as a test's, stays as it is.
+        # A stream without a descriptor of this process, such as a test's, stays as it is.
         with contextlib.suppress(Exception):
             stream.flush()
         with contextlib.suppress(Exception):
@@ -60,12 +61,12 @@ def never_wait_for_readers() -> None:
             setattr(sys, name, _as_text(patient, stream))
             os.register_at_fork(after_in_child=patient.begin_anew)
             _streams.append(patient)
-    # Called after what the program itself registers later.
+    # Functions that the program registers later are called before this one.
     atexit.register(finish)
 
 
 def finish() -> None:
-    """The process ends: give the readers of both streams a second to take what waits."""
+    """Give the readers of both streams a second to take what waits, since the process ends."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -75,11 +76,11 @@ def finish() -> None:
 
 
 class Patient(io.RawIOBase):
-    """A descriptor that is written to as far as its reader lets it; the rest waits in memory, within bounds.
+    """A stream that writes as much as its reader takes; the rest waits in memory, within bounds.
 
     Args:
-        number: the descriptor, which stays open.
-        name: of the stream, for the log.
+        number: the descriptor that is written to; it stays open.
+        name: the stream's name, for the log.
     """
 
     def __init__(self, number: int, name: str) -> None:
@@ -92,7 +93,7 @@ class Patient(io.RawIOBase):
         self._in_child = False
 
     def begin_anew(self) -> None:
-        """In a forked child: what waits is the parent's to write, and so is the thread that would. The child waits itself."""
+        """Start empty in a forked child: the parent writes what waits, and the child's own writes may block."""
         self._reset()
         self._in_child = True
 
@@ -104,7 +105,7 @@ class Patient(io.RawIOBase):
         self._writer: threading.Thread | None = None
 
     def writable(self) -> bool:
-        """It is."""
+        """Always True."""
         return True
 
     def fileno(self) -> int:
@@ -116,7 +117,7 @@ class Patient(io.RawIOBase):
         return os.isatty(self._number)
 
     def write(self, data: Any, /) -> int:
-        """Write what there is room for, and keep the rest; never waits, never fails."""
+        """Write as much as there is room for and keep the rest; never wait (except in a forked child), never fail."""
         content = memoryview(bytes(data))
         with self._lock:
             rest = content if self._waiting else self._put(content)
@@ -134,7 +135,7 @@ class Patient(io.RawIOBase):
         return len(content)
 
     def finish(self, seconds: float) -> None:
-        """Give the readers so long to take what waits, and drop the rest. No thread writes afterwards."""
+        """Give the readers this many seconds to take what waits, then drop the rest; no thread writes afterwards."""
         with self._lock:
             writer, self._ended = self._writer, True
         if writer is not None:
@@ -146,13 +147,13 @@ class Patient(io.RawIOBase):
             writer.join(4 * _LOOK_SECONDS)
 
     def close(self) -> None:
-        """Close what was opened here; the descriptor that was given stays open."""
+        """Close the descriptor that was opened here; the given one stays open."""
         if not self.closed and self._out != self._number:
             os.close(self._out)
         super().close()
 
     def _put(self, content: memoryview) -> memoryview:
-        """Write as much as goes without waiting; what is left."""
+        """Write as much as is possible without waiting, and return what is left."""
         while content and self._is_ready(0):
             try:
                 written = os.write(self._out, content[:_CHUNK] if self._out == self._number else content)
@@ -170,7 +171,7 @@ class Patient(io.RawIOBase):
         return bool(looking.poll(seconds * 1000))
 
     def _go_on(self) -> None:
-        """Write what waits, as its reader lets it, until nothing does."""
+        """Write what waits, as fast as its reader takes it, until nothing waits."""
         ready = True
         while True:
             if not ready:
@@ -197,18 +198,16 @@ _streams: Final[list[Patient]] = []
 
 
 def _own_description(number: int) -> int:
-    """A descriptor of the same pipe or terminal that never waits; those who share the one we were given see no change."""
+    """A descriptor of the same pipe or terminal that never waits; the given one does not change for who shares it."""
     mode = os.fstat(number).st_mode
     if stat.S_ISFIFO(mode) or os.isatty(number):
-        with contextlib.suppress(
-            OSError
-        ):  # where /proc is not there, it is asked before each write whether it would wait
+        with contextlib.suppress(OSError):  # without /proc, each write first checks whether it would wait
             return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     return number
 
 
 def _as_text(patient: Patient, stream: TextIO) -> TextIO:
-    """A text stream that writes to it in the way that this one did."""
+    """A text stream with the encoding and buffering of `stream` that writes to `patient`."""
     unbuffered = isinstance(getattr(stream, "buffer", None), io.RawIOBase)
     buffer = cast("Any", patient) if unbuffered else io.BufferedWriter(patient)
     return io.TextIOWrapper(

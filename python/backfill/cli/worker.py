@@ -1,4 +1,4 @@
-"""`backfill worker`: run a registry's tasks until a signal, then drain."""
+"""`backfill worker`: run the jobs of a registry's tasks until a signal comes, then drain."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def command(
 ) -> None:
     """Run the jobs of a registry's tasks.
 
-    MODULE:REGISTRY is where the TaskRegistry is, such as app.jobs:tasks; app.jobs where that module has only one. Several
-    are worked together.
+    MODULE:REGISTRY is where the TaskRegistry is, such as app.jobs:tasks; app.jobs where that module has only one.
+    Several are worked together.
 
     The first Ctrl-C (or SIGTERM) stops claiming and waits for running jobs up to the shutdown timeout; the second
     interrupts them at once, and they go back to the queue. A third ends the process on the spot, whatever runs.
@@ -103,7 +103,7 @@ def command(
         stale_job_lock_timeout=options.STALE_JOB_LOCK_TIMEOUT.value(stale_job_lock_timeout),
     )
     tasks = load_registries(registry)
-    # What was imported stays: the collector need not look at it again while jobs come and go, which costs a tenth of the rate.
+    # What was imported stays in use, so the garbage collector need not look at it: that would cost a tenth of the rate.
     gc.freeze()
     signals = Signals()
 
@@ -118,7 +118,7 @@ def command(
 
 
 def _lane(concurrency: int, *, tasks: tuple[str, ...], queues: tuple[str, ...]) -> QueueConfig:
-    """The worker's only lane: the default one, or one of the filters given, of which `concurrency` is the share."""
+    """The worker's only lane: the default one or one with the given filters, which runs `concurrency` jobs at once."""
     from backfill.worker import QueueConfig
 
     if not tasks and not queues:
@@ -127,14 +127,14 @@ def _lane(concurrency: int, *, tasks: tuple[str, ...], queues: tuple[str, ...]) 
 
 
 def _other_dsn(given: str | None) -> str | None:
-    """Where to listen, if that is not where the worker works."""
+    """The connection string to listen on; None if the worker listens on its own database's."""
     where, _ = options.LISTEN_DSN.found(given)
     text = options.LISTEN_DSN.value(given)
     return None if text is None else checked_dsn(where, text)
 
 
 def _check_heartbeat(heartbeat_interval: str | None, dead_after: str | None) -> None:
-    """Refuse heartbeats that are too rare for `--dead-after`, by the names under which the user knows both."""
+    """Refuse heartbeats that are too rare for `--dead-after`; the error has the names by which the user set both."""
     often, patience = options.HEARTBEAT_INTERVAL.value(heartbeat_interval), options.DEAD_AFTER.value(dead_after)
     if often > patience / 4:
         raise ConfigurationError(
@@ -144,7 +144,7 @@ def _check_heartbeat(heartbeat_interval: str | None, dead_after: str | None) -> 
 
 
 class _Shift:
-    """A runner under this process's signals: the first drains, the second hurries, the third ends the process."""
+    """Runs a worker under this process's signals: the first drains, the second hurries, the third ends the process."""
 
     def __init__(self, runner: WorkerRunner, signals: Signals) -> None:
         self._runner = runner
@@ -154,7 +154,7 @@ class _Shift:
         self._task: asyncio.Task[Any] | None = None
 
     async def run(self) -> bool:
-        """Work until a signal; whether the stop was an orderly one."""
+        """Work until a signal comes, and return whether the stop was an orderly one."""
         self._task = asyncio.current_task()
         self._came.watch(self._on_signal)
         try:
@@ -167,7 +167,7 @@ class _Shift:
         return self._signals < 2
 
     async def _work(self) -> bool:
-        """Work until a signal; whether one came."""
+        """Work until a signal comes; False if a job cancelled the worker instead."""
         try:
             await self._runner.run_until_cancelled(self._stop)
         except asyncio.CancelledError:
@@ -186,5 +186,5 @@ class _Shift:
             return
         logger.warning("stopping at once: running jobs are interrupted and given back")
         self._runner.hurry()
-        if self._runner.worker_id is None and self._task is not None:  # it never got as far as starting
+        if self._runner.worker_id is None and self._task is not None:  # the worker has not started yet
             self._task.cancel()

@@ -1,4 +1,4 @@
-"""`backfill demo`: the queue at work on a PostgreSQL of its own, and nothing left behind."""
+"""`backfill demo`: shows the queue at work on a PostgreSQL of its own, and removes everything at the end."""
 
 from __future__ import annotations
 

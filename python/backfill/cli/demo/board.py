@@ -1,4 +1,4 @@
-"""The demo's numbers: what the worker processes reported, added up, and what can be read off them."""
+"""The demo's numbers: the sum of what the worker processes reported, and the figures that follow from it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Board:
     """What is known of the demo at this moment.
 
     Attributes:
-        expected: jobs of the backlog.
-        workers: processes.
+        expected: how many jobs the backlog has.
+        workers: how many worker processes there are.
         step: what is being done, for the view.
-        enqueued: jobs of the backlog written, or handed to the writing so far.
-        enqueue_seconds: how long the bulk enqueue took, once it is done.
-        streamed: jobs added to the stream.
-        done: jobs that ended well, by phase.
-        waits: from run_at to the handler's start, by phase and priority.
-        greetings: what jobs from other terminals said, and was not shown yet.
+        enqueued: how many jobs of the backlog the bulk enqueue has taken so far.
+        enqueue_seconds: how long the bulk enqueue took; None until it is done.
+        streamed: how many jobs were added to the stream.
+        done: how many jobs ended well, by phase.
+        waits: the times from run_at to the handler's start, by phase and priority.
+        greetings: what jobs from other terminals said and the view has not shown yet.
     """
 
     expected: int
@@ -81,7 +81,7 @@ class Board:
 
     @property
     def runs(self) -> int:
-        """Jobs that ended well, all told."""
+        """How many jobs ended well in both phases."""
         return sum(self.done.values())
 
     def rate(self) -> float:
@@ -93,7 +93,7 @@ class Board:
         return sum(count for _, count in self._recent) / span
 
     def backlog_rate(self) -> float | None:
-        """Jobs a second from the backlog's first start to its last, the waits for retries apart; None without any."""
+        """Jobs a second from the backlog's first start to its last, waits for retries left out; None without jobs."""
         if "backlog" not in self._times or not self.done["backlog"]:
             return None
         first, last = self._times["backlog"]

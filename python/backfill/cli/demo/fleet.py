@@ -1,4 +1,4 @@
-"""The demo's worker processes: ordinary `backfill worker` commands, their reports read, and their end seen to."""
+"""The demo's worker processes: starts ordinary `backfill worker` commands, reads their reports and ends them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Fleet:
 
     Args:
         dsn: the database.
-        board: where their reports are added.
-        size: how many processes.
-        concurrency: jobs that each runs at once.
-        folder: where each writes its log.
+        board: the board to which their reports are added.
+        size: how many processes to start.
+        concurrency: how many jobs each process runs at once.
+        folder: the folder in which each process writes its log.
     """
 
     def __init__(self, dsn: str, board: Board, *, size: int, concurrency: int, folder: Path) -> None:
@@ -43,9 +43,9 @@ class Fleet:
         self._readers: list[asyncio.Task[None]] = []
         self._stopping = False
         self.changed = asyncio.Event()
-        """Set at each report, and when a process ends."""
+        """This event is set at each report, and when a process ends."""
         self.failure: BackfillError | None = None
-        """Why a process ended that should not have."""
+        """Why a process ended that should not have ended; None while all is well."""
 
     async def __aenter__(self) -> Self:
         """Start the processes."""
@@ -60,7 +60,7 @@ class Fleet:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let them drain, or, where something went wrong, end them at once."""
+        """Let the processes drain; after an error, end them at once."""
         self._stopping = True
         try:
             if error is None:
@@ -77,7 +77,7 @@ class Fleet:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *arguments,
-                "--log-level=error",  # the failures on purpose are warnings
+                "--log-level=error",  # failures on purpose are logged as warnings
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,

@@ -1,4 +1,4 @@
-"""A histogram of durations in buckets that grow by a twentieth: small to send, easy to add up, exact to 5 per cent."""
+"""A histogram of durations whose buckets grow by a twentieth: small to send, easy to add, exact to 5 per cent."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Histogram:
         return self.counts.total()
 
     def add(self, seconds: float) -> None:
-        """Count a duration; a negative one (clocks differ a little) counts as none at all."""
+        """Count a duration; a negative one, as clocks differ a little, counts as 0."""
         self.counts[0 if seconds <= _UNIT else math.ceil(math.log(seconds / _UNIT) / _GROWTH)] += 1
 
     def merge(self, counts: dict[str, int]) -> None:
-        """Add what another process counted, as JSON has it."""
+        """Add the counts of another process, whose keys are texts since they came as JSON."""
         for bucket, count in counts.items():
             self.counts[int(bucket)] += count
 

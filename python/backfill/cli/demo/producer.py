@@ -13,13 +13,13 @@ from backfill.client import BackfillClient
 from backfill.jobs import JobSpec, NewJob, Priority
 
 FAILS_IN_BACKLOG = 1_000
-"""One job of so many fails in its first attempt."""
+"""One of this many jobs fails in its first attempt."""
 FAILS_IN_STREAM = 50
 _TELL_EVERY = 1_000
 
 
 async def fill(client: BackfillClient, board: Board, *, jobs: int, each: int) -> None:
-    """Enqueue the backlog in two calls: many jobs of one priority, then some of each of the six."""
+    """Enqueue the backlog in two calls: first many jobs of one priority, then some of each of the six priorities."""
     begun = time.monotonic()
     await client.enqueue_bulk(_counted(_backlog(jobs, [Priority.BULK_DEFAULT]), board))
     await client.enqueue_bulk(_counted(_backlog(each * len(Priority), list(Priority)), board))
@@ -29,7 +29,7 @@ async def fill(client: BackfillClient, board: Board, *, jobs: int, each: int) ->
 async def stream(client: BackfillClient, board: Board, *, rate: float, until: asyncio.Event) -> None:
     """Enqueue single jobs at a steady rate, the six priorities in turn, until the event is set.
 
-    Where the database is slower than the rate, the stream is slower too: it never catches up in bursts.
+    If the database cannot keep up with the rate, the stream is slower too; it never catches up in bursts.
     """
     pause = 1 / rate
     due = time.monotonic()
@@ -52,7 +52,7 @@ def _backlog(count: int, priorities: list[Priority]) -> Iterator[NewJob[None]]:
 
 
 def _counted(jobs: Iterator[NewJob[None]], board: Board) -> Iterator[NewJob[None]]:
-    """The same jobs; the board sees how many of them were taken."""
+    """Yield the same jobs, and count on the board how many of them were taken."""
     for number, job in enumerate(jobs, start=1):
         yield job
         if number % _TELL_EVERY == 0:

@@ -1,4 +1,4 @@
-"""The demo's course: PostgreSQL, schema, backlog, workers, stream, summary; and its end at any moment."""
+"""The demo's course: PostgreSQL, schema, backlog, workers, stream and summary; it can end at any moment."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _TAIL_SECONDS: Final = 15.0
 
 @dataclass(frozen=True)
 class Options:
-    """What the command was told.
+    """The options of the demo's command.
 
     Attributes:
-        seconds: how long the stream lasts, or None for until Ctrl-C.
-        jobs: jobs of one priority in the backlog.
-        each: jobs of each priority beside them.
-        workers: processes.
-        concurrency: jobs that each runs at once.
-        rate: new jobs a second in the stream.
+        seconds: how long the stream lasts; None means until Ctrl-C.
+        jobs: how many jobs of one priority the backlog has.
+        each: how many further jobs of each priority the backlog has.
+        workers: how many worker processes there are.
+        concurrency: how many jobs each process runs at once.
+        rate: how many new jobs the stream has per second.
     """
 
     seconds: float | None
@@ -59,7 +59,7 @@ class Show:
         self._signals = 0
 
     async def run(self) -> ExitCode:
-        """Perform. Ctrl-C ends it: with the summary once there is something to sum up, else at once."""
+        """Run the demo; Ctrl-C ends it, with the summary if workers have begun on the backlog, else at once."""
         performance = asyncio.ensure_future(self._perform())
         self._install(performance)
         refreshing = asyncio.ensure_future(self._refresh())
@@ -130,7 +130,7 @@ class Show:
                 await self._until(fleet, lambda: board.finished_stream)
 
     async def _until(self, fleet: Fleet, reached: Any) -> None:
-        """Wait until something is so, a signal came, or a worker process ended of itself, which is raised."""
+        """Wait until `reached` is true or a signal has come; raise an error if a worker process ends by itself."""
         while not reached() and not self._stop.is_set():
             if fleet.failure is not None:
                 raise fleet.failure
@@ -172,7 +172,7 @@ class Show:
 
 @contextlib.asynccontextmanager
 async def _at_most(seconds: float | None) -> AsyncIterator[None]:
-    """End what is inside when the time is up, quietly."""
+    """End the block inside without an error when the time is up."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             yield
@@ -185,6 +185,6 @@ def _scratch(folder: Path) -> Path:
 
 
 def _this_command() -> list[str]:
-    """How to call this very shell from anywhere."""
+    """The command that runs this shell from any folder."""
     script = Path(sys.executable).with_name("backfill")
     return [str(script)] if script.exists() else [sys.executable, "-m", "backfill"]

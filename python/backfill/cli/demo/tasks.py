@@ -1,7 +1,7 @@
 """The demo's tasks, and how its worker processes report what they do.
 
-An ordinary registry, run by ordinary `backfill worker` processes. Where the demo asks for it, its lifespan writes a line
-of JSON five times a second to the pipe that the demo reads.
+Ordinary `backfill worker` processes run this ordinary registry. If the demo asks for it, the registry's lifespan writes
+a line of JSON five times a second to the pipe that the demo reads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LONGEST_NAME: Final = 40
 
 
 class FailedOnPurposeError(Exception):
-    """What a demo job raises in its first attempt, so that there is a retry to be seen."""
+    """Raised by a demo job in its first attempt, so that the demo can show a retry."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Hello:
 
 
 class Report:
-    """What this process did since it last told the demo."""
+    """What this process did since its last report to the demo."""
 
     def __init__(self) -> None:
         self._clear()
@@ -63,10 +63,10 @@ class Report:
         self.retried = 0
         self.hellos: list[str] = []
         self.times: dict[str, tuple[float, float]] = {}
-        """When the first and the last of a phase's jobs began their first attempt."""
+        """For each phase, when its first and its last job began their first attempt."""
 
     def started(self, phase: str, ctx: WorkerContext[Any]) -> None:
-        """Count a start, and how long after its run_at it came: both by the clock of this machine."""
+        """Count the start of an attempt, and how long after the job's run_at it came, by this machine's clock."""
         now = time.time()
         self.waits[phase, ctx.job.priority].add(now - ctx.job.run_at.timestamp())
         if ctx.attempt > 1:
@@ -76,7 +76,7 @@ class Report:
         self.times[phase] = (first, now)
 
     def take(self) -> bytes | None:
-        """The report as a line of JSON, and a new one begun; None where nothing happened."""
+        """Return the report as a line of JSON and begin a new one; None if nothing happened."""
         if not self.waits and not self.hellos:
             return None
         report = {
@@ -122,7 +122,7 @@ def _write(descriptor: int, line: bytes | None) -> None:
         if line is not None:
             os.write(descriptor, line)
     except BrokenPipeError:
-        os._exit(1)  # the demo was killed, and takes its database with it: there is nothing to give back to
+        os._exit(1)  # the demo was killed, and its database ended with it: jobs cannot be given back
 
 
 tasks: Final = TaskRegistry(lifespan=reporting)
@@ -130,7 +130,7 @@ tasks: Final = TaskRegistry(lifespan=reporting)
 
 @tasks.task("demo.work")
 async def work(payload: Work, ctx: WorkerContext[None]) -> None:
-    """Do nothing but be counted, and fail once if asked to."""
+    """Count this run and do nothing else; fail in the first attempt if the payload says so."""
     report.started(payload.phase, ctx)
     if payload.fails and ctx.attempt == 1:
         report.failed += 1

@@ -25,7 +25,7 @@ def make_view(board: Board, *, plain: bool) -> View:
 
 
 class View:
-    """Lines: each step, and once a second how far things are."""
+    """A view of lines: it prints each step, and once a second the progress."""
 
     def __init__(self, board: Board, console: Console) -> None:
         self._board = board
@@ -33,24 +33,24 @@ class View:
         self._told = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Begin the view; nothing has to be prepared."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End."""
+        """End the view; nothing has to be undone."""
 
     def say(self, line: str) -> None:
         """Print a line that stays; a long one is left to the terminal to wrap, so that it can be copied whole."""
         self._console.print(Text(line), soft_wrap=True)
 
     def step(self) -> None:
-        """A new step has begun."""
+        """Print that a new step has begun."""
         self.say(f"... {self._board.step}")
 
     def refresh(self) -> None:
-        """Show what is new, if it is time to."""
+        """Print new greetings, and the progress if a second has passed."""
         board = self._board
         for greeting in board.take_greetings():
             self.say(greeting)
@@ -64,7 +64,7 @@ class View:
             self.say(_state(board))
 
     def summary(self) -> None:
-        """Print what it all came to."""
+        """Print the results of the whole demo."""
         board = self._board
         self._console.print()
         self._console.print(_table(board, title="Waits from run_at to the handler's start"))
@@ -84,7 +84,7 @@ class View:
 
 
 class LiveView(View):
-    """A view that is drawn again in place, below the lines that stay."""
+    """A view that is drawn again and again in the same place, below the lines that stay."""
 
     def __init__(self, board: Board, console: Console) -> None:
         super().__init__(board, console)
@@ -98,11 +98,11 @@ class LiveView(View):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give them back, cursor and all."""
+        """Give the terminal's last lines and its cursor back."""
         self._live.stop()
 
     def step(self) -> None:
-        """A new step has begun."""
+        """Show that a new step has begun."""
         self.refresh()
 
     def refresh(self) -> None:
@@ -128,7 +128,7 @@ def _bar(board: Board) -> Table:
 
 
 def _table(board: Board, *, title: str | None = None) -> Table:
-    # No edges: with the widest of waits, such as 100.5 ms, it still fits into 80 columns.
+    # Without edges, so that the table fits into 80 columns even with the widest waits, such as 100.5 ms.
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False)
     table.add_column("priority", no_wrap=True)
     for phase in ("backlog", "stream"):
