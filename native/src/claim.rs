@@ -114,6 +114,17 @@ fn predicate(own: &Filters, before: &[Filters], serial: bool) -> Vec<String> {
     lines
 }
 
+/// Adds a line of the template, with the schema's name in the place of its token.
+fn push_line(text: &mut String, line: &str, schema: &str) {
+    for (number, piece) in line.split(SCHEMA_TOKEN).enumerate() {
+        if number > 0 {
+            text.push_str(schema);
+        }
+        text.push_str(piece);
+    }
+    text.push('\n');
+}
+
 /// Fills a template for the last of the lanes.
 pub fn build(template: &str, schema: &str, shapes: &[Shape], first: u32) -> Result<String, ClaimError> {
     let filters = number_filters(shapes, first)?;
@@ -125,7 +136,7 @@ pub fn build(template: &str, schema: &str, shapes: &[Shape], first: u32) -> Resu
         let Some(kind) = body.strip_prefix(MARKER) else {
             // Comments are for those who read the file: the server is not sent them.
             if !body.starts_with("--") {
-                let _ = writeln!(text, "{}", line.replace(SCHEMA_TOKEN, schema));
+                push_line(&mut text, line, schema);
             }
             continue;
         };
