@@ -119,7 +119,7 @@ class EnqueueVerb(ClientLife):
 
         Returns:
             What was done, and the job's row as it was written. Check the outcome's `status` if the `job_key_mode` was
-            unsafe_dedupe: only in this mode may the job not have been enqueued.
+            unsafe_dedupe: in this mode the job may be left out; in all others it is always enqueued.
 
         Raises:
             InvalidJobError: the input is bad; nothing was written. The error names the field, the value and the limit.
