@@ -108,9 +108,9 @@ class BulkVerb(ClientLife):
         The iterable may itself use the client, or wait for somebody who does: while the iterable is read, the call
         holds nothing that another call could wait for. Jobs with keys, and jobs whose task or queue is new and cannot
         be made at once, wait in a temporary table of the transaction and are written when the iterable is at its end.
-        For an asynchronous iterable of more than one chunk, the call never takes the client's last connection: it then
-        uses an extra connection outside the pool until the call ends. A generator, asynchronous or not, is closed when
-        the call ends, however it ends.
+        For an asynchronous iterable of more than one chunk, the call never takes the client's last connection: if only
+        that one is left, it uses an extra connection outside the pool until the call ends. A generator, asynchronous or
+        not, is closed when the call ends, however it ends.
 
         The run_at of a job that is due at once is the database's time when the job's chunk was read, so that the jobs
         of a long call do not all share one time; `delay` counts from that time too. This time never goes back within a
@@ -262,7 +262,7 @@ class _Call:
 
     @contextmanager
     def _stopping(self, connection: Connection | None = None) -> Iterator[None]:
-        """Turn whatever stops the call into a `BulkEnqueueError` that says how far it came."""
+        """Turn an error that stops the call into a `BulkEnqueueError` that says how far the call came."""
         try:
             yield
         except ItemError as stop:
