@@ -193,7 +193,7 @@ class Reader:
             raise ItemError(self.count + len(rows) - before) from error
         added = len(rows) - before
         size = sum([len(payload) for _, payload in rows[before:]])
-        if size > CHUNK_BYTES:  # only such a slice can hold a payload over the limit, which a task's own codec does not check
+        if size > CHUNK_BYTES:  # it may hold a payload over the limit, which a task's codec does not check
             self._check_sizes(rows[before:])
         self.count += added
         self.exhausted = added < most
