@@ -79,7 +79,7 @@ class CopyStream:
             await self._finish(None)
 
     async def close(self, error: BaseException | None) -> None:
-        """End the COPY, or have the server undo it if there is an error; either way the connection is free afterwards."""
+        """End the COPY, or have the server undo it if there is an error; either way the connection is then free."""
         try:
             if error is not None:
                 await self._undo(error)
@@ -102,13 +102,13 @@ class CopyStream:
         sending, self._sending = self._sending, None
         try:
             if sending is not None:
-                # After a cancellation, do not wait for the server. After an error, wait briefly for the rows on their way.
+                # A cancellation must not wait for the server. An error may wait briefly for the rows on their way.
                 patience = UNDO_SECONDS if isinstance(error, Exception) else 0.0
                 await asyncio.wait([sending], timeout=patience)
                 sending.cancel()  # the driver then cancels the statement, and closes the connection if that fails
                 await asyncio.wait([sending])
                 if not sending.cancelled():
-                    sending.exception()  # retrieved, so that asyncio does not log it; the first error is the one to raise
+                    sending.exception()  # retrieved, so that asyncio logs nothing; the first error is raised
             if self._open:
                 # Wait for the server to confirm that the COPY is undone, or that there was nothing to undo.
                 with suppress(psycopg.Error, TimeoutError):

@@ -192,7 +192,7 @@ class ProducerTransaction(RowTransaction):
                 self._ids[place] = number
 
     async def _are_known(self, rows: Sequence[Placed]) -> bool:
-        """Tell whether all tasks and queues of some rows exist and are held; try to make new ones on another connection."""
+        """Tell whether all tasks and queues of some rows exist and are held; make new ones on another connection."""
         tasks, queues = self._unheld(rows)
         if not tasks and not queues:
             return True

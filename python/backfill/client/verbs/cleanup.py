@@ -1,4 +1,4 @@
-"""The steps of cleanup: they release locks that nobody will release, and delete unused queues and tasks."""
+"""The steps of cleanup: they release locks whose holders are gone, and delete unused queues and tasks."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ KEEP: Final[Any] = type("Keep", (), {"__repr__": lambda _: "KEEP"})()
 TEXT_LIMIT: Final = 100_000
 NOTES_LIMIT: Final = 10_000
 PASSING: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-"""Errors by which an entry was changed meanwhile, or two calls waited for each other: nothing took effect."""
+"""The errors that arise if an entry was changed meanwhile or two calls waited for each other: nothing was done."""
 _TRIES: Final = 10
 
 
