@@ -44,7 +44,7 @@ class UpkeepVerbs(ClientLife):
         return (await self.find_unknown_tasks(worker, {})).tasks
 
     async def find_unknown_tasks(self, worker: str, floors: Mapping[int, int]) -> UnknownFound:
-        """Look for tasks that `unknown_tasks` finds, from a floor on in each priority; workers do this every half minute.
+        """Look for unknown tasks as `unknown_tasks` does, from floors on; workers do this every half minute.
 
         Args:
             worker: the worker that asks, as for `unknown_tasks`.
@@ -89,7 +89,7 @@ class UpkeepVerbs(ClientLife):
             keeps: how long tasks keep their ends.
 
         Returns:
-            How many partitions were made, and how many partitions, and rows that had no partition, were dropped.
+            How many partitions were made, and how many partitions and rows without a partition were dropped.
 
         Raises:
             InvalidJobError: `keeps` is not a list of timedeltas over zero.
