@@ -124,7 +124,7 @@ async def _adopt(settings: Settings, pool: Pool) -> Session:
 
 
 async def _prepare_schema(settings: Settings, connection: Connection, *, several: bool) -> None:
-    if not several:  # among several hosts the driver itself looks for one that takes writes, and a failover is waited for
+    if not several:  # among several, the driver looks for one that takes writes, and waits for a failover
         async with _answering(connection):
             await refuse_read_only(connection)
     if settings.migrate:
