@@ -105,8 +105,8 @@ class ClientLife:
     ) -> Opening[Self]:
         """Make a client with the same arguments as the class, and open it.
 
-        The return value can be awaited, as in `client = await BackfillClient.connect(dsn)`, or entered, as in `async
-        with BackfillClient.connect(dsn) as client`, which also closes the client at the block's end.
+        The return value can be awaited, as in `client = await BackfillClient.connect(dsn)`, or entered, as in
+        `async with BackfillClient.connect(dsn) as client`, which also closes the client at the block's end.
 
         Raises:
             DatabaseConnectionError: the server cannot be reached, or refuses the connection.
@@ -248,7 +248,7 @@ class ClientLife:
             return await carry_out(chosen, self._schema, asked)
 
     async def _run_apart(self, asked: Asked[T]) -> T:
-        """Do what a verb asks, and return the connection after each step, so that others may use it between steps."""
+        """Do what a verb asks, and release the connection after each step, so that others may use it between steps."""
         return await follow(asked, self._run)
 
     async def _retrying(
@@ -257,7 +257,8 @@ class ClientLife:
         """Return what a call gives on a connection of the client's; if nothing was done, repeat it for half a minute.
 
         Args:
-            call: runs one transaction, or several which do no harm when the first ones are repeated.
+            call: runs one transaction, or several, if it does no harm that the first ones are done already when it is
+                repeated.
             harmless: whether the call may be repeated even if it is unknown what was done.
             apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
         """

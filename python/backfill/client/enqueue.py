@@ -1,4 +1,4 @@
-"""Adding one job: the verb `enqueue`, on a connection of the client's or of the caller's."""
+"""The verb `enqueue`, which adds one job on a connection of the client's or of the caller's."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class EnqueueVerb(ClientLife):
 
         Returns:
             What was done, and the job's row as it was written. Check the outcome's `status` if the `job_key_mode` was
-            unsafe_dedupe: in this mode the job may be left out; in all others it is always enqueued.
+            unsafe_dedupe: in this mode the job may not have been added; in all other modes it always is.
 
         Raises:
             InvalidJobError: the input is bad; nothing was written. The error names the field, the value and the limit.
@@ -179,8 +179,8 @@ class EnqueueVerb(ClientLife):
     ) -> EnqueueOutcome[Any]:
         """Add a job by a function of the schema.
 
-        This is how a producer's role adds any job, and how others add a job that has a key or whose task or queue is
-        new.
+        A producer's role adds every job in this way; other roles add a job so if it has a key, or if its task or queue
+        is new.
         """
         parameters = add_job_parameters(shape, payload)
         for _ in range(_TRIES):

@@ -10,7 +10,7 @@ from backfill.client.upkeep import UpkeepVerbs
 from backfill.errors import ClientClosedError
 
 SERVICES_MOST: Final = 2
-"""Two connections, so that a service which uses one for minutes does not prevent others from recovering jobs."""
+"""Two connections, so that a service which uses one for minutes, such as to collect queues, does not stop recovery."""
 
 
 class LentClient(BackfillClient):

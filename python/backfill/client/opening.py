@@ -12,7 +12,7 @@ Leave: TypeAlias = Callable[[type[BaseException] | None, BaseException | None, T
 
 
 class Opening(Coroutine[Any, Any, C], AbstractAsyncContextManager[C], Generic[C]):
-    """An awaitable that opens a client, and the context manager that opens and closes it.
+    """An awaitable that opens a client, and also a context manager that opens and closes it.
 
     It is a coroutine, so that `asyncio.create_task` and similar functions take it. Like any coroutine, it can be
     awaited only once, and Python warns if it is neither awaited nor entered.

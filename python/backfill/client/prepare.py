@@ -195,7 +195,7 @@ def shape_of(
         task: the task's name.
         spec: the settings of the jobs.
         default_max_attempts: the number of runs that the task's policy allows.
-        source: the registered task, which knows its payload's type; None where only the name is known.
+        source: the registered task, which knows its payload's type; None if only the name is known.
     """
     if spec is UNSAID:
         return _plain_shape(task, default_max_attempts, source)

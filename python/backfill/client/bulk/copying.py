@@ -34,7 +34,7 @@ _PACKED_IN_PLACE: Final = 64
 
 
 class CopyStream:
-    """Sends the rows of one transaction to the server by COPY, which the first rows begin, also after an `end`.
+    """Sends the rows of one transaction to the server by COPY; the first rows, also those after an `end`, begin it.
 
     Args:
         connection: the connection, in a transaction.
@@ -52,7 +52,7 @@ class CopyStream:
         self._packer = ThreadPoolExecutor(1, "backfill-copy")
 
     async def write(self, prefixes: Sequence[bytes], payloads: Sequence[bytes], ids: Sequence[int] | None) -> None:
-        """Send rows of jobs; returns when `send` does."""
+        """Send rows of jobs, as `send` sends any rows."""
         await self.send(partial(copy_rows, prefixes, payloads, ids), len(payloads))
 
     async def send(self, pack: Callable[..., bytes], rows: int) -> None:
@@ -93,7 +93,7 @@ class CopyStream:
             self._packer.shutdown(wait=False)
 
     async def _begin(self) -> None:
-        await self._lock.enter_async_context(self._connection.lock)  # nobody else's statement may come between
+        await self._lock.enter_async_context(self._connection.lock)  # no other statement may come between
         self._connection.pgconn.send_query(self._text)
         self._open = True  # set now, since the wait for the answer may be cancelled
         checked(self._connection, await self._connection.wait(answer(self._connection.pgconn)))

@@ -225,7 +225,7 @@ class BulkTransaction(RowTransaction):
         if not self._may_copy:
             added = await run(self._connection, "insert_jobs", self._schema, self._columns(rows))
             inserted = integers(added, "id")
-            self._give(places, sorted(inserted))  # drawn in the order of the rows
+            self._give(places, sorted(inserted))  # the ids were drawn in the order of the rows
             return
         ids = None
         if self._ids is not None:

@@ -84,7 +84,8 @@ class DeadLetterVerbs(DeadLetterReading):
         """Add the jobs of many entries again, as `requeue_dlq_job` does, 500 in each transaction.
 
         If the database refuses an entry, its transaction is undone, and the entries in it are then requeued one by one.
-        An entry is skipped if a job that was requeued from it earlier is still running, or has no key and still waits.
+        An entry is skipped if a job that was requeued from it earlier is still running, or if that job has no key and
+        still waits.
 
         Args:
             jobs: the entries' ids, or a filter; ids that do not exist are skipped.
@@ -167,7 +168,7 @@ class DeadLetterVerbs(DeadLetterReading):
         return await self._run(delete_dlq_by_job_key(job_key), connection)
 
     async def purge_dlq(self, older_than: timedelta) -> int:
-        """Delete the entries whose last failure is older, by this machine's clock, and return how many there were."""
+        """Delete entries whose last failure is older than this, by this machine's clock; return how many there were."""
         check_duration("older_than", older_than, zero=True)
         return await self.delete_dlq_jobs(DlqFilter(failed_before=datetime.now(UTC) - older_than))
 

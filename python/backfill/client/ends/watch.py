@@ -53,7 +53,7 @@ class EndWatch:
     """Finds the ends that callers on one event loop wait for.
 
     Args:
-        schema: the queue's.
+        schema: the queue's schema.
         connect: makes the connection on which notifications of ends arrive; None if the client has no DSN, but a pool.
         lend: lends a connection of the client's, for a waiter's first look, and for all looks if `connect` is None.
     """

@@ -42,7 +42,7 @@ class Verb(Generic[T_co]):
     for_producers: Verb[T_co] | None = None
 
     def __iter__(self) -> Generator[Step, Any, T_co]:
-        """The statement as steps: `answer = yield from verb`."""
+        """Return the statement as steps: `answer = yield from verb`."""
         answer: T_co = yield self
         return answer
 
@@ -60,7 +60,7 @@ class Together(Generic[T_co]):
     steps: Asked[T_co]
 
     def __iter__(self) -> Generator[Step, Any, T_co]:
-        """The transaction as a step of others: `answer = yield from Together(steps)`."""
+        """Return the transaction as a step of others: `answer = yield from Together(steps)`."""
         answer: T_co = yield self
         return answer
 

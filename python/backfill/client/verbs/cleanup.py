@@ -143,7 +143,7 @@ def _release_foreign_locks(
 
 
 def _release_page(age: timedelta, *, alone: bool) -> Steps[_Released | None]:
-    """Unlock a page of jobs; the answer is None if another worker is doing so.
+    """Unlock a page of jobs; the answer is None if another worker is cleaning up.
 
     If the database refuses to add a dead letter, the jobs are only unlocked, so that one job does not block the others;
     `process_failed_jobs` later tries that job alone, and names it in the log.
@@ -163,7 +163,7 @@ def _release_page(age: timedelta, *, alone: bool) -> Steps[_Released | None]:
 
 
 def _in_turn(verb: Verb[T], *, alone: bool) -> Steps[T | None]:
-    """Run a statement; with `alone`, only if no other worker is doing so, and else the answer is None."""
+    """Run a statement; with `alone`, the answer is None if another worker is cleaning up."""
     return (yield from (Together(_if_nobody_does(verb)) if alone else verb))
 
 

@@ -41,7 +41,8 @@ class Recovered:
         jobs: how many jobs were unlocked, made dead letters, or deleted because they had been replaced meanwhile.
         queues: how many serial queues were unlocked in addition to those of the jobs.
         dead_letters: how many of the jobs had no attempt left.
-        complete: whether nothing is left of the worker; jobs that another transaction holds at the moment are left.
+        complete: whether nothing is left of the worker; false if another transaction holds one of its jobs at the
+            moment.
         refused: the jobs that stay locked because the database refuses to unlock them or to make them dead letters, and
             why.
         superseded: how many of the jobs were deleted because they had been replaced or removed while they ran.
