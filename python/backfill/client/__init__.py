@@ -1,10 +1,10 @@
-"""The client: what producers hold. Its verbs are a module each; here they are put together.
+"""The client, by which producers use the queue; each group of its verbs is a module, and here they are combined.
 
-connect (session, manner): its life and its connections · lent: the clients that a worker makes · enqueue: one job ·
-bulk: many · manage: jobs that are there · dead_letters: jobs that are not tried again · ends: how jobs finished ·
-counters: how attempts ended · recovery: what dead workers held · held_queues: queues that wait for one job ·
-cleanup: what others left behind · presets: the common cases by name · prepare: what all of them send, without I/O ·
-execute: one way to send it.
+connect (session, manner): the client's life and its connections · lent: the clients that a worker makes · enqueue: adds
+one job · bulk: adds many jobs · manage: jobs in the queue · dead_letters: jobs that are not tried again · ends: how
+jobs finished · counters: how attempts ended · recovery: what dead workers held · held_queues: queues that wait for one
+job · cleanup: what others left behind · presets: the common cases by name · prepare: makes the parameters of
+statements, without I/O · execute: runs statements.
 """
 
 from __future__ import annotations
@@ -37,28 +37,30 @@ __all__ = [
 
 
 class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs, CleanupVerbs, EndVerbs, CounterVerbs):
-    """A producer's way to the queue: enqueue jobs, and manage those that are there.
+    """The object by which a program uses the queue: it enqueues jobs and manages the jobs in the queue.
 
-    Making one does no I/O and needs no event loop, so a client may live at module level. The first verb connects and
-    checks the schema; `async with client`, or `open()` and `close()`, say when instead. After `close()` verbs raise
-    `ClientClosedError` until it is opened again, on the same event loop or another. A client works on one loop at a
-    time; in a forked child it opens connections of its own. Any number of tasks may use it at once.
+    Making a client does no I/O and needs no event loop, so a client may be a module's variable. The first verb connects
+    and checks the schema; to choose the time yourself, use `async with client`, or `open()` and `close()`. After
+    `close()`, verbs raise `ClientClosedError` until the client is opened again, on the same event loop or another. A
+    client works on one loop at a time; in a forked child it opens connections of its own. Any number of tasks may use
+    it at once.
 
-    `async with client` may be entered by many tasks at once, and within itself: the outermost exit, the last one,
-    closes the client, whether or not `open()` was called too. `close()` closes it for all at once. The client that
-    handlers have (`ctx.client`) is the worker's: neither closes it.
+    Many tasks may enter `async with client` at once, and the blocks may be nested: the exit from the last block closes
+    the client, whether or not `open()` was called too. `close()` closes the client for all its users at once. The
+    client that handlers get (`ctx.client`) belongs to the worker: neither way closes it.
 
     Args:
         dsn: a connection string, or a callable (async too) that is asked for one at each new connection, for passwords
-            that expire. Without it, and without a pool, DATABASE_URL is read when the client opens.
+            that expire. If neither `dsn` nor `pool` is given, the client reads DATABASE_URL when it opens.
         schema: the queue's schema, 1 to 63 bytes.
-        pool: a psycopg pool to use instead of one of its own. It must be open when the client opens, is never closed by
-            it, and its connections may be set up in any way; they come back as they were.
-        migrate: whether opening brings the schema up to date; else a missing or outdated one is an error.
-        min_size: connections kept at rest, from 0.
-        max_size: connections at most, from 1; calls beyond wait for one, 30 s at most. `result` and `enqueue_bulk` may
-            have one more each while they are under way.
+        pool: a psycopg pool to use instead of the client's own. It must be open when the client opens, and the client
+            never closes it. Its connections may be set up in any way; the client returns them as they were.
+        migrate: whether opening the client brings the schema up to date; if not, a missing or outdated schema is an
+            error.
+        min_size: how many connections are kept while they are not in use, from 0.
+        max_size: the largest number of connections, from 1; further calls wait for a connection, 30 s at most. `result`
+            and `enqueue_bulk` may each have one more connection while they run.
 
     Raises:
-        ConfigurationError: an argument that cannot be used; it is named.
+        ConfigurationError: an argument cannot be used; the error names it.
     """

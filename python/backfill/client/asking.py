@@ -1,8 +1,8 @@
-"""How an asynchronous client carries out what its verbs ask.
+"""Carries out what verbs ask, for the asynchronous client.
 
 Each statement is run on a connection, and its answer is sent back to the steps.
 
-The counterpart of `client/verbs`, which says what is asked.
+This is the counterpart of `client/verbs`, which says what is asked.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ T = TypeVar("T")
 
 
 async def carry_out(connection: Connection, schema: str, asked: Asked[T]) -> T:
-    """Do all that a verb asks on one connection, and give its answer.
+    """Do all that a verb asks on one connection, and return its answer.
 
-    An error that has ended the connection is not shown to the steps, since they can ask nothing more on it.
+    An error that has ended the connection is not sent to the steps, since they can ask nothing more on that connection.
 
     Args:
-        connection: any.
-        schema: the queue's.
+        connection: any connection.
+        schema: the queue's schema.
         asked: the verb's statement or steps.
 
     Returns:
-        What the verb's result was read as.
+        The verb's answer, as it was read from the result.
     """
 
     async def answer(step: Step) -> Any:
@@ -42,7 +42,7 @@ async def carry_out(connection: Connection, schema: str, asked: Asked[T]) -> T:
 
 
 async def ask(connection: Connection, schema: str, verb: Verb[T]) -> T:
-    """Run one statement, or the one that is for producers where the connection's role is one, and read its result."""
+    """Run one statement, or the one for producers if the connection's role is a producer's, and read its result."""
     if verb.for_producers is not None and await goes_by_functions(connection, schema):
         verb = verb.for_producers
     return verb.read(await run(connection, verb.statement, schema, verb.parameters, binary=verb.binary))
@@ -55,8 +55,8 @@ async def follow(
 
     Args:
         asked: the steps.
-        answer: does one step.
-        may_go_on: whether steps are asked for more after an error; else it is raised at once.
+        answer: does one step and returns its answer.
+        may_go_on: tells whether an error is sent to the steps, which may continue; if not, it is raised at once.
     """
     steps = iter(asked)
     try:

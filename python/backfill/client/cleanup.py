@@ -1,8 +1,9 @@
-"""Cleanup: locks that nobody will ever open, jobs failed for good, serial queues and tasks that nothing uses.
+"""Cleanup of locks that nobody will release, jobs that failed for good, and unused serial queues and tasks.
 
-Who holds a lock decides, not its age alone. Workers of ours have a row with a heartbeat: one that lives is spared, one
-that died is recovered as its fellows would recover it. Workers of the Rust engine have one where its own table is. Of
-others (Node) nothing can be known: theirs go by the age that is given.
+Whether a lock is released depends on its holder, not on its age alone. Our workers have a row with a heartbeat: the
+locks of a live worker are left alone, and a dead worker is recovered in the way in which other workers would recover
+it. Workers of the Rust engine have such a row if the Rust engine's own table exists. Nothing is known about the workers
+of other engines (Node), so their locks are released by the given age.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ __all__ = ["CleanupVerbs", "ReleasedLocks", "StartupCleanup"]
 logger = logging.getLogger(__name__)
 
 DEFAULT_STALE_QUEUE_LOCK_TIMEOUT: Final = timedelta(minutes=5)
-"""From which age on an explicit call releases a serial queue's lock."""
+"""The age from which an explicit call releases a serial queue's lock."""
 DEFAULT_STALE_JOB_LOCK_TIMEOUT: Final = timedelta(minutes=30)
-"""From which age on an explicit call releases a job's lock."""
+"""The age from which an explicit call releases a job's lock."""
 DEFAULT_STALE_LOCK_CLEANUP_INTERVAL: Final = timedelta(seconds=60)
 """How often workers look for stale locks."""
 ABANDONED_AFTER: Final = timedelta(hours=4)
-"""The age at which the contract takes a lock for abandoned: what workers go by, for holders that nobody knows."""
+"""The age at which the contract regards a lock as abandoned; workers apply it to locks of unknown holders."""
 _SHORT_QUEUE_TIMEOUT: Final = timedelta(minutes=1)
 _SHORT_JOB_TIMEOUT: Final = timedelta(minutes=15)
 _RISKY_JOB_TIMEOUT: Final = timedelta(minutes=5)
@@ -43,7 +44,7 @@ class StartupCleanup:
     Attributes:
         queue_locks: how many serial queues were unlocked.
         job_locks: how many jobs were unlocked.
-        failed_jobs: how many jobs failed for good were moved to the dead letters.
+        failed_jobs: how many jobs that failed for good were moved to the dead letters.
     """
 
     queue_locks: int
@@ -52,55 +53,55 @@ class StartupCleanup:
 
 
 class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs, HeldQueueVerbs):
-    """The verbs for what others have left behind."""
+    """The verbs that clean up what others have left behind."""
 
     async def release_stale_queue_locks(self, older_than: timedelta = DEFAULT_STALE_QUEUE_LOCK_TIMEOUT) -> int:
-        """Unlock serial queues that have been locked for long by workers that do not live, and of which no job is locked.
+        """Unlock serial queues that workers locked long ago and no longer use, and that have no locked job.
 
-        A queue whose job is locked still is unlocked with that job alone. Our workers that died are recovered, jobs and
-        all.
-        A queue that is held for the retry of a job (`held_queues`) stays held while that job needs it.
+        Workers that are known to be alive keep their queues. A queue whose job is still locked is unlocked only
+        together with that job. Our workers that died are recovered completely, including their jobs. A queue that is
+        held for the retry of a job (`held_queues`) stays held while that job needs it.
 
         Args:
-            older_than: locks of this age, by the database's clock; zero to 36,525 days. Under a minute a warning is
-                logged.
+            older_than: the age, by the database's clock, from which locks are released; zero to 36,525 days. An age
+                under a minute logs a warning.
 
         Returns:
             How many queues were unlocked.
 
         Raises:
-            InvalidJobError: no such age.
+            InvalidJobError: an age is out of range.
         """
         check_age("older_than", older_than)
         warn_of_short(older_than, None)
         return (await self._run(verbs.release_stale(queues=older_than, jobs=None))).queue_locks
 
     async def release_stale_job_locks(self, older_than: timedelta = DEFAULT_STALE_JOB_LOCK_TIMEOUT) -> int:
-        """Unlock jobs that have been locked for long by workers that do not live, and their queues with them.
+        """Unlock jobs that workers locked long ago and no longer run, and the queues of these jobs.
 
-        The attempt counts, so that a job whose last it was is failed for good. Our workers that died are recovered
-        whole. Of Node's workers nobody knows whether they live: where they run too, give more than their longest job
-        takes.
+        The interrupted attempt counts, so a job in its last attempt fails for good. Workers that are known to be alive
+        keep their jobs, and our workers that died are recovered completely. It cannot be known whether a Node worker is
+        alive: if Node workers run too, give an age that is longer than their longest job takes.
 
         Args:
-            older_than: locks of this age, by the database's clock; zero to 36,525 days. Under 15 minutes a warning is
-                logged, under 5 an error.
+            older_than: the age, by the database's clock, from which locks are released; zero to 36,525 days. An age
+                under 15 minutes logs a warning, and one under 5 minutes logs an error.
 
         Returns:
             How many jobs were unlocked.
 
         Raises:
-            InvalidJobError: no such age.
+            InvalidJobError: an age is out of range.
         """
         check_age("older_than", older_than)
         warn_of_short(None, older_than)
         return (await self._run(verbs.release_stale(queues=None, jobs=older_than))).job_locks
 
     async def cleanup_permanently_failed_jobs(self) -> int:
-        """Take jobs that failed for good, and that nobody holds, out of the queue: each becomes a dead letter first.
+        """Move jobs that failed for good, and that nobody holds, from the queue to the dead letters.
 
         Returns:
-            How many were moved; one that the database refuses stays, and the log names it.
+            How many jobs were moved. A job that the database refuses to move stays in the queue, and the log names it.
         """
         return await self.process_failed_jobs()
 
@@ -109,7 +110,7 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs, HeldQueueVerbs):
         queue_timeout: timedelta = DEFAULT_STALE_QUEUE_LOCK_TIMEOUT,
         job_timeout: timedelta = DEFAULT_STALE_JOB_LOCK_TIMEOUT,
     ) -> StartupCleanup:
-        """Release stale locks of jobs and queues, then move what failed for good to the dead letters.
+        """Release stale locks of jobs and queues, then move jobs that failed for good to the dead letters.
 
         Args:
             queue_timeout: as for `release_stale_queue_locks`.
@@ -119,7 +120,7 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs, HeldQueueVerbs):
             What was done.
 
         Raises:
-            InvalidJobError: no such age.
+            InvalidJobError: an age is out of range.
         """
         check_age("queue_timeout", queue_timeout)
         check_age("job_timeout", job_timeout)
@@ -128,42 +129,43 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs, HeldQueueVerbs):
         return StartupCleanup(released.queue_locks, released.job_locks, await self.cleanup_permanently_failed_jobs())
 
     async def collect_queues(self, limit: int | None = None) -> int:
-        """Delete serial queues that no job uses and nobody has locked; one that is used again is made again.
+        """Delete serial queues that no job uses and nobody has locked; a queue that is used again is made again.
 
-        It goes in steps of at most 500, each a transaction of its own that waits for nobody; who adds a job to a queue
-        just then waits for that step, and makes it again.
+        Queues are deleted in steps of at most 500. Each step is a transaction of its own and waits for nobody. A caller
+        that adds a job to one of these queues at that moment waits for the step to end, and then makes the queue again.
 
         Args:
-            limit: how many to delete at most, from 1; all there are if not given.
+            limit: the largest number of queues to delete, from 1; all unused ones if not given.
 
         Returns:
-            How many were deleted.
+            How many queues were deleted.
 
         Raises:
-            CleanupRefusedError: `add_job` or `add_jobs` is another program's: a job that is added meanwhile could be
-                left with a queue that is not there, and never run.
-            InvalidJobError: no such limit.
+            CleanupRefusedError: the function `add_job` or `add_jobs` belongs to another program: a job that it adds
+                meanwhile could be left with a queue that does not exist, and would then never run.
+            InvalidJobError: the limit is out of range.
         """
         return await self._run(verbs.collect_queues(self._schema, limit))
 
     async def collect_tasks(self) -> tuple[str, ...]:
-        """Delete tasks that have no job and that no worker of ours names; one that is used again is made again.
+        """Delete tasks that have no job and that none of our workers names; a task that is used again is made again.
 
-        Only on demand: workers of other programs look up the ids of their tasks once, at their start. It reads all jobs
-        twice; who adds a job to such a task meanwhile waits for it.
+        No worker does this by itself, because workers of other programs look up the ids of their tasks only once, at
+        their start. The call reads all jobs twice. A caller that adds a job to such a task meanwhile waits until the
+        call has ended.
 
         Returns:
-            Their names.
+            The names of the deleted tasks.
 
         Raises:
-            CleanupRefusedError: a worker of another program may live (something is locked under its id, or it has
-                beaten of late), or `add_job` or `add_jobs` is another program's.
+            CleanupRefusedError: a worker of another program may be alive (something is locked under its id, or its last
+                heartbeat is recent), or the function `add_job` or `add_jobs` belongs to another program.
         """
         return await self._run(verbs.collect_tasks(self._schema))
 
 
 def warn_of_short(queue_timeout: timedelta | None, job_timeout: timedelta | None) -> None:
-    """Warn of ages at which a worker may well live of which nothing can be known."""
+    """Log a warning for ages so short that a worker about which nothing is known may still be alive."""
     if queue_timeout is not None and queue_timeout < _SHORT_QUEUE_TIMEOUT:
         logger.warning(
             "queues are unlocked after %s: less than a minute is short, other programs may need them", queue_timeout

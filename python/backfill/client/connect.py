@@ -1,6 +1,6 @@
-"""A client's life: opened by its first use, checked against the schema, closed, and how each verb comes by a connection.
+"""The life of a client: how it opens, checks the schema and closes, and how each verb gets a connection.
 
-The base of the client's verbs. Nothing here touches the network before a verb, `open()` or `async with` does.
+This is the base of the client's verbs. It does not use the network before a verb, `open()` or `async with` does.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from backfill.storage.types import Connection, Dsn
 
 MOST_CONNECTIONS: Final = 10
 AGAIN_SECONDS: Final = 30.0
-"""How long a call is repeated of which nothing was done: as long as it may wait for a connection."""
+"""Seconds for which a call of which nothing was done is repeated: as long as it may wait for a connection."""
 _BESIDE_SECONDS: Final = 5.0
 _FIRST_PAUSE: Final = 0.02
 T = TypeVar("T")
@@ -48,12 +48,12 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Turn:
-    """What calls on one event loop of one process take turns at: opening and closing the client.
+    """The state by which calls on one event loop of one process take turns to open and close the client.
 
     Attributes:
-        lock: held by who opens or closes.
+        lock: held by the call that opens or closes the client.
         inside: how many `async with` blocks are being run.
-        opener: the task that opens.
+        opener: the task that opens the client.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -67,9 +67,9 @@ class ClientLife:
     """What all verbs share: the pool, the schema, and the client's state."""
 
     _patience = 0.0
-    """Seconds that a call waits for a connection in use, before another one is made."""
+    """Seconds for which a call waits for a connection in use, before another one is made."""
     _max_idle = 600.0
-    """Seconds after which a connection is closed that is more than those kept at rest, and that nobody has used."""
+    """Seconds after which an unused connection is closed, unless it is one of the `min_size` that are kept."""
 
     def __init__(
         self,
@@ -103,17 +103,17 @@ class ClientLife:
         min_size: int = 1,
         max_size: int = MOST_CONNECTIONS,
     ) -> Opening[Self]:
-        """A client that is open: made with the same arguments, then opened.
+        """Make a client with the same arguments as the class, and open it.
 
-        It can be awaited, as in `client = await BackfillClient.connect(dsn)`, or entered, as in
+        The return value can be awaited, as in `client = await BackfillClient.connect(dsn)`, or entered, as in
         `async with BackfillClient.connect(dsn) as client`, which also closes the client at the block's end.
 
         Raises:
-            DatabaseConnectionError: the server cannot be reached, or refuses.
+            DatabaseConnectionError: the server cannot be reached, or refuses the connection.
             ReadOnlyDatabaseError: the only server of the DSN takes no writes.
-            SchemaMissingError: the schema is not there, and `migrate` is not set.
+            SchemaMissingError: the schema does not exist, and `migrate` is not set.
             SchemaVersionError: the schema is too new or too old.
-            ConfigurationError: an argument that cannot be used, or neither `dsn` nor DATABASE_URL.
+            ConfigurationError: an argument cannot be used, or neither `dsn` nor DATABASE_URL is set.
         """
         client = cls(dsn, schema=schema, pool=pool, migrate=migrate, min_size=min_size, max_size=max_size)
         return Opening(client._opened_self(), client.__aenter__, client.__aexit__)
@@ -129,35 +129,36 @@ class ClientLife:
 
     @property
     def is_open(self) -> bool:
-        """Whether the client is connected; one that was never used is not, and opens itself at its first use."""
+        """Whether the client is connected; a client that was never used is not, and opens itself at its first use."""
         return self._session is not None
 
     async def open(self) -> None:
-        """Connect and check the schema; harmless where the client is open already, and opens a closed one again.
+        """Connect and check the schema; do nothing if the client is open already; open a closed client again.
 
-        Called by the first verb, so calling it is only worth while to fail early.
+        The first verb does this by itself, so a call is only useful to find errors early.
 
         Raises:
-            DatabaseConnectionError: the server cannot be reached, or refuses.
+            DatabaseConnectionError: the server cannot be reached, or refuses the connection.
             ReadOnlyDatabaseError: the only server of the DSN takes no writes.
-            SchemaMissingError: the schema is not there, and `migrate` is not set.
+            SchemaMissingError: the schema does not exist, and `migrate` is not set.
             SchemaVersionError: the schema is too new or too old.
-            ConfigurationError: neither a DSN nor DATABASE_URL, or a connection string that cannot be read.
+            ConfigurationError: neither a DSN nor DATABASE_URL is set, or the connection string cannot be read.
         """
         await self._opened(reopen=True)
 
     async def close(self) -> None:
-        """Close the client's own pool; a pool that was given to it stays open. Harmless where it is closed already.
+        """Close the client and its own pool; a pool that was given to the client stays open.
 
-        Calls under way keep their connection and end; later ones raise `ClientClosedError`, until `open()`. It closes
-        the client for all who use it, whoever is within `async with`.
+        Calls under way keep their connections and finish; later calls raise `ClientClosedError` until `open()` is
+        called. This closes the client for all its users, including those within `async with`. It does no harm if the
+        client is closed already.
         """
         turn = self._turn_here()
         async with turn.lock:
             await self._end()
 
     async def __aenter__(self) -> Self:
-        """Open the client, where it is not open; any number of tasks may be inside at once, one in another too."""
+        """Open the client, if it is not open; any number of tasks may be inside at once, and blocks may be nested."""
         turn = self._turn_here()
         async with self._opening(turn):
             await self._open_session(reopen=True)
@@ -167,21 +168,21 @@ class ClientLife:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it when nobody else is inside, whether or not `open()` was called too."""
+        """Close the client when nobody else is inside, whether or not `open()` was called too."""
         turn = self._turn_here()
         turn.inside = max(turn.inside - 1, 0)
         if turn.inside:
             return
         async with turn.lock:
-            if not turn.inside:  # nobody has come in while this one waited
+            if not turn.inside:  # nobody has entered while this call waited for the lock
                 await self._end()
 
     @asynccontextmanager
     async def _connection(self, given: Connection | None, *, apart: bool = False) -> AsyncIterator[Connection]:
-        """The caller's connection, as it is; else one of the client's, in autocommit. Its texts are UTF-8 either way.
+        """Give the caller's connection as it is, or else one of the client's in autocommit; texts are UTF-8 in both.
 
         Args:
-            given: the caller's.
+            given: the caller's connection, if there is one.
             apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
         """
         if given is not None:
@@ -217,13 +218,13 @@ class ClientLife:
                 if encoding is not None:
                     await speak_again(connection, encoding)
                 if not was_autocommit:
-                    with suppress(psycopg.Error):  # broken: the pool throws it away
+                    with suppress(psycopg.Error):  # the connection is broken, and the pool discards it
                         await connection.set_autocommit(False)
                 await session.give_back(connection)
 
     @asynccontextmanager
     async def _lent(self, given: Connection) -> AsyncIterator[None]:
-        """What is done on the caller's connection: in UTF-8, and its errors without the rows that they quote."""
+        """Use the caller's connection in UTF-8 for a block, and remove from its errors the rows that they quote."""
         self._refuse_closed()
         encoding = await speak_utf8(checked_connection(given))
         try:
@@ -234,30 +235,31 @@ class ClientLife:
                 await speak_again(given, encoding)
 
     async def _beside(self) -> Connection | None:
-        """A connection besides those of the client's own pool, for whoever holds one of these.
+        """Make a connection outside the client's own pool, for a call that already holds one of the pool.
 
-        There is none where a pool was given.
+        Return None if a pool was given to the client.
         """
         session = self._session_here() or await self._opened(reopen=False)
         return await session.pool.beside(_BESIDE_SECONDS) if isinstance(session.pool, PatientPool) else None
 
     async def _run(self, asked: Asked[T], connection: Connection | None = None) -> T:
-        """Do all that a verb asks on one connection, the caller's or one of the client's, and give its answer."""
+        """Do all that a verb asks on one connection, the caller's or one of the client's, and return its answer."""
         async with self._connection(connection) as chosen:
             return await carry_out(chosen, self._schema, asked)
 
     async def _run_apart(self, asked: Asked[T]) -> T:
-        """Do what a verb asks, each step on a connection that others may have between two steps."""
+        """Do what a verb asks, and release the connection after each step, so that others may use it between steps."""
         return await follow(asked, self._run)
 
     async def _retrying(
         self, call: Callable[[Connection], Awaitable[T]], *, harmless: bool = False, apart: bool = False
     ) -> T:
-        """What a call gives on a connection of the client's; again, for half a minute, where nothing of it was done.
+        """Return what a call gives on a connection of the client's; if nothing was done, repeat it for half a minute.
 
         Args:
-            call: one transaction, or several of which it does no harm that the first ones are there already.
-            harmless: whether it may be repeated, too, where nobody knows what was done.
+            call: runs one transaction, or several, if it does no harm that the first ones are done already when it is
+                repeated.
+            harmless: whether the call may be repeated even if it is unknown what was done.
             apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
         """
         backoff, until = Backoff(_FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
@@ -267,7 +269,7 @@ class ClientLife:
                 async with self._connection(None, apart=apart) as chosen:
                     return await call(chosen)
             except (psycopg.Error, DatabaseConnectionError) as error:
-                if cancellations() > cancelled:  # the driver raises what the server said in its place
+                if cancellations() > cancelled:  # the driver raises the server's error instead of the cancellation
                     raise asyncio.CancelledError from error
                 again = surely_undone(error) or (harmless and isinstance(error, CommitUnknownError))
                 if not again or time.monotonic() > until:
@@ -280,7 +282,7 @@ class ClientLife:
 
     @asynccontextmanager
     async def _opening(self, turn: _Turn) -> AsyncIterator[None]:
-        """Be the only one that opens or closes the client meanwhile."""
+        """Be the only call that opens or closes the client during a block."""
         task = asyncio.current_task()
         if task is not None and turn.opener is task:
             raise BackfillError(
@@ -309,7 +311,7 @@ class ClientLife:
             await session.close()
 
     def _session_here(self) -> Session | None:
-        """The session, if it can be used by this process on this loop; one that never can be again is let go."""
+        """Return the session if this process can use it on this loop; forget a session that can never be used again."""
         session = self._session
         if session is None:
             return None

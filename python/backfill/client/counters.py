@@ -1,4 +1,4 @@
-"""Counters: how attempts ended, by task, worker and time."""
+"""Verbs for counters, which say how attempts ended, by task, worker and time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backfill.storage.types import Connection
 
 
 class CounterVerbs(ClientLife):
-    """The verbs for counters."""
+    """The verbs that read and fold counters."""
 
     async def counters(
         self,
@@ -24,30 +24,30 @@ class CounterVerbs(ClientLife):
         by_worker: bool = False,
         connection: Connection | None = None,
     ) -> list[Counts]:
-        """How attempts ended, by task and, where it is asked for, by time and worker; oldest first.
+        """Count how attempts ended, by task and, if asked for, by time and worker; oldest first.
 
-        Workers write their counts every 5 seconds. What is older than 2 days is there by the hour, and after 60 days by
-        the day and without its workers: `Counts.span` says so.
+        Workers write their counts every 5 seconds. Counts older than 2 days are kept by the hour; counts older than 60
+        days are kept by the day, without their workers. `Counts.span` says which of these it is.
 
         Args:
-            task: of this task only, 1 to 128 characters.
-            worker: of this worker only.
-            since: spans that begin at this time or later; aware.
-            until: spans that begin before this time; aware.
-            by: one `Counts` a minute, hour or day, in UTC; one for all the time if not given.
-            by_worker: one `Counts` a worker.
-            connection: a psycopg connection to read on; else one of the client's.
+            task: count this task only; 1 to 128 characters.
+            worker: count this worker only.
+            since: count spans that begin at this time or later; aware.
+            until: count spans that begin before this time; aware.
+            by: give one `Counts` for each minute, hour or day, in UTC; one for all the time if not given.
+            by_worker: whether to give one `Counts` for each worker.
+            connection: a psycopg connection to read on; if not given, one of the client's.
 
         Raises:
-            InvalidJobError: a value out of range.
+            InvalidJobError: a value is out of range.
         """
         verb = verbs.counters(task=task, worker=worker, since=since, until=until, by=by, by_worker=by_worker)
         return await self._run(verb, connection)
 
     async def fold_counters(self) -> int:
-        """Fold minutes that are over 2 days old to hours, hours over 60 days to days, and delete days after 2 years.
+        """Fold minutes over 2 days old into hours and hours over 60 days old into days, and delete days after 2 years.
 
-        Workers do this at their start and hourly; any number may at once.
+        Workers do this at their start and once an hour; any number of them may do it at the same time.
 
         Returns:
             How many rows were folded or deleted.

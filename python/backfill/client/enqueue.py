@@ -1,4 +1,4 @@
-"""Adding one job: the verb `enqueue`, on a connection of the client's or of the caller's."""
+"""The verb `enqueue`, which adds one job on a connection of the client's or of the caller's."""
 
 from __future__ import annotations
 
@@ -95,36 +95,38 @@ class EnqueueVerb(ClientLife):
     ) -> EnqueueOutcome[Any]:
         """Add one job: `enqueue(task.job(payload))`, `enqueue(task, payload)` or `enqueue("name", payload)`.
 
-        One round trip. Once it returns, the job is committed and workers were told; with `connection=` it is the
-        caller's transaction that commits it.
+        The call takes one round trip. When it returns, the job is committed and the workers have been told. With
+        `connection=` the caller's transaction commits the job.
 
         Args:
             job: a `NewJob`, a registered task, or a task's name (1 to 128 characters; no worker needs to know it yet).
-                What the task says of its jobs (priority, queue, number of runs, delay) holds where it is given, and not
-                by its name.
-            payload: what the handler gets. With a registered task it arrives as it is given, or is refused here; left
-                out, it is the default of the handler's parameter, else None where its type has None. By name it is
-                written as JSON (plain values, dataclasses, msgspec Structs, pydantic models); None and nothing become
-                `{}`.
-            spec: a bundle of the keywords below; each thing may be said once, here, in the NewJob or as a keyword.
-            connection: a psycopg connection to write on, inside its transaction (or its autocommit). The client's own
-                connections are not used, nor opened, and the driver's errors come as they are.
-            keywords: `run_at` (aware datetime) or `delay` (timedelta, by the database's clock): not before then;
-                `priority` (-32,768 to 32,767, lower first, 0 if not said); `queue` (a `Queue`, parallel if not said);
-                `max_attempts` (1 to 32,767, all runs); `retry` (RetryPolicy), `timeout` (timedelta, of an attempt) and
-                `deadline` (aware datetime), which travel in the job's flags; `flags` (names that workers can be told to
-                leave alone); `job_key` (1 to 512 characters) and `job_key_mode`.
+                The defaults of a task (priority, queue, number of runs, delay) apply where the registered task or its
+                `NewJob` is given; they do not apply where only its name is given.
+            payload: what the handler gets. With a registered task, the payload arrives as it is given, or the call
+                refuses it; if it is left out, it is the default of the handler's parameter, or None where the
+                parameter's type allows None. With a task's name, the payload is written as JSON (plain values,
+                dataclasses, msgspec Structs, pydantic models); None and no payload become `{}`.
+            spec: a bundle of the keywords below. Each setting may be given only once: here, in the `NewJob` or as a
+                keyword.
+            connection: a psycopg connection to write on, inside its transaction (or its autocommit). The client then
+                neither uses nor opens a connection of its own, and raises the driver's errors unchanged.
+            keywords: `run_at` (aware datetime) or `delay` (timedelta, by the database's clock): the job does not start
+                before then; `priority` (-32,768 to 32,767, lower first, 0 if not given); `queue` (a `Queue`, parallel
+                if not given); `max_attempts` (1 to 32,767, the number of runs in all); `retry` (RetryPolicy), `timeout`
+                (timedelta, for one attempt) and `deadline` (aware datetime), which are stored in the job's flags;
+                `flags` (names; workers can be told to skip jobs that have them); `job_key` (1 to 512 characters) and
+                `job_key_mode`.
 
         Returns:
-            What was done, and the job's row as it was written. Look at its `status` where a mode of unsafe_dedupe was
-            given: only then can the job not be enqueued.
+            What was done, and the job's row as it was written. Check the outcome's `status` if the `job_key_mode` was
+            unsafe_dedupe: in this mode the job may not have been added; in all other modes it always is.
 
         Raises:
-            InvalidJobError: bad input, refused before anything is written; field, value and limit are named.
-            TypeError: one thing was said twice, or a keyword is unknown.
-            DatabaseConnectionError: no connection within half a minute, and the job was not added. Where one of the
-                client's connections turns out to be dead before the server had done anything, the call goes on with
-                another.
+            InvalidJobError: the input is bad; nothing was written. The error names the field, the value and the limit.
+            TypeError: a setting was given twice, or a keyword is unknown.
+            DatabaseConnectionError: there was no connection within half a minute; the job was not added. If a
+                connection of the client turns out to be dead before the server has done anything, the call continues on
+                another one.
             CommitUnknownError: the connection was lost while the server worked: the job may or may not have been added.
             ClientClosedError: the client was closed.
         """
@@ -155,7 +157,8 @@ class EnqueueVerb(ClientLife):
     async def _make_names(self, connection: Connection, shape: JobShape, *, by_functions: bool) -> None:
         """Make the names of a job before it is added.
 
-        Waiting for its key, it would hold up who makes the same names.
+        If the transaction that adds the job made them, it would block other callers that make the same names for as
+        long as it waits for the job's key.
         """
         makers = FOR_PRODUCERS if by_functions else DIRECT
         for (_, statement), name, known in zip(makers, (shape.task, shape.queue), self._known, strict=True):
@@ -176,17 +179,18 @@ class EnqueueVerb(ClientLife):
     ) -> EnqueueOutcome[Any]:
         """Add a job by a function of the schema.
 
-        That is any job of a producer, and else one that has a key or whose task or queue is new.
+        A producer's role adds every job in this way; other roles add a job so if it has a key, or if its task or queue
+        is new.
         """
         parameters = add_job_parameters(shape, payload)
         for _ in range(_TRIES):
             rows = await send(connection, self._schema, statement, parameters)
-            if not rows:  # another engine's function may lose a race for a key, and say so by giving nothing
+            if not rows:  # another engine's function may lose a race for a key; it then returns no row
                 continue
             row, status = rows[0], status_of(rows[0], shape.mode)
             if status in (EnqueueStatus.ADDED, EnqueueStatus.REPLACED):
                 _named(row, shape)
-            elif not row.task_identifier:  # the row is an older job's, perhaps of another task
+            elif not row.task_identifier:  # the row belongs to an older job, perhaps of another task
                 await carry_out(connection, self._schema, put_names(row))
             return EnqueueOutcome(status, row.id, row, row.revision, source)
         raise BackfillError(
@@ -208,11 +212,11 @@ def _named(row: Job, shape: JobShape) -> Job:
 
 
 def new_job(job: NewJob[Any] | Task[Any, Any] | str, payload: Any) -> NewJob[Any]:
-    """What a call's first two arguments ask for.
+    """Make a `NewJob` from the first two arguments of a call.
 
     Raises:
-        InvalidJobError: the first is nothing that names a task, or the payload is not of the task's class.
-        TypeError: a NewJob and another payload.
+        InvalidJobError: the first argument does not name a task, or the payload is not of the task's class.
+        TypeError: a payload was given beside a `NewJob`, which has one.
     """
     if isinstance(job, NewJob):
         if payload is not NOTHING:

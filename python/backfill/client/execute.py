@@ -1,7 +1,7 @@
-"""One way to run a statement on any connection, whatever its row factory, cursor, adapters or mode, and to read what came.
+"""Runs statements on any connection, whatever its row factory, cursor, adapters or mode, and reads their results.
 
-Used by the client's verbs. Results are taken from libpq as they are, so that a row which Python cannot hold, or a
-loader that a caller registered, can do no harm.
+Used by the client's verbs. Results are taken directly from libpq, so that neither a value that Python cannot hold nor a
+loader that a caller registered can cause an error.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ _MISSING: Final = (
 
 
 class _EncodedText(Dumper):
-    """Hands text that is encoded already to the server, which finds its type as that of any text."""
+    """Passes text that is already encoded to the server, which infers its type as for any text."""
 
     def dump(self, obj: bytes) -> bytes:
-        """The bytes themselves."""
+        """Return the bytes unchanged."""
         return obj
 
 
 class _State(Enum):
-    """How often a connection has run a statement."""
+    """Whether a connection has run a statement before, and whether it has prepared it."""
 
     NEW = auto()
     SEEN = auto()
@@ -88,23 +88,23 @@ async def run(
     binary: bool = False,
     prepared: bool = True,
 ) -> PGresult:
-    """Run a statement by name and give back libpq's result, in text unless `binary` is asked for.
+    """Run a statement by its name and return libpq's result, in text format unless `binary` is set.
 
     Args:
-        connection: any.
-        name: the statement's.
-        schema: the queue's.
-        parameters: the statement's.
-        binary: whether the result's values are binary.
-        prepared: whether the driver may prepare it, so that one plan serves many calls. It must not where tables grow
-            from nothing between these calls.
+        connection: any connection.
+        name: the statement's name.
+        schema: the queue's schema.
+        parameters: the statement's parameters.
+        binary: whether the result's values come in binary format.
+        prepared: whether the driver may prepare the statement, so that one plan serves many calls. It must not if an
+            empty table grows large between these calls.
     """
     cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
     if any(isinstance(value, bytes) for value in parameters):
         cursor.adapters.register_dumper(bytes, _EncodedText)
     prepare = None if prepared and may_prepare(connection) else False
     if connection.pgconn.pipeline_status:
-        async with connection.pipeline():  # left again at once, which waits for the result
+        async with connection.pipeline():  # leaving the pipeline block at once waits for the result
             await cursor.execute(render(name, schema), parameters, prepare=prepare, binary=binary)
     else:
         async with by_itself(connection):
@@ -115,10 +115,10 @@ async def run(
 
 
 async def run_own(connection: Connection, name: str, schema: str, parameters: Parameters) -> PGresult:
-    """Run a statement by name on a connection of the client's, which is in autocommit and which nobody else uses meanwhile.
+    """Run a statement by its name on a connection of the client's, in autocommit, that nobody else uses meanwhile.
 
-    From its second time on a connection it is prepared, and sent past the driver's cursors, which would take as long as
-    the server does. Results are binary.
+    From the second run on a connection, the statement is prepared and sent without the driver's cursors, which would
+    take as long as the server does. Results come in binary format.
     """
     key, text = _prepared_as(name, schema)
     states = _STATES.get(connection)
@@ -137,19 +137,20 @@ async def run_own(connection: Connection, name: str, schema: str, parameters: Pa
     pgconn = connection.pgconn
     try:
         if state is _State.SEEN:
-            with suppress(psycopg.errors.DuplicatePreparedStatement):  # its name is its text's, so it is the same
+            with suppress(psycopg.errors.DuplicatePreparedStatement):  # its name is a hash of its text: it is the same
                 await _sent(connection, lambda: pgconn.send_prepare(key, text))
             states[key] = _State.PREPARED
         values = [value.encode() if isinstance(value, str) else value for value in parameters]
         return await _sent(connection, lambda: pgconn.send_query_prepared(key, values, result_format=1))
     except _UNPREPARED:
-        # Nothing was done. A pooler or a DISCARD took it away, or a table was altered: from now on without.
+        # Nothing was done: a pooler or a DISCARD dropped the prepared statement, or a table was altered. From now on,
+        # run it unprepared.
         states[key] = _State.PLAIN
         return await run(connection, name, schema, parameters, binary=True)
 
 
 def in_transaction(connection: Connection) -> AbstractAsyncContextManager[object]:
-    """One transaction for what follows: the caller's where its connection begins them by itself, which commits it."""
+    """Begin a transaction for a block; without autocommit, the block is part of the one that the caller commits."""
     return connection.transaction() if connection.autocommit else nullcontext()
 
 
@@ -157,12 +158,12 @@ async def repeated(
     call: Callable[[], Awaitable[T]],
     passing: tuple[type[psycopg.Error], ...] = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure),
 ) -> T:
-    """What a call gives; again where the server undid it since it came into others' way, as in a ring of waiting.
+    """Return what a call gives; repeat the call if the server undid it because of other calls, as in a deadlock.
 
     Args:
-        call: a statement that is a transaction of its own, or statements within a savepoint: undone, nothing is left of
-            it.
-        passing: the errors after which it is repeated.
+        call: runs a statement that is a transaction of its own, or statements within a savepoint, so that nothing is
+            left of them when they are undone.
+        passing: the errors after which the call is repeated.
     """
     for _ in range(_TRIES - 1):
         with suppress(*passing):
@@ -173,16 +174,18 @@ async def repeated(
 async def with_key_lock(
     connection: Connection, schema: str, call: Callable[[], Awaitable[T]], *, lock: str = "share_keys"
 ) -> T:
-    """What a statement gives that holds many jobs at once, without keeping who holds one of them from another for long.
+    """Run a statement that holds many jobs at once, without blocking other holders of jobs for long.
 
-    It waits briefly at first. If that is not enough, it lets go of all rows. Then it waits, without holding any, for
-    those who write keys in several statements, and keeps them away until it is done.
+    At first the statement waits only briefly for jobs that others hold. If that is not enough, it is undone and
+    releases all rows. The function then waits, without holding any row, for the calls that write keys in several
+    statements, and runs the statement again under a lock that keeps such calls away until it is done.
 
     Args:
-        connection: not in a transaction, or in one that holds nothing yet that others may wait for.
-        schema: the queue's.
+        connection: a connection that is not in a transaction, or in one that holds nothing yet that others may wait
+            for.
+        schema: the queue's schema.
         call: runs the statement on that connection.
-        lock: how others are kept away: "share_keys" or "lock_keys".
+        lock: the statement that keeps others away: "share_keys" or "lock_keys".
     """
     with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
         async with connection.transaction():
@@ -200,22 +203,22 @@ async def with_key_lock(
 
 
 def array_of_int8(result: PGresult) -> list[int]:
-    """The array of bigints, without nulls, that a binary result's only value is."""
+    """Read the only value of a binary result, which is an array of bigints without nulls."""
     raw = result.get_value(0, 0) or b""
     return [value for _, value in _INT8.iter_unpack(raw[_ARRAY_HEADER:])]
 
 
 def cancellations() -> int:
-    """How often the current task was asked to end."""
+    """Return how many times cancellation of the current task was requested."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 
 
 def surely_undone(error: BaseException) -> bool:
-    """Whether an error says that the server did nothing of what it was asked, so that it may be asked again.
+    """Tell whether an error means that the server did nothing of what it was asked, so that it may be asked again.
 
-    A FATAL word in the place of an answer, as of an administrator's shutdown, comes before a commit and never after it;
-    a connection that is merely gone says nothing.
+    A FATAL error instead of an answer, such as at an administrator's shutdown, comes before a commit and never after
+    it. A connection that is merely lost does not show what was done.
     """
     said = error if isinstance(error, psycopg.Error) else error.__cause__
     return isinstance(said, _UNDONE)
@@ -224,16 +227,17 @@ def surely_undone(error: BaseException) -> bool:
 def translated(
     error: psycopg.Error, connection: Connection | None, *, where: str, schema: str, writing: bool = True
 ) -> Exception:
-    """What a caller should see of a driver's error on a connection of the client's own.
+    """Return the error that a caller should see for a driver's error on a connection of the client's own.
 
-    A lost connection and a missing schema have names of ours; any other error (a deadlock, a lack of rights) is itself.
+    A lost connection and a missing schema become errors of this library; any other error (a deadlock, missing rights)
+    is returned unchanged.
 
     Args:
-        error: the driver's.
-        connection: on which it came; None where there was none.
-        where: the server, without secrets.
-        schema: the queue's.
-        writing: whether something may have been committed; else nothing was, whatever the server said last.
+        error: the driver's error.
+        connection: the connection on which the error occurred; None if there was none.
+        where: the server's address, without secrets.
+        schema: the queue's schema.
+        writing: whether something may have been committed; if not, nothing was, whatever the last error of the server.
     """
     stripped(error)
     reason = said(error)
@@ -253,7 +257,7 @@ def translated(
 
 @cache
 def _prepared_as(name: str, schema: str) -> tuple[bytes, bytes]:
-    """The name under which a statement is prepared, which no other text has, and its text."""
+    """Return the name under which a statement is prepared, which is unique to its text, and the text."""
     text = render(name, schema).encode()
     return b"backfill_" + sha256(text).hexdigest()[:32].encode(), text
 
@@ -264,14 +268,14 @@ async def _sent(connection: Connection, send: Callable[[], None]) -> PGresult:
 
 
 def checked(connection: Connection, result: PGresult) -> PGresult:
-    """A result, or the driver's own error for what the server refused."""
+    """Return a result, or raise the driver's own error if the server refused the statement."""
     if result.status == ExecStatus.FATAL_ERROR:
         raise psycopg.errors.error_from_result(result, connection.info.encoding)
     return result
 
 
 def answer(pgconn: PGconn) -> PQGen[PGresult]:
-    """The only result of what was sent; flushed before anybody waits, so that the loop turns once."""
+    """Read the only result of what was sent; it is flushed before the wait, so that the event loop turns only once."""
     yield from flushed(pgconn)
     only: PGresult | None = None
     while True:
@@ -282,12 +286,12 @@ def answer(pgconn: PGconn) -> PQGen[PGresult]:
         except psycopg.OperationalError:
             if only is None or only.status != ExecStatus.FATAL_ERROR:
                 raise
-            break  # its last word, which says more than that it is gone
+            break  # the server's last error says more than that the connection is lost
         result = pgconn.get_result()
         if result is None:
             break
         only = result
-        if result.status == ExecStatus.COPY_IN:  # which it says as often as it is asked
+        if result.status == ExecStatus.COPY_IN:  # libpq returns this status each time it is asked
             break
     if only is None:
         raise psycopg.OperationalError("the connection is lost")
@@ -295,9 +299,9 @@ def answer(pgconn: PGconn) -> PQGen[PGresult]:
 
 
 def flushed(pgconn: PGconn) -> PQGen[None]:
-    """Hand what libpq holds to the socket, and read meanwhile: a server that is not rid of its words takes no more."""
+    """Pass what libpq holds to the socket, and read meanwhile: a server that cannot send stops receiving."""
     while pgconn.flush():
-        # Nothing is ready (None, or 0) where the driver only looks in, after a cancellation or every now and then.
+        # `ready` is empty (None, or 0) if the driver only resumes the generator, after a cancellation or now and then.
         ready = yield Wait.RW
         if ready and ready & Ready.R:
             pgconn.consume_input()

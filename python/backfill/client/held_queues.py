@@ -1,4 +1,4 @@
-"""Held queues: serial queues that wait for the retry of one job, since the job's flags ask for it."""
+"""Held queues: serial queues that wait for the retry of one job, because the job's flags ask for it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ class HeldQueueVerbs(ClientLife):
     async def held_queues(self) -> list[HeldQueue]:
         """List the serial queues that wait for the next attempt of a job with `block_on_retry`.
 
-        A queue whose job is running at the moment is not among them: it is locked by the job's worker, as any serial queue is.
+        A queue whose job is running at the moment is not listed: the job's worker locks it, as it locks any serial
+        queue.
 
         Returns:
-            The queues, in the order of their names.
+            The queues, sorted by name.
 
         Raises:
             psycopg.errors.InsufficientPrivilege: the role has only a producer's grants.
@@ -26,9 +27,10 @@ class HeldQueueVerbs(ClientLife):
         return await self._run(verbs.held_queues())
 
     async def free_held_queues(self) -> int:
-        """Free the queues that wait for a job which has ended or does not need its queue any more; workers do it now and then.
+        """Free the queues that wait for a job which has ended or does not need its queue any more.
 
-        This finds jobs that another program has removed or failed. The verbs of this client free the queues themselves.
+        Workers call this now and then. It finds jobs that another program has removed or failed; the verbs of this
+        client free the queues of such jobs themselves.
 
         Returns:
             How many queues were freed.

@@ -1,4 +1,4 @@
-"""The two clients that a worker makes: the one that it lends to handlers, and the one of its services."""
+"""The two clients that a worker makes: one that it lends to handlers, and one for its services."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from backfill.client.upkeep import UpkeepVerbs
 from backfill.errors import ClientClosedError
 
 SERVICES_MOST: Final = 2
-"""Two, so that a service which holds one for minutes, as to collect queues, keeps no other from recovering jobs."""
+"""Two connections, so that a service which uses one for minutes, such as to collect queues, does not stop recovery."""
 
 
 class LentClient(BackfillClient):
-    """A client that its owner lends to others: their closing it, or leaving `async with`, closes nothing.
+    """A client that its owner lends to others: if they close it or leave `async with`, it stays open.
 
-    Handlers and the lifespan share it with every other job of the worker, which must not lose it. Its owner ends it
-    with `take_back`; then verbs and `open()` raise `ClientClosedError`.
+    Handlers and the lifespan share it with all other jobs of the worker, which must not lose it. Its owner closes it
+    with `take_back`; after that, verbs and `open()` raise `ClientClosedError`.
     """
 
     _taken_back = False
 
     async def open(self) -> None:
-        """Connect and check the schema; harmless where the client is open already.
+        """Connect and check the schema; do nothing if the client is open already.
 
         Raises:
             ClientClosedError: the worker that lent it has ended.
@@ -36,7 +36,7 @@ class LentClient(BackfillClient):
         """Do nothing: the worker that lends the client closes it."""
 
     async def __aenter__(self) -> Self:
-        """Open the client, where it is not open."""
+        """Open the client, if it is not open."""
         await self.open()
         return self
 
@@ -46,16 +46,16 @@ class LentClient(BackfillClient):
         """Do nothing: the worker that lends the client closes it."""
 
     async def take_back(self) -> None:
-        """Close it for good."""
+        """Close the client for good."""
         self._taken_back = True
         await super().close()
 
 
 class ServicesClient(UpkeepVerbs, BackfillClient):
-    """The client of a worker's services. They share one connection at rest, and have a second one while they need it.
+    """The client of a worker's services, which share one connection, and a second one while they need it.
 
-    A service that finds the first connection in use waits for it briefly, since most of what services ask is answered
-    within milliseconds; then it takes the second one, which is closed soon after nobody needs it any more.
+    A service that finds the first connection in use waits for it briefly, since most statements of services take only
+    milliseconds. Then it takes the second connection, which is closed soon after nobody needs it any more.
     """
 
     _patience = 0.5

@@ -1,6 +1,6 @@
-"""Jobs that are in the queue already: read one, remove one, complete, fail, reschedule.
+"""Verbs for jobs that are in the queue already: read one, remove one, complete, fail and reschedule them.
 
-A role with a producer's grants has no right on the tables: it removes and reschedules jobs that wait, by functions.
+A role with a producer's grants has no rights on the tables. It removes and reschedules waiting jobs through functions.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 
 class ManageVerbs(ClientLife):
-    """The verbs for jobs that were added before.
+    """The verbs for jobs that are in the queue already.
 
-    Completing, failing and rescheduling pass over a job that a worker holds (unless its lock is over 4 hours old) and
-    ids that are not there; the rows that come back say which were changed.
+    The verbs that complete, fail and reschedule jobs skip a job that a worker holds (unless its lock is over 4 hours
+    old) and ids that do not exist; the rows that they return show which jobs were changed.
     """
 
     async def get_job(self, job: JobReference, *, connection: Connection | None = None) -> Job | None:
@@ -33,14 +33,14 @@ class ManageVerbs(ClientLife):
 
         Args:
             job: its id; a `Job` or an `EnqueueOutcome` will do.
-            connection: a psycopg connection to read on; else one of the client's.
+            connection: a psycopg connection to read on; if not given, one of the client's.
 
         Returns:
-            Its row as it is now, or None: it was completed or removed, or never was. A producer's role sees neither its
-            payload (it reads None) nor its error.
+            The job's row as it is now, or None if the job was completed or removed, or never existed. A producer's role
+            sees neither the job's payload (it is None) nor its error.
 
         Raises:
-            InvalidJobError: no id.
+            InvalidJobError: `job` is not an id.
         """
         verb = verbs.get_job(job)
         jobs = await self._ask(lambda: verbs.with_names(verb), connection, harmless=True)
@@ -49,21 +49,23 @@ class ManageVerbs(ClientLife):
     async def remove_job(
         self, job_key: str | None = None, *, id: JobReference | None = None, connection: Connection | None = None
     ) -> Job | None:
-        """Remove a job: that of a key, or of an id.
+        """Remove the job that has a key, or an id.
 
-        By its key, a job that a worker holds runs to its end; it loses its key, and is not tried again. By its id it is
-        left alone. A producer's role removes jobs that wait, and no others, either way.
+        If a worker holds the job, the two ways differ: removed by its key, the job runs to its end, loses its key and
+        is not tried again; by its id, it is left unchanged. A producer's role can remove only jobs that wait, both by
+        key and by id.
 
         Args:
             job_key: 1 to 512 characters.
-            id: the job's id in its place; a `Job` or an `EnqueueOutcome` will do.
-            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+            id: the job's id, instead of a key; a `Job` or an `EnqueueOutcome` will do.
+            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
-            The job's row as it was last (`locked_by` says whether it is running still), or None: there was none.
+            The last state of the job's row (`locked_by` shows whether the job is still running), or None if there was
+            no such job.
 
         Raises:
-            InvalidJobError: neither a key nor an id, or both.
+            InvalidJobError: neither a key nor an id was given, or both were.
         """
         verb = verbs.remove_job(job_key, id)
         jobs = await self._ask(lambda: verbs.with_names(verb), connection)
@@ -74,31 +76,32 @@ class ManageVerbs(ClientLife):
 
         Args:
             jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
-            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
-            The rows that were deleted; jobs that a worker holds, and ids that are not there, are passed over.
+            The rows that were deleted; jobs that a worker holds, and ids that do not exist, are skipped.
 
         Raises:
-            InvalidJobError: something that is no id, or no list of them.
+            InvalidJobError: something given is not an id, or the ids are not a list.
         """
         return await self._change(verbs.complete_jobs(jobs), connection)
 
     async def fail_jobs(
         self, jobs: Iterable[JobReference], reason: str | None = None, *, connection: Connection | None = None
     ) -> list[Job]:
-        """Give jobs up for good: they will not be tried again, and a worker moves them to the dead letters within a minute.
+        """Fail jobs for good: they are not tried again, and a worker moves them to the dead letters within a minute.
 
         Args:
             jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
-            reason: what `last_error` will say, 1 to 100,000 characters; else that they were marked by hand.
-            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+            reason: the text for the jobs' `last_error`, 1 to 100,000 characters; if not given, it says that they were
+                marked by hand.
+            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
-            The rows that were changed; jobs that a worker holds, and ids that are not there, are passed over.
+            The rows that were changed; jobs that a worker holds, and ids that do not exist, are skipped.
 
         Raises:
-            InvalidJobError: something that is no id, no list of them, or no text.
+            InvalidJobError: something given is not an id, the ids are not a list, or the reason is not a text.
         """
         return await self._change(verbs.fail_jobs(jobs, reason), connection)
 
@@ -116,23 +119,23 @@ class ManageVerbs(ClientLife):
     ) -> list[Job]:
         """Change when and how jobs run; what is not given stays as it is.
 
-        A producer's role changes jobs that wait; one that was given up it leaves alone, too.
+        A producer's role changes only jobs that wait; it skips jobs that have failed for good as well.
 
         Args:
             jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
-            job_keys: of more jobs, by their keys.
-            run_at: not before this time; aware.
-            delay: not before this long from now, by the database's clock; instead of `run_at`.
+            job_keys: the keys of more jobs.
+            run_at: the earliest time at which the jobs run; aware.
+            delay: the same as a span from now, by the database's clock; instead of `run_at`.
             priority: -32,768 to 32,767, lower first.
-            attempts: how many runs are counted as done, 0 to 32,767; 0 lets a job that was given up run again.
-            max_attempts: all runs, 1 to 32,767.
-            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+            attempts: how many runs are counted as done, 0 to 32,767; 0 lets a job that has failed for good run again.
+            max_attempts: the number of runs in all, 1 to 32,767.
+            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
-            The rows that were changed; jobs that a worker holds, and ids or keys that are not there, are passed over.
+            The rows that were changed; jobs that a worker holds, and ids or keys that do not exist, are skipped.
 
         Raises:
-            InvalidJobError: something that is neither an id nor a key, or a value out of range; it is named.
+            InvalidJobError: something given is neither an id nor a key, or a value is out of range; the error names it.
         """
         change = verbs.reschedule_jobs(
             jobs, job_keys, run_at=run_at, delay=delay, priority=priority, attempts=attempts, max_attempts=max_attempts
@@ -150,13 +153,13 @@ class ManageVerbs(ClientLife):
         harmless: bool = False,
         many: bool = False,
     ) -> T:
-        """What a verb gives; on a connection of the client's it is asked again where nothing of it was done.
+        """Return what a verb gives; on a connection of the client's, repeat the verb if the server did nothing of it.
 
         Args:
-            ask: gives the verb's steps, anew for each time.
+            ask: makes the verb's steps; called again for each try.
             connection: the caller's, if there is one.
-            harmless: whether it only reads, and may be repeated where nobody knows what was done.
-            many: whether it may hold several jobs at once.
+            harmless: whether the verb only reads, so that it may be repeated even where it is unknown what was done.
+            many: whether the verb may hold several jobs at once.
         """
         if connection is not None:
             return await self._run(ask(), connection)

@@ -1,6 +1,6 @@
-"""Connections that are not the client's own, or that somebody set up: used in our manner, and then as they were.
+"""Sets up connections that are not the client's own for its use, and restores their settings afterwards.
 
-Used by every verb that takes a `connection`, and where a pool was given.
+Used by every verb that takes a `connection`, and with a pool that was given to the client.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backfill.storage.types import Connection
 
 @asynccontextmanager
 async def in_our_manner(connection: Connection) -> AsyncIterator[None]:
-    """A caller's connection as `storage` expects one, and then as it was."""
+    """Set up a caller's connection as `storage` expects it, and restore its settings at the end of the block."""
     before = connection.row_factory, connection.cursor_factory, connection.autocommit
     connection.row_factory, connection.cursor_factory = tuple_row, psycopg.AsyncRawCursor
     try:
@@ -33,9 +33,9 @@ async def in_our_manner(connection: Connection) -> AsyncIterator[None]:
 
 
 async def speak_utf8(connection: Connection) -> bytes | None:
-    """Have the session's texts in UTF-8, and give the encoding that they had before if it was another one.
+    """Set the session's encoding to UTF-8, and return the encoding that it had before if that was another one.
 
-    The texts of a LATIN1 database are LATIN1 by default.
+    By default, texts of a LATIN1 database are sent in LATIN1.
     """
     before = connection.pgconn.parameter_status(b"client_encoding")
     if before in (None, b"UTF8"):
@@ -45,16 +45,16 @@ async def speak_utf8(connection: Connection) -> bytes | None:
 
 
 async def speak_again(connection: Connection, encoding: bytes) -> None:
-    """Have the session's texts in the encoding that they had before."""
-    with suppress(psycopg.Error):  # of a transaction that failed: its rollback puts this back too
+    """Set the session's encoding to the one that it had before."""
+    with suppress(psycopg.Error):  # the transaction has failed: its rollback restores the encoding too
         await run(connection, "set_client_encoding", DEFAULT_SCHEMA, (encoding.decode(),))
 
 
 def checked_connection(connection: object) -> Connection:
-    """What a caller gave as a connection.
+    """Return what a caller gave as a connection, if it is one.
 
     Raises:
-        ConfigurationError: it is none of psycopg's asynchronous ones.
+        ConfigurationError: it is not an asynchronous connection of psycopg.
     """
     if not isinstance(connection, psycopg.AsyncConnection):
         raise ConfigurationError(f"connection: expected a psycopg.AsyncConnection, got {_named(connection)}")
@@ -80,11 +80,11 @@ _WAYS_OUT: Final = {
     "psycopg": f"a synchronous connection; open it by psycopg.AsyncConnection.connect, or {_BY_SQL}",
     "django": f"use a cursor of it: with connection.cursor() as cursor: cursor.execute(...); {_BY_SQL}",
 }
-"""What somebody can do who has another program's connection, by the module of its class; longer names come first."""
+"""What a caller with another library's connection can do, by the module of its class; longer names come first."""
 
 
 def _named(connection: object) -> str:
-    """What was given, and what to pass in its place."""
+    """Describe what was given, and what to pass instead."""
     kind = type(connection)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     for base in kind.__mro__:

@@ -1,8 +1,8 @@
-"""The ids of tasks and serial queues by name, and how names that are new are made without waiting in a ring.
+"""Finds the ids of tasks and serial queues by name, and makes new names without deadlocks.
 
-Used by `writing` and `bulk`. Who makes names outside a transaction never holds one while it waits long for
-another; who makes them within one, where they stay held, is alone in that (`lock_keys`). So the two cannot block each
-other.
+Used by `bulk` and `enqueue`. A caller that makes names outside a transaction never holds one name while it waits long
+for another. A caller that makes names within a transaction, which then holds them, is the only one that does so at a
+time (`lock_keys`). So two callers cannot block each other.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ FOR_PRODUCERS: Final = (
     ("producer_make_tasks", "producer_create_tasks"),
     ("producer_make_queues", "producer_create_queues"),
 )
-"""The statements that make tasks and queues: briefly, and with patience."""
+"""The statements that make tasks and queues: the first of each pair waits briefly, the second as long as needed."""
 _TRIES: Final = 10
 Lock = Callable[[], Awaitable[None]]
 
 
 class Names:
-    """The ids of tasks or of queues by name, found and held within one transaction; missing rows are made.
+    """The ids of tasks or of queues by name, within one transaction, which holds their rows; missing rows are made.
 
-    An id is not kept for the next transaction: a collector may have deleted its row by then.
+    Ids are not kept for the next transaction, because a cleanup may have deleted their rows by then.
 
     Args:
-        create: the statement that makes what is missing.
-        hold: the statement that finds them, for key share.
-        column: its column of names.
-        lock: what makes this transaction the only one that makes names; called before it makes any.
+        create: the statement that makes missing names.
+        hold: the statement that finds names and locks their rows for key share.
+        column: the column of names in the result of `hold`.
+        lock: makes this transaction the only one that makes names; it is called before any is made.
     """
 
     def __init__(self, connection: Connection, schema: str, create: str, hold: str, column: str, lock: Lock) -> None:
@@ -56,7 +56,7 @@ class Names:
         self._absent: set[str] = set()
 
     def __getitem__(self, name: str) -> int:
-        """The id of a name that was found before."""
+        """Return the id of a name that was found before."""
         return self._ids[name]
 
     def __contains__(self, name: str) -> bool:
@@ -64,15 +64,15 @@ class Names:
         return name in self._ids
 
     def missing(self, names: Iterable[str]) -> set[str]:
-        """Those of the names that are not found yet."""
+        """Return those of the names that are not found yet."""
         return set(names) - self._ids.keys()
 
     def unseen(self, names: Iterable[str]) -> set[str]:
-        """Those of the names that are not found yet, and were not looked for either."""
+        """Return those of the names that are not found yet, and were not looked for either."""
         return self.missing(names) - self._absent
 
     async def look(self, names: set[str]) -> set[str]:
-        """Find and hold those of the names that are there, and give back and remember which are not.
+        """Find and hold those of the names that exist; remember and return those that do not.
 
         Nothing is made.
         """
@@ -86,7 +86,7 @@ class Names:
         return unseen & self._absent
 
     async def look_again(self, names: set[str]) -> None:
-        """Find and hold those of the names that were not there before."""
+        """Find and hold those of the names that did not exist before."""
         if names:
             await self._hold_rows(names)
             self._absent -= self._ids.keys()
@@ -113,17 +113,17 @@ class Names:
 
 
 def tasks(connection: Connection, schema: str, lock: Lock) -> Names:
-    """The ids of tasks, as one transaction sees them."""
+    """Return the ids of tasks, as one transaction sees them."""
     return Names(connection, schema, "create_tasks", "hold_tasks", "identifier", lock)
 
 
 def queues(connection: Connection, schema: str, lock: Lock) -> Names:
-    """The ids of serial queues, as one transaction sees them."""
+    """Return the ids of serial queues, as one transaction sees them."""
     return Names(connection, schema, "create_queues", "hold_queues", "queue_name", lock)
 
 
 def names_of(shapes: Iterable[JobShape]) -> tuple[set[str], set[str]]:
-    """The names of the tasks and of the serial queues of some jobs."""
+    """Return the names of the tasks and of the serial queues of some jobs."""
     distinct = set(shapes)
     return {shape.task for shape in distinct}, {shape.queue for shape in distinct if shape.queue is not None}
 
@@ -131,14 +131,14 @@ def names_of(shapes: Iterable[JobShape]) -> tuple[set[str], set[str]]:
 async def make_names(
     connection: Connection, schema: str, tasks: set[str], queues: set[str], *, briefly: bool = False
 ) -> None:
-    """Make the names that are missing, outside a transaction, so that they hold nobody up.
+    """Make missing names outside a transaction, so that they block nobody.
 
     Args:
-        connection: not in a transaction.
-        schema: the queue's.
+        connection: a connection that is not in a transaction.
+        schema: the queue's schema.
         tasks: names of tasks.
         queues: names of serial queues.
-        briefly: whether to leave out what another transaction is just making, rather than wait for its end.
+        briefly: whether to leave out names that another transaction is making, rather than to wait for its end.
     """
     makers = FOR_PRODUCERS if await goes_by_functions(connection, schema) else DIRECT
     for (many, one), names in zip(makers, (tasks, queues), strict=True):
@@ -150,7 +150,7 @@ async def _make(connection: Connection, schema: str, many: str, one: str, names:
         try:
             await run(connection, many, schema, (text_array(sorted(names)),))
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            pass  # another transaction makes one of them and may need another next, so wait for it without holding any
+            pass  # another transaction makes one of them and may need more of them, so wait without holding any
         else:
             return
     if briefly:
@@ -163,8 +163,8 @@ class NameMaker:
     """Makes names in short transactions of their own, on another connection, while a bulk call's transaction is open.
 
     Args:
-        schema: the queue's.
-        connect: gives the connection, which is closed in the end; None where there can be none.
+        schema: the queue's schema.
+        connect: gives the connection, which `aclose` closes, or None if there can be none.
     """
 
     def __init__(self, schema: str, connect: Callable[[], Awaitable[Connection | None]]) -> None:
@@ -173,7 +173,7 @@ class NameMaker:
         self._connection: Connection | None = None
 
     async def make(self, tasks: set[str], queues: set[str]) -> None:
-        """Make names as far as that can be done at once; whoever needs them looks which are there."""
+        """Make names as far as possible without waiting long; the caller then looks which of them exist."""
         with suppress(psycopg.Error, psycopg_pool.PoolTimeout):
             self._connection = self._connection or await self._connect()
             if self._connection is not None:

@@ -1,4 +1,4 @@
-"""What `BackfillClient.connect` gives: it can be awaited for an open client, or entered to have one for a block."""
+"""The return value of `BackfillClient.connect`: await it for an open client, or enter it to have one for a block."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Leave: TypeAlias = Callable[[type[BaseException] | None, BaseException | None, T
 
 
 class Opening(Coroutine[Any, Any, C], AbstractAsyncContextManager[C], Generic[C]):
-    """An awaitable that opens a client, and the context manager that opens and closes it.
+    """An awaitable that opens a client, and also a context manager that opens and closes it.
 
-    It is a coroutine, so that `asyncio.create_task` and the like take it. As with any coroutine it can be awaited once,
-    and Python warns where it is neither awaited nor entered.
+    It is a coroutine, so that `asyncio.create_task` and similar functions take it. Like any coroutine, it can be
+    awaited only once, and Python warns if it is neither awaited nor entered.
 
     Args:
         coroutine: opens the client and returns it.
@@ -29,28 +29,28 @@ class Opening(Coroutine[Any, Any, C], AbstractAsyncContextManager[C], Generic[C]
         self._leave = leave
 
     def __await__(self) -> Generator[Any, Any, C]:
-        """Open the client, and give it."""
+        """Open the client and return it."""
         return self._coroutine.__await__()
 
     async def __aenter__(self) -> C:
-        """Open the client, and give it; it is closed at the end of the block."""
+        """Open the client and return it; it is closed at the end of the block."""
         self._coroutine.close()
         return await self._enter()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the client where nobody else is inside it."""
+        """Close the client, if no other block of it is still being run."""
         await self._leave(kind, error, trace)
 
     def send(self, value: Any, /) -> Any:
-        """Go on, as with any coroutine."""
+        """Continue the coroutine."""
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
-        """Raise an error where it waits, as with any coroutine."""
+        """Raise an error where the coroutine waits."""
         return self._coroutine.throw(*error)
 
     def close(self) -> None:
-        """End it, as with any coroutine."""
+        """End the coroutine."""
         self._coroutine.close()

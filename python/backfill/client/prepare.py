@@ -1,7 +1,8 @@
-"""What a producer's call becomes, free of I/O: keywords and specs to one shape, shapes and payloads to parameters.
+"""Turns a producer's call into the parameters of a statement, without any I/O.
 
-Used by every verb that adds jobs, and by whatever client, awaited or not, carries the parameters to the database. All
-parameters are text (or None) that the statements cast, so that no adapter of a caller's connection can change them.
+Keywords and specs become a shape; a shape and a payload become parameters. Used by every verb that adds jobs, and by
+any client, synchronous or asynchronous, that sends the parameters to the database. All parameters are text (or None)
+which the statements cast, so that no adapter of a caller's connection can change them.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
     from backfill.task import Task
 
 Parameters = tuple[str | bytes | None, ...]
-"""Each is text; bytes are text in UTF-8 already, such as a payload's JSON, and go to the server as they are."""
+"""Each is text; bytes are text in UTF-8, such as a payload's JSON, and are sent to the server unchanged."""
 PAYLOAD_LIMIT: Final = 2**30 - 2**16
-"""PostgreSQL holds no row of a gigabyte (2**30 bytes); what is left is for a job's other columns."""
+"""PostgreSQL holds no row of a gigabyte (2**30 bytes); the difference is left for a job's other columns."""
 _KEYWORDS: Final = frozenset(field.name for field in fields(JobSpec))
 
 
 class SharedKeywords(TypedDict, total=False):
-    """What any producer's call may say of its jobs, in bulk too; `JobSpec` says what each means."""
+    """The keywords that every producer's call takes, in bulk too; `JobSpec` says what each means."""
 
     run_at: datetime | None
     delay: timedelta | None
@@ -44,27 +45,27 @@ class SharedKeywords(TypedDict, total=False):
 
 
 class SerialKeywords(SharedKeywords, total=False):
-    """What may be said of one job whose queue and priority are arguments."""
+    """The keywords for one job whose queue and priority are arguments."""
 
     job_key: str | None
     job_key_mode: JobKeyMode | None
 
 
 class QueuedKeywords(SharedKeywords, total=False):
-    """What may be said of many jobs whose priority and retries are set by the function's name."""
+    """The keywords for many jobs whose priority and retries are set by the function's name."""
 
     queue: Queue | None
 
 
 class KeyedKeywords(QueuedKeywords, total=False):
-    """What may be said of one job whose priority and retries are set by the function's name."""
+    """The keywords for one job whose priority and retries are set by the function's name."""
 
     job_key: str | None
     job_key_mode: JobKeyMode | None
 
 
 class BulkKeywords(QueuedKeywords, total=False):
-    """What a bulk call may say of all its jobs; a key belongs to one job, so it is not among them."""
+    """The keywords of a bulk call for all its jobs; a job key belongs to one job, so it is not among them."""
 
     priority: int | None
     max_attempts: int | None
@@ -72,7 +73,7 @@ class BulkKeywords(QueuedKeywords, total=False):
 
 
 class JobKeywords(BulkKeywords, total=False):
-    """What `enqueue` may say of its job: the same as a `JobSpec`."""
+    """The keywords of `enqueue`: the same settings as in a `JobSpec`."""
 
     job_key: str | None
     job_key_mode: JobKeyMode | None
@@ -80,19 +81,19 @@ class JobKeywords(BulkKeywords, total=False):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JobShape:
-    """All that is said of a job but its payload, ready to be written; jobs of one spec share one.
+    """All settings of a job except its payload, ready to be written; jobs with the same spec share a shape.
 
     Attributes:
         task: the task's identifier.
         queue: the serial queue's name, or None.
         priority: lower runs first.
-        run_at: not before this time, or None for now.
-        delay: not before this long from now, or None.
-        max_attempts: all runs.
-        flags: the caller's own and ours; empty where there are none.
+        run_at: the earliest time at which the job runs, or None for now.
+        delay: the same as a span from now, or None.
+        max_attempts: the number of runs in all.
+        flags: the caller's own flags and ours; empty if there are none.
         key: the job key, or None.
-        mode: what happens to a waiting job of that key.
-        encode: what writes its payload, where its task knows the payload's type; None for plain JSON.
+        mode: what happens to a waiting job with the same key.
+        encode: writes the job's payload, if the task knows the payload's type; None for plain JSON.
     """
 
     task: str
@@ -107,10 +108,10 @@ class JobShape:
     encode: Callable[[Any], bytes] | None = None
 
     def payload(self, payload: object) -> bytes:
-        """A payload's JSON, in UTF-8.
+        """Return a payload's JSON, in UTF-8.
 
         Raises:
-            InvalidPayloadError: it is not of its task's type, is no JSON, or is too long.
+            InvalidPayloadError: the payload is not of its task's type, cannot be written as JSON, or is too long.
         """
         encoded = encode(payload) if self.encode is None else self.encode(payload)
         check_size(encoded)
@@ -118,10 +119,10 @@ class JobShape:
 
 
 def check_keywords(verb: str, given: Mapping[str, Any], allowed: Iterable[str] = _KEYWORDS) -> None:
-    """Refuse a keyword that the verb does not know, as Python does, whatever its value.
+    """Refuse a keyword that the verb does not know, whatever its value, as Python does.
 
     Raises:
-        TypeError: the first such keyword is named.
+        TypeError: a keyword is unknown; the error names the first one.
     """
     if given and (unknown := given.keys() - set(allowed)):
         raise TypeError(f"{verb}() got an unexpected keyword argument {min(unknown)!r}")
@@ -131,7 +132,7 @@ def check_size(payload: bytes) -> None:
     """Refuse a payload whose JSON PostgreSQL could not hold.
 
     Raises:
-        InvalidPayloadError: it is too long; its size is named.
+        InvalidPayloadError: the payload is too long; the error names its size.
     """
     if len(payload) > PAYLOAD_LIMIT:
         limit = f"at most {PAYLOAD_LIMIT} bytes of JSON, what a row of PostgreSQL can hold, not {len(payload)}"
@@ -139,11 +140,11 @@ def check_size(payload: bytes) -> None:
 
 
 def spec_of(job: NewJob[Any], spec: JobSpec | None, keywords: Mapping[str, Any]) -> JobSpec:
-    """What a job's own spec, the call's spec and its keywords say together, and its task where they say nothing.
+    """Combine a job's own spec, the call's spec and its keywords; the task's defaults apply where these set nothing.
 
     Raises:
-        TypeError: one thing was said twice.
-        InvalidJobError: a value out of range, or values that contradict each other.
+        TypeError: a setting was given twice.
+        InvalidJobError: a value is out of range, or values contradict each other.
     """
     whole = job.spec
     if spec is not None:
@@ -154,22 +155,23 @@ def spec_of(job: NewJob[Any], spec: JobSpec | None, keywords: Mapping[str, Any])
 
 
 def checked_spec(spec: object) -> JobSpec:
-    """The spec, or an error that says what one is."""
+    """Return the spec, or raise an error if it is not a `JobSpec`."""
     if not isinstance(spec, JobSpec):
         raise InvalidJobError("spec", spec, "a JobSpec")
     return spec
 
 
 def said(spec: JobSpec) -> dict[str, Any]:
-    """What a spec says: its fields that are not None."""
+    """Return the settings of a spec: its fields that are not None."""
     checked_spec(spec)
     return {name: value for name in _KEYWORDS if (value := getattr(spec, name)) is not None}
 
 
 def with_defaults(spec: JobSpec, defaults: JobSpec) -> JobSpec:
-    """A job's own spec, and what it leaves unsaid from the call's.
+    """Return a job's own spec, filled up with defaults where it gives no setting.
 
-    `run_at` and `delay` are one thing, said in two ways. A job's own retry policy brings its own number of runs.
+    `run_at` and `delay` count as one setting, given in two ways. A job's own retry policy replaces the default number
+    of runs too.
     """
     if spec is UNSAID or defaults is UNSAID:
         return defaults if spec is UNSAID else checked_spec(spec)
@@ -185,15 +187,15 @@ def with_defaults(spec: JobSpec, defaults: JobSpec) -> JobSpec:
 def shape_of(
     task: str, spec: JobSpec, default_max_attempts: int | None, source: Task[Any, Any] | None = None
 ) -> JobShape:
-    """The shape of a task's jobs under a spec.
+    """Return the shape of a task's jobs with a spec.
 
     The number of runs is the spec's own, else its policy's, else the task's policy's, else 8.
 
     Args:
-        task: its name.
-        spec: what is said of the jobs.
-        default_max_attempts: the runs that the task's policy allows.
-        source: the registered task, which knows its payload's type; None where only the name is known.
+        task: the task's name.
+        spec: the settings of the jobs.
+        default_max_attempts: the number of runs that the task's policy allows.
+        source: the registered task, which knows its payload's type; None if only the name is known.
     """
     if spec is UNSAID:
         return _plain_shape(task, default_max_attempts, source)
@@ -221,7 +223,7 @@ def _shape(task: str, spec: JobSpec, default_max_attempts: int | None, source: T
 
 
 def insert_job(shape: JobShape, payload: bytes) -> tuple[str, Parameters]:
-    """The statement that adds a job without a key, by its name, and its parameters; `payload` is JSON."""
+    """Return the name and the parameters of the statement that adds a job without a key; `payload` is JSON."""
     parameters = (
         shape.task,
         payload,
@@ -235,7 +237,7 @@ def insert_job(shape: JobShape, payload: bytes) -> tuple[str, Parameters]:
 
 
 def add_job_parameters(shape: JobShape, payload: bytes) -> Parameters:
-    """The parameters of the statement `add_job`, for a job and its payload's JSON."""
+    """Return the parameters of the statement `add_job`, for a job and its payload's JSON."""
     return (
         shape.task,
         payload,
@@ -251,20 +253,20 @@ def add_job_parameters(shape: JobShape, payload: bytes) -> Parameters:
 
 
 def flags_json(flags: Sequence[str]) -> str | None:
-    """Flags as the jobs table has them: a JSON object whose keys they are, or null."""
+    """Return flags as the jobs table stores them: a JSON object whose keys are the flags, or null."""
     return orjson.dumps(dict.fromkeys(flags, True)).decode() if flags else None
 
 
 def moment(time: datetime | None) -> str | None:
-    """A time as a parameter, in UTC: a zone may be off by seconds, for which ISO 8601 has no words."""
+    """Return a time as a parameter, in UTC, since ISO 8601 cannot write an offset that has seconds."""
     return None if time is None else time.astimezone(UTC).isoformat()
 
 
 def due(run_at: datetime | None, delay: timedelta | None) -> tuple[str | None, str | None]:
-    """When a job is due, as parameters: a time, or how long from now.
+    """Return when a job is due, as parameters: a time, or a span from now.
 
     Raises:
-        InvalidJobError: both, or one out of range.
+        InvalidJobError: both are given, or one is out of range.
     """
     if run_at is not None and delay is not None:
         raise InvalidJobError("delay", delay, "give run_at or delay, not both")
@@ -274,7 +276,7 @@ def due(run_at: datetime | None, delay: timedelta | None) -> tuple[str | None, s
 
 
 def status_of(job: Job, mode: JobKeyMode) -> EnqueueStatus:
-    """What adding did, from the row that came back."""
+    """Tell from the row that came back what adding a job did."""
     if job.revision == 0:
         return EnqueueStatus.ADDED
     if mode is not JobKeyMode.UNSAFE_DEDUPE:
@@ -285,7 +287,10 @@ def status_of(job: Job, mode: JobKeyMode) -> EnqueueStatus:
 
 
 def interval(duration: timedelta) -> str:
-    """A duration as PostgreSQL reads it under any setting, exact, and without days, whose length depends on the zone."""
+    """Write a duration exactly, as PostgreSQL reads it under any setting.
+
+    It has no days, because the length of a day depends on the time zone.
+    """
     minutes, seconds = divmod(duration.days * 86_400 + duration.seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}.{duration.microseconds:06}"

@@ -1,6 +1,7 @@
-"""Functions that add a job with its priority and retries set: the common cases by name. Those for many are beside it.
+"""Functions that add one job with its priority and retries set: the common cases by name.
 
-Each is `client.enqueue` with part of the spec said already; saying it again is a TypeError.
+Each calls `client.enqueue` with part of the spec given already; giving that part again is a TypeError. The functions
+that add many jobs are in `bulk/presets.py`.
 """
 
 from __future__ import annotations
@@ -64,13 +65,13 @@ async def enqueue_fast(
 ) -> EnqueueOutcome[Any]:
     """Add a job that should run soon: priority FAST_DEFAULT (-5).
 
-    Runs: the task's own policy, else 8.
+    The number of runs is that of the task's own policy, else 8.
 
     Args:
-        client: to add it with.
-        task: a registered task, a task's name, or a `NewJob`, which has its payload.
+        client: the client that adds the job.
+        task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
-        connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in
             `enqueue`.
 
@@ -78,8 +79,8 @@ async def enqueue_fast(
         What was done, and the job's row as it was written.
 
     Raises:
-        InvalidJobError: bad input, refused before anything is written.
-        TypeError: a keyword that this function sets itself, or does not know.
+        InvalidJobError: the input is bad; nothing was written.
+        TypeError: a keyword is one that this function sets itself, or is unknown.
     """
     check_keywords("enqueue_fast", keywords, KeyedKeywords.__optional_keys__)
     return await client.enqueue(new_job(task, payload), spec=_FAST, connection=connection, **keywords)
@@ -121,13 +122,13 @@ async def enqueue_emergency(
 ) -> EnqueueOutcome[Any]:
     """Add a job that goes before all others: priority EMERGENCY (-20).
 
-    Runs: the task's own policy, else 8.
+    The number of runs is that of the task's own policy, else 8.
 
     Args:
-        client: to add it with.
-        task: a registered task, a task's name, or a `NewJob`, which has its payload.
+        client: the client that adds the job.
+        task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
-        connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in
             `enqueue`.
 
@@ -135,8 +136,8 @@ async def enqueue_emergency(
         What was done, and the job's row as it was written.
 
     Raises:
-        InvalidJobError: bad input, refused before anything is written.
-        TypeError: a keyword that this function sets itself, or does not know.
+        InvalidJobError: the input is bad; nothing was written.
+        TypeError: a keyword is one that this function sets itself, or is unknown.
     """
     check_keywords("enqueue_emergency", keywords, KeyedKeywords.__optional_keys__)
     return await client.enqueue(new_job(task, payload), spec=_EMERGENCY, connection=connection, **keywords)
@@ -179,10 +180,10 @@ async def enqueue_fast_with_retries(
     """Add a job that should run soon or not at all: priority FAST_HIGH (-10), RetryPolicy.fast() (3 runs).
 
     Args:
-        client: to add it with.
-        task: a registered task, a task's name, or a `NewJob`, which has its payload.
+        client: the client that adds the job.
+        task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
-        connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in
             `enqueue`.
 
@@ -190,8 +191,8 @@ async def enqueue_fast_with_retries(
         What was done, and the job's row as it was written.
 
     Raises:
-        InvalidJobError: bad input, refused before anything is written.
-        TypeError: a keyword that this function sets itself, or does not know.
+        InvalidJobError: the input is bad; nothing was written.
+        TypeError: a keyword is one that this function sets itself, or is unknown.
     """
     check_keywords("enqueue_fast_with_retries", keywords, KeyedKeywords.__optional_keys__)
     return await client.enqueue(new_job(task, payload), spec=_FAST_WITH_RETRIES, connection=connection, **keywords)
@@ -234,10 +235,10 @@ async def enqueue_critical(
     """Add a job that must get through: priority FAST_HIGH (-10), RetryPolicy.aggressive() (12 runs).
 
     Args:
-        client: to add it with.
-        task: a registered task, a task's name, or a `NewJob`, which has its payload.
+        client: the client that adds the job.
+        task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
-        connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in
             `enqueue`.
 
@@ -245,8 +246,8 @@ async def enqueue_critical(
         What was done, and the job's row as it was written.
 
     Raises:
-        InvalidJobError: bad input, refused before anything is written.
-        TypeError: a keyword that this function sets itself, or does not know.
+        InvalidJobError: the input is bad; nothing was written.
+        TypeError: a keyword is one that this function sets itself, or is unknown.
     """
     check_keywords("enqueue_critical", keywords, KeyedKeywords.__optional_keys__)
     return await client.enqueue(new_job(task, payload), spec=_CRITICAL, connection=connection, **keywords)
@@ -286,23 +287,24 @@ async def enqueue_serial(
 ) -> EnqueueOutcome[Any]:
     """Add a job to a serial queue, whose jobs run one at a time in the whole fleet.
 
-    Runs: the task's own policy, else 8.
+    The number of runs is that of the task's own policy, else 8.
 
     Args:
-        client: to add it with.
+        client: the client that adds the job.
         task: a registered task, or a task's name.
         payload: what the handler gets.
         queue: `Queue.serial(name)` or `Queue.serial_for(entity, id)`.
         priority: -32,768 to 32,767, lower first, within the queue too.
-        connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `timeout`, `deadline`, `flags`, as in `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
 
     Raises:
-        InvalidJobError: bad input, refused before anything is written; a plain string, or no serial queue.
-        TypeError: a keyword that this function does not know.
+        InvalidJobError: the input is bad, such as a `queue` that is a plain string or not a serial queue; nothing was
+            written.
+        TypeError: a keyword is unknown.
     """
     check_keywords("enqueue_serial", keywords, SerialKeywords.__optional_keys__)
     spec = JobSpec(queue=queue, priority=priority)

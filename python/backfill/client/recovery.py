@@ -1,4 +1,4 @@
-"""Recovery: what a dead worker held, taken up by whoever has seen it dead."""
+"""Verbs that recover what a dead worker held; any process that has seen the worker dead may call them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backfill.storage.recovery import CutOff, Next
 
 
 class RecoveryVerbs(ClientLife):
-    """The verbs for dead workers."""
+    """The verbs that recover what dead workers held."""
 
     async def recover_worker(
         self,
@@ -22,44 +22,47 @@ class RecoveryVerbs(ClientLife):
         next_of: Callable[[CutOff], Next] = lambda _: Next(),
         dead_after: timedelta = DEAD_AFTER,
     ) -> Recovered | None:
-        """Unlock what a dead worker held; workers do it for each other.
+        """Unlock the jobs and queues that a dead worker held; workers do it for each other.
 
-        The attempt that was cut off counts: a job whose last it was becomes a dead letter. From then on the worker,
-        should it live after all, can settle nothing of it.
+        The interrupted attempt counts, so a job in its last attempt becomes a dead letter. If the worker turns out to
+        be alive, it can no longer settle any of these jobs.
 
         Args:
-            worker: the dead one's id.
-            heartbeat: its last, in microseconds since 1970, as it was seen: one that has beaten since is left alone.
-            next_of: what becomes of a job: when it is due again if that was not its first attempt, how long its end is
-                kept.
-            dead_after: how long a worker may be silent. Half of it is the longest that this process may hold the lock
-                which recoveries go by without saying anything to the server, as where it is stopped; then others go on.
+            worker: the dead worker's id.
+            heartbeat: the worker's last heartbeat as it was seen, in microseconds since 1970. A worker that has had a
+                later heartbeat is left alone.
+            next_of: decides what happens to a job next: when it is due again if the attempt was not its first, and how
+                long its end is kept.
+            dead_after: how long a worker may be silent. If this process is stopped during the recovery, it holds the
+                lock for recoveries for at most half of this time; then others continue.
 
         Returns:
-            What was done, which is not complete where another worker is at it; None: it is alive, or gone.
+            What was done, which is not complete if another worker is recovering too; None if the worker is alive, or
+            has no row any more.
 
         Raises:
-            InvalidJobError: no such id or heartbeat.
+            InvalidJobError: the id or the heartbeat is not a possible one.
         """
         return await self._run(verbs.recover_worker(worker, heartbeat, next_of, dead_after))
 
     async def recover_abandoned(
         self, *, gone_for: timedelta = DEAD_AFTER, next_of: Callable[[CutOff], Next] = lambda _: Next()
     ) -> list[Abandoned]:
-        """Unlock what is locked under ids of workers of ours that have no row any more; workers do it now and then.
+        """Unlock jobs and queues that are locked under ids of our workers that have no row any more.
 
-        A worker's row is there before its first claim, and goes when all is given back: who has none will never come
-        back to its jobs. The attempt that was cut off counts, as where a worker died.
+        Workers do this now and then. A worker writes its row before its first claim and deletes it when it has returned
+        all its jobs, so a worker without a row will never return to its jobs. The interrupted attempt counts, as when a
+        worker has died.
 
         Args:
-            gone_for: from which age on, by the database's clock.
-            next_of: what becomes of a job: when it is due again if that was not its first attempt, how long its end is
-                kept.
+            gone_for: the age, by the database's clock, from which locks are released.
+            next_of: decides what happens to a job next: when it is due again if the attempt was not its first, and how
+                long its end is kept.
 
         Returns:
-            What was done, a worker each.
+            What was done, one `Abandoned` for each worker.
 
         Raises:
-            InvalidJobError: no such age.
+            InvalidJobError: the age is out of range.
         """
         return await self._run(verbs.recover_abandoned(gone_for, next_of))

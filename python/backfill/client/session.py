@@ -1,6 +1,6 @@
-"""An open client: its pool, the connection that it keeps at hand, and those that streams have apart from it.
+"""An open client: its pool, the connection that it keeps at hand, and the extra connections of streams.
 
-Used by `connect`, which makes one when a client opens.
+Used by `connect`, which makes a session when a client opens.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ AT_HAND_SECONDS: Final = 60.0
 
 @dataclass(slots=True)
 class Session:
-    """An open client: its pool, and the process and loop that it belongs to.
+    """An open client: its pool, and the process and event loop that it belongs to.
 
-    A pool's own way, with locks and checks at both ends of a loan, takes as long as a fifth of an insert; so the last
-    connection stays at hand for the next verb, where nobody else can want it.
+    To take a connection from the pool and give it back, with the pool's locks and checks, takes a fifth of the time of
+    an insert. So the last connection stays at hand for the next verb, as long as nobody else waits for one.
     """
 
     pool: Pool
@@ -45,11 +45,12 @@ class Session:
     _firsts: set[Connection] = field(default_factory=set)
 
     async def take(self, *, apart: bool = False) -> Connection:
-        """A connection that is alive, as far as its socket tells, so that a restarted server costs no round trip.
+        """Take a connection that is alive as far as its socket shows, so that a restarted server costs no round trip.
 
         Args:
-            apart: whether it is for a stream, which may itself wait for other calls of the client. Streams never have
-                all connections of the client's own pool; the next one has a connection beside the pool, until it ends.
+            apart: whether the connection is for a stream, which may itself wait for other calls of the client. Streams
+                never get all connections of the client's own pool: the last one is left, and a further stream gets an
+                extra connection outside the pool, until the stream ends.
         """
         if self.patience:
             return await self._take_patiently()
@@ -68,7 +69,7 @@ class Session:
         return connection
 
     async def _take_patiently(self) -> Connection:
-        """The connection that all share, unless somebody has it for long: then another one."""
+        """Take the connection that all services share, or another one if that one stays in use for too long."""
         try:
             async with asyncio.timeout(self.patience):
                 await self._first.acquire()
@@ -85,7 +86,7 @@ class Session:
     async def _take(self) -> Connection:
         connection, self._at_hand = self._at_hand, None
         if connection is not None and time.monotonic() > self._until:
-            await self.pool.putconn(connection)  # which replaces it where it is old
+            await self.pool.putconn(connection)  # the pool replaces it if it is old
             connection = None
         while True:
             if connection is None:
@@ -97,7 +98,7 @@ class Session:
             connection = None
 
     async def give_back(self, connection: Connection) -> None:
-        """Keep it at hand, or give it to the pool where somebody waits for one or its state is not for everybody."""
+        """Keep a connection at hand; return it to the pool if somebody waits for one or it is in a transaction."""
         if self._streaming or self._firsts or self._apart:
             self._streaming.discard(connection)
             if connection in self._firsts:
@@ -114,12 +115,12 @@ class Session:
             await self.pool.putconn(connection)
 
     async def hang_up_standby(self, connection: Connection | None, error: psycopg.Error) -> None:
-        """Close a connection of ours whose server has become a standby, so that the next one is made to the primary."""
+        """Close a connection of ours whose server has become a standby, so that the next one goes to the primary."""
         if self.owned and connection is not None and isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
             await connection.close()
 
     async def close(self) -> None:
-        """Close the client's own pool; connections that verbs have are closed when they come back."""
+        """Close the client's own pool; connections that verbs still use are closed when they are returned."""
         self.keeps = False
         connection, self._at_hand = self._at_hand, None
         if connection is not None:

@@ -1,4 +1,4 @@
-"""How a client opens: its first connection checks the server and the schema, then its pool is made, or the given one is used.
+"""Opens a client: a first connection checks the server and the schema, then a pool is made or the given one is used.
 
 Used by `connect`, which decides when a client opens and when it closes.
 """
@@ -34,15 +34,15 @@ _CHECK_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a client was made with.
+    """The arguments with which a client was made.
 
     Attributes:
-        dsn: a connection string or what gives one; None for DATABASE_URL, or where a pool is given.
-        schema: the queue's.
+        dsn: a connection string, or a callable that gives one; None for DATABASE_URL, or if a pool is given.
+        schema: the queue's schema.
         pool: the given pool, if there is one.
         migrate: whether opening brings the schema up to date.
-        min_size: connections kept at rest.
-        max_size: connections at most.
+        min_size: how many connections are kept while they are not in use.
+        max_size: the largest number of connections.
     """
 
     dsn: Dsn | None
@@ -63,10 +63,10 @@ class Settings:
         min_size: int,
         max_size: int,
     ) -> Settings:
-        """A client's arguments.
+        """Check a client's arguments and return them.
 
         Raises:
-            ConfigurationError: one of them cannot be used; it is named.
+            ConfigurationError: an argument cannot be used; the error names it.
         """
         if dsn is not None and pool is not None:
             raise ConfigurationError("dsn and pool: give one of them; a pool has its own connection string")
@@ -80,12 +80,12 @@ class Settings:
 
 
 async def start(settings: Settings, *, patience: float, max_idle: float) -> Session:
-    """Connect, check the server and the schema, and make an open client.
+    """Connect, check the server and the schema, and return the session of an open client.
 
     Args:
-        settings: what the client was made with.
-        patience: seconds that a call waits for a connection in use, before another one is made.
-        max_idle: seconds after which an unused connection is closed that is more than those kept at rest.
+        settings: the arguments with which the client was made.
+        patience: seconds for which a call waits for a connection in use, before another one is made.
+        max_idle: seconds after which an unused connection is closed, unless it is one of those that are kept.
     """
     if settings.pool is not None:
         return await _adopt(settings, settings.pool)
@@ -101,7 +101,7 @@ async def start(settings: Settings, *, patience: float, max_idle: float) -> Sess
     pool = PatientPool(dsn, min_size=settings.min_size, max_size=settings.max_size, max_idle=max_idle)
     where = redacted(resolved)
     try:
-        await pool.open(wait=True)  # a call that finds none ready would have the pool make another beside it
+        await pool.open(wait=True)  # a call that finds no connection ready would make the pool open another one
     except psycopg_pool.PoolTimeout as error:
         await pool.close()
         raise translated(error, None, where=where, schema=settings.schema) from error
@@ -124,7 +124,7 @@ async def _adopt(settings: Settings, pool: Pool) -> Session:
 
 
 async def _prepare_schema(settings: Settings, connection: Connection, *, several: bool) -> None:
-    if not several:  # else the driver looks for the one that takes writes, and a failover is waited for
+    if not several:  # among several, the driver looks for one that takes writes, and waits for a failover
         async with _answering(connection):
             await refuse_read_only(connection)
     if settings.migrate:
@@ -135,7 +135,7 @@ async def _prepare_schema(settings: Settings, connection: Connection, *, several
 
 @asynccontextmanager
 async def _answering(connection: Connection) -> AsyncIterator[None]:
-    """Have a server answer in time: one that takes connections may do nothing else."""
+    """Limit the time for a server's answer, since a server that takes connections may still never answer."""
     try:
         async with asyncio.timeout(_CHECK_SECONDS):
             yield

@@ -1,6 +1,6 @@
-"""Upkeep: the verbs that workers alone call, by which the fleet keeps counters, locks and partitions in order.
+"""Upkeep: the verbs by which workers keep counters, locks and partitions in order; only workers call them.
 
-They are no verbs of the public client; `client/lent.py` gives them to the client of a worker's services.
+The public client does not have these verbs; `client/lent.py` adds them to the client of a worker's services.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from backfill.storage.counters import MinuteCounts
 
 
 class UpkeepVerbs(ClientLife):
-    """The verbs that workers alone call."""
+    """The verbs that only workers call."""
 
     async def write_counters(self, worker: str, counts: Sequence[MinuteCounts]) -> float:
-        """Write a worker's counts of its minutes as they stand: what workers do every 5 seconds.
+        """Write a worker's counts per minute as they are now; workers do this every 5 seconds.
 
         Args:
             worker: the worker's id.
-            counts: each of its minutes since the last call, whole, and not what was added to it.
+            counts: the counts of each minute since the last call: the whole count of a minute, and not only what was
+                added to it.
 
         Returns:
             The database's time, in Unix seconds.
@@ -34,21 +35,21 @@ class UpkeepVerbs(ClientLife):
         return await self._run(write_counters(worker, counts))
 
     async def unknown_tasks(self, worker: str) -> list[UnknownTask]:
-        """Tasks with due jobs that no live worker of ours knows, eleven at most, those with most jobs first.
+        """Find tasks with due jobs that none of our live workers knows, eleven at most, those with most jobs first.
 
         Args:
-            worker: who asks; only the live worker with the smallest id gets an answer, so that one speaks for all;
-                those whose protocol is older than its own do not count.
+            worker: the worker that asks. Only the live worker with the smallest id gets an answer, so that one worker
+                reports for all; workers whose protocol is older than the asking worker's do not count.
         """
         return (await self.find_unknown_tasks(worker, {})).tasks
 
     async def find_unknown_tasks(self, worker: str, floors: Mapping[int, int]) -> UnknownFound:
-        """Look for such tasks from floors on; what workers do every half minute.
+        """Look for unknown tasks as `unknown_tasks` does, from floors on; workers do this every half minute.
 
         Args:
-            worker: who asks, as for `unknown_tasks`.
-            floors: for each priority of which something is known, the run_at at which the look begins, in Unix
-                microseconds; other priorities are looked at whole.
+            worker: the worker that asks, as for `unknown_tasks`.
+            floors: for each priority about which something is known, the run_at at which the search begins, in Unix
+                microseconds; other priorities are searched as a whole.
         """
         return await self._run(find_unknown_tasks(worker, floors))
 
@@ -60,38 +61,38 @@ class UpkeepVerbs(ClientLife):
         gone_for: timedelta = DEAD_AFTER,
         alone: bool = False,
     ) -> ReleasedLocks:
-        """Unlock what holders have locked that are no workers of ours: what workers do now and then.
+        """Unlock jobs and queues whose holders are not our workers; workers do this now and then.
 
         Args:
-            queues: the age of queues' locks; None leaves them.
-            jobs: the age of jobs' locks; None leaves them.
-            gone_for: the age of the lock of a queue under an id of ours that has no row any more.
-            alone: whether to leave it to another worker that is at it just now.
+            queues: the age of the locks of queues; None leaves these locks.
+            jobs: the age of the locks of jobs; None leaves these locks.
+            gone_for: the age of the lock of a queue that is held under an id of our workers that has no row any more.
+            alone: whether to do nothing if another worker is doing the same at the moment.
 
         Returns:
-            What was released.
+            How many locks were released.
 
         Raises:
-            InvalidJobError: no such age.
+            InvalidJobError: an age is out of range.
         """
         released = verbs.release_foreign_locks(queues=queues, jobs=jobs, gone_for=gone_for, alone=alone)
         return await self._run(released)
 
     async def is_first_worker(self, worker: str) -> bool:
-        """Whether a worker is the live one with the smallest id, which does what one of the fleet is to do."""
+        """Tell whether a worker has the smallest id of all live workers: it does what only one of them is to do."""
         return await self._run(verbs.is_first_worker(worker))
 
     async def tend_ends(self, keeps: Iterable[timedelta]) -> tuple[int, int]:
-        """Have the partitions of ends made for today and tomorrow, and those dropped that are over; workers do it.
+        """Make the partitions of ends for today and tomorrow, and drop those whose time is over; workers do this.
 
         Args:
             keeps: how long tasks keep their ends.
 
         Returns:
-            How many partitions were made, and how many were dropped, with the rows that had none.
+            How many partitions were made, and how many partitions and rows without a partition were dropped.
 
         Raises:
-            InvalidJobError: no list of timedeltas over zero.
-            psycopg.errors.LockNotAvailable: others are at the tables; nothing is lost by trying again later.
+            InvalidJobError: `keeps` is not a list of timedeltas over zero.
+            psycopg.errors.LockNotAvailable: others are using the tables; nothing is lost, and a later call can succeed.
         """
         return await self._run(tend_ends(keeps))

@@ -1,9 +1,9 @@
-"""By which way a client writes: to the tables, or by functions.
+"""Finds out how a client writes: to the tables directly, or through functions.
 
-The functions are for producers, who have no right on any table.
+The functions are for producers' roles, which have no rights on any table.
 
-Used by the client's verbs. What the role may do is asked once a connection, at its first use, and costs nothing
-afterwards.
+Used by the client's verbs. The server is asked what the role may do once per connection, at the first use, so later
+uses cost nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _KNOWN: Final[WeakKeyDictionary[Connection, dict[str, bool]]] = WeakKeyDictionar
 
 
 async def goes_by_functions(connection: Connection, schema: str) -> bool:
-    """Whether a connection's role writes by the functions for producers.
+    """Tell whether a connection's role writes through the functions for producers.
 
-    It may call them, and may not insert jobs itself.
+    Such a role may call these functions and may not insert jobs itself.
 
     Args:
-        connection: the caller's or the client's; it is asked once for each schema.
-        schema: the queue's.
+        connection: a connection of the caller's or of the client's; its server is asked once for each schema.
+        schema: the queue's schema.
     """
     found = known_way(connection, schema)
     if found is None:
@@ -35,6 +35,6 @@ async def goes_by_functions(connection: Connection, schema: str) -> bool:
 
 
 def known_way(connection: Connection, schema: str) -> bool | None:
-    """The same for a connection that was asked before, without a turn of the loop; None for one that was not."""
+    """Return the known answer of `goes_by_functions` without awaiting; None if the connection was not asked yet."""
     known = _KNOWN.get(connection)
     return None if known is None else known.get(schema)

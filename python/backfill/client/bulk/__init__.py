@@ -1,1 +1,1 @@
-"""Bulk: many jobs in one call, from an iterable to COPY."""
+"""The client's bulk verb, which adds many jobs in one call, from an iterable to COPY."""

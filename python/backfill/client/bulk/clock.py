@@ -1,6 +1,6 @@
-"""The database's time as a client can tell it between two answers.
+"""The database's time, as a client can estimate it between two answers of the server.
 
-`writing` takes the times of a long call's jobs from it.
+`writing` and `producers` take the times of a long call's jobs from this clock.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ import time
 
 
 class ServerClock:
-    """The database's time as far as a client can tell without asking again: never ahead of it, and never going back.
+    """Estimates the database's time without asking the server again; it is never ahead of it and never goes back.
 
     Args:
-        told: what the server's clock showed, in PostgreSQL's microseconds, before its answer arrived (which was just
-            now).
+        told: the time of the server's clock, in PostgreSQL's microseconds, from an answer that has just arrived.
     """
 
     def __init__(self, told: int) -> None:
@@ -21,6 +20,6 @@ class ServerClock:
         self._arrived = time.monotonic()
 
     def now(self) -> int:
-        """The time in PostgreSQL's microseconds."""
-        # Two clocks that are being set right may differ by a thousandth (500 parts in a million each).
+        """Return the time in PostgreSQL's microseconds."""
+        # While two clocks are being adjusted, their rates may differ by a thousandth (500 parts in a million each).
         return self._told + int((time.monotonic() - self._arrived) * 999_000)

@@ -1,9 +1,9 @@
-"""One COPY BINARY stream: a chunk of rows is packed natively and sent, off the loop, while the next one is being made.
+"""One COPY BINARY stream: native code packs a chunk of rows and sends it while the next chunk is being made.
 
-Used by `writing`, within one transaction. No chunk waits for an answer of the server: a task of its own packs it in a
-thread and hands it from libpq to the socket, and at most one chunk is on its way while the next one is read and
-encoded. The driver's own COPY is not used: where it waits to write, it does not read, and a server full of notices then
-waits for it for ever.
+Used by `writing` and `waiting`, within one transaction. No chunk waits for an answer of the server: a separate task
+packs the chunk in a thread and passes it from libpq to the socket. At most one chunk is on its way while the next one
+is read and encoded. The driver's own COPY is not used, because it does not read while it waits to write: a server that
+has many notices to send would then wait for the driver for ever.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 PIECE_BYTES: Final = 1_000_000
 UNDO_SECONDS: Final = 5.0
-"""How long a stream that is undone waits for the server, before it asks that the statement be ended."""
+"""Seconds for which a stream that is undone waits for the server, before it asks for the statement's cancellation."""
 _PACKED_IN_PLACE: Final = 64
-"""So few rows are packed in a few microseconds, less than the way to a thread and back."""
+"""Up to this many rows are packed without a thread: it takes a few microseconds, less than the way to a thread."""
 
 
 class CopyStream:
-    """The rows of one transaction on their way to the server; begun by the first of them, and again after an end.
+    """Sends the rows of one transaction to the server by COPY; the first rows, also those after an `end`, begin it.
 
     Args:
-        connection: in a transaction.
-        statement: the COPY, by its name.
-        schema: the queue's.
+        connection: the connection, in a transaction.
+        statement: the name of the COPY statement.
+        schema: the queue's schema.
     """
 
     def __init__(self, connection: Connection, statement: str, schema: str) -> None:
@@ -48,20 +48,21 @@ class CopyStream:
         self._open = False
         self._lock = AsyncExitStack()
         self._sending: asyncio.Task[None] | None = None
-        # Of its own: the loop's threads may all be waiting for this very call.
+        # A thread of its own, since all threads of the loop's executor may be waiting for this very call.
         self._packer = ThreadPoolExecutor(1, "backfill-copy")
 
     async def write(self, prefixes: Sequence[bytes], payloads: Sequence[bytes], ids: Sequence[int] | None) -> None:
-        """Send rows of jobs, as `send` does."""
+        """Send rows of jobs, as `send` sends any rows."""
         await self.send(partial(copy_rows, prefixes, payloads, ids), len(payloads))
 
     async def send(self, pack: Callable[..., bytes], rows: int) -> None:
-        """Send rows, as soon as those before them are with the server or its socket.
+        """Send rows, as soon as the rows before them have been passed to the socket.
 
-        It returns while these are on their way.
+        The call returns while these rows are still on their way.
 
         Args:
-            pack: gives them in COPY's binary format; `begin` says whether the stream's header comes first.
+            pack: packs the rows in COPY's binary format; its argument `begin` says whether the stream's header comes
+                first.
             rows: how many there are.
         """
         await self._sent()
@@ -78,7 +79,7 @@ class CopyStream:
             await self._finish(None)
 
     async def close(self, error: BaseException | None) -> None:
-        """End it, or have the server undo it where there is an error; the connection is free for others either way."""
+        """End the COPY, or have the server undo it if there is an error; either way the connection is then free."""
         try:
             if error is not None:
                 await self._undo(error)
@@ -92,24 +93,24 @@ class CopyStream:
             self._packer.shutdown(wait=False)
 
     async def _begin(self) -> None:
-        await self._lock.enter_async_context(self._connection.lock)  # nobody else's statement may come between
+        await self._lock.enter_async_context(self._connection.lock)  # no other statement may come between
         self._connection.pgconn.send_query(self._text)
-        self._open = True  # even if nobody waits for the answer to its end
+        self._open = True  # set now, since the wait for the answer may be cancelled
         checked(self._connection, await self._connection.wait(answer(self._connection.pgconn)))
 
     async def _undo(self, error: BaseException) -> None:
         sending, self._sending = self._sending, None
         try:
             if sending is not None:
-                # A cancellation waits for no server. An error may, for what is on its way, but not for long.
+                # A cancellation must not wait for the server. An error may wait briefly for the rows on their way.
                 patience = UNDO_SECONDS if isinstance(error, Exception) else 0.0
                 await asyncio.wait([sending], timeout=patience)
-                sending.cancel()  # the driver then asks the server to end it, and gives the connection up in the end
+                sending.cancel()  # the driver then cancels the statement, and closes the connection if that fails
                 await asyncio.wait([sending])
                 if not sending.cancelled():
-                    sending.exception()  # looked at, since the first error is the one to tell
+                    sending.exception()  # retrieved, so that asyncio logs nothing; the first error is raised
             if self._open:
-                # The server's word that it is undone, or that there was nothing to undo.
+                # Wait for the server to confirm that the COPY is undone, or that there was nothing to undo.
                 with suppress(psycopg.Error, TimeoutError):
                     async with asyncio.timeout(UNDO_SECONDS):
                         await self._finish(f"stopped by {type(error).__name__}".encode())
@@ -142,7 +143,7 @@ class CopyStream:
 def _put(pgconn: PGconn, piece: memoryview) -> PQGen[None]:
     while pgconn.put_copy_data(piece) == 0:
         yield from flushed(pgconn)
-    # libpq would take any amount into its own memory: what it holds is handed on before the next piece
+    # libpq would take any amount into its own memory, so pass on what it holds before the next piece
     yield from flushed(pgconn)
 
 

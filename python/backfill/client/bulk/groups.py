@@ -1,6 +1,6 @@
-"""Rows with keys in groups that one statement can write: of one mode, and in which no key comes twice.
+"""Groups rows with keys so that one statement can write each group: one mode, and no key twice.
 
-Used by `writing`.
+Used by `writing` and `producers`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from backfill.client.prepare import JobShape
 from backfill.jobs import JobKeyMode
 
 Placed = tuple[int, JobShape, bytes]
-"""Where a row's id goes, what is said of the job but its payload, and that."""
+"""A row: the place of its id in the result, the job's shape, and its payload."""
 
 
 def by_mode(rows: Iterable[Placed]) -> Iterable[tuple[JobKeyMode, list[Placed]]]:
-    """Rows by their modes, in the order in which these come first."""
+    """Group rows by their modes, in the order in which each mode first occurs."""
     groups: dict[JobKeyMode, list[Placed]] = defaultdict(list)
     for row in rows:
         groups[row[1].mode].append(row)
@@ -24,7 +24,7 @@ def by_mode(rows: Iterable[Placed]) -> Iterable[tuple[JobKeyMode, list[Placed]]]
 
 
 def rounds(rows: Iterable[Placed]) -> Iterator[list[Placed]]:
-    """Rows with keys in groups in which no key comes twice; a key's rows stay in their order from group to group."""
+    """Split rows with keys into groups in which no key comes twice; the rows of one key stay in their order."""
     groups: list[list[Placed]] = []
     seen: dict[str | None, int] = defaultdict(int)
     for row in rows:

@@ -1,6 +1,6 @@
-"""The items of a bulk call, read in chunks and encoded: any iterable, async too, of payloads or new jobs.
+"""Reads the items of a bulk call in chunks and encodes them, from any iterable (async too) of payloads or new jobs.
 
-Used by `bulk`. Memory holds a chunk at a time, encoded, and the loop gets its turn between slices of a few
+Used by `verb`. Memory holds one encoded chunk at a time, and the event loop gets its turn between slices of a few
 milliseconds.
 """
 
@@ -43,7 +43,7 @@ _SHAPES: Final = 256
 
 
 class ItemError(Exception):
-    """An item that is bad, or that could not be had: `__cause__` says why."""
+    """An item is bad, or could not be read; `__cause__` says why."""
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -51,11 +51,11 @@ class ItemError(Exception):
 
 
 class Encoder:
-    """Turns the items of one call into rows: their shape and their payload's bytes.
+    """Turns the items of one call into rows: each has the job's shape and its payload's bytes.
 
     Args:
-        task: of the items that are payloads; None where all must be NewJobs.
-        defaults: what an item's own spec leaves unsaid.
+        task: the task of the items that are payloads; None if all items must be NewJobs.
+        defaults: settings that apply where an item's own spec gives none.
     """
 
     def __init__(self, task: Task[Any, Any] | str | None, defaults: JobSpec) -> None:
@@ -75,28 +75,28 @@ class Encoder:
         self._shapes: dict[tuple[Any, ...], tuple[JobSpec, JobSpec, JobShape]] = {}
 
     def encode(self, items: Iterator[Any], rows: list[Row]) -> None:
-        """Add items as rows; those before one that is bad stay.
+        """Add items as rows; if an item is bad, the rows of the items before it stay.
 
         Raises:
-            InvalidJobError: a payload without a task, one that is not of the task's class, or one that is not JSON.
+            InvalidJobError: a payload has no task, is not of the task's class, or cannot be written as JSON.
         """
-        if self._task is not None:  # each payload has a queue of its own
+        if self._task is not None:  # the task chooses a queue for each payload
             items = map(self._job, items)
         encode_items(
             items, rows, NewJob, self._shape, self._accept, self._shape_of, orjson.dumps, encode_other, OPTIONS, _kept
         )
 
     def _job(self, item: Any) -> NewJob[Any]:
-        assert self._task is not None  # noqa: S101 - looked at by the caller
+        assert self._task is not None  # noqa: S101 - the caller has checked it
         return item if isinstance(item, NewJob) else self._task.job(item)
 
     def _shape_of(self, job: object) -> JobShape:
-        """The shape of a NewJob; natively asked for where it says anything else than the one before."""
+        """Return the shape of a NewJob; the native code asks for it where a job's spec differs from the one before."""
         if not isinstance(job, NewJob):
             limit = "a NewJob, such as task.job(payload); payloads need their task: enqueue_bulk(task, payloads)"
             raise InvalidPayloadError("jobs", job, limit)
         key = id(job.spec), id(job.defaults), job.task, job.default_max_attempts, job.source
-        found = self._shapes.get(key)  # it holds the specs, so that no other can have their ids
+        found = self._shapes.get(key)  # a cached value holds its specs, so that no other object can have their ids
         if found is None:
             if len(self._shapes) >= _SHAPES:
                 self._shapes.clear()
@@ -107,9 +107,9 @@ class Encoder:
 
 
 def _kept(payload: object, encoded: bytes | None) -> bytes:
-    """The text of a payload that natively needs another look.
+    """Return the JSON of a payload that the native code could not accept by itself.
 
-    It is long or was refused, or NaN or NUL may hide in it.
+    The payload is long or was refused, or it may contain NaN or NUL.
     """
     text = encode(payload) if encoded is None else checked(payload, encoded)
     check_size(text)
@@ -120,8 +120,8 @@ class Reader:
     """Reads the items of one call.
 
     Attributes:
-        count: how many were read.
-        exhausted: whether there are no more.
+        count: how many items were read.
+        exhausted: whether there are no more items.
     """
 
     def __init__(self, items: Iterable[Any] | AsyncIterable[Any], encoder: Encoder) -> None:
@@ -139,17 +139,17 @@ class Reader:
 
     @property
     def is_async(self) -> bool:
-        """Whether the items are awaited, so that other calls may be made between them."""
+        """Whether the items come from an async iterable, which may make other calls between them."""
         return self._async_items is not None
 
     async def __aenter__(self) -> Self:
-        """Nothing is read yet."""
+        """Return the reader; nothing is read yet."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close a generator, so that what it holds is let go of when the call ends, and not when it is collected."""
+        """Close a generator, so that it releases what it holds when the call ends, and not when it is collected."""
         try:
             if isinstance(self._async_items, AsyncGenerator):
                 await self._async_items.aclose()
@@ -158,13 +158,13 @@ class Reader:
         except Exception as late:
             if error is None:
                 raise
-            error.add_note(f"closing the iterable raised {type(late).__name__}")  # the first error is the one to tell
+            error.add_note(f"closing the iterable raised {type(late).__name__}")  # the first error is the one to raise
 
     async def read(self, most: int = CHUNK_ROWS) -> list[Row]:
-        """The next rows: at most that many, and about a megabyte of payloads; none where the items are at their end.
+        """Read the next rows: at most `most`, and about a megabyte of payloads; none if the items are at their end.
 
         Raises:
-            ItemError: one was bad, or the iterable raised; the position is its index.
+            ItemError: an item was bad, or the iterable raised; the error's index is the item's position.
         """
         rows: list[Row] = []
         size = 0
@@ -193,7 +193,7 @@ class Reader:
             raise ItemError(self.count + len(rows) - before) from error
         added = len(rows) - before
         size = sum([len(payload) for _, payload in rows[before:]])
-        if size > CHUNK_BYTES:  # a slice of few rows, or of long ones; a task's own codec knows no limit
+        if size > CHUNK_BYTES:  # it may hold a payload over the limit, which a task's codec does not check
             self._check_sizes(rows[before:])
         self.count += added
         self.exhausted = added < most
@@ -216,10 +216,10 @@ class Reader:
 
 
 def check_items(field: str, items: object, *, task: object) -> None:
-    """Refuse what is one job, or nothing to iterate over, in the place of many; the right call is named.
+    """Refuse one job, or something that cannot be iterated over, in the place of many; the error names the right call.
 
     Raises:
-        InvalidPayloadError: it is refused; its value is not shown, since it may be a payload.
+        InvalidPayloadError: `items` is refused; its value is not shown, since it may be a payload.
     """
     if isinstance(items, NewJob):
         raise InvalidJobError(field, items, "an iterable of jobs; for one, client.enqueue(job)")

@@ -1,6 +1,6 @@
-"""Functions that add many jobs with their priority and retries set, beside those of presets.py for one.
+"""Functions that add many jobs with their priority and retries set; `client/presets.py` has those for one job.
 
-Each is `client.enqueue_bulk` with part of the spec said already; saying it again is a TypeError.
+Each calls `client.enqueue_bulk` with part of the spec given already; giving that part again is a TypeError.
 """
 
 from __future__ import annotations
@@ -69,25 +69,25 @@ async def enqueue_bulk(
 ) -> BulkOutcome:
     """Add many jobs that can wait: priority BULK_DEFAULT (0).
 
-    Runs: an item's own, the task's policy, else 8. What an item's own spec says goes before what this function or its
-    keywords say.
+    The number of runs is an item's own, else that of the task's policy, else 8. An item's own spec takes precedence
+    over this function's settings and its keywords.
 
     Args:
-        client: to add them with.
+        client: the client that adds the jobs.
         task: a registered task, or a task's name.
         payloads: any iterable or async iterable of payloads; an item may be a `NewJob` instead, with a spec of its own.
-        commit_every: commit after each this many jobs; else all or nothing.
-        return_ids: give back the jobs' ids, in the order given.
-        connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+        commit_every: commit after every so many jobs; if not given, all jobs are added or none.
+        return_ids: whether to return the jobs' ids, in the order of the payloads.
+        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
         keywords: `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `client.enqueue_bulk`.
 
     Returns:
         How many jobs were written, and their ids where they were asked for.
 
     Raises:
-        BulkEnqueueError: it stopped on the way; it says how many jobs are committed, and why.
-        InvalidJobError: the arguments themselves; a single payload in the place of many, too.
-        TypeError: a keyword that this function sets itself, or does not know.
+        BulkEnqueueError: the call stopped before the end; the error says why, and how many jobs are committed.
+        InvalidJobError: an argument is bad, such as a single payload in the place of many.
+        TypeError: a keyword is one that this function sets itself, or is unknown.
     """
     check_keywords("enqueue_bulk", keywords, QueuedKeywords.__optional_keys__)
     return await client.enqueue_bulk(
@@ -140,24 +140,25 @@ async def enqueue_bulk_with_retries(
 ) -> BulkOutcome:
     """Add many jobs that can wait: priority BULK_DEFAULT (0), RetryPolicy.conservative().
 
-    Runs: an item's own, else 5. What an item's own spec says goes before what this function or its keywords say.
+    The number of runs is an item's own, else 5. An item's own spec takes precedence over this function's settings and
+    its keywords.
 
     Args:
-        client: to add them with.
+        client: the client that adds the jobs.
         task: a registered task, or a task's name.
         payloads: any iterable or async iterable of payloads; an item may be a `NewJob` instead, with a spec of its own.
-        commit_every: commit after each this many jobs; else all or nothing.
-        return_ids: give back the jobs' ids, in the order given.
-        connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+        commit_every: commit after every so many jobs; if not given, all jobs are added or none.
+        return_ids: whether to return the jobs' ids, in the order of the payloads.
+        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
         keywords: `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, as in `client.enqueue_bulk`.
 
     Returns:
         How many jobs were written, and their ids where they were asked for.
 
     Raises:
-        BulkEnqueueError: it stopped on the way; it says how many jobs are committed, and why.
-        InvalidJobError: the arguments themselves; a single payload in the place of many, too.
-        TypeError: a keyword that this function sets itself, or does not know.
+        BulkEnqueueError: the call stopped before the end; the error says why, and how many jobs are committed.
+        InvalidJobError: an argument is bad, such as a single payload in the place of many.
+        TypeError: a keyword is one that this function sets itself, or is unknown.
     """
     check_keywords("enqueue_bulk_with_retries", keywords, QueuedKeywords.__optional_keys__)
     return await client.enqueue_bulk(

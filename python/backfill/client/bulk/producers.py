@@ -1,8 +1,8 @@
-"""Writes rows of jobs for a role that has no right on any table: each chunk by a call of a function for producers.
+"""Writes rows of jobs for a role without rights on any table, by one call of a producers' function per chunk.
 
-Used by `bulk`, once a transaction, in the place of `writing`, whose rules it shares. While more rows are to come the
-caller's code runs, so rows with keys or with new names wait until the stream is at its end; what two calls could make
-each other wait for in a ring is then written under a lock of the schema.
+Used by `verb`, once per transaction, instead of `writing`, and by the same rules. While more rows are to come, the
+caller's code runs, so rows with keys or with new names wait until the stream is at its end. Rows for which two calls
+could wait for each other are then written under a lock of the schema.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TRIES: Final = 10
 
 
 class ProducerTransaction(RowTransaction):
-    """One transaction of a producer's bulk call, which writes by functions."""
+    """One transaction of a producer's bulk call, which writes through functions."""
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class ProducerTransaction(RowTransaction):
         self._keyless_wait = False
 
     async def __aenter__(self) -> Self:
-        """Ask the server what must be known first."""
+        """Ask the server for what the transaction must know first."""
         await self._begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what waits. Each call of a function tells the workers of what it adds."""
+        """Write the rows that wait; each call of a function notifies the workers of the jobs that it adds."""
         try:
             if error is None:
                 await self._write_postponed()
@@ -67,7 +67,7 @@ class ProducerTransaction(RowTransaction):
             await self._waiting.close(error)
 
     async def write(self, rows: Sequence[Row], *, last: bool) -> None:
-        """Write rows, in order; where more are to come, those that others could wait for are postponed.
+        """Write rows, in order; if more are to come, rows that other calls could wait for are postponed.
 
         Args:
             rows: a chunk of them.
@@ -85,7 +85,7 @@ class ProducerTransaction(RowTransaction):
             await self._write_placed(placed, last=True)
             return
         keyless = [row for row in placed if row[1].key is None]
-        # Once some wait, all do that come later: rows of one queue get their ids in their order.
+        # Once some rows wait, all later rows wait too, so that the rows of one queue get their ids in order.
         self._keyless_wait = self._keyless_wait or not await self._are_known(keyless)
         if self._keyless_wait:
             await self._postpone(placed)
@@ -98,7 +98,7 @@ class ProducerTransaction(RowTransaction):
         await self._waiting.pause()
 
     async def _postpone(self, rows: list[Placed]) -> None:
-        """Have rows wait: in a temporary table, else in memory as far as there is room, else they are written at once."""
+        """Let rows wait in a temporary table; without one, in memory while there is room; without room, write them."""
         if not rows:
             return
         if not self._may_postpone:
@@ -116,10 +116,10 @@ class ProducerTransaction(RowTransaction):
         for mode, same in batches:
             self._modes.append(mode)
             waiting = [WaitingRow(place, self._run_at(shape), shape, payload) for place, shape, payload in same]
-            await self._waiting.add([(Kind.REPLACE, waiting)])  # flags as an array, whatever the mode
+            await self._waiting.add([(Kind.REPLACE, waiting)])  # the function takes flags as an array in every mode
 
     async def _write_postponed(self) -> None:
-        """Write the rows that were postponed, in their order; from here on none of the caller's code runs."""
+        """Write the rows that were postponed, in their order; from here on, none of the caller's code runs."""
         kept, self._kept, self._kept_bytes = self._kept, [], 0
         for self._now, rows in kept:
             await self._write_placed(rows, last=False)
@@ -144,7 +144,7 @@ class ProducerTransaction(RowTransaction):
         return await repeated(apply)
 
     async def _write_placed(self, rows: list[Placed], *, last: bool) -> None:
-        """Write rows as they are, those without keys first."""
+        """Write rows without a temporary table, those without keys first."""
         keyless = [row for row in rows if row[1].key is None]
         await self._find_names(keyless)
         await self._write_keyless(keyless)
@@ -158,7 +158,7 @@ class ProducerTransaction(RowTransaction):
             self._give({place: number for (place, _, _), number in zip(rows, integers(added, "id"), strict=True)})
 
     async def _write_keyed(self, rows: list[Placed], *, last: bool) -> None:
-        """Write rows with keys, a statement for each mode and each time that a key comes again."""
+        """Write rows with keys, by one statement for each mode and for each repetition of a key."""
         statements = [statement for group in rounds(rows) for statement in by_mode(group)]
         await self._find_names([row for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for row in group])
         alone = self._own and last and len(statements) == 1 and not self._piped
@@ -170,17 +170,17 @@ class ProducerTransaction(RowTransaction):
                 await self._apply(mode, group)
 
         async def apply_all() -> None:
-            # A savepoint: undone alone, it lets go of the jobs that it holds.
+            # A savepoint, which releases the jobs that it holds when it is undone alone.
             async with self._connection.transaction():
                 await apply()
 
         if alone:
             await with_key_lock(self._connection, self._schema, apply)
-        else:  # a worker that ends many jobs takes them in another order; it lets go soon
+        else:  # a worker that ends many jobs locks them in another order, but releases them soon
             await (apply() if self._piped else repeated(apply_all))
 
     async def _apply(self, mode: JobKeyMode, rows: list[Placed]) -> None:
-        """Write rows of one mode, of which no two have one key."""
+        """Write rows of one mode, no two of which have the same key."""
         parameters = *self._columns(rows), text_array([shape.key for _, shape, _ in rows]), mode.value
         added = await run(self._connection, "producer_add_keyed", self._schema, parameters)
         by_key = dict(integers_by_text(added, "added_id", "added_key"))
@@ -192,7 +192,7 @@ class ProducerTransaction(RowTransaction):
                 self._ids[place] = number
 
     async def _are_known(self, rows: Sequence[Placed]) -> bool:
-        """Whether all tasks and queues of some rows are there, and held; new ones are made on another connection."""
+        """Tell whether all tasks and queues of some rows exist and are held; make new ones on another connection."""
         tasks, queues = self._unheld(rows)
         if not tasks and not queues:
             return True
@@ -205,9 +205,9 @@ class ProducerTransaction(RowTransaction):
         return await self._hold(tasks, queues)
 
     async def _find_names(self, rows: Sequence[Placed]) -> None:
-        """See that the tasks and queues of some rows are there until the transaction ends.
+        """Make sure that the tasks and queues of some rows exist until the transaction ends.
 
-        Who makes one is alone in it.
+        Names are made under the lock of the schema, so that only one transaction makes them at a time.
         """
         tasks, queues = self._unheld(rows)
         if not tasks and not queues:

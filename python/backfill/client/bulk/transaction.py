@@ -1,8 +1,8 @@
-"""What both ways of writing a bulk call's rows share.
+"""The part that both ways of writing a bulk call's rows share.
 
-It is what a transaction must know first, when jobs are due, and the lock of the schema.
+That is: what a transaction must know first, when jobs are due, and the lock of the schema.
 
-The base of `writing` and `producers`.
+It is the base of `writing` and `producers`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from backfill.storage.rows import micros
 from backfill.storage.types import Connection
 
 KEPT_BYTES: Final = 16_000_000
-"""How many bytes of payloads wait in memory, where no temporary table can be made."""
+"""How many bytes of payloads may wait in memory, if no temporary table can be made."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class RowTransaction:
-    """One transaction of a bulk call; entered once the transaction is begun, left before it is committed.
+    """One transaction of a bulk call; enter it after the transaction is begun, and leave it before it is committed.
 
     Args:
-        connection: in a transaction.
-        schema: the queue's.
-        ids: where the ids go, in the order of the rows; None where nobody asked for them.
-        own: whether the transaction has this call's statements only; one that the caller began may have others.
-        maker: makes names on another connection; None where there is none, and new ones wait.
+        connection: the connection, in a transaction.
+        schema: the queue's schema.
+        ids: the list that receives the ids, in the order of the rows; None if nobody asked for them.
+        own: whether the transaction has only this call's statements; one that the caller began may have others.
+        maker: makes names on another connection; None if there is no such connection, so that rows with new names wait.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RowTransaction:
         self._may_postpone = False
 
     async def _begin(self) -> None:
-        """Ask the server what must be known first: its time, and what is possible in this transaction.
+        """Ask the server for what the transaction must know first: the time, and what is possible in this transaction.
 
         Raises:
             SchemaMissingError: the schema has no queue in it.
@@ -72,20 +72,20 @@ class RowTransaction:
             raise SchemaMissingError(f"schema {self._schema!r} has no queue in it: `backfill migrate` makes it")
         [row] = found
         self._clock = ServerClock(row.integer("now"))
-        self._piped = bool(self._connection.pgconn.pipeline_status)  # where the server takes no COPY
+        self._piped = bool(self._connection.pgconn.pipeline_status)  # in a pipeline the server takes no COPY
         self._may_copy = not row.flag("filtered") and not self._piped
         self._may_postpone = row.flag("may_postpone") and not self._piped
-        if not row.flag("sees_commits"):  # names that another connection makes would not be seen
+        if not row.flag("sees_commits"):  # this transaction would not see names that another connection makes
             self._maker = None
 
     async def _lock(self) -> None:
-        """Be the only transaction, until it ends, that makes names or writes keys in more than one statement."""
+        """Become the only transaction, until it ends, that makes names or writes keys in more than one statement."""
         if not self._locked:
             await run(self._connection, "lock_keys", self._schema)
             self._locked = True
 
     def _run_at(self, shape: JobShape) -> int:
-        """When a job of this chunk is due, in PostgreSQL's microseconds."""
+        """Return when a job of this chunk is due, in PostgreSQL's microseconds."""
         if shape.run_at is not None:
             return micros(shape.run_at)
         return self._now if shape.delay is None else self._now + shape.delay // _MICROSECOND

@@ -1,4 +1,4 @@
-"""Adding many jobs: the verb `enqueue_bulk`, all or nothing or in committed parts, with memory for one chunk."""
+"""The verb `enqueue_bulk` adds many jobs, all or nothing or in committed parts, with memory for a few chunks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class BulkVerb(ClientLife):
         connection: Connection | None = None,
         **keywords: Unpack[BulkKeywords],
     ) -> BulkOutcome: ...
-    @overload  # apart from the one above, so that pyright sees payloads in a generator as the task's
+    @overload  # apart from the one above, so that pyright infers the task's payload type in a generator
     async def enqueue_bulk(
         self,
         task: Task[P, Any],
@@ -99,52 +99,57 @@ class BulkVerb(ClientLife):
     ) -> BulkOutcome:
         """Add many jobs: `enqueue_bulk(task.job(p) for p in ...)` or `enqueue_bulk(task, payloads)`.
 
-        All or nothing: one transaction, of which an error or a cancellation leaves no job. With `commit_every=n` each n
-        jobs are committed as they come. Jobs go by COPY, a chunk (2,000 jobs, or about a megabyte) being read and
-        encoded while the one before is packed off the loop and taken by the server. Memory holds two or three chunks,
-        whatever the number of jobs, and the event loop is given its turn every few milliseconds. Workers are told once
-        a transaction.
+        The call adds all jobs or none: it is one transaction, and an error or a cancellation undoes it. With
+        `commit_every=n`, every n jobs are committed as they come. Jobs are sent by COPY. While one chunk (2,000 jobs,
+        or about a megabyte) is read and encoded, the chunk before it is packed in a thread and received by the server.
+        Memory holds two or three chunks, whatever the number of jobs, and the event loop gets its turn every few
+        milliseconds. Workers are notified once per transaction.
 
-        The iterable may use the client itself, or wait for somebody who does: while it is read, the call holds nothing
-        that another one waits for. Jobs with keys, and jobs whose task or queue is new and cannot be made at once, wait
-        in a temporary table of the transaction and are written when the iterable is at its end. An asynchronous
-        iterable of more than one chunk never has the client's last connection: it has one beside the pool then, until
-        the call ends. A generator, asynchronous or not, is closed when the call ends, however it ends.
+        The iterable may itself use the client, or wait for somebody who does: while the iterable is read, the call
+        holds nothing that another call could wait for. Jobs with keys, and jobs whose task or queue is new and cannot
+        be made at once, wait in a temporary table of the transaction and are written when the iterable is at its end.
+        For an asynchronous iterable of more than one chunk, the call never takes the client's last connection: if only
+        that one is left, it uses an extra connection outside the pool until the call ends. A generator, asynchronous or
+        not, is closed when the call ends, however it ends.
 
-        A job that is due at once has for its run_at the database's time when its chunk was read, so that the jobs of a
-        long call do not all share one; `delay` counts from it too. It never goes back within a transaction, and is
-        never later than the commit.
+        The run_at of a job that is due at once is the database's time when the job's chunk was read, so that the jobs
+        of a long call do not all share one time; `delay` counts from that time too. This time never goes back within a
+        transaction, and is never later than the commit.
 
         Jobs of one serial queue that have no key run in the order given. Jobs with keys are added or applied as
-        `enqueue` does; a key that comes twice is applied in order. Calls that write keys in more than one statement (a
-        chunk, a mode, a key's next time each take one) do so one after the other, by a lock of the schema, which is
-        taken when the iterable is at its end. Names of tasks and queues that are new stay behind when a call is undone;
-        they are only names.
+        `enqueue` does; if a key comes twice, its jobs are applied in order. Each chunk, each mode and each repetition
+        of a key takes a statement of its own. Calls that write keys in more than one statement do so one after the
+        other: they take a lock of the schema when the iterable is at its end. The new names of tasks and queues that a
+        call made stay when the call is undone; they do no harm.
 
         Args:
-            jobs: any iterable or async iterable of `NewJob`s, tasks mixed; or a task, or its name, for `payloads`.
+            jobs: any iterable or async iterable of `NewJob`s, which may be of different tasks; or a task, or a task's
+                name, to go with `payloads`.
             payloads: any iterable or async iterable of that task's payloads; an item may be a NewJob instead.
-            commit_every: commit after each this many jobs, from 1; not inside a caller's transaction.
-            return_ids: give back the jobs' ids, in the order given; memory then holds a number for each.
-            spec: what each job's own spec leaves unsaid; no job_key.
-            connection: a psycopg connection to write on, inside its transaction (a savepoint, undone alone by an
-                error), or in a transaction of its own where it is in autocommit. The iterable may use this connection
-                too. Once the call has returned, the caller's transaction holds, until it ends, the keys and the new
-                names that were written, and a lock of the schema where there were any: calls that use these keys or
-                names, and bulk calls that write keys in several statements, wait for that. Do not let it wait for them.
-            keywords: the same as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`, `timeout`,
-                `deadline`, `flags`.
+            commit_every: commit after every so many jobs, from 1; not possible inside a caller's transaction.
+            return_ids: whether to return the jobs' ids, in the order of the jobs; memory then holds a number for each
+                job.
+            spec: settings for all jobs, which apply where a job's own spec gives none; without a job_key.
+            connection: a psycopg connection to write on. The call writes inside the connection's transaction, in a
+                savepoint that an error undoes alone; in autocommit it uses a transaction of its own. The iterable may
+                use this connection too. After the call, the caller's transaction holds the keys and the new names that
+                were written, and a lock of the schema if there were any, until it ends. Calls that use these keys or
+                names, and bulk calls that write keys in several statements, wait for the end of that transaction. The
+                transaction must therefore not wait for such calls.
+            keywords: the same settings as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`,
+                `timeout`, `deadline`, `flags`.
 
         Returns:
             How many jobs were written, and their ids where they were asked for.
 
         Raises:
-            BulkEnqueueError: it stopped on the way; `written` says how many jobs are committed, `unknown` how many more
-                may be since the connection was lost while they were, `index` which item was bad or could not be had
-                (then what it, or the iterable, raised is the cause), `__cause__` why.
-            InvalidJobError: the arguments themselves; a single payload or job in the place of many, too.
-            TypeError: one thing was said twice, or a keyword is unknown.
-            DatabaseConnectionError: no connection at the start.
+            BulkEnqueueError: the call stopped before the end. `written` says how many jobs are committed. `unknown`
+                says how many more may be, because the connection was lost during their commit. `index` says which item
+                was bad or could not be read. `__cause__` is the reason, such as the error that the item or the iterable
+                raised.
+            InvalidJobError: an argument is bad, such as a single payload or job in the place of many.
+            TypeError: a setting was given twice, or a keyword is unknown.
+            DatabaseConnectionError: there was no connection at the start.
             ClientClosedError: the client was closed.
         """
         check_keywords("enqueue_bulk", keywords, BulkKeywords.__optional_keys__)
@@ -156,7 +161,7 @@ class BulkVerb(ClientLife):
             if not await call.read():
                 pass
             elif connection is None:
-                # A stream may wait for other calls, so it never has the last connection of the client's.
+                # A stream may wait for other calls, so it must never take the client's last connection.
                 apart = reader.is_async and not reader.exhausted
                 async with aclosing(NameMaker(self._schema, self._beside)) as maker:
                     await self._retrying(
@@ -169,11 +174,11 @@ class BulkVerb(ClientLife):
 
 
 class _Call:
-    """One call's progress.
+    """The progress of one bulk call.
 
     Attributes:
-        written: jobs committed so far (in a caller's transaction: written).
-        ids: of all jobs, where they were asked for.
+        written: how many jobs are committed so far; in a caller's transaction, how many are written.
+        ids: the ids of all jobs; None if nobody asked for them.
     """
 
     def __init__(self, schema: str, reader: Reader, commit_every: int | None, ids: list[int] | None) -> None:
@@ -190,18 +195,18 @@ class _Call:
         self._begun = self._lent = True
 
     async def read(self) -> bool:
-        """Read the first chunk of a transaction, while none is open: whether there is anything to write."""
+        """Read the first chunk of a transaction, before it begins, and tell whether there is anything to write."""
         with self._stopping():
             self._rows = await self._reader.read(min(self._share, CHUNK_ROWS))
         return bool(self._rows)
 
     async def write(self, connection: Connection, *, owned: bool, maker: NameMaker | None = None) -> None:
-        """Write all there is, in one transaction or several.
+        """Write all rows, in one transaction or several.
 
         Args:
-            connection: to write on.
-            owned: whether it is the client's own.
-            maker: makes names on another connection.
+            connection: the connection to write on.
+            owned: whether the connection is the client's own.
+            maker: makes new names on another connection.
         """
         self._maker = maker
         self._begun = self._lent = not owned
@@ -227,11 +232,11 @@ class _Call:
                 left -= len(self._rows)
                 await transaction.write(self._rows, last=self._reader.exhausted or not left)
                 if self._lent and self._reader.is_async:
-                    await transaction.pause()  # the caller's code may use its connection itself
+                    await transaction.pause()  # the caller's code may use the connection itself
                 self._rows = await self._reader.read(min(left, CHUNK_ROWS)) if left else []
 
     async def _join(self, connection: Connection) -> None:
-        """Begin the caller's transaction where the driver would with its first statement, so that ours is a part of it."""
+        """Begin the caller's transaction, if its first statement would do so, so that ours becomes a part of it."""
         idle = connection.info.transaction_status is TransactionStatus.IDLE
         if self._in_parts and not (idle and connection.autocommit):
             raise InvalidJobError(
@@ -241,15 +246,15 @@ class _Call:
             await run(connection, "bulk_begin", self._schema, (self._schema,))
 
     async def _make_names(self, connection: Connection) -> None:
-        """Make the names that a transaction begins with before it begins.
+        """Make the names that a transaction needs first, before the transaction begins.
 
-        While it lasts, a new one would block others.
+        A name that is made within the transaction would block others until the transaction ends.
         """
         for made in self._made:
             if len(made) > REMEMBERED:
                 made.clear()
         new_tasks, new_queues = map(set.difference, names_of([shape for shape, _ in self._rows]), self._made)
-        # A stream that goes on may itself be making one of them in a transaction that it has not ended.
+        # A stream that has more items may itself be making one of these names in a transaction that is still open.
         briefly = self._reader.is_async and not self._reader.exhausted
         await make_names(connection, self._schema, new_tasks, new_queues, briefly=briefly)
         self._made[0].update(new_tasks)
@@ -257,7 +262,7 @@ class _Call:
 
     @contextmanager
     def _stopping(self, connection: Connection | None = None) -> Iterator[None]:
-        """Tell how far the call came, whatever stopped it."""
+        """Turn an error that stops the call into a `BulkEnqueueError` that says how far the call came."""
         try:
             yield
         except ItemError as stop:
@@ -266,7 +271,7 @@ class _Call:
         except psycopg.Error as error:
             lost = connection is None or connection.closed
             if not self._begun and (lost or surely_undone(error)):
-                raise  # nothing is written yet, so that another connection will do
+                raise  # nothing is written yet, so the call can begin again on another connection
             committing = self._committing
             seen = translated(error, connection, where="the server", schema=self._schema, writing=committing)
             if seen is not error:

@@ -1,9 +1,9 @@
-"""Rows of a bulk call that wait until the caller's stream is read to its end, in a temporary table of the transaction.
+"""Rows of a bulk call that wait in a temporary table until the caller's stream is read to its end.
 
-Used by `writing`. A job with a key, and one whose task or queue is new, cannot be written without holding what other
-calls wait for: the key's row, the name's row. As long as the stream is read, the caller's code runs, and may itself
-make such a call. So these rows go by COPY to a table that nobody else sees, and are written from there once the stream
-is at its end.
+Used by `writing` and `producers`. To write a job with a key, or one whose task or queue is new, a transaction must hold
+a row that other calls wait for: that of the key or that of the name. While the stream is read, the caller's code runs,
+and may itself make such a call. So these jobs are sent by COPY to a table of the transaction that nobody else sees, and
+are written from there when the stream is at its end.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _NULL: Final = struct.pack("!i", -1)
 _COLUMNS: Final = 10
 _FIXED: Final = struct.Struct("!hiiiqihiqih")
-"""The number of columns, then batch, place, priority, run_at and max_attempts, each behind its length."""
+"""The number of columns, then batch, place, priority, run_at and max_attempts, each preceded by its length."""
 _LENGTH: Final = struct.Struct("!i")
 
 
 class Kind(IntEnum):
-    """What is done with a batch of rows that wait."""
+    """How a batch of waiting rows is written."""
 
     KEYLESS = 0
     REPLACE = 1
@@ -50,10 +50,11 @@ class WaitingRow(NamedTuple):
     """A row that waits.
 
     Attributes:
-        place: where its id goes among those that are given back; of a row without a key its id, drawn before.
-        run_at: in PostgreSQL's microseconds.
-        shape: all that is said of the job but its payload.
-        payload: its JSON.
+        place: the place of the row's id among the ids that are returned; for a row without a key, the id itself, which
+            was drawn before.
+        run_at: when the job is due, in PostgreSQL's microseconds.
+        shape: all settings of the job except its payload.
+        payload: the payload's JSON.
     """
 
     place: int
@@ -63,11 +64,11 @@ class WaitingRow(NamedTuple):
 
 
 class WaitingRows:
-    """The rows of one transaction that wait; the table is made with the first of them.
+    """The waiting rows of one transaction; their table is made with the first of them.
 
     Args:
-        connection: in a transaction.
-        schema: the queue's.
+        connection: the connection, in a transaction.
+        schema: the queue's schema.
     """
 
     def __init__(self, connection: Connection, schema: str) -> None:
@@ -77,18 +78,18 @@ class WaitingRows:
         self._kinds = array("b")
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Whether any rows wait."""
         return bool(self._kinds)
 
     def batches(self) -> Iterator[tuple[int, Kind]]:
-        """The batches in the order in which they came, and what is to be done with each."""
+        """Yield the batches in the order in which they came, and the kind of each."""
         for batch, kind in enumerate(self._kinds):
             yield batch, Kind(kind)
 
     async def add(self, batches: Iterable[tuple[Kind, Sequence[WaitingRow]]]) -> None:
-        """Send batches of rows to the table; in none does a key come twice.
+        """Send batches of rows to the table; no batch has a key twice.
 
-        They may be on their way when it returns.
+        The rows may still be on their way when the call returns.
         """
         if not self._kinds:
             await run(self._connection, "make_waiting", self._schema)
@@ -97,21 +98,21 @@ class WaitingRows:
             self._kinds.append(kind)
 
     async def pause(self) -> None:
-        """Wait until the table has them all, so that the connection is free for other statements."""
+        """Wait until the table has all rows, so that the connection is free for other statements."""
         await self._stream.end()
 
     async def drop(self) -> None:
-        """Drop the table, once its rows are written."""
+        """Drop the table after its rows have been written."""
         await run(self._connection, "drop_waiting", self._schema)
         self._kinds = array("b")
 
     async def close(self, error: BaseException | None) -> None:
-        """End what is on its way, or have the server undo it where there is an error."""
+        """End the COPY of rows on their way, or have the server undo it if there is an error."""
         await self._stream.close(error)
 
 
 def packed(batch: int, kind: Kind, rows: Sequence[WaitingRow], *, begin: bool) -> bytes:
-    """A batch of rows in the format of COPY BINARY, with the stream's header in front of the first ones."""
+    """Pack a batch of rows in the format of COPY BINARY; with `begin`, the stream's header comes first."""
     named: dict[tuple[str, str | None, tuple[str, ...]], bytes] = {}
     parts = [_HEADER] if begin else []
     for place, run_at, shape, payload in rows:
@@ -125,9 +126,9 @@ def packed(batch: int, kind: Kind, rows: Sequence[WaitingRow], *, begin: bool) -
 
 
 def _flags(kind: Kind, flags: tuple[str, ...]) -> str | None:
-    """Flags in the text that the batch's statement reads.
+    """Return flags as the text that the batch's statement reads.
 
-    It is an array for the function add_jobs, else the column's JSON.
+    The text is an array for the function add_jobs, and the column's JSON for other statements.
     """
     if kind in (Kind.REPLACE, Kind.PRESERVE_RUN_AT):
         return text_array(flags) if flags else None

@@ -1,11 +1,12 @@
-"""Writes rows of jobs within one transaction: COPY where it is allowed, else one insert a chunk.
+"""Writes rows of jobs within one transaction, by COPY where it is allowed, else by one insert per chunk.
 
 Jobs with keys are written by upsert.
 
-Used by `bulk`, once a transaction. While more rows are to come the caller's code runs, so nothing is held that another
-call could wait for: rows with keys or with new names wait (`waiting`) until the stream is at its end. What two calls
-could make each other wait for in a ring, keys and new names, is then written under a lock of the schema, unless it
-takes only one statement: that goes by an order that all share, and lets go of what it holds before it waits for long.
+Used by `verb`, once per transaction. While more rows are to come, the caller's code runs, so the transaction holds
+nothing that another call could wait for: rows with keys or with new names wait (`waiting`) until the stream is at its
+end. Two calls could wait for each other's keys and new names, so these are then written under a lock of the schema.
+Keys that take only one statement need no such lock: the statement locks them in an order that all calls share, and
+releases what it holds before it waits for long.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ DRAWN_AHEAD: Final = 40_000
 
 
 class BulkTransaction(RowTransaction):
-    """One transaction of a bulk call that writes to the tables."""
+    """One transaction of a bulk call, which writes to the tables directly."""
 
     def __init__(
         self,
@@ -62,14 +63,14 @@ class BulkTransaction(RowTransaction):
         self._notify = 0
 
     async def __aenter__(self) -> Self:
-        """Ask the server what must be known first."""
+        """Ask the server for what the transaction must know first."""
         await self._begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what waits, end a COPY that is open (an error undoes it), and tell the workers, once."""
+        """Write the rows that wait, end an open COPY (an error undoes it), and notify the workers once."""
         try:
             if error is None:
                 await self._write_postponed()
@@ -85,10 +86,10 @@ class BulkTransaction(RowTransaction):
             await run(self._connection, "notify_jobs", self._schema, (str(self._notify),))
 
     async def write(self, rows: Sequence[Row], *, last: bool) -> None:
-        """Write rows, in order; those that go by COPY may still be on their way when it returns.
+        """Write rows, in order; rows that are sent by COPY may still be on their way when the call returns.
 
-        Where more rows are to come, nothing is held afterwards that another call could wait for: rows with keys, and
-        rows whose tasks or queues are new, are postponed until there are no more.
+        If more rows are to come, the transaction afterwards holds nothing that another call could wait for: rows with
+        keys, and rows whose tasks or queues are new, are postponed until there are no more rows.
 
         Args:
             rows: a chunk of them.
@@ -126,9 +127,9 @@ class BulkTransaction(RowTransaction):
         await self._waiting.pause()
 
     async def _postpone(self, rows: list[Placed]) -> None:
-        """Have rows wait: a chunk of them in memory, more in a temporary table.
+        """Let rows wait: up to a chunk in memory, more in a temporary table.
 
-        Where no table can be made, they wait in memory as far as there is room, and then are written at once.
+        If no table can be made, the rows wait in memory until there is no more room, and are then written at once.
         """
         self._kept.append((self._now, rows))
         self._kept_rows += len(rows)
@@ -144,7 +145,7 @@ class BulkTransaction(RowTransaction):
         return kept
 
     async def _send_kept(self) -> None:
-        """Send what waits in memory to the temporary table."""
+        """Send the rows that wait in memory to the temporary table."""
         new: list[WaitingRow] = []
         keyed: list[Placed] = []
         run_ats: dict[int, int] = {}
@@ -158,7 +159,7 @@ class BulkTransaction(RowTransaction):
                     run_ats[place] = self._run_at(shape)
         batches: list[tuple[Kind, list[WaitingRow]]] = []
         if new:
-            ids = await self._draw(len(new))  # now, so that rows of one queue have their ids in their order
+            ids = await self._draw(len(new))  # drawn now, so that the rows of one queue have their ids in order
             self._give([row.place for row in new], ids)
             self._notify += len(new)
             batches.append((Kind.KEYLESS, [row._replace(place=id_) for row, id_ in zip(new, ids, strict=True)]))
@@ -169,7 +170,7 @@ class BulkTransaction(RowTransaction):
         await self._waiting.add(batches)
 
     async def _write_postponed(self) -> None:
-        """Write the rows that were postponed, in their order; from here on none of the caller's code runs."""
+        """Write the rows that were postponed, in their order; from here on, none of the caller's code runs."""
         if self._waiting:
             await self.pause()
             await self._lock()
@@ -224,7 +225,7 @@ class BulkTransaction(RowTransaction):
         if not self._may_copy:
             added = await run(self._connection, "insert_jobs", self._schema, self._columns(rows))
             inserted = integers(added, "id")
-            self._give(places, sorted(inserted))  # drawn in the order of the rows
+            self._give(places, sorted(inserted))  # the ids were drawn in the order of the rows
             return
         ids = None
         if self._ids is not None:
@@ -239,9 +240,9 @@ class BulkTransaction(RowTransaction):
                 self._ids[place] = id_
 
     async def _draw(self, wanted: int) -> list[int]:
-        """Draw ids, more than are wanted now once it is not the first time.
+        """Draw ids; from the second time on, more than are wanted now.
 
-        A COPY must end for it, and ids are many.
+        A COPY must end before ids can be drawn, so this happens rarely; it costs little to draw too many ids.
         """
         if len(self._drawn) < wanted:
             await self.pause()
@@ -252,7 +253,7 @@ class BulkTransaction(RowTransaction):
         return [self._drawn.popleft() for _ in range(wanted)]
 
     async def _write_keyed(self, rows: list[Placed], *, last: bool) -> None:
-        """Write rows with keys, a statement for each mode and each time that a key comes again."""
+        """Write rows with keys, by one statement for each mode and for each repetition of a key."""
         await self.pause()
         statements = [statement for group in rounds(rows) for statement in by_mode(group)]
         deduped = [shape for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for _, shape, _ in group]
@@ -269,17 +270,17 @@ class BulkTransaction(RowTransaction):
         async def apply_all() -> None:
             async with (
                 self._connection.transaction()
-            ):  # a savepoint: undone alone, it lets go of the jobs that it holds
+            ):  # a savepoint, which releases the jobs that it holds when it is undone alone
                 await apply()
 
         if alone:
             await with_key_lock(self._connection, self._schema, apply)
-        else:  # a worker that ends many jobs takes them in another order; it lets go soon
+        else:  # a worker that ends many jobs locks them in another order, but releases them soon
             await (apply() if piped else repeated(apply_all))
         self._notify += len(deduped)
 
     async def _apply(self, mode: JobKeyMode, rows: list[Placed]) -> None:
-        """Write rows of one mode, of which no two have one key."""
+        """Write rows of one mode, no two of which have the same key."""
         if mode is JobKeyMode.UNSAFE_DEDUPE:
             parameters = (*self._columns([row[1:] for row in rows]), text_array([row[1].key for row in rows]))
             result = await run(self._connection, "dedupe_jobs", self._schema, parameters)
@@ -291,7 +292,7 @@ class BulkTransaction(RowTransaction):
                 self._ids[place] = by_key[shape.key or ""]
 
     def _is_new(self, shape: JobShape) -> bool:
-        """Whether a job's task or queue was not there when it was looked for."""
+        """Tell whether a job's task or queue did not exist when it was looked for."""
         return shape.task not in self._tasks or not (shape.queue is None or shape.queue in self._queues)
 
     async def _look_for_names(self, shapes: Iterable[JobShape]) -> None:

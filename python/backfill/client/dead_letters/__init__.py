@@ -1,1 +1,1 @@
-"""Dead letters: jobs that are not tried again; they are listed, requeued and deleted here."""
+"""The client's verbs that list, requeue and delete dead letters: jobs that are not tried again."""

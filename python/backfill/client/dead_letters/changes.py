@@ -1,4 +1,4 @@
-"""Dead letters, changed: requeued, deleted, added by hand; and the move of what others have failed for good."""
+"""Verbs that requeue, delete and add dead letters, and that move jobs there which others have failed for good."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from backfill.storage.types import Connection
 
 
 class DeadLetterVerbs(DeadLetterReading):
-    """The verbs for jobs that will not be tried again."""
+    """The verbs that change dead letters: jobs that will not be tried again."""
 
     async def requeue_dlq_job(
         self,
@@ -39,31 +39,31 @@ class DeadLetterVerbs(DeadLetterReading):
         delay: timedelta | None = None,
         connection: Connection | None = None,
     ) -> Job:
-        """Add an entry's job again, with all its attempts, in one transaction with the entry's bookkeeping.
+        """Add an entry's job again, with all its attempts, and update the entry in the same transaction.
 
-        The entry stays until the job, or a later one of its key, has completed; if it fails for good again it comes
-        back into the same entry. A waiting job of its key is replaced, as by `enqueue`. A job that was requeued from it
-        before is given back as it is while it runs, and, without a key, while it is there at all. A deadline that the
-        job had is dropped.
+        The entry stays until the new job, or a later job with its key, has completed; if the job fails for good again,
+        it returns to the same entry. A waiting job with the same key is replaced, as `enqueue` does. If a job that was
+        requeued from the entry earlier is still running, or has no key and still exists, no job is added and that job
+        is returned unchanged. A deadline that the job had is dropped.
 
         Args:
-            id: the entry's.
-            notes: added to the entry's, 1 to 10,000 characters.
-            payload: another payload; the entry's own if not given.
-            priority: -32,768 to 32,767; the entry's own if not given.
-            run_at: not before this time; aware. Now, if neither it nor `delay` is given.
-            delay: not before this long from now, by the database's clock.
-            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+            id: the entry's id.
+            notes: a text that is added to the entry's notes, 1 to 10,000 characters.
+            payload: another payload; the entry's own payload if not given.
+            priority: -32,768 to 32,767; the entry's own priority if not given.
+            run_at: the earliest time at which the job runs; aware. If neither `run_at` nor `delay` is given, it is now.
+            delay: the same as a span from now, by the database's clock; instead of `run_at`.
+            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The job as it was added.
 
         Raises:
             DlqJobNotFoundError: there is no such entry.
-            InvalidJobError: a value out of range.
-            InvalidPayloadError: a payload that is not JSON.
-            psycopg.errors.SerializationFailure: on a `connection` of the caller's: the entry was renewed, deleted or
-                requeued meanwhile, and that transaction is to be repeated.
+            InvalidJobError: a value is out of range.
+            InvalidPayloadError: the payload cannot be written as JSON.
+            psycopg.errors.SerializationFailure: only with `connection=`: the entry was renewed, deleted or requeued
+                meanwhile, and the caller must repeat the transaction.
         """
         number, changed = entry_id(id), verbs.edits(notes, payload, priority, run_at, delay)
 
@@ -81,24 +81,25 @@ class DeadLetterVerbs(DeadLetterReading):
         run_at: datetime | None = None,
         delay: timedelta | None = None,
     ) -> dict[int, int]:
-        """Add the jobs of many entries again, as `requeue_dlq_job` does, 500 in a transaction.
+        """Add the jobs of many entries again, as `requeue_dlq_job` does, 500 in each transaction.
 
-        An entry that the database refuses costs its transaction: those in it are then requeued one by one. One whose
-        job of a requeue before runs is passed over, and one without a key also while that job waits.
+        If the database refuses an entry, its transaction is undone, and the entries in it are then requeued one by one.
+        An entry is skipped if a job that was requeued from it earlier is still running, or if that job has no key and
+        still waits.
 
         Args:
-            jobs: the entries' ids, or a filter; ids that are not there are passed over.
-            notes: added to each entry's.
-            priority: of all; each entry's own if not given.
-            run_at: of all; aware.
-            delay: of all.
+            jobs: the entries' ids, or a filter; ids that do not exist are skipped.
+            notes: a text that is added to each entry's notes.
+            priority: the priority of all jobs; each entry's own if not given.
+            run_at: the earliest time at which the jobs run; aware.
+            delay: the same as a span from now; instead of `run_at`.
 
         Returns:
-            The jobs' ids by their entries'.
+            The ids of the added jobs, by the ids of their entries.
 
         Raises:
-            InvalidJobError: a value out of range.
-            DlqRequeueError: some entries were refused; all others are requeued, and it names both.
+            InvalidJobError: a value is out of range.
+            DlqRequeueError: some entries were refused and all others were requeued; the error names both.
         """
         edits, added, refused = verbs.edits(notes, KEEP, priority, run_at, delay), dict[int, int](), dict[int, str]()
         async for ids in self._batches(jobs):
@@ -121,7 +122,7 @@ class DeadLetterVerbs(DeadLetterReading):
         return dict(done)
 
     async def _requeue_alone(self, id: int, edits: Parameters, added: dict[int, int], refused: dict[int, str]) -> None:
-        """Requeue one entry of those that were refused together."""
+        """Requeue one entry of a transaction that was refused as a whole."""
         try:
             added.update(await repeated(partial(self._requeue, [id], edits), PASSING))
         except psycopg.Error as error:
@@ -134,80 +135,80 @@ class DeadLetterVerbs(DeadLetterReading):
 
         Args:
             id: the entry's id.
-            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
-            Whether there was one.
+            Whether there was such an entry.
 
         Raises:
-            InvalidJobError: no id.
+            InvalidJobError: `id` is not an id.
         """
         return await self._run(delete_dlq_jobs([entry_id(id)]), connection) > 0
 
     async def delete_dlq_jobs(self, jobs: Iterable[int] | DlqFilter) -> int:
-        """Delete many entries, by their ids or a filter, 500 in a transaction; how many there were."""
+        """Delete many entries, by their ids or a filter, 500 in each transaction, and return how many there were."""
         count = 0
         async for ids in self._batches(jobs):
             count += await self._run(delete_dlq_jobs(ids))
         return count
 
     async def delete_dlq_by_job_key(self, job_key: str, *, connection: Connection | None = None) -> int:
-        """Delete the entry of a job's key.
+        """Delete the entry that has a job key.
 
         Args:
             job_key: 1 to 512 characters.
-            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             How many entries there were: 1 or 0.
 
         Raises:
-            InvalidJobError: no key.
+            InvalidJobError: `job_key` is not a key.
         """
         return await self._run(delete_dlq_by_job_key(job_key), connection)
 
     async def purge_dlq(self, older_than: timedelta) -> int:
-        """Delete the entries that failed last so long ago, by this machine's clock; how many there were."""
+        """Delete entries whose last failure is older than this, by this machine's clock; return how many there were."""
         check_duration("older_than", older_than, zero=True)
         return await self.delete_dlq_jobs(DlqFilter(failed_before=datetime.now(UTC) - older_than))
 
     async def add_to_dlq(
         self, job: Job, reason: str, *, last_error: str | None = None, connection: Connection | None = None
     ) -> DlqJob:
-        """Write a job among the dead letters by hand; its own row is left where it is.
+        """Add a job to the dead letters by hand; the job's row in the queue stays there.
 
         Args:
-            job: as it was read; the entry of its key is renewed, if there is one.
-            reason: why, 1 to 100,000 characters.
-            last_error: an error; the job's own if not given.
-            connection: a psycopg connection to write on, inside its transaction; else one of the client's.
+            job: the job as it was read. If there is an entry with its key, that entry is renewed.
+            reason: why the job is a dead letter, 1 to 100,000 characters.
+            last_error: the text of an error; the job's own if not given.
+            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The entry.
 
         Raises:
-            InvalidJobError: no job, or a text out of range.
+            InvalidJobError: `job` is not a `Job`, or a text is too short or too long.
         """
         return await self._run(verbs.add_to_dlq(job, reason, last_error=last_error), connection)
 
     async def process_failed_jobs(self) -> int:
-        """Move to the dead letters what other programs have failed for good and nobody holds, until none is left.
+        """Move all jobs that other programs have failed for good, and that nobody holds, to the dead letters.
 
-        What a worker of ours fails for good is there already. Workers do this at their start and once a minute.
+        Jobs that our own workers fail for good are there already. Workers do this at their start and once a minute.
 
         Returns:
-            How many were moved.
+            How many jobs were moved.
         """
         return await self._run_apart(verbs.process_failed_jobs())
 
     async def _batches(self, jobs: Iterable[int] | DlqFilter) -> AsyncIterator[list[int]]:
-        """Ids of entries, 500 at a time; those of a filter from the newest on, so that none comes twice."""
+        """Yield the entries' ids, 500 at a time; those of a filter from the newest on, so that none comes twice."""
         if not isinstance(jobs, DlqFilter):
             if isinstance(jobs, (str, bytes)) or not isinstance(jobs, Iterable):
                 raise InvalidJobError("jobs", jobs, "a list of ids, or a DlqFilter")
             yielded = list(dict.fromkeys(entry_id(one) for one in jobs))
         elif jobs.by_text_alone:
-            # Found before any is touched: with each that goes, an older one would come among the newest.
+            # Find all before any changes: for each entry that goes, an older one would move up among the newest.
             yielded = [entry async for page in self._found(jobs) for entry in page]
         else:
             async for page in self._found(jobs):
@@ -217,7 +218,7 @@ class DeadLetterVerbs(DeadLetterReading):
             yield yielded[start : start + BATCH]
 
     async def _found(self, filter: DlqFilter) -> AsyncIterator[list[int]]:
-        """The ids of entries that match, from the newest on."""
+        """Yield the ids of the entries that match, from the newest on."""
         place: Place | None = START
         while place is not None:
             found = await self._run(find_dlq_jobs(filter, place))

@@ -1,4 +1,4 @@
-"""Dead letters, read: a page of them, one, all in figures, and grouped by how they failed."""
+"""Verbs that read dead letters: a page of them, one, statistics, and groups by how they failed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ANY: Final = DlqFilter()
 
 
 class DeadLetterReading(ClientLife):
-    """The verbs that look at jobs which will not be tried again."""
+    """The verbs that read dead letters: jobs that will not be tried again."""
 
     async def list_dlq_jobs(
         self,
@@ -23,19 +23,19 @@ class DeadLetterReading(ClientLife):
         cursor: str | None = None,
         connection: Connection | None = None,
     ) -> DlqJobList:
-        """A page of the dead letters that match, newest first.
+        """Read a page of the dead letters that match a filter, newest first.
 
         Args:
-            filter: which; all if not given.
-            limit: entries at most, 1 to 1,000.
-            cursor: where the page begins: the one before's `cursor`.
-            connection: a psycopg connection to read on; else one of the client's.
+            filter: which dead letters; all if not given.
+            limit: the largest number of entries on the page, 1 to 1,000.
+            cursor: where the page begins: the `cursor` of the page before.
+            connection: a psycopg connection to read on; if not given, one of the client's.
 
         Returns:
-            The page, and how many match at all.
+            The page, and how many entries match in all.
 
         Raises:
-            InvalidJobError: a value out of range, or a cursor that is none.
+            InvalidJobError: a value is out of range, or the cursor is not one that this verb gave.
         """
         return await self._run(verbs.list_dlq_jobs(filter, limit=limit, cursor=cursor), connection)
 
@@ -44,31 +44,31 @@ class DeadLetterReading(ClientLife):
 
         Args:
             id: the entry's id.
-            connection: a psycopg connection to read on; else one of the client's.
+            connection: a psycopg connection to read on; if not given, one of the client's.
 
         Returns:
-            The entry, or None: there is none of that id.
+            The entry, or None if there is no entry with that id.
 
         Raises:
-            InvalidJobError: no id.
+            InvalidJobError: `id` is not an id.
         """
         return await self._run(verbs.get_dlq_job(id), connection)
 
     async def dlq_stats(self, *, connection: Connection | None = None) -> DlqStats:
-        """All dead letters in figures."""
+        """Read statistics of all dead letters."""
         return await self._run(verbs.dlq_stats(), connection)
 
     async def dlq_groups(
         self, task_identifier: str | None = None, *, limit: int = 50, connection: Connection | None = None
     ) -> list[DlqGroup]:
-        """The dead letters grouped by how they failed, the largest groups first.
+        """Read the dead letters grouped by how they failed, the largest groups first.
 
         Args:
-            task_identifier: those of one task; of all if not given.
-            limit: groups at most, 1 to 1,000.
-            connection: a psycopg connection to read on; else one of the client's.
+            task_identifier: group the dead letters of this task only; those of all tasks if not given.
+            limit: the largest number of groups, 1 to 1,000.
+            connection: a psycopg connection to read on; if not given, one of the client's.
 
         Raises:
-            InvalidJobError: a value out of range.
+            InvalidJobError: a value is out of range.
         """
         return await self._run(verbs.dlq_groups(task_identifier, limit=limit), connection)

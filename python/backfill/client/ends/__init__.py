@@ -1,1 +1,1 @@
-"""Ends: how jobs finished, and the wait for a result."""
+"""The client's verbs for ends: how jobs finished, and the wait for a result."""

@@ -1,4 +1,4 @@
-"""Ends: how jobs finished, one or many, and a job's result, awaited."""
+"""Verbs that read how one or many jobs finished, and that wait for a job's result."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ _LAST_LOOK_SECONDS: Final = 2.0
 
 
 class EndVerbs(ClientLife):
-    """The verbs for how jobs finished, which tasks with `keep=` have written."""
+    """The verbs for ends: records of how jobs finished, which are kept for tasks with `keep=`."""
 
     _watch: EndWatch | None = None
 
     async def end(self, job: JobReference, *, connection: Connection | None = None) -> JobEnd | None:
-        """How a job finished.
+        """Read how a job finished.
 
         Args:
             job: its id; a `Job` or an `EnqueueOutcome` will do.
-            connection: a psycopg connection to read on; else one of the client's.
+            connection: a psycopg connection to read on; if not given, one of the client's.
 
         Returns:
-            Its end, or None: it has not finished, or nothing is kept of it (any more).
+            The job's end, or None if the job has not finished, or if no end of it is kept (any more).
 
         Raises:
-            InvalidJobError: no id.
+            InvalidJobError: `job` is not an id.
         """
         return await self._run(verbs.end(job), connection)
 
@@ -63,16 +63,16 @@ class EndVerbs(ClientLife):
         cursor: str | None = None,
         connection: Connection | None = None,
     ) -> EndList:
-        """A page of the ends that match, newest first.
+        """Read a page of the ends that match a filter, newest first.
 
         Args:
-            filter: which; all if not given.
-            limit: ends at most, 1 to 1,000.
-            cursor: where the page begins: the one before's `cursor`.
-            connection: a psycopg connection to read on; else one of the client's.
+            filter: which ends; all if not given.
+            limit: the largest number of ends on the page, 1 to 1,000.
+            cursor: where the page begins: the `cursor` of the page before.
+            connection: a psycopg connection to read on; if not given, one of the client's.
 
         Raises:
-            InvalidJobError: a value out of range, or a cursor that is none.
+            InvalidJobError: a value is out of range, or the cursor is not one that this verb gave.
         """
         return await self._run(verbs.ends(filter, limit=limit, cursor=cursor), connection)
 
@@ -81,29 +81,31 @@ class EndVerbs(ClientLife):
     @overload
     async def result(self, job: JobReference, *, timeout: float | timedelta | None = None) -> Any: ...
     async def result(self, job: JobReference, *, timeout: float | timedelta | None = None) -> Any:
-        """What a job's handler returns, once it has: the task must keep its ends (`keep=`).
+        """Wait for a job to finish and return what its handler returned; the task must keep its ends (`keep=`).
 
-        It is told of the end as soon as it is committed, and looks for it every few seconds beneath, also while the
-        database is away. Any number of calls share one connection. Await it once the job is committed.
+        The call is notified of the end as soon as the end is committed. It also looks for the end every few seconds,
+        and continues to wait while the database cannot be reached. Any number of calls share one connection. Await the
+        result only after the job is committed.
 
         Args:
-            job: what `enqueue` gave; a `Job` or an id will do, whose result is plain JSON then.
-            timeout: how long to wait at most, a timedelta or seconds; as long as it takes if not given.
+            job: what `enqueue` returned; a `Job` or an id will do, but its result is then plain JSON.
+            timeout: the longest time to wait, a timedelta or seconds; if not given, the call waits as long as it takes.
 
         Returns:
-            The result as the handler is annotated to return it, where the job was enqueued by its task, else plain
-            JSON.
+            The result in the type that the handler is annotated to return, if the job was enqueued by its registered
+            task; otherwise plain JSON.
 
         Raises:
-            ResultTimeoutError: no end came in time; the job goes on.
-            JobNotCompletedError: the job failed for good, was discarded, or was superseded; its `end` says all.
-            JobCancelledError: an operator ended it.
-            EndNotKeptError: there is no end to wait for: the task keeps none, which is said at once where it is known,
-                the job was removed before it ran, it was failed by hand, another program ended it, or what was kept has
-                expired.
-            PayloadDecodeError: the result does not fit the annotation, or Python's decoder refuses it.
-            InvalidJobError: no id, or no timeout.
-            ClientClosedError: the client was closed meanwhile.
+            ResultTimeoutError: the job had no end in time; it is not stopped.
+            JobNotCompletedError: the job failed for good, was discarded, or was superseded; the error's `end` has the
+                details.
+            JobCancelledError: an operator ended the job.
+            EndNotKeptError: there is no end to wait for: the task keeps none (the error is raised at once if that is
+                known), the job was removed before it ran, it was failed by hand, another program ended it, or its end
+                has expired.
+            PayloadDecodeError: the result does not fit the annotation, or Python's JSON decoder refuses it.
+            InvalidJobError: `job` is not an id, or `timeout` is not a timeout.
+            ClientClosedError: the client is closed, or was closed while the call waited.
         """
         number, seconds = reference_id("job", job), _seconds(timeout)
         _check_kept(job)
@@ -132,7 +134,7 @@ class EndVerbs(ClientLife):
             raise how.unreadable(error) from error
 
     async def _last_look(self, number: int) -> JobEnd | None:
-        """The end of a job whose time is up: it may have been written while nothing was heard of it."""
+        """Look once more for the end of a job after the timeout: it may have been written without a notification."""
         try:
             async with asyncio.timeout(_LAST_LOOK_SECONDS):
                 return await self._run(verbs.end(number))
@@ -140,7 +142,7 @@ class EndVerbs(ClientLife):
             return None
 
     async def _end(self) -> None:
-        """Close the client, and end every waiting for a result with `ClientClosedError`."""
+        """Close the client, and raise `ClientClosedError` in every call that waits for a result."""
         watch, self._watch = self._watch, None
         if watch is not None and watch.loop is asyncio.get_running_loop():
             watch.fail(ClientClosedError("this client was closed while a result was awaited"))

@@ -1,9 +1,10 @@
-"""Waiting for ends: one task a client that hears of them on a connection of its own, with a poll beneath.
+"""Waiting for ends: one task per client listens for notifications on a connection of its own, and polls as well.
 
-A notification only makes a look come sooner: what a look finds counts, so one that is lost, or a pooler that passes
-none on, delays an answer by the poll's interval and no more. Any role that may connect can send one, so that those
-which were in vain are followed by a look so often and no oftener. While the database is away, or its connection string
-cannot be had, it waits, and looks once it is back.
+A look is a query for ends. Only looks find ends; a notification merely makes the next look come sooner. So a lost
+notification, or a pooler that passes none on, delays an answer by the poll's interval at most. Any role that may
+connect can send notifications, so the looks that follow notifications without an end are limited in their rate. While
+the database cannot be reached, or its connection string cannot be had, the task waits, and looks again as soon as it
+can.
 """
 
 from __future__ import annotations
@@ -35,26 +36,26 @@ logger = logging.getLogger(__name__)
 
 ENDS_CHANNEL: Final = "backfill:ends"
 POLL_SECONDS: Final = 5.0
-"""Between two looks, where ends are heard of."""
+"""Seconds between two looks, if notifications arrive."""
 DEAF_POLL_SECONDS: Final = 0.5
-"""The same where they are not."""
+"""Seconds between two looks, if notifications do not arrive."""
 LINGER_SECONDS: Final = 10.0
-"""How long the connection is kept when nobody waits any more."""
+"""Seconds for which the connection is kept when nobody waits any more."""
 LOOKS_AT_ONCE: Final = 20
 LOOKS_PER_SECOND: Final = 50.0
-"""How often notifications make it look, beside as many times as an end was found."""
+"""How many looks per second notifications may cause, beside one look for each end that was found."""
 _BATCH: Final = 1_000
 _ANSWER_SECONDS: Final = 30.0
 Waiter = asyncio.Future[JobEnd | None]
 
 
 class EndWatch:
-    """Those who wait for ends on one event loop.
+    """Finds the ends that callers on one event loop wait for.
 
     Args:
-        schema: the queue's.
-        connect: makes the connection on which ends are heard of; None where the client has no DSN, but a pool.
-        lend: lends a connection of the client's, for looks where there is none of its own.
+        schema: the queue's schema.
+        connect: makes the connection on which notifications of ends arrive; None if the client has no DSN, but a pool.
+        lend: lends a connection of the client's, for a waiter's first look, and for all looks if `connect` is None.
     """
 
     def __init__(
@@ -77,12 +78,13 @@ class EndWatch:
         self._ration = Ration(LOOKS_AT_ONCE, LOOKS_PER_SECOND)
 
     async def wait(self, job_id: int) -> JobEnd | None:
-        """The end of a job once there is one; None once the job is gone without one."""
+        """Wait for the end of a job and return it; return None if the job is gone without an end."""
         waiter: Waiter = self.loop.create_future()
-        # Known before its first look: an end that is written after that look is heard of, or found by the next.
+        # Register the waiter before its first look: an end that is written after that look is then notified, or found
+        # by the next look.
         self._waiters[job_id].add(waiter)
         if self._task is None or self._task.done():
-            with outside_jobs():  # it serves others, too, and outlives the job that asks first
+            with outside_jobs():  # the task serves other callers too, and outlives the job that asks first
                 self._task = self.loop.create_task(self._watch(), name="backfill-ends")
         self._wanted.set()
         look = self.loop.create_task(self._first_look(job_id), name="backfill-end")
@@ -95,7 +97,7 @@ class EndWatch:
                 look.result()
             return await waiter
         finally:
-            # First what takes no time: whoever cancels this once more, while the look ends, leaves no waiter behind.
+            # Remove the waiter first, which needs no await: a second cancellation while the look ends then leaves none.
             waiters = self._waiters[job_id]
             waiters.discard(waiter)
             if not waiters:
@@ -104,7 +106,7 @@ class EndWatch:
             await asyncio.wait([look])
 
     async def close(self) -> None:
-        """End the task and all first looks, and every waiting with the error that is set for them."""
+        """End the task and all first looks; callers that still wait get the error that `fail` has set."""
         task, self._task = self._task, None
         ending = [*self._looks, *([] if task is None else [task])]
         for one in ending:
@@ -113,7 +115,7 @@ class EndWatch:
             await asyncio.wait(ending)
 
     def fail(self, error: Exception) -> None:
-        """Raise an error for all who wait."""
+        """Raise an error in every call that waits."""
         for waiters in list(self._waiters.values()):
             for waiter in waiters:
                 if not waiter.done():
@@ -124,7 +126,7 @@ class EndWatch:
             async with self._lend() as connection:
                 await self._look(connection, [job_id])
         except (DatabaseConnectionError, psycopg.OperationalError, TimeoutError, OSError) as error:
-            self._say(error)  # the others' task looks again, as soon as it can
+            self._say(error)  # the shared task looks again, as soon as it can
 
     async def _watch(self) -> None:
         while await self._is_wanted():
@@ -143,12 +145,12 @@ class EndWatch:
             except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
                 self._say(error)
                 await asyncio.sleep(self._backoff.pause())
-            except Exception as error:  # noqa: BLE001 - those who wait must not wait for ever
+            except Exception as error:  # noqa: BLE001 - callers must not wait for ever
                 self.fail(error)
                 await asyncio.sleep(self._backoff.pause())
 
     async def _is_wanted(self) -> bool:
-        """Whether somebody waits, or does so again before long."""
+        """Tell whether somebody waits now, or begins to wait within the next `LINGER_SECONDS`."""
         if not self._waiters:
             self._wanted.clear()
             try:
@@ -161,12 +163,12 @@ class EndWatch:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         if self._connect is None:
-            async with self._lend() as connection:  # for one look: its owner has others who need it
+            async with self._lend() as connection:  # only for one look: others need the client's connections too
                 yield connection
             return
         async with await self._connected(self._connect) as connection:
             if is_pooled(connection):
-                self._connect = None  # nothing is heard through a pooler: from now on it only looks
+                self._connect = None  # no notification comes through a pooler: from now on the task only polls
                 yield connection
                 return
             async with asyncio.timeout(_ANSWER_SECONDS):
@@ -181,13 +183,13 @@ class EndWatch:
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
-            # What gives the connection string is the caller's, and may be able to later; it may have been cancelled
-            # itself. Its class alone: what it says may be a secret.
+            # The callable that gives the connection string is the caller's: it may succeed later, and may itself have
+            # been cancelled. Only the error's class is shown, because its text may contain a secret.
             reason = type(error).__name__
             raise DatabaseConnectionError(f"the dsn's callable gave no connection string: {reason}") from error
 
     async def _listen(self, connection: Connection) -> bool:
-        """Wait as long as lies between two looks; whether an end was heard of before that somebody waits for."""
+        """Wait until the next look is due; tell whether a notification of an awaited end came before that."""
         until = time.monotonic() + (DEAF_POLL_SECONDS if self._deaf else POLL_SECONDS)
         while (left := until - time.monotonic()) > 0 and self._waiters:
             async for notification in connection.notifies(timeout=left, stop_after=1):
@@ -199,7 +201,7 @@ class EndWatch:
         return False
 
     def _concerns(self, payload: str) -> bool:
-        """Whether somebody waits for one of the ends that are told of; without ids it may be any."""
+        """Tell whether somebody waits for one of the notified ends; a notification without ids may mean any job."""
         try:
             ids = orjson.loads(payload)
         except orjson.JSONDecodeError:
@@ -209,7 +211,7 @@ class EndWatch:
         return any(isinstance(number, int) and number in self._waiters for number in ids)
 
     async def _look(self, connection: Connection, ids: list[int], *, polled: bool = False) -> None:
-        """Look for the ends of some jobs; `polled` says that nothing was heard of any."""
+        """Look for the ends of some jobs; `polled` says that no notification of any of them came."""
         for start in range(0, len(ids), _BATCH):
             some = ids[start : start + _BATCH]
             async with asyncio.timeout(_ANSWER_SECONDS):
@@ -218,7 +220,7 @@ class EndWatch:
                 if job.end is None and job.waits:
                     continue
                 self._resolve(job.id, job.end)
-                # Nothing is heard here, as where a pooler is in between: look more often.
+                # The end was found without a notification, as happens behind a pooler: look more often.
                 self._deaf = self._deaf or (polled and job.end is not None)
 
     def _resolve(self, number: int, how: JobEnd | None) -> None:
@@ -232,9 +234,10 @@ class EndWatch:
 
 
 def _is_cancelled() -> bool:
-    """Whether it is this task that was cancelled.
+    """Tell whether the current task was cancelled, and not something that it awaited.
 
-    The task is in no local of the caller's: an error keeps its frame, and the frame would keep the task.
+    This is a function so that the caller has no local variable for the task: an error keeps its frame, and the frame
+    would keep the task.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,7 +1,8 @@
-"""What each verb asks of the database, free of I/O.
+"""Says what each verb asks of the database, without any I/O.
 
-That is the checks of its arguments, its statements with their parameters, and how their rows are read.
+That is: the checks of its arguments, its statements with their parameters, and how their rows are read.
 
-A module a topic, with a function for each verb. Nothing here awaits anything, so a client of any kind, awaited or not,
-can carry these out; `client/asking.py` does it for the asynchronous one.
+There is a module for each topic, with a function for each verb. Nothing here awaits anything, so any kind of client,
+synchronous or asynchronous, can carry out what the functions return; `client/asking.py` does so for the asynchronous
+client.
 """

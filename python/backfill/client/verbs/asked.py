@@ -1,7 +1,7 @@
-"""The values in which a verb says what it asks of the database: one statement, a transaction, or steps of both.
+"""The types by which a verb says what it asks of the database: one statement, a transaction, or steps of both.
 
-A verb of one statement is a `Verb`. One of several is a generator that yields them one after the other, is sent what
-each was read as, and returns the verb's result:
+A verb of one statement is a `Verb`. A verb of several statements is a generator: it yields the statements one after the
+other, is sent the value that was read from the result of each, and returns the verb's result:
 
     def take(name: str) -> Steps[bool]:
         found = yield from Verb("find", (name,), read_found)
@@ -28,12 +28,11 @@ class Verb(Generic[T_co]):
     """One statement, and how its result is read.
 
     Attributes:
-        statement: its name.
-        parameters: its parameters, all in text.
-        read: makes the answer of libpq's result.
+        statement: the statement's name.
+        parameters: the statement's parameters, all as text.
+        read: turns libpq's result into the verb's answer.
         binary: whether the result comes in binary format, as jobs do.
-        for_producers: what is asked in its place by a role that has no right on the tables; None where there is nothing
-            else.
+        for_producers: the verb that a role without rights on the tables asks instead; None if there is no other.
     """
 
     statement: str
@@ -43,25 +42,25 @@ class Verb(Generic[T_co]):
     for_producers: Verb[T_co] | None = None
 
     def __iter__(self) -> Generator[Step, Any, T_co]:
-        """The statement as steps: `answer = yield from verb`."""
+        """Return the statement as steps: `answer = yield from verb`."""
         answer: T_co = yield self
         return answer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Together(Generic[T_co]):
-    """Steps that are one transaction, or a savepoint within one.
+    """Steps that run in one transaction, or in a savepoint within a transaction.
 
-    An error of one of its statements undoes all of it, and is raised where the steps around it wait for its answer.
+    An error in one of the statements undoes all of them, and is raised where the surrounding steps wait for the answer.
 
     Attributes:
-        steps: what is done in it.
+        steps: what is done in the transaction.
     """
 
     steps: Asked[T_co]
 
     def __iter__(self) -> Generator[Step, Any, T_co]:
-        """The transaction as a step of others: `answer = yield from Together(steps)`."""
+        """Return the transaction as a step of others: `answer = yield from Together(steps)`."""
         answer: T_co = yield self
         return answer
 

@@ -1,4 +1,4 @@
-"""Cleanup: the steps by which locks are released that nobody will open, and unused queues and tasks are deleted."""
+"""The steps of cleanup: they release locks whose holders are gone, and delete unused queues and tasks."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _PAGE: Final = 500
 _LOOKED_AT: Final = 1000
 _COUNT: Final = range(1, 2**31)
 _PATIENCE: Final = "10000"
-"""Milliseconds that a transaction here may be left idle, by a process that is stopped.
+"""Milliseconds for which a transaction here may be idle, as when its process is stopped.
 
-Others wait for what it holds.
+The limit exists because others wait for what the transaction holds.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasedLocks:
-    """What was released.
+    """How many locks were released.
 
     Attributes:
         queue_locks: how many serial queues were unlocked.
-        job_locks: how many jobs were unlocked; one in its last attempt that may have been replaced or removed while it
-            was held is a dead letter.
+        job_locks: how many jobs were unlocked. A job in its last attempt that may have been replaced or removed while
+            it was held becomes a dead letter.
     """
 
     queue_locks: int
@@ -56,7 +56,7 @@ class _Released(NamedTuple):
 
 
 class _DeadHolder(NamedTuple):
-    """A worker of ours that does not live and holds an old lock."""
+    """A dead worker of ours that holds an old lock."""
 
     worker: str
     heartbeat: int
@@ -64,9 +64,9 @@ class _DeadHolder(NamedTuple):
 
 
 class _Unused(NamedTuple):
-    """Queues that were held as unused.
+    """Unused queues, whose rows are held.
 
-    `last` is the id to go on behind, None where no more come; `ids` is the text of an array.
+    `last` is the id after which to continue, or None if there are no more queues; `ids` is the text of an array.
     """
 
     last: int | None
@@ -74,11 +74,11 @@ class _Unused(NamedTuple):
 
 
 def release_stale(*, queues: timedelta | None, jobs: timedelta | None) -> Steps[ReleasedLocks]:
-    """Recover our dead workers that hold locks of such ages, and release those of holders that are not ours.
+    """Recover our dead workers that hold locks of the given ages, and release such locks of other holders.
 
     Args:
-        queues: the age of queues' locks; None leaves them.
-        jobs: the age of jobs' locks; None leaves them.
+        queues: the age of the locks of queues; None leaves these locks.
+        jobs: the age of the locks of jobs; None leaves these locks.
     """
     queue_locks = job_locks = 0
     ages = tuple(None if age is None else str(age.total_seconds()) for age in (jobs, queues))
@@ -99,7 +99,7 @@ def release_stale(*, queues: timedelta | None, jobs: timedelta | None) -> Steps[
 def release_foreign_locks(
     *, queues: timedelta | None, jobs: timedelta | None, gone_for: timedelta, alone: bool
 ) -> Steps[ReleasedLocks]:
-    """Unlock what holders have locked that are no workers of ours."""
+    """Unlock jobs and queues whose holders are not our workers."""
     check_duration("queues", queues, zero=True)
     check_duration("jobs", jobs, zero=True)
     check_age("gone_for", gone_for)
@@ -107,19 +107,19 @@ def release_foreign_locks(
 
 
 def is_first_worker(worker: str) -> Verb[bool]:
-    """Ask whether a worker is the live one with the smallest id."""
+    """Ask whether a worker has the smallest id of all live workers."""
     check_text("worker", worker, KEY_LIMIT)
     return Verb("is_first_worker", (worker,), _flag("first"))
 
 
 def collect_queues(schema: str, limit: int | None) -> Steps[int]:
-    """Delete serial queues that no job uses and nobody has locked; how many."""
+    """Delete serial queues that no job uses and nobody has locked; the answer is how many."""
     check_int("limit", limit, _COUNT)
     return _collect_queues(schema, limit or sys.maxsize)
 
 
 def collect_tasks(schema: str) -> Together[tuple[str, ...]]:
-    """Delete tasks that have no job and that no worker of ours names; their names."""
+    """Delete tasks that have no job and that none of our workers names; the answer is their names."""
     return Together(_collect_tasks(schema))
 
 
@@ -143,10 +143,10 @@ def _release_foreign_locks(
 
 
 def _release_page(age: timedelta, *, alone: bool) -> Steps[_Released | None]:
-    """Unlock a page of jobs; None where another worker is at it.
+    """Unlock a page of jobs; the answer is None if another worker is cleaning up.
 
-    Where the database refuses a dead letter, its job is only unlocked, so that it keeps no other: `process_failed_jobs`
-    tries it by itself, and names it.
+    If the database refuses to add a dead letter, the jobs are only unlocked, so that one job does not block the others;
+    `process_failed_jobs` later tries that job alone, and names it in the log.
     """
     parameters = str(age.total_seconds()), str(_PAGE)
     try:
@@ -163,7 +163,7 @@ def _release_page(age: timedelta, *, alone: bool) -> Steps[_Released | None]:
 
 
 def _in_turn(verb: Verb[T], *, alone: bool) -> Steps[T | None]:
-    """What a statement gives; where it is to be done alone, None if another worker is at it."""
+    """Run a statement; with `alone`, the answer is None if another worker is cleaning up."""
     return (yield from (Together(_if_nobody_does(verb)) if alone else verb))
 
 
@@ -184,7 +184,7 @@ def _collect_queues(schema: str, limit: int) -> Steps[int]:
 
 
 def _collect_some(schema: str, after: int, wanted: int) -> Steps[tuple[int, int | None]]:
-    """Delete some unused queues: how many, and the id to go on behind, None at the end."""
+    """Delete some unused queues; the answer is how many, and the id after which to continue, or None at the end."""
     yield from Verb("bound_idle", (_PATIENCE,), nothing)
     yield from _refuse_foreign_functions(schema)
     parameters = (str(after), str(_LOOKED_AT), str(wanted))
@@ -194,7 +194,7 @@ def _collect_some(schema: str, after: int, wanted: int) -> Steps[tuple[int, int 
         return 0, unused.last
     gone = yield from Verb("delete_unused_queues", (unused.ids,), _whole("deleted"))
     if gone < held:
-        # A job came to one between the two looks; a worker that heard of it found its queue held.
+        # A job was added to one of them between the two statements; a worker that was notified found its queue held.
         yield from Verb("notify_jobs", (str(held - gone),), nothing)
     return gone, unused.last
 

@@ -1,4 +1,4 @@
-"""Counters: what reading, folding and writing them asks, and what looking for unknown tasks does."""
+"""Statements that read, fold and write counters, and one that looks for unknown tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LOOKED_AT: Final = 10_000
 _DUE_SECONDS: Final = 2.0
-"""Other programs' workers look for jobs every 2 seconds: what is due for less may be about to be taken."""
+"""Workers of other programs look for jobs every 2 seconds: a job due for less time may be about to be taken."""
 _NAMED: Final = 11
 _ALWAYS: Final = "-infinity"
 
@@ -49,9 +49,9 @@ def counters(
 
 
 def fold_counters() -> Steps[int]:
-    """Fold and delete what is old, a batch a statement, until there is none left; how many rows it were.
+    """Fold and delete all old counters, a batch per statement; the answer is how many rows there were.
 
-    Each statement is whole by itself, and may have a connection of its own.
+    Each statement is complete by itself, so that each may run on another connection.
     """
     batch = str(FOLD_BATCH)
     folds: list[tuple[str, Parameters]] = [
@@ -68,7 +68,7 @@ def fold_counters() -> Steps[int]:
 
 
 def write_counters(worker: str, counts: Sequence[MinuteCounts]) -> Verb[float]:
-    """Write a worker's counts as they stand; gives the database's time in Unix seconds."""
+    """Write a worker's counts as they are now; the answer is the database's time in Unix seconds."""
     return Verb(
         "write_counters",
         (worker, counts_json(counts)),
@@ -77,7 +77,7 @@ def write_counters(worker: str, counts: Sequence[MinuteCounts]) -> Verb[float]:
 
 
 def find_unknown_tasks(worker: str, floors: Mapping[int, int]) -> Verb[UnknownFound]:
-    """Look for tasks with due jobs that no live worker of ours knows, from floors on."""
+    """Look for tasks with due jobs that none of our live workers knows; each priority begins at its floor."""
     levels = [(level, level, floors[level]) for level in sorted(floors)]
     edges = [-32_769, *sorted(floors), 32_768]
     gaps = [(low + 1, high - 1, None) for low, high in pairwise(edges) if high - low > 1]
@@ -92,7 +92,7 @@ def find_unknown_tasks(worker: str, floors: Mapping[int, int]) -> Verb[UnknownFo
 
 
 def _unknown_found(found: PGresult) -> UnknownFound:
-    """Tasks that are unknown, if there are any; what holds for all of them stands in every row."""
+    """Read the unknown tasks, if there are any; every row repeats the values that hold for all of them."""
     tasks = [
         UnknownTask(name, row.whole("jobs"), row.time("oldest"), row.flag("whole"))
         for row in rows(found)

@@ -1,4 +1,4 @@
-"""Dead letters, read and deleted: what listing, counting, grouping and deleting them asks, and how an entry is read."""
+"""Statements that list, count, group and delete dead letters, and how an entry is read from a row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
 SEARCHED: Final = 10_000
-"""How many of the newest entries a text is looked for in, where nothing else is asked for."""
+"""How many of the newest entries are searched for a text, if the filter has no other condition."""
 BATCH: Final = 500
 _ANY: Final = DlqFilter()
 
@@ -26,8 +26,8 @@ class Found(NamedTuple):
     """Some entries that match a filter.
 
     Attributes:
-        ids: of the entries, newest first.
-        after: where the next ones begin; None where these are the last.
+        ids: the entries' ids, newest first.
+        after: where the next entries begin; None if these are the last.
     """
 
     ids: list[int]
@@ -35,46 +35,46 @@ class Found(NamedTuple):
 
 
 def list_dlq_jobs(filter: DlqFilter, *, limit: int, cursor: str | None) -> Steps[DlqJobList]:
-    """A page of the entries that match, and how many match at all."""
+    """Read a page of the entries that match, and how many entries match in all."""
     check_limit(limit)
     return _list_dlq_jobs(filter, filter_parameters(filter), limit, place_of(cursor))
 
 
 def get_dlq_job(id: int) -> Steps[DlqJob | None]:
-    """One entry, or None."""
+    """Read one entry, or None if it does not exist."""
     return _entry(entry_id(id))
 
 
 def dlq_stats() -> Verb[DlqStats]:
-    """All entries in figures."""
+    """Read statistics of all entries."""
     return Verb("dead_letter_stats", (), _stats)
 
 
 def dlq_groups(task_identifier: str | None, *, limit: int) -> Verb[list[DlqGroup]]:
-    """The entries grouped by how they failed."""
+    """Read the entries grouped by how they failed."""
     check_limit(limit)
     task = DlqFilter(task_identifier=task_identifier).task_identifier
     return Verb("dead_letter_groups", (task, str(limit)), lambda found: [_group(row) for row in rows(found)])
 
 
 def delete_dlq_jobs(ids: list[int]) -> Verb[int]:
-    """Delete entries; how many there were."""
+    """Delete entries; the answer is how many there were."""
     return Verb("delete_dead_letters", (number_array(ids),), count)
 
 
 def delete_dlq_by_job_key(job_key: str) -> Verb[int]:
-    """Delete the entry of a job's key; how many there were."""
+    """Delete the entry of a job's key; the answer is how many there were."""
     check_text("job_key", job_key, KEY_LIMIT)
     return Verb("delete_dead_letter_by_key", (job_key,), count)
 
 
 def find_dlq_jobs(filter: DlqFilter, place: Place = START) -> Verb[Found]:
-    """The ids of some entries that match, from a place on."""
+    """Read the ids of some entries that match, from a place on."""
     return Verb("find_dead_letters", (*filter_parameters(filter), *place, str(BATCH)), _found)
 
 
 def filter_parameters(filter: DlqFilter, ids: list[int] | None = None) -> Parameters:
-    """A filter, and perhaps some ids, as the first ten parameters of a statement."""
+    """Return a filter, and ids if there are any, as the first ten parameters of a statement."""
     if not isinstance(filter, DlqFilter):
         raise InvalidJobError("filter", filter, "a DlqFilter")
     return (
@@ -92,14 +92,14 @@ def filter_parameters(filter: DlqFilter, ids: list[int] | None = None) -> Parame
 
 
 def entry_id(value: object) -> int:
-    """An entry's id, or InvalidJobError."""
+    """Return a value as an entry's id, or raise InvalidJobError."""
     if not isinstance(value, int) or isinstance(value, bool) or value not in ENTRY_IDS:
         raise InvalidJobError("id", value, "an entry's id: an integer from 1 to 2^63 - 1")
     return value
 
 
 def read_entry(row: Row) -> DlqJob:
-    """The entry that a row of list_dead_letters has."""
+    """Make an entry from a row of list_dead_letters."""
     return DlqJob(
         id=row.whole("id"),
         original_job_id=row.number("original_job_id"),
@@ -139,7 +139,7 @@ def _entry(id: int) -> Steps[DlqJob | None]:
 
 
 def _page(filter: Parameters, limit: int, place: Place = START) -> Verb[tuple[list[DlqJob], str | None]]:
-    """Entries that match from a place on, and the cursor of the next page."""
+    """Read the entries that match from a place on, and the cursor of the next page."""
     return Verb("list_dead_letters", (*filter, *place, str(limit + 1)), lambda found: page_of(found, limit, read_entry))
 
 

@@ -1,4 +1,4 @@
-"""Ends: what finding and listing them asks, and what having their partitions made and dropped does."""
+"""Statements that find and list ends, and those that make and drop their partitions."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _TENDED_AT_ONCE: Final = 10
 
 
 class JobSeen(NamedTuple):
-    """What was seen of a job.
+    """Whether a job may still run, and its end.
 
     Attributes:
-        id: the job's.
-        waits: whether it may still run.
-        end: how it finished; None where nothing is kept of that.
+        id: the job's id.
+        waits: whether the job may still run.
+        end: how the job finished; None if no end is kept.
     """
 
     id: int
@@ -38,22 +38,22 @@ class JobSeen(NamedTuple):
 
 
 def end(job: JobReference) -> Steps[JobEnd | None]:
-    """How one job finished."""
+    """Read how one job finished."""
     return _end(reference_id("job", job))
 
 
 def ends(filter: EndFilter, *, limit: int, cursor: str | None) -> Verb[EndList]:
-    """A page of the ends that match."""
+    """Read a page of the ends that match."""
     check_limit(limit)
     parameters = (*filter_parameters(filter), *place_of(cursor), str(limit + 1))
     return Verb("list_ends", parameters, lambda found: EndList(*page_of(found, limit, read_end, id_column="job_id")))
 
 
 def find_ends(ids: list[int]) -> Steps[list[JobSeen]]:
-    """The jobs of some ids, each with whether it is there still, and its end.
+    """Read, for each of some ids, whether the job still exists, and its end.
 
-    Where neither is found it is looked for once more: rows that move to a partition of their own, just then, may be
-    missed by a statement that was planned before.
+    If neither the job nor an end is found, the function looks once more: a statement that was planned before may miss
+    rows that are just being moved to a partition of their own.
     """
     seen = yield from _see(ids)
     missed = [job.id for job in seen if not job.waits and job.end is None]
@@ -64,12 +64,12 @@ def find_ends(ids: list[int]) -> Steps[list[JobSeen]]:
 
 
 def tend_ends(keeps: Iterable[timedelta]) -> Steps[tuple[int, int]]:
-    """Have partitions made and dropped; how many of each."""
+    """Make and drop partitions; the answer is how many of each."""
     return _tend_ends(_seconds(keeps))
 
 
 def filter_parameters(filter: EndFilter) -> Parameters:
-    """A filter as the first seven parameters of list_ends."""
+    """Return a filter as the first seven parameters of list_ends."""
     if not isinstance(filter, EndFilter):
         raise InvalidJobError("filter", filter, "an EndFilter")
     return (
@@ -84,7 +84,7 @@ def filter_parameters(filter: EndFilter) -> Parameters:
 
 
 def read_end(row: Row) -> JobEnd:
-    """The end that a row of list_ends or find_ends has."""
+    """Make an end from a row of list_ends or find_ends."""
     return JobEnd(
         job_id=row.whole("job_id"),
         task_identifier=row.word("task_identifier"),
@@ -136,7 +136,7 @@ def _tend_ends(seconds: list[float]) -> Steps[tuple[int, int]]:
 
 
 def _seconds(keeps: Iterable[timedelta]) -> list[float]:
-    """How long ends are kept, in seconds, each once, the shortest first."""
+    """Return how long ends are kept, in seconds, each duration once, the shortest first."""
     if not isinstance(keeps, Iterable):
         raise InvalidJobError("keeps", keeps, "a list of timedeltas")
     given = list(keeps)

@@ -1,4 +1,4 @@
-"""Held queues: which serial queues wait for the retry of one job, and how those are freed that wait in vain."""
+"""Statements that list the serial queues which wait for the retry of one job, and free those which wait in vain."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class HeldQueue:
     Attributes:
         queue_name: the queue's name.
         job_id: the job that it waits for.
-        since: when it began to wait for this job; attempts of the job since then count as waiting.
-        run_at: when the job is due next; None where that is a time that Python cannot hold.
+        since: when the queue began to wait for this job; later attempts of the job count as waiting.
+        run_at: when the job is due next; None if Python cannot hold that time.
     """
 
     queue_name: str
@@ -36,7 +36,7 @@ def held_queues() -> Verb[list[HeldQueue]]:
 
 
 def free_held_queues() -> Verb[int]:
-    """Free the queues that wait for a job which has ended or does not need its queue any more; how many."""
+    """Free queues that wait for a job which has ended or does not need its queue; the answer is how many."""
     return Verb("free_held_queues", (), lambda result: first(result).whole("freed"))
 
 

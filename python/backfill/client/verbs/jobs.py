@@ -1,7 +1,7 @@
-"""Jobs that are in the queue already: what reading, removing, completing, failing and rescheduling them asks.
+"""Statements that read, remove, complete, fail and reschedule jobs that are in the queue already.
 
-A role with a producer's grants has no right on the tables, so most verbs name the function that it calls in their
-place.
+A role with a producer's grants has no rights on the tables, so most verbs also name the function that such a role calls
+instead.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ REASON_LIMIT: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of jobs.
+    """A change to jobs.
 
     Attributes:
-        verb: what is asked; None where no job was given.
-        many: whether it may hold several jobs at once, so that others can wait for it in a ring.
+        verb: the statement; None if no job was given.
+        many: whether the statement may hold several jobs at once, so that it and others could wait for each other.
     """
 
     verb: Verb[list[Job]] | None
     many: bool
 
     def steps(self) -> Steps[list[Job]]:
-        """The change as steps, which give the jobs that were changed."""
+        """Return the change as steps, whose answer is the jobs that were changed."""
         return [] if self.verb is None else (yield from with_names(self.verb))
 
 
 def get_job(job: JobReference) -> Verb[list[Job]]:
-    """Read one job; an empty list where there is none."""
+    """Read one job; the answer is an empty list if there is none."""
     parameters = (str(reference_id("job", job)),)
     return _jobs("get_job", parameters, for_producers=_jobs("producer_see_job", parameters))
 
 
 def remove_job(job_key: str | None, id: JobReference | None) -> Verb[list[Job]]:
-    """Remove the job of a key or of an id; an empty list where there is none."""
+    """Remove the job that has a key or an id; the answer is an empty list if there is none."""
     if id is None:
         check_text("job_key", job_key, KEY_LIMIT)
         return _jobs("remove_job", (job_key,), for_producers=_jobs("producer_remove_job", (None, job_key)))
@@ -68,7 +68,7 @@ def complete_jobs(jobs: Iterable[JobReference]) -> Change:
 
 
 def fail_jobs(jobs: Iterable[JobReference], reason: str | None) -> Change:
-    """Give jobs up for good."""
+    """Fail jobs for good."""
     ids = _ids(jobs)
     if reason is not None:
         check_text("reason", reason, REASON_LIMIT)
@@ -104,9 +104,9 @@ def reschedule_jobs(
 
 
 def with_names(verb: Verb[list[Job]]) -> Steps[list[Job]]:
-    """The jobs that a statement gives.
+    """Run a statement that gives jobs, and complete the names of these jobs.
 
-    The names of a task or queue are looked up that another program made meanwhile.
+    If another program has made a task or a queue meanwhile, its name is not known here and is looked up.
     """
     jobs = yield from verb
     for job in jobs:
@@ -123,7 +123,7 @@ def put_names(job: Job) -> Steps[None]:
 
 
 def reference_id(field: str, job: object) -> int:
-    """The id of a job that is meant by its id, its row or its outcome, or InvalidJobError."""
+    """Return the id of a job that is given by its id, its row or its outcome, or raise InvalidJobError."""
     value = job.id if isinstance(job, (Job, EnqueueOutcome)) else job
     if not isinstance(value, int) or isinstance(value, bool) or value not in BIGINT:
         raise InvalidJobError(field, job, "a job's id: an integer from -2^63 to 2^63 - 1, a Job or an EnqueueOutcome")

@@ -1,7 +1,7 @@
-"""Pages by cursor: what the verbs that list things share.
+"""Pages by cursor, which the verbs that list things share.
 
-A cursor names a time and an id, the last of its page, so a page begins where the one before ended, whatever was deleted
-or added meanwhile. A statement that lists things gives the time as its column `place`.
+A cursor names the time and the id of the last entry of its page, so the next page begins where this one ended, whatever
+was deleted or added meanwhile. A statement that lists things returns the time in its column `place`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ T = TypeVar("T")
 
 PAGE_LIMIT: Final = 1_000
 _MOMENTS: Final = range(-211_813_488_000_000_000, 9_223_371_331_200_000_000)
-"""PostgreSQL's times, in microseconds from 2000 on."""
+"""The range of PostgreSQL's times, in microseconds since the year 2000."""
 _INFINITE: Final = (-(2**63), 2**63 - 1)
 Place = tuple[str | None, str | None]
 START: Final[Place] = (None, None)
 
 
 def check_limit(limit: int) -> None:
-    """Refuse a number of entries that no page holds.
+    """Refuse a limit that is too small or too large for a page.
 
     Raises:
-        InvalidJobError: it is not from 1 to 1,000.
+        InvalidJobError: the limit is not from 1 to 1,000.
     """
     check_int("limit", limit, range(1, PAGE_LIMIT + 1))
 
@@ -40,12 +40,12 @@ def check_limit(limit: int) -> None:
 def page_of(
     found: PGresult, limit: int, read: Callable[[Row], T], *, id_column: str = "id"
 ) -> tuple[list[T], str | None]:
-    """A page, and the cursor of the next one, or None where this is the last.
+    """Return a page and the cursor of the next page, or None for the cursor if this page is the last.
 
     Args:
-        found: the rows of a statement that was asked for one more than the page holds.
-        limit: entries at most.
-        read: makes an entry of a row.
+        found: the rows of a statement that was asked for one entry more than the page holds.
+        limit: the largest number of entries on the page.
+        read: makes an entry from a row.
         id_column: the column of the entries' ids.
     """
     entries: list[T] = []
@@ -59,15 +59,15 @@ def page_of(
 
 
 def cursor_after(row: Row, id_column: str = "id") -> str:
-    """The cursor of the page after a row."""
+    """Return the cursor of the page that begins after a row."""
     return base64.urlsafe_b64encode(f"{row.word('place')}.{row.whole(id_column)}".encode()).decode()
 
 
 def place_of(cursor: str | None) -> Place:
-    """The time and the id that a cursor names, as a statement takes them.
+    """Return the time and the id that a cursor names, as a statement takes them.
 
     Raises:
-        InvalidJobError: it is none.
+        InvalidJobError: the value is not a cursor.
     """
     if cursor is None:
         return START

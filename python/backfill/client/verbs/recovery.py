@@ -1,7 +1,7 @@
-"""Recovery: the steps by which what a dead worker held is taken up.
+"""The steps of recovery, which unlock the jobs and queues that a dead worker held.
 
-Each page of jobs is a transaction of its own, under a lock that one worker has at a time. Recovery may stop after any
-of them, and whoever goes on finds the rest.
+Each page of jobs is a transaction of its own, under a lock that only one worker can have at a time. Recovery may stop
+after any page; whoever continues finds the remaining jobs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 DEAD_AFTER: Final = timedelta(seconds=20)
 _PAGE: Final = 500
 _SHORTEST_PATIENCE: Final = 0.5
-"""Seconds: a loop that lags must not lose its recoveries for that."""
+"""The shortest patience in seconds, so that a process whose event loop lags does not lose its recoveries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,16 @@ class Recovered:
     """What was recovered of a dead worker.
 
     Attributes:
-        host: where it ran.
-        pid: its process.
-        jobs: how many jobs were unlocked, buried, or deleted since they had been replaced meanwhile.
-        queues: how many serial queues were unlocked beside theirs.
+        host: the host on which the worker ran.
+        pid: the id of its process.
+        jobs: how many jobs were unlocked, made dead letters, or deleted because they had been replaced meanwhile.
+        queues: how many serial queues were unlocked in addition to those of the jobs.
         dead_letters: how many of the jobs had no attempt left.
-        complete: whether nothing is left of it; what somebody's transaction holds just now is.
-        refused: the jobs that stay locked since the database refuses to unlock or to bury them, and why.
-        superseded: how many of the jobs were deleted, since they had been replaced or removed while they ran.
+        complete: whether nothing is left of the worker; false if another transaction holds one of its jobs at the
+            moment.
+        refused: the jobs that stay locked because the database refuses to unlock them or to make them dead letters, and
+            why.
+        superseded: how many of the jobs were deleted because they had been replaced or removed while they ran.
     """
 
     host: str
@@ -58,15 +60,16 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """What was recovered of a worker that is not there any more.
+    """What was recovered of a worker that has no row any more.
 
     Attributes:
-        worker_id: as which it held something.
-        jobs: how many jobs were unlocked, buried, or deleted since they had been replaced meanwhile.
+        worker_id: the id under which the worker held something.
+        jobs: how many jobs were unlocked, made dead letters, or deleted because they had been replaced meanwhile.
         queues: how many serial queues were unlocked.
         dead_letters: how many of the jobs had no attempt left.
-        refused: the jobs that stay locked since the database refuses to unlock or to bury them, and why.
-        superseded: how many of the jobs were deleted, since they had been replaced or removed while they ran.
+        refused: the jobs that stay locked because the database refuses to unlock them or to make them dead letters, and
+            why.
+        superseded: how many of the jobs were deleted because they had been replaced or removed while they ran.
     """
 
     worker_id: str
@@ -78,14 +81,14 @@ class Abandoned:
 
 
 class _Process(NamedTuple):
-    """Where a worker ran."""
+    """The host and the process in which a worker ran."""
 
     host: str
     pid: int
 
 
 class _Taken(NamedTuple):
-    """A job that was unlocked, buried, or deleted."""
+    """A job that was unlocked, made a dead letter (`buried`), or deleted."""
 
     id: int
     buried: bool
@@ -97,10 +100,10 @@ class _Dead:
     """A worker whose jobs are recovered.
 
     Attributes:
-        worker: its id.
-        error: what the jobs' `last_error` will say.
-        next_of: what becomes of a job.
-        patience: seconds after which the server ends a transaction of ours that is left idle.
+        worker: the worker's id.
+        error: the text for the jobs' `last_error`.
+        next_of: decides what happens to a job next.
+        patience: seconds after which the server ends a transaction of ours that is idle.
     """
 
     worker: str
@@ -112,7 +115,7 @@ class _Dead:
 def recover_worker(
     worker: str, heartbeat: int, next_of: Callable[[CutOff], Next], dead_after: timedelta
 ) -> Steps[Recovered | None]:
-    """Unlock what a dead worker held; None where it is alive, or gone."""
+    """Unlock what a dead worker held; the answer is None if the worker is alive or has no row any more."""
     check_text("worker", worker, KEY_LIMIT)
     if heartbeat is None:
         raise InvalidJobError("heartbeat", heartbeat, "a heartbeat as it was seen, in microseconds since 1970")
@@ -122,7 +125,7 @@ def recover_worker(
 
 
 def recover_abandoned(gone_for: timedelta, next_of: Callable[[CutOff], Next]) -> Steps[list[Abandoned]]:
-    """Unlock what is locked under ids of workers of ours that have no row any more."""
+    """Unlock jobs and queues that are locked under ids of our workers that have no row any more."""
     check_age("gone_for", gone_for)
     return _recover_abandoned(gone_for, next_of)
 
@@ -171,12 +174,12 @@ def _dead(worker: str, error: str, next_of: Callable[[CutOff], Next], dead_after
 
 
 def _recover_queues(worker: str) -> Verb[int]:
-    """Unlock what queues a worker still has; how many."""
+    """Unlock the queues that a worker still holds; the answer is how many."""
     return Verb("recover_queues", (worker,), lambda found: first(found).whole("queues"))
 
 
 def _recover_jobs(dead: _Dead) -> Steps[tuple[Page, bool]]:
-    """Unlock a worker's jobs: what was done with all of them, and whether no other worker was at it."""
+    """Unlock a worker's jobs; the answer is what was done, and whether no other worker was recovering them."""
     done, after = Page(), 0
     while True:
         page = yield from Together(_recover_page(dead, after))
@@ -197,10 +200,10 @@ def _recover_jobs(dead: _Dead) -> Steps[tuple[Page, bool]]:
 
 
 def _recover_page(dead: _Dead, after: int) -> Steps[Page | None]:
-    """Recover some of a dead worker's jobs, those behind an id; None: another worker is recovering just now.
+    """Recover some jobs of a dead worker, after an id; the answer is None if another worker is recovering.
 
-    The server ends the transaction where this process leaves it idle for longer than the patience: a process that is
-    stopped in the middle must not keep others from recovering.
+    The server ends the transaction if it is idle for longer than the patience, so that a process that is stopped in the
+    middle of it does not prevent others from recovering.
     """
     milliseconds = max(int(dead.patience * 1000), 1)
     if not (yield from Verb("try_recovery", (str(milliseconds),), lambda found: first(found).flag("taken"))):
@@ -223,7 +226,7 @@ def _recover_page(dead: _Dead, after: int) -> Steps[Page | None]:
     try:
         done = yield from Together(_recover(dead, given))
     except psycopg.Error:
-        for one in given:  # a job of which the database refuses it must not keep the others
+        for one in given:  # a job that the database refuses must not keep the others locked
             try:
                 done += yield from Together(_recover(dead, [one]))
             except psycopg.Error as reason:

@@ -1,4 +1,4 @@
-"""Dead letters, written: what requeueing them and adding one asks, and the steps that move what others failed for good."""
+"""Statements that requeue and add dead letters, and the steps that move jobs there which others failed for good."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from backfill.storage.results import first, rows
 logger = logging.getLogger(__name__)
 
 KEEP: Final[Any] = type("Keep", (), {"__repr__": lambda _: "KEEP"})()
-"""A payload that stays as the entry has it."""
+"""Stands for the entry's own payload, which is then not changed."""
 TEXT_LIMIT: Final = 100_000
 NOTES_LIMIT: Final = 10_000
 PASSING: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-"""An entry was renewed, deleted or requeued meanwhile, or two calls waited for each other: nothing took effect."""
+"""The errors that arise if an entry was changed meanwhile or two calls waited for each other: nothing was done."""
 _TRIES: Final = 10
 
 
 class Requeued(NamedTuple):
-    """An entry and the job that was added of it."""
+    """An entry and the job that was added from it."""
 
     entry: int
     job_id: int
@@ -42,7 +42,7 @@ class Requeued(NamedTuple):
 def edits(
     notes: str | None, payload: Any, priority: int | None, run_at: datetime | None, delay: timedelta | None
 ) -> Parameters:
-    """What is changed of entries as they are requeued, as the parameters after their ids."""
+    """Return what is changed in entries when they are requeued, as the parameters that follow their ids."""
     if notes is not None:
         check_text("notes", notes, NOTES_LIMIT)
     when = due(run_at, delay)
@@ -56,17 +56,17 @@ def edits(
 
 
 def requeue_dlq_job(id: int, changed: Parameters) -> Together[Job]:
-    """Add an entry's job again, in one transaction with the entry's bookkeeping.
+    """Add an entry's job again, and update the entry in the same transaction.
 
     Args:
-        id: the entry's.
-        changed: what `edits` gave.
+        id: the entry's id.
+        changed: the parameters that `edits` returned.
     """
     return Together(_requeue_one(id, changed))
 
 
 def requeue_dlq_jobs(ids: list[int], changed: Parameters) -> Verb[list[Requeued]]:
-    """Add the jobs of entries again; those that were added."""
+    """Add the jobs of entries again; the answer is the jobs that were added."""
     return Verb(
         "requeue_dead_letters",
         (number_array(ids), *changed),
@@ -75,7 +75,7 @@ def requeue_dlq_jobs(ids: list[int], changed: Parameters) -> Verb[list[Requeued]
 
 
 def add_to_dlq(job: Job, reason: str, last_error: str | None) -> Together[DlqJob]:
-    """Write a job among the dead letters; its entry."""
+    """Add a job to the dead letters; the answer is its entry."""
     if not isinstance(job, Job):
         raise InvalidJobError("job", job, "a Job, as get_job gives it")
     check_text("reason", reason, TEXT_LIMIT)
@@ -90,9 +90,9 @@ def add_to_dlq(job: Job, reason: str, last_error: str | None) -> Together[DlqJob
 
 
 def process_failed_jobs() -> Steps[int]:
-    """Move to the dead letters what other programs have failed for good and nobody holds; how many were moved.
+    """Move jobs that others failed for good and nobody holds to the dead letters; the answer is how many.
 
-    Each statement is whole by itself, and may have a connection of its own.
+    Each statement is complete by itself, so that each may run on another connection.
     """
     moved, after, wanted = 0, 0, BATCH
     while True:
@@ -103,7 +103,7 @@ def process_failed_jobs() -> Steps[int]:
             if concerns_all(error) and not isinstance(error, PASSING):
                 raise
             if wanted > 1:
-                wanted = 1  # go past the one that is refused
+                wanted = 1  # one at a time, to find the job that is refused
                 continue
             refused = yield from _next_exhausted(after)
             if refused is None:
@@ -118,14 +118,14 @@ def process_failed_jobs() -> Steps[int]:
 
 
 def concerns_all(error: psycopg.Error) -> bool:
-    """Whether what was refused for many rows would be refused for each of them."""
+    """Tell whether an error that refused many rows would refuse each of them by itself too."""
     if isinstance(error, (*PASSING, psycopg.errors.ProgramLimitExceeded)):
         return False
     return isinstance(error, (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege, psycopg.InterfaceError))
 
 
 def _requeue_one(id: int, changed: Parameters) -> Steps[Job]:
-    for _ in range(_TRIES):  # the job that was in the way may end before it is read
+    for _ in range(_TRIES):  # a job that prevents the requeueing may end before it is read
         added = yield from requeue_dlq_jobs([id], changed)
         if added:
             [job] = yield from with_names(get_job(added[0].job_id))
