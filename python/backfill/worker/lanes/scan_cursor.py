@@ -96,7 +96,7 @@ class ScanCursor:
         return self._full.at if self._full.are_apart else None
 
     def look_behind(self, room: int, now: float) -> Look:
-        """What a look from the start, beside others, should ask for: few jobs, since the lane does not count on them."""
+        """What a look from the start, beside others, should ask for: few jobs, which the lane does not count on."""
         self._full.begin(now)
         wanted = max(min(room // 4, _FEW), 1)
         spans = Spans.of(dict.fromkeys(self._floors, NEVER))

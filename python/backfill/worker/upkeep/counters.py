@@ -80,7 +80,7 @@ class Counters(Service):
                 self._tallies.set_clock(now, (began + ended) / 2)
 
     async def learn_clock(self) -> None:
-        """Ask for the database's time before anything is counted; a failure is logged, and leaves this machine's time."""
+        """Ask for the database's time before anything is counted; after a failure this machine's time is used."""
         try:
             async with asyncio.timeout(CLOCK_TIMEOUT):
                 began = time.monotonic()
