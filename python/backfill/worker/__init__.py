@@ -3,9 +3,8 @@
 A job on its way through a worker:
 
     waiting --claim--> held --start--> running --end--> ended --settle--> completed (deleted)
-                        |                 |                          +--> failed (waits for its retry, or stays for
-                        good) +----shutdown-----+--------------------------+--> given back (waiting, attempts lowered
-                        again)
+                        |                 |                          +--> failed (waits for a retry, or stays for good)
+                        +----shutdown-----+--------------------------+--> given back (waiting, attempts lowered again)
 
 Programs hold a `runner`; each start of it makes a `process`; a `session` holds what belongs to one worker id. The
 folders: `lanes` decides where to look for jobs, `pipeline` claims and settles on the hot connections, `execution` runs

@@ -187,7 +187,7 @@ class WorkerConfig:
         stale_queue_lock_timeout: the age at which a lock is stale that a worker of another program has on a queue
             without a locked job; 1 second to 365 days, and the contract's 4 hours if not given.
         stale_job_lock_timeout: the age at which the lock of a worker of another program on a job is stale; 1 second to
-            365 days. If a job of a Node worker runs for longer, it is run a second time at the same time.
+            365 days. If a job of a Node worker runs for longer, it is run a second time beside the first.
 
     Raises:
         ConfigurationError: a value out of range, or `concurrency` beside `queues`; it is named.

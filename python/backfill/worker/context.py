@@ -81,7 +81,7 @@ class WorkerContext(Generic[D]):
     def should_stop(self) -> bool:
         """Whether the handler should end early: the worker stops, or the attempt is out of time. Safe from any thread.
 
-        Async handlers are cancelled when their time is up; synchronous ones must ask for it themselves.
+        Async handlers are cancelled when their time is up; synchronous ones must ask this property themselves.
         """
         return self._stop.is_set()
 

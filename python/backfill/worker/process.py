@@ -102,7 +102,8 @@ class WorkerProcess:
         # keep a service from its work.
         self.own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
         await self._stack.enter_async_context(self.own)
-        # The first use opens it, so that a worker whose handlers do not use it has no extra connection.
+        # The handlers' client is opened by its first use, so that a worker whose handlers do not use it has no extra
+        # connection.
         client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
         self._stack.push_async_callback(client.take_back)
         self._deps = None

@@ -54,7 +54,7 @@ class Service:
     async def resume(self) -> None:
         """Run again, since a drain still needs it, where somebody else has ended its task.
 
-        Somebody has done so who cancelled the task, or interrupted it by a Ctrl-C.
+        The task may have been cancelled, or interrupted by a Ctrl-C.
         """
         task = self._task
         if task is None or self._gave_up or not (task.cancelling() or _was_interrupted(task)):

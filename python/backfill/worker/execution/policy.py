@@ -118,9 +118,9 @@ def delay_of(policy: RetryPolicy, attempt: int) -> float:
 
 
 def next_of(job: CutOff, registry: TaskRegistry[Any], default: RetryPolicy | None) -> Next:
-    """The delay before the next attempt of a job whose worker died, and how long its end is kept.
+    """The delay before the next attempt of a job whose worker died, and how long the job's end is kept.
 
-    The task's part of both is used only where this worker knows the task.
+    The task's settings for both are used only where this worker knows the task.
     """
     task = registry.get(job.task_identifier)
     policy = retry_policy_of(job, task, default)

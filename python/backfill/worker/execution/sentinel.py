@@ -1,4 +1,4 @@
-"""The sentinel: a task that only waits, so that it notes which job cancelled it where somebody cancels all tasks.
+"""The sentinel: a task that only waits; when somebody cancels all tasks, it notes which job did so.
 
 `asyncio.run` cancels every task of its loop once the main one is over, and does so outside of any job. A handler may
 also cancel every task; the sentinel tells the two apart, so that the handler's attempt counts. It recognizes a task or

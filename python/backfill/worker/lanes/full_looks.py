@@ -16,7 +16,7 @@ SHARE: Final = 24.0
 With 19 in place of 24 there would be no room for the other costs of its turn.
 """
 DEAR_SECONDS: Final = 0.002
-"""Looks from the start are dear if each of the last took more seconds longer than other looks than this."""
+"""Looks from the start are dear if each of the last ones took over this many seconds longer than other looks."""
 DEAR_SHARE: Final = 49.0
 """After a dear look the wait is this many times as long as it took, since a whole fleet reads the same dead rows."""
 PATIENCE_SECONDS: Final = 2.0

@@ -240,7 +240,7 @@ def make_lanes(
         schema: the queue's schema.
         tasks: the names of the tasks that the worker knows.
         forbidden_flags: jobs with one of these flags are left alone.
-        ahead_bytes: how many bytes of payloads may be held for which no slot is free, in all lanes together.
+        ahead_bytes: how many bytes of payloads may be held for jobs that wait for a slot, in all lanes together.
         patience: how many seconds pass at least between two dear looks from the start; more than two count as two.
     """
     lanes = []

@@ -26,8 +26,7 @@ MOST_CONNECTIONS: Final = 24
 CONNECTION_SECONDS: Final = 5.0
 """How long a connection may last, from its first byte to its last."""
 LINGER_SECONDS: Final = 1.0
-"""How long to wait until the client closes a connection that was answered; if it were closed at once, the answer could
-be lost."""
+"""How long to wait until the client closes an answered connection, since closing it at once could lose the answer."""
 LARGEST_REQUEST: Final = 16_384
 _BACKLOG: Final = 128
 _PAUSE_SECONDS: Final = 0.2

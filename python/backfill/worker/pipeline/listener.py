@@ -156,7 +156,7 @@ class Listener(Service):
             self._hear_jobs(count)
 
     async def _read_ledgers(self, connection: Connection) -> None:
-        """Read the ledgers of migrations, and look for jobs where this version can work with the schema.
+        """Read the ledgers of migrations, to see whether this version can still work with the schema.
 
         Raises:
             SchemaVersionError: this version cannot work with the schema.
@@ -170,4 +170,4 @@ class Listener(Service):
             logger.warning("a migration was told of, and the ledgers cannot be read: %s", shown(error))
             return
         refuse_newer(state, self._schema)
-        self._wake()  # for jobs that were added before the schema was known to fit
+        self._wake()  # for jobs that were added meanwhile, whose notifications were not heard

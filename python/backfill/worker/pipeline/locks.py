@@ -1,4 +1,4 @@
-"""Compares the locks of the jobs that a worker holds with the database, corrects what it knows, and renews the locks.
+"""Compares the jobs that a worker holds with its locks in the database, corrects the differences, and renews the locks.
 
 It uses the first line while nothing is under way on either, so that no settlement is sent with an old fence.
 """
@@ -53,7 +53,7 @@ class Locks:
         self._looks = 0
 
     def look_soon(self) -> None:
-        """Have the next turn compare, with all that the worker has locked."""
+        """Have the next turn look at the locks of all jobs that the worker has locked."""
         self._next_look, self._looks = 0.0, 0
 
     def look_in(self) -> float:

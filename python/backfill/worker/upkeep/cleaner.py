@@ -1,4 +1,4 @@
-"""The cleaner: releases abandoned locks and deletes serial queues that nothing uses, at the start and later.
+"""The cleaner: releases abandoned locks, from the start on, and now and then deletes serial queues that nothing uses.
 
 The recoverer takes care of locks that backfill's own workers left. The cleaner takes care of those that workers of
 other programs left, of which nothing is known but the age of their locks.

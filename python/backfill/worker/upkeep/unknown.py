@@ -1,8 +1,9 @@
 """Warns of jobs that wait in vain, since they are due and no live worker knows their task.
 
-Only one worker of the fleet looks: the one with the smallest id among the live workers whose protocol is not older than
-its own. A worker of an older version may not know how to look, so it must not keep the others silent. This worker
-cannot see the workers of other programs; it takes a task for theirs while one of them holds a job of the task.
+Only one worker of the fleet looks: each worker leaves it to a live worker with a smaller id, if that worker's protocol
+is not older than its own. A worker of an older version may not know how to look, and would keep all others silent. The
+worker that looks cannot see workers of other programs, so it takes a task for theirs while one of them holds a job of
+it.
 """
 
 from __future__ import annotations
