@@ -39,7 +39,7 @@ class Ending:
         ends_job: whether the job ends with it, without failure.
         goes_back: whether the job waits again as before the attempt, so that it may be claimed again at once.
         undone: whether the attempt is left out of the histograms, as if it had not been.
-        may_be_last: whether it is open if another attempt follows; the statement that writes the end says so.
+        may_be_last: whether another attempt may or may not follow, as the statement that writes the end decides.
         text_in_row: whether its text is written to the job's row too, and not only to the table of kept ends.
     """
 
@@ -97,7 +97,7 @@ class Completed(Ending):
     total: ClassVar[Total] = "done"
     ends_job: ClassVar[bool] = True
 
-    def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - never kept
+    def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - a kept one is a CompletedWithResult
         """Its job is deleted."""
         return COMPLETE, attempt, ()
 

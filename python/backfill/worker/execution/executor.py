@@ -301,7 +301,7 @@ class Executor:
         return task.invoke(payload, context, threads)
 
     async def _limited(self, running: HeldJob, work: Awaitable[Any]) -> Ending:
-        """Await a handler that has a time limit; a synchronous one can only be asked to stop."""
+        """Await a handler that has a time limit; a synchronous handler can only be asked to stop."""
         task, seconds = self._task_of(running), running.limits.seconds
         limit = asyncio.timeout(seconds if task.shape.is_async else None)
         alarm = None
