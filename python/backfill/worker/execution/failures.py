@@ -22,7 +22,7 @@ _CUT: Final = " ... "
 def describe(error: BaseException) -> str:
     """Type, message and a shortened traceback of an error, fit for PostgreSQL: no NUL, no lone surrogates.
 
-    Below an exception group its first members are listed, and below a member that is itself a group, the members of that.
+    Below an exception group its first members are listed, and below a member that is a group, its members in turn.
     """
     lines = [*_summaries(error, 0), *frames_of(error)]
     if isinstance(error, BaseExceptionGroup):
