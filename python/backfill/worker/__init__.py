@@ -1,14 +1,14 @@
-"""Workers: they claim jobs, run handlers and settle what came of them.
+"""Workers: they claim jobs, run their handlers, and settle how the attempts ended.
 
 A job on its way through a worker:
 
     waiting --claim--> held --start--> running --end--> ended --settle--> completed (deleted)
-                        |                 |                          +--> failed (waits for its retry, or stays for good)
+                        |                 |                          +--> failed (waits for a retry, or stays for good)
                         +----shutdown-----+--------------------------+--> given back (waiting, attempts lowered again)
 
-`runner` is what programs hold, `process` is one start of it, and `session` is what belongs to one worker id. The folders:
-`lanes` decide where to look for jobs, `pipeline` claims and settles on the hot connections, `execution` runs handlers,
-`liveness` tells who is alive, and `upkeep` does what the queue needs now and then.
+Programs hold a `runner`; each start of it makes a `process`; a `session` holds what belongs to one worker id. The
+folders: `lanes` decides where to look for jobs, `pipeline` claims and settles on the hot connections, `execution` runs
+handlers, `liveness` tells who is alive, and `upkeep` does what the queue needs now and then.
 """
 
 from backfill.worker.config import QueueConfig, WorkerConfig

@@ -1,4 +1,4 @@
-"""Where a worker answers health probes: an address as it is written in settings and on the command line."""
+"""Reads the address of the health probes as it is written in settings and on the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def parse_address(field: str, text: str) -> tuple[str, int]:
     """Host and port of `host:port`, `:port` (all addresses) or `[::1]:port`.
 
     Raises:
-        ConfigurationError: it is none of these; the field is named.
+        ConfigurationError: the text is none of these; the message names the field.
     """
     host, colon, port = text.rpartition(":") if isinstance(text, str) and "\0" not in text else ("", "", "")
     number = int(port) if port.isascii() and port.isdigit() and len(port) <= _LONGEST_PORT else _LARGEST_PORT + 1

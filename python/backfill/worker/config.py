@@ -1,4 +1,4 @@
-"""What a worker is told at its start: the database, its lanes, its limits. Facts of the deployment, not of the code."""
+"""The settings that a worker gets at its start: its database, lanes and limits, which depend on the deployment."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SPANS: Final = {
     "stale_queue_lock_timeout": (timedelta(seconds=1), timedelta(days=365)),
     "stale_job_lock_timeout": (timedelta(seconds=1), timedelta(days=365)),
 }
-"""The shortest and the longest of each setting that is a time. A heartbeat is never rarer than a quarter of `dead_after`."""
+"""The shortest and the longest of each setting that is a time; `heartbeat_interval` is at most `dead_after` / 4."""
 _MAY_BE_NONE: Final = frozenset(
     {"stuck_after", "blocked_after", "dlq_processor_interval", "stale_lock_cleanup_interval"}
 )
@@ -60,7 +60,7 @@ class QueueConfig:
         name: a label for logs and metrics.
         concurrency: how many of its jobs run at once in this worker; 1 to 10,000.
         tasks: a glob of task names or a list of them (`video.*`); all tasks if not given.
-        queues: a glob of serial queues' names or a list of them (`user:*`); given, the lane takes serial jobs only.
+        queues: a glob of serial queues' names or a list of them (`user:*`); if given, the lane takes serial jobs only.
         priority: a range of priorities with step 1, such as `range(-20, 0)`; all if not given.
 
     Raises:
@@ -85,7 +85,7 @@ class QueueConfig:
 
     @classmethod
     def default_queue(cls, concurrency: int) -> QueueConfig:
-        """The lane that takes what no other lane takes, wherever it stands in the list."""
+        """A lane for the jobs that no other lane takes, wherever it stands in the list."""
         return cls("default", concurrency)
 
     @classmethod
@@ -93,7 +93,7 @@ class QueueConfig:
         """A lane for the jobs of one serial queue, or of all whose names match a glob.
 
         Args:
-            name: the queue's name or a glob; the lane is named so too.
+            name: the queue's name or a glob; it is also the lane's name.
             concurrency: how many of its jobs run at once in this worker; 1 to 10,000.
 
         Raises:
@@ -117,22 +117,23 @@ class QueueConfig:
 
     @property
     def is_default(self) -> bool:
-        """Whether it has no filter."""
+        """Whether the lane has no filter."""
         return self.tasks is None and self.queues is None and self.priority is None
 
     def matching_tasks(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of the names that this lane's task filter lets pass."""
+        """The names that this lane's task filter lets pass."""
         if self.tasks is None:
             return tuple(names)
         expression = re.compile("|".join(anchored(self.tasks)), re.DOTALL)
         return tuple(name for name in names if expression.match(name))
 
     def filter(self, names: Sequence[str], *, own: bool) -> LaneFilter:
-        """Its filter over the tasks that a worker knows.
+        """The lane's filter over the tasks that a worker knows.
 
         Args:
-            names: the worker's tasks.
-            own: for the lane itself, which takes none but the worker's tasks; else for excluding its jobs from another's.
+            names: the names of the worker's tasks.
+            own: whether the filter is for the lane itself, which takes only the worker's tasks; else it serves to
+                exclude the lane's jobs from another lane.
         """
         tasks = self.matching_tasks(names) if own or self.tasks is not None else None
         queues = None if self.queues is None else anchored(self.queues)
@@ -142,46 +143,51 @@ class QueueConfig:
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What a worker is told at its start.
+    """The settings that a worker gets at its start.
 
     Args:
-        dsn: a connection string, or a callable asked for one at each new connection; `DATABASE_URL` if not given.
+        dsn: a connection string, or a callable that is asked for one at each new connection; `DATABASE_URL` if not
+            given.
         schema: the queue's schema.
-        queues: its lanes; one default lane of `concurrency` if not given.
-        concurrency: how many jobs run at once, if no lanes are given; 1 to 10,000, and 10 if not given. With lanes it is
-            refused, since each lane has its own. `slots` is the number of all lanes together.
-        poll_interval: how often it looks for jobs where nothing woke it; 10 ms to 1 hour.
-        shutdown_timeout: how long a graceful stop waits for what runs before giving it back; 0 to 1 day.
-        listen: whether it listens for new jobs; without, and where its connection goes through a pooler, it polls.
-        listen_dsn: another way to the same database for listening, round a pooler.
+        queues: the worker's lanes; one default lane of `concurrency` if not given.
+        concurrency: how many jobs run at once, if no lanes are given; 1 to 10,000, and 10 if not given. With lanes it
+            is refused, since each lane has its own. `slots` is the number of all lanes together.
+        poll_interval: how often the worker looks for jobs where nothing has woken it; 10 ms to 1 hour.
+        shutdown_timeout: how long a graceful stop waits for running jobs before it gives them back; 0 to 1 day.
+        listen: whether the worker listens for new jobs; if it does not, or its connection goes through a pooler, it
+            polls.
+        listen_dsn: a DSN of the same database for listening, which does not lead through a pooler.
         forbidden_flags: jobs with one of these flags are left alone.
-        ahead_bytes: how many bytes of payloads may be claimed ahead, beyond those of the jobs that run: 32 MiB if not given, 0
-            to 1 TiB. Lanes share it equally. With 0 nothing is claimed ahead.
-        pool_size: connections that handlers and their client may use at most; 1 to 1,000.
-        heartbeat_interval: how often it writes its row; 100 ms to a quarter of `dead_after`.
-        dead_after: without a heartbeat for so long this worker is dead, and what it ran is run again; 1 second to 1 hour. It
-            stands in the worker's row, and the others judge it by that.
-        stuck_after: an event loop that hangs for so long ends the heartbeat, so that others take the worker's jobs; 1 second to
-            1 day. None never does: a handler that blocks the loop is run once. Long ones that may block it for as long must
-            be run in threads.
-        blocked_after: a handler that holds the event loop for so long is named in the log; 10 ms to 1 hour. None looks for
-            none.
-        health_address: where `/live`, `/ready` and `/health` are answered over HTTP: `host:port`, or `:port` for
-            everywhere. None nowhere.
-        health_file: a file that is written every second while the worker is ready, and deleted when it is not. None writes
-            none.
-        retry: the delays of failed jobs that have no policy of their own nor of their task; the contract's schedule
+        ahead_bytes: how many bytes of payloads may be claimed ahead, beyond those of the running jobs; 0 to 1 TiB, and
+            32 MiB if not given. The lanes share it equally. With 0 nothing is claimed ahead.
+        pool_size: how many connections the handlers and their client may use at most; 1 to 1,000.
+        heartbeat_interval: how often the worker writes its row; 100 ms to a quarter of `dead_after`.
+        dead_after: how long without a heartbeat until this worker counts as dead and its jobs are run again; 1 second
+            to 1 hour. It is written to the worker's row, from which the other workers know it.
+        stuck_after: how long the event loop may hang until the heartbeat ends, so that others take the worker's jobs;
+            1 second to 1 day. Handlers that may block the loop for this long must be run in threads. With None the
+            heartbeat goes on, so that a job whose handler blocks the loop is not run a second time.
+        blocked_after: how long a handler may hold the event loop until the log names it; 10 ms to 1 hour. With None no
+            handler is named.
+        health_address: where `/live`, `/ready` and `/health` are answered over HTTP: `host:port`, or `:port` for all
+            addresses. With None they are answered nowhere.
+        health_file: a file that is written every second while the worker is ready, and deleted when it is not. With
+            None no file is written.
+        retry: the retry policy of jobs that have none of their own and whose task has none; the contract's schedule
             (e, e^2 ... seconds, at most about six hours) if not given. It does not limit attempts.
-        retry_traceback: what the log shows of a failed attempt that is tried again, beside the error's class and message:
-            "none" of its traceback, "short" (the last three places) or "full". A last attempt's error is always logged whole.
-        dlq_processor_interval: how often it moves jobs to the dead letters that other programs have failed for good; 1
-            second to 1 day. None leaves those to other workers; what this one fails for good is moved at once all the same.
-        stale_lock_cleanup_interval: how often it looks for locks that nobody will open, 1 second to 1 day, the first time at
-            its start; hourly then for serial queues that nothing uses. None leaves that to other workers.
-        stale_queue_lock_timeout: the age at which the lock of a queue without a locked job is stale, of holders that are no
-            workers of backfill; 1 second to 365 days. The contract's 4 hours if not given.
-        stale_job_lock_timeout: the age at which such a holder's lock of a job is stale; 1 second to 365 days. A Node worker's
-            job that runs for longer is run a second time beside it.
+        retry_traceback: how much of the traceback the log shows for a failed attempt that is tried again, beside the
+            error's class and message: "none", "short" (the last three places) or "full". The error of a last attempt is
+            always logged with its whole traceback.
+        dlq_processor_interval: how often the worker moves jobs that other programs failed for good to the dead letters;
+            1 second to 1 day. None leaves these to other workers; jobs that this worker fails for good are moved at
+            once in any case.
+        stale_lock_cleanup_interval: how often the worker looks for abandoned locks, first at its start; 1 second to 1
+            day. With it the worker also looks hourly for serial queues that nothing uses. None leaves both to other
+            workers.
+        stale_queue_lock_timeout: the age at which a lock is stale that a worker of another program has on a queue
+            without a locked job; 1 second to 365 days, and the contract's 4 hours if not given.
+        stale_job_lock_timeout: the age at which the lock of a worker of another program on a job is stale; 1 second to
+            365 days. If a job of a Node worker runs for longer, it is run a second time beside the first.
 
     Raises:
         ConfigurationError: a value out of range, or `concurrency` beside `queues`; it is named.
@@ -212,7 +218,7 @@ class WorkerConfig:
     stale_job_lock_timeout: timedelta = ABANDONED_AFTER
 
     def __post_init__(self) -> None:
-        """Refuse what no worker could run with, and put the default lane last."""
+        """Refuse settings with which no worker could run, and put the default lane last."""
         quoted_schema(self.schema)
         for name, (least, most) in COUNTS.items():
             if name != "concurrency" or self.concurrency is not None:
@@ -247,7 +253,7 @@ class WorkerConfig:
         """The connection string, from `DATABASE_URL` where none was given.
 
         Raises:
-            ConfigurationError: there is neither.
+            ConfigurationError: neither is set.
         """
         dsn = self.dsn if self.dsn is not None else os.environ.get("DATABASE_URL")
         if not dsn:
@@ -263,12 +269,12 @@ class WorkerConfig:
 
     @property
     def slots(self) -> int:
-        """How many jobs run at once at most, all lanes together."""
+        """How many jobs run at once at most, in all lanes together."""
         return sum(lane.concurrency for lane in self.lanes)
 
 
 def _checked_lanes(queues: Sequence[QueueConfig]) -> tuple[QueueConfig, ...]:
-    """The lanes as they were given, but for the default lane, which comes last."""
+    """The lanes in the order in which they were given, with the default lane moved to the end."""
     if isinstance(queues, (str, QueueConfig)) or not all(isinstance(lane, QueueConfig) for lane in queues):
         raise ConfigurationError(f"WorkerConfig.queues = {queues!r}: expected a list of QueueConfig")
     lanes = tuple(queues)
@@ -284,7 +290,7 @@ def _checked_lanes(queues: Sequence[QueueConfig]) -> tuple[QueueConfig, ...]:
 
 
 def check_count(field: str, value: Any, most: int, *, least: int = 1) -> None:
-    """Refuse what is no integer from `least` to `most`."""
+    """Refuse a value that is not an integer from `least` to `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ConfigurationError(f"{field} = {value!r}: expected an integer from {least} to {most}")
 
@@ -303,7 +309,7 @@ def _check_span(field: str, value: Any, low: timedelta, high: timedelta) -> None
 
 
 def check_path(field: str, value: Any) -> None:
-    """Refuse what is no file's path; a trailing slash, which says that it is a folder, too."""
+    """Refuse a value that is not the path of a file, such as one with a trailing slash, which names a folder."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if (
         not isinstance(text, str)

@@ -1,4 +1,4 @@
-"""What a handler is given beside its payload."""
+"""The context that a handler gets beside its payload."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ D = TypeVar("D")
 
 
 class StopSignal(Protocol):
-    """What says whether a handler should end; a `threading.Event` will do."""
+    """Says whether a handler should end; a `threading.Event` is one too."""
 
     def is_set(self) -> bool:
-        """Whether it should."""
+        """Whether the handler should end."""
         ...
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait, in a thread, until it should, at most so many seconds; whether it should."""
+        """Wait, in a thread, until the handler should end, at most `timeout` seconds; return whether it should."""
         ...
 
 
 class _JobLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds its fields to a record's; the standard adapter, before Python 3.13, puts them in their place."""
+    """Adds its fields to the caller's `extra`; before Python 3.13 the standard adapter replaces the caller's."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Merge what the caller gives, which goes before what the adapter has."""
+        """Merge the caller's `extra` into the adapter's; where both have a field, the caller's is taken."""
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs
 
@@ -41,11 +41,11 @@ class WorkerContext(Generic[D]):
     """A handler's second argument: the job it runs, and what its worker shares. `D` is what the lifespan yields.
 
     Attributes:
-        job: the row, as it was claimed.
-        worker_id: of the worker that runs it.
-        deps: what the registry's lifespan yielded; None where it has none.
-        client: a client on the worker's own pool, to enqueue or read with. It is the worker's: closing it, or leaving
-            `async with ctx.client`, closes nothing.
+        job: the job's row, as it was claimed.
+        worker_id: the id of the worker that runs the job.
+        deps: what the registry's lifespan yielded; None where the registry has no lifespan.
+        client: a client on the worker's own pool, to enqueue or read jobs with. It belongs to the worker: `close`, and
+            the end of `async with ctx.client`, close nothing.
     """
 
     __slots__ = ("_stop", "_worker_stops", "client", "deps", "job", "worker_id")
@@ -81,7 +81,7 @@ class WorkerContext(Generic[D]):
     def should_stop(self) -> bool:
         """Whether the handler should end early: the worker stops, or the attempt is out of time. Safe from any thread.
 
-        Async handlers are cancelled when their time is up; synchronous ones can only ask.
+        Async handlers are cancelled when their time is up; synchronous ones must ask this property themselves.
         """
         return self._stop.is_set()
 
@@ -89,8 +89,8 @@ class WorkerContext(Generic[D]):
     def stopping(self) -> bool:
         """Whether `should_stop` is true because the worker stops, or has lost the job. Safe from any thread.
 
-        A handler that ends early then raises `Snooze(timedelta(0))`, which costs no attempt. Where the attempt is out of time
-        and the worker goes on, this is False: the handler raises an error.
+        If it is, a handler that ends early should raise `Snooze(timedelta(0))`, which costs no attempt. It is False
+        where the attempt is out of time and the worker goes on; then the handler should raise an error.
         """
         return self._worker_stops is not None and self._worker_stops()
 

@@ -1,4 +1,4 @@
-"""What happens to a worker and its fleet that others may want to hear of; all of it goes through `emit`."""
+"""The events of a worker and its fleet that others may want to know of; all of them go through `emit`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecovered:
-    """A worker died, and what it held was recovered.
+    """A worker died, and the jobs and queues that it held were recovered.
 
     Attributes:
-        worker_id: of the dead one.
-        host: where it ran; `unknown` where its row was gone.
-        pid: its process; 0 where its row was gone.
-        by: the worker that recovered it.
-        jobs: how many jobs were unlocked; each attempt that was cut off counts.
-        queues: how many serial queues were unlocked beside theirs.
+        worker_id: the id of the dead worker.
+        host: the host on which it ran; `unknown` where its row was gone.
+        pid: the id of its process; 0 where its row was gone.
+        by: the id of the worker that recovered it.
+        jobs: how many jobs were unlocked; the attempt of each that was cut off counts.
+        queues: how many serial queues were unlocked beside those of the jobs.
         dead_letters: how many of the jobs had no attempt left.
-        superseded: how many were deleted, since they had been replaced or removed while they ran.
+        superseded: how many jobs were deleted, since they had been replaced or removed while they ran.
     """
 
     worker_id: str
@@ -35,11 +35,11 @@ class WorkerRecovered:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """This worker was given up by another while it lived: it was paused, or cut off.
+    """Another worker gave this one up while it lived, since it was paused or cut off from the database.
 
     Attributes:
-        worker_id: as which it was given up.
-        jobs: how many it held; their handlers were cancelled, and others may have run them since.
+        worker_id: the id under which it was given up.
+        jobs: how many jobs it held; their handlers are cancelled, and others may have run the jobs since.
     """
 
     worker_id: str
@@ -48,13 +48,13 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What attempts came to.
+    """How many attempts ended in each way.
 
     Attributes:
-        done: how many ended without failure; those that their handlers discarded are among them.
+        done: how many ended without failure; those whose job the handler discarded are among them.
         failed: how many failed.
-        put_off: how many were put off by their handlers.
-        given_back: how many jobs went back, begun or not.
+        put_off: how many ended since the handler put the job off.
+        given_back: how many jobs were given back, begun or not.
     """
 
     done: int = 0
@@ -63,18 +63,18 @@ class Tally:
     given_back: int = 0
 
     def __add__(self, other: Tally) -> Tally:
-        """Both together."""
+        """The sums of both tallies."""
         return Tally(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStopped:
-    """This worker has ended: the last that is heard of it.
+    """This worker has ended; it is its last event.
 
     Attributes:
         worker_id: its last id.
         seconds: how long it ran.
-        tally: what its attempts came to, under all of its ids.
+        tally: how its attempts ended, under all of its ids.
         left: how many jobs stay locked, since the database did not take their ends.
     """
 
@@ -88,7 +88,7 @@ Event = WorkerRecovered | LeaseLost | WorkerStopped
 
 
 def emit(event: Event) -> None:
-    """Tell of an event: in the log."""
+    """Write an event to the log."""
     match event:
         case WorkerRecovered():
             logger.warning(

@@ -1,4 +1,4 @@
-"""One start of a worker: what it is connected to, its incarnation, and what looks after the queue beside its work."""
+"""One start of a worker: its connections, its current session, and the services that look after the queue."""
 
 from __future__ import annotations
 
@@ -47,21 +47,22 @@ class WorkerProcess:
     """The parts that a runner starts and stops.
 
     Args:
-        config: the deployment's facts.
-        registry: the code's.
-        attended: whether somebody waits for what a part fails with.
-        collect: called with each failed attempt's job and error.
+        config: the settings of the deployment.
+        registry: the tasks of the program.
+        attended: whether somebody waits for `failed`.
+        collect: called with the job and the error of each failed attempt.
 
     Attributes:
-        config: the deployment's facts.
+        config: the settings of the deployment.
         own: the services' client, once it is open.
-        keeper: tends the partitions of ends.
-        one: the incarnation that works now.
-        failed: done with what a part failed with, once one has, or with a handler's KeyboardInterrupt that may be a Ctrl-C.
-        attended: whether somebody waits for that.
-        hurry: set when a shutdown is to wait no more.
-        pulse: what is known of the worker's health.
-        left: how many jobs were still locked when it had ended, since the database did not take their ends.
+        keeper: makes and drops the partitions of ends.
+        one: the session that works now.
+        failed: a future that gets the error of the first part that failed, or a handler's KeyboardInterrupt that may be
+            a Ctrl-C.
+        attended: whether somebody waits for `failed`.
+        hurry: set when a shutdown must not wait any more.
+        pulse: what is known about the worker's health.
+        left: how many jobs were still locked when the worker had ended, since the database did not take their ends.
     """
 
     own: ServicesClient
@@ -82,7 +83,7 @@ class WorkerProcess:
         self.config = config
         self._registry = registry
         self._stack = AsyncExitStack()
-        # From the first to the last: a lifespan may fork as well, such as a pool of processes.
+        # The guard is made first and closed last, since a lifespan may fork too, for example a pool of processes.
         self._stack.callback(ForkGuard().close)
         self._probes = ServiceGroup(PROBES)
         self._upkeep = ServiceGroup(UPKEEP)
@@ -94,15 +95,17 @@ class WorkerProcess:
         self._drained_by: float | None = None
 
     async def open(self, *, background: bool) -> None:
-        """Connect, check the schema, enter the lifespan and write the worker's row: all that may fail at the start."""
+        """Do all that may fail at the start: connect, check the schema, enter the lifespan, write the worker's row."""
         config, self._background = self.config, background
         self._stack.push_async_callback(self._probes.stop)
         await self._probes.start(self, config, background=background)
         dsn, schema = config.required_dsn(), config.schema
-        # Apart from the handlers' client, so that handlers which hold all of its connections keep no service from its work.
+        # The services have a client apart from the handlers', so that handlers that hold all of its connections do not
+        # keep a service from its work.
         self.own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
         await self._stack.enter_async_context(self.own)
-        # Opened by whoever uses it first, so that a worker whose handlers do not has no connection more.
+        # The handlers' client is opened by its first use, so that a worker whose handlers do not use it has no extra
+        # connection.
         client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
         self._stack.push_async_callback(client.take_back)
         self._deps = None
@@ -110,14 +113,14 @@ class WorkerProcess:
             self._deps = await self._stack.enter_async_context(self._registry.lifespan(client))
         keeps = {task.keep for task in self._registry if task.keep is not None}
         self.keeper = EndPartitions(self.own, keeps)
-        # Its row is written last: nobody beats for it until it is started.
+        # The worker's row is written last, since nothing writes its heartbeats until it is started.
         one = self._incarnation()
         await one.open()
         self.one = one
         self._announce()
 
     async def start(self) -> None:
-        """Start what runs in the background."""
+        """Start the services that run in the background."""
         self._attend(await self.one.start(background=True))
         self._attend(await self._upkeep.start(self, self.config))
 
@@ -128,12 +131,12 @@ class WorkerProcess:
 
     @property
     def health_port(self) -> int | None:
-        """Where the HTTP probe listens; None where there is none."""
+        """The port on which the HTTP probe listens; None where there is none."""
         ports = [cast("HttpProbe", one).port for one in self._probes.services if one.name == HTTP_PROBE]
         return ports[0] if ports else None
 
     def health(self, live_within: timedelta = LIVE_WITHIN, ready_within: timedelta = READY_WITHIN) -> WorkerHealth:
-        """How the worker is; asked from any thread."""
+        """The worker's health; any thread may ask."""
         if not hasattr(self, "one"):
             return STARTING
         one = self.one
@@ -143,7 +146,7 @@ class WorkerProcess:
         )  # fmt: skip
 
     async def run_available(self) -> int:
-        """Claim and run until a look from the start finds nothing and nothing runs."""
+        """Claim and run jobs until a look from the start finds none and none runs; return how many jobs were run."""
         self._attend(await self.one.start(background=False))
         earlier = 0
         while True:
@@ -156,9 +159,9 @@ class WorkerProcess:
                 or not (station.claimer.sated and len(executor.held) <= station.settler.refused)
             ):
                 if self._renewing is None and len(executor.held) <= station.settler.refused:
-                    station.claimer.insist()  # nothing runs that a dear look could keep waiting
+                    station.claimer.insist()  # no job runs that would have to wait for an expensive look
                 await self._progress_or_failure()
-            if one is not self.one:  # it was given up and works under a new id: the jobs that it had may wait again
+            if one is not self.one:  # the worker was given up and has a new id: the jobs that it held may wait again
                 earlier += executor.started
             elif executor.claimed == before:
                 if await self._frees_queues():
@@ -173,7 +176,7 @@ class WorkerProcess:
         return False
 
     async def flush_counters(self) -> None:
-        """Write what is counted, once what has ended is settled."""
+        """Write the counts, once the attempts that have ended are settled."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_PATIENCE):
                 while not self.one.station.settler.idle:
@@ -181,9 +184,10 @@ class WorkerProcess:
         await self.one.counters.flush()
 
     async def close(self) -> None:
-        """Stop claiming, let what runs end by the deadline, give the rest back, settle, and close everything.
+        """Stop claiming, let running jobs end by the deadline, give the rest back, settle, and close everything.
 
-        One that was cancelled may be called again, and goes on where it was: nothing is closed before all is settled.
+        After a cancellation it may be called again, and goes on where it stopped: nothing is closed before all is
+        settled.
         """
         self._closing.set()
         self.pulse.stopping = True
@@ -202,7 +206,7 @@ class WorkerProcess:
                 raise failed
 
     async def _drain(self) -> None:
-        """Let what runs end, and write the ends. What others have cancelled of the worker's own works again until then."""
+        """Let running jobs end, and write their ends; services that somebody else cancelled run again until then."""
         if self._drained_by is None:
             self._drained_by = time.monotonic() + seconds(self.config.shutdown_timeout)
         if self._renewing is not None:
@@ -213,27 +217,27 @@ class WorkerProcess:
             await self.one.settle()
 
     async def _let_go(self) -> None:
-        await self._upkeep.stop()  # what one of them failed with was told when it failed
+        await self._upkeep.stop()  # its failures are ignored here, since each was logged when it came
         if hasattr(self, "one") and not self.one.abandoned:
             self.left = len(self.one.executor.held)
             await self.one.close()
 
     def tell_end(self) -> None:
-        """Say that the worker has stopped, and what it did; not of one that never worked."""
+        """Log that the worker has stopped, and what it did, unless it never worked."""
         if hasattr(self, "one"):
             tally = self._tally if self.one.abandoned else self._tally + self.one.executor.tally
             emit(WorkerStopped(self.one.worker_id, time.monotonic() - self._began, tally, self.left))
 
     def wake(self) -> None:
-        """There may be jobs: whichever incarnation works now is to look."""
+        """Have the session that works now look, since there may be jobs."""
         self.one.station.claimer.wake()
 
     def under_way(self) -> HeldJob | None:
-        """The attempt whose code the event loop runs at this moment, whichever incarnation it is of; from any thread."""
+        """The attempt of the current session whose code the event loop runs at this moment; any thread may ask."""
         return self.one.executor.under_way()
 
     def hear(self, count: int) -> None:
-        """Another process has added so many jobs."""
+        """Take note that another process has added `count` jobs."""
         self.one.station.claimer.hear(count)
 
     def _incarnation(self) -> WorkerSession:
@@ -243,20 +247,21 @@ class WorkerProcess:
         )  # fmt: skip
 
     def _lost(self) -> None:
-        """Another worker has given this one up."""
+        """Handle that another worker has given this one up."""
         if self._renewing is not None:
             return
         if not self._closing.is_set():
             self._renewing = asyncio.ensure_future(self._go_on())
         elif not self.hurry.is_set():
-            # Nothing is worth a drain's waiting any more: others have its jobs.
+            # The drain need not wait any more, since others have the worker's jobs.
             emit(LeaseLost(self.one.worker_id, len(self.one.executor.held)))
             self.hurry.set()
 
     def _interrupted(self, error: KeyboardInterrupt) -> None:
-        """A handler raised what may be a Ctrl-C: whoever waits for the worker drains it and gets the error.
+        """Handle a KeyboardInterrupt from a handler that may be a Ctrl-C.
 
-        Where nobody waits, since the worker runs beside its owner's code, it ends the loop, as from any other task.
+        Whoever waits for the worker drains it and gets the error. Where nobody waits, since the worker runs beside its
+        owner's code, the error ends the loop, as it would from any other task.
         """
         if not self.failed.done():
             self.failed.set_exception(error)
@@ -265,11 +270,11 @@ class WorkerProcess:
             asyncio.get_running_loop().call_soon(_raise, error)
 
     async def _go_on(self) -> None:
-        """Renew the worker; it is alive meanwhile, however long that takes."""
+        """Renew the worker, and keep its health live meanwhile, however long that takes."""
         turning = asyncio.ensure_future(self._turn())
         try:
             await self._renew()
-        except Exception as error:  # a worker that cannot go on must not be one that nobody hears of
+        except Exception as error:  # somebody must hear that the worker cannot go on
             stripped(error, context=True)
             logger.critical("the worker was given up and cannot go on", exc_info=error)
             if not self.failed.done():
@@ -286,7 +291,7 @@ class WorkerProcess:
             await asyncio.sleep(TURN_SECONDS)
 
     async def _renew(self) -> None:
-        """Let go of what others have now, and go on under a new id."""
+        """Let go of the jobs that others have now, and go on under a new id."""
         old = self.one
         emit(LeaseLost(old.worker_id, len(old.executor.held)))
         for service in old.services:
@@ -299,7 +304,7 @@ class WorkerProcess:
             one = self._incarnation()
             try:
                 opened = await self._unless_closing(one.open())
-            except Exception as error:  # noqa: BLE001 - a dsn's function may raise whatever it likes; it is asked again
+            except Exception as error:  # noqa: BLE001 - a dsn's function may raise anything; it is asked again
                 logger.log(backoff.level(), "the worker cannot go on yet: %s", shown(error))
                 await backoff.wait(self._closing)
                 continue
@@ -313,7 +318,7 @@ class WorkerProcess:
             return
 
     async def _unless_closing(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Carry work on for a minute at most, and no longer than until the worker is to end; whether it was done."""
+        """Run work until it is done or the worker must end, for a minute at most; return whether it was done."""
         task = await until(self._closing, work, timeout=QUERY_TIMEOUT)
         if not task.cancelled():
             task.result()
@@ -323,7 +328,7 @@ class WorkerProcess:
         raise TimeoutError
 
     async def _progress_or_failure(self) -> None:
-        """Wait for a turn; raises what a part failed with."""
+        """Wait until a pump has taken a turn or a part has failed. Raises what the part failed with."""
         progress = asyncio.ensure_future(self._progress.wait())
         try:
             waited: list[asyncio.Future[Any]] = [progress, self.failed]
@@ -352,14 +357,15 @@ class WorkerProcess:
             "the worker's %s ended: %s", service.name, "cancelled" if error is None else named(error), exc_info=error
         )
         self.failed.set_exception(error or BackfillError(f"the worker's {service.name} ended by itself"))
-        self.failed.exception()  # looked at here, so that a runner nobody waits for does not warn of it
+        self.failed.exception()  # read here, so that asyncio does not warn where nobody waits for the runner
 
     def _announce(self) -> None:
         lanes, tasks = self.config.lanes, self._registry.identifiers()
         for name in unmatched_tasks(lanes, tasks):
             logger.warning("task %r matches no lane: its jobs wait for another worker", name)
-        rest = 4 if self.config.listen else 3  # a hot line, the heartbeat's, the services', and the one that listens
-        # Further hot lines, the services' second one, the handlers', and the one on which they hear of results.
+        rest = 4 if self.config.listen else 3  # the first hot line, the heartbeat's, the services', and the listener's
+        # To these come the other hot lines, the services' second connection, the handlers', and the one that hears of
+        # results.
         most = rest + (LINES - 1) + (SERVICES_MOST - 1) + self.config.pool_size + 1
         logger.info(
             "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d (and what bulk calls of handlers add)",

@@ -20,24 +20,24 @@ from backfill.worker.service import finish
 class WorkerRunner:
     """A worker: claims the jobs of a registry's tasks and runs them, until it is stopped.
 
-    Jobs run at least once. It survives a lost database: it keeps what it knows, connects again, and settles then. It
-    touches no signals.
+    Jobs run at least once. The worker survives the loss of the database: it keeps what it knows, connects again, and
+    then settles. It handles no signals.
 
     Args:
-        config: the deployment's facts.
-        registry: the code's.
+        config: the settings of the deployment.
+        registry: the tasks of the program.
 
     Raises:
         ConfigurationError: the registry has no task.
-        TaskDefinitionError: an annotation of a handler cannot be resolved, or names a type that cannot be sent; or a handler
-            expects `ctx.deps` of a type, and the registry has no lifespan that makes them.
+        TaskDefinitionError: an annotation of a handler cannot be resolved, or names a type that cannot be sent; or a
+            handler expects `ctx.deps` of some type, and the registry has no lifespan that makes them.
     """
 
     def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any]) -> None:
         if not len(registry):
             raise ConfigurationError("registry: it has no task; import the modules that register them first")
         for task in registry:
-            task.resolve()  # so that a wrong annotation is told now, and not by each attempt
+            task.resolve()  # so that a wrong annotation is reported now, and not by each attempt
         _refuse_missing_deps(registry)
         self.config = config
         self.registry = registry
@@ -47,11 +47,14 @@ class WorkerRunner:
 
     @property
     def worker_id(self) -> str | None:
-        """The id of the running worker, made anew at each start, and when it was given up; None when it does not run."""
+        """The id of the running worker; None when it does not run.
+
+        The worker gets a new id at each start, and each time another worker has given it up.
+        """
         return None if self._parts is None else self._parts.one.worker_id
 
     async def run(self) -> None:
-        """Work until cancelled; then drain up to the shutdown's deadline and let the cancellation go on.
+        """Work until cancelled; then drain up to the shutdown's deadline and raise the cancellation.
 
         Raises:
             DatabaseConnectionError: the server cannot be reached at the start.
@@ -75,20 +78,20 @@ class WorkerRunner:
                 await asyncio.wait([stopped])
 
     async def process_available_jobs(self, *, raise_failures: bool = False) -> int:
-        """Run what is due until nothing is left, and return how many jobs were run; retries that are due count too.
+        """Run the jobs that are due until none is left, and return how many were run; retries that are due count too.
 
-        For tests, cron and scripts. It neither listens nor polls, and jobs for later are left alone.
+        It is meant for tests, cron and scripts. It neither listens nor polls, and leaves jobs for later alone.
 
         Args:
-            raise_failures: whether to raise what failed attempts raised, once nothing is left. Each failed attempt's job is
-                written as without it: it waits for its retry, or is a dead letter. A test of a handler wants this, since it
-                passes otherwise although the handler raised.
+            raise_failures: whether to raise what failed attempts raised, once no job is left. The jobs are written as
+                usual: each waits for its retry, or is a dead letter. Tests of handlers should set this, since otherwise
+                they pass although the handler raised.
 
         Raises:
             ConfigurationError: this runner is running in the background.
-            ExceptionGroup: attempts failed and `raise_failures` is set. It holds the handlers' own exceptions, in the order
-                in which they came, each with a note that names its job, task and attempt. It is a BaseExceptionGroup where
-                one of them is no Exception, such as SystemExit.
+            ExceptionGroup: attempts failed and `raise_failures` is set. It holds the handlers' own exceptions, in the
+                order in which they were raised, each with a note that names its job, task and attempt. It is a
+                BaseExceptionGroup where one of them is not an Exception, such as SystemExit.
         """
         failures = list[tuple[Job, BaseException]]()
         if self._parts is not None:
@@ -111,24 +114,26 @@ class WorkerRunner:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain up to the shutdown's deadline; raises what a part failed with, if nothing else is on its way."""
+        """Drain up to the shutdown's deadline. Raises what a part failed with, unless the block itself has raised."""
         failed = None if self._parts is None else self._parts.failed
         await self._end()
         if failed is not None and failed.done() and not failed.cancelled() and error is None:
             failed.result()
 
     def health(self, *, live_within: timedelta = LIVE_WITHIN, ready_within: timedelta = READY_WITHIN) -> WorkerHealth:
-        """How the worker is, at once and without asking the database; from any thread.
+        """The worker's health, without asking the database; any thread may call this.
 
         Args:
-            live_within: within what time its event loop must have turned. A handler that blocks it for longer makes it dead.
-            ready_within: within what time the database must have answered a claim, which is made every 2 seconds at least.
+            live_within: how long ago its event loop may have turned last. If a handler blocks the loop for longer, the
+                worker is not live.
+            ready_within: how long ago the database may have last answered a claim; at least one is made every 2
+                seconds.
         """
         return ABSENT if self._parts is None else self._parts.health(live_within, ready_within)
 
     @property
     def health_port(self) -> int | None:
-        """Where `WorkerConfig.health_address` is served, which with port 0 is any port; None where it is not."""
+        """The port on which health probes are answered, also where `health_address` has port 0; None where none is."""
         return None if self._parts is None else self._parts.health_port
 
     @property
@@ -140,14 +145,14 @@ class WorkerRunner:
         return self._left
 
     def hurry(self) -> None:
-        """End a shutdown's waiting now: what still runs is interrupted and given back."""
+        """End a shutdown's waiting now: jobs that still run are interrupted and given back."""
         if self._parts is not None:
             self._parts.hurry.set()
 
     async def flush_counters(self) -> None:
-        """Write what is counted now instead of within 5 seconds, for tests; what has ended is settled first.
+        """Write the counts now instead of within 5 seconds, for tests; attempts that have ended are settled first.
 
-        Under load it waits for settlements a second at most. Where the worker does not run, all is written already.
+        It waits for settlements for at most a second. Where the worker does not run, all counts are written already.
 
         Raises:
             DatabaseConnectionError: the database is away; the counts are kept.
@@ -156,7 +161,7 @@ class WorkerRunner:
             await self._parts.flush_counters()
 
     def _attended(self) -> WorkerProcess:
-        """The parts, by whoever waits for their failure."""
+        """The parts, marked as ones for whose failure the caller waits."""
         assert self._parts is not None  # noqa: S101 - it was started a moment ago
         self._parts.attended = True
         return self._parts
@@ -198,7 +203,7 @@ class WorkerRunner:
 
 
 def _group(failures: list[tuple[Job, BaseException]], ran: int) -> BaseExceptionGroup[BaseException]:
-    """The errors of failed attempts as one, each with a note that says whose it is."""
+    """The errors of failed attempts as one group, each with a note that names its job."""
     errors = list[BaseException]()
     for job, error in failures:
         error.add_note(f"in job {job.id} ({job.task_identifier}), attempt {job.attempts} of {job.max_attempts}")
@@ -208,7 +213,7 @@ def _group(failures: list[tuple[Job, BaseException]], ran: int) -> BaseException
 
 
 def _refuse_missing_deps(registry: TaskRegistry[Any]) -> None:
-    """Refuse handlers that expect `ctx.deps` where no lifespan makes them: each of their attempts would fail."""
+    """Refuse handlers that expect `ctx.deps` where no lifespan makes them, since each of their attempts would fail."""
     if registry.lifespan is not None:
         return
     way = (

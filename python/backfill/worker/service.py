@@ -1,4 +1,4 @@
-"""One lifecycle for every part of a worker: start, stop, a deadline, and tasks that are owned and awaited."""
+"""The lifecycle that every part of a worker has: start, stop, a deadline, and a task that is owned and awaited."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backfill.storage.until import until
 logger = logging.getLogger(__name__)
 
 _MOST_ROUNDS: Final = 10
-"""How often work is begun again whose task was cancelled: each time takes somebody who cancels every task of the loop."""
+"""How often `finish` calls its work at most; it calls it again only if somebody cancelled every task of the loop."""
 _CLEAN_UP_SECONDS: Final = 5.0
 """How long a service that somebody cancelled may take to clean up before it is left as it is."""
 
@@ -22,9 +22,10 @@ _CLEAN_UP_SECONDS: Final = 5.0
 class Service:
     """A part of a worker that runs until it is stopped.
 
-    Subclasses give `_run`, which returns soon after `self._stopping` is set. Starting and stopping are idempotent; a
-    service that was stopped does not start again. A service that ends by itself, or fails, sets `failed` on its owner.
-    What must be there once `start` has returned, and may fail, is opened in `_open`; `_close` closes it again.
+    Subclasses define `_run`, which returns soon after `self._stopping` is set. Starting and stopping are idempotent; a
+    service that was stopped does not start again. When a service ends by itself or fails, its owner's `failed` is set.
+    A resource that must be there once `start` has returned, and whose opening may fail, is opened in `_open` and closed
+    in `_close`.
     """
 
     def __init__(self, name: str) -> None:
@@ -41,17 +42,20 @@ class Service:
 
     @property
     def was_cancelled(self) -> bool:
-        """Whether somebody else has cancelled its task, as `asyncio.run` does with every task once its main one is over."""
+        """Whether somebody else has cancelled its task, as `asyncio.run` does with all tasks at its end."""
         return self._resumed or (self._task is not None and not self._gave_up and self._task.cancelling() > 0)
 
     def start(self) -> None:
-        """Run in a task of its own. Raises what its `_open` does; nothing of it is left then."""
+        """Run in a task of its own. Raises what `_open` raises; then nothing of the service is left."""
         if self._task is None and not self._stopping.is_set():
             self._open()
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"backfill-{self.name}")
 
     async def resume(self) -> None:
-        """Run again where somebody else ended its task (cancelled it, or interrupted it by Ctrl-C): a drain needs it still."""
+        """Run again, since a drain still needs it, where somebody else has ended its task.
+
+        The task may have been cancelled, or interrupted by a Ctrl-C.
+        """
         task = self._task
         if task is None or self._gave_up or not (task.cancelling() or _was_interrupted(task)):
             return
@@ -61,7 +65,7 @@ class Service:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"backfill-{self.name}")
 
     async def stop(self, timeout: float | None = None) -> None:
-        """Ask it to end and wait until it has; after `timeout` seconds it is cancelled. Raises what it failed with."""
+        """Ask the service to end and wait until it has; cancel it after `timeout` seconds. Raises its failure."""
         self._stopping.set()
         self._on_stop()
         if self._task is None:
@@ -73,28 +77,29 @@ class Service:
                 await self._close()
 
     async def _end_task(self, task: asyncio.Task[None], timeout: float | None) -> None:
-        """Wait until the task has ended, and cancel it after so many seconds; raises what it failed with."""
+        """Wait until the task has ended, and cancel it after `timeout` seconds. Raises what it failed with."""
         done, _ = await asyncio.wait([task], timeout=timeout)
         if not done:
             logger.warning("%s did not stop in %s s and is cancelled", self.name, timeout)
             self._gave_up = True
             task.cancel()
             await asyncio.wait([task])
-        # The cancellation is taken out of the task: its traceback would hold what `_run` had open until a garbage collection.
+        # This takes the cancellation out of the task. Its traceback would hold what `_run` had open until a garbage
+        # collection.
         with contextlib.suppress(asyncio.CancelledError):
             task.result()
 
     def _open(self) -> None:
-        """Open what must be there once `start` has returned; whatever it opened before it failed is closed by itself."""
+        """Open what must be there once `start` has returned. Where it fails, it closes itself what it has opened."""
 
     async def _close(self) -> None:
         """Close what `_open` has opened, once the task has ended. It may be called again."""
 
     def _on_stop(self) -> None:
-        """Wake `_run` where it waits for something else than `_stopping`."""
+        """Wake `_run` where it waits for something other than `_stopping`."""
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
-        """Carry work on until it ends, fails, or the service is to stop."""
+        """Run work until it ends, it fails, or the service is asked to stop."""
         task = await until(self._stopping, work)
         if not task.cancelled():
             task.result()
@@ -104,13 +109,14 @@ class Service:
 
 
 async def finish(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Carry work through even if the caller is cancelled meanwhile; the cancellation is raised at its end.
+    """Carry work through even if the caller is cancelled meanwhile; the cancellation is raised at the end of the work.
 
-    Whoever cancels every task of the loop (`asyncio.run`, once its main task is over) cancels the work's own task as well.
-    The work is called again then, so it must be able to go on where it was; also where a Ctrl-C has broken into it.
+    If somebody cancels every task of the loop (`asyncio.run` does, once its main task is over), the work's own task is
+    cancelled as well. Then `work` is called again, and also after a Ctrl-C has broken into it, so it must be able to go
+    on where it stopped.
 
     Args:
-        work: makes the coroutine that does it.
+        work: makes the coroutine that does the work.
     """
     cancelled: asyncio.CancelledError | None = None
     interrupted: BaseException | None = None
@@ -144,7 +150,7 @@ async def finish(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             cancelled,
             interrupted,
             task,
-        )  # their tracebacks hold this frame and those of the callers with all that they have
+        )  # their tracebacks hold this frame and the callers' frames, with all local variables
 
 
 def _was_interrupted(task: asyncio.Task[None]) -> bool:
@@ -152,9 +158,9 @@ def _was_interrupted(task: asyncio.Task[None]) -> bool:
 
 
 async def wait_for_event(event: asyncio.Event, timeout: float) -> bool:
-    """Wait for an event at most so many seconds; whether it is set."""
+    """Wait for an event, at most `timeout` seconds; return whether it is set."""
     if event.is_set():
-        await asyncio.sleep(0)  # a caller that goes on all the same must let the loop turn
+        await asyncio.sleep(0)  # a caller that goes on although the event is set must let the loop turn
         return True
     try:
         async with asyncio.timeout(timeout):

@@ -1,7 +1,7 @@
-"""Which services a worker has. Each list is one group: it starts in this order and is stopped in reverse.
+"""Lists the services of a worker. Each list is one group, which starts in its order and stops in reverse.
 
-A worker starts its probes first, then the attendants and the pumps of its session, then its upkeep. It stops in the reverse
-order of these groups, except that the upkeep stops after the pumps have settled what has ended.
+A worker starts its probes first, then the attendants and the pumps of its session, then its upkeep. It stops these
+groups in the reverse order, except that the upkeep stops after the pumps have settled the attempts that ended.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 def _http_probe(process: WorkerProcess) -> Service:
-    from backfill.worker.liveness.probe import HttpProbe  # noqa: PLC0415 (an HTTP server, which few need)
+    from backfill.worker.liveness.probe import HttpProbe  # noqa: PLC0415 (an HTTP server, which few workers need)
 
     assert process.config.health_address is not None  # noqa: S101 - the factory applies only then
     return HttpProbe(parse_address("WorkerConfig.health_address", process.config.health_address), process.health)
 
 
 def _file_probe(process: WorkerProcess) -> Service:
-    from backfill.worker.liveness.probe import FileProbe  # noqa: PLC0415 (the same)
+    from backfill.worker.liveness.probe import FileProbe  # noqa: PLC0415 (in the same module as the server)
 
     assert process.config.health_file is not None  # noqa: S101 - the factory applies only then
     return FileProbe(Path(process.config.health_file), process.health)
@@ -81,7 +81,7 @@ PROBES: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory(HTTP_PROBE, _http_probe, lambda config: config.health_address is not None, background=True),
     ServiceFactory("health file", _file_probe, lambda config: config.health_file is not None, background=True),
 )
-"""They answer those who watch over the worker before anything else is there: until the end it is not ready."""
+"""The probes, which answer programs that watch over the worker; they start before all other parts, and end last."""
 
 ATTENDANTS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
     ServiceFactory("beat", lambda session: session.beat, drains=True),
@@ -92,13 +92,13 @@ ATTENDANTS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
         "unknown tasks", lambda session: UnknownTasks(session.own, worker=session.worker_id), background=True
     ),
 )
-"""They carry the worker's id, and go on until the pumps have settled everything."""
+"""The services of a session beside its pumps: they have its worker id, and go on until the pumps have settled all."""
 
 PUMPS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
     ServiceFactory("pump 1", lambda session: session.pumps[0], drains=True),
     ServiceFactory("pump 2", lambda session: session.pumps[1], drains=True),
 )
-"""They claim and settle. They start last and stop first of a session's services."""
+"""The pumps, which claim and settle. Of a session's services they start last and stop first."""
 
 UPKEEP: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory("folder", lambda process: CounterFolder(process.own), background=True),
@@ -109,4 +109,4 @@ UPKEEP: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory("cleaner", _cleaner, lambda config: config.stale_lock_cleanup_interval is not None, background=True),
     ServiceFactory("watchdog", _watchdog, lambda config: config.blocked_after is not None, background=True),
 )
-"""They look after the queue and the process, whatever the worker's id is now."""
+"""The services that look after the queue and the process, whatever the worker's id is now."""

@@ -1,7 +1,7 @@
-"""Groups of services: made by a declared list of factories, started in its order and stopped in reverse.
+"""Groups of services, each made from a list of factories, started in the list's order and stopped in reverse.
 
-What a worker runs beside its jobs is named in `service_lists`. A new service is added there, and nowhere else: it is then
-started, watched and stopped like the others, and the stress test of services covers it.
+The services that a worker runs beside its jobs are named in `service_lists`. Add a new service there, and nowhere else:
+it is then started, watched and stopped like the others, and the stress test of services covers it.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from backfill.worker.config import WorkerConfig
 from backfill.worker.service import Service, finish
 
 STOP_SECONDS: Final = 5.0
-"""How long a service may take to stop before it is cancelled, where nothing else is said."""
+"""How many seconds a service may take to stop before it is cancelled, where the caller does not say."""
 
 Owner = TypeVar("Owner")
 
 
-def _always(config: WorkerConfig) -> bool:  # noqa: ARG001 - most services ask nothing of it
+def _always(config: WorkerConfig) -> bool:  # noqa: ARG001 - most services do not depend on it
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceFactory(Generic[Owner]):
-    """How one service of a worker comes about.
+    """Says how one service of a worker is made, and which workers have it.
 
     Attributes:
-        name: the name that the service has.
-        make: makes it, or gives it where other parts of its owner know it already and it was made with them.
-        applies: whether a worker of that configuration has it.
-        background: whether only a worker has it that runs in the background.
-        drains: whether a drain needs it: it is started again where somebody else has cancelled it.
+        name: the name of the service.
+        make: makes the service, or returns it where its owner has made it already, since other parts need it.
+        applies: returns whether a worker with that configuration has the service.
+        background: whether only a worker that runs in the background has the service.
+        drains: whether a drain needs the service, so that it is started again where somebody else has cancelled it.
     """
 
     name: str
@@ -44,13 +44,13 @@ class ServiceFactory(Generic[Owner]):
 
 
 class ServiceGroup(Generic[Owner]):
-    """The services of a list that run, which start and stop together.
+    """The services of one list, which start and stop together.
 
     Args:
-        factories: in the order in which they start.
+        factories: the factories, in the order in which the services start.
 
     Attributes:
-        services: those that were started, in that order.
+        services: the services that were started, in that order.
     """
 
     def __init__(self, factories: Sequence[ServiceFactory[Owner]]) -> None:
@@ -59,17 +59,17 @@ class ServiceGroup(Generic[Owner]):
 
     @property
     def services(self) -> list[Service]:
-        """Those that were started, in that order."""
+        """The services that were started, in the order of their start."""
         return [service for _, service in self._started]
 
     async def start(self, owner: Owner, config: WorkerConfig, *, background: bool = True) -> list[Service]:
-        """Make and start what applies, in order; those that run now. A group that was started is left as it is.
+        """Make and start the services that apply, in order; return them. A group that was started is left as it is.
 
-        Where one cannot be made or started, those before it are stopped before the error goes on.
+        Where a service cannot be made or started, those before it are stopped before the error is raised.
 
         Args:
-            owner: what the factories are given.
-            config: tells which of them apply.
+            owner: the object that the factories are called with.
+            config: the configuration, which decides which factories apply.
             background: whether the worker runs in the background.
         """
         if self._started:
@@ -86,14 +86,15 @@ class ServiceGroup(Generic[Owner]):
         return self.services
 
     async def resume(self) -> None:
-        """Start again what a drain needs and what somebody else has cancelled."""
+        """Start the services again that a drain needs and that somebody else has cancelled."""
         await asyncio.gather(*(service.resume() for factory, service in self._started if factory.drains))
 
     async def stop(self, timeout: float = STOP_SECONDS) -> list[BaseException]:
-        """Ask all to end, the last that was started first, and wait for them; what they failed with.
+        """Ask all services to end, the last that was started first, and wait for them; return what they failed with.
 
-        They are waited for side by side, since each would take its whole time where the database does not answer. Whoever
-        is cancelled meanwhile hears of it once all have ended, so that nothing is left behind.
+        They are waited for all at once, since each may take its whole timeout where the database does not answer. If
+        the caller is cancelled meanwhile, the cancellation is raised once all have ended, so that nothing is left
+        behind.
 
         Args:
             timeout: seconds after which a service is cancelled.

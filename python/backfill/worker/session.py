@@ -1,6 +1,6 @@
-"""An incarnation: a worker under one id, from its first heartbeat to its last settlement.
+"""A session: a worker under one id, from its first heartbeat to its last settlement.
 
-A worker that was given up by the others goes on as another incarnation; what it was connected to stays.
+A worker that was given up by another goes on with a new session; the clients of its services and handlers stay.
 """
 
 from __future__ import annotations
@@ -44,40 +44,43 @@ from backfill.worker.upkeep.counters import Counters
 from backfill.worker.upkeep.recoverer import Recoverer
 
 PROTOCOL: Final = 3
-"""What this version's workers do that others may rely on. From 3 on claims and renewals make a job's `updated_at` equal to its
-`locked_at`, so that others can tell a job that was replaced or removed while it ran (parts/written_since.sql)."""
+"""The version of the behaviour on which other workers may rely.
+
+From 3 on, claims and renewals make a job's `updated_at` equal to its `locked_at`, so that others can recognize a job
+that was replaced or removed while it ran (parts/written_since.sql).
+"""
 SETTLE_GRACE: Final = 10.0
-"""Seconds that a worker which ends waits for the database to take its last settlements."""
+"""Seconds for which a worker that ends waits until the database has taken its last settlements."""
 LAST_TURN_SECONDS: Final = 2.0
-"""Seconds that what is under way then may take to end by itself."""
+"""Seconds that the turns still under way after `SETTLE_GRACE` may take to end."""
 
 
 class WorkerSession:
     """The parts of a worker that carry its id.
 
     Args:
-        config: the deployment's facts.
-        registry: the code's.
-        client: the handlers', open.
-        own: the services', open.
+        config: the settings of the deployment.
+        registry: the tasks of the program.
+        client: the handlers' client.
+        own: the services' client, which is open.
         deps: what the lifespan yielded.
         progressed: called after each turn and settlement.
-        lost: called once, when this incarnation was given up by another worker.
-        interrupted: called with what a handler raised that may be a Ctrl-C.
-        pulse: what is told that it is alive.
-        collect: called with each failed attempt's job and error.
+        lost: called when another worker has given this session up.
+        interrupted: called with a KeyboardInterrupt that a handler raised, where it may come from a Ctrl-C.
+        pulse: told of signs that the worker is live and ready.
+        collect: called with the job and the error of each failed attempt.
 
     Attributes:
-        worker_id: made anew for each.
-        executor: what runs its jobs.
+        worker_id: the worker's id, which is new for each session.
+        executor: runs its jobs.
         station: what its pumps share.
         own: the services' client.
         beat: its heartbeat.
-        counters: of its attempts.
-        recoverer: takes up what dead workers held.
-        sentinel: notes who cancels all tasks.
-        pumps: what claims and settles.
-        abandoned: whether it was given up, and has let go of all.
+        counters: writes the counts of its attempts.
+        recoverer: recovers the jobs that dead workers held.
+        sentinel: notes which job cancels all tasks.
+        pumps: claim and settle.
+        abandoned: whether it was given up, and has let go of everything.
     """
 
     worker_id: str
@@ -151,11 +154,11 @@ class WorkerSession:
         self.executor.worker_cancelled, self.executor.interrupted = self._was_cancelled, interrupted
 
     async def open(self) -> None:
-        """Connect and write the worker's row; nothing of it is left where that fails.
+        """Connect and write the worker's row; where that fails, close again what was opened.
 
         Raises:
             DatabaseConnectionError: the server cannot be reached.
-            psycopg.Error: it refused.
+            psycopg.Error: the server refused.
         """
         try:
             with stripping():
@@ -167,7 +170,7 @@ class WorkerSession:
             raise
 
     async def start(self, *, background: bool) -> list[Service]:
-        """Start to work; what runs now. In the background it also looks after other workers."""
+        """Start to work; return the services that run now. In the background some of them look after other workers."""
         await self._attendants.start(self, self._config, background=background)
         try:
             await self._pumping.start(self, self._config, background=background)
@@ -178,15 +181,15 @@ class WorkerSession:
 
     @property
     def services(self) -> list[Service]:
-        """What was started."""
+        """The services that were started."""
         return [*self._attendants.services, *self._pumping.services]
 
     async def resume(self) -> None:
-        """Start again what a drain needs and what somebody else has cancelled."""
+        """Start the services again that a drain needs and that somebody else has cancelled."""
         await asyncio.gather(self._attendants.resume(), self._pumping.resume())
 
     async def drain(self, timeout: float, hurry: asyncio.Event) -> None:
-        """Claim no more, and let what runs end, for so many seconds at most; less once that event is set."""
+        """Stop claiming, and let running jobs end, for at most `timeout` seconds, or until `hurry` is set."""
         self.station.claimer.close()
         draining = asyncio.ensure_future(self.executor.drain(timeout))
         hurrying = asyncio.ensure_future(hurry.wait())
@@ -200,27 +203,27 @@ class WorkerSession:
             draining.result()
 
     async def settle(self) -> None:
-        """Write what has ended, and stop all that runs."""
-        await self._pumping.start(self, self._config)  # it may be given up before it has begun
+        """Write the ends of all attempts, and stop all services."""
+        await self._pumping.start(self, self._config)  # the session may be given up before its pumps were started
         asyncio.get_running_loop().call_later(SETTLE_GRACE, self.hot.give_up.set)
         failed = await self._pumping.stop(SETTLE_GRACE + LAST_TURN_SECONDS)
-        # What else runs must not be left, its heartbeat least. What one of them failed with was told when it failed.
+        # The other services must not be left running, least of all the heartbeat. Their failures were logged already.
         await self._attendants.stop(LAST_TURN_SECONDS if self.hot.in_doubt else STOP_SECONDS)
         self.executor.close()
         if failed:
             raise failed[0]
 
     async def close(self) -> None:
-        """Delete the row and close the connections: the worker ended in good order."""
+        """Delete the row and close the connections, since the worker ended in good order."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.hot.close)
-            if not self.hot.in_doubt:  # else nobody answers; others see by the row that it is dead
+            if not self.hot.in_doubt:  # else the database does not answer; the row shows others that the worker is dead
                 await self.beat.remove()
 
     async def abandon(self) -> None:
-        """Cancel what runs, and let go of all: others have this incarnation's jobs now.
+        """Cancel all that runs and let go of everything, since others have this session's jobs now.
 
-        Its settlements match nothing and say so. What a claim has locked since under its id goes back.
+        Its settlements match no rows, which is logged. Jobs that a claim has locked since then under its id go back.
         """
         self.station.claimer.close()
         await self.executor.drain(0)
@@ -229,12 +232,12 @@ class WorkerSession:
             async with self.hot.alone() as wire:
                 await self.station.locks.compare(wire)
         except (ConnectionLostError, psycopg.Error, TimeoutError, OSError):
-            pass  # its row says that it was given up, and who recovers it looks again
+            pass  # its row says that it was given up, and the worker that recovers it looks again
         await self.hot.close()
         self.abandoned = True
 
     def _was_cancelled(self) -> bool:
-        """Whether somebody has cancelled the tasks of this worker, and not the job whose attempt is asked about."""
+        """Whether somebody has cancelled this worker's tasks, other than the job in whose context this is called."""
         job = CURRENT.get()
         if job is not None and job is self.sentinel.cancelled_by:
             return False
@@ -258,5 +261,5 @@ def seconds(span: timedelta) -> float:
 
 @cache
 def _version() -> str:
-    """The version that this process runs: asked once, since the package may be another's by the next time."""
+    """The version of backfill that this process runs; read only once, since the package may be replaced meanwhile."""
     return version("backfill")

@@ -1,1 +1,1 @@
-"""Execution: what is held, one attempt after the other, and what each of them came to."""
+"""Execution: the jobs that a worker holds, their attempts, and how each attempt ended."""

@@ -1,4 +1,4 @@
-"""The end of attempts that a worker does not wait for any longer: cancelled, waited for, given back all the same."""
+"""Ends attempts that a stopping worker no longer waits for: cancels them, waits a little, and gives the rest back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backfill.worker.execution.held_job import HeldJob
 logger = logging.getLogger(__name__)
 
 CANCEL_GRACE: Final = 5.0
-"""Seconds that a cancelled handler has to end before its job is given back all the same."""
+"""Seconds that a cancelled handler has to end; after that its job is given back although it still runs."""
 
 
 def cancel(running: HeldJob) -> None:
@@ -24,18 +24,18 @@ def cancel(running: HeldJob) -> None:
 
 
 async def wait(attempts: Collection[HeldJob], timeout: float) -> None:
-    """Wait until attempts have ended, at most so many seconds."""
+    """Wait until attempts have ended, at most `timeout` seconds."""
     tasks = [running.task for running in attempts if running.task is not None]
     if tasks:
         await asyncio.wait(tasks, timeout=timeout)
 
 
 async def interrupt(attempts: set[HeldJob], give_back: Callable[[HeldJob], None]) -> None:
-    """Cancel what still runs, and give back what does not end.
+    """Cancel the attempts that still run, and give back those that do not end.
 
     Args:
-        attempts: those that run; each leaves the set when it ends.
-        give_back: ends one that has not.
+        attempts: the attempts that run; each leaves the set when it ends.
+        give_back: called with each attempt that has not ended, to end it.
     """
     logger.warning("the shutdown's deadline is over: %d jobs are interrupted and given back", len(attempts))
     for running in list(attempts):

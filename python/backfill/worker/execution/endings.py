@@ -1,8 +1,8 @@
-"""The ways in which an attempt can end. Each says all that the rest of the worker must know of it.
+"""The ways in which an attempt can end: one class for each, with all that the rest of the worker must know of it.
 
-That is: by which statement it is written, as what it is counted, how the log speaks of it, and what of it can be left out
-where the database refuses it. Who adds another way writes one class here, its statement in storage/sql, and the place where
-an attempt ends so.
+A class says which statement writes the end, how it is counted, at which level it is logged, and what can be left out of
+it where the database refuses it. To add another way to end, write one class here, its statement in storage/sql, and the
+code that lets an attempt end in this way.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ FAIL_KEEPING: Final = Settling(
 GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS), compares=True)
 
 Counted = Literal["done", "failed", "snoozed", "discarded", "given_back"]
-"""The counters' columns for kinds of ends."""
+"""The columns of the counters, one for each kind of end."""
 Total = Literal["done", "failed", "put_off", "given_back"]
-"""What a worker that has stopped says of its attempts (`events.Tally`)."""
+"""The totals that a worker reports when it has stopped (`events.Tally`)."""
 
 
 class Ending:
@@ -36,11 +36,11 @@ class Ending:
     Attributes:
         counted: the counter that it adds to.
         total: the total of the worker that it adds to.
-        ends_job: whether its job is over with it, without failure.
-        goes_back: whether its job is where it was before, so that it may be claimed again at once.
-        undone: whether the attempt counts for nothing: it has no place in the histograms.
-        may_be_last: whether another attempt may or may not follow; the statement that writes it says which.
-        text_in_row: whether its text is written to the job's row too, and not only where the end is kept.
+        ends_job: whether the job ends with it, without failure.
+        goes_back: whether the job waits again as before the attempt, so that it may be claimed again at once.
+        undone: whether the attempt is left out of the histograms, as if it had not been.
+        may_be_last: whether another attempt may or may not follow, as the statement that writes the end decides.
+        text_in_row: whether its text is written to the job's row too, and not only to the table of kept ends.
     """
 
     __slots__ = ()
@@ -54,16 +54,16 @@ class Ending:
     text_in_row: ClassVar[bool] = False
 
     def end(self, attempt: Attempt, keep: float | None) -> End:
-        """How the end of an attempt is written.
+        """The statement that writes the end of an attempt, with its parameters.
 
         Args:
-            attempt: which.
-            keep: for how many seconds the end is kept; None where it is not.
+            attempt: the attempt that ended.
+            keep: for how many seconds the end is kept; None where it is not kept.
         """
         raise NotImplementedError
 
     def level(self, job: Job) -> int:  # noqa: ARG002 - some endings look at it
-        """At which level the log speaks of it."""
+        """The level at which it is logged."""
         return logging.DEBUG
 
     def expects_last(self, job: Job) -> bool:  # noqa: ARG002 - some endings look at it
@@ -72,20 +72,20 @@ class Ending:
 
     @property
     def size(self) -> int:
-        """How many bytes of it are written that may be many."""
+        """How many bytes its result has; 0 where it has none."""
         return 0
 
     @property
     def text(self) -> str | None:
-        """What it says of why it ended so; None where it says nothing."""
+        """Why the attempt ended in this way; None where the ending gives no reason."""
         return None
 
     def with_text(self, text: str) -> Ending:  # noqa: ARG002 - some endings have one
-        """The same with another text."""
+        """This ending with another text; unchanged where it has none."""
         return self
 
     def without_result(self, reason: str) -> Ending | None:  # noqa: ARG002 - some endings have one
-        """The same without its result, for that reason; None where it has none."""
+        """This ending without its result, which `reason` explains; None where it has no result."""
         return None
 
 
@@ -97,14 +97,14 @@ class Completed(Ending):
     total: ClassVar[Total] = "done"
     ends_job: ClassVar[bool] = True
 
-    def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - with `keep` it is a CompletedWithResult
+    def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - a kept one is a CompletedWithResult
         """Its job is deleted."""
         return COMPLETE, attempt, ()
 
 
 @dataclass(frozen=True, slots=True)
 class CompletedWithResult(Ending):
-    """The attempt ended well, and its task keeps how: the result as JSON, or why there is none."""
+    """The attempt ended well, and its task keeps the result as JSON, or the reason why there is none."""
 
     counted: ClassVar[Counted] = "done"
     total: ClassVar[Total] = "done"
@@ -122,7 +122,7 @@ class CompletedWithResult(Ending):
 
     @property
     def size(self) -> int:
-        """That of the result."""
+        """How many bytes the result has."""
         return 0 if self.result is None else len(self.result)
 
     @property
@@ -131,11 +131,11 @@ class CompletedWithResult(Ending):
         return self.error
 
     def with_text(self, text: str) -> Ending:
-        """The same with another reason."""
+        """This ending with another reason why there is no result."""
         return replace(self, error=text)
 
     def without_result(self, reason: str) -> Ending | None:
-        """It has ended well all the same."""
+        """The attempt still counts as completed; the reason is kept in place of the result."""
         if self.result is None:
             return None
         return CompletedWithResult(None, cleansed(f"its result was refused by the database\n{reason}"))
@@ -159,7 +159,7 @@ class Discarded(Ending):
         return COMPLETE_KEEPING, attempt, (keep, attempt.claim.claimed_at(attempt), "discarded", why, None)
 
     def level(self, job: Job) -> int:  # noqa: ARG002 - it is the same for all jobs
-        """A handler seldom does so, and nothing else tells of it."""
+        """INFO, since handlers seldom discard a job and nothing else tells of it."""
         return logging.INFO
 
     @property
@@ -168,13 +168,17 @@ class Discarded(Ending):
         return self.reason
 
     def with_text(self, text: str) -> Ending:
-        """The same for another reason."""
+        """This ending with another reason."""
         return replace(self, reason=text)
 
 
 @dataclass(frozen=True, slots=True)
 class Failed(Ending):
-    """The attempt failed; `final` leaves no other. The next comes after `delay` seconds, or by the contract's schedule."""
+    """The attempt failed.
+
+    Where `final` is set, no other attempt follows. Else the next one comes after `delay` seconds, or, where `delay` is
+    None, by the contract's schedule.
+    """
 
     counted: ClassVar[Counted] = "failed"
     total: ClassVar[Total] = "failed"
@@ -193,11 +197,11 @@ class Failed(Ending):
         return FAIL_KEEPING, attempt, (*how, keep, attempt.claim.claimed_at(attempt))
 
     def level(self, job: Job) -> int:
-        """The last failure is an error, for what collects errors; the others are warnings."""
+        """ERROR for the last failure, so that programs that collect errors see it; WARNING for the others."""
         return logging.ERROR if self.expects_last(job) else logging.WARNING
 
     def expects_last(self, job: Job) -> bool:
-        """By the job's row as it was claimed."""
+        """Whether it is final, or the job had no attempt left when it was claimed."""
         return self.final or is_last(job)
 
     @property
@@ -206,13 +210,13 @@ class Failed(Ending):
         return self.error
 
     def with_text(self, text: str) -> Ending:
-        """The same failure in other words."""
+        """The same failure with another text."""
         return replace(self, error=text)
 
 
 @dataclass(frozen=True, slots=True)
 class Snoozed(Ending):
-    """The attempt is undone, and its job put off for `delay` seconds."""
+    """The attempt is not counted as one of the job's, and the job is put off for `delay` seconds."""
 
     counted: ClassVar[Counted] = "snoozed"
     total: ClassVar[Total] = "put_off"
@@ -220,13 +224,13 @@ class Snoozed(Ending):
     delay: float
 
     def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - its job goes on
-        """Its job waits again, for later."""
+        """Its job waits again until the delay is over."""
         return GIVE_BACK, attempt, (self.delay, attempt.handler_started)
 
 
 @dataclass(frozen=True, slots=True)
 class GivenBack(Ending):
-    """The attempt is undone: it goes back as it was."""
+    """The attempt is not counted as one of the job's, and the job waits again as before."""
 
     counted: ClassVar[Counted] = "given_back"
     total: ClassVar[Total] = "given_back"
@@ -248,8 +252,9 @@ def is_last(job: Job) -> bool:
 
 
 def was_last(attempt: Attempt, ending: Ending) -> bool:
-    """Whether an attempt was its job's last: as the statement said that wrote its end, which knows the row as it was then.
+    """Whether an attempt was its job's last.
 
-    Where it said nothing, since its answer was lost, what the worker expected has to do.
+    The statement that wrote its end says so, since it saw the row as it was then. Where its answer was lost, the
+    worker's own expectation is used.
     """
     return ending.expects_last(attempt.job) if attempt.last is None else attempt.last

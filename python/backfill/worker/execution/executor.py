@@ -1,8 +1,8 @@
-"""The executor: one asyncio task a job, from the claimed row to what its attempt came to.
+"""The executor: runs each claimed job in an asyncio task of its own, and says how its attempt ended.
 
-An attempt is a row of steps: read the row, look up its task, decode its payload, run the handler, say how it ended. What
-a handler raises is its attempt's failure and never the worker's. A job without limits of its own takes the shortest way:
-these lines run for every job there is.
+An attempt takes these steps: read the row, look up its task, decode its payload, run the handler, say how it ended.
+What a handler raises is a failure of its attempt, never of the worker. A job without limits takes the shortest path,
+since this code runs for every job.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Executor:
 
     Args:
         registry: the tasks.
-        worker_id: for the context.
-        client: for the context.
-        deps: for the context.
-        retry: whose delays jobs wait that have no policy of their own nor of their task.
-        traceback: how much of its traceback the log shows of a failure that is tried again.
-        collect: called with each failed attempt's job and error.
+        worker_id: the worker's id, for the handlers' context.
+        client: the client for the handlers' context.
+        deps: the dependencies for the handlers' context.
+        retry: the retry policy of jobs that have none of their own and whose task has none.
+        traceback: how much of the traceback the log shows for a failure that is tried again.
+        collect: called with the job and the error of each failed attempt.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class Executor:
         self._client = client
         self._deps = deps
         self.ended: Callable[[HeldJob], None]
-        """Called on the loop with each attempt that has ended, once; it must not block."""
+        """Called on the loop, once for each attempt that has ended; it must not block."""
         self.thirsty: Callable[[], None]
         """Called when a lane should be filled up."""
         self.interrupted: Callable[[KeyboardInterrupt], None] = lambda _: None
-        """Called with what a handler raised that may be a Ctrl-C."""
+        """Called with a KeyboardInterrupt that a handler raised, where it may come from a Ctrl-C."""
         self.worker_cancelled: Callable[[], bool] = lambda: False
-        """Whether somebody has cancelled the worker's own tasks, as `asyncio.run` does with all of them at its end."""
+        """Whether somebody has cancelled the worker's own tasks, as `asyncio.run` does with all tasks at its end."""
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._guard = ForkGuard()
@@ -92,11 +92,14 @@ class Executor:
         self.claimed = 0
         """How many jobs were claimed."""
         self.held = HeldJobs(self._lost)
-        """What this worker has claimed and not settled, by the job's id."""
+        """The jobs that this worker has claimed and not settled, by the job's id."""
         self.leased_until = math.inf
-        """Until when, in monotonic seconds, nobody can have given this worker up; nothing is begun later."""
+        """The time, in monotonic seconds, until which no other worker can have given this one up.
+
+        After it no job is started, unless `renew_lease` returns a later time.
+        """
         self.renew_lease: Callable[[], float] = lambda: self.leased_until
-        """Asked once that is over: until when it is now."""
+        """Called when `leased_until` is over; returns its new value."""
 
     @property
     def idle(self) -> bool:
@@ -105,7 +108,7 @@ class Executor:
 
     @property
     def tally(self) -> Tally:
-        """What its attempts came to, once all of them have ended."""
+        """How many attempts ended in each way; it is right once all of them have ended."""
         failed, put_off, given_back = (self._outcomes.totals[kind] for kind in ("failed", "put_off", "given_back"))
         done = self.started - failed - put_off - given_back - len(self._running)
         return Tally(done, failed, put_off, given_back + self._unstarted)
@@ -113,7 +116,7 @@ class Executor:
     def under_way(self) -> HeldJob | None:
         """The attempt whose code the event loop runs at this moment; None where it runs none. Safe from any thread.
 
-        An attempt in its first step, which may be begun at once, has no task yet that anybody else could know.
+        An attempt in its first step may run before its task is known to anybody, so it is looked at first.
         """
         if (first := self._first_step) is not None:
             return first
@@ -135,13 +138,13 @@ class Executor:
         self.dispatch(lane)
 
     def dispatch(self, lane: Lane) -> None:
-        """Start jobs that are ready while slots are free; handlers that end at once must not keep the loop for long."""
+        """Start ready jobs while slots are free, for a few milliseconds at most, so that others can use the loop."""
         if not lane.starting:
             self._dispatch(lane, time.monotonic())
 
     def _dispatch(self, lane: Lane, began: float) -> None:
         if began > self.leased_until and not self._renewed(began):
-            return  # its process was paused, or its heartbeats do not get through: others may run what it holds
+            return  # the process was paused, or its heartbeats do not get through: others may run what it holds
         lane.starting = True
         try:
             if lane.free > 0:
@@ -177,16 +180,16 @@ class Executor:
             self._undo(running)
 
     def _undo(self, running: HeldJob) -> None:
-        """An attempt that never took a slot goes back."""
+        """Give back a job that never took a slot."""
         running.ending = GIVEN_BACK
         self._unstarted += 1
         self.ended(running)
 
     async def drain(self, timeout: float) -> None:
-        """Wait for what runs, at most so many seconds, and give the rest back.
+        """Wait for the attempts that run, at most `timeout` seconds, and give the other jobs back.
 
-        What has not begun goes back at once. Async handlers are cancelled when the time is up; synchronous ones were
-        asked from the start, by `ctx.should_stop`, and are left to themselves then.
+        Jobs that have not begun go back at once. Async handlers are cancelled when the time is up. Synchronous handlers
+        are asked to end from the start, by `ctx.should_stop`; when the time is up nobody waits for them any longer.
         """
         self._draining = True
         for lane in self.held.lanes:
@@ -200,7 +203,10 @@ class Executor:
             await interrupt(self._running, lambda running: self._end(running, GIVEN_BACK))
 
     def _lost(self, running: HeldJob) -> None:
-        """A held job is not this worker's any more: it is given back unstarted, or its handler is cancelled if it can be."""
+        """Handle a held job that is not this worker's any more.
+
+        It is given back where it has not started; else its handler is cancelled, if it is an async one.
+        """
         if running in running.lane.ready:
             running.lane.ready.remove(running)
             self._undo(running)
@@ -219,11 +225,11 @@ class Executor:
         running.slot_taken_at = now
         context = self._context.copy()
         if sys.version_info >= (3, 12):
-            # Begun at once: a handler that never waits is done when this returns, and costs no turn of the loop.
+            # Eager start: a handler that never waits is done when this returns, and costs no turn of the loop.
             around, self._first_step = self._first_step, running
             task = asyncio.Task(self._attempt(running), loop=self._loop, context=context, eager_start=True)
             self._first_step = around
-            if self._guard.forked:  # in its first step, and has awaited something
+            if self._guard.forked:  # the handler forked in its first step, and this child has awaited something
                 self._guard.come_back()
             if running.ending is None:
                 running.task = task
@@ -260,7 +266,12 @@ class Executor:
         self._end(running, ending)
 
     def _prepare(self, running: HeldJob) -> Awaitable[Any] | Failed | None:
-        """The handler's call, ready to be awaited; what the attempt failed with before; or None: not ours to run."""
+        """Prepare the handler's call.
+
+        Returns:
+            The call, ready to be awaited; the failure, where the attempt failed before its handler could run; None
+            where this worker does not know the job's task, so that the job goes back.
+        """
         job = running.job
         task = self._registry.get(job.task_identifier)
         if task is not None and task.keep_seconds is not None:
@@ -290,7 +301,7 @@ class Executor:
         return task.invoke(payload, context, threads)
 
     async def _limited(self, running: HeldJob, work: Awaitable[Any]) -> Ending:
-        """Await a handler that may run so long and no longer; a synchronous one can only be asked to stop."""
+        """Await a handler that has a time limit; a synchronous handler can only be asked to stop."""
         task, seconds = self._task_of(running), running.limits.seconds
         limit = asyncio.timeout(seconds if task.shape.is_async else None)
         alarm = None
@@ -309,7 +320,7 @@ class Executor:
         return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
 
     def _overrun(self, running: HeldJob) -> None:
-        """Ask a synchronous handler to stop whose time is over, and tell it: nothing can end its thread."""
+        """Ask a synchronous handler whose time is over to stop, and log that, since nothing can end its thread."""
         running.run_out_of_time()
         self._outcomes.overrun(running.job, running.limits)
 
@@ -319,9 +330,9 @@ class Executor:
         return task
 
     def _raised(self, running: HeldJob, error: BaseException) -> Ending:
-        """What an attempt comes to whose handler raised.
+        """How an attempt ends whose handler raised.
 
-        An error may itself fail when it is looked at: its job must end all the same.
+        The error's own code may fail when the error is looked at; the job must end even then.
         """
         try:
             return self._looked_at(running, error)
@@ -337,14 +348,14 @@ class Executor:
         if not running.handler_started and isinstance(error, asyncio.CancelledError):
             return GIVEN_BACK
         if not running.handler_started and not isinstance(error, SystemExit):
-            # Not the handler's: ours, or a task's that cannot be resolved. The job must not be lost with it.
+            # The handler did not raise it: it is a bug of ours, or the task cannot be resolved. The job must still end.
             logger.error("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier, exc_info=error)
         return self._outcomes.judged(running.job, error)
 
     def _was_swept_away(self) -> bool:
-        """Whether this task was cancelled by somebody who has cancelled the worker's own as well: then the worker ends.
+        """Whether this task was cancelled together with the worker's own tasks, so that the worker ends.
 
-        What has not begun goes back at once, so that no slot which falls free takes it.
+        If so, jobs that have not begun go back at once, so that none of them takes a slot that falls free.
         """
         task = asyncio.current_task()
         if task is None or not task.cancelling() or not self.worker_cancelled():

@@ -1,6 +1,6 @@
-"""What a failed attempt leaves behind: the text of `last_error`, from whatever a handler raised.
+"""Makes the text of `last_error` from whatever a handler raised.
 
-The exception itself is let go at once, since its traceback would keep the handler's locals in memory.
+The exception itself is not kept, since its traceback would keep the handler's locals in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CUT: Final = " ... "
 def describe(error: BaseException) -> str:
     """Type, message and a shortened traceback of an error, fit for PostgreSQL: no NUL, no lone surrogates.
 
-    An exception group is looked into: its first members are listed below it, and theirs.
+    Below an exception group its first members are listed, and below a member that is a group, its members in turn.
     """
     lines = [*_summaries(error, 0), *frames_of(error)]
     if isinstance(error, BaseExceptionGroup):
@@ -36,7 +36,7 @@ def describe(error: BaseException) -> str:
 
 
 def cleansed(text: str) -> str:
-    """Text that PostgreSQL can hold and that is not too long to be read."""
+    """The text in a form that PostgreSQL can hold, its middle cut out where it is too long to be read."""
     plain = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
     if len(plain) <= LONGEST_ERROR:
         return plain
@@ -60,7 +60,10 @@ def _summary(error: BaseException) -> str:
 
 
 def frames_of(error: BaseException) -> list[str]:
-    """Where an error came from, a line a place, the innermost last; of the worker's own frames none, if there are others."""
+    """Where an error came from: one line for each frame, the innermost last.
+
+    The worker's own frames are left out, if there are others.
+    """
     return [f"  at {path}:{line} in {name}" for path, line, name in _places(error.__traceback__)[-_FRAMES:]]
 
 
@@ -72,10 +75,10 @@ def _places(trace: TracebackType | None) -> list[tuple[str, int, str]]:
 
 
 def _origins(group: BaseExceptionGroup[BaseException]) -> list[str]:
-    """The last place of a group: what its members are and where they came from, each kind once, in the order of their names.
+    """The last line for a group: what its members are and where they came from, each kind once, sorted by name.
 
-    The table of dead letters takes an error's fingerprint from its last place. A group's own last place is wherever the
-    group was made, such as within `asyncio.TaskGroup`, which says nothing of what failed.
+    The table of dead letters takes an error's fingerprint from the last place in its text. A group's own last place is
+    where the group was made, such as within `asyncio.TaskGroup`, which says nothing about what failed.
     """
     kinds = dict[tuple[str, str, str], int]()
     for member in members_of(group):

@@ -1,8 +1,9 @@
-"""A process that a handler forks is no second worker: it is cut off from the loop and the signals, and ends if it comes back.
+"""Keeps a process that a handler forks from acting as a second worker.
 
-A forked child has a copy of all that the worker is made of: the event loop with its tasks, the signal handlers that wake that
-loop through a descriptor which both processes share, and the connections. What is there for the child to do is the handler's
-business until it returns, raises or awaits; then the child ends, and only the worker's own process goes on with the attempt.
+A forked child has a copy of the whole worker: the event loop with its tasks, the signal handlers, which wake that loop
+through a descriptor that both processes share, and the connections. So the child is cut off from the loop and from the
+signals. It may do what the handler wants until the handler returns, raises or awaits; then the child ends, and only the
+worker's own process goes on with the attempt.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ _masks: Final = threading.local()
 class ForkGuard:
     """Tells whether the process that runs a worker's code is the worker's own.
 
-    It is made on the worker's loop.
+    Make it on the worker's loop.
 
     Attributes:
-        forked: whether this process is a child that was forked from the worker's.
+        forked: whether this process is a child that was forked from the worker's process.
     """
 
     def __init__(self) -> None:
@@ -46,14 +47,14 @@ class ForkGuard:
         _guards.add(self)
 
     def close(self) -> None:
-        """The worker has ended: what this process forks from now on is none of its business."""
+        """Stop guarding, since the worker has ended: processes forked from now on are not cut off."""
         _guards.discard(self)
 
     def leave(self, error: BaseException | None = None) -> NoReturn:
-        """End the child, as a program ends whose main function has returned or raised.
+        """End the child like a program whose main function has returned or raised.
 
         Args:
-            error: what was raised.
+            error: what was raised; None where the handler has returned.
         """
         code = 0 if error is None else 1
         if isinstance(error, SystemExit):
@@ -71,14 +72,14 @@ class ForkGuard:
         _end(1, _CAME_BACK)
 
     def cut_off(self) -> None:
-        """In a child: whoever hands anything to the worker's loop, or lets it go on, ends the child."""
+        """Cut the child off from the worker's loop: it ends if it hands anything to the loop or lets the loop go on."""
         self.forked = True
         self._loop.call_soon_threadsafe = self._hand_over  # type: ignore[method-assign, assignment]
         if threading.get_ident() == self._thread:
             _fill(self._loop, self.come_back)
 
     def _hand_over(self, *arguments: Any, **_: Any) -> NoReturn:
-        """In a child of a thread that hands something to the loop, as executors do with what their work came to."""
+        """End the child, since its thread hands something to the loop, as executors do with their results."""
         for found in arguments:
             if isinstance(found, concurrent.futures.Future) and found.done() and not found.cancelled():
                 self.leave(found.exception())
@@ -89,7 +90,7 @@ _guards: Final[WeakSet[ForkGuard]] = WeakSet()
 
 
 def release_in_children(handler: Callable[..., Any]) -> None:
-    """Have a signal handler of the worker's replaced by the default in each process that a handler forks."""
+    """Have a signal handler of the worker replaced by the default one in each process that a job's handler forks."""
     _released.add(handler)
 
 
@@ -100,7 +101,7 @@ def _register() -> None:
 
 
 def _before() -> None:
-    """A signal that hits the child before it is cut off waits until it is."""
+    """Block signals, so that one that reaches the child before it is cut off waits until then."""
     if _guards:
         _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
@@ -126,7 +127,7 @@ def _in_child() -> None:
 
 
 def _release_signals() -> None:
-    """Give the child the default handlers in place of those that speak to the worker's loop."""
+    """Give the child the default signal handlers in place of those that speak to the worker's loop."""
     for number in signal.valid_signals():
         handler = signal.getsignal(number)
         if callable(handler) and _is_the_workers(handler):
@@ -141,9 +142,10 @@ def _is_the_workers(handler: Callable[..., Any]) -> bool:
 
 
 def _fill(loop: asyncio.AbstractEventLoop, call: Callable[[], Any]) -> None:
-    """Put a call in the place of all that a loop is about to run.
+    """Replace everything that a loop is about to run by a call.
 
-    Loops offer nothing for that. Both asyncio's and uvloop's keep what is ready in a deque, and take it from there one by one.
+    Loops have no method for that. Those of asyncio and of uvloop both keep ready handles in a deque, and take them from
+    it one by one.
     """
     handle = loop.call_soon(call)
     for found in [*gc.get_referents(loop), *gc.get_referents(vars(loop))]:

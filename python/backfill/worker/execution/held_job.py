@@ -23,13 +23,14 @@ class HeldJob(Attempt):
         ended: when its slot fell free, in monotonic seconds.
         limits: how long it may run.
         stopping: whether its handler should end.
-        worker_stops: whether it should because the worker stops or has lost the job, and not only since its time is over.
+        worker_stops: whether its handler should end because the worker stops or has lost the job, and not only because
+            its time is over.
         ending: how it ended; None until then.
-        given_up: whether the worker cancelled it, at a shutdown or since it is not its own any more.
-        lost: whether its job was found to be unlocked, or another's.
-        task: the asyncio task, where it did not end at once.
-        keep: how many seconds the task keeps its job's end; None where it keeps none.
-        renewed: when its lock was renewed last, in monotonic seconds, or since when it is held.
+        given_up: whether the worker cancelled it, at a shutdown or because the job is not this worker's any more.
+        lost: whether the job was found to be unlocked, or locked by another worker.
+        task: the asyncio task; None where the attempt ended in its first step, without a wait.
+        keep: how many seconds the end of the job is kept; None where it is not kept.
+        renewed: when its lock was renewed last, in monotonic seconds; before the first time, since when it is held.
     """
 
     __slots__ = (
@@ -65,23 +66,23 @@ class HeldJob(Attempt):
         self._event: threading.Event | None = None
 
     def is_set(self) -> bool:
-        """Whether its handler should end: what the context asks."""
+        """Whether its handler should end; the handlers' context asks this."""
         return self.stopping
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait, in a thread, until its handler should end; whether it should. The event is made by the first who waits."""
+        """Wait, in a thread, until its handler should end; return whether it should. The first wait makes the event."""
         if self._event is None:
             self._event = threading.Event()
-        # Looked at once the event is there for all to see: whoever asks sets the one first and looks for the other then.
+        # `stopping` is read after the event was made, for `run_out_of_time` sets it first and looks for an event then.
         return self.stopping or self._event.wait(timeout)
 
     def ask_to_stop(self) -> None:
-        """Its handler should end, since the worker stops or has lost the job."""
+        """Ask its handler to end, since the worker stops or has lost the job."""
         self.worker_stops = True
         self.run_out_of_time()
 
     def run_out_of_time(self) -> None:
-        """Its handler should end, since the attempt's time is over."""
+        """Ask its handler to end, since the attempt's time is over."""
         self.stopping = True
         if self._event is not None:
             self._event.set()
@@ -90,7 +91,7 @@ class HeldJob(Attempt):
 class HeldJobs(dict[int, HeldJob]):
     """The jobs that a worker has claimed and not settled, by the job's id.
 
-    Everybody may read it as a dict. It changes only by `add`, `release` and `lose`.
+    Everybody may read it as a dict. Only `add` and `release` change it.
 
     Args:
         on_loss: called with a job that is not this worker's any more.
@@ -113,7 +114,7 @@ class HeldJobs(dict[int, HeldJob]):
     def release(self, batch: Iterable[HeldJob]) -> None:
         """Let go of jobs whose ends are written.
 
-        One that was claimed again meanwhile is held as another attempt, and stays.
+        A job that was claimed again meanwhile is held as another attempt, and stays.
         """
         for running in batch:
             number = running.job.id
@@ -121,7 +122,7 @@ class HeldJobs(dict[int, HeldJob]):
                 del self[number]
 
     def lose(self, running: HeldJob) -> None:
-        """Note that a job is not this worker's any more; it is held until its end is written all the same."""
+        """Note that a job is not this worker's any more; it is still held until the end of its attempt is written."""
         running.lost = True
         running.ask_to_stop()
         self._on_loss(running)

@@ -1,4 +1,4 @@
-"""What a KeyboardInterrupt means that a handler raised: its own doing, or perhaps a Ctrl-C that hit it."""
+"""Tells whether a KeyboardInterrupt that a handler raised may come from a Ctrl-C, or was the handler's own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from backfill.worker.execution.verdict import interrupt_in
 def may_be_ctrl_c() -> bool:
     """Whether a KeyboardInterrupt that was raised in this thread may come from a Ctrl-C.
 
-    Python raises it in the main thread only, and only where SIGINT has Python's own handler or that of `asyncio.run`. A
-    program that handles SIGINT itself, as the shell does, never gets one that way.
+    On a Ctrl-C, Python raises it in the main thread only, and only where SIGINT has Python's own handler or that of
+    `asyncio.run`. In a program that handles SIGINT itself, as the shell does, no Ctrl-C raises one.
     """
     if threading.current_thread() is not threading.main_thread():
         return False
@@ -23,6 +23,6 @@ def may_be_ctrl_c() -> bool:
 
 
 def ctrl_c_in(error: BaseException) -> KeyboardInterrupt | None:
-    """What a handler raised in this thread that may come from a Ctrl-C: its error, or a member of a group."""
+    """The KeyboardInterrupt that an error is or, as a group, holds; None where there is none that may be a Ctrl-C."""
     found = interrupt_in(error)
     return found if found is not None and may_be_ctrl_c() else None

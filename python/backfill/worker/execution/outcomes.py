@@ -1,7 +1,7 @@
-"""What an attempt came to: a failure and when the next one follows, a delay, an end, or a result that is kept.
+"""Decides how an attempt ended: with a failure and a time for the next, put off, discarded, or with a kept result.
 
-The executor asks for it whenever a handler has raised or returned what must be kept. What the log says of how one attempt
-ended is said here: the error's class and message, never the payload.
+The executor asks whenever a handler has raised, or has returned a result that must be kept. The log lines about the
+ends of attempts are written here: they hold the error's class and message, never the payload.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Collect: TypeAlias = Callable[[Job, BaseException], None]
 
 
 class Outcomes:
-    """Says what attempts came to, and counts what did not end well.
+    """Says how attempts ended, and counts those that did not simply complete.
 
     Args:
         registry: the tasks.
-        retry: whose delays jobs wait that have no policy of their own nor of their task.
-        traceback: how much of its traceback the log shows of a failure that is tried again.
-        collect: called with each failed attempt's job and error, for who wants them all at the end.
+        retry: the retry policy of jobs that have none of their own and whose task has none.
+        traceback: how much of the traceback the log shows for a failure that is tried again.
+        collect: called with the job and the error of each failed attempt, for a caller who wants them all at the end.
 
     Attributes:
-        totals: how many attempts that had a slot ended in each way, but for those that simply ended well.
+        totals: how many attempts that had a slot ended in each way; `COMPLETED` ones are not counted.
     """
 
     def __init__(
@@ -61,24 +61,26 @@ class Outcomes:
         self.totals[ending.total] += 1
 
     def kept(self, job: Job, value: Any, interrupted: Callable[[KeyboardInterrupt], None]) -> CompletedWithResult:
-        """What is kept of a handler's result. It has done its work: one that is no JSON costs no other attempt.
+        """The ending that keeps a handler's result.
+
+        The handler has done its work, so the job is not tried again where the result cannot be encoded as JSON.
 
         Args:
-            job: whose result it is.
+            job: the job whose handler returned the result.
             value: the result.
-            interrupted: called with what encoding it raised that may be a Ctrl-C.
+            interrupted: called with a KeyboardInterrupt that the encoding raised, where it may come from a Ctrl-C.
         """
         try:
             task = self._registry.get(job.task_identifier)
             return CompletedWithResult(encode_result(value) if task is None else task.encode_result(value))
-        except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way, and nothing here can be cancelled
+        except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way; no await here
             if (found := ctrl_c_in(error)) is not None:
                 interrupted(found)
             _tell(logging.WARNING, job, f"its result cannot be kept: {named(error)}")
             return CompletedWithResult(None, cleansed(f"its result cannot be kept\n{describe(error)}"))
 
     def judged(self, job: Job, error: BaseException) -> Ending:
-        """What becomes of a job whose handler raised: it may have been put off or ended without failure."""
+        """How an attempt ends whose handler raised: the error may also put the job off, or end it without failure."""
         task = self._registry.get(job.task_identifier)
         verdict = judge(error, () if task is None else task.no_retry)
         if verdict.snooze is not None:
@@ -101,14 +103,14 @@ class Outcomes:
         *,
         within: BaseException | None = None,
     ) -> Failed:
-        """A failed attempt, and what its error's class says of the next.
+        """A failed attempt, with the time of the next as the error's class or a policy says.
 
         Args:
-            job: whose attempt it was.
-            task: the job's; None where this worker has none of that name.
-            error: what it failed with.
-            verdict: what the error says, where that is known.
-            within: for the log, where the attempt stood.
+            job: the job of the attempt.
+            task: the job's task; None where this worker has none of that name.
+            error: the error that the attempt failed with.
+            verdict: the verdict on the error, where that is known already.
+            within: an error whose traceback shows where the attempt stood, for the log.
         """
         if verdict is None:
             verdict = judge(error, () if task is None else task.no_retry)
@@ -125,10 +127,10 @@ class Outcomes:
         """An attempt that was cut off by its timeout or by its job's deadline.
 
         Args:
-            job: whose attempt it was.
-            task: the job's.
-            limits: what it was to keep to.
-            within: for the log, where the attempt stood.
+            job: the job of the attempt.
+            task: the job's task.
+            limits: the limits of the attempt.
+            within: an error whose traceback shows where the attempt stood, for the log.
         """
         if limits.deadline_is_nearer:
             reached = TimeoutError("the job's deadline was reached")
@@ -138,24 +140,24 @@ class Outcomes:
         return self.failure(job, task, TimeoutError(text), within=within)
 
     def overrun(self, job: Job, limits: AttemptLimits) -> None:
-        """Tell that an attempt of a synchronous handler is out of time: its thread cannot be ended, and it goes on."""
+        """Log that a synchronous handler is out of time; it goes on, since its thread cannot be ended."""
         limit = "its job's deadline" if limits.deadline_is_nearer else f"its timeout of {limits.timeout}"
         line = f"runs longer than {limit}; its handler is a synchronous one, which ctx.should_stop can only ask to end"
         _tell(logging.WARNING, job, line)
 
     def too_late(self, job: Job) -> Failed:
-        """An attempt that is not begun, since its job's deadline is over."""
+        """The failure of an attempt that is not begun, since its job's deadline is over."""
         text = "the job's deadline was over before this attempt began"
         return self._failed(job, text, TimeoutError(text), final=True)
 
     def unknown(self, job: Job, error: BaseException, broken: BaseException) -> Failed:
-        """An attempt whose error fails when it is looked at."""
+        """The failure of an attempt whose error's own code fails when the error is looked at."""
         text = f"{type(error).__qualname__}: it cannot be looked at ({type(broken).__qualname__})"
         _tell(logging.ERROR, job, f"raised {text}")
         return self._failed(job, text, None)
 
     def _delay(self, job: Job, task: Task[Any, Any] | None) -> float | None:
-        """Seconds until the next attempt by a policy; None where there is none, or no next attempt."""
+        """Seconds until the next attempt by a policy; None where there is no policy or no next attempt."""
         if not job.readable or is_last(job):
             return None
         policy = retry_policy_of(job, task, self._retry)
@@ -170,10 +172,11 @@ class Outcomes:
         final: bool = False,
         delay: float | None = None,
     ) -> Failed:
-        """A failed attempt, which is told in the log: the last one with its error as it is, for what collects errors.
+        """Make the ending of a failed attempt, and log it.
 
-        It is told when it has failed, also where the database is away, and so by what the worker expects. The counters
-        wait for what the statement says that writes it.
+        The last failure of a job is logged with its error, for programs that collect errors. The line is logged at
+        once, also where the database is away, so the worker's own expectation says which failure is the last. The
+        counters wait for the answer of the statement that writes the end.
         """
         failed = Failed(cleansed(text), final, delay)
         last, level = failed.expects_last(job), failed.level(job)
@@ -194,7 +197,10 @@ class Outcomes:
 
 
 def _tell(level: int, job: Job, line: str, error: BaseException | None = None) -> None:
-    """Log a line of a job. What a log handler or a filter raises, or an error's own code, must not cost the job its end."""
+    """Log a line about a job.
+
+    Whatever a log handler, a filter or the error's own code raises is suppressed, since the job must still end.
+    """
     if not logger.isEnabledFor(level):
         return
     with suppress(Exception):  # there is nowhere left to tell it

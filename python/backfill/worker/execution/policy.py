@@ -1,4 +1,4 @@
-"""What a job's flags and its task say about its attempts: how long each may run, until when, and what lies between two."""
+"""Finds what a job's flags and its task say about its attempts: their timeout and deadline, and the delays between."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class AttemptLimits:
     """How long an attempt may run.
 
     Attributes:
-        timeout: from its start, or None.
-        remaining: until the job's deadline, by the database's clock at the claim, or None; negative when it is over.
+        timeout: the longest time from its start, or None.
+        remaining: the time from the claim to the job's deadline, by the database's clock, or None; negative when the
+            deadline was over at the claim.
     """
 
     timeout: timedelta | None = None
@@ -34,7 +35,7 @@ class AttemptLimits:
 
     @property
     def seconds(self) -> float | None:
-        """The nearer of the two, in seconds; None where there is no limit."""
+        """The shorter of the two limits, in seconds; None where there is no limit."""
         spans = [span.total_seconds() for span in (self.timeout, self.remaining) if span is not None]
         return min(spans) if spans else None
 
@@ -45,26 +46,26 @@ class AttemptLimits:
 
 
 class Flagged(Protocol):
-    """What a policy is found by: a claimed job, or one that was cut off."""
+    """A job whose policy can be found: one that was claimed, or one that was cut off by its worker's death."""
 
     @property
     def id(self) -> int:
-        """The job's."""
+        """The job's id."""
         ...
 
     @property
     def task_identifier(self) -> str:
-        """The task's name."""
+        """The name of its task."""
         ...
 
     @property
     def has_flags(self) -> bool:
-        """Whether there are any."""
+        """Whether the job has flags."""
         ...
 
     @property
     def flags(self) -> Sequence[str]:
-        """The job's."""
+        """The job's flags."""
         ...
 
 
@@ -72,7 +73,7 @@ NO_LIMITS: Final = AttemptLimits()
 
 
 def limits_of(job: Job, task: Task[Any, Any]) -> AttemptLimits:
-    """The limits of a claimed job's attempt: its own flags first, else its task's."""
+    """The limits of a claimed job's attempt: those of the job's flags, else those of its task."""
     timeout, deadline = task.timeout, None
     for flag in job.flags:
         try:
@@ -88,9 +89,10 @@ def limits_of(job: Job, task: Task[Any, Any]) -> AttemptLimits:
 
 
 def retry_policy_of(job: Flagged, task: Task[Any, Any] | None, default: RetryPolicy | None) -> RetryPolicy | None:
-    """Whose delays a failed job waits: its own policy's, from its flags, else its task's, else the worker's default.
+    """The retry policy of a job: its own from its flags, else its task's, else the worker's default.
 
-    A flag that cannot be read is said to be ignored, and the next source applies. None leaves it to the contract's schedule.
+    A flag that cannot be read is ignored with a warning, and the next source applies. None means the contract's
+    schedule.
     """
     if job.has_flags:
         for flag in job.flags:
@@ -116,7 +118,10 @@ def delay_of(policy: RetryPolicy, attempt: int) -> float:
 
 
 def next_of(job: CutOff, registry: TaskRegistry[Any], default: RetryPolicy | None) -> Next:
-    """What becomes of a job whose worker died, as far as its task is known here."""
+    """The delay before the next attempt of a job whose worker died, and how long the job's end is kept.
+
+    The task's settings for both are used only where this worker knows the task.
+    """
     task = registry.get(job.task_identifier)
     policy = retry_policy_of(job, task, default)
     return Next(None if policy is None else delay_of(policy, job.attempts), None if task is None else task.keep_seconds)

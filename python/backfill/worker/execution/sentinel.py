@@ -1,7 +1,8 @@
-"""The sentinel: a task that does nothing but be cancelled with all others, and notes which job did that.
+"""The sentinel: a task that only waits; when somebody cancels all tasks, it notes which job did so.
 
-`asyncio.run` cancels every task of its loop once the main one is over, from outside of any job. A handler that does the same
-is told from that, so that its attempt counts; so is a task or a callback that it has started, which inherits its context.
+`asyncio.run` cancels every task of its loop once the main one is over, and does so outside of any job. A handler may
+also cancel every task; the sentinel tells the two apart, so that the handler's attempt counts. It recognizes a task or
+a callback that the handler has started too, since these inherit the handler's context.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ class Sentinel(Service):
     """Waits until it is stopped.
 
     Attributes:
-        cancelled_by: the job in whose context this one's task was cancelled; None where it was not, or by no job.
+        cancelled_by: the job in whose context this service's task was cancelled; None where it was not cancelled, or
+            was cancelled outside of any job.
     """
 
     def __init__(self) -> None:
@@ -35,7 +37,7 @@ class Sentinel(Service):
 
 
 class _Wire(asyncio.Future[None]):
-    """What the sentinel waits for: whoever cancels its task cancels this first, and in the same breath."""
+    """The future that the sentinel waits for: cancelling the sentinel's task calls `cancel` here, in that context."""
 
     def __init__(self, sentinel: Sentinel) -> None:
         super().__init__(loop=asyncio.get_running_loop())

@@ -1,7 +1,7 @@
-"""Who is told of attempts whose ends are written: the counters today, and whatever else wants to know of each end.
+"""Listeners that are told of attempts whose ends are written: the counters today, others if they are added.
 
-The settler tells its listeners once for each batch that it has written, not once for each attempt, so that a listener costs
-the hot path one call for some hundreds of jobs.
+The settler tells its listeners once for each batch that it has written, not once for each attempt, so that a listener
+costs the hot path one call for some hundreds of jobs.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ logger = logging.getLogger(__name__)
 
 
 class SettledListener(Protocol):
-    """Hears of settled attempts."""
+    """Something that is told of settled attempts."""
 
     def settled(self, batch: Sequence[HeldJob], missing: Collection[Attempt]) -> None:
-        """The ends of these attempts are written. It is called on the event loop and must not block.
+        """Take note that the ends of these attempts are written. It is called on the event loop and must not block.
 
         Args:
-            batch: the attempts, each with its ending; they are not to be changed.
-            missing: those of them that were not this worker's any more, so that their ends were not written.
+            batch: the attempts, each with its ending; they must not be changed.
+            missing: the attempts of the batch that were not this worker's any more, so that their ends were not
+                written.
         """
         ...
 
 
 def tell(listeners: Iterable[SettledListener], batch: Sequence[HeldJob], missing: Collection[Attempt]) -> None:
-    """Tell all listeners of a batch. One that fails is named in the log and keeps neither the others nor the settler.
+    """Tell all listeners of a batch. One that fails is named in the log; it stops neither the others nor the settler.
 
     Args:
-        listeners: who is told, in this order.
+        listeners: the listeners, in the order in which they are told.
         batch: the attempts whose ends are written.
-        missing: those of them that were not this worker's any more.
+        missing: the attempts of the batch that were not this worker's any more.
     """
     for listener in listeners:
         try:

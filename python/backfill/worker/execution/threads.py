@@ -1,7 +1,7 @@
-"""Threads for synchronous handlers: as many as there are jobs of theirs at once, and none that can hold up an exit.
+"""Threads for synchronous handlers: as many as such handlers run at once, and none that can hold up an exit.
 
 The standard pool joins its threads when the interpreter ends, so one handler that hangs would keep a stopped worker's
-process alive for ever; these are daemons.
+process alive for ever. These threads are daemons, which the interpreter does not join.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", contextvars.Cont
 
 
 class HandlerThreads:
-    """A pool that grows with need, up to nothing but what its callers run at once.
+    """A pool that grows with need, without a limit of its own: it has as many threads as its callers run calls at once.
 
     Args:
-        name: what the threads' names begin with.
-        guard: tells whether this process is the worker's.
+        name: the beginning of the threads' names.
+        guard: tells whether this process is the worker's own.
     """
 
     def __init__(self, name: str, guard: ForkGuard) -> None:
@@ -38,8 +38,8 @@ class HandlerThreads:
     async def run(self, running: HeldJob, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in a thread, in a copy of this context, and await its result.
 
-        No cancellation stops a thread, so none ends the waiting but that of the worker itself, which has given the attempt
-        up then.
+        A cancellation cannot stop a thread, so it does not end the waiting either, unless the worker itself has given
+        the attempt up.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -61,7 +61,7 @@ class HandlerThreads:
                     return future.result()
 
     def close(self) -> None:
-        """Let idle threads end, and the others when their calls have."""
+        """Let idle threads end now, and each other thread when its call has ended."""
         for _ in range(self._size):
             self._calls.put(None)
 
@@ -100,6 +100,6 @@ def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | No
         if isinstance(error, StopIteration):  # a future refuses it
             error = RuntimeError(f"the handler raised StopIteration: {error}")
         future.set_exception(error)
-    except BaseException as broken:  # noqa: BLE001 - an error may fail when it is looked at; somebody waits for it all the same
+    except BaseException as broken:  # noqa: BLE001 - an error's own code may fail; somebody waits
         kinds = f"{type(error).__qualname__} cannot be looked at ({type(broken).__qualname__})"
         future.set_exception(RuntimeError(kinds))

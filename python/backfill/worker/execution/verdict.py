@@ -1,6 +1,7 @@
-"""What an exception says about its job: tried again and when, put off, given up, or ended for good. By type, never by text.
+"""Decides what an exception means for its job: to be tried again and when, put off, given up, or ended for good.
 
-Used by the executor for whatever a handler raised. It knows the classes of errors and nothing of jobs or the database.
+Only the exception's type and attributes decide, never its text. The executor uses this module for whatever a handler
+raised. It knows the classes of errors, and nothing of jobs or the database.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from backfill.errors import LONGEST_WAIT, Discard, Snooze, WorkerError
 _MOST = 1_000
 """How many members of a group are looked at."""
 _SHORTEST_SNOOZE = timedelta(milliseconds=100)
-"""A job that is put off for no time must not keep its worker busy with nothing else."""
+"""The shortest time to put a job off: one put off for no time at all would keep its worker busy with nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,9 @@ class Verdict:
 
     Attributes:
         retryable: whether another attempt may follow.
-        retry_after: how long it must wait, where the error says so.
-        snooze: put off for so long, without failure.
-        discard: ended without failure, for this reason.
+        retry_after: how long the next attempt must wait, where the error says so.
+        snooze: how long the job is put off, without failure; None where it is not put off.
+        discard: the reason for which the job ends without failure; None where it does not.
     """
 
     retryable: bool = True
@@ -41,9 +42,9 @@ RETRY = Verdict()
 def judge(error: BaseException, no_retry: tuple[type[BaseException], ...] = ()) -> Verdict:
     """The verdict on what a handler raised.
 
-    A group of exceptions is looked into: one member that is not to be retried is enough, and of several times to wait the
-    longest counts. It is put off or discarded only if all of its members say nothing else; those two are no failures, so
-    `no_retry` does not concern them.
+    Where a group of exceptions was raised, its members decide. If one of them must not be retried, the job is not. Of
+    several times to wait the longest counts. The job is put off or discarded only if every member is a `Snooze` or a
+    `Discard`; these two are no failures, so `no_retry` does not apply to them.
 
     Args:
         error: what was raised.
@@ -62,15 +63,15 @@ def judge(error: BaseException, no_retry: tuple[type[BaseException], ...] = ()) 
 
 
 def interrupt_in(error: BaseException) -> KeyboardInterrupt | None:
-    """The keyboard's interrupt, where an error is one or a group holds one."""
+    """The KeyboardInterrupt that an error is or, as a group, holds; None where there is none."""
     try:
         return next((member for member in members_of(error) if isinstance(member, KeyboardInterrupt)), None)
-    except BaseException:  # noqa: BLE001 - an error whose own code fails is none
+    except BaseException:  # noqa: BLE001 - an error whose own code fails is no interrupt
         return None
 
 
 def members_of(error: BaseException) -> Iterator[BaseException]:
-    """An error itself, or what a group of them holds, each once, groups within it looked into as well."""
+    """The error itself or, where it is a group, its members and those of the groups within it, each once."""
     seen, waiting = set[int](), deque([error])
     while waiting and len(seen) < _MOST:
         member = waiting.popleft()
@@ -84,7 +85,10 @@ def members_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def _granted(wishes: list[Snooze | Discard]) -> Verdict:
-    """Discarding goes before putting off; of several delays the longest counts. A delay that is none is a failure."""
+    """The verdict on wishes alone: a `Discard` goes before a `Snooze`, and of several delays the longest counts.
+
+    Where no `Snooze` has a valid delay, the job is retried as after a failure.
+    """
     reasons = [str(getattr(wish, "reason", "")) for wish in wishes if isinstance(wish, Discard)]
     if reasons:
         return Verdict(discard="; ".join(filter(None, reasons)))
@@ -94,7 +98,7 @@ def _granted(wishes: list[Snooze | Discard]) -> Verdict:
 
 
 def _within(wait: object) -> timedelta | None:
-    """A time to wait as it can be written: an attribute may have been set to anything."""
+    """A time to wait, cut to the limits; None where it is no timedelta: the attribute may have been set to anything."""
     return min(max(wait, timedelta(0)), LONGEST_WAIT) if isinstance(wait, timedelta) else None
 
 

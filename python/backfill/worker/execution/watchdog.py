@@ -1,7 +1,7 @@
-"""The watchdog: a thread that says which handler holds the event loop, and on which line it stands.
+"""The watchdog: a thread that says which handler holds the event loop, and at which line it is.
 
-While one does, no other job of the worker goes on, none is claimed and none is settled. The thread only looks and writes to
-the log: once for each attempt.
+While a handler holds the loop, no other job of the worker goes on, none is claimed and none is settled. The thread only
+looks and writes to the log, once for each attempt.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Watchdog(Service):
     """Watches the loop that starts it.
 
     Args:
-        limit: seconds that a handler may hold the loop for.
-        under_way: gives the attempt whose code the loop runs at this moment; called in the watchdog's thread.
+        limit: how many seconds a handler may hold the loop.
+        under_way: returns the attempt whose code the loop runs at this moment; called in the watchdog's thread.
     """
 
     def __init__(self, *, limit: float, under_way: Callable[[], HeldJob | None]) -> None:
@@ -67,7 +67,7 @@ class Watchdog(Service):
         if running is None or running is self._told:
             return
         self._told = running
-        frames = _outwards(sys._current_frames().get(self._loop_thread))  # noqa: SLF001 - documented in spite of its name
+        frames = _outwards(sys._current_frames().get(self._loop_thread))  # noqa: SLF001 - a documented function
         place = next((frame for frame in frames if not frame.f_code.co_filename.startswith(_OWN)), None)
         where = "" if place is None else f" at {place.f_code.co_filename}:{place.f_lineno} in {place.f_code.co_name}"
         logger.warning(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 AHEAD_SECONDS: Final = 0.05
 MOST_AHEAD: Final = 2_000
 _LIGHT: Final = 2 * MOST_AHEAD
-"""Payloads are light where so many of their average size are fewer bytes than may lie ready."""
+"""Payloads are light where this many of average size have no more bytes together than may lie ready."""
 _WEIGHT: Final = 1 / 8
 _FIRST_ENDS: Final = 16
 _SAMPLE: Final = 8
@@ -31,22 +31,24 @@ class Lane:
         config: its name, concurrency and filter.
         claim: how it claims.
         horizon: what it has learnt of the queue.
-        free: slots that no attempt uses.
+        free: how many slots no attempt uses.
         ready: jobs that are claimed and wait for a slot, in the contract's order.
-        asked: jobs that looks under way may bring.
-        beside: whether a look began while another was under way; such looks pass over what the other has locked.
-        behind: whether a look behind the floors is under way, which counts for no slot.
-        budgets: bytes of payloads that those looks may bring beyond what the free slots need.
+        asked: how many jobs the looks under way may bring.
+        beside: whether a look began while another was under way; such looks pass over the jobs that the other has
+            locked.
+        behind: whether a look behind the floors is under way; its jobs are not counted in `asked`.
+        budgets: how many bytes of payloads the looks under way may bring beyond what the free slots need.
         heavy: whether payloads were large lately, so that it matters how much memory they take.
-        hungry: whether the last look left it possible that jobs are waiting.
+        hungry: whether more jobs may be waiting, as far as the last look could tell.
         look_at: when to look again, where the last look could not afford to see everything; else None.
         bound: the parameters of its filters.
-        ordered: whether it runs jobs one after the other, so that their order is seen.
+        ordered: whether it has one slot and so runs jobs one after the other, so that one can see their order.
         starting: whether its ready jobs are being started right now.
-        unseen: how many ends until the next one that is looked at: of many, one in eight.
-        refill: how many jobs, ready or asked for, are few enough to ask for more.
-        holding: whether a lane of one slot waits for a serial job to be settled, since the next of its queue may come
-            before what is ready. With more slots nobody can tell in which order jobs begin; with one everybody can.
+        unseen: how many ends there are until the next one that is measured; after the first ones each eighth is.
+        refill: the lane asks for more when no more jobs than this are ready or asked for.
+        holding: whether a lane of one slot waits for a serial job to be settled, since the next job of its queue may
+            come before those that are ready. With more slots nobody can tell in which order jobs begin; with one
+            everybody can.
     """
 
     __slots__ = (
@@ -100,26 +102,27 @@ class Lane:
 
     @property
     def room(self) -> int:
-        """How many jobs it would take now."""
+        """How many more jobs the lane would take now."""
         return self.free + self._ahead - len(self.ready) - self.asked
 
     @property
     def low(self) -> bool:
-        """Whether it should be filled up now."""
+        """Whether the lane should be filled up now."""
         if self.ordered and (self.asked or self.holding):
             return self.holding and not self.asked
         return self.hungry and len(self.ready) + self.asked <= self.refill and self.room > 0
 
     @property
     def may_look_behind(self) -> bool:
-        """Whether a look behind the floors may begin: where there is room, or was until a look under way asked for all of it.
+        """Whether a look behind the floors may begin.
 
-        A lane whose slots are filled as soon as they fall free would never look there otherwise.
+        It may where there is room, or where there was room until a look under way asked for all of it. Without the
+        second case, a lane whose slots are filled as soon as they fall free would never look there.
         """
         return not self.behind and (self.room > 0 or self.asked > 0)
 
     def note_end(self, seconds: float) -> None:
-        """Note that an attempt gave up its slot after so long, one of those that are looked at."""
+        """Note how long an attempt had its slot, for an attempt that is measured."""
         self._ends += 1
         self.unseen = 1 if self._ends < _FIRST_ENDS else _SAMPLE
         self._seconds += (seconds - self._seconds) * _WEIGHT
@@ -130,9 +133,9 @@ class Lane:
             self._look_ahead(min(self._most_ahead, jobs))
 
     def note_payloads(self, jobs: int, size: int) -> None:
-        """Note the size of the payloads that a look brought: the larger they are, the fewer are claimed ahead.
+        """Note the size of the payloads that a look brought: the larger they are, the fewer jobs are claimed ahead.
 
-        Larger ones count at once, smaller ones by and by.
+        If the size grows, the lane follows at once; if it shrinks, the lane follows step by step.
         """
         average = size / jobs
         self._size = max(average, (self._size + average) / 2)
@@ -143,15 +146,15 @@ class Lane:
             self._look_ahead(min(self._ahead, most))
 
     def look(self, most: int, now: float) -> Look:
-        """The look that fills it up, which it counts on until it is answered.
+        """The look that fills the lane up; the lane counts on its jobs until it is answered.
 
-        What a look may bring is bounded in bytes too, but for the jobs that free slots wait for. Two looks at light payloads
-        can be under way, so that each may bring half of what may lie ready. Where that is used up, one may still bring one
-        job.
+        The bytes that a look may bring are bounded too, except for the jobs that free slots wait for. Where payloads
+        are light, two looks can be under way, so each may bring half of the bytes that may lie ready. Where these are
+        used up, a look may still bring one job.
 
         Args:
-            most: jobs at most.
-            now: in monotonic seconds.
+            most: the most jobs that it may ask for.
+            now: the time, in monotonic seconds.
         """
         slots = self._waiting_slots()
         wanted = min(max(self.room, 1), most)
@@ -167,10 +170,10 @@ class Lane:
         return replace(self.horizon.look(wanted, now), slots=slots, budget=budget)
 
     def look_behind(self, now: float) -> Look:
-        """The look at what lies before the floors, beside the others: for few jobs, which it does not count on.
+        """The look for jobs before the floors, beside other looks; the lane does not count on the few jobs it asks for.
 
         Args:
-            now: in monotonic seconds.
+            now: the time, in monotonic seconds.
         """
         budget = max(self._bytes - self._ready_bytes() - self.budgets, 1)
         self.behind = True
@@ -179,7 +182,7 @@ class Lane:
         return replace(self.horizon.look_behind(self.room, now), slots=self._waiting_slots(), budget=budget)
 
     def answered(self, look: Look) -> None:
-        """A look is under way no more."""
+        """Take note that a look is not under way any more."""
         self.budgets -= look.budget
         if look.behind:
             self.behind = False
@@ -187,22 +190,22 @@ class Lane:
             self.asked -= look.wanted
 
     def _waiting_slots(self) -> int:
-        """How many free slots no job is there for, and none is asked for."""
+        """How many free slots there are for which no job is ready and none is asked for."""
         return max(self.free - len(self.ready) - self.asked, 0)
 
     def _ready_bytes(self) -> int:
         return sum(len(running.job.payload_bytes) for running in self.ready)
 
     def stalled(self, now: float) -> bool:
-        """Whether jobs are held ready while no slot falls free: others should have them."""
+        """Whether ready jobs have waited too long for a slot, so that other workers should have them."""
         return bool(self.ready) and now >= self.stalls_at()
 
     def stalls_at(self) -> float:
-        """When jobs that are ready will have waited too long for a slot."""
+        """When ready jobs will have waited too long for a slot, in monotonic seconds."""
         return self.started_at + 5 * AHEAD_SECONDS
 
     def slow_down(self) -> None:
-        """Claim nothing ahead until attempts are short again."""
+        """Claim no jobs ahead until attempts are short again."""
         self._seconds = 2 * AHEAD_SECONDS
         self._look_ahead(0)
 
@@ -217,7 +220,7 @@ class Lane:
             self.ready.extend(claimed)
 
     def __repr__(self) -> str:
-        """Name and slots."""
+        """The lane's name, its free slots and its ready jobs."""
         return f"Lane({self.config.name!r}, {self.free}/{self.config.concurrency} free, {len(self.ready)} ready)"
 
 
@@ -230,15 +233,15 @@ def make_lanes(
     ahead_bytes: int = AHEAD_BYTES,
     patience: float = PATIENCE_SECONDS,
 ) -> list[Lane]:
-    """The lanes of a worker, each with the filters of those before it, in order, and an equal share of the bytes.
+    """The lanes of a worker, in order, each with the filters of the lanes before it and an equal share of the bytes.
 
     Args:
-        configs: in the order in which they are served.
+        configs: the lanes' settings, in the order in which the lanes are served.
         schema: the queue's schema.
         tasks: the names of the tasks that the worker knows.
-        forbidden_flags: jobs with one of these are left alone.
-        ahead_bytes: how many bytes of payloads may be held that no slot waits for, in all lanes together.
-        patience: how many seconds pass between two looks from the start where they are dear; never more than two.
+        forbidden_flags: jobs with one of these flags are left alone.
+        ahead_bytes: how many bytes of payloads may be held for jobs that wait for a slot, in all lanes together.
+        patience: how many seconds pass at least between two dear looks from the start; more than two count as two.
     """
     lanes = []
     for index, config in enumerate(configs):
@@ -249,7 +252,7 @@ def make_lanes(
 
 
 def unmatched_tasks(configs: tuple[QueueConfig, ...], tasks: tuple[str, ...]) -> list[str]:
-    """The tasks that no lane's task filter lets pass: their jobs would wait for another worker."""
+    """The tasks that no lane's task filter lets pass, so that their jobs would wait for another worker."""
     matched = {name for config in configs for name in config.matching_tasks(tasks)}
     return [name for name in tasks if name not in matched]
 

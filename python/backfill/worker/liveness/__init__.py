@@ -1,1 +1,1 @@
-"""Liveness: the heartbeat, who of the others is dead, and what health probes are told."""
+"""Liveness: writes the heartbeat, finds out which other workers are dead, and answers health probes."""

@@ -1,7 +1,8 @@
-"""The heartbeat: a worker's row in `backfill_workers`, written at its start, every few seconds, and deleted at its end.
+"""The heartbeat: keeps a worker's row in `backfill_workers` fresh, from the worker's start to its end.
 
-A thread with a connection of its own beats, so that no handler that holds the event loop costs the worker its jobs. The loop
-tells the thread that it turns, and hears from it.
+The row is written at the start, again every few seconds, and deleted at the end. A thread with a connection of its own
+writes the heartbeats, so that a handler that holds the event loop does not cost the worker its jobs. The loop tells the
+thread that it turns, and takes in what the thread reports.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from backfill.worker.service import Service, finish, wait_for_event
 logger = logging.getLogger(__name__)
 
 TIMEOUT: Final = 10.0
-"""Seconds that connecting, and a beat, may take; with a short `dead_after` half of that."""
+"""Seconds that connecting or a heartbeat may take; the thread has only half of `dead_after` where that is less."""
 TURN_SECONDS: Final = 0.5
-"""How often the loop says that it turns, and to how much the lag in the row is exact."""
+"""How often the loop says that it turns, in seconds, and so how exact the loop's lag is known."""
 FRESH_SECONDS: Final = 45.0
-"""How old a connection string may be that a callable gave: the thread never calls it."""
+"""How old, in seconds, a connection string from a callable may get: the thread itself never calls the callable."""
 _ASK_AGAIN_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 5.0
 
@@ -48,13 +49,13 @@ class Beat(Service):
     """Keeps the worker's row alive.
 
     Args:
-        config: whose database, schema and times they are.
-        row: what others see of the worker.
-        pulse: what is told that the loop turns.
+        config: the worker's settings: its database, schema and times.
+        row: the worker's row, which other workers see.
+        pulse: told that the loop turns.
 
     Attributes:
-        fleet: how many workers are alive that know a task of this one's, itself included.
-        version: the newest of what operators say to the fleet, as the database told with the last heartbeat.
+        fleet: how many live workers know a task that this worker knows, this worker included.
+        version: the version of the newest message that operators sent to the fleet, as of the last heartbeat.
         lost: called once, when this worker was given up by another.
         regained: called when a heartbeat got through after the lease was over.
     """
@@ -86,16 +87,16 @@ class Beat(Service):
 
         Raises:
             DatabaseConnectionError: the server cannot be reached.
-            psycopg.Error: it refused.
+            psycopg.Error: the server refused.
         """
         async with asyncio.timeout(TIMEOUT):
             self._conninfo = await self._fresh()
             connection = await self._connect()
-            if not is_pooled(connection):  # there it would be a stranger's session
+            if not is_pooled(connection):  # through a pooler it would change a session that others use
                 self._setup = [render("set_beat")]
             elif not is_read_committed(connection):
                 self._begin = render("begin_read_committed")
-            self._written = True  # or may be, if the answer is lost
+            self._written = True  # set before, since the row may be written although the answer is lost
             try:
                 self._leased_until = time.monotonic() + self._dead_after
                 self.fleet = await add_worker(connection, self._row, schema=self._config.schema)
@@ -103,13 +104,19 @@ class Beat(Service):
                 await connection.close()
 
     def leased_until(self) -> float:
-        """Until when, in monotonic seconds, nobody can have given this worker up: by the last heartbeat that got through."""
+        """The time, in monotonic seconds, until which no other worker can have given this one up.
+
+        It follows from the last heartbeat that got through.
+        """
         if self._heartbeat is not None:
             self._hear_of_lease(self._heartbeat.report())
         return self._leased_until
 
     async def remove(self) -> None:
-        """Delete the row, if there is one: the worker ended in good order. While jobs are locked by it, the row stays."""
+        """Delete the row, if there is one, since the worker ended in good order.
+
+        The row stays while the worker still has jobs locked.
+        """
         if not self._written:
             return
         try:
@@ -121,7 +128,7 @@ class Beat(Service):
                     await connection.close()
         except (DatabaseConnectionError, psycopg.Error, TimeoutError, OSError) as error:
             logger.warning("the worker's row could not be deleted: %s", said(error))
-        except Exception as error:  # noqa: BLE001 - the user's function may raise whatever it likes, also something secret
+        except Exception as error:  # noqa: BLE001 - the user's function may raise anything, also secrets
             logger.warning("the worker's row could not be deleted, there is no dsn: %s", type(error).__name__)
 
     async def _run(self) -> None:
@@ -142,11 +149,11 @@ class Beat(Service):
             try:
                 if asking is not None:
                     await end_all(asking)
-            finally:  # also where it is cancelled twice, else the thread would beat on
+            finally:  # also where this task is cancelled twice, else the thread would go on
                 await finish(lambda: _end(heartbeat))
 
     async def _turn(self, heartbeat: Heartbeat) -> None:
-        """Say that the loop turns, and hear what there is, until this worker is given up."""
+        """Tell the thread that the loop turns, and take in its reports, until this worker is given up."""
         while True:
             heartbeat.alive()
             self._pulse.turned = time.monotonic()
@@ -180,7 +187,7 @@ class Beat(Service):
 
     @contextmanager
     def _hearing(self, heartbeat: Heartbeat) -> Iterator[None]:
-        """Wake by the thread's news; a loop that cannot watch its descriptor asks at each turn."""
+        """Wake when the thread has news; where the loop cannot watch its descriptor, each turn asks for them."""
         loop, descriptor = asyncio.get_running_loop(), heartbeat.fileno()
         with contextlib.suppress(NotImplementedError):
             loop.add_reader(descriptor, self._news_came, heartbeat)
@@ -191,12 +198,12 @@ class Beat(Service):
                 loop.remove_reader(descriptor)
 
     def _news_came(self, heartbeat: Heartbeat) -> None:
-        # The descriptor stays readable until somebody asks; what there is is asked for again by whoever waits.
+        # The descriptor stays readable until a report is asked for; `_turn` asks again and takes it in.
         heartbeat.report()
         self._news.set()
 
     async def _ask(self, heartbeat: Heartbeat) -> None:
-        """Hand the thread a fresh connection string: now and then, and when it was refused with the one it has."""
+        """Hand the thread a fresh connection string, now and then and when the server refused the old one."""
         backoff = Backoff()
         while True:
             asked = time.monotonic()
@@ -206,7 +213,7 @@ class Beat(Service):
                 async with asyncio.timeout(TIMEOUT):
                     heartbeat.set_conninfo(await self._fresh())
                 backoff.reset()
-            except Exception as error:  # noqa: BLE001 - the user's function may raise whatever it likes; it is asked again
+            except Exception as error:  # noqa: BLE001 - the user's function may raise anything; asked again
                 logger.log(backoff.level(), "the heartbeat has no fresh dsn: %s", type(error).__name__)
             await asyncio.sleep(max(asked + _ASK_AGAIN_SECONDS - time.monotonic(), 0))
 
@@ -218,5 +225,5 @@ class Beat(Service):
 
 
 async def _end(heartbeat: Heartbeat) -> None:
-    """End the thread, in another one: joining it takes a moment."""
+    """End the thread; a helper thread waits for that, since it takes a moment."""
     await asyncio.to_thread(heartbeat.stop, _STOP_SECONDS)

@@ -1,8 +1,8 @@
-"""The watch: which workers are dead, as far as this one has seen itself.
+"""The failure detector: finds out which other workers are dead, from what this worker itself has seen.
 
-A worker is dead whose heartbeat has been the same for the whole dead time, while this one looked often enough and its own
-heartbeats got through. Whatever breaks that (a lost connection, a pause of this process, the database's silence) begins it
-anew: silence of the database kills nobody.
+A worker is dead when its heartbeat has been the same for the whole dead time, while this worker looked often enough and
+its own heartbeats got through. Whatever breaks this (a lost connection, a pause of this process, a database that does
+not answer) starts the dead time again, so no worker is taken for dead because the database is silent.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ _LONGEST_GAP: Final = 3 * LOOK_SECONDS
 
 
 class FailureDetector:
-    """What was seen of the other workers' heartbeats.
+    """Remembers what was seen of the other workers' heartbeats.
 
     Args:
         worker: this worker's id.
-        dead_after: seconds without a heartbeat after which this worker is dead, and others whose rows do not say theirs.
+        dead_after: seconds without a heartbeat after which this worker is dead, and so are others whose rows do not
+            name a dead time of their own.
 
     Attributes:
-        dead_after: as given.
+        dead_after: this worker's dead time, in seconds.
     """
 
     def __init__(self, worker: str, *, dead_after: float) -> None:
@@ -35,7 +36,7 @@ class FailureDetector:
         self._looked: float | None = None
 
     def forget(self) -> None:
-        """Begin anew: this worker may have missed something."""
+        """Forget what was seen, since this worker may have missed something."""
         self._seen.clear()
         self._own = None
         self._looked = None
@@ -43,14 +44,16 @@ class FailureDetector:
     def see(
         self, heartbeats: Mapping[str, int], now: float, dead_after: Mapping[str, float] = MappingProxyType({})
     ) -> dict[str, int]:
-        """Take in a look: the dead, each with the heartbeat that it was seen with.
+        """Take in a look at the heartbeats; return the dead workers, each with its last heartbeat.
 
-        Each is judged by its own dead time. This worker's heartbeat must have been seen to change within half of that.
+        Each worker is judged by its own dead time. Within half of that time this worker's own heartbeat must have been
+        seen to change.
 
         Args:
-            heartbeats: this worker's, and those of all that have been silent for a while, in microseconds.
+            heartbeats: the heartbeat of this worker, and those of all workers that have been silent for a while, in
+                microseconds.
             now: when the look was asked for, in monotonic seconds.
-            dead_after: the dead times of those whose rows say it.
+            dead_after: the dead times, in seconds, of the workers whose rows name one.
         """
         if self._looked is not None and not 0 <= now - self._looked <= _LONGEST_GAP:
             self.forget()
@@ -62,7 +65,7 @@ class FailureDetector:
         if self._own is None or self._own[0] != own:
             self._own = own, now
         elif now - self._own[1] > self.dead_after / 2:
-            self.forget()  # its own do not get through
+            self.forget()  # this worker's own heartbeats do not get through
             return {}
         others = {worker: heartbeat for worker, heartbeat in heartbeats.items() if worker != self._worker}
         self._seen = {

@@ -1,6 +1,7 @@
-"""A worker's health, for programs that watch over it: it is alive while its loop turns, and ready while its claims succeed.
+"""A worker's health, for programs that watch over it.
 
-`Pulse` is what the worker's parts write; it is read from any thread.
+A worker is live while its event loop turns, and ready while the database answers its claims. The worker's parts write
+what they know to `Pulse`, which any thread may read.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ READY_WITHIN: Final = timedelta(seconds=15)
 
 @dataclass(frozen=True, slots=True)
 class WorkerHealth:
-    """How a worker is.
+    """The health of a worker.
 
     Attributes:
         live: whether its event loop turned lately; a process whose loop hangs should be restarted.
         ready: whether the database answered a claim lately, and no stop is under way.
         reasons: why it is not live or not ready; empty where it is both.
         worker_id: its id; None where it does not run.
-        lag: seconds since its loop turned, to half a second.
-        claimed: seconds since the database answered its last claim, whether or not there was a job; None before the first.
+        lag: seconds since its loop turned, exact to half a second.
+        claimed: seconds since the database answered its last claim, with or without a job; None before the first
+            answer.
         held: how many jobs it has claimed and not settled.
-        unsettled: how many of those have ended, and wait for the database.
+        unsettled: how many of the held jobs have ended, and wait for the database.
     """
 
     live: bool
@@ -39,17 +41,17 @@ class WorkerHealth:
     unsettled: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """The health as a dict that can be written as JSON."""
         return asdict(self)
 
 
 class Pulse:
-    """What is known of a worker that runs.
+    """What is known about the health of a running worker.
 
     Attributes:
         turned: when its loop turned last, in monotonic seconds.
-        claimed: when a claim was answered last.
-        stopping: whether it claims no more.
+        claimed: when the database last answered a claim, in monotonic seconds; None before the first answer.
+        stopping: whether the worker stops, and claims no more jobs.
     """
 
     __slots__ = ("claimed", "stopping", "turned")
@@ -62,7 +64,7 @@ class Pulse:
     def health(
         self, *, worker_id: str, held: int, unsettled: int, live_within: timedelta, ready_within: timedelta
     ) -> WorkerHealth:
-        """How the worker is now."""
+        """The worker's health now."""
         now = time.monotonic()
         lag = max(now - self.turned, 0.0)
         claimed = None if self.claimed is None else max(now - self.claimed, 0.0)
@@ -83,5 +85,5 @@ class Pulse:
 
 
 ABSENT: Final = WorkerHealth(live=True, ready=False, reasons=("it does not run",))
-"""Of a worker that is not started, or stopped."""
+"""The health of a worker that is not started, or that has stopped."""
 STARTING: Final = WorkerHealth(live=True, ready=False, reasons=("it starts",))

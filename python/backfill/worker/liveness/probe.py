@@ -1,7 +1,8 @@
 """Probes for orchestrators: answers over HTTP, and a file that is fresh while the worker is live.
 
-A thread answers, also while a handler holds the event loop. It serves `GET /live` and `GET /ready` (200, or 503), and
-`GET /health` (always 200), each with the same JSON. What is here knows HTTP; `probe_server` knows sockets.
+A thread answers, so that there is an answer also while a handler holds the event loop. It serves `GET /live` and
+`GET /ready` (200 or 503), and `GET /health` (always 200), each with the same JSON. This module knows HTTP;
+`probe_server` knows sockets.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ _PATHS: Final = "expected /live, /ready or /health"
 
 
 class HttpProbe(Service):
-    """Answers over HTTP.
+    """Answers health probes over HTTP.
 
     Args:
         address: where to listen: host (empty: everywhere) and port (0: any that is free).
-        health: how the worker is; called from other threads.
+        health: returns the worker's health; called from other threads.
 
     Attributes:
-        port: where it listens, once it is open.
+        port: the port on which it listens, once it is open.
     """
 
     def __init__(self, address: tuple[str, int], health: Callable[[], WorkerHealth]) -> None:
@@ -53,20 +54,20 @@ class HttpProbe(Service):
         """Listen, before the worker claims anything.
 
         Raises:
-            ConfigurationError: the address cannot be had.
+            ConfigurationError: the address cannot be used.
         """
         try:
             listening = listen(self._address)
-        except (OSError, UnicodeError, TypeError) as error:  # the latter where a name can be no host's
+        except (OSError, UnicodeError, TypeError) as error:  # the latter two where a name cannot be a host's name
             host, port = self._address
             raise ConfigurationError(f"WorkerConfig.health_address = '{host}:{port}': cannot listen: {error}") from None
         self.port = listening.getsockname()[1]
-        # Begun at once, so that a start that takes long is seen as not ready rather than as nobody there.
+        # It answers from now on, so that a worker whose start takes long is seen as not ready rather than as absent.
         self._server = ProbeServer(listening, lambda read: respond(read, self._health))
         self._server.start()
 
     def close(self) -> None:
-        """Listen no more. Blocks for a moment."""
+        """Stop listening. Blocks for a moment."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -82,11 +83,11 @@ class HttpProbe(Service):
 
 
 class FileProbe(Service):
-    """Writes a file again and again while the worker is ready; it is deleted when it is not, and at the end.
+    """Writes a file every second while the worker is ready, and deletes it when the worker is not, and at the end.
 
     Args:
-        path: the file; its time of change says how fresh it is.
-        health: how the worker is.
+        path: the file; the time of its last change says how fresh it is.
+        health: returns the worker's health.
     """
 
     def __init__(self, path: Path, health: Callable[[], WorkerHealth]) -> None:
@@ -106,7 +107,7 @@ class FileProbe(Service):
                 self._path.unlink(missing_ok=True)
 
     def _write(self, health: WorkerHealth) -> None:
-        """A few hundred bytes, moved into place whole."""
+        """Write the file beside its path and move it into place, so that readers always see the whole of it."""
         beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             if health.ready:
@@ -123,19 +124,19 @@ class FileProbe(Service):
 
 
 def respond(read: bytes, health: Callable[[], WorkerHealth]) -> bytes | None:
-    """The response to a request, as much of it as has come; None where its head is not complete.
+    """The response to the part of a request that has come; None where its head is not complete.
 
-    What follows the head is of no interest: a GET has no body, and every connection ends with its first answer.
+    What follows the head is not looked at: a GET has no body, and every connection ends with its first answer.
 
     Args:
-        read: what has come so far.
-        health: how the worker is.
+        read: the bytes that have come so far.
+        health: returns the worker's health.
     """
-    head = read.lstrip(b"\r\n")  # an empty line in front is to be passed over (RFC 9112, 2.2)
+    head = read.lstrip(b"\r\n")  # an empty line in front must be ignored (RFC 9112, 2.2)
     end = _END_OF_HEAD.search(head)
     if end is not None and end.start() <= LARGEST_REQUEST:
         return _answer(head.splitlines()[0], health)
-    if head and not head[:1].isupper():  # no method begins so: it is TLS, say
+    if head and not head[:1].isupper():  # no HTTP method begins like this; it may be TLS
         return _response(HTTPStatus.BAD_REQUEST, {"error": "expected HTTP, without TLS"})
     if len(read) > LARGEST_REQUEST:
         limit = f"expected at most {LARGEST_REQUEST:,} bytes"
@@ -157,14 +158,14 @@ def _answer(first_line: bytes, health: Callable[[], WorkerHealth]) -> bytes:
         return _response(HTTPStatus.METHOD_NOT_ALLOWED, error, version=spoken, allow="GET, HEAD")
     try:
         status, body = _status(_path(target), health())
-    except Exception:  # the worker is being taken apart, say; whoever asks is told that it is not well
+    except Exception:  # for example, the worker is just being closed; the client is told that it is not well
         logger.exception("the worker's health cannot be told")
         status, body = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "the worker's health cannot be told"}
     return _response(status, body, version=spoken, with_body=method == b"GET")
 
 
 def _path(target: bytes) -> str:
-    """The path of a request's target, which through a proxy is a whole address."""
+    """The path of a request's target; a proxy may send a whole URL as the target."""
     text = target.decode("ascii", "replace").partition("?")[0]
     if not text.startswith("/"):
         text = "/" + text.partition("://")[2].partition("/")[2]

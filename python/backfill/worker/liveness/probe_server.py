@@ -1,9 +1,9 @@
 """The HTTP server behind `health_address`: one thread, a fixed number of connections, and a limit for each.
 
-Used by `HttpProbe`. It must answer while a handler holds the event loop, so it has a thread of its own; and whoever can
-reach the address must not be able to take the worker's threads, descriptors or memory, so one thread serves all
-connections through a selector. A client that is slow, or that only holds on, makes room for the next one: the oldest
-connection is dropped when all are taken.
+`HttpProbe` uses it. It must answer while a handler holds the event loop, so it has a thread of its own. Clients that
+can reach the address must not be able to use up the worker's threads, descriptors or memory, so this one thread serves
+all connections through a selector. When all connections are taken, the oldest one is dropped, so that a client that is
+slow or only keeps its connection open makes room for the next one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_CONNECTIONS: Final = 24
 CONNECTION_SECONDS: Final = 5.0
 """How long a connection may last, from its first byte to its last."""
 LINGER_SECONDS: Final = 1.0
-"""How long the end of an answered connection is waited for: closed at once, it could take the answer with it."""
+"""How long to wait until the client closes an answered connection, since closing it at once could lose the answer."""
 LARGEST_REQUEST: Final = 16_384
 _BACKLOG: Final = 128
 _PAUSE_SECONDS: Final = 0.2
@@ -34,17 +34,17 @@ _READ_BYTES: Final = 4_096
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 Answer = Callable[[bytes], bytes | None]
-"""Gives the whole response to what has been read of a request; None where more of it is to come."""
+"""Returns the whole response to the bytes that were read of a request; None where more of the request is to come."""
 
 
 class _Connection:
-    """One client.
+    """The connection of one client.
 
     Attributes:
-        socket: non-blocking.
+        socket: its socket, which does not block.
         until: when it is closed, in monotonic seconds.
-        read: what has come of the request.
-        unsent: what is still to be sent of the answer.
+        read: the bytes of the request that have come.
+        unsent: the bytes of the answer that are still to be sent.
         answered: whether there is an answer.
     """
 
@@ -62,8 +62,8 @@ class ProbeServer:
     """Serves one listening socket in one thread.
 
     Args:
-        listening: bound; the server closes it.
-        answer: called in the thread.
+        listening: a bound and listening socket; the server closes it.
+        answer: makes the answers; called in the thread.
     """
 
     def __init__(self, listening: socket.socket, answer: Answer) -> None:
@@ -81,7 +81,7 @@ class ProbeServer:
         self._thread = threading.Thread(target=self._serve, name="backfill-health", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the thread, which answers from now on."""
         self._thread.start()
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ class ProbeServer:
             while not self._closing.is_set():
                 try:
                     self._turn()
-                except Exception:  # whoever asks must not be able to end what answers
+                except Exception:  # no client must be able to end the thread
                     logger.log(level, "the health probe failed, and goes on", exc_info=True)
                     level = logging.DEBUG
                     self._closing.wait(_PAUSE_SECONDS)
@@ -109,11 +109,11 @@ class ProbeServer:
                 one.close()
 
     def _turn(self) -> None:
-        """Wait until a client wants something or the time of one is over, and see to all of them."""
+        """Wait until a client wants something or a client's time is over, and serve or drop the clients."""
         ready = self._selector.select(self._patience(time.monotonic()))
         for key, _ in ready:
             if isinstance(key.data, _Connection):
-                if key.data in self._connections:  # it may have been dropped since, for one that came
+                if key.data in self._connections:  # it may have been dropped meanwhile, to make room for a new one
                     self._serve_one(key.data)
             elif key.data is not None:
                 key.data()
@@ -131,7 +131,7 @@ class ProbeServer:
         return max(min(ends) - now, 0.0) if ends else None
 
     def _accept(self) -> None:
-        """Take those who wait, a backlog at most: those who are served have their turn in between."""
+        """Accept waiting clients, at most one backlog of them, so that the clients being served get their turn too."""
         for _ in range(_BACKLOG):
             try:
                 client, _address = self._listening.accept()
@@ -141,7 +141,7 @@ class ProbeServer:
                 if error.errno in _EXHAUSTED:
                     self._make_do()
                     return
-                continue  # that client went away again
+                continue  # the client has gone away already
             self._take(client)
 
     def _take(self, client: socket.socket) -> None:
@@ -151,12 +151,12 @@ class ProbeServer:
         connection = _Connection(client, time.monotonic() + CONNECTION_SECONDS)
         self._connections[connection] = None
         self._selector.register(client, selectors.EVENT_READ, connection)
-        self._serve_one(connection)  # most requests have come by now: they are answered before anybody can drop them
+        self._serve_one(connection)  # most requests are here by now, and are answered before they can be dropped
 
     def _make_do(self) -> None:
-        """The process has no descriptor left: one of ours makes room; where there is none, new clients wait for a moment.
+        """Handle that the process has no descriptor left: drop the oldest connection, and accept nobody for a moment.
 
-        The socket stays ready all the while, so without the pause the thread would turn and turn.
+        The listening socket stays ready all the while, so without the pause the thread would be busy with nothing else.
         """
         if self._connections:
             self._drop(next(iter(self._connections)))
@@ -185,7 +185,7 @@ class ProbeServer:
             if not data:
                 self._drop(connection)
                 return
-            if connection.answered:  # a body, or another request, which the answer's header has ruled out
+            if connection.answered:  # a body, or another request: `Connection: close` in the answer has ruled that out
                 return
             connection.read += data
             answer = self._answer(connection.read)
@@ -214,21 +214,21 @@ def listen(address: tuple[str, int]) -> socket.socket:
     """A listening socket of the address's family; of both families where no host is given and the system has both.
 
     Raises:
-        OSError: the address cannot be had, or there is none of that name.
-        UnicodeError: the name can be no host's.
-        TypeError: the same.
+        OSError: the address cannot be used, or no host has that name.
+        UnicodeError: the name cannot be a host's name.
+        TypeError: the name cannot be a host's name.
     """
     host, port = address
     if ":" in host:
         return _listening(socket.AF_INET6, address)
     if not host and socket.has_dualstack_ipv6():
-        with contextlib.suppress(OSError):  # as where IPv6 is switched off
+        with contextlib.suppress(OSError):  # raised where IPv6 is switched off, for example
             return _listening(socket.AF_INET6, ("::", port))
     return _listening(socket.AF_INET, address)
 
 
 def _listening(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
-    # Not socket.create_server, which leaves its socket open where a name can be no host's.
+    # We do not call socket.create_server, which leaves its socket open where a name cannot be a host's name.
     server = socket.socket(family)
     try:
         if os.name == "posix":  # elsewhere it would let another program take the address

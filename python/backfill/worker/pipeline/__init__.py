@@ -1,1 +1,1 @@
-"""The pipeline: claims and settlements on the hot connections, and what makes them look."""
+"""The pipeline: sends claims and settlements on the hot connections, and decides when to look for jobs."""

@@ -1,4 +1,4 @@
-"""What a service of the hot path sleeps on: it rings at once, or at a time at the latest, and costs nothing while it is set."""
+"""The alarm on which a service of the hot path sleeps: it rings at once, or at the latest at a time that was set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Alarm:
-    """An alarm of one sleeper. Rung while nobody sleeps, it lets the next sleep end at once."""
+    """An alarm for one sleeper. If it rings while nobody sleeps, the next sleep ends at once."""
 
     __slots__ = ("_due", "_loop", "_rung", "_sleeper", "_timer")
 
@@ -24,7 +24,7 @@ class Alarm:
         self._wake()
 
     def ring_in(self, seconds: float) -> None:
-        """End the sleep in so many seconds at the latest."""
+        """End the sleep after `seconds` at the latest."""
         if self._rung:
             return
         if seconds <= 0:
@@ -33,7 +33,7 @@ class Alarm:
         self._set_timer(seconds, self.ring)
 
     async def sleep(self, seconds: float) -> bool:
-        """Sleep until it rings, at most so many seconds; whether it rang."""
+        """Sleep until it rings, at most `seconds`; return whether it rang."""
         try:
             if not self._rung:
                 self._set_timer(seconds, self._wake)
@@ -47,7 +47,7 @@ class Alarm:
                 self._timer = None
 
     def _set_timer(self, seconds: float, then: Callable[[], None]) -> None:
-        """Keep the earliest of what was asked for."""
+        """Set the timer, unless it is set for an earlier time already."""
         due = self._loop.time() + seconds
         if self._due is None or due < self._due:
             self._due = due

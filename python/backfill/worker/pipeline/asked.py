@@ -1,4 +1,4 @@
-"""What one turn of a pump asks the database for, beside its settlement."""
+"""Holds what one turn of a pump asks the database for, beside its settlement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backfill.worker.lanes.lane import Lane
 
 
 class Asked:
-    """What one turn asks for: looks by lane, and what the worker wants to know beside them."""
+    """What one turn asks for: a look for each of some lanes, and what else the worker wants to know."""
 
     __slots__ = ("around", "began", "freed", "holding", "levels", "looks", "wakes")
 
@@ -33,7 +33,7 @@ class Asked:
 
     @classmethod
     def nothing(cls, freed: Sequence[int] = ()) -> Asked:
-        """A turn that only settles."""
+        """What a turn asks for that only settles: nothing."""
         return cls([], levels=False, around=False, wakes=0, freed=freed)
 
     def __bool__(self) -> bool:

@@ -1,7 +1,7 @@
-"""The claimer: knows what each lane wants, and when there is reason to look.
+"""The claimer: knows what each lane wants, and when there is a reason to look for jobs.
 
-It looks when it is woken, when something falls due, when a slot falls free where jobs are known to wait, and now and then.
-It sends nothing itself: the pumps ask it for looks and tell it what they brought.
+There is one when it is woken, when a job falls due, when a slot falls free while jobs are known to wait, and once in
+each poll's interval. The claimer sends nothing itself: the pumps ask it for looks and tell it what they brought.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _STAGGER: Final = 0.004
 
 
 class Claimer:
-    """Decides about looks.
+    """Decides when the lanes look for jobs, and for how many.
 
     Args:
-        executor: what runs the jobs.
-        lanes: in the order in which they are served.
+        executor: runs the jobs.
+        lanes: the lanes, in the order in which they are served.
         schema: the queue's schema.
         worker: the worker's id.
         tasks: the names of the tasks that the worker knows.
         poll_interval: seconds between looks that nothing asked for.
-        stir: called when there is reason to look now.
-        fleet: how many workers are alive that know a task of this one's, itself included.
-        watch: which of the others are dead.
-        dead: called with those, each with its last heartbeat, and with those that were given up already.
-        lost: called when a look finds that this worker was given up itself.
-        pulse: what is told of each answer.
+        stir: called when there is a reason to look now.
+        fleet: returns how many live workers know a task that this worker knows, this worker included.
+        watch: tells which other workers are dead.
+        dead: called with the dead workers and those that were given up already, each with its last heartbeat.
+        lost: called when a look finds that this worker itself was given up.
+        pulse: told of each answer of the database.
     """
 
     def __init__(
@@ -102,32 +102,32 @@ class Claimer:
 
     @property
     def sated(self) -> bool:
-        """Whether no look is under way, and no lane that has room could have more by another."""
+        """Whether no look is under way, and no lane that has room could get more jobs by another look."""
         return not any(
             lane.asked or lane.behind or (lane.room > 0 and (lane.hungry or lane.look_at is not None))
             for lane in self._lanes
         )
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         self._closed = True
 
     def wake(self) -> None:
-        """There may be jobs for any lane."""
+        """Have all lanes look, since there may be jobs for any of them."""
         self._wakes += 1
         self._due_known = False
         self._hunger()
         self._stir()
 
     def doubt(self) -> None:
-        """Believe no earlier look from the start: only one that begins from now on tells that nothing is left."""
+        """Distrust earlier looks from the start: only one that begins from now on can tell that nothing is left."""
         for lane in self._lanes:
             lane.horizon.doubt()
 
     def insist(self) -> None:
         """Look again at once where the last look could not afford to see everything, whatever the next one costs.
 
-        For a worker that has nothing to do, and that is to end once nothing is left.
+        It is meant for a worker that has nothing to do and shall end once nothing is left.
         """
         for lane in self._lanes:
             if lane.look_at is not None and not lane.asked and not lane.behind:
@@ -136,11 +136,11 @@ class Claimer:
                 self._stir()
 
     def hear(self, count: int) -> None:
-        """Another process has added jobs, so many of them; every worker of the fleet hears that.
+        """Take note that another process has added `count` jobs, which every worker of the fleet hears.
 
-        If each looked at once, a fleet of 500 idle workers would claim 500 times for one job. So as many look at once as
-        the jobs may need, and a few more; the others a little later, spread over the fleet's size, and at most once within
-        a poll's interval.
+        If each worker looked at once, a fleet of 500 idle workers would claim 500 times for one job. So only as many
+        look at once as the jobs may need, and a few more. The others look a little later, after delays that grow with
+        the fleet's size, and at most once within a poll's interval.
         """
         fleet = self._fleet()
         if fleet <= _FIRST_MOVERS or random.random() * fleet < count + _FIRST_MOVERS:  # noqa: S311 - spreads load
@@ -152,22 +152,25 @@ class Claimer:
             self._stir()
 
     def freed_queue(self) -> None:
-        """This worker has ended a serial job: its queue's next may be claimed with the settlement."""
-        self._wakes += 1  # a look under way knows nothing of it
+        """Have all lanes look, since this worker has ended a serial job.
+
+        The next job of its queue may be claimed in the same round trip as the settlement.
+        """
+        self._wakes += 1  # a look under way does not know of the freed queue
         for lane in self._lanes:
             lane.hungry = True
             lane.horizon.freed = True
 
     def forget(self) -> None:
-        """The database refused a look: ids may have changed."""
+        """Ask for the tasks' ids again: the database refused a look, perhaps because the ids have changed."""
         self._tasks_wanted = True
 
     def returned(self, running: HeldJob) -> None:
-        """A job went back to where it was."""
+        """Take note that a job waits again as before its attempt."""
         running.lane.horizon.returned(running.job)
 
     def due_in(self, now: float) -> float | None:
-        """Seconds until there is reason to look; None where there is none."""
+        """Seconds until there is a reason to look; None where there is none."""
         if self._closed:
             return None
         if self._tasks_wanted or any(lane.low for lane in self._lanes):
@@ -177,20 +180,21 @@ class Claimer:
         return min([self._poll_at, self._around_at, *times]) - now
 
     def backlog(self) -> bool:
-        """Whether there is room, and reason, for a large claim beside the one under way.
+        """Whether there is room, and a reason, for a large claim beside the one under way.
 
-        A worker that holds nothing has no reason: the look under way will tell whether there is anything at all.
+        A worker that holds no job has no reason: the look under way will tell whether there are any jobs.
         """
         if self._closed or not self._executor.held:
             return False
         return any(lane.asked and lane.low and lane.room >= BACKLOG and not lane.ordered for lane in self._lanes)
 
     def ask(self, now: float, freed: Sequence[int] = ()) -> Asked:
-        """What a turn now should ask for; the lanes count on it until `took` or `missed` is called.
+        """What a turn that begins now should ask for; the lanes count on its jobs until `took` or `missed` is called.
 
         Args:
-            now: in monotonic seconds.
-            freed: serial queues that the settlement before the looks frees: theirs to see, and nobody else's yet.
+            now: the time, in monotonic seconds.
+            freed: serial queues that the settlement of the same turn frees: the turn's own looks see them free, while
+                other looks do not yet.
         """
         if self._closed:
             return Asked.nothing(freed)
@@ -210,14 +214,14 @@ class Claimer:
         return Asked(looks, levels=levels, around=around, wakes=self._wakes, freed=freed)
 
     def behind_in(self, now: float) -> float | None:
-        """Seconds until some lane should look behind its floors, beside its other looks; None where none does that."""
+        """Seconds until a lane should look behind its floors, apart from its other looks; None where none should."""
         if self._closed or not self.knows_tasks:
             return None
         times = [lane.horizon.behind_at() for lane in self._lanes if lane.may_look_behind]
         return min((at - now for at in times if at is not None), default=None)
 
     def ask_behind(self, now: float) -> Asked:
-        """What a turn should ask for that looks behind floors, and does nothing else: it may take long."""
+        """What a turn should ask for that only looks behind floors; it does nothing else, since it may take long."""
         looks = []
         for lane in self._lanes:
             at = lane.horizon.behind_at()
@@ -226,7 +230,7 @@ class Claimer:
         return Asked(looks, levels=False, around=False, wakes=self._wakes)
 
     def commands(self, asked: Asked) -> list[Command]:
-        """The statements of a turn, to be sent behind its settlement."""
+        """The statements of a turn, to be sent after its settlement."""
         commands = []
         if asked.around:
             parameters = text_array(self._tasks), self._worker, str(self._watch.dead_after)
@@ -239,11 +243,12 @@ class Claimer:
         return commands
 
     def took(self, asked: Asked, results: list[PGresult]) -> None:
-        """Take in what a turn brought, and start it.
+        """Take in what a turn brought, and start the jobs.
 
         Args:
             asked: what the turn asked for.
-            results: of its commands; taken out of the list one by one, so that no large one is kept while its jobs run.
+            results: the results of its commands; each is taken out of the list, so that no large one stays in memory
+                while its jobs run.
         """
         now = time.monotonic()
         seconds = now - asked.began
@@ -263,12 +268,12 @@ class Claimer:
             if taken.jobs and (claimed_at := taken.jobs[0].locked_at_micros) is not None:
                 self._clock = claimed_at, now
             self._learn(lane, look, taken, asked, seconds=seconds, now=now)
-            if lane in asked.holding:  # else the job that it waits for has ended since
+            if lane in asked.holding:  # else the lane began to hold after the turn was asked for
                 lane.holding = False
             self._executor.hold(taken.jobs, lane)
 
     def missed(self, asked: Asked) -> None:
-        """A turn brought nothing: it was refused, or its answer was lost."""
+        """Take note that a turn brought nothing, since it was refused or its answer was lost."""
         self._watch.forget()
         for lane, look in asked.looks:
             self._is_over(lane, look)
@@ -276,14 +281,14 @@ class Claimer:
             lane.horizon.missed(look)
 
     def give_way(self, now: float) -> None:
-        """Give back jobs that wait for slots which do not fall free."""
+        """Give back the ready jobs of lanes in which no slot falls free for too long."""
         for lane in self._lanes:
             if lane.stalled(now):
                 lane.slow_down()
                 self._executor.return_ready(lane)
 
     def stall_in(self, now: float) -> float | None:
-        """Seconds until jobs that are ready will have waited too long; None where none are."""
+        """Seconds until ready jobs will have waited too long; None where no jobs are ready."""
         waits = [lane.stalls_at() - now for lane in self._lanes if lane.ready]
         return min(waits) if waits else None
 
@@ -293,14 +298,14 @@ class Claimer:
         if taken.jobs:
             lane.note_payloads(len(taken.jobs), payload_size(taken.jobs))
         if taken.cut:
-            look = replace(look, wanted=len(taken.jobs))  # it wanted no more than it took: others are still there
-            self._wakes += 1  # for a look beside it they were locked
+            look = replace(look, wanted=len(taken.jobs))  # as if it had wanted no more, since others are still there
+            self._wakes += 1  # a look beside this one saw the jobs that were cut off as locked
             if beside:
                 lane.horizon.reset()
         clock = self._database_time(asked.began)
         complete = lane.horizon.learn(look, taken, seconds=seconds, now=now, clock=clock)
         if len(taken.jobs) >= look.wanted:
-            lane.hungry = True  # also where a look beside it found less
+            lane.hungry = True  # also where another look at the same time found less
             return
         if look.behind:
             if lane.look_at is not None:
@@ -312,13 +317,13 @@ class Claimer:
         lane.look_at = None if complete else max(lane.horizon.next_look_at(), now)
 
     def _is_over(self, lane: Lane, look: Look) -> None:
-        """A look is under way no more."""
+        """Take note that a look is not under way any more."""
         lane.answered(look)
         if look.behind:
-            self._stir()  # it was the second line's, which asks for nothing else by itself
+            self._stir()  # the second pump made it, which asks for nothing else by itself
 
     def _front(self) -> Spans:
-        """Where a look at the priorities begins: at the lowest floor that any lane has for each."""
+        """Where a look at the priorities begins: for each priority at the lowest floor of all lanes."""
         floors: dict[int, int] = {}
         for lane in self._lanes:
             for level, floor in lane.horizon.floors.items():
@@ -326,24 +331,24 @@ class Claimer:
         return Spans.of(floors)
 
     def _database_time(self, at: float) -> int | None:
-        """The database's time at a moment, or one shortly before: each that it told had passed when its answer came."""
+        """The database's time at a moment, or a little less: the time in an answer is past when the answer comes."""
         if self._clock is None:
             return None
         told, came = self._clock
         return told + int((at - came) * 1_000_000)
 
     def _free_for_others(self, asked: Asked) -> None:
-        """Queues that a turn has freed, for the lanes that did not look in it: only now can their looks see them free."""
+        """Tell the lanes that did not look in a turn which queues it freed: only now can their looks see them free."""
         looked = {lane for lane, _ in asked.looks}
         for lane in self._lanes:
             if lane not in looked:
                 lane.horizon.free(asked.freed)
                 lane.hungry = True
                 if lane.low:
-                    self._stir()  # the turn may have been the second line's, which asks for nothing by itself
+                    self._stir()  # the turn may have been the second pump's, which asks for nothing by itself
 
     def _keep_time(self, now: float) -> None:
-        """What the clock has brought: a poll, a job that fell due, a look that can be afforded now."""
+        """Have lanes look where it is time: for a poll, for a job that fell due, or for a look that can be afforded."""
         if now >= self._poll_at:
             self._poll_at = now + self._poll_interval
             self._late_at, self._late_looked = None, False
@@ -373,7 +378,7 @@ class Claimer:
     def _look_around(self, around: Around, began: float) -> None:
         self.know_tasks(around.tasks)
         if self._worker not in around.heartbeats or self._worker in around.given_up:
-            # Its heartbeat, which has a connection of its own, may be the one part that the database cannot tell.
+            # The heartbeat has its own connection, and may be the one part that cannot learn this from the database.
             self._closed = True
             self._lost()
             return

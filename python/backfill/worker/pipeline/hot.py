@@ -1,8 +1,9 @@
-"""The worker's hot connections: claims and settlements go through them, one pipeline at a time on each, and they come back.
+"""The worker's hot connections, which carry claims and settlements and are connected again when they are lost.
 
-There are two lines. The second is opened when there is a backlog, so that the server claims on one while the other's jobs are
-started. When an answer is lost nobody knows what was committed, so before anything else is asked, with both lines at rest,
-rows that are locked by this worker without its knowledge are given back.
+There are two lines, each of which carries one pipeline at a time. The second is opened when there is a backlog, so that
+the server claims on one line while the worker starts the jobs of the other. When an answer is lost, nobody knows what
+was committed. So before anything else is asked, both lines are at rest and the rows that this worker has locked without
+knowing it are given back.
 """
 
 from __future__ import annotations
@@ -29,27 +30,27 @@ logger = logging.getLogger(__name__)
 LINES: Final = 2
 QUERY_TIMEOUT: Final = 60.0
 CONNECT_TIMEOUT: Final = 60.0
-"""Of several hosts each has ten seconds."""
+"""Seconds to connect; where the DSN names several hosts, each of them has ten."""
 PASSING: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.QueryCanceled)
 """Errors that go away without our doing: somebody else holds a row for a moment."""
 STRANGE: Final = psycopg.errors.ReadOnlySqlTransaction
-"""What comes of a server that is a standby now: the primary is another, to be connected to anew."""
+"""The error of a server that has become a standby: the primary is another server, so the worker connects again."""
 _PREDECESSOR_LOOKS: Final = 100
 
 
 class ConnectionLostError(BackfillError):
-    """The database did not answer; what was asked may or may not have been done."""
+    """Raised where the database did not answer: what was asked may or may not have been done."""
 
 
 class HotConnections:
     """Two lines to the database, each used by one at a time.
 
     Args:
-        dsn: of the database.
+        dsn: the DSN of the database.
         schema: the queue's schema.
         worker: the worker's id.
-        compare: called after a loss, before anything else is asked: gives back what is locked and not held, and says how
-            many jobs that were.
+        compare: called after a loss, before anything else is asked: gives back the jobs that are locked and not held,
+            and returns how many there were.
     """
 
     def __init__(self, dsn: Dsn, *, schema: str, worker: str, compare: Callable[[Wire], Awaitable[int]]) -> None:
@@ -67,9 +68,9 @@ class HotConnections:
         self._locks = [asyncio.Lock() for _ in range(LINES)]
         self._in_doubt = False
         self.outage = Backoff()
-        """What is said of an outage, by whichever line meets it: once, and once when it is over."""
+        """Has an outage logged once, by the line that meets it first, and its end once."""
         self.give_up = asyncio.Event()
-        """Set when a shutdown's deadline is over: nothing waits for the database any more."""
+        """Set when a shutdown's deadline is over: from then on nothing waits for the database."""
 
     @property
     def in_doubt(self) -> bool:
@@ -97,20 +98,21 @@ class HotConnections:
                 await wire.connection.close()
 
     async def rest(self, line: int) -> None:
-        """Close a line that has had nothing to do for a while, unless it has something to do just now."""
+        """Close a line that was idle for a while, unless it is in use now."""
         if not self._locks[line].locked():
             async with self._locks[line]:
                 await self.hang_up(line)
 
     @asynccontextmanager
     async def line(self, line: int) -> AsyncIterator[Wire]:
-        """One of the lines, when it is its caller's turn, connected again first if need be.
+        """Wait for one of the lines, connect it again if need be, and give it to the caller alone.
 
-        What comes of what is sent must be taken in before the line is left.
+        The caller must read all results before it leaves the line.
 
         Raises:
-            ConnectionLostError: the database did not answer; a claim's rows are looked for before anything else is asked.
-            psycopg.Error: the database refused it, and nothing took effect.
+            ConnectionLostError: the database did not answer; before anything else is asked, the rows of a claim whose
+                answer was lost are looked for.
+            psycopg.Error: the database refused what was asked, and nothing took effect.
         """
         while True:
             async with self._locks[line]:
@@ -122,7 +124,7 @@ class HotConnections:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[Wire]:
-        """The first line, while nothing is under way on any. Raises what `line` does."""
+        """Give the caller the first line while nothing is under way on either. Raises what `line` raises."""
         while True:
             async with AsyncExitStack() as stack:
                 for lock in self._locks:
@@ -142,8 +144,8 @@ class HotConnections:
                 raise
             if isinstance(error, psycopg.Error) and not isinstance(error, STRANGE) and self._is_sound(line):
                 raise
-            # Lost, too late, or left in the middle: nobody knows what of it took effect, and what the connection still
-            # carries is nobody's business now.
+            # The connection was lost, the answer came too late, or the line was left in the middle. Nobody knows what
+            # took effect, and what the connection still carries must not be read by the next user.
             self._in_doubt = True
             await self.hang_up(line)
             if isinstance(error, (psycopg.Error, TimeoutError, OSError)):
@@ -151,7 +153,7 @@ class HotConnections:
             raise
 
     def _is_sound(self, line: int) -> bool:
-        """Whether a connection is where its next pipeline can begin."""
+        """Whether a connection is in a state in which its next pipeline can begin."""
         wire = self._wires[line]
         if wire is None:
             return True
@@ -181,7 +183,7 @@ class HotConnections:
     async def _connect(self) -> Wire:
         connection = await connect(self._dsn, application_name=self._name)
         try:
-            # The next transaction's session may be another: each is set up by itself, and says whose it is.
+            # The next transaction may have another session, so each sets its session up, and names its worker, itself.
             if is_pooled(connection) or not self._bears_name(connection):
                 return Wire(connection, self._first)
             wire = Wire(connection)
@@ -192,11 +194,11 @@ class HotConnections:
         return wire
 
     def _bears_name(self, connection: Connection) -> bool:
-        """Whether a session can be told by its name: a DSN may set another, which other programs share."""
+        """Whether the session has the worker's name: a DSN may set another, which other programs may share."""
         return connection.info.parameter_status("application_name") == self._name
 
     async def _end_predecessor(self, connection: Connection) -> None:
-        """See that nothing of a lost connection is under way any more on the server."""
+        """Make sure that nothing of a lost connection is still under way on the server."""
         if is_pooled(connection) or not self._bears_name(connection):
             await await_predecessor(connection, self._worker)
             return
@@ -206,7 +208,7 @@ class HotConnections:
             await asyncio.sleep(0.05)
 
     async def _look_for_strays(self) -> None:
-        """Give back what a claim took whose answer never came, once no such claim can be under way any more."""
+        """Give back the jobs of a claim whose answer never came, once no such claim can still be under way."""
         async with AsyncExitStack() as stack:
             for lock in self._locks:
                 await stack.enter_async_context(lock)

@@ -1,8 +1,9 @@
-"""The listener: a connection of its own, in autocommit, that hears of new jobs and of migrations.
+"""The listener: hears of new jobs and of migrations, on a connection of its own in autocommit.
 
-Any role that may connect can send such notifications, with any text, so none is believed. One of jobs is reason to look for
-some, so often and no oftener. One of a migration is reason to read the ledgers, and those decide. A notification that is lost
-is no harm, since the claimer polls; a listener that comes back wakes it, for what it missed.
+Any role that may connect can send such notifications, with any text, so none is believed. A notification of jobs makes
+the worker look for jobs, within a limited rate. A notification of a migration makes it read the ledgers, and those
+decide. A lost notification does no harm, since the claimer polls; and when the listener has connected again, it wakes
+the claimer, since it may have missed some.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ JOBS_CHANNEL: Final = "jobs:insert"
 MIGRATION_CHANNEL: Final = "worker:migrate"
 LOOKS_AT_ONCE: Final = 100
 LOOKS_PER_SECOND: Final = 200.0
-"""How often notifications make the worker look for jobs, beside as many times as it has claimed some."""
+"""How often notifications may make the worker look for jobs; each job that it has claimed allows one more look."""
 LEDGERS_PER_SECOND: Final = 0.2
-"""How often they make it read the ledgers of migrations, after a first time."""
+"""How often notifications may make the worker read the ledgers of migrations, after the first time."""
 
 
 class Listener(Service):
     """Listens for the contract's notifications.
 
     Args:
-        dsn: of the database, past any pooler.
+        dsn: the DSN of the database, which must not lead through a pooler.
         schema: the queue's schema.
         worker: the worker's id, for the connection's name.
-        wake: called when there may be jobs that nothing was heard of.
+        wake: called when there may be jobs, nobody knows how many.
         hear: called with how many jobs another process has added.
-        claimed: gives how many jobs this worker has claimed.
+        claimed: returns how many jobs this worker has claimed.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Listener(Service):
         await self._stopping.wait()
 
     async def _hear_all(self, connection: Connection) -> None:
-        """Hear until the connection is lost."""
+        """Take in notifications until the connection is lost."""
         while True:
             wait = self._ledgers.wait() if self._migrated else None
             if wait == 0:
@@ -128,12 +129,12 @@ class Listener(Service):
             said = None
         count = said.get("count") if isinstance(said, dict) else None
         if not isinstance(count, int):
-            self._tell(None)  # whatever a sender says that we cannot read: looking costs little
+            self._tell(None)  # the payload cannot be read, but to look costs little
         elif count > 0:
             self._tell(count)
 
     def _tell(self, count: int | None) -> None:
-        """Have jobs looked for, so many or None for any number: at once, or with others a little later."""
+        """Have `count` jobs looked for (None: any number), at once or, with those told until then, a little later."""
         self._count = None if count is None or self._count is None else self._count + count
         if self._later is not None:
             return
@@ -155,10 +156,10 @@ class Listener(Service):
             self._hear_jobs(count)
 
     async def _read_ledgers(self, connection: Connection) -> None:
-        """Read what was migrated.
+        """Read the ledgers of migrations, to see whether this version can still work with the schema.
 
         Raises:
-            SchemaVersionError: this version cannot work with it.
+            SchemaVersionError: this version cannot work with the schema.
         """
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -169,4 +170,4 @@ class Listener(Service):
             logger.warning("a migration was told of, and the ledgers cannot be read: %s", shown(error))
             return
         refuse_newer(state, self._schema)
-        self._wake()  # for what was not heard meanwhile
+        self._wake()  # for jobs that were added meanwhile, whose notifications were not heard

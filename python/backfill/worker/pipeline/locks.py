@@ -1,6 +1,6 @@
-"""The locks of what a worker holds: compared with what the database says now and then, mended, and renewed.
+"""Compares the jobs that a worker holds with its locks in the database, corrects the differences, and renews the locks.
 
-The settler's line is used for it with nothing else under way, so that no settlement sees an old fence.
+It uses the first line while nothing is under way on either, so that no settlement is sent with an old fence.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ logger = logging.getLogger(__name__)
 RENEW_AFTER: Final = 120.0
 LOOK_SECONDS: Final = 15.0
 WHOLE_EVERY: Final = 20
-"""Of so many looks one is for all that the worker has locked, the others are for what it holds.
+"""One look in this many is for every job that the worker has locked; the others are only for the jobs that it holds.
 
-The look for all reads an index entry of every job that the worker ran and that was not vacuumed since, while neither claims
-nor settlements go out. What it finds beyond the others is a claim whose answer was lost without anybody noticing.
+The look for all locks reads an index entry of every job that the worker ran and that was not vacuumed since, while
+neither claims nor settlements go out. It finds one thing that the others do not: the jobs of a claim whose answer was
+lost without anybody noticing.
 """
 _BATCH: Final = 500
 
 
 class Locks:
-    """What keeps memory and database at one about who holds what.
+    """Keeps the worker's memory and the database in agreement about which jobs the worker holds.
 
     Args:
-        executor: whose jobs they are.
+        executor: the executor that holds the jobs.
         schema: the queue's schema.
         worker: the worker's id.
     """
@@ -52,15 +53,15 @@ class Locks:
         self._looks = 0
 
     def look_soon(self) -> None:
-        """There is reason to compare now, and with all that is locked."""
+        """Have the next turn look at the locks of all jobs that the worker has locked."""
         self._next_look, self._looks = 0.0, 0
 
     def look_in(self) -> float:
-        """Seconds until the locks are to be looked at."""
+        """Seconds until the next look at the locks."""
         return self._next_look - time.monotonic()
 
     async def look(self, hot: HotConnections) -> None:
-        """Compare, and renew what has been held for two minutes. Raises what `HotConnections.alone` does."""
+        """Compare the locks, and renew those that were held for about two minutes. Raises what `alone` raises."""
         now = time.monotonic()
         whole = self._looks % WHOLE_EVERY == 0
         self._looks += 1
@@ -75,16 +76,22 @@ class Locks:
         self._next_look = now + LOOK_SECONDS
 
     async def compare(self, wire: Wire, *, whole: bool = True) -> int:
-        """Compare what is held with what is locked; how many jobs went back that were locked without being held.
+        """Compare the jobs that are held with those that are locked, and give back those that are locked but not held.
 
-        Where it is not `whole`, only the locks of what is held are looked at, and none goes back.
+        A lock whose new time was lost with an answer becomes known again. If somebody has unlocked a job, its handler
+        is cancelled, since others may run the job.
 
-        A lock whose new time was lost with an answer is known again. A handler whose job somebody has unlocked is cancelled:
-        others may run it.
+        Args:
+            wire: the line to ask on.
+            whole: whether to look at all that the worker has locked; else only the locks of held jobs are looked at,
+                and no job goes back.
+
+        Returns:
+            How many jobs went back.
 
         Raises:
-            psycopg.Error: the database refused, or is lost.
-            TimeoutError: it did not answer.
+            psycopg.Error: the database refused, or the connection is lost.
+            TimeoutError: the database did not answer.
         """
         held = self._executor.held
         in_rows = [number for number, running in held.items() if running.claim.in_row]
@@ -129,7 +136,7 @@ class Locks:
             logger.warning("gave back %d jobs that this worker had locked without holding them", strays)
 
     async def _renew(self, wire: Wire, some: Sequence[HeldJob], now: float) -> bool:
-        """Renew some locks; whether it was not refused: one whose row is held is looked at again the next time."""
+        """Renew some locks; return whether the database took it. A lock whose row is held is tried again next time."""
         try:
             await renew(wire, some, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False)
         except psycopg.Error as error:
@@ -144,7 +151,7 @@ class Locks:
         return True
 
     def _due(self, now: float) -> list[HeldJob]:
-        """What has been held for so long that its locks are to be renewed."""
+        """The jobs that have been held for so long that their locks must be renewed."""
         due = []
         for running in self._executor.held.values():
             if not running.claim.in_row:

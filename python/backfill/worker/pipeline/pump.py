@@ -1,7 +1,7 @@
-"""The pumps: each turn of one is a single round trip that writes what has ended and claims what there is room for.
+"""The two pumps: each turn of a pump is one round trip that writes the ends of attempts and claims new jobs.
 
-The first works always. The second has a line of its own and works where there is a backlog, so that the server is busy with
-its turn while the jobs of the other's are started.
+The first pump always works. The second has a line of its own and works where there is a backlog, so that the server is
+busy with one pump's turn while the worker starts the jobs of the other's.
 """
 
 from __future__ import annotations
@@ -33,32 +33,35 @@ from backfill.worker.service import Service
 logger = logging.getLogger(__name__)
 
 GATHER_SECONDS: Final = 0.016
-"""How long ends are gathered, from one turn to the next, while others run; a crash would repeat as much."""
+"""How long ends are gathered, from one turn to the next, while other jobs run.
+
+After a crash the jobs whose ends were gathered run again.
+"""
 GATHER_MOST: Final = LARGEST_BATCH
 IDLE_SECONDS: Final = 30.0
 _FIRST_PAUSE: Final = 0.01
-"""A connection that was cut is made anew at once; where the server is away, connecting has pauses of its own."""
+"""The first pause after a lost connection; it is short, since connecting has its own pauses if the server is away."""
 _OTHERS_LOCKS: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _SHORTEST_SLEEP: Final = 0.001
-"""A turn that found nothing to do must let the loop go on, whatever made it think otherwise."""
+"""The pause after a turn that found nothing to do, so that a wrong guess cannot keep the event loop busy."""
 
 
 @dataclass(slots=True, eq=False)
 class PipelineState:
-    """What the pumps of a worker share: its parts, and how they are woken.
+    """What the two pumps of a worker share: the worker's parts, and the alarms that wake the pumps.
 
     Attributes:
         schema: the queue's schema.
         worker: the worker's id.
         tasks: the names of the tasks that the worker knows.
-        hot: the lines.
-        executor: what runs jobs.
-        settler: what has ended.
-        locks: of what is held.
-        claimer: what is wanted.
-        urgent: whether an end waits that others wait for.
+        hot: the lines to the database.
+        executor: runs the jobs.
+        settler: gathers the ends of attempts.
+        locks: looks after the locks of the jobs that are held.
+        claimer: decides about looks for jobs.
+        urgent: whether an end waits that other jobs wait for.
         apart: whether a settlement and a claim go out apart, since the two together were refused.
-        last_turn: when the last turn began.
+        last_turn: when the last turn began, in monotonic seconds.
     """
 
     schema: str
@@ -75,11 +78,11 @@ class PipelineState:
     last_turn: float = 0.0
 
     def stir(self) -> None:
-        """There is something to do now."""
+        """Wake the first pump: there is something to do now."""
         self.alarms[0].ring()
 
     def ended(self, running: HeldJob) -> None:
-        """An attempt ended: have it written soon, and with others where many end."""
+        """Take in an attempt that ended: have its end written soon, and together with others where many end."""
         pending = self.settler.add(running)
         lane = running.lane
         if running.is_serial:
@@ -102,7 +105,7 @@ class PipelineState:
 
     @property
     def must_look_behind(self) -> bool:
-        """Whether the second pump should look for what lies before the floors, which would hold up the first."""
+        """Whether the second pump should look for jobs before the floors, a look that would hold up the first."""
         wait = self.claimer.behind_in(time.monotonic())
         return wait is not None and wait <= 0
 
@@ -111,8 +114,8 @@ class PipelineLoop(Service):
     """Takes turns on one line.
 
     Args:
-        station: what it shares with the other.
-        line: 0 for the first, which also looks at locks and at the clock; 1 for the second.
+        station: what this pump shares with the other.
+        line: 0 for the first pump, which also looks at locks and at the clock; 1 for the second.
         turned: called after each turn.
     """
 
@@ -154,14 +157,14 @@ class PipelineLoop(Service):
                 if hot.outage.reset():
                     logger.info("the database answers again")
             if self._line:
-                # The first line keeps the time for both. It may be asleep until long after what this turn has made due.
+                # The first pump keeps the time for both. It may sleep until long after what this turn has made due.
                 self._station.stir()
             self._turned()
         if settler.refused and not self._line:
             logger.error("%d jobs stay locked by this worker: the database refused their ends", settler.refused)
 
     def _due_in(self) -> float:
-        """Seconds until the next turn; 0 for one now."""
+        """Seconds until the next turn; 0 where one is due now."""
         station, now = self._station, time.monotonic()
         if self._line:
             return 0.0 if station.has_backlog or station.must_look_behind else IDLE_SECONDS
@@ -176,7 +179,7 @@ class PipelineLoop(Service):
         return max(min(waits), 0.0)
 
     async def _turn(self) -> bool:
-        """One turn; whether there was anything to do."""
+        """Take one turn; return whether there was anything to do."""
         station = self._station
         if not self._line:
             station.claimer.give_way(time.monotonic())
@@ -204,7 +207,7 @@ class PipelineLoop(Service):
         return bool(batch or asked)
 
     async def _exchange(self, wire: Wire, batch: list[HeldJob], asked: Asked) -> None:
-        """One round trip: all of it takes effect, or nothing."""
+        """Make one round trip, of which all or nothing takes effect."""
         station = self._station
         if batch or not self._line:
             station.urgent, station.last_turn = False, time.monotonic()
@@ -219,18 +222,18 @@ class PipelineLoop(Service):
             station.settler.put_back(batch, in_doubt=wire.connection.closed or not isinstance(error, psycopg.Error))
             station.urgent = station.urgent or any(running.is_serial for running in batch)
             if self._line:
-                station.stir()  # the first line may be asleep, and this one has a backlog no more
+                station.stir()  # the first pump may be asleep, and this one may have no backlog any more
             raise
         settled, claimed = results[: len(commands)], results[len(commands) :]
-        del results  # the only list that holds a claim's result is one that it is taken out of
+        del results  # only `claimed` still holds the claims' results, and each is taken out of it
         if batch:
             station.settler.release(batch, settlement.missing(settled))
             for running in batch:
                 if _goes_back(running):
-                    # Once more: another look may have passed it before this took effect.
+                    # `ended` has done this already, but a look may have passed the job before its end was written.
                     station.claimer.returned(running)
             if settlement.returns:
-                station.claimer.wake()  # they wait again, for now or for later
+                station.claimer.wake()  # some jobs of the batch wait again, due now or later
         if asked:
             station.apart = False
             self._refusals.reset()
@@ -241,7 +244,7 @@ class PipelineLoop(Service):
             station.claimer.know_tasks(known)
 
     async def _refused(self, error: psycopg.Error, batch: list[HeldJob], asked: Asked) -> None:
-        """The database refused a turn, and nothing of it took effect: find out what it was, a part at a time."""
+        """Find out which part of a turn the database refused, one part at a time; nothing of the turn took effect."""
         station = self._station
         if batch and asked:
             station.apart = True
@@ -255,7 +258,7 @@ class PipelineLoop(Service):
                 raise
             except (
                 psycopg.Error
-            ) as again:  # what a line does before it is ours, such as looking for strays, was refused
+            ) as again:  # refused was what `line` does before it gives the line out, such as to look for strays
                 await self._pause("what must come before a settlement was refused", again)
             else:
                 station.claimer.wake()
@@ -265,15 +268,15 @@ class PipelineLoop(Service):
         await self._pause("a claim was refused", error)
 
     async def _pause(self, what: str, error: psycopg.Error) -> None:
-        """Wait a little after a refusal, longer after each; it is told now and then, others' locks are not."""
+        """Wait after a refusal, longer each time. Refusals are logged now and then, except those by others' locks."""
         if not isinstance(error, _OTHERS_LOCKS):
             level = logging.ERROR if self._refusals.level() == logging.WARNING else logging.DEBUG
             logger.log(level, "%s: %s", what, said(error))
-        # A stop is no reason to ask again at once: while this worker is in doubt, it stops only after an answer.
+        # A stop is no reason to ask again at once: after a lost answer, the worker stops only once it has another.
         await self._refusals.wait(self._station.hot.give_up if self._stopping.is_set() else self._stopping)
 
 
 def _goes_back(running: HeldJob) -> bool:
-    """Whether a job is where it was before its attempt, so that looks must not pass it by."""
+    """Whether a job waits again as before its attempt, so that looks must not pass it by."""
     ending = running.ending
     return ending is not COMPLETED and ending is not None and ending.goes_back

@@ -1,4 +1,4 @@
-"""The settler: gathers the ends of attempts and says what is to be written, until the database has answered."""
+"""The settler: gathers the ends of attempts, and keeps each until the database has answered that it is written."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ logger = logging.getLogger(__name__)
 
 LARGEST_BATCH: Final = 500
 MOST_RESULTS: Final = 2**24
-"""Bytes of kept results in a batch."""
+"""The most bytes of kept results in a batch."""
 BLOCKED_SECONDS: Final = 1.0
 REFUSED_SECONDS: Final = 15.0
-"""How long an end waits that the database refuses in every form: until somebody has mended what refuses it."""
+"""Seconds between two tries of an end that the database refuses in every form; somebody must remove the cause first."""
 _HELD_SECONDS: Final = 0.25
-"""How long a turn may wait for rows that others hold, all together: it has other work."""
+"""How long one turn may wait for rows that others hold, all together, since it has other work too."""
 
 
 class Settler:
-    """What has ended and is not written yet.
+    """Holds the attempts that have ended and whose ends are not written yet.
 
     Args:
-        executor: whose jobs they are.
+        executor: the executor that holds the jobs.
         schema: the queue's schema.
         worker: the worker's id.
-        settled: called after each batch.
+        settled: called after each batch that is written.
         listeners: told of each batch that is written.
-        look_soon: called where the locks in the database may differ from what is known.
+        look_soon: called where the locks in the database may differ from what this worker knows.
     """
 
     def __init__(
@@ -70,9 +70,10 @@ class Settler:
         self._keeping = False
 
     def add(self, running: HeldJob) -> int:
-        """Take in an attempt that has ended; how many wait to be written now.
+        """Take in an attempt that has ended; return how many wait to be written now.
 
-        A large payload is let go of: its end is written without it, and others need the memory meanwhile.
+        In a lane with large payloads the payload is dropped: the end is written without it, and other jobs need the
+        memory.
         """
         if running.lane.heavy:
             running.job = running.job.without_payload()
@@ -87,16 +88,16 @@ class Settler:
 
     @property
     def idle(self) -> bool:
-        """Whether all is written that the database takes."""
+        """Whether all ends are written except those that the database refuses."""
         return not self._pending and not self._under_way and len(self._blocked) == len(self._refused)
 
     @property
     def refused(self) -> int:
-        """How many ends the database refuses: their jobs stay locked by this worker, so that nobody runs them again."""
+        """How many ends the database refuses; their jobs stay locked by this worker, so that nobody runs them again."""
         return len(self._refused)
 
     def take(self) -> list[HeldJob]:
-        """The next batch, which its taker settles or puts back."""
+        """Take the next batch, which the caller settles or puts back."""
         batch = self._pending[:LARGEST_BATCH]
         if self._keeping:
             batch = _light(batch)
@@ -105,13 +106,13 @@ class Settler:
         return batch
 
     def put_back(self, batch: list[HeldJob], *, in_doubt: bool) -> None:
-        """A batch was not written, or nobody knows whether it was."""
+        """Put back a batch that was not written; `in_doubt` says that nobody knows whether it was."""
         self._under_way -= len(batch)
         self._pending[:0] = batch
         self._doubtful = self._doubtful or (in_doubt and bool(batch))
 
     def settlement(self, batch: Sequence[HeldJob]) -> Settlement:
-        """A batch as it is written."""
+        """The statements that write a batch, with their parameters."""
         settlement = Settlement()
         plain = [running for running in batch if running.ending is COMPLETED]
         if plain:
@@ -124,16 +125,17 @@ class Settler:
         return settlement
 
     def release(self, batch: Sequence[HeldJob], missing: set[Attempt]) -> None:
-        """A batch is written: let go of its jobs."""
+        """Let go of the jobs of a batch that is written."""
         self._under_way -= len(batch)
-        # After a lost answer, an end that is missing was written before.
+        # After a lost answer, a missing end counts as written: it was written before the answer was lost.
         tell(self._listeners, batch, () if self._doubtful else missing)
         self._executor.held.release(batch)
         if self._refused:
             self._refused.difference_update(running.job.id for running in batch)
         for running in [running for running in batch if running in missing] if missing else ():
             if self._doubtful:
-                # Written before its answer was lost; given back, it may have been claimed in the same breath.
+                # It was written before the answer was lost. A job that was given back may have been claimed by the same
+                # round trip.
                 self._look_soon()
                 continue
             logger.warning(
@@ -149,16 +151,16 @@ class Settler:
         return self._blocked_until - time.monotonic() if self._blocked else None
 
     async def write_blocked(self, wire: Wire) -> None:
-        """Try those rows again."""
+        """Try to write again the ends that could not be written."""
         batch, self._blocked = self._blocked, []
         self._under_way += len(batch)
         await self.write_one_by_one(wire, batch)
 
     async def write_one_by_one(self, wire: Wire, batch: list[HeldJob]) -> None:
-        """Write a batch that was refused row by row: one that the database refuses must not keep the others.
+        """Write a batch that was refused row by row, so that one refused end does not hold up the others.
 
-        Where many are held by somebody, those that were not tried come first the next time. What is refused in every form
-        is held on to and tried again: let go of, it would be run again and again.
+        Where somebody holds many of the rows, those that were not tried come first the next time. An end that is
+        refused in every form is kept and tried again: if its job were let go of, it would be run again and again.
         """
         left, held = list(batch), list[HeldJob]()
         enough = time.monotonic() + _HELD_SECONDS
@@ -180,10 +182,13 @@ class Settler:
             self._blocked_until = time.monotonic() + wait
 
     async def _write_one(self, wire: Wire, running: HeldJob) -> set[Attempt] | None:
-        """Write one end; the attempt if it was not this worker's any more, or None: it cannot be written now.
+        """Write one end.
 
-        Either somebody's transaction holds its row, or the database refuses it in every form. What is refused as it is gets
-        written with less; what it decides about its job stays the same.
+        Where the database refuses the whole end, it is written with less; what it decides about its job stays the same.
+
+        Returns:
+            The attempt, if it was not this worker's any more, else an empty set; None where the end cannot be written
+            now, since somebody's transaction holds its row or the database refuses it in every form.
         """
         known = running.job.id in self._refused
         self._refused.discard(running.job.id)
@@ -211,7 +216,7 @@ class Settler:
     async def _write_less(
         self, wire: Wire, running: HeldJob, whole: Form, refused: psycopg.Error
     ) -> set[Attempt] | psycopg.Error:
-        """Write one end that was refused with as little left out as may be; the last refusal, where nothing is taken."""
+        """Write a refused end with as little left out as possible; return the last refusal, where no form is taken."""
         answer: set[Attempt] | psycopg.Error = refused
         for form in weaker_forms(whole, named(refused)):
             answer = await self._try(wire, running, form)
@@ -227,7 +232,7 @@ class Settler:
         return answer
 
     async def _try(self, wire: Wire, running: HeldJob, form: Form) -> set[Attempt] | psycopg.Error:
-        """Write one end in one form; what the database refused it with, where it did."""
+        """Write one end in one form; return the error where the database refused it."""
         running.ending, running.keep = form.ending, form.keep
         settlement = self.settlement([running])
         settlement.forgets = form.forgets
@@ -245,7 +250,7 @@ class Settler:
 
 
 def _light(batch: list[HeldJob]) -> list[HeldJob]:
-    """Of a batch as many as have results that can be written at once, one at least."""
+    """The first attempts of a batch, at least one, as many as have results that can be written together."""
     size = 0
     for place, running in enumerate(batch):
         if running.ending is not None and (written := running.ending.size):
@@ -256,8 +261,8 @@ def _light(batch: list[HeldJob]) -> list[HeldJob]:
 
 
 def _passes(error: psycopg.Error) -> bool:
-    """Whether an end will be taken when it is tried again: somebody holds its row, or its day has just got a partition."""
+    """Whether a refused end will be taken later: somebody holds its row, or its day has just got a partition."""
     if isinstance(error, psycopg.errors.CheckViolation):
-        # A constraint of somebody's has a name, and refuses the end however often it is tried.
+        # A partition's own constraint has no name. One that somebody has added has one, and refuses the end each time.
         return (error.diag.table_name or "").startswith("backfill_ends") and not error.diag.constraint_name
     return isinstance(error, PASSING)

@@ -1,8 +1,8 @@
-"""What is left out of an end that the database refuses, step by step, so that what it decides about its job is written.
+"""Leaves parts out of an end that the database refuses, step by step, so that the decision about its job is written.
 
-A database refuses an end for many reasons: its encoding lacks a character of the error's text, a constraint or a trigger wants
-another, a result is no JSON to it, the table of ends takes nothing. None of them is a reason to run a job again that is not to
-be retried, or to forget how long it is to wait.
+A database may refuse an end for many reasons: its encoding lacks a character of the error's text, a constraint or a
+trigger forbids the text, it does not accept the result as JSON, or the table of ends takes no rows. None of them is a
+reason to run a job again that must not be retried, or to forget how long a job must wait.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Form:
 
     Attributes:
         ending: how the attempt ended.
-        keep: for how many seconds the end is kept; None where it is not.
+        keep: for how many seconds the end is kept; None where it is not kept.
         forgets: whether the dead letters that the job leaves behind are deleted with it.
-        lacks: what it leaves out; "" for the end as it is.
+        lacks: what this form leaves out, as the log says it; "" for the whole end.
     """
 
     ending: Ending
@@ -35,10 +35,12 @@ class Form:
 
 
 def weaker_forms(whole: Form, reason: str) -> Iterator[Form]:
-    """The forms of an end that say less than the whole, those that say most first; each decides the same about the job.
+    """The forms of an end that say less than the whole, those that say most first.
+
+    Each of them decides the same about the job.
 
     Args:
-        whole: the end as it is, which was refused.
+        whole: the whole end, which was refused.
         reason: what the database said.
     """
     ending = whole.ending
@@ -59,7 +61,7 @@ def weaker_forms(whole: Form, reason: str) -> Iterator[Form]:
 
 
 def _weaker_texts(ending: Ending) -> Iterator[tuple[Ending, str]]:
-    """An end with its text in ASCII, then with a text that says nothing; none where it has no text."""
+    """An end with its text in ASCII, then with a text that says nothing; neither where it has no text."""
     text = ending.text
     if text is None:
         return

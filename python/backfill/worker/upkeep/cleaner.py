@@ -1,7 +1,7 @@
-"""The cleaner: releases locks that nobody will open, and deletes serial queues that nothing uses, at the start and later.
+"""The cleaner: releases abandoned locks, from the start on, and now and then deletes serial queues that nothing uses.
 
-What workers of ours held is recovered by the recoverer; here is what other programs' workers left, of whom nothing is known but
-the age of their locks.
+The recoverer takes care of locks that backfill's own workers left. The cleaner takes care of those that workers of
+other programs left, of which nothing is known but the age of their locks.
 """
 
 from __future__ import annotations
@@ -24,21 +24,27 @@ logger = logging.getLogger(__name__)
 
 _TIMEOUT: Final = 120.0
 QUEUES_SECONDS: Final = 600.0
-"""How often the locks of queues are looked at: it reads them all, and none without a job is locked as a rule."""
+"""How often the locks of queues are looked at, in seconds.
+
+It is seldom, since a look reads all queues, and a queue without a locked job is hardly ever locked.
+"""
 COLLECT_FIRST_SECONDS: Final = 600.0
 COLLECT_SECONDS: Final = 3600.0
-"""How often unused queues are deleted, by one of the fleet. A name that comes back costs an id, and those end at 2^31."""
+"""How often one worker of the fleet deletes unused queues, in seconds.
+
+It is seldom, since a queue that is made again under the same name takes a new id, and ids end at 2^31.
+"""
 MOST_COLLECTED: Final = 100_000
 
 
 class Cleaner(Periodic):
-    """Cleans up on a connection of the worker's pool; one worker at a time does.
+    """Cleans up on a connection of the worker's pool; only one worker at a time does so.
 
     Args:
-        client: the worker's.
-        config: from which ages on.
+        client: the services' client.
+        config: says from which age on a lock is abandoned.
         interval: seconds between two looks.
-        worker: gives this worker's id.
+        worker: returns this worker's id.
     """
 
     def __init__(
@@ -83,7 +89,7 @@ class Cleaner(Periodic):
         try:
             collected = await self._client.collect_queues(MOST_COLLECTED)
         except (CleanupRefusedError, psycopg.errors.InsufficientPrivilege) as error:
-            # Another program's schema, or a role with older grants: unused queues cost their rows only.
+            # The schema is another program's, or the role has older grants. Unused queues cost no more than their rows.
             logger.debug("unused queues stay: %s", said(error))
         else:
             if collected:

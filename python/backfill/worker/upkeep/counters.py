@@ -1,7 +1,8 @@
-"""Counters: what a worker counts of its attempts is written every few seconds and at its end, and folded with age.
+"""Counters: writes what a worker counts of its attempts, every few seconds and at its end, and folds old counts.
 
-A flush that fails keeps what was counted, and one whose answer was lost is repeated without counting twice: what is written
-is each minute as it stands, not what was added to it. A process that is killed loses what it counted since its last flush.
+A flush that fails loses no counts, and one whose answer was lost is repeated without counting twice, since it writes
+each minute's whole count and not what was added to it. A process that is killed loses what it counted since its last
+flush.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ FLUSH_SECONDS: Final = 5.0
 FLUSH_TIMEOUT: Final = 30.0
 CLOCK_TIMEOUT: Final = 5.0
 LAST_SECONDS: Final = 4.0
-"""How long a worker that ends tries to write its counts; less than a service has to stop."""
+"""How many seconds a worker that ends tries to write its counts; less than a service has to stop."""
 FOLD_FIRST_SECONDS: Final = 60.0
 FOLD_SECONDS: Final = 3600.0
 _FOLD_TIMEOUT: Final = 600.0
@@ -42,10 +43,10 @@ class Counters(Service):
     """Writes a worker's counts on a connection of its pool.
 
     Args:
-        client: the worker's.
+        client: the services' client.
         worker: the worker's id.
-        spare: makes a client of its own for the last flush, where somebody has cancelled every task of the loop, those of the
-            worker's pool among them; that one may have no connection then and can make none.
+        spare: makes a separate client for the last flush, used where somebody has cancelled every task of the loop. The
+            tasks of the worker's pool are then cancelled too, so it may have no connection and cannot make one.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class Counters(Service):
         """Write what is counted and not written yet.
 
         Raises:
-            DatabaseConnectionError: the database is away; nothing is lost by it, nor by any other error.
-            psycopg.Error: it refused.
+            DatabaseConnectionError: the database is away; neither this nor any other error loses counts.
+            psycopg.Error: the database refused.
         """
         async with self._flushing:
             while changes := self._tallies.changes(_BATCH):
@@ -79,7 +80,7 @@ class Counters(Service):
                 self._tallies.set_clock(now, (began + ended) / 2)
 
     async def learn_clock(self) -> None:
-        """Ask for the database's time before anything is counted; a failure is told and leaves this machine's."""
+        """Ask for the database's time before anything is counted; after a failure this machine's time is used."""
         try:
             async with asyncio.timeout(CLOCK_TIMEOUT):
                 began = time.monotonic()
@@ -107,7 +108,7 @@ class Counters(Service):
                 backoff.reset()
 
     async def _flush_at_last(self) -> None:
-        """Write the rest, trying again for a few seconds where that fails."""
+        """Write the remaining counts; where that fails, try again for a few seconds."""
         backoff, never = Backoff(), asyncio.Event()
         reason = "no answer in time"
         try:
@@ -124,7 +125,7 @@ class Counters(Service):
             logger.warning("%d attempts are missing from the counters: %s", self._tallies.pending, reason)
 
     async def _flush_by_spare(self) -> None:
-        """Flush; where the worker's tasks were cancelled by somebody else, with a client of its own."""
+        """Flush, with a separate client where somebody else has cancelled the worker's tasks."""
         if self._spare is None or not self.was_cancelled or not self._tallies.pending:
             await self.flush()
             return
@@ -133,10 +134,10 @@ class Counters(Service):
 
 
 class CounterFolder(Periodic):
-    """Folds old counts a minute after a worker's start and once an hour; any number of workers may at once.
+    """Folds old counts a minute after a worker's start and then once an hour; several workers may do so at once.
 
     Args:
-        client: the worker's.
+        client: the services' client.
     """
 
     def __init__(self, client: ServicesClient) -> None:

@@ -1,6 +1,6 @@
-"""The keeper: has the partitions made that kept ends will need, and those dropped whose day is over.
+"""The keeper: makes the partitions that kept ends will need, and drops those whose ends have expired.
 
-A partition that is missing harms nobody, since the table has a default one, from which rows are moved later.
+A missing partition does no harm, since the table has a default partition, from which rows are moved later.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from backfill.worker.upkeep.periodic import Periodic
 logger = logging.getLogger(__name__)
 
 INTERVAL: Final = 600.0
-"""Seconds between two looks. A partition is made a day ahead, so a few may fail."""
+"""Seconds between two looks. A partition is made a day ahead, so a few looks may fail."""
 TIMEOUT: Final = 60.0
 
 
 class EndPartitions(Periodic):
-    """Tends the partitions of ends, on a connection of the worker's pool.
+    """Makes and drops the partitions of ends, on a connection of the worker's pool.
 
     Args:
-        client: the worker's.
-        keeps: how long the worker's tasks keep their ends; without any, what has expired is dropped all the same, since
-            a worker that knew such tasks may have left it.
+        client: the services' client.
+        keeps: how long the worker's tasks keep their ends. Where there are none, expired partitions are still dropped,
+            since a worker that knew such tasks may have left them.
     """
 
     def __init__(self, client: ServicesClient, keeps: Iterable[timedelta]) -> None:
@@ -43,7 +43,7 @@ class EndPartitions(Periodic):
         self._keeps = frozenset(keeps)
 
     async def tend(self) -> None:
-        """Tend them once; a failure is told and left to the next time."""
+        """Make and drop partitions once; a failure is logged, and the next time tries again."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._round()
@@ -54,10 +54,10 @@ class EndPartitions(Periodic):
         try:
             made, dropped = await self._client.tend_ends(self._keeps)
         except psycopg.errors.LockNotAvailable as error:
-            # While it waited, settlements waited behind it: it must not do so again and again.
+            # While it waited for the lock, settlements waited behind it, so it does not try again at once.
             logger.debug("the partitions of ends are in use: %s", said(error))
         except psycopg.errors.InsufficientPrivilege:
-            if self._keeps:  # else nobody need be told that a role with older grants may not drop others'
+            if self._keeps:  # else nobody needs to know that a role with older grants may not drop others' partitions
                 raise
         else:
             if made or dropped:

@@ -19,16 +19,16 @@ logger = logging.getLogger(__name__)
 
 _TIMEOUT: Final = 60.0
 _EVERY: Final = 10
-"""Of so many rounds every worker takes one, in case the first worker is of a version that does not know held queues."""
+"""Every worker takes one round in this many, in case the first worker's version does not know held queues."""
 
 
 class HeldQueues(Periodic):
-    """Looks for such queues, on a connection of the worker's pool. The first live worker of the fleet does so each round.
+    """Frees such queues, on a connection of the worker's pool. The first live worker of the fleet does so each round.
 
     Args:
-        client: the worker's.
+        client: the services' client.
         interval: seconds between two rounds.
-        worker: gives this worker's id.
+        worker: returns this worker's id.
     """
 
     def __init__(self, client: ServicesClient, *, interval: float, worker: Callable[[], str]) -> None:

@@ -1,4 +1,4 @@
-"""What a worker does now and then on a connection of its pool, and does again a little later where it failed."""
+"""The base of services that do something now and then on a connection of the pool, and soon again after a failure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 
 
 class Periodic(Service):
-    """Takes a round soon after its start and one each interval; subclasses give `_round`.
+    """Does one round soon after its start and one each interval; subclasses define `_round`.
 
     Args:
-        name: the service's.
-        first: seconds until the first round: a worker that starts has better things to do.
+        name: the service's name.
+        first: seconds until the first round, since a worker that starts has more urgent work.
         interval: seconds between rounds.
         timeout: seconds that a round may take.
-        complaint: what a round that failed is logged as.
+        complaint: the log message for a round that failed.
     """
 
     def __init__(self, name: str, *, first: float, interval: float, timeout: float, complaint: str) -> None:

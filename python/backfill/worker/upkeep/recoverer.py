@@ -1,6 +1,7 @@
-"""The recoverer: takes up what dead workers have left: their jobs run again, or are dead letters, and their queues are free.
+"""The recoverer: unlocks the jobs and the queues of dead workers; the jobs run again or become dead letters.
 
-Any worker may; one at a time does, whether or not it knows the tasks. The attempt that was cut off counts.
+Any worker may do this, whether or not it knows the jobs' tasks, but only one at a time does. The attempt that was cut
+off counts.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ class Recoverer(Service):
     """Recovers dead workers on a connection of the worker's pool.
 
     Args:
-        client: the worker's.
+        client: the services' client.
         worker: this worker's id.
-        registry: the tasks that it knows.
-        retry: whose delays jobs wait that have no policy of their own nor of their task.
-        dead_after: seconds without a heartbeat; as often it looks for locks of workers that have no row at all.
+        registry: the tasks that this worker knows.
+        retry: the retry policy of jobs that have none of their own and whose task has none.
+        dead_after: seconds without a heartbeat after which a worker is dead; it is also the interval at which the
+            recoverer looks for locks of workers that have no row at all.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Recoverer(Service):
         self._wanted = asyncio.Event()
 
     def dead(self, workers: Mapping[str, int]) -> None:
-        """These are dead, or were given up already, each with the heartbeat that it was seen with last."""
+        """Have workers recovered that are dead or were given up already, each given with its last heartbeat."""
         self._dead.update(workers)
         if self._dead:
             self._wanted.set()
@@ -77,7 +79,7 @@ class Recoverer(Service):
             troubles = list[str]()
             if not is_wanted:
                 troubles += await self._tried(self._recover_abandoned())
-            for worker, heartbeat in dead.items():  # one that cannot be recovered must not keep the others
+            for worker, heartbeat in dead.items():  # one that cannot be recovered must not hold up the others
                 troubles += await self._tried(self._recover(worker, heartbeat))
             if not troubles:
                 backoff.reset()
@@ -89,7 +91,7 @@ class Recoverer(Service):
             await backoff.wait(self._stopping)
 
     async def _tried(self, recovery: Awaitable[tuple[str, ...]]) -> tuple[str, ...]:
-        """Carry out a recovery; what did not go well. Who is dead is seen again with the next looks."""
+        """Carry out a recovery; return what failed. A worker that is still dead is found again by the next looks."""
         try:
             async with asyncio.timeout(_TIMEOUT):
                 return await recovery
@@ -97,7 +99,10 @@ class Recoverer(Service):
             return (why(error),)
 
     async def _recover_abandoned(self) -> tuple[str, ...]:
-        """What is locked by workers without a row, such as one that was paused, recovered, went on, claimed and died."""
+        """Recover what workers without a row have locked; return what the database refused.
+
+        Such a worker may have been paused and recovered, and then have gone on, claimed jobs and died.
+        """
         refused = list[str]()
         span = timedelta(seconds=self._dead_after)
         for gone in await self._client.recover_abandoned(gone_for=span, next_of=self._next_of):
@@ -118,7 +123,7 @@ class Recoverer(Service):
         return tuple(refused)
 
     async def _recover(self, worker: str, heartbeat: int) -> tuple[str, ...]:
-        """Recover a worker; what of it the database refuses."""
+        """Recover a worker; return what the database refused."""
         span = timedelta(seconds=self._dead_after)
         done = await self._client.recover_worker(worker, heartbeat, next_of=self._next_of, dead_after=span)
         if done is not None and (done.jobs or done.queues or done.complete):
@@ -137,5 +142,5 @@ class Recoverer(Service):
         return () if done is None else done.refused
 
     def _next_of(self, job: CutOff) -> Next:
-        """What the registry says of a job, where it knows its task."""
+        """What the registry says about a job, as far as it knows the job's task."""
         return next_of(job, self._registry, self._retry)

@@ -1,4 +1,4 @@
-"""The sweeper: moves jobs to the dead letters that other programs have failed for good, at the start and now and then."""
+"""The sweeper: moves jobs that other programs failed for good to the dead letters, at the start and now and then."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Sweeper(Periodic):
     """Sweeps on a connection of the worker's pool.
 
     Args:
-        client: the worker's.
+        client: the services' client.
         interval: seconds between sweeps.
     """
 

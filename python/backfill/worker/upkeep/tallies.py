@@ -1,7 +1,7 @@
-"""Tallies: how attempts ended, by task and minute, in memory.
+"""Tallies: counts in memory how attempts ended, by task and minute.
 
-They are counted a batch at a time, line by line over all of it and by sorting, so that most of the work is done in C: a
-third of what a loop over the attempts takes.
+Attempts are counted a batch at a time. Each step goes over the whole batch or sorts it, so that most of the work is
+done in C; this takes a third of the time of a loop over the attempts.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from backfill.worker.execution.held_job import HeldJob
 N = TypeVar("N", int, float)
 
 KEPT_MINUTES: Final = 24 * 60
-"""What cannot be written for a day is lost: long before rows of its minute could be folded."""
+"""Minutes after which counts that could not be written are dropped: a day, long before their rows would be folded."""
 _MANY: Final = 64
 _STEP: Final = 8
-"""Of more ends than those, written at once, each eighth's waiting stands for its neighbours': a look at a job's times costs."""
+"""Where more than `_MANY` ends were written at once, each eighth job's waiting time stands for its neighbours' as well.
+
+To read the times of every job would cost too much.
+"""
 _MICROS: Final = tuple(1000 * 2**place for place in range(BUCKETS - 1))
 _SECONDS: Final = tuple(micros / 1_000_000 for micros in _MICROS)
-"""Where buckets end, in microseconds and in seconds; the last has no end."""
+"""The upper bounds of the buckets, in microseconds and in seconds; the last bucket has none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,9 +39,9 @@ class Tally:
     """A task's counts of a minute.
 
     Attributes:
-        wait_micros: how long jobs were due before they were claimed, all together.
-        run_seconds: how long attempts took, all together.
-        written: how many ends of it are written.
+        wait_micros: the sum of the times for which jobs were due before they were claimed.
+        run_seconds: the sum of the times that attempts took.
+        written: how many of its ends are written to the database.
     """
 
     done: int = 0
@@ -60,7 +63,7 @@ class Tally:
         return self.done + self.failed + self.snoozed + self.discarded + self.given_back
 
     def add(self, batch: Sequence[HeldJob]) -> None:
-        """Count ends of its task."""
+        """Count the ends of a batch of attempts of its task."""
         endings = [running.ending for running in batch]
         done = endings.count(COMPLETED)
         self.done += done
@@ -68,7 +71,7 @@ class Tally:
             batch = self._add_others(batch)
             if not batch:
                 return
-        # Thousands a second, settled hundreds at a time: what was claimed together has waited about as long.
+        # There may be thousands a second, settled by the hundred. Jobs that were claimed together waited about as long.
         step = _STEP if len(batch) > _MANY else 1
         whole = len(batch) - len(batch) % step
         self._add_waits(batch[:whole:step], step)
@@ -78,7 +81,7 @@ class Tally:
         self.run_seconds += distribute(runs, _SECONDS, self.run)
 
     def _add_waits(self, batch: Sequence[HeldJob], weight: int) -> None:
-        """Add how long jobs have waited since they were due and there, each for as many jobs as its weight."""
+        """Add how long jobs have waited since they were both due and added; each counts for `weight` jobs."""
         waits = [
             (running.job.locked_at_micros or 0)
             - (due if (due := running.job.run_at_micros) > (made := running.job.created_at_micros) else made)
@@ -87,7 +90,7 @@ class Tally:
         self.wait_micros += distribute(waits, _MICROS, self.wait, weight) * weight
 
     def counts(self, minute: int, task: str) -> MinuteCounts:
-        """As they are written."""
+        """The counts in the form in which they are written."""
         return MinuteCounts(
             minute=minute,
             task=task,
@@ -105,7 +108,7 @@ class Tally:
         )
 
     def _add_others(self, batch: Sequence[HeldJob]) -> Sequence[HeldJob]:
-        """Count ends by their kinds, but for those that are counted already; the attempts that the histograms show."""
+        """Count all ends but the completed ones, which are counted already; return the attempts for the histograms."""
         ended = [(running, running.ending) for running in batch if running.ending is not None]
         kinds = Counter(type(ending) for _, ending in ended if ending is not COMPLETED)
         for kind, number in kinds.items():
@@ -121,7 +124,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A task's counts of a minute that are not written yet, as they were when they were taken."""
+    """A task's counts of a minute that are not written yet, as they stood when the change was made."""
 
     counts: MinuteCounts
     ended: int
@@ -130,7 +133,7 @@ class Change:
 class Tallies:
     """Counts ends of attempts, in the minute in which they were written, by the database's clock.
 
-    A minute that is over is never counted in again, whatever the clock does: so it can be let go once it is written.
+    No end is counted in a minute that is over, whatever the clock does, so a minute can be dropped once it is written.
     """
 
     def __init__(self) -> None:
@@ -139,7 +142,7 @@ class Tallies:
         self._minute = 0
 
     def set_clock(self, now: float, monotonic: float) -> None:
-        """The database's time, in Unix seconds, when the monotonic clock was so far; this machine's until then."""
+        """Set the database's time, in Unix seconds, at a monotonic time; before that this machine's time is used."""
         self._clock = now - monotonic
 
     def count(self, batch: Sequence[HeldJob], missing: Collection[Attempt] = ()) -> None:
@@ -160,7 +163,7 @@ class Tallies:
             self._tally(name).add(group)
 
     def changes(self, most: int) -> list[Change]:
-        """What is not written yet, so many at most, the oldest first."""
+        """The changes that are not written yet, at most `most`, the oldest first."""
         found = []
         for minute, tasks in self._minutes.items():
             for task, tally in tasks.items():
@@ -171,7 +174,7 @@ class Tallies:
         return found
 
     def written(self, changes: Sequence[Change]) -> None:
-        """Those are written; what is complete is let go."""
+        """Note that changes are written, and drop the minutes that are over and written as a whole."""
         for change in changes:
             tally = self._minutes.get(change.counts["minute"], {}).get(change.counts["task"])
             if tally is not None:
@@ -184,7 +187,7 @@ class Tallies:
                 del self._minutes[minute]
 
     def drop_old(self) -> int:
-        """Let go of what is not written and over a day old; how many attempts that costs."""
+        """Drop counts that are not written and over a day old; return how many attempts are lost with them."""
         lost = 0
         for minute in [minute for minute in self._minutes if minute < self._minute - KEPT_MINUTES]:
             lost += sum(tally.ended - tally.written for tally in self._minutes.pop(minute).values())
@@ -192,7 +195,7 @@ class Tallies:
 
     @property
     def pending(self) -> int:
-        """How many attempts are counted and not written."""
+        """How many attempts are counted and not written yet."""
         return sum(tally.ended - tally.written for tasks in self._minutes.values() for tally in tasks.values())
 
     def _tally(self, task: str) -> Tally:
@@ -204,13 +207,16 @@ class Tallies:
 
 
 def distribute(values: list[N], bounds: Sequence[N], buckets: list[int], weight: int = 1) -> N:
-    """Add values to the buckets that end at the bounds, each so many times; their sum. Below zero is zero."""
+    """Add each value `weight` times to the buckets that end at the bounds; return the values' sum.
+
+    Values below zero count as zero, those beyond the last bound as that bound.
+    """
     least, most, count = min(values), max(values), len(values)
-    if least < 0 or most >= bounds[-1]:  # claimed while its producer's transaction was open; due since minus infinity
+    if least < 0 or most >= bounds[-1]:  # claimed while its producer's transaction was open, or due since -infinity
         values = [bounds[0] * 0 if value < 0 else min(value, bounds[-1]) for value in values]
         least, most = min(values), max(values)
     first = bisect_right(bounds, least)
-    if first == len(bounds) or most < bounds[first]:  # of many no-ops, or of a backlog, all are in one bucket
+    if first == len(bounds) or most < bounds[first]:  # all in one bucket, as with many no-ops or with a backlog
         buckets[first] += count * weight
         return sum(values[1:], values[0])
     values.sort()

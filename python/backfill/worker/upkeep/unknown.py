@@ -1,8 +1,9 @@
-"""A warning for jobs that wait in vain: they are due, and no live worker knows their task.
+"""Warns of jobs that wait in vain, since they are due and no live worker knows their task.
 
-One worker of the fleet looks, the live one with the smallest id among those whose protocol is not older than its own: one of
-an older version may not know how, and would keep all others silent. Workers of other programs are unknown to it: a task is
-taken for theirs while one of them holds a job of it.
+Only one worker of the fleet looks: each worker leaves it to a live worker with a smaller id, if that worker's protocol
+is not older than its own. A worker of an older version may not know how to look, and would keep all others silent. The
+worker that looks cannot see workers of other programs, so it takes a task for theirs while one of them holds a job of
+it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ FIRST_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 30.0
 WARN_SECONDS: Final = 60.0
 FULL_EVERY: Final = 20
-"""Of so many looks one begins at the very start; the others begin where the last one that found nothing ended."""
+"""One look in this many begins at the very start; the others begin where the last one that found nothing ended."""
 SLACK_MICROS: Final = 250_000
-"""How far behind that a floor stays: jobs are committed a little after the time that they bear."""
+"""How far a floor stays behind that place, since jobs are committed a little after the time in their row."""
 _MOST_LEVELS: Final = 100
 _LOOK_TIMEOUT: Final = 30.0
 _NAMED: Final = 10
@@ -34,7 +35,7 @@ class UnknownTasks(Periodic):
     """Looks for such jobs every half minute, and warns of them once a minute at most.
 
     Args:
-        client: the worker's.
+        client: the services' client.
         worker: the worker's id.
     """
 
@@ -65,12 +66,12 @@ class UnknownTasks(Periodic):
         if self._looks % FULL_EVERY == 0:
             self._floors = {}
         found = await self._client.find_unknown_tasks(self._worker, self._floors)
-        if self._floors and found.known != self._known:  # jobs before the floors may be nobody's now
+        if self._floors and found.known != self._known:  # perhaps nobody knows the task of jobs before the floors now
             self._floors = {}
             found = await self._client.find_unknown_tasks(self._worker, {})
         self._known = found.known
         if found.tasks or not found.answered or not found.whole:
-            self._floors = {}  # what is there is counted again next time
+            self._floors = {}  # the next look counts these jobs again
         else:
             floor = found.due_before - SLACK_MICROS
             levels = list(dict.fromkeys([*found.levels, *self._floors]))[:_MOST_LEVELS]
@@ -79,7 +80,7 @@ class UnknownTasks(Periodic):
 
 
 def warning_of(found: Sequence[UnknownTask]) -> str:
-    """The warning for some tasks, those with most jobs first; ten of them are named."""
+    """The warning for some tasks, given with those that have most jobs first; it names the first ten."""
     named = ", ".join(_said(unknown) for unknown in found[:_NAMED])
     more = " and more" if len(found) > _NAMED else ""
     return (
