@@ -192,7 +192,8 @@ class ServerProcess:
         deadline = time.monotonic() + (seconds or READY_SECONDS)
         while child.poll() is None:
             if time.monotonic() > deadline:
-                raise KeeperError(f"{Path(str(child.args[0])).name} took longer than {seconds} s")  # type: ignore[index]
+                program = Path(str(child.args[0])).name  # type: ignore[index]
+                raise KeeperError(f"{program} took longer than {seconds} s")
             if seconds is None:
                 time.sleep(GLANCE_SECONDS)
             else:

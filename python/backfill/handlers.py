@@ -60,7 +60,8 @@ def shape_of(identifier: str, handler: Callable[..., Any]) -> HandlerShape:
         raise TaskDefinitionError(f"task {identifier!r}: {handler!r} is not callable; decorate a function")
     if isinstance(handler, type) or inspect.isbuiltin(_function(handler)):
         raise TaskDefinitionError(
-            f"task {identifier!r}: {_name(handler)} is a class or a built-in function; decorate a function that calls it"
+            f"task {identifier!r}: {_name(handler)} is a class or a built-in function; decorate a function that calls "
+            "it"
         )
     if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} is a generator; a handler returns one result")
@@ -173,7 +174,8 @@ def _positional(identifier: str, handler: Callable[..., Any]) -> list[inspect.Pa
                 found.append(parameter)
         elif parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             raise TaskDefinitionError(
-                f"task {identifier!r}: {_name(handler)} takes *{parameter.name}, which no payload fills; use {_SHAPES}, with "
+                f"task {identifier!r}: {_name(handler)} takes *{parameter.name}, which no payload fills; use "
+                f"{_SHAPES}, with "
                 "one payload that holds all"
             )
         elif required:
@@ -186,7 +188,8 @@ def _positional(identifier: str, handler: Callable[..., Any]) -> list[inspect.Pa
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} takes ctx first; it is the second: {_SHAPES}")
     if len(found) == 2 and not _may_be_context(found[1], handler):
         raise TaskDefinitionError(
-            f"task {identifier!r}: the second parameter of {_name(handler)}, {found[1].name!r}, is no WorkerContext; use "
+            f"task {identifier!r}: the second parameter of {_name(handler)}, {found[1].name!r}, is no WorkerContext; "
+            "use "
             f"{_SHAPES}, with one payload that holds all"
         )
     return found

@@ -80,7 +80,8 @@ def install(*handlers: logging.Handler) -> None:
     chosen = handlers or tuple(_all_handlers())
     if not chosen:
         raise ConfigurationError(
-            "logs.install: no logger has a handler yet; call it after logging.basicConfig or dictConfig, or give handlers"
+            "logs.install: no logger has a handler yet; call it after logging.basicConfig or dictConfig, or give "
+            "handlers"
         )
     for handler in chosen:
         if not any(isinstance(one, JobLogFilter) for one in handler.filters):

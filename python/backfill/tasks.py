@@ -95,7 +95,8 @@ class TaskRegistry(Generic[D]):
             )
         if deps is not None and (lifespan is not None or not isinstance(deps, type)):
             raise TaskDefinitionError(
-                f"deps = {deps!r}: expected the class of ctx.deps, and only in a registry without a lifespan, which another "
+                f"deps = {deps!r}: expected the class of ctx.deps, and only in a registry without a lifespan, which "
+                "another "
                 "registry includes"
             )
         self.lifespan = lifespan

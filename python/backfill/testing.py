@@ -69,12 +69,12 @@ async def run_job(
         task: the task whose handler runs.
         payload: its payload. Left out, it is what a job without a payload gets.
         deps: what the context has as `deps`, in the place of what the registry's lifespan yields.
-        client: what the context has as `client`. Left out, each use of `ctx.client` raises `ConfigurationError`, so that no
-            test writes to a database by accident.
+        client: what the context has as `client`. Left out, each use of `ctx.client` raises `ConfigurationError`, so
+            that no test writes to a database by accident.
         job_id: the job's id.
         attempt: which run of the job this is, from 1.
-        spec: how the job would be enqueued: its timeout goes before the task's, and `ctx.job` has its queue, priority, key,
-            number of runs and flags. What it leaves unsaid is the task's.
+        spec: how the job would be enqueued: its timeout goes before the task's, and `ctx.job` has its queue, priority,
+            key, number of runs and flags. What it leaves unsaid is the task's.
         stopping: whether the worker is stopping from the start: `ctx.should_stop` and `ctx.stopping` are true then.
 
     Raises:

@@ -280,12 +280,13 @@ def test_files_are_of_a_readable_length() -> None:
 
 
 def test_lines_are_of_a_readable_width() -> None:
-    """No line of tests and of the native code passes 120 columns."""
+    """No line of the package, of tests and of the native code passes 120 columns."""
     wide = [
         f"{path.relative_to(ROOT)}:{number}"
-        for folder in (TESTS, ROOT / "native" / "src")
+        for folder in (PACKAGE, TESTS, ROOT / "native" / "src")
         for path in folder.rglob("*")
-        if path.suffix in {".py", ".rs", ".sql"} and "node_modules" not in path.parts
+        if path.suffix in ({".py", ".rs", ".sql"} if folder == TESTS else {".py", ".rs"})
+        and "node_modules" not in path.parts
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if len(line) > 120
     ]

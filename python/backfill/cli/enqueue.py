@@ -35,7 +35,8 @@ def command(
         str | None, typer.Option("--run-at", metavar="ISO", help="Not before: 2030-01-31T12:00:00Z.")
     ] = None,
     max_attempts: Annotated[
-        int | None, typer.Option("--max-attempts", metavar="N", help="All runs, the first included.")
+        int | None,
+        typer.Option("--max-attempts", metavar="N", help="All runs; 8 if not given, whatever the task says."),
     ] = None,
     key: Annotated[
         str | None, typer.Option("--key", metavar="KEY", help="A key that at most one waiting job has.")

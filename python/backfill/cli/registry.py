@@ -39,7 +39,8 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
     with_lifespan = [name for name, registry in found.items() if registry.lifespan is not None]
     if len(with_lifespan) > 1:
         raise ConfigurationError(
-            f"{with_lifespan[0]!r} and {with_lifespan[1]!r} have a lifespan each, and a worker has one: give it to one of them"
+            f"{with_lifespan[0]!r} and {with_lifespan[1]!r} have a lifespan each, and a worker has one: give it to one "
+            "of them"
         )
     lifespan = found[with_lifespan[0]].lifespan if with_lifespan else None
     whole: TaskRegistry[Any] = TaskRegistry() if lifespan is None else TaskRegistry(lifespan=lifespan)
@@ -50,7 +51,8 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
             taken = [owners[word] for word in (task.identifier, *task.aliases) if word in owners]
             if all(other is not task for _, other in taken) and taken:
                 raise ConfigurationError(
-                    f"task {task.identifier!r} is in {taken[0][0]!r} ({taken[0][1]!r}) and in {name!r} ({task!r}): rename one, "
+                    f"task {task.identifier!r} is in {taken[0][0]!r} ({taken[0][1]!r}) and in {name!r} ({task!r}): "
+                    "rename one, "
                     "or include one registry in the other under a prefix"
                 )
             if not taken:

@@ -139,7 +139,8 @@ def _check_heartbeat(heartbeat_interval: str | None, dead_after: str | None) -> 
     if often > patience / 4:
         raise ConfigurationError(
             f"{options.HEARTBEAT_INTERVAL.source(heartbeat_interval)} = {show_duration(often)}: expected at most "
-            f"{show_duration(patience / 4)}, a quarter of {options.DEAD_AFTER.source(dead_after)} = {show_duration(patience)}"
+            f"{show_duration(patience / 4)}, a quarter of {options.DEAD_AFTER.source(dead_after)} = "
+            f"{show_duration(patience)}"
         )
 
 

@@ -194,7 +194,8 @@ class EnqueueVerb(ClientLife):
                 await carry_out(connection, self._schema, put_names(row))
             return EnqueueOutcome(status, row.id, row, row.revision, source)
         raise BackfillError(
-            f"task {shape.task!r}, job_key {shape.key!r}: add_job gave no row, {_TRIES} times; the key is being fought over"
+            f"task {shape.task!r}, job_key {shape.key!r}: add_job gave no row, {_TRIES} times; the key is being fought "
+            "over"
         )
 
 

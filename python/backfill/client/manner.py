@@ -72,11 +72,13 @@ _WAYS_OUT: Final = {
     f"{_BY_SQL}",
     "sqlalchemy.pool": "pass its .driver_connection, which must be one of psycopg's: the engine's address begins with "
     "postgresql+psycopg://",
-    "sqlalchemy": "its transaction is a synchronous one; use SQLAlchemy's asyncio extension with postgresql+psycopg://, or "
+    "sqlalchemy": "its transaction is a synchronous one; use SQLAlchemy's asyncio extension with "
+    "postgresql+psycopg://, or "
     f"{_BY_SQL}",
     "asyncpg": f"a job cannot be added in its transaction by this client; {_BY_SQL}",
     "psycopg2": _BY_SQL,
-    "psycopg_pool": "pass a pool as BackfillClient(pool=...), or one of its connections: async with pool.connection() as c",
+    "psycopg_pool": "pass a pool as BackfillClient(pool=...), or one of its connections: "
+    "async with pool.connection() as c",
     "psycopg": f"a synchronous connection; open it by psycopg.AsyncConnection.connect, or {_BY_SQL}",
     "django": f"use a cursor of it: with connection.cursor() as cursor: cursor.execute(...); {_BY_SQL}",
 }

@@ -260,7 +260,8 @@ def _lost(part: object, arrived: object) -> str:
     """The reason for refusing a part of a payload that would not arrive as it is."""
     if type(part) is not type(arrived):
         return (
-            f"the handler would get a {type(arrived).__name__} in its place. Annotate it with the type that is sent, and "
+            f"the handler would get a {type(arrived).__name__} in its place. Annotate it with the type that is sent, "
+            "and "
             "with no other that reads the same JSON"
         )
     return (

@@ -90,7 +90,8 @@ def _reason_where_unsaid(part: Part) -> str | None:
     reason = None
     if isinstance(origin, type) and origin.__module__ == "pydantic.types" and origin.__name__ in _SECRETS:
         reason = (
-            "pydantic writes a secret as asterisks. Send a key by which the handler finds the secret, or choose to store "
+            "pydantic writes a secret as asterisks. Send a key by which the handler finds the secret, or choose to "
+            "store "
             "it: give the field a serializer, such as @field_serializer(...) that returns value.get_secret_value()"
         )
     elif origin in _MAPPINGS:
@@ -120,7 +121,8 @@ def _of_enumeration(kind: type[Enum]) -> str | None:
     else:
         return None
     return (
-        f"the enumeration {kind.__qualname__} has {found}, and JSON brings back enumerations whose values are all str, or "
+        f"the enumeration {kind.__qualname__} has {found}, and JSON brings back enumerations whose values are all str, "
+        "or "
         "all int of 64 bits. Send the member's name, as a str"
     )
 
@@ -163,7 +165,8 @@ def _of_keys(kind: Any) -> str | None:
         literal = [value for value in get_args(option) if isinstance(value, _NO_KEYS)] if named is Literal else []
         if named in _NO_KEYS or literal or has_fields(named):
             return (
-                f"its keys are {name_of(option)}, and JSON's keys are texts, which bring back str, int, float, Decimal, "
+                f"its keys are {name_of(option)}, and JSON's keys are texts, which bring back str, int, float, "
+                "Decimal, "
                 "UUID, date, datetime and enumerations. Send a list of pairs"
             )
     return confused_keys(key)

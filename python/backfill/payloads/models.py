@@ -45,7 +45,8 @@ class ModelForm:
             from pydantic.errors import PydanticUserError
         except ImportError as error:
             raise TaskDefinitionError(
-                f"payloads of type {name_of(kind)} cannot be read: msgspec does not know them. Pydantic may, and is not "
+                f"payloads of type {name_of(kind)} cannot be read: msgspec does not know them. Pydantic may, and is "
+                "not "
                 "installed: install it, or send what they are made of, such as a dataclass"
             ) from error
         try:
@@ -87,8 +88,10 @@ def _unknown(error: Exception, parts: list[Part]) -> str:
         origin = get_origin(part.kind) or part.kind
         if isinstance(origin, type) and (issubclass(origin, msgspec.Struct) or is_attrs(origin)):
             return (
-                "there is a type in it that only pydantic reads, or a union that only pydantic tells apart, and pydantic "
-                f"does not know {origin.__qualname__}, which is a Struct or a class of attrs. Make it a dataclass; or, in a "
+                "there is a type in it that only pydantic reads, or a union that only pydantic tells apart, and "
+                "pydantic "
+                f"does not know {origin.__qualname__}, which is a Struct or a class of attrs. Make it a dataclass; or, "
+                "in a "
                 "union, make all options Structs with tags (tag=True)"
             )
     text = str(error).split("\n", 1)[0]
@@ -98,7 +101,8 @@ def _unknown(error: Exception, parts: list[Part]) -> str:
 
 def _no_way(kind: str) -> str:
     return (
-        f"neither msgspec nor pydantic knows how to read {kind} from JSON. Send what it is made of, such as a dataclass, "
+        f"neither msgspec nor pydantic knows how to read {kind} from JSON. Send what it is made of, such as a "
+        "dataclass, "
         "and make the object in the handler"
     )
 

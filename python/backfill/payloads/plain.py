@@ -112,7 +112,8 @@ def _refusal(part: object, error: BaseException) -> str:
         )
     if isinstance(part, int):
         return (
-            "plain JSON is written with whole numbers from -2**63 to 2**64 - 1. To send any other, enqueue a task whose "
+            "plain JSON is written with whole numbers from -2**63 to 2**64 - 1. To send any other, enqueue a task "
+            "whose "
             "handler names int as its type"
         )
     if isinstance(part, str):

@@ -33,7 +33,8 @@ def pasted(field: str, dsn: object) -> str:
     text = _text_of(dsn)
     if text is None:
         raise ConfigurationError(
-            f"{field}: expected a connection string or a callable, got {type(dsn).__name__}; a connection string is such as "
+            f"{field}: expected a connection string or a callable, got {type(dsn).__name__}; a connection string is "
+            "such as "
             "postgresql://user:password@host:5432/database"
         )
     text = text.strip()
@@ -42,7 +43,8 @@ def pasted(field: str, dsn: object) -> str:
     text = _DRIVER.sub("postgresql://", text)
     if _HIDDEN.search(text):
         raise ConfigurationError(
-            f"{field}: its password is ***, which is what SQLAlchemy prints in the place of a password: give the URL object "
+            f"{field}: its password is ***, which is what SQLAlchemy prints in the place of a password: give the URL "
+            "object "
             "itself, or url.render_as_string(hide_password=False)"
         )
     return text

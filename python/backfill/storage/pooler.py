@@ -128,7 +128,8 @@ async def _read_nulls(connection: Connection, *, may_set: bool) -> None:
     """
     if not may_set:
         raise ConfigurationError(
-            "array_nulls is off in this connection's session, and backfill sends arrays with nulls in them: set it to on "
+            "array_nulls is off in this connection's session, and backfill sends arrays with nulls in them: set it to "
+            "on "
             "(alter role ... set array_nulls = on, or alter database ... reset array_nulls) and connect again"
         )
     await psycopg.AsyncRawCursor(connection).execute(render("set_array_nulls"), prepare=False)

@@ -39,7 +39,8 @@ async def refuse_read_only(connection: Connection) -> None:
     where = redacted(connection.info.dsn)
     if found["standby"]:
         raise ReadOnlyDatabaseError(
-            f"PostgreSQL at {where} is a standby, which takes no writes: connect to the primary, or name all hosts in the"
+            f"PostgreSQL at {where} is a standby, which takes no writes: connect to the primary, or name all hosts in "
+            "the"
             " DSN with target_session_attrs=read-write, and the primary is found, after a failover too"
         )
     if found["read_only"]:

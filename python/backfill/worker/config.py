@@ -244,7 +244,8 @@ class WorkerConfig:
         object.__setattr__(self, "queues", _checked_lanes(self.queues))
         if self.queues and self.concurrency is not None:
             raise ConfigurationError(
-                f"WorkerConfig.concurrency = {self.concurrency!r} beside queues: each lane has a concurrency of its own, and "
+                f"WorkerConfig.concurrency = {self.concurrency!r} beside queues: each lane has a concurrency of its "
+                "own, and "
                 f"these have {self.slots} together; leave concurrency out (None), or add a lane for all other jobs: "
                 f"QueueConfig.default_queue({self.concurrency!r})"
             )

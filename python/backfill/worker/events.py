@@ -92,7 +92,8 @@ def emit(event: Event) -> None:
     match event:
         case WorkerRecovered():
             logger.warning(
-                "worker %s (%s, process %d) died: its locks on %d jobs and %d queues are released, %d became dead letters, "
+                "worker %s (%s, process %d) died: its locks on %d jobs and %d queues are released, %d became dead "
+                "letters, "
                 "%d had been replaced or removed and are deleted",
                 event.worker_id, event.host, event.pid, event.jobs, event.queues, event.dead_letters, event.superseded,
                 extra=asdict(event),
@@ -103,10 +104,14 @@ def emit(event: Event) -> None:
             logger.info(
                 "worker %s stopped after %.1f s: attempts: %d done, %d failed, %d put off, %d given back%s",
                 event.worker_id, event.seconds, tally.done, tally.failed, tally.put_off, tally.given_back, left,
-                extra={"worker_id": event.worker_id, "seconds": round(event.seconds, 3), **asdict(tally), "left": event.left},
+                extra={
+                    "worker_id": event.worker_id, "seconds": round(event.seconds, 3), **asdict(tally),
+                    "left": event.left,
+                },
             )  # fmt: skip
         case LeaseLost():
             logger.error(
-                "worker %s was given up by the others: its %d jobs are cancelled, and may have been run by others since",
+                "worker %s was given up by the others: its %d jobs are cancelled, and may have been run by others "
+                "since",
                 event.worker_id, event.jobs, extra=asdict(event),
             )  # fmt: skip

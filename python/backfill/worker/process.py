@@ -170,7 +170,7 @@ class WorkerProcess:
                 return earlier + executor.started
 
     async def _frees_queues(self) -> bool:
-        """Whether a queue was freed that waited for a job which somebody has ended: a drain has no service that looks."""
+        """Whether a queue was freed that waited for a job which somebody has ended; a drain has no service for it."""
         with contextlib.suppress(psycopg.Error, BackfillError, TimeoutError, OSError):
             return await self.own.free_held_queues() > 0
         return False
@@ -242,7 +242,8 @@ class WorkerProcess:
 
     def _incarnation(self) -> WorkerSession:
         return WorkerSession(
-            self.config, self._registry, self._client, self.own, self._deps, progressed=self._progress.set, lost=self._lost,
+            self.config, self._registry, self._client, self.own, self._deps,
+            progressed=self._progress.set, lost=self._lost,
             interrupted=self._interrupted, pulse=self.pulse, collect=self._collect,
         )  # fmt: skip
 
@@ -368,7 +369,8 @@ class WorkerProcess:
         # results.
         most = rest + (LINES - 1) + (SERVICES_MOST - 1) + self.config.pool_size + 1
         logger.info(
-            "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d (and what bulk calls of handlers add)",
+            "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d (and what bulk calls of "
+            "handlers add)",
             self.one.worker_id, len(tasks), ", ".join(f"{lane.name}({lane.concurrency})" for lane in lanes),
             rest, most, extra={"worker_id": self.one.worker_id},
         )  # fmt: skip

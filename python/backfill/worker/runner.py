@@ -217,7 +217,8 @@ def _refuse_missing_deps(registry: TaskRegistry[Any]) -> None:
     if registry.lifespan is not None:
         return
     way = (
-        "and the worker's registry has no lifespan that makes them. Run the registry that has it, and choose tasks by the "
+        "and the worker's registry has no lifespan that makes them. Run the registry that has it, and choose tasks by "
+        "the "
         "worker's queues, or make this one by TaskRegistry(lifespan=...)"
     )
     if registry.deps is not None:

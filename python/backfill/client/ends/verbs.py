@@ -119,8 +119,10 @@ class EndVerbs(ClientLife):
                 raise ResultTimeoutError(f"job {number}: no end within {seconds:g} s; it may still run") from None
         if how is None:
             raise EndNotKeptError(
-                f"job {number} left no end, and does not run (again): its task has no keep=, it was removed before it ran, it "
-                "was failed by hand, another program ended it, or its end has expired; where it was enqueued in a transaction, "
+                f"job {number} left no end, and does not run (again): its task has no keep=, it was removed before it "
+                "ran, it "
+                "was failed by hand, another program ended it, or its end has expired; where it was enqueued in a "
+                "transaction, "
                 "await it after the commit"
             )
         if how.how is not EndHow.COMPLETED or how.result_bytes is None:

@@ -155,7 +155,8 @@ def _release_page(age: timedelta, *, alone: bool) -> Steps[_Released | None]:
         return (yield from _in_turn(Verb("release_jobs", (*parameters, "false"), _released), alone=alone))
     if page is not None and page.doubtful:
         logger.info(
-            "%d jobs that other programs had left locked are dead letters: it was their last attempt, and they may have "
+            "%d jobs that other programs had left locked are dead letters: it was their last attempt, and they may "
+            "have "
             "been replaced or removed while they were held",
             page.doubtful,
         )

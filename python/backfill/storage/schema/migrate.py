@@ -278,7 +278,8 @@ class _Run:
     async def _pause(self, why: str, error: Exception | None = None, *, holder: str = "") -> None:
         if asyncio.get_running_loop().time() > self._deadline:
             raise MigrationError(
-                f"schema {self._schema!r} could not be migrated in the time given ({why}); run it again when the database "
+                f"schema {self._schema!r} could not be migrated in the time given ({why}); run it again when the "
+                "database "
                 f"is quieter{holder and f': {holder}'}"
             ) from error
         # Whoever waited behind our wait for a lock gets as long to go on before we wait for it again.
@@ -302,6 +303,7 @@ async def _refuse_pooler(connection: Connection, schema: str) -> None:
     if await look_for_pooler(connection):
         info = connection.info
         raise MigrationError(
-            f"schema {schema!r} cannot be migrated through the pooler at host={info.host} port={info.port}: it needs one "
+            f"schema {schema!r} cannot be migrated through the pooler at host={info.host} port={info.port}: it needs "
+            "one "
             f"session from begin to end; run `backfill migrate` once with a direct DSN, the server's own host and port"
         )

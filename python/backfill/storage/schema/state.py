@@ -142,7 +142,8 @@ def refuse_older(state: SchemaState, schema: str) -> None:
         return
     if state.contract < KNOWN_CONTRACT:
         raise SchemaVersionError(
-            f"schema {schema!r} has Graphile Worker's migration {state.contract}; backfill needs {KNOWN_CONTRACT}: start "
+            f"schema {schema!r} has Graphile Worker's migration {state.contract}; backfill needs {KNOWN_CONTRACT}: "
+            "start "
             "graphile-worker 0.17 or later on it once, then run this again"
         )
     if not state.jobs_there:

@@ -52,7 +52,8 @@ class Lane:
     """
 
     __slots__ = (
-        "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "behind", "beside", "bound", "budgets",
+        "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "behind", "beside", "bound",
+        "budgets",
         "claim", "config", "free", "heavy", "holding", "horizon", "hungry", "look_at", "ordered", "ready", "refill",
         "started_at", "starting", "unseen",
     )  # fmt: skip

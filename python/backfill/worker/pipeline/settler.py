@@ -209,7 +209,8 @@ class Settler:
             logger.log(
                 logging.DEBUG if known else logging.ERROR,
                 "job %d (%s) cannot be settled and stays locked; its end is tried again every %g seconds: %s",
-                running.job.id, running.job.task_identifier, REFUSED_SECONDS, said(answer), extra=fields_of(running.job),
+                running.job.id, running.job.task_identifier, REFUSED_SECONDS, said(answer),
+                extra=fields_of(running.job),
             )  # fmt: skip
         return None
 

@@ -75,7 +75,8 @@ class Cleaner(Periodic):
         if released.job_locks or released.queue_locks:
             logger.warning(
                 "unlocked %d jobs and %d serial queues that workers of other programs had locked for over %s and %s",
-                released.job_locks, released.queue_locks, config.stale_job_lock_timeout, config.stale_queue_lock_timeout,
+                released.job_locks, released.queue_locks, config.stale_job_lock_timeout,
+                config.stale_queue_lock_timeout,
             )  # fmt: skip
         if queues is not None:
             self._queues_at = now + QUEUES_SECONDS

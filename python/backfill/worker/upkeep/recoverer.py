@@ -86,7 +86,8 @@ class Recoverer(Service):
                 continue
             logger.log(
                 backoff.level(), "what dead workers held could not all be recovered, and stays locked: %s%s",
-                "; ".join(troubles[:_MOST_TOLD]), f" and {more} more" if (more := len(troubles) - _MOST_TOLD) > 0 else "",
+                "; "
+                "".join(troubles[:_MOST_TOLD]), f" and {more} more" if (more := len(troubles) - _MOST_TOLD) > 0 else "",
             )  # fmt: skip
             await backoff.wait(self._stopping)
 

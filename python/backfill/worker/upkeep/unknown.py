@@ -84,8 +84,10 @@ def warning_of(found: Sequence[UnknownTask]) -> str:
     named = ", ".join(_said(unknown) for unknown in found[:_NAMED])
     more = " and more" if len(found) > _NAMED else ""
     return (
-        f"due jobs wait in vain, no live worker knows their task: {named}{more}. Start a worker that registers the task, or "
-        "correct its name in the producer and remove the jobs (tasks of Node or Rust workers cannot be known here unless "
+        f"due jobs wait in vain, no live worker knows their task: {named}{more}. Start a worker that registers the "
+        "task, or "
+        "correct its name in the producer and remove the jobs (tasks of Node or Rust workers cannot be known here "
+        "unless "
         "one of them holds a job of the task)"
     )
 
