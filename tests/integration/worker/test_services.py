@@ -129,6 +129,7 @@ class Trial:
             await asyncio.wait([work, broken], return_when=asyncio.FIRST_COMPLETED)
         finally:
             await end_all(work, broken)
+            del work, broken  # the error below holds this frame, which would hold what the service had open
         if self._broken.is_set():
             raise BrokenError
 
