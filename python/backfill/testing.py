@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar, overload
+from datetime import UTC, datetime
+from typing import Any, TypeVar, overload
 
 from backfill.client import BackfillClient
 from backfill.client.prepare import shape_of, with_defaults
@@ -13,14 +13,12 @@ from backfill.errors import ConfigurationError, InvalidJobError
 from backfill.jobs import UNSAID, JobSpec
 from backfill.payloads import NOTHING
 from backfill.records import Job
+from backfill.storage.rows import micros
 from backfill.task import PayloadOf, Task
 from backfill.worker.context import WorkerContext
 from backfill.worker.execution.policy import limits_of
 
 __all__ = ["run_job"]
-
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-"""Where PostgreSQL's microseconds begin."""
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -85,15 +83,16 @@ async def run_job(
     """
     if attempt < 1:
         raise InvalidJobError("attempt", attempt, "at least 1: the first run of a job is 1")
-    text = task.encode(task.given(payload))
+    given = task.given(payload)
+    text = task.encode(given)
     value = task.resolve()(text) if task.shape.payload is not None else None
     stop = threading.Event()
     if stopping:
         stop.set()
-    given = BackfillClient(_no_database) if client is None else client
-    job = _job(task, text, task.given(payload), spec or UNSAID, id=job_id, attempt=attempt)
+    lent = BackfillClient(_no_database) if client is None else client
+    job = _job(task, text, given, spec or UNSAID, id=job_id, attempt=attempt)
     context = WorkerContext(
-        job=job, worker_id="run_job", deps=deps, client=given, stop=stop, worker_stops=lambda: stopping
+        job=job, worker_id="run_job", deps=deps, client=lent, stop=stop, worker_stops=lambda: stopping
     )
     result = await _within(limits_of(job, task).seconds, task, value, context, stop)
     return result if task.keep is None else task.decode_result(task.encode_result(result))
@@ -109,7 +108,6 @@ def _job(task: Task[Any, Any], text: bytes, payload: Any, spec: JobSpec, *, id: 
     """The row that a worker would have claimed."""
     shape = shape_of(task.identifier, with_defaults(spec, task.defaults_for(payload)), task.default_max_attempts, task)
     now = datetime.now(UTC)
-    due = shape.run_at or now
     return Job(
         id=id,
         task_identifier=task.identifier,
@@ -120,8 +118,8 @@ def _job(task: Task[Any, Any], text: bytes, payload: Any, spec: JobSpec, *, id: 
         queue_name=shape.queue,
         key=shape.key,
         flags=shape.flags,
-        run_at_micros=(due - _EPOCH) // timedelta(microseconds=1),
-        created_at_micros=(now - _EPOCH) // timedelta(microseconds=1),
+        run_at_micros=micros(shape.run_at or now),
+        created_at_micros=micros(now),
     )
 
 

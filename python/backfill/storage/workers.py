@@ -94,11 +94,6 @@ async def find_tasks(connection: Connection, identifiers: Iterable[str], *, sche
     return found
 
 
-def read_tasks(result: PGresult) -> dict[str, int]:
-    """The ids of tasks by name, read from the binary result of find_tasks."""
-    return {row.text("identifier"): row.integer("id") for row in binary_rows(result)}
-
-
 def read_around(result: PGresult) -> Around:
     """What a look around found, read from its binary result."""
     tasks, heartbeats, dead_after, given_up = dict[str, int](), dict[str, int](), dict[str, float](), set[str]()

@@ -11,8 +11,6 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import psycopg
-
 from backfill.client.lent import SERVICES_MOST, LentClient, ServicesClient
 from backfill.errors import BackfillError
 from backfill.said import named, stripped
@@ -33,6 +31,7 @@ from backfill.worker.service_lists import HTTP_PROBE, PROBES, UPKEEP
 from backfill.worker.services import ServiceGroup
 from backfill.worker.session import WorkerSession, seconds
 from backfill.worker.upkeep.end_partitions import EndPartitions
+from backfill.worker.upkeep.held_queues import HeldQueues
 
 if TYPE_CHECKING:
     from backfill.worker.execution.held_job import HeldJob
@@ -56,6 +55,7 @@ class WorkerProcess:
         config: the settings of the deployment.
         own: the services' client, once it is open.
         keeper: makes and drops the partitions of ends.
+        held_queues: frees the queues that are held for ended jobs.
         one: the session that works now.
         failed: a future that gets the error of the first part that failed, or a handler's KeyboardInterrupt that may be
             a Ctrl-C.
@@ -67,6 +67,7 @@ class WorkerProcess:
 
     own: ServicesClient
     keeper: EndPartitions
+    held_queues: HeldQueues
     one: WorkerSession
 
     def __init__(
@@ -113,6 +114,8 @@ class WorkerProcess:
             self._deps = await self._stack.enter_async_context(self._registry.lifespan(client))
         keeps = {task.keep for task in self._registry if task.keep is not None}
         self.keeper = EndPartitions(self.own, keeps)
+        interval = config.dead_after.total_seconds()
+        self.held_queues = HeldQueues(self.own, interval=interval, worker=lambda: self.one.worker_id)
         # The worker's row is written last, since nothing writes its heartbeats until it is started.
         one = self._incarnation()
         await one.open()
@@ -148,6 +151,7 @@ class WorkerProcess:
     async def run_available(self) -> int:
         """Claim and run jobs until a look from the start finds none and none runs; return how many jobs were run."""
         self._attend(await self.one.start(background=False))
+        await self.held_queues.tend()
         earlier = 0
         while True:
             one = self.one
@@ -164,16 +168,8 @@ class WorkerProcess:
             if one is not self.one:  # the worker was given up and has a new id: the jobs that it held may wait again
                 earlier += executor.started
             elif executor.claimed == before:
-                if await self._frees_queues():
-                    continue
                 await self.keeper.tend()
                 return earlier + executor.started
-
-    async def _frees_queues(self) -> bool:
-        """Whether a queue was freed that waited for a job which somebody has ended; a drain has no service for it."""
-        with contextlib.suppress(psycopg.Error, BackfillError, TimeoutError, OSError):
-            return await self.own.free_held_queues() > 0
-        return False
 
     async def flush_counters(self) -> None:
         """Write the counts, once the attempts that have ended are settled."""

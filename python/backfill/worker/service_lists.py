@@ -15,7 +15,6 @@ from backfill.worker.pipeline.listener import Listener
 from backfill.worker.services import ServiceFactory
 from backfill.worker.upkeep.cleaner import Cleaner
 from backfill.worker.upkeep.counters import CounterFolder
-from backfill.worker.upkeep.held_queues import HeldQueues
 from backfill.worker.upkeep.sweeper import Sweeper
 from backfill.worker.upkeep.unknown import UnknownTasks
 
@@ -66,11 +65,6 @@ def _cleaner(process: WorkerProcess) -> Service:
     )
 
 
-def _held_queues(process: WorkerProcess) -> Service:
-    interval = process.config.dead_after.total_seconds()
-    return HeldQueues(process.own, interval=interval, worker=lambda: process.one.worker_id)
-
-
 def _watchdog(process: WorkerProcess) -> Service:
     assert process.config.blocked_after is not None  # noqa: S101 - the factory applies only then
     return Watchdog(limit=process.config.blocked_after.total_seconds(), under_way=process.under_way)
@@ -103,7 +97,7 @@ PUMPS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
 UPKEEP: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory("folder", lambda process: CounterFolder(process.own), background=True),
     ServiceFactory("keeper", lambda process: process.keeper, background=True),
-    ServiceFactory("held queues", _held_queues, background=True),
+    ServiceFactory("held queues", lambda process: process.held_queues, background=True),
     ServiceFactory("listener", _listener, lambda config: config.listen, background=True),
     ServiceFactory("sweeper", _sweeper, lambda config: config.dlq_processor_interval is not None, background=True),
     ServiceFactory("cleaner", _cleaner, lambda config: config.stale_lock_cleanup_interval is not None, background=True),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from backfill.client.bulk.groups import Placed, by_mode, rounds
 from backfill.client.bulk.items import Row
@@ -47,11 +47,6 @@ class ProducerTransaction(RowTransaction):
         self._held: tuple[set[str], set[str]] = set(), set()
         self._modes: list[JobKeyMode | None] = []
         self._keyless_wait = False
-
-    async def __aenter__(self) -> Self:
-        """Ask the server for what the transaction must know first."""
-        await self._begin()
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

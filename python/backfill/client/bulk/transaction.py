@@ -8,7 +8,7 @@ It is the base of `writing` and `producers`.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Final, Self
 
 from backfill.client.bulk.clock import ServerClock
 from backfill.client.bulk.groups import Placed
@@ -59,6 +59,11 @@ class RowTransaction:
         self._piped = False
         self._may_copy = False
         self._may_postpone = False
+
+    async def __aenter__(self) -> Self:
+        """Ask the server for what the transaction must know first."""
+        await self._begin()
+        return self
 
     async def _begin(self) -> None:
         """Ask the server for what the transaction must know first: the time, and what is possible in this transaction.

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from backfill._native import copy_prefix
 from backfill.client.bulk.copying import CopyStream
@@ -61,11 +61,6 @@ class BulkTransaction(RowTransaction):
         self._drawn: deque[int] = deque()
         self._drew = 0
         self._notify = 0
-
-    async def __aenter__(self) -> Self:
-        """Ask the server for what the transaction must know first."""
-        await self._begin()
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -67,3 +67,9 @@ as $body$
   left join :"schema"._private_jobs as jobs on jobs.id = any (array[held.job_id])
   where queues.locked_by = 'backfill:retry:' || held.job_id
 $body$;
+
+revoke execute
+on function
+  :"schema".backfill_hold_queue(integer, bigint), :"schema".backfill_was_held(integer, bigint),
+  :"schema".backfill_see_held_queues()
+from public;

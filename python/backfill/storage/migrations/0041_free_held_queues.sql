@@ -74,3 +74,5 @@ begin
   return v_freed;
 end;
 $body$;
+
+revoke execute on function :"schema".backfill_free_queues(bigint[]) from public;

@@ -1,5 +1,5 @@
--- does: Takes the right to call the functions for held queues from the public, and gives it to the roles that have a
---   producer's or a worker's printed grants already: programs of this version work before those are run again.
+-- does: Gives the right to call the functions for held queues to the roles that have a producer's or a worker's printed
+--   grants already: programs of this version work before those are run again.
 -- foundation: no
 -- transaction: yes
 -- breaking: no
@@ -16,7 +16,6 @@ begin
     where pronamespace = (select relnamespace from pg_class where oid = jobs)
       and proname in ('backfill_hold_queue', 'backfill_was_held', 'backfill_see_held_queues', 'backfill_free_queues')
   loop
-    execute format('revoke execute on function %s from public', called.signature);
     for granted in
       select distinct pg_get_userbyid(one) as name
       from pg_policy

@@ -5,7 +5,6 @@ A missing partition does no harm, since the table has a default partition, from 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable
 from datetime import timedelta
@@ -14,7 +13,6 @@ from typing import Final
 import psycopg
 
 from backfill.client.lent import ServicesClient
-from backfill.errors import BackfillError
 from backfill.said import said
 from backfill.worker.upkeep.periodic import Periodic
 
@@ -41,14 +39,6 @@ class EndPartitions(Periodic):
         )  # fmt: skip
         self._client = client
         self._keeps = frozenset(keeps)
-
-    async def tend(self) -> None:
-        """Make and drop partitions once; a failure is logged, and the next time tries again."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._round()
-        except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
-            logger.warning("%s: %s", self._complaint, said(error))
 
     async def _round(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
 import psycopg
 
@@ -13,6 +14,8 @@ from backfill.storage.backoff import Backoff
 from backfill.worker.service import Service, wait_for_event
 
 logger = logging.getLogger(__name__)
+
+_TROUBLES: Final = (BackfillError, psycopg.Error, TimeoutError, OSError)
 
 
 class Periodic(Service):
@@ -33,6 +36,13 @@ class Periodic(Service):
         self._timeout = timeout
         self._complaint = complaint
 
+    async def tend(self) -> None:
+        """Do one round now, as a drain does, which has no services; a failure is logged and raises nothing."""
+        try:
+            await self._round_in_time()
+        except _TROUBLES as error:
+            logger.warning("%s: %s", self._complaint, said(error) or "out of time")
+
     async def _run(self) -> None:
         await self._until_stopped(self._rounds())
 
@@ -40,15 +50,18 @@ class Periodic(Service):
         backoff, wait = Backoff(), self._first
         while not await wait_for_event(self._stopping, wait):
             try:
-                async with asyncio.timeout(self._timeout):
-                    await self._round()
-            except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
+                await self._round_in_time()
+            except _TROUBLES as error:
                 logger.log(backoff.level(), "%s: %s", self._complaint, said(error) or "out of time")
                 await backoff.wait(self._stopping)
                 wait = 0.0
             else:
                 backoff.reset()
                 wait = self._interval
+
+    async def _round_in_time(self) -> None:
+        async with asyncio.timeout(self._timeout):
+            await self._round()
 
     async def _round(self) -> None:
         raise NotImplementedError
