@@ -26,6 +26,7 @@ PLACES = [
     {"specs"},
     {"jobs"},
     {"dead_letters", "ends", "counts"},
+    {"hooks"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers"},
     {"task"},

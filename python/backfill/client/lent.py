@@ -8,6 +8,7 @@ from typing import Final, Self
 from backfill.client import BackfillClient
 from backfill.client.upkeep import UpkeepVerbs
 from backfill.errors import ClientClosedError
+from backfill.hooks.registry import HookRegistry
 
 SERVICES_MOST: Final = 2
 """Two connections, so that a service which uses one for minutes, such as to collect queues, does not stop recovery."""
@@ -18,8 +19,12 @@ class LentClient(BackfillClient):
 
     Handlers and the lifespan share it with all other jobs of the worker, which must not lose it. Its owner closes it
     with `take_back`; after that, verbs and `open()` raise `ClientClosedError`.
+
+    Attributes:
+        hooks: the callbacks of the worker's plugins; those of BeforeJobSchedule are asked before a job is added.
     """
 
+    hooks: HookRegistry | None = None
     _taken_back = False
 
     async def open(self) -> None:
