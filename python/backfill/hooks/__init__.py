@@ -37,6 +37,7 @@ from backfill.hooks.events import (
     WorkerShutdown,
     WorkerStart,
 )
+from backfill.hooks.failures import HookFailures
 from backfill.hooks.registry import HookRegistry, Plugin, answer_of, checked_plugins, composed
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "ContinueWith",
     "Fail",
     "FailReason",
+    "HookFailures",
     "HookRegistry",
     "HookResult",
     "InterruptReason",
