@@ -38,6 +38,7 @@ from backfill.hooks.events import (
     WorkerStart,
 )
 from backfill.hooks.failures import HookFailures
+from backfill.hooks.log_plugin import LoggingPlugin
 from backfill.hooks.registry import HookRegistry, Plugin, answer_of, checked_plugins, composed
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "JobSnoozed",
     "JobStart",
     "LeaseLost",
+    "LoggingPlugin",
     "ObservedEvent",
     "Plugin",
     "ShutdownReason",

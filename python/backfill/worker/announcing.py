@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from backfill.client.lent import SERVICES_MOST
 from backfill.worker.config import WorkerConfig
@@ -13,7 +12,7 @@ from backfill.worker.pipeline.hot import LINES
 logger = logging.getLogger(__name__)
 
 
-def announce(config: WorkerConfig, tasks: Sequence[str], worker_id: str) -> None:
+def announce(config: WorkerConfig, tasks: tuple[str, ...], worker_id: str) -> None:
     """Log that a worker starts, which connections it will have, and which tasks no lane of it takes.
 
     Args:
