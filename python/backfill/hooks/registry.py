@@ -201,7 +201,7 @@ def _check_callback(event: type[Any], callback: object) -> None:
 
 
 def _shown(value: object) -> str:
-    """A value for a message: a class and a text by their names, everything else by its class, since it may be secret."""
+    """A value for a message: a class or a short text itself, of everything else the class, since it may be secret."""
     if isinstance(value, type):
         return f"the class {value.__qualname__}"
     return repr(value) if isinstance(value, str) and len(value) < 100 else f"an instance of {type(value).__qualname__}"
