@@ -1,0 +1,48 @@
+"""Hooks in a worker of the shell: the plugins of its registries are called, and a signal is the reason of its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from programs import Program, shell
+
+TASKS = """
+from backfill import TaskRegistry, WorkerShutdown, WorkerStart
+
+class Tells:
+    def __init__(self, name):
+        self.name = name
+
+    def register(self, hooks):
+        hooks.on(WorkerStart, lambda event: print(self.name, "started", flush=True))
+        hooks.on(WorkerShutdown, lambda event: print(self.name, event.reason, flush=True))
+
+tasks = TaskRegistry(plugins=[Tells("first")])
+others = TaskRegistry(plugins=[Tells("second")])
+
+@tasks.task("a")
+async def a() -> None: ...
+
+@others.task("b")
+async def b() -> None: ...
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_the_reason(dsn: str, tmp_path: Path, number: signal.Signals) -> None:
+    """Each of two registries' plugins hears of it."""
+    (tmp_path / "app_jobs.py").write_text(TASKS)
+    command = shell("worker", "app_jobs:tasks", "app_jobs:others")
+    program = Program(command, environment={"DATABASE_URL": dsn}, folder=tmp_path)
+    try:
+        program.wait_for("second started")
+        os.kill(program.process.pid, number)
+        program.wait_for("first signal")
+        program.wait_for("second signal")
+        assert program.end() == 0
+    finally:
+        program.kill()
