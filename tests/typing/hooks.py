@@ -64,12 +64,12 @@ hooks.on(BeforeJobRun, lambda event: Skip())
 hooks.on(AfterJobRun, after)
 hooks.on(BeforeJobSchedule, schedule)
 
-hooks.on(JobFail, completed)  # error: overload
-hooks.on(JobComplete, failed)  # error: overload
-hooks.on(JobComplete, before)  # error: overload
-hooks.on(BeforeJobRun, after)  # error: overload
-hooks.on(BeforeJobRun, schedule)  # error: overload
-hooks.on(AfterJobRun, lambda event: True)  # error: overload
+hooks.on(JobFail, completed)  # error: JobComplete
+hooks.on(JobComplete, failed)  # error: JobFail
+hooks.on(JobComplete, before)  # error: BeforeJobRun
+hooks.on(BeforeJobRun, after)  # error: AfterJobRun
+hooks.on(BeforeJobRun, schedule)  # error: BeforeJobSchedule
+hooks.on(AfterJobRun, lambda event: True)  # error: AfterJobRun
 hooks.on("JobComplete", print)  # error: overload
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ from backfill.hooks.registry import NoAnswerError
 from backfill.records import Job
 
 from hearing import Heard
+
+COMPLETE = JobComplete(Job(id=1, task_identifier="t"), "w", timedelta(0))
 
 
 class Callable:
@@ -51,7 +54,7 @@ def _generator(event: Any) -> Any:
     [
         ("JobDone", print, "event = 'JobDone': expected a class of backfill.hooks: WorkerInit, "),
         (ObservedEvent, print, "event = the class ObservedEvent: expected"),
-        (JobComplete(Job(id=1, task_identifier="t"), "w", None), print, "event = an instance of JobComplete"),  # type: ignore[arg-type]
+        (COMPLETE, print, "event = an instance of JobComplete"),
         (JobComplete, "secret", "JobComplete: callback = 'secret': expected a function"),
         (JobComplete, lambda: None, r"cannot be called with the event alone \(too many positional arguments\)"),
         (JobComplete, lambda event, job: None, r"\(missing a required argument: 'job'\); give it one parameter"),

@@ -48,14 +48,14 @@ class HookRegistry:
         self._callbacks: dict[type[Any], list[Callable[[Any], Any]]] = {}
         self._closed = False
 
+    @overload  # mypy shows this one where none fits; most callbacks are observers
+    def on(self, event: type[O], callback: Observer[O]) -> None: ...
     @overload
     def on(self, event: type[BeforeJobRun], callback: BeforeRunCallback) -> None: ...
     @overload
     def on(self, event: type[AfterJobRun], callback: AfterRunCallback) -> None: ...
     @overload
     def on(self, event: type[BeforeJobSchedule], callback: ScheduleCallback) -> None: ...
-    @overload
-    def on(self, event: type[O], callback: Observer[O]) -> None: ...
     def on(self, event: type[Any], callback: Callable[[Any], Any]) -> None:
         """Call a function at each event of a kind. One function may be registered for several kinds.
 

@@ -1,4 +1,4 @@
-"""A property: whatever hooks raise or answer, and however long they wait, each job has ended or waits, and just once."""
+"""A property: whatever hooks raise or answer, and however long they wait, each job has ended once, or waits."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from backfill import (
     Discard,
     Fail,
     HookRegistry,
+    JobPermanentlyFail,
     JobSpec,
     NewJob,
     QueueConfig,
@@ -168,6 +169,6 @@ async def test_the_books_balance(dsn: str, jobs: list[Plan], watching: list[str]
     assert [locked for _, locked in left if locked is not None] == []
     _check(heard, added, {number for number, _ in left})
     dead = {number for (number,) in await rows(dsn, DEAD)} & set(added)
-    buried = {event.job.id for event in heard.events if type(event).__name__ == "JobPermanentlyFail"}  # type: ignore[attr-defined]
+    buried = {event.job.id for event in heard.events if isinstance(event, JobPermanentlyFail)}
     assert dead == buried
     assert heard.names[-1] == "WorkerShutdown"
