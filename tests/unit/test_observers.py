@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -12,6 +13,8 @@ from backfill.hooks import HookRegistry, JobFetch, JobStart, WorkerStart
 from backfill.hooks.failures import HookTally
 from backfill.records import Job
 from backfill.worker.execution import observers as module
+from backfill.worker.execution.endings import Ending
+from backfill.worker.execution.job_events import _MAKERS
 from backfill.worker.execution.observers import Observers
 
 from plugins.waiting import Eventually
@@ -102,7 +105,9 @@ async def test_a_sync_observer_leaves_the_loop_to_others() -> None:
 
 
 @pytest.mark.parametrize("hurry", [False, True])
-async def test_the_end_cuts_off_what_hangs(hurry: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_cuts_off_what_hangs(
+    hurry: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """After the grace, or at once in a hurry; what clings to its cancellation is left after a second."""
     monkeypatch.setattr(module, "GRACE", 60.0 if hurry else 0.2)
     monkeypatch.setattr(module, "LEAST_GRACE", 0.1)
@@ -126,8 +131,38 @@ async def test_the_end_cuts_off_what_hangs(hurry: bool, monkeypatch: pytest.Monk
     await observers.close(60, event)
     assert time.monotonic() - began < 20
     assert tally.so_far.dropped == 100
+    assert caplog.text.count("does not end when it is cancelled") == 1
     observers.tell(_fetch(7))  # nobody hears of it any more
     assert tally.so_far.dropped == 101
     release.set()
     [clinging] = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     await clinging
+
+
+async def test_a_log_handler_that_fails_stops_no_observer(eventually: Eventually) -> None:
+    """A filter that raises is in the way of the line about a failed call, and of nothing else."""
+
+    def refuse(_record: logging.LogRecord) -> bool:
+        raise RuntimeError
+
+    def fail(event: JobFetch) -> None:
+        heard.append(event.job.id)
+        raise ValueError
+
+    heard = list[int]()
+    observers, tally = _observers((JobFetch, fail))
+    logger = logging.getLogger("backfill.hooks")
+    logger.addFilter(refuse)
+    try:
+        for number in range(3):
+            observers.tell(_fetch(number))
+        await observers.close(1, asyncio.Event())
+    finally:
+        logger.removeFilter(refuse)
+    assert (heard, tally.so_far.failed) == ([0, 1, 2], 3)
+
+
+def test_every_way_to_end_has_its_event() -> None:
+    """A new ending is given one on purpose."""
+    # By name: a dataclass with slots is made anew, and the class that it was made from is still there.
+    assert {kind.__name__ for kind in Ending.__subclasses__()} == {kind.__name__ for kind in _MAKERS}

@@ -129,17 +129,19 @@ class Observers:
         while self._backlog:
             event, _ = self._backlog.popleft()
             self.drop(event, self._callbacks[type(event)], _STOPPED)
-        running = list[asyncio.Task[None]]()
+        running = dict[asyncio.Task[None], _Observer]()
         for observers in self._callbacks.values():
             for observer in observers:
                 for event in observer.waiting:
                     self.drop(event, [observer], _STOPPED)
                 observer.waiting.clear()
-                running += observer.running
+                running |= dict.fromkeys(observer.running, observer)
         for task in running:
             task.cancel()
         if running:
-            await asyncio.wait(running, timeout=_CUT_SECONDS)
+            _, clinging = await asyncio.wait(running, timeout=_CUT_SECONDS)
+            for task in clinging:
+                self._tally.clings(running[task].callback)
 
     def _quiet(self) -> bool:
         return not self._backlog and not self.busy
