@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ async def a() -> None: ...
 async def b() -> None: ...
 """
 
+PROGRAM = """
+import asyncio
+from app_jobs import tasks
+from backfill import WorkerConfig, WorkerRunner
+
+asyncio.run(WorkerRunner(WorkerConfig(), tasks).run())
+"""
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_the_reason(dsn: str, tmp_path: Path, number: signal.Signals) -> None:
@@ -44,5 +53,19 @@ def test_a_signal_is_the_reason(dsn: str, tmp_path: Path, number: signal.Signals
         program.wait_for("first signal")
         program.wait_for("second signal")
         assert program.end() == 0
+    finally:
+        program.kill()
+
+
+def test_a_ctrl_c_is_the_reason(dsn: str, tmp_path: Path) -> None:
+    """In a program of its own, which handles no signals and runs a worker by `asyncio.run`."""
+    (tmp_path / "app_jobs.py").write_text(TASKS)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    program = Program([sys.executable, "program.py"], environment={"DATABASE_URL": dsn}, folder=tmp_path)
+    try:
+        program.wait_for("first started")
+        program.press_ctrl_c()
+        program.wait_for("first signal")
+        program.end()
     finally:
         program.kill()
