@@ -1,0 +1,123 @@
+"""Asks the interceptors of `BeforeJobSchedule` about a job, before a client adds it.
+
+Used by `enqueue` for one job and by `bulk` for each item. While a callback runs, the call holds nothing that another
+call of the client could wait for: a connection is taken after the last answer, and a bulk call treats callbacks as it
+treats an asynchronous iterable. A client whose plugins have no such callback has no `Scheduling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+from backfill.client.prepare import JobShape
+from backfill.errors import BackfillError, InvalidPayloadError, JobScheduleRefusedError
+from backfill.hooks import BeforeJobSchedule, ContinueWith, Fail, HookRegistry, Skip, answer_of
+from backfill.hooks.answers import ScheduleCallback
+from backfill.hooks.registry import name_of
+from backfill.jobs import JobSpec, NewJob, with_payload
+
+Settled = Callable[[NewJob[Any]], tuple[JobSpec, JobShape]]
+"""A function that gives a job's settings, as a spec and as the shape that is written."""
+
+DEEPEST: Final = 16
+"""How deep calls that add jobs may be nested, each of them in a callback that was asked about the job before."""
+_depth: ContextVar[int] = ContextVar("backfill_scheduling_depth", default=0)
+
+
+class Scheduling:
+    """The interceptors that a client asks about each job that it is to add, in the order of their registration."""
+
+    def __init__(self, callbacks: Sequence[ScheduleCallback]) -> None:
+        self._callbacks = [(callback, name_of(callback)) for callback in callbacks]
+
+    @classmethod
+    def of(cls, hooks: HookRegistry) -> Scheduling | None:
+        """Return the interceptors of a registry; None if it has none, so that each call costs one comparison only."""
+        callbacks = hooks.schedule_chain()
+        return cls(callbacks) if callbacks else None
+
+    async def ask(self, job: NewJob[Any], settled: Settled) -> tuple[JobShape, bytes] | JobScheduleRefusedError:
+        """Ask one interceptor after the other about a job.
+
+        Each one gets the payload that the one before it answered with, and the first Skip or Fail is the last answer.
+
+        Args:
+            job: the job.
+            settled: gives the settings of the job. A payload that replaced another may change them, since a task may
+                choose the queue by the payload.
+
+        Returns:
+            The job's shape and its payload's JSON; or, if the job is not to be added, the error that says so. It is
+            returned and not raised, because an interceptor may itself raise this error, about a job of its own.
+
+        Raises:
+            InvalidPayloadError: the payload cannot be sent. If an interceptor answered with it, the error names that
+                interceptor.
+            BackfillError: interceptors add jobs about which interceptors are asked, without an end.
+            Exception: what an interceptor raised, with a note that names the interceptor.
+        """
+        spec, shape = settled(job)
+        source: str | None = None
+        for callback, name in self._callbacks:
+            event = BeforeJobSchedule(job.task, job.payload, spec)
+            with _deeper(name, job.task), _noting(name, job.task):
+                answer = await answer_of(callback, event)
+            if isinstance(answer, Skip):
+                return JobScheduleRefusedError(job.task, name, None)
+            if isinstance(answer, Fail):
+                return JobScheduleRefusedError(job.task, name, answer.message)
+            if isinstance(answer, ContinueWith):
+                source = name
+                with _blaming(source, job.task):
+                    job = with_payload(job, answer.payload)
+                    spec, shape = settled(job)
+        with _blaming(source, job.task):
+            return shape, shape.payload(job.payload)
+
+
+@contextmanager
+def _deeper(name: str, task: str) -> Iterator[None]:
+    """Count how deep calls are nested while a callback runs, and refuse to go deeper than `DEEPEST`."""
+    depth = _depth.get()
+    if depth >= DEEPEST:
+        raise BackfillError(
+            f"task {task!r}: {name} was not asked about this job, because {DEEPEST} callbacks of BeforeJobSchedule "
+            "wait for each other, each with a job that the one before it adds; let a callback return None for the jobs "
+            "that callbacks add"
+        )
+    token = _depth.set(depth + 1)
+    try:
+        yield
+    finally:
+        _depth.reset(token)
+
+
+@contextmanager
+def _noting(name: str, task: str) -> Iterator[None]:
+    """Have an error say which callback raised it."""
+    try:
+        yield
+    except Exception as error:
+        note = f"raised by {name}, a callback of BeforeJobSchedule that was asked about a job of task {task!r}"
+        if note not in getattr(error, "__notes__", ()):  # a program may raise the same object again
+            error.add_note(note)
+        raise
+
+
+@contextmanager
+def _blaming(source: str | None, task: str) -> Iterator[None]:
+    """Have an error about a payload say which callback answered with that payload, if one did."""
+    try:
+        yield
+    except InvalidPayloadError as error:
+        if source is None:
+            raise
+        limit = f"{error.limit} (the payload is the answer of {source}, a callback of BeforeJobSchedule)"
+        raise InvalidPayloadError(error.field, error.value, limit) from error
+    except Exception as error:
+        if source is not None:
+            error.add_note(f"caused by the payload that {source} answered with for a job of task {task!r}")
+        raise
