@@ -27,6 +27,7 @@ PLACES = [
     {"specs"},
     {"jobs"},
     {"dead_letters", "ends", "counts"},
+    {"hooks"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers"},
     {"task"},

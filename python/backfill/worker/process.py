@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from backfill.client.lent import SERVICES_MOST, LentClient, ServicesClient
 from backfill.errors import BackfillError
+from backfill.hooks.registry import HookRegistry
 from backfill.said import named, stripped
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
@@ -50,6 +51,7 @@ class WorkerProcess:
         registry: the tasks of the program.
         attended: whether somebody waits for `failed`.
         collect: called with the job and the error of each failed attempt.
+        hooks: the callbacks of the worker's plugins.
 
     Attributes:
         config: the settings of the deployment.
@@ -71,8 +73,15 @@ class WorkerProcess:
     one: WorkerSession
 
     def __init__(
-        self, config: WorkerConfig, registry: TaskRegistry[Any], *, attended: bool, collect: Collect | None = None
+        self,
+        config: WorkerConfig,
+        registry: TaskRegistry[Any],
+        *,
+        attended: bool,
+        collect: Collect | None = None,
+        hooks: HookRegistry,
     ) -> None:
+        self._hooks = hooks
         self._collect = collect
         self.attended = attended
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -108,6 +117,7 @@ class WorkerProcess:
         # The handlers' client is opened by its first use, so that a worker whose handlers do not use it has no extra
         # connection.
         client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
+        client.use(self._hooks)
         self._stack.push_async_callback(client.take_back)
         self._deps = None
         if self._registry.lifespan is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from backfill.errors import ConfigurationError, TaskDefinitionError
+from backfill.hooks.registry import Plugin, checked_plugins, composed, distinct
 from backfill.records import Job
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
@@ -25,15 +27,16 @@ class WorkerRunner:
 
     Args:
         config: the settings of the deployment.
-        registry: the tasks of the program.
+        registry: the tasks of the program. Its plugins are the worker's too.
+        plugins: more plugins of this worker; their callbacks come after those of the registry's plugins.
 
     Raises:
-        ConfigurationError: the registry has no task.
+        ConfigurationError: the registry has no task, or `plugins` holds something that is no plugin.
         TaskDefinitionError: an annotation of a handler cannot be resolved, or names a type that cannot be sent; or a
             handler expects `ctx.deps` of some type, and the registry has no lifespan that makes them.
     """
 
-    def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any]) -> None:
+    def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any], *, plugins: Iterable[Plugin] = ()) -> None:
         if not len(registry):
             raise ConfigurationError("registry: it has no task; import the modules that register them first")
         for task in registry:
@@ -41,6 +44,8 @@ class WorkerRunner:
         _refuse_missing_deps(registry)
         self.config = config
         self.registry = registry
+        self.plugins = distinct([*registry.plugins, *checked_plugins(plugins)])
+        self._hooks = composed(self.plugins)
         self._parts: WorkerProcess | None = None
         self._changing = asyncio.Lock()
         self._left = 0
@@ -170,7 +175,9 @@ class WorkerRunner:
         async with self._changing:
             if self._parts is not None:
                 raise ConfigurationError("this runner is running already")
-            parts = WorkerProcess(self.config, self.registry, attended=not background, collect=collect)
+            parts = WorkerProcess(
+                self.config, self.registry, attended=not background, collect=collect, hooks=self._hooks
+            )
             try:
                 await parts.open(background=background)
                 self._parts = parts
