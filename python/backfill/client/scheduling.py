@@ -15,8 +15,7 @@ from typing import Any, Final
 from backfill.client.prepare import JobShape
 from backfill.errors import BackfillError, InvalidPayloadError, JobScheduleRefusedError
 from backfill.hooks import BeforeJobSchedule, ContinueWith, Fail, HookRegistry, Skip, answer_of
-from backfill.hooks.answers import ScheduleCallback
-from backfill.hooks.registry import name_of
+from backfill.hooks.registry import ScheduleCallback, name_of
 from backfill.jobs import JobSpec, NewJob, with_payload
 
 Settled = Callable[[NewJob[Any]], tuple[JobSpec, JobShape]]

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from backfill.checks import check_int
-from backfill.client.bulk.asking import AskingReader
+from backfill.client.bulk.intercepted import InterceptedReader
 from backfill.client.bulk.items import CHUNK_ROWS, Encoder, ItemError, Reader, Row, check_items
 from backfill.client.bulk.producers import ProducerTransaction
 from backfill.client.bulk.writing import BulkTransaction
@@ -163,7 +163,7 @@ class BulkVerb(ClientLife):
         if self._scheduling is None:
             reader = Reader(items, encoder)
         else:
-            reader = AskingReader(items, encoder, self._scheduling, [] if return_ids else None)
+            reader = InterceptedReader(items, encoder, self._scheduling, [] if return_ids else None)
         call = _Call(self._schema, reader, commit_every, [] if return_ids else None)
         async with reader:
             self._refuse_closed()

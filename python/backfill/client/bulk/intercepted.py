@@ -17,7 +17,7 @@ from backfill.errors import JobScheduleRefusedError
 _END: Final = object()
 
 
-class AskingReader(Reader):
+class InterceptedReader(Reader):
     """Reads the items of one call, and asks interceptors about each of them.
 
     Args:
