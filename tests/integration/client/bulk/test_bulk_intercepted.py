@@ -36,8 +36,12 @@ CLEAR: LiteralString = "delete from graphile_worker._private_jobs returning 1"
 COUNT: LiteralString = "select count(*) from graphile_worker._private_jobs"
 PAYLOADS: LiteralString = "select payload::text from graphile_worker._private_jobs order by id"
 ALL: LiteralString = """
-    select task_identifier, queue_name, priority, max_attempts, key, flags, payload::text
+    select jobs.task_identifier, jobs.queue_name, jobs.priority, jobs.max_attempts, jobs.key, jobs.flags,
+           bare.payload::text
     from graphile_worker.jobs join graphile_worker._private_jobs as bare using (id)"""
+
+
+LATE: dict[str, JobScheduleResult] = {"fail": Fail("refused"), "skip late": Skip()}
 
 
 class Numbers:
@@ -63,7 +67,7 @@ class Numbers:
         answer = self.answers[event.payload["n"]]
         if answer == "raise":
             raise ValueError("no")
-        return {"fail": Fail("refused"), "skip late": Skip()}.get(answer, Continue())
+        return LATE.get(answer, Continue())
 
 
 async def slowly(items: Iterator[Any]) -> AsyncIterator[Any]:
