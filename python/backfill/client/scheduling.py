@@ -62,8 +62,7 @@ class Scheduling:
         source: str | None = None
         for callback, name in self._callbacks:
             event = BeforeJobSchedule(job.task, job.payload, spec)
-            with _deeper(name, job.task), _noting(name, job.task):
-                answer = await answer_of(callback, event)
+            answer = await _answer(callback, name, event)
             if isinstance(answer, Skip):
                 return JobScheduleRefusedError(job.task, name, None)
             if isinstance(answer, Fail):
@@ -73,50 +72,44 @@ class Scheduling:
                 with _blaming(source, job.task):
                     job = with_payload(job, answer.payload)
                     spec, shape = settled(job)
+        if source is None:
+            return shape, shape.payload(job.payload)
         with _blaming(source, job.task):
             return shape, shape.payload(job.payload)
 
 
-@contextmanager
-def _deeper(name: str, task: str) -> Iterator[None]:
-    """Count how deep calls are nested while a callback runs, and refuse to go deeper than `DEEPEST`."""
-    depth = _depth.get()
+async def _answer(callback: ScheduleCallback, name: str, event: BeforeJobSchedule) -> Any:
+    """Ask one interceptor, unless calls are nested too deep; an error that it raises gets a note that names it."""
+    depth, task = _depth.get(), event.identifier
     if depth >= DEEPEST:
         raise BackfillError(
             f"task {task!r}: {name} was not asked about this job, because {DEEPEST} callbacks of BeforeJobSchedule "
-            "wait for each other, each with a job that the one before it adds; let a callback return None for the jobs "
-            "that callbacks add"
+            "wait for each other, each for a job that it adds; let a callback return None, before it adds a job, for "
+            "the tasks of the jobs that callbacks add"
         )
     token = _depth.set(depth + 1)
     try:
-        yield
+        return await answer_of(callback, event)
+    except Exception as error:
+        _note(error, f"raised by {name}, a callback of BeforeJobSchedule that was asked about a job of task {task!r}")
+        raise
     finally:
         _depth.reset(token)
 
 
-@contextmanager
-def _noting(name: str, task: str) -> Iterator[None]:
-    """Have an error say which callback raised it."""
-    try:
-        yield
-    except Exception as error:
-        note = f"raised by {name}, a callback of BeforeJobSchedule that was asked about a job of task {task!r}"
-        if note not in getattr(error, "__notes__", ()):  # a program may raise the same object again
-            error.add_note(note)
-        raise
+def _note(error: Exception, note: str) -> None:
+    if note not in getattr(error, "__notes__", ()):  # a program may raise the same object again
+        error.add_note(note)
 
 
 @contextmanager
-def _blaming(source: str | None, task: str) -> Iterator[None]:
-    """Have an error about a payload say which callback answered with that payload, if one did."""
+def _blaming(source: str, task: str) -> Iterator[None]:
+    """Have an error about a payload say which interceptor answered with that payload."""
     try:
         yield
     except InvalidPayloadError as error:
-        if source is None:
-            raise
         limit = f"{error.limit} (the payload is the answer of {source}, a callback of BeforeJobSchedule)"
         raise InvalidPayloadError(error.field, error.value, limit) from error
     except Exception as error:
-        if source is not None:
-            error.add_note(f"caused by the payload that {source} answered with for a job of task {task!r}")
+        _note(error, f"caused by the payload that {source} answered with for a job of task {task!r}")
         raise
