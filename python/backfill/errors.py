@@ -1,7 +1,8 @@
 """Every exception of the package, in one tree under `BackfillError`.
 
 Every other module imports this one, and the native extension raises these classes; this module imports only `shown`,
-which says how a message shows a value. A message names the field, the value and the way out, since it may be read at night.
+which says how a message shows a value. A message names the field, the value and the way out, since it may be read at
+night.
 """
 
 from __future__ import annotations
