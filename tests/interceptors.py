@@ -37,11 +37,6 @@ async def send(mail: Mail) -> None:
     """A task with a type of payload, and with settings of its own."""
 
 
-@tasks.task("ping")
-async def ping() -> None:
-    """A task without a payload."""
-
-
 @tasks.task("lane", queue=lambda mail: Queue.serial_for("to", mail.to))
 async def lane(mail: Mail) -> None:
     """A task that chooses the queue by the payload."""

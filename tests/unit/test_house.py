@@ -73,7 +73,7 @@ INNER_PLACES = {
         {"lanes", "liveness"},
         {"execution"},
         {"pipeline", "upkeep"},
-        {"service_lists"},
+        {"announcing", "service_lists"},
         {"session"},
         {"process"},
         {"runner"},

@@ -37,6 +37,8 @@ from backfill.hooks.events import (
     WorkerShutdown,
     WorkerStart,
 )
+from backfill.hooks.failures import HookFailures
+from backfill.hooks.log_plugin import LoggingPlugin
 from backfill.hooks.registry import HookRegistry, Plugin, answer_of, checked_plugins, composed
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "ContinueWith",
     "Fail",
     "FailReason",
+    "HookFailures",
     "HookRegistry",
     "HookResult",
     "InterruptReason",
@@ -61,6 +64,7 @@ __all__ = [
     "JobSnoozed",
     "JobStart",
     "LeaseLost",
+    "LoggingPlugin",
     "ObservedEvent",
     "Plugin",
     "ShutdownReason",

@@ -140,11 +140,15 @@ def checked_plugins(plugins: Iterable[Plugin]) -> tuple[Plugin, ...]:
     return distinct(given)
 
 
+class NoAnswerError(TypeError):
+    """An interceptor returned something that is not an answer; the message shows the value's type only."""
+
+
 async def answer_of(callback: Callable[[Any], Any], event: Asked) -> Any:
     """What an interceptor answers; `Continue` where it returns None.
 
     Raises:
-        TypeError: it returned something that is not an answer to this event.
+        NoAnswerError: it returned something that is not an answer to this event.
     """
     answer = callback(event)
     if inspect.isawaitable(answer):
@@ -154,8 +158,9 @@ async def answer_of(callback: Callable[[Any], Any], event: Asked) -> Any:
     allowed = ANSWERS[type(event)]
     if not isinstance(answer, allowed):
         names = ", ".join(f"{one.__name__}({'...' if one in _WITH_VALUE else ''})" for one in allowed)
-        raise TypeError(
-            f"it returned {_shown(answer)}: expected one of {names}, or None, which means the same as Continue()"
+        raise NoAnswerError(
+            f"it returned a value of type {type(answer).__qualname__}; expected one of {names}, or None, which means "
+            "the same as Continue()"
         )
     return answer
 

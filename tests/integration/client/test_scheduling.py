@@ -37,6 +37,7 @@ from backfill import (
     enqueue_fast_with_retries,
     enqueue_serial,
 )
+
 from interceptors import (
     Answer,
     Asked,
@@ -52,7 +53,6 @@ from interceptors import (
     skip,
     slowly,
 )
-
 from reading import rows, value
 
 COUNT = "select count(*) from graphile_worker._private_jobs"

@@ -24,8 +24,8 @@ from backfill import (
     Skip,
 )
 from backfill.client.scheduling import DEEPEST
-from interceptors import Answer, Asked, Mail, Seen, lane, other_to, send
 
+from interceptors import Answer, Asked, Mail, Seen, lane, other_to, send
 from reading import rows, value
 
 COUNT = "select count(*) from graphile_worker._private_jobs"
