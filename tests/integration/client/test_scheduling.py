@@ -37,6 +37,7 @@ from backfill import (
     enqueue_fast_with_retries,
     enqueue_serial,
 )
+from backfill.hooks.registry import name_of
 
 from interceptors import (
     Answer,
@@ -103,7 +104,7 @@ async def test_every_way_refuses(dsn: str, way: str, callback: Callback, text: s
             await WAYS[way](client)
     error = caught.value
     assert (error.task, error.text, error.skipped) == ("send", text, text is None)
-    assert error.hook == f"{__name__}.{callback.__name__}"
+    assert error.hook == name_of(callback)
     assert all(part in str(error) for part in ("'send'", error.hook, text or "skipped"))
     assert await value(dsn, COUNT) == 0
 
