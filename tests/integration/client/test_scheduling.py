@@ -6,6 +6,7 @@ bulk calls.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -134,6 +135,7 @@ async def test_on_a_callers_connection(dsn: str, autocommit: bool) -> None:
     async with (
         await psycopg.AsyncConnection.connect(dsn, autocommit=autocommit) as connection,
         BackfillClient(dsn, plugins=[Asked(write)]) as client,
+        asyncio.timeout(60),
     ):
         await connection.execute("create table asked (n int)")
         await client.enqueue("t", {"n": 0}, connection=connection)
