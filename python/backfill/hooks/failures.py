@@ -12,6 +12,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,6 +22,8 @@ from backfill.hooks.registry import NoAnswerError, name_of
 logger = logging.getLogger("backfill.hooks")
 
 _QUIET_SECONDS: Final = 1.0
+_MOST_KINDS: Final = 1_000
+"""How many kinds of failures are remembered, since a program may make classes of errors as it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +56,40 @@ class HookTally:
         return HookFailures(self._failed.total(), self._dropped, MappingProxyType(dict(self._failed)))
 
     def failed(self, event: type[Any], callback: object, error: BaseException) -> None:
-        """Count a call that failed, and log it, unless the log has had such a line a moment ago."""
-        self._failed[event.__name__] += 1
-        if self._is_quiet((event, name_of(callback), type(error))):
-            return
-        said = str(error) if isinstance(error, NoAnswerError) else f"{type(error).__qualname__}{_place(error)}"
-        logger.error("hook %s of %s failed: %s", name_of(callback), event.__name__, said)
-        logger.debug("hook %s of %s failed", name_of(callback), event.__name__, exc_info=error)
+        """Count a call that failed, and log it, unless the log has had such a line a moment ago.
 
-    def dropped(self, event: type[Any], callback: object, why: str, count: int = 1) -> None:
-        """Count calls of an observer that were not made or not finished, and warn of them now and then."""
-        self._dropped += count
-        if not self._is_quiet((event, name_of(callback), why)):
-            logger.warning(
-                "hook %s of %s: %d calls were dropped, since %s; %d were in all", name_of(callback), event.__name__,
-                count, why, self._dropped,
-            )  # fmt: skip
+        Whatever a log handler or the error's own code raises is suppressed, since the worker must go on.
+        """
+        self._failed[event.__name__] += 1
+        with suppress(Exception):
+            if self._is_quiet((event, name_of(callback), type(error))):
+                return
+            said = str(error) if isinstance(error, NoAnswerError) else f"{type(error).__qualname__}{_place(error)}"
+            logger.error("hook %s of %s failed: %s", name_of(callback), event.__name__, said)
+            logger.debug("hook %s of %s failed", name_of(callback), event.__name__, exc_info=error)
+
+    def dropped(self, event: type[Any], callback: object, why: str) -> None:
+        """Count a call of an observer that was not made or not finished, and warn of such calls now and then."""
+        self._dropped += 1
+        with suppress(Exception):
+            if not self._is_quiet((event, name_of(callback), why)):
+                logger.warning(
+                    "hook %s of %s misses calls, since %s; the worker has dropped %d calls of hooks so far",
+                    name_of(callback), event.__name__, why, self._dropped,
+                )  # fmt: skip
+
+    def clings(self, callback: object) -> None:
+        """Warn of a call that does not end although it was cancelled."""
+        with suppress(Exception):
+            logger.warning("hook %s does not end when it is cancelled, and is left running", name_of(callback))
 
     def _is_quiet(self, what: object) -> bool:
         """Whether a line about this was logged less than a second ago; if not, one is about to be."""
         now = time.monotonic()
         if now < self._quiet_until.get(what, 0.0):
             return True
+        if len(self._quiet_until) >= _MOST_KINDS:
+            self._quiet_until.clear()
         self._quiet_until[what] = now + _QUIET_SECONDS
         return False
 

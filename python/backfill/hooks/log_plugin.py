@@ -1,4 +1,4 @@
-"""A plugin that writes a line to the log for each event of workers and jobs, with fields for programs that read logs."""
+"""A plugin that logs each event of workers and jobs: a line for people, and fields for programs that read logs."""
 
 from __future__ import annotations
 

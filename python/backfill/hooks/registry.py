@@ -48,14 +48,14 @@ class HookRegistry:
         self._callbacks: dict[type[Any], list[Callable[[Any], Any]]] = {}
         self._closed = False
 
+    @overload  # mypy shows this one where none fits; most callbacks are observers
+    def on(self, event: type[O], callback: Observer[O]) -> None: ...
     @overload
     def on(self, event: type[BeforeJobRun], callback: BeforeRunCallback) -> None: ...
     @overload
     def on(self, event: type[AfterJobRun], callback: AfterRunCallback) -> None: ...
     @overload
     def on(self, event: type[BeforeJobSchedule], callback: ScheduleCallback) -> None: ...
-    @overload
-    def on(self, event: type[O], callback: Observer[O]) -> None: ...
     def on(self, event: type[Any], callback: Callable[[Any], Any]) -> None:
         """Call a function at each event of a kind. One function may be registered for several kinds.
 
@@ -201,7 +201,7 @@ def _check_callback(event: type[Any], callback: object) -> None:
 
 
 def _shown(value: object) -> str:
-    """A value for a message: a class and a text by their names, everything else by its class, since it may be secret."""
+    """A value for a message: a class or a short text itself, of everything else the class, since it may be secret."""
     if isinstance(value, type):
         return f"the class {value.__qualname__}"
     return repr(value) if isinstance(value, str) and len(value) < 100 else f"an instance of {type(value).__qualname__}"

@@ -29,7 +29,7 @@ from backfill.worker.execution.verdict import Verdict, judge
 from backfill.worker.execution.worker_hooks import WorkerHooks
 
 LONGEST_AFTER: Final = 60.0
-"""Seconds that the interceptors of AfterJobRun may take together; then the attempt ends as if they had not been asked."""
+"""Seconds that the interceptors of AfterJobRun may take together; then the attempt ends as if nobody was asked."""
 
 
 class Answered(BaseException):

@@ -18,6 +18,7 @@ from backfill.hooks.events import (
 )
 from backfill.storage.attempts import Attempt
 from backfill.worker.execution.endings import (
+    COMPLETED,
     Completed,
     CompletedWithResult,
     Discarded,
@@ -45,15 +46,21 @@ class JobEvents:
     def __init__(self, observers: Observers, worker_id: str) -> None:
         self._tell = observers.tell
         self._worker_id = worker_id
+        self._completed = observers.hear(JobComplete)
 
     def settled(self, batch: Sequence[HeldJob], missing: Collection[Attempt]) -> None:
         """Tell how each attempt of a batch ended."""
         tell, worker = self._tell, self._worker_id
         for running in batch:
+            ending = running.ending
             if missing and running in missing:
                 event = _interrupted(running, worker, InterruptReason.LOST)
+            elif ending is COMPLETED:  # by the shortest way, since most attempts end so
+                if self._completed:
+                    tell(JobComplete(running.job, worker, timedelta(0, running.ended - running.slot_taken_at)))
+                continue
             else:
-                event = _MAKERS[type(running.ending)](running, running.ending, worker)
+                event = _MAKERS[type(ending)](running, ending, worker)
             if event is not None:
                 tell(event)
 

@@ -36,6 +36,7 @@ LEAST_GRACE: Final = 1.0
 _CUT_SECONDS: Final = 1.0
 _TURN_SECONDS: Final = 0.004
 _TURN_LOOK: Final = 16
+_WITH_ERROR: Final = (JobFail, JobPermanentlyFail)
 _FULL: Final = f"{MOST_WAITING:,} events or {MOST_BYTES // 2**20} MiB wait already"
 _STOPPED: Final = "the worker stops"
 
@@ -60,7 +61,7 @@ class Observers:
             for event in OBSERVED
             if (callbacks := hooks.callbacks(event))
         }
-        self._backlog: deque[ObservedEvent] = deque()
+        self._backlog: deque[tuple[ObservedEvent, int]] = deque()
         self._scheduled = False
         self._closed = False
         self._idle = asyncio.Event()
@@ -87,7 +88,7 @@ class Observers:
             self.drop(event, callbacks, _FULL)
             return
         self.held += weight
-        self._backlog.append(event)
+        self._backlog.append((event, weight))
         if not self._scheduled:
             self._schedule()
 
@@ -126,19 +127,21 @@ class Observers:
     async def _cut_off(self) -> None:
         """Drop what is not told yet, and cancel the calls that are under way; each gets a second to clean up."""
         while self._backlog:
-            event = self._backlog.popleft()
+            event, _ = self._backlog.popleft()
             self.drop(event, self._callbacks[type(event)], _STOPPED)
-        running = list[asyncio.Task[None]]()
+        running = dict[asyncio.Task[None], _Observer]()
         for observers in self._callbacks.values():
             for observer in observers:
                 for event in observer.waiting:
                     self.drop(event, [observer], _STOPPED)
                 observer.waiting.clear()
-                running += observer.running
+                running |= dict.fromkeys(observer.running, observer)
         for task in running:
             task.cancel()
         if running:
-            await asyncio.wait(running, timeout=_CUT_SECONDS)
+            _, clinging = await asyncio.wait(running, timeout=_CUT_SECONDS)
+            for task in clinging:
+                self._tally.clings(running[task].callback)
 
     def _quiet(self) -> bool:
         return not self._backlog and not self.busy
@@ -153,14 +156,26 @@ class Observers:
         self._idle.clear()
         self._loop.call_soon(self._turn, context=self._context)
 
+    def call(self, observer: _Observer, event: ObservedEvent) -> None:
+        """Call an observer."""
+        try:
+            answer = observer.callback(event)
+            if answer is not None:
+                observer.begin(answer, event)
+        except BaseException as error:  # noqa: BLE001 - whatever an observer raises, the worker goes on
+            self.failed(event, observer.callback, error)
+
     def _turn(self) -> None:
         """Call the observers of the events in the backlog, for a few milliseconds at most."""
         began, count, backlog = time.monotonic(), 0, self._backlog
         while backlog:
-            event = backlog.popleft()
-            self.held -= weigh(event)
+            event, weight = backlog.popleft()
+            self.held -= weight
             for observer in self._callbacks[type(event)]:
-                observer.take(event)
+                if len(observer.running) < MOST_AT_ONCE:
+                    self.call(observer, event)
+                else:
+                    observer.put_off(event)
             count += 1
             if count % _TURN_LOOK == 0 and time.monotonic() - began > _TURN_SECONDS:
                 break
@@ -195,11 +210,8 @@ class _Observer:
         self.running = set[asyncio.Task[None]]()
         self.waiting = deque[ObservedEvent]()
 
-    def take(self, event: ObservedEvent) -> None:
-        """Call it now, or later where too many of its calls are under way."""
-        if len(self.running) < MOST_AT_ONCE:
-            self._call(event)
-            return
+    def put_off(self, event: ObservedEvent) -> None:
+        """Have an event wait, since too many of its calls are under way."""
         weight = weigh(event)
         if len(self.waiting) >= MOST_WAITING or self._all.held + weight > MOST_BYTES:
             self._all.drop(event, [self], _FULL)
@@ -208,15 +220,11 @@ class _Observer:
         self._all.busy += 1
         self.waiting.append(event)
 
-    def _call(self, event: ObservedEvent) -> None:
-        try:
-            answer = self.callback(event)
-            if answer is None or not inspect.isawaitable(answer):
-                return
-            task = self._all.make_task(answer, self, event)
-        except BaseException as error:  # noqa: BLE001 - whatever an observer raises, the worker goes on
-            self._all.failed(event, self.callback, error)
+    def begin(self, answer: Any, event: ObservedEvent) -> None:
+        """Await what it has returned, if that can be awaited, in a task of its own."""
+        if not inspect.isawaitable(answer):
             return
+        task = self._all.make_task(answer, self, event)
         self._all.busy += 1
         self.running.add(task)
         task.add_done_callback(self._ended)
@@ -225,7 +233,7 @@ class _Observer:
         """Await a call."""
         try:
             await work
-        except BaseException as error:  # noqa: BLE001 - see `_call`
+        except BaseException as error:  # noqa: BLE001 - whatever an observer raises, the worker goes on
             if self._all.is_closed and isinstance(error, asyncio.CancelledError):
                 self._all.cut(event, self.callback)
             else:
@@ -238,12 +246,14 @@ class _Observer:
             event = self.waiting.popleft()
             self._all.held -= weigh(event)
             self._all.busy -= 1
-            self._call(event)
+            self._all.call(self, event)
         self._all.settle()
 
 
 def weigh(event: Any) -> int:
     """How many bytes of payload and error an event holds, roughly."""
-    job = getattr(event, "job", None)
-    weight = 0 if job is None else len(job.payload_bytes)
-    return weight + len(event.error) if isinstance(event, (JobFail, JobPermanentlyFail)) else weight
+    try:
+        weight = len(event.job.payload_bytes)
+    except AttributeError:
+        return 0
+    return weight + len(event.error) if isinstance(event, _WITH_ERROR) else weight
