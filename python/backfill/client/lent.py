@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from backfill.client import BackfillClient
+from backfill.client.scheduling import Scheduling
 from backfill.client.upkeep import UpkeepVerbs
 from backfill.errors import ClientClosedError
 from backfill.hooks.registry import HookRegistry
@@ -19,13 +20,13 @@ class LentClient(BackfillClient):
 
     Handlers and the lifespan share it with all other jobs of the worker, which must not lose it. Its owner closes it
     with `take_back`; after that, verbs and `open()` raise `ClientClosedError`.
-
-    Attributes:
-        hooks: the callbacks of the worker's plugins; those of BeforeJobSchedule are asked before a job is added.
     """
 
-    hooks: HookRegistry | None = None
     _taken_back = False
+
+    def use(self, hooks: HookRegistry) -> None:
+        """Ask the interceptors of the worker's plugins before a job is added, in handlers and in the lifespan."""
+        self._scheduling = Scheduling.of(hooks)
 
     async def open(self) -> None:
         """Connect and check the schema; do nothing if the client is open already.

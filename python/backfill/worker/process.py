@@ -126,7 +126,7 @@ class WorkerProcess:
         # The handlers' client is opened by its first use, so that a worker whose handlers do not use it has no extra
         # connection.
         client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
-        client.hooks = self._hooks.registry
+        client.use(self._hooks.registry)
         self._stack.push_async_callback(client.take_back)
         self._deps = None
         if self._registry.lifespan is not None:
