@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+AGAIN_SECONDS: Final = 1.0
+"""How long a cancelled task may take to end before it is cancelled again."""
+MOST_CANCELS: Final = 5
+"""How often a task is cancelled before nobody waits for it any longer."""
 
 
 async def until(event: asyncio.Event, work: Coroutine[Any, Any, T], *, timeout: float | None = None) -> asyncio.Task[T]:
@@ -19,6 +28,9 @@ async def until(event: asyncio.Event, work: Coroutine[Any, Any, T], *, timeout: 
 
     Returns:
         The task, which is over: it has a result or an error, or was cancelled since the work was not done.
+
+    Raises:
+        TimeoutError: the work did not end although it was cancelled several times; it is left as it is.
     """
     task = asyncio.ensure_future(work)
     waiting = asyncio.ensure_future(event.wait())
@@ -26,24 +38,67 @@ async def until(event: asyncio.Event, work: Coroutine[Any, Any, T], *, timeout: 
         await asyncio.wait([task, waiting], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await end_all(task, waiting)
+    if not task.done():
+        raise TimeoutError(f"{task.get_name()} does not end, although it was cancelled {MOST_CANCELS} times")
     return task
 
 
 async def end_all(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks and wait until they have ended.
+    """Cancel tasks and wait until they have ended, for `AGAIN_SECONDS` times `MOST_CANCELS` at most.
+
+    One cancellation may be lost: code that is cancelled may catch it, and up to Python 3.11 `asyncio.wait_for` loses it
+    where what it waits for ends in the same moment. So a task that goes on is cancelled again. One that goes on all the
+    same is named in the log and left.
 
     Where the caller is cancelled meanwhile, the waiting goes on, and the cancellation is raised after it.
     """
-    for task in tasks:
-        task.cancel()
+    loop = asyncio.get_running_loop()
     cancelled: asyncio.CancelledError | None = None
-    while not all(task.done() for task in tasks):
-        try:
-            await asyncio.wait(tasks)
-        except asyncio.CancelledError as error:
-            cancelled = error
+    for _ in range(MOST_CANCELS):
+        for task in tasks:
+            task.cancel()
+        enough = loop.time() + AGAIN_SECONDS
+        while (left := [task for task in tasks if not task.done()]) and (patience := enough - loop.time()) > 0:
+            try:
+                await asyncio.wait(left, timeout=patience)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if not left:
+            break
+    else:
+        logger.error("not ended, although cancelled %d times: %s", MOST_CANCELS, ", ".join(map(_named, left)))
     if cancelled is not None:
         try:
             raise cancelled
         finally:
             del cancelled  # its traceback holds this frame and the callers' frames, with all their values
+
+
+async def in_own_thread(function: Callable[[], object], *, timeout: float) -> bool:
+    """Call a function that may block in a daemon thread of its own; return whether it has ended in time.
+
+    `asyncio.to_thread` would not do at a shutdown: its pool may be full of calls of handlers that never end, and then
+    the function would never be called. The interpreter does not wait for a daemon thread either.
+
+    Args:
+        function: what is called; it handles its errors itself.
+        timeout: how many seconds to wait for it.
+    """
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def work() -> None:
+        try:
+            function()
+        finally:
+            with suppress(RuntimeError):  # raised where the loop is closed, and then nobody waits any more
+                loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=work, name="backfill-end", daemon=True).start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await ended.wait()
+    return ended.is_set()
+
+
+def _named(task: asyncio.Future[Any]) -> str:
+    return task.get_name() if isinstance(task, asyncio.Task) else type(task).__name__
