@@ -6,9 +6,10 @@ of the package. A message names the field, the value and the way out, since it m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, time, timedelta
 from enum import Enum
+from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -99,7 +100,7 @@ class BulkEnqueueError(BackfillError):
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Pickle with the attributes, which are keyword-only."""
-        return _rebuild_bulk_error, (type(self), str(self), self.written, self.index, self.unknown)
+        return partial(type(self), str(self), written=self.written, index=self.index, unknown=self.unknown), ()
 
 
 class JobNotCompletedError(BackfillError):
@@ -186,6 +187,24 @@ class CleanupRefusedError(BackfillError):
 
 class ClientClosedError(BackfillError):
     """A call to a client or a worker that is closed, or that is not open yet although the call needs it open."""
+
+
+class HandlersStillRunningError(BackfillError):
+    """A worker has ended, but handlers of it still run; their jobs were given back. End the process to end them.
+
+    Args:
+        handlers: the id and the task of each handler's job, and for how many seconds the handler has run.
+    """
+
+    def __init__(self, handlers: Sequence[tuple[int, str, float]]) -> None:
+        self.handlers = tuple(handlers)
+        super().__init__(self.handlers)
+
+    def __str__(self) -> str:
+        """How many handlers run, and the first few of them."""
+        some = ", ".join(f"job {job} ({task}) for {seconds:,.1f} s" for job, task, seconds in self.handlers[:_NAMED])
+        more = ", ..." if len(self.handlers) > _NAMED else ""
+        return f"the worker has ended, but {len(self.handlers)} handlers still run: {some}{more}; end the process"
 
 
 class DatabaseConnectionError(BackfillError):
@@ -379,9 +398,3 @@ def _shortened(value: object, limit: int = 120) -> str:
     except Exception:  # noqa: BLE001 (a caller's own __repr__ must not hide the error that names the field)
         text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
-def _rebuild_bulk_error(
-    kind: type[BulkEnqueueError], message: str, written: int, index: int | None, unknown: int
-) -> BulkEnqueueError:
-    return kind(message, written=written, index=index, unknown=unknown)

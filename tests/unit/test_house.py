@@ -65,7 +65,7 @@ INNER_PLACES = {
         {"lent"},
     ],
     "worker": [
-        {"address", "context", "events", "service"},
+        {"address", "context", "events", "lifespan", "service"},
         {"config"},
         {"services"},
         {"lanes", "liveness"},
@@ -73,6 +73,7 @@ INNER_PLACES = {
         {"pipeline", "upkeep"},
         {"service_lists"},
         {"session"},
+        {"stop"},
         {"process"},
         {"runner"},
         {"__init__"},

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backfill.cli import options
-from backfill.cli.common import DsnOption, ExitCode, SchemaOption, checked_dsn, required_dsn, run_steadily
+from backfill.cli.common import DsnOption, ExitCode, SchemaOption, checked_dsn, explain, required_dsn, run_steadily
 from backfill.cli.durations import show_duration
-from backfill.cli.ending import end_soon
+from backfill.cli.ending import end_now, end_soon
 from backfill.cli.logs import set_up_logs
 from backfill.cli.settings import mistyped
 from backfill.cli.streams import never_wait_for_readers
-from backfill.errors import ConfigurationError
+from backfill.errors import ConfigurationError, HandlersStillRunningError
 
 if TYPE_CHECKING:
     from backfill.cli.signals import Signals
@@ -109,7 +109,14 @@ def command(
 
     async def work() -> ExitCode:
         runner = WorkerRunner(config, tasks)
-        orderly = await _Shift(runner, signals).run()
+        try:
+            orderly = await _Shift(runner, signals).run()
+        except HandlersStillRunningError as error:
+            logger.error("%s", error)
+            end_now(ExitCode.LEFT if runner.left else ExitCode.STILL_RUNNING)
+        except Exception as error:
+            end_soon(explain(error)[1])
+            raise
         code = ExitCode.LEFT if runner.left else ExitCode.OK if orderly else ExitCode.INTERRUPTED
         end_soon(code)
         return code
@@ -180,6 +187,11 @@ class _Shift:
 
     def _on_signal(self, count: int) -> None:
         self._signals = count
+        if self._runner.worker_id is None and self._task is not None:
+            logger.info("stopping: the worker has not started yet, and holds no job")
+            self._stop.set()
+            self._task.cancel()
+            return
         if count == 1:
             patience = self._runner.config.shutdown_timeout.total_seconds()
             logger.info("stopping: running jobs have %g s to end; another signal interrupts them at once", patience)
@@ -187,5 +199,3 @@ class _Shift:
             return
         logger.warning("stopping at once: running jobs are interrupted and given back")
         self._runner.hurry()
-        if self._runner.worker_id is None and self._task is not None:  # the worker has not started yet
-            self._task.cancel()

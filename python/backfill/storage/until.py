@@ -43,6 +43,25 @@ async def until(event: asyncio.Event, work: Coroutine[Any, Any, T], *, timeout: 
     return task
 
 
+async def ended_in_time(task: asyncio.Future[Any], *, timeout: float, hurry: asyncio.Event, least: float) -> bool:
+    """Wait until a task has ended, and return whether it has; its result is not looked at, and it is not cancelled.
+
+    Args:
+        task: what is waited for.
+        timeout: how many seconds to wait.
+        hurry: an event from which on there are only `least` seconds left.
+        least: see `hurry`.
+    """
+    hurrying = asyncio.ensure_future(hurry.wait())
+    try:
+        await asyncio.wait([task, hurrying], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done() and hurrying.done():
+            await asyncio.wait([task], timeout=least)
+    finally:
+        hurrying.cancel()
+    return task.done()
+
+
 async def end_all(*tasks: asyncio.Future[Any]) -> None:
     """Cancel tasks and wait until they have ended, for `AGAIN_SECONDS` times `MOST_CANCELS` at most.
 

@@ -22,6 +22,7 @@ from backfill.worker.config import WorkerConfig
 from backfill.worker.events import LeaseLost, Tally, WorkerStopped, emit
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.outcomes import Collect
+from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.lanes.lane import unmatched_tasks
 from backfill.worker.liveness.beat import TURN_SECONDS
 from backfill.worker.liveness.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth
@@ -29,7 +30,8 @@ from backfill.worker.pipeline.hot import LINES, QUERY_TIMEOUT
 from backfill.worker.service import Service
 from backfill.worker.service_lists import HTTP_PROBE, PROBES, UPKEEP
 from backfill.worker.services import ServiceGroup
-from backfill.worker.session import WorkerSession, seconds
+from backfill.worker.session import WorkerSession
+from backfill.worker.stop import Stop
 from backfill.worker.upkeep.end_partitions import EndPartitions
 from backfill.worker.upkeep.held_queues import HeldQueues
 
@@ -62,7 +64,7 @@ class WorkerProcess:
         attended: whether somebody waits for `failed`.
         hurry: set when a shutdown must not wait any more.
         pulse: what is known about the worker's health.
-        left: how many jobs were still locked when the worker had ended, since the database did not take their ends.
+        stragglers: handlers that still run although they should have ended, under whichever id they began.
     """
 
     own: ServicesClient
@@ -78,7 +80,7 @@ class WorkerProcess:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.hurry = asyncio.Event()
         self.pulse = Pulse()
-        self.left = 0
+        self.stragglers = Stragglers()
         self._began = time.monotonic()
         self._tally = Tally()
         self.config = config
@@ -93,7 +95,10 @@ class WorkerProcess:
         self._closing = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
         self._background = True
-        self._drained_by: float | None = None
+        self._stop = Stop(
+            config, self._upkeep, hurry=self.hurry, stragglers=self.stragglers, progress=self._progress,
+            session=lambda: getattr(self, "one", None), renewing=lambda: self._renewing,
+        )  # fmt: skip
 
     async def open(self, *, background: bool) -> None:
         """Do all that may fail at the start: connect, check the schema, enter the lifespan, write the worker's row."""
@@ -109,9 +114,9 @@ class WorkerProcess:
         # connection.
         client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
         self._stack.push_async_callback(client.take_back)
-        self._deps = None
-        if self._registry.lifespan is not None:
-            self._deps = await self._stack.enter_async_context(self._registry.lifespan(client))
+        self._stack.push_async_callback(self._stop.leave_lifespan)
+        lifespan = self._registry.lifespan
+        self._deps = None if lifespan is None else await self._stop.lifespan.enter(lifespan(client))
         keeps = {task.keep for task in self._registry if task.keep is not None}
         self.keeper = EndPartitions(self.own, keeps)
         interval = config.dead_after.total_seconds()
@@ -126,6 +131,11 @@ class WorkerProcess:
         """Start the services that run in the background."""
         self._attend(await self.one.start(background=True))
         self._attend(await self._upkeep.start(self, self.config))
+
+    @property
+    def left(self) -> int:
+        """How many jobs were still locked when the worker had ended, since the database did not take their ends."""
+        return self._stop.left
 
     @property
     def services(self) -> list[Service]:
@@ -145,7 +155,8 @@ class WorkerProcess:
         one = self.one
         return self.pulse.health(
             worker_id=one.worker_id, held=len(one.executor.held), unsettled=one.station.settler.pending,
-            live_within=live_within, ready_within=ready_within,
+            live_within=live_within, ready_within=ready_within, hung=self.stragglers.hung,
+            lanes=len(self.config.lanes),
         )  # fmt: skip
 
     async def run_available(self) -> int:
@@ -190,7 +201,7 @@ class WorkerProcess:
         for watcher in self._watchers.values():
             watcher.cancel()
         failed: BaseException | None = None
-        for step in (self._drain, self._let_go):
+        for step in self._stop.steps:
             try:
                 await step()
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -200,23 +211,6 @@ class WorkerProcess:
         async with self._stack:
             if failed is not None:
                 raise failed
-
-    async def _drain(self) -> None:
-        """Let running jobs end, and write their ends; services that somebody else cancelled run again until then."""
-        if self._drained_by is None:
-            self._drained_by = time.monotonic() + seconds(self.config.shutdown_timeout)
-        if self._renewing is not None:
-            await asyncio.wait([self._renewing])
-        if hasattr(self, "one") and not self.one.abandoned:
-            await self.one.resume()
-            await self.one.drain(max(self._drained_by - time.monotonic(), 0.0), self.hurry)
-            await self.one.settle()
-
-    async def _let_go(self) -> None:
-        await self._upkeep.stop()  # its failures are ignored here, since each was logged when it came
-        if hasattr(self, "one") and not self.one.abandoned:
-            self.left = len(self.one.executor.held)
-            await self.one.close()
 
     def tell_end(self) -> None:
         """Log that the worker has stopped, and what it did, unless it never worked."""
@@ -240,7 +234,7 @@ class WorkerProcess:
         return WorkerSession(
             self.config, self._registry, self._client, self.own, self._deps,
             progressed=self._progress.set, lost=self._lost,
-            interrupted=self._interrupted, pulse=self.pulse, collect=self._collect,
+            interrupted=self._interrupted, pulse=self.pulse, stragglers=self.stragglers, collect=self._collect,
         )  # fmt: skip
 
     def _lost(self) -> None:

@@ -7,7 +7,6 @@ A thread answers, so that there is an answer also while a handler holds the even
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
