@@ -94,10 +94,11 @@ class WorkerProcess:
         self._progress = asyncio.Event()
         self._closing = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
+        self._renewal: asyncio.Task[None] | None = None  # the last one, also where it only starts the new session now
         self._background = True
         self._stop = Stop(
             config, self._upkeep, hurry=self.hurry, stragglers=self.stragglers, progress=self._progress,
-            session=lambda: getattr(self, "one", None), renewing=lambda: self._renewing,
+            session=lambda: getattr(self, "one", None), renewing=lambda: self._renewal,
         )  # fmt: skip
 
     async def open(self, *, background: bool) -> None:
@@ -242,7 +243,7 @@ class WorkerProcess:
         if self._renewing is not None:
             return
         if not self._closing.is_set():
-            self._renewing = asyncio.ensure_future(self._go_on())
+            self._renewal = self._renewing = asyncio.ensure_future(self._go_on())
         elif not self.hurry.is_set():
             # The drain need not wait any more, since others have the worker's jobs.
             emit(LeaseLost(self.one.worker_id, len(self.one.executor.held)))

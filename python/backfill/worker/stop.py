@@ -32,7 +32,7 @@ class Stop:
         stragglers: the handlers that still run although they should have ended.
         progress: set when a pump has taken a turn.
         session: returns the session that works now; None before there is one.
-        renewing: returns the task that renews a worker which was given up; None where none does.
+        renewing: returns the last task that renewed a worker which was given up; None where none did.
 
     Attributes:
         lifespan: the registry's lifespan.
