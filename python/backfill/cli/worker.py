@@ -105,7 +105,7 @@ def command(
     tasks = load_registries(registry)
     # What was imported stays in use, so the garbage collector need not look at it: that would cost a tenth of the rate.
     gc.freeze()
-    signals = Signals()
+    signals = Signals(config.shutdown_timeout.total_seconds())
 
     async def work() -> ExitCode:
         runner = WorkerRunner(config, tasks)

@@ -60,6 +60,7 @@ class Stop:
         self._given_session = session
         self._renewing = renewing
         self._until: float | None = None
+        self._settled: WorkerSession | None = None
 
     @property
     def steps(self) -> tuple[Callable[[], Awaitable[Any]], ...]:
@@ -82,7 +83,7 @@ class Stop:
             await until(self._hurry, self._stragglers.wait(self._left))
         if session is not None:
             if session.executor.idle:
-                await session.settle()
+                await self._settle(session)
             else:
                 await self._until_written(session)
 
@@ -98,7 +99,18 @@ class Stop:
                     await self.leave_lifespan()
             finally:
                 session.executor.let_go()
-                await session.settle()
+                await self._settle(session)
+
+    async def _settle(self, session: WorkerSession) -> None:
+        """Settle a session, unless that was done."""
+        if session is self._settled:
+            return
+        try:
+            await session.settle()
+        except Exception:  # what a service has failed with: all of them have ended
+            self._settled = session
+            raise
+        self._settled = session
 
     async def _let_go(self) -> None:
         if (session := self._session) is not None:

@@ -17,7 +17,7 @@ from backfill import BackfillClient
 from programs import Program, between_signals, shell
 
 TASKS = """
-import asyncio, os, time
+import asyncio, ctypes, os, time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from backfill import BackfillClient, TaskRegistry, WorkerContext
@@ -72,6 +72,19 @@ async def clings_once() -> None:
         print("clings", flush=True)
     await asyncio.sleep(600)
 
+@tasks.task("loop")
+async def loop() -> None:
+    print("holding", flush=True)
+    while True:
+        pass
+
+@tasks.task("lock")
+async def lock() -> None:
+    print("holding", flush=True)
+    sleep = ctypes.PyDLL(None).sleep  # holds the interpreter's lock
+    while True:
+        sleep(600)
+
 @tasks.task("fills")
 async def fills() -> None:
     calls = [asyncio.ensure_future(asyncio.to_thread(time.sleep, 600)) for _ in range(64)]
@@ -83,6 +96,13 @@ import os, signal, sys
 os.getpid = lambda: 1  # as in a container
 import backfill.cli.app
 sys.argv = ["backfill", "worker", "slow_jobs"]
+backfill.cli.app.run()
+"""
+LATE = """
+import sys
+import backfill.cli.app, backfill.cli.signals
+backfill.cli.signals.DEAF_SECONDS, backfill.cli.signals.LATE_SECONDS = 0.5, 1.0
+sys.argv = ["backfill", "worker", "app_jobs:tasks", "--shutdown-timeout", "500ms"]
 backfill.cli.app.run()
 """
 SLOW = """
@@ -135,6 +155,23 @@ async def test_a_stop_ends_whatever_runs(dsn: str, begin: Begin, task: str, code
     assert rows(dsn, "select id from graphile_worker.backfill_workers") == []
 
 
+@pytest.mark.leaves_rows
+@pytest.mark.parametrize("task", ["loop", "lock"])
+async def test_a_stop_ends_although_a_handler_holds_the_loop(dsn: str, begin: Begin, task: str) -> None:
+    """Or the interpreter's lock: a few seconds after the shutdown timeout; its job is that of a worker that died."""
+    async with BackfillClient(dsn) as client:
+        await client.enqueue(task)
+        worker = begin()
+        worker.wait_for("holding")
+        began = time.monotonic()
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.end(3 * 6) == 6, worker.output
+        assert time.monotonic() - began < 3 * 6
+    [[attempts, holder]] = rows(dsn, "select attempts, locked_by from graphile_worker.jobs")
+    assert attempts == 1
+    assert holder is not None
+
+
 async def test_a_second_signal_gives_back_what_does_not_end(dsn: str, begin: Begin) -> None:
     """At once: nobody waits for the thread up to the shutdown timeout."""
     async with BackfillClient(dsn) as client:
@@ -170,6 +207,20 @@ async def test_a_second_signal_hurries_a_lifespans_end(begin: Begin) -> None:
     between_signals()
     worker.process.send_signal(signal.SIGTERM)
     assert worker.end() == 130, worker.output
+
+
+async def test_the_process_has_a_last_deadline(dsn: str, tmp_path: Path) -> None:
+    """Beyond all others: it is ended whatever goes on then, such as the end of a lifespan that has seconds left."""
+    (tmp_path / "app_jobs.py").write_text(TASKS)
+    environment = {"DATABASE_URL": dsn, "HANGS": "end"}
+    program = Program([sys.executable, "-c", LATE], environment=environment, folder=tmp_path)
+    try:
+        program.wait_for("starts")
+        program.process.send_signal(signal.SIGTERM)
+        assert program.end() == 6, program.output
+        assert "the end of the lifespan takes longer" not in program.output
+    finally:
+        program.kill()
 
 
 async def test_a_signal_ends_a_start_that_hangs(dsn: str, begin: Begin) -> None:
