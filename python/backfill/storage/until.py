@@ -12,8 +12,10 @@ from typing import Any, Final, TypeVar
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-AGAIN_SECONDS: Final = 1.0
-"""How long a cancelled task may take to end before it is cancelled again."""
+AGAIN_SECONDS: Final = 6.0
+"""Seconds after which a task that has not ended is cancelled again; the driver's clean-up may take five of them."""
+FURTHER_SECONDS: Final = 1.0
+"""Seconds between further cancellations."""
 MOST_CANCELS: Final = 5
 """How often a task is cancelled before nobody waits for it any longer."""
 
@@ -63,21 +65,22 @@ async def ended_in_time(task: asyncio.Future[Any], *, timeout: float, hurry: asy
 
 
 async def end_all(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks and wait until they have ended, for `AGAIN_SECONDS` times `MOST_CANCELS` at most.
+    """Cancel tasks and wait until they have ended, for ten seconds at most.
 
-    One cancellation may be lost: code that is cancelled may catch it, and up to Python 3.11 `asyncio.wait_for` loses it
-    where what it waits for ends in the same moment. So a task that goes on is cancelled again. One that goes on all the
-    same is named in the log and left.
+    A cancellation may get lost: before Python 3.12 `asyncio.wait_for`, by which connection pools wait, drops one that
+    comes at the moment in which the wait ends; and code may catch one. So a task that has not ended is cancelled again
+    after a while. One that goes on all the same is named in the log and left.
 
     Where the caller is cancelled meanwhile, the waiting goes on, and the cancellation is raised after it.
     """
     loop = asyncio.get_running_loop()
     cancelled: asyncio.CancelledError | None = None
-    for _ in range(MOST_CANCELS):
-        for task in tasks:
+    left: list[asyncio.Future[Any]] = list(tasks)
+    for count in range(MOST_CANCELS):
+        for task in left:
             task.cancel()
-        enough = loop.time() + AGAIN_SECONDS
-        while (left := [task for task in tasks if not task.done()]) and (patience := enough - loop.time()) > 0:
+        enough = loop.time() + (FURTHER_SECONDS if count else AGAIN_SECONDS)
+        while (left := [task for task in left if not task.done()]) and (patience := enough - loop.time()) > 0:
             try:
                 await asyncio.wait(left, timeout=patience)
             except asyncio.CancelledError as error:

@@ -115,6 +115,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifespan, "LEAST_SECONDS", 0.3)
     monkeypatch.setattr(stop, "SETTLE_GRACE", 0.5)
     monkeypatch.setattr(until, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(until, "FURTHER_SECONDS", 0.1)
 
 
 def _config(dsn: str, **settings: Any) -> WorkerConfig:
