@@ -1,4 +1,4 @@
-"""Work that ends at an event, and tasks that are ended: also where a cancellation gets lost, and never without a limit."""
+"""Work that ends at an event, and tasks that are ended: also where a cancellation gets lost, never without a limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from backfill.storage import until as module
-from backfill.storage.until import MOST_CANCELS, end_all, in_own_thread, until
+from backfill.storage.until import MOST_CANCELS, end_all, in_own_thread, until, within
 from backfill.worker.service import Service
 
 
@@ -217,3 +217,17 @@ async def test_a_task_is_not_cancelled_again_at_once(monkeypatch: pytest.MonkeyP
     await asyncio.wait([caller, task], timeout=10)
     assert task.cancelled()
     assert caller.cancelled()
+
+
+async def test_work_within_its_time_and_beyond(caplog: pytest.LogCaptureFixture) -> None:
+    """What hangs is cancelled and logged, and the caller goes on; what fails in time raises its error."""
+    clinging = Clinging(swallows=0)
+    await within(0.05, clinging.work)
+    assert clinging.cancels == 1
+    assert "Clinging.work took longer than 0.05 s" in caplog.text
+
+    async def fail() -> None:
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        await within(30, fail)

@@ -21,7 +21,7 @@ GAP_SECONDS: Final = 0.25
 LAST: Final = 3
 """The number of signals at which the process ends at once."""
 LATE_SECONDS: Final = 60.0
-"""How many seconds after the shutdown timeout the process is ended, if it still runs: all that follows has ended then."""
+"""How many seconds after the shutdown timeout the process is ended, if it still runs; all that follows is over then."""
 DEAF_SECONDS: Final = 5.0
 """How many seconds after the shutdown timeout the process is ended whose event loop has not turned since the signal."""
 

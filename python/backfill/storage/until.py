@@ -96,6 +96,23 @@ async def end_all(*tasks: asyncio.Future[Any]) -> None:
             del cancelled  # its traceback holds this frame and the callers' frames, with all their values
 
 
+async def within(seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do work that must not hold up what follows it: it is cancelled when its time is up, and that is logged.
+
+    Args:
+        seconds: how long the work may take.
+        work: makes the coroutine that does the work.
+
+    Raises:
+        BaseException: what the work raises.
+    """
+    task = await until(asyncio.Event(), work(), timeout=seconds)
+    if task.cancelled():
+        logger.warning("%s took longer than %g s and was cancelled", getattr(work, "__qualname__", work), seconds)
+    else:
+        task.result()
+
+
 async def in_own_thread(function: Callable[[], object], *, timeout: float) -> bool:
     """Call a function that may block in a daemon thread of its own; return whether it has ended in time.
 

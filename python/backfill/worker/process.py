@@ -16,7 +16,7 @@ from backfill.errors import BackfillError
 from backfill.said import named, stripped
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
-from backfill.storage.until import until
+from backfill.storage.until import until, within
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.events import LeaseLost, Tally, WorkerStopped, emit
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FLUSH_PATIENCE: Final = 1.0
+_CLOSE_SECONDS: Final = 10.0
+"""How long a client may take to close at the end; its pool waits up to five seconds for what is under way."""
 
 
 class WorkerProcess:
@@ -110,11 +112,12 @@ class WorkerProcess:
         # The services have a client apart from the handlers', so that handlers that hold all of its connections do not
         # keep a service from its work.
         self.own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
-        await self._stack.enter_async_context(self.own)
+        self._stack.push_async_callback(within, _CLOSE_SECONDS, self.own.close)
+        await self.own.open()
         # The handlers' client is opened by its first use, so that a worker whose handlers do not use it has no extra
         # connection.
         client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
-        self._stack.push_async_callback(client.take_back)
+        self._stack.push_async_callback(within, _CLOSE_SECONDS, client.take_back)
         self._stack.push_async_callback(self._stop.leave_lifespan)
         lifespan = self._registry.lifespan
         self._deps = None if lifespan is None else await self._stop.lifespan.enter(lifespan(client))

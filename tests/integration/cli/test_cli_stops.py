@@ -233,7 +233,7 @@ async def test_a_signal_ends_a_start_that_hangs(dsn: str, begin: Begin) -> None:
 
 
 def test_process_1_is_ended_by_a_signal_before_its_worker_starts(tmp_path: Path) -> None:
-    """The system drops signals to process 1 that it has no handler for, so it must have one from its first moment on."""
+    """The system drops signals to process 1 that have no handler, so it must have one from its first moment on."""
     (tmp_path / "slow_jobs.py").write_text(SLOW)
     environment = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
     program = Program([sys.executable, "-c", FIRST], environment=environment, folder=tmp_path)
