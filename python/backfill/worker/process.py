@@ -118,7 +118,6 @@ class WorkerProcess:
         # connection.
         client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
         self._stack.push_async_callback(within, _CLOSE_SECONDS, client.take_back)
-        self._stack.push_async_callback(self._stop.leave_lifespan)
         lifespan = self._registry.lifespan
         self._deps = None if lifespan is None else await self._stop.lifespan.enter(lifespan(client))
         keeps = {task.keep for task in self._registry if task.keep is not None}

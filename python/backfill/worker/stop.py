@@ -65,11 +65,7 @@ class Stop:
     @property
     def steps(self) -> tuple[Callable[[], Awaitable[Any]], ...]:
         """The steps in their order. Each may be called again where it was broken off, and then goes on."""
-        return self._drain, self._give_back, self._let_go
-
-    async def leave_lifespan(self) -> None:
-        """Leave the lifespan, unless that was done; its end has a deadline, and raises what it fails with."""
-        await self.lifespan.leave(self._until, self._hurry)
+        return self._drain, self._give_back, self._let_go, self._leave_lifespan
 
     async def _drain(self) -> None:
         """Let running jobs end, and write their ends; services that somebody else cancelled run again until then."""
@@ -96,7 +92,7 @@ class Stop:
         if (session := self._session) is not None:
             try:
                 if not session.executor.idle:
-                    await self.leave_lifespan()
+                    await self._leave_lifespan()
             finally:
                 session.executor.let_go()
                 await self._settle(session)
@@ -116,6 +112,9 @@ class Stop:
         if (session := self._session) is not None:
             self.left = len(session.executor.held)
             await session.close()
+
+    async def _leave_lifespan(self) -> None:
+        await self.lifespan.leave(self._until, self._hurry)
 
     @property
     def _session(self) -> WorkerSession | None:
