@@ -67,7 +67,7 @@ INNER_PLACES = {
         {"lent"},
     ],
     "worker": [
-        {"address", "context", "events", "service"},
+        {"address", "context", "events", "lifespan", "service"},
         {"config"},
         {"services"},
         {"lanes", "liveness"},
@@ -75,6 +75,7 @@ INNER_PLACES = {
         {"pipeline", "upkeep"},
         {"announcing", "service_lists"},
         {"session"},
+        {"stop"},
         {"process"},
         {"runner"},
         {"__init__"},

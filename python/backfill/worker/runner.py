@@ -69,13 +69,20 @@ class WorkerRunner:
         Raises:
             DatabaseConnectionError: the server cannot be reached at the start.
             SchemaError: the schema is missing or of another version.
+            HandlersStillRunningError: the worker has ended, but handlers still run, since nothing can end them; it
+                comes in place of the cancellation.
             BackfillError: a part of the worker failed for good.
         """
         async with self:
             await asyncio.shield(self._attended().failed)
 
     async def run_until_cancelled(self, stop: asyncio.Event) -> None:
-        """Work until the event is set (or the call is cancelled); then drain up to the shutdown's deadline."""
+        """Work until the event is set (or the call is cancelled); then drain up to the shutdown's deadline.
+
+        Raises:
+            HandlersStillRunningError: the worker has ended, but handlers still run, since nothing can end them.
+            BackfillError: what `run` raises, for the same reasons.
+        """
         async with self:
             failed, stopped = self._attended().failed, asyncio.ensure_future(stop.wait())
             waiting: list[asyncio.Future[Any]] = [failed, stopped]
@@ -99,6 +106,7 @@ class WorkerRunner:
 
         Raises:
             ConfigurationError: this runner is running in the background.
+            HandlersStillRunningError: the call was cancelled and the worker has ended, but handlers still run.
             ExceptionGroup: attempts failed and `raise_failures` is set. It holds the handlers' own exceptions, in the
                 order in which they were raised, each with a note that names its job, task and attempt. It is a
                 BaseExceptionGroup where one of them is not an Exception, such as SystemExit.
@@ -112,9 +120,10 @@ class WorkerRunner:
             ran = await parts.run_available()
         except BaseException as error:
             parts.reason = self._reason_for(error)
-            raise
-        finally:
             await self._end()
+            _refuse_running(parts, error)
+            raise
+        await self._end()
         if failures:
             raise _group(failures, ran)
         return ran
@@ -127,14 +136,21 @@ class WorkerRunner:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain up to the shutdown's deadline. Raises what a part failed with, unless the block itself has raised."""
-        failed = None
-        if self._parts is not None:
-            failed = self._parts.failed
-            self._parts.reason = self._reason_for(error)
+        """Drain up to the shutdown's deadline. Raises what a part failed with, unless the block itself has raised.
+
+        Raises:
+            HandlersStillRunningError: the worker has ended, but handlers still run, and the block has raised nothing
+                but a cancellation.
+        """
+        parts = self._parts
+        if parts is not None:
+            parts.reason = self._reason_for(error)
         await self._end()
-        if failed is not None and failed.done() and not failed.cancelled() and error is None:
-            failed.result()
+        if parts is None:
+            return
+        if parts.failed.done() and not parts.failed.cancelled() and error is None:
+            parts.failed.result()
+        _refuse_running(parts, error)
 
     def health(self, *, live_within: timedelta = LIVE_WITHIN, ready_within: timedelta = READY_WITHIN) -> WorkerHealth:
         """The worker's health, without asking the database; any thread may call this.
@@ -246,6 +262,17 @@ class WorkerRunner:
             if parts is not None:
                 await parts.close()
                 self._left = parts.left
+
+
+def _refuse_running(parts: WorkerProcess, error: BaseException | None) -> None:
+    """Raise HandlersStillRunningError where handlers still run, unless the caller has another error than that it ends.
+
+    Args:
+        parts: the worker, which has ended.
+        error: what the caller's own code has raised.
+    """
+    if error is None or isinstance(error, asyncio.CancelledError):
+        parts.stragglers.refuse_running()
 
 
 def _group(failures: list[tuple[Job, BaseException]], ran: int) -> BaseExceptionGroup[BaseException]:

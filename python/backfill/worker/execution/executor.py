@@ -26,7 +26,7 @@ from backfill.storage.rows import unreadable
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.context import WorkerContext
 from backfill.worker.events import Tally
-from backfill.worker.execution.draining import cancel, interrupt, wait
+from backfill.worker.execution.draining import cancel, drain
 from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending, Failed
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
@@ -34,6 +34,7 @@ from backfill.worker.execution.hooked import Answered, Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
+from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane
@@ -93,6 +94,8 @@ class Executor:
         self._first_step: HeldJob | None = None
         self._draining = False
         self._unstarted = 0
+        self.stragglers = Stragglers()
+        """The handlers that run although they should have ended; a worker's sessions share them."""
         self.started = 0
         """How many jobs were started."""
         self.claimed = 0
@@ -142,6 +145,8 @@ class Executor:
             for running in claimed:
                 self._undo(running)
             return
+        if self.stragglers.have_lost_jobs:
+            claimed = self.stragglers.park(claimed, self.dispatch, self._undo)
         lane.add(claimed)
         self.dispatch(lane)
 
@@ -196,19 +201,23 @@ class Executor:
     async def drain(self, timeout: float) -> None:
         """Wait for the attempts that run, at most `timeout` seconds, and give the other jobs back.
 
-        Jobs that have not begun go back at once. Async handlers are cancelled when the time is up. Synchronous handlers
-        are asked to end from the start, by `ctx.should_stop`; when the time is up nobody waits for them any longer.
+        Jobs that have not begun go back at once. Attempts that still run in the end are held until `let_go`.
         """
         self._draining = True
         for lane in self.held.lanes:
             self.return_ready(lane)
+        for running in self.stragglers.return_parked():
+            self._undo(running)
+        await drain(self._running, self._in_thread, timeout)
+
+    def let_go(self) -> None:
+        """Give back the jobs whose handlers still run after a drain; these are stragglers from now on."""
         for running in list(self._running):
-            running.ask_to_stop()
-            if not running.handler_started:
-                cancel(running)
-        await wait(self._running, timeout)
-        if self._running:
-            await interrupt(self._running, lambda running: self._end(running, GIVEN_BACK))
+            self.stragglers.lost(running)
+            self._end(running, GIVEN_BACK)
+
+    def _in_thread(self, running: HeldJob) -> bool:
+        return running.handler_started and not self._task_of(running).shape.is_async
 
     def _lost(self, running: HeldJob) -> None:
         """Handle a held job that is not this worker's any more.
@@ -218,8 +227,10 @@ class Executor:
         if running in running.lane.ready:
             running.lane.ready.remove(running)
             self._undo(running)
-        elif running in self._running and self._task_of(running).shape.is_async:
-            cancel(running)
+        elif running in self._running:
+            if not self._in_thread(running):
+                cancel(running)
+            self.stragglers.lost(running)
 
     def close(self) -> None:
         """Let the threads of synchronous handlers go."""
@@ -330,9 +341,10 @@ class Executor:
         return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
 
     def _overrun(self, running: HeldJob) -> None:
-        """Ask a synchronous handler whose time is over to stop, and log that, since nothing can end its thread."""
+        """Ask a synchronous handler whose time is over to stop, since nothing can end its thread."""
         running.run_out_of_time()
         self._outcomes.overrun(running.job, running.limits)
+        self.stragglers.out_of_time(running)
 
     def _task_of(self, running: HeldJob) -> Task[Any, Any]:
         task = self._registry.get(running.job.task_identifier)
