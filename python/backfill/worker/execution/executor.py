@@ -66,7 +66,6 @@ class Executor:
         traceback: RetryTraceback = RetryTraceback.NONE,
         collect: Collect | None = None,
     ) -> None:
-        self._registry = registry
         self._outcomes = Outcomes(registry, retry, traceback, collect)
         self._worker_id = worker_id
         self._client = client
@@ -82,6 +81,7 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._guard = ForkGuard()
+        self._registry = registry.wrapped(self._guard.returned)
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
         self._first_step: HeldJob | None = None
@@ -341,7 +341,7 @@ class Executor:
 
     def _looked_at(self, running: HeldJob, error: BaseException) -> Ending:
         task = self._registry.get(running.job.task_identifier)
-        if (task is None or task.shape.is_async) and (found := ctrl_c_in(error)) is not None:
+        if (task is None or task.runs_on_loop) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
         if running.given_up or self._was_swept_away():
             return GIVEN_BACK
