@@ -74,6 +74,7 @@ from backfill.jobs import (
     Priority,
     Queue,
 )
+from backfill.middleware import CallNext, SyncCallNext
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker import QueueConfig, WorkerConfig, WorkerContext, WorkerRunner
@@ -86,6 +87,7 @@ __all__ = [
     "BackfillError",
     "BulkEnqueueError",
     "BulkOutcome",
+    "CallNext",
     "CleanupRefusedError",
     "ClientClosedError",
     "CommitUnknownError",
@@ -140,6 +142,7 @@ __all__ = [
     "ServiceUnavailable",
     "Snooze",
     "StartupCleanup",
+    "SyncCallNext",
     "Task",
     "TaskDefinitionError",
     "TaskRegistry",

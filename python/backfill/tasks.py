@@ -17,8 +17,16 @@ from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
 from backfill.errors import InvalidJobError, TaskDefinitionError
 from backfill.handlers import exception_types
 from backfill.jobs import UNSAID, JobSpec, Queue
-from backfill.middleware import AsyncMiddleware, CallNext, Function, Returned, SyncMiddleware
-from backfill.middleware import checked, checked_list, refuse_synchronous
+from backfill.middleware import (
+    AsyncMiddleware,
+    CallNext,
+    Function,
+    Returned,
+    SyncMiddleware,
+    checked,
+    checked_list,
+    refuse_synchronous,
+)
 from backfill.retry import RetryPolicy
 from backfill.task import PayloadOf, Task
 from backfill.wrapped import wrapped
@@ -198,8 +206,8 @@ class TaskRegistry(Generic[D]):
 
         return decorate
 
-    @overload
-    def middleware(
+    @overload  # an async function that takes any `call_next` fits both; the first is meant
+    def middleware(  # type: ignore[overload-overlap]
         self, function: Callable[[CallNext, WorkerContext[D]], Coroutine[Any, Any, R]], /
     ) -> Callable[[CallNext, WorkerContext[D]], Coroutine[Any, Any, R]]: ...
     @overload
@@ -292,7 +300,7 @@ class TaskRegistry(Generic[D]):
             InvalidJobError: a name is too long.
         """
         source: TaskRegistry[Any] | None = tasks if isinstance(tasks, TaskRegistry) else within
-        self._take(tasks, {} if source is None else source._outer)
+        self._take(tasks, {} if source is None else source._outer)  # noqa: SLF001 (another one of this class)
 
     def _take(self, tasks: Iterable[Task[Any, Any]], outer: Mapping[str, tuple[list[Function], ...]]) -> None:
         """Add tasks of another registry, either all of them or none, and wrap this registry's middleware around them.

@@ -205,12 +205,12 @@ class Executor:
     def _lost(self, running: HeldJob) -> None:
         """Handle a held job that is not this worker's any more.
 
-        It is given back where it has not started; else its handler is cancelled, if it is an async one.
+        It is given back where it has not started; else it is cancelled, unless its handler runs in a thread.
         """
         if running in running.lane.ready:
             running.lane.ready.remove(running)
             self._undo(running)
-        elif running in self._running and self._task_of(running).shape.is_async:
+        elif running in self._running and not running.in_thread:
             cancel(running)
 
     def close(self) -> None:
@@ -301,12 +301,15 @@ class Executor:
         return task.invoke(payload, context, threads)
 
     async def _limited(self, running: HeldJob, work: Awaitable[Any]) -> Ending:
-        """Await a handler that has a time limit; a synchronous handler can only be asked to stop."""
+        """Await a handler that has a time limit.
+
+        What runs on the loop is cancelled, and a synchronous handler in its thread is only asked to stop.
+        """
         task, seconds = self._task_of(running), running.limits.seconds
         limit = asyncio.timeout(seconds if task.shape.is_async else None)
         alarm = None
         if seconds is not None and not task.shape.is_async:
-            alarm = self._loop.call_later(seconds, self._overrun, running)
+            alarm = self._loop.call_later(seconds, self._overrun, running, limit)
         try:
             async with limit:
                 value = await work
@@ -319,10 +322,17 @@ class Executor:
                 alarm.cancel()
         return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
 
-    def _overrun(self, running: HeldJob) -> None:
-        """Ask a synchronous handler whose time is over to stop, and log that, since nothing can end its thread."""
+    def _overrun(self, running: HeldJob, limit: asyncio.Timeout) -> None:
+        """End an attempt with a synchronous handler whose time is over.
+
+        Nothing can end a thread, so a handler in its thread is asked to stop, and that is logged. Middleware that runs
+        on the loop meanwhile is cancelled.
+        """
         running.run_out_of_time()
-        self._outcomes.overrun(running.job, running.limits)
+        if running.in_thread:
+            self._outcomes.overrun(running.job, running.limits)
+        else:
+            limit.reschedule(self._loop.time())
 
     def _task_of(self, running: HeldJob) -> Task[Any, Any]:
         task = self._registry.get(running.job.task_identifier)

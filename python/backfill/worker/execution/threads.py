@@ -50,15 +50,19 @@ class HandlerThreads:
                 self._size += 1
                 threading.Thread(target=self._work, name=f"{self._name}-{self._size}", daemon=True).start()
         self._calls.put((loop, future, contextvars.copy_context(), lambda: function(*arguments)))
-        while True:
-            try:
-                return await asyncio.shield(future)
-            except asyncio.CancelledError:
-                if running.given_up:
-                    raise
-                _uncancel()
-                if future.done():
-                    return future.result()
+        running.in_thread = True
+        try:
+            while True:
+                try:
+                    return await asyncio.shield(future)
+                except asyncio.CancelledError:
+                    if running.given_up:
+                        raise
+                    _uncancel()
+                    if future.done():
+                        return future.result()
+        finally:
+            running.in_thread = not future.done()
 
     def close(self) -> None:
         """Let idle threads end now, and each other thread when its call has ended."""
