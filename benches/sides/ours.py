@@ -6,14 +6,15 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import uvloop
 
-from backfill import QueueConfig, RetryPolicy, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import CallNext, QueueConfig, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+from backfill.middleware import AsyncMiddleware
 
 Handler = Callable[[dict[str, Any]], Awaitable[object]]
 
@@ -30,6 +31,11 @@ async def echo(payload: dict[str, Any]) -> dict[str, Any]:
 async def short(payload: dict[str, Any]) -> None:
     """A millisecond of waiting."""
     await asyncio.sleep(0.001)
+
+
+async def passing(call_next: CallNext, ctx: WorkerContext[None]) -> object:
+    """A middleware that does nothing."""
+    return await call_next()
 
 
 class TenthFails:
@@ -79,11 +85,12 @@ def worker_rate(
     runs: int | None = None,
     retry: RetryPolicy | None = None,
     keep: timedelta | None = None,
+    middleware: Sequence[AsyncMiddleware[None]] = (),
 ) -> float:
     """Jobs a second that a worker runs, from its first job's begin until the table is empty (or the last one's end).
 
     `runs` is how many attempts they take, where some fail; `retry` says how long those wait;
-    `keep` how long ends are kept.
+    `keep` how long ends are kept; `middleware` runs around the handler.
     """
     logging.disable(logging.WARNING)
     gc.freeze()  # as the shell's worker does
@@ -91,7 +98,7 @@ def worker_rate(
     async def run() -> float:
         counted = Counted(handler, runs or jobs)
         registry: TaskRegistry[None] = TaskRegistry()
-        registry.task(task, retry=retry, keep=keep)(counted)
+        registry.task(task, retry=retry, keep=keep, middleware=middleware)(counted)
         config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(slots)])
         async with (
             await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,
