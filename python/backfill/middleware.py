@@ -20,10 +20,29 @@ if TYPE_CHECKING:
 
 D = TypeVar("D")
 
-CallNext: TypeAlias = Callable[[], Coroutine[Any, Any, Any]]
-"""The first argument of an async middleware: awaiting its call runs the rest, and gives the handler's result."""
-SyncCallNext: TypeAlias = Callable[[], Any]
-"""The first argument of a synchronous middleware: its call runs the rest in this thread, and returns the result."""
+
+class CallNext(Protocol):
+    """The type of an async middleware's first argument; any function without arguments fits that gives a coroutine."""
+
+    def __call__(self) -> Coroutine[Any, Any, Any]:
+        """Run the rest of the attempt, when awaited: the middleware within, and the handler; give its result.
+
+        Raises:
+            RuntimeError: it was called before, or its middleware has ended.
+        """
+        ...
+
+
+class SyncCallNext(Protocol):
+    """The type of a synchronous middleware's first argument; any function without arguments fits."""
+
+    def __call__(self) -> Any:
+        """Run the rest of the attempt in this thread: the middleware within, and the handler; return its result.
+
+        Raises:
+            RuntimeError: it was called before, or its middleware has ended.
+        """
+        ...
 
 
 class AsyncMiddleware(Protocol[D]):

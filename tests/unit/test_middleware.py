@@ -6,14 +6,13 @@ import asyncio
 import contextvars
 import functools
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from backfill import CallNext, JobSpec, Snooze, SyncCallNext, TaskDefinitionError, TaskRegistry, WorkerContext
+from backfill import CallNext, JobSpec, Snooze, SyncCallNext, TaskRegistry, WorkerContext
 from backfill.testing import run_job
 
 TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
@@ -321,7 +320,7 @@ async def test_a_call_from_another_thread_is_waited_for() -> None:
 
 
 async def test_time_limits_end_what_runs_on_the_loop() -> None:
-    """An async middleware is cancelled by the timeout, around either kind of handler; a thread is only asked to stop."""
+    """An async middleware is cancelled by the timeout, around either kind; a thread is only asked to stop."""
     tasks: TaskRegistry[None] = TaskRegistry()
     seen = list[str]()
 
@@ -380,60 +379,6 @@ async def test_objects_and_partials_are_middleware() -> None:
 
     await run_job(handler)
     assert (counting.count, steps) == (1, ["a name"])
-
-
-async def one(ctx: WorkerContext[Any]) -> None:
-    """Too few arguments."""
-
-
-async def swapped(ctx: WorkerContext[Any], call_next: CallNext) -> None:
-    """The arguments in the wrong order."""
-
-
-@asynccontextmanager
-async def manager(call_next: CallNext, ctx: WorkerContext[Any]) -> AsyncIterator[None]:
-    """A context manager."""
-    yield
-
-
-def synchronous(call_next: SyncCallNext, ctx: WorkerContext[Any]) -> Any:
-    """Synchronous middleware."""
-    return call_next()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        (3, r"registry: middleware = 3: expected `async def middleware\(call_next, ctx\)`"),
-        (Counting, "Counting'>: expected `async def"),
-        (one, r"middleware = one\(ctx: 'WorkerContext\[Any\]'\) -> 'None': expected `async def"),
-        (swapped, "ctx is the second argument"),
-        (manager, "middleware = manager, a generator: a context manager is entered inside a middleware"),
-    ],
-)
-def test_what_is_no_middleware_is_refused(wrong: Any, said: str) -> None:
-    """By the registry, and by a task; the message names the value and what to write."""
-    tasks: TaskRegistry[None] = TaskRegistry()
-    with pytest.raises(TaskDefinitionError, match=said):
-        tasks.middleware(wrong)
-    with pytest.raises(TaskDefinitionError, match=said.replace("registry:", "task 't':")):
-        tasks.task("t", middleware=[wrong])
-
-
-def test_a_task_takes_a_list_that_fits_its_handler() -> None:
-    """One function is no list, and a synchronous one cannot wrap an async handler."""
-    tasks: TaskRegistry[None] = TaskRegistry()
-    wrong: Any = synchronous
-    with pytest.raises(TaskDefinitionError, match=r"task 't': middleware = .*: expected a list of functions"):
-        tasks.task("t", middleware=wrong)
-    with pytest.raises(
-        TaskDefinitionError, match="middleware = synchronous: it is synchronous and the handler is async"
-    ):
-
-        @tasks.task("t", middleware=[synchronous])
-        async def handler() -> None: ...
-
-    assert len(tasks) == 0
 
 
 async def test_the_last_attempt_is_told() -> None:
