@@ -72,7 +72,7 @@ class Recoverer(Service):
 
     async def _recover_again_and_again(self) -> None:
         backoff = Backoff()
-        while True:
+        while not self._stopping.is_set():  # a cancellation may get lost in a wait for a connection
             is_wanted = await wait_for_event(self._wanted, self._dead_after)
             self._wanted.clear()
             dead, self._dead = self._dead, {}
