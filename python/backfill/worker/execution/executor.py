@@ -210,7 +210,7 @@ class Executor:
         if running in running.lane.ready:
             running.lane.ready.remove(running)
             self._undo(running)
-        elif running in self._running and not running.in_thread:
+        elif running in self._running and running not in self._threads.under_way:
             cancel(running)
 
     def close(self) -> None:
@@ -329,7 +329,7 @@ class Executor:
         on the loop meanwhile is cancelled.
         """
         running.run_out_of_time()
-        if running.in_thread:
+        if running in self._threads.under_way:
             self._outcomes.overrun(running.job, running.limits)
         else:
             limit.reschedule(self._loop.time())

@@ -25,7 +25,6 @@ class HeldJob(Attempt):
         stopping: whether its handler should end.
         worker_stops: whether its handler should end because the worker stops or has lost the job, and not only because
             its time is over.
-        in_thread: whether its handler runs in a thread at this moment, which nothing can end.
         ending: how it ended; None until then.
         given_up: whether the worker cancelled it, at a shutdown or because the job is not this worker's any more.
         lost: whether the job was found to be unlocked, or locked by another worker.
@@ -39,7 +38,6 @@ class HeldJob(Attempt):
         "ended",
         "ending",
         "given_up",
-        "in_thread",
         "keep",
         "lane",
         "limits",
@@ -60,7 +58,6 @@ class HeldJob(Attempt):
         self.keep: float | None = None
         self.stopping = False
         self.worker_stops = False
-        self.in_thread = False
         self.ending: Ending | None = None
         self.given_up = False
         self.lost = False

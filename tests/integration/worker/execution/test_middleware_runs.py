@@ -213,3 +213,28 @@ async def test_a_lost_job_ends_its_middleware(dsn: str, eventually: Eventually, 
         [running] = executor.held.values()
         executor.held.lose(running)
         await eventually(ended.is_set)
+
+
+def test_middleware_that_wraps_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A synchronous one in a registry of async handlers, once; not one that wraps a handler of another task."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.middleware
+    def in_thread(call_next: SyncCallNext, ctx: WorkerContext[None]) -> Any:
+        return call_next()
+
+    @tasks.task("a")
+    async def a() -> None: ...
+
+    @tasks.task("b")
+    async def b() -> None: ...
+
+    WorkerRunner(WorkerConfig("postgresql://"), tasks)
+    [record] = caplog.records
+    assert "in_thread is synchronous and wraps no handler" in record.getMessage()
+
+    @tasks.task("c")
+    def c() -> None: ...
+
+    WorkerRunner(WorkerConfig("postgresql://"), tasks)
+    assert len(caplog.records) == 1
