@@ -108,6 +108,7 @@ from backfill.jobs import (
     Priority,
     Queue,
 )
+from backfill.middleware import CallNext, SyncCallNext
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker import QueueConfig, WorkerConfig, WorkerContext, WorkerRunner
@@ -123,6 +124,7 @@ __all__ = [
     "BeforeJobSchedule",
     "BulkEnqueueError",
     "BulkOutcome",
+    "CallNext",
     "CleanupRefusedError",
     "ClientClosedError",
     "CommitUnknownError",
@@ -202,6 +204,7 @@ __all__ = [
     "Skip",
     "Snooze",
     "StartupCleanup",
+    "SyncCallNext",
     "Task",
     "TaskDefinitionError",
     "TaskRegistry",

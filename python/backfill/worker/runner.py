@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -12,6 +13,7 @@ from backfill.errors import ConfigurationError, TaskDefinitionError
 from backfill.hooks.events import ShutdownReason
 from backfill.hooks.failures import HookFailures, HookTally
 from backfill.hooks.registry import Plugin, checked_plugins, composed, distinct
+from backfill.middleware import is_async, name_of
 from backfill.records import Job
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
@@ -20,6 +22,8 @@ from backfill.worker.execution.outcomes import Collect
 from backfill.worker.liveness.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
 from backfill.worker.process import WorkerProcess
 from backfill.worker.service import finish
+
+logger = logging.getLogger(__name__)
 
 
 class WorkerRunner:
@@ -45,6 +49,7 @@ class WorkerRunner:
         for task in registry:
             task.resolve()  # so that a wrong annotation is reported now, and not by each attempt
         _refuse_missing_deps(registry)
+        _tell_unused_middleware(registry)
         self.config = config
         self.registry = registry
         self.plugins = distinct([*registry.plugins, *checked_plugins(plugins)])
@@ -300,4 +305,16 @@ def _refuse_missing_deps(registry: TaskRegistry[Any]) -> None:
         if task.deps_name is not None:
             raise TaskDefinitionError(
                 f"task {task.identifier!r}: its handler expects ctx.deps of type {task.deps_name}, {way}"
+            )
+
+
+def _tell_unused_middleware(registry: TaskRegistry[Any]) -> None:
+    """Warn of synchronous middleware that wraps no handler, since all of them are async."""
+    used = {id(function) for task in registry if not task.shape.is_async for function in registry.middleware_of(task)}
+    known = {id(function): function for task in registry for function in registry.middleware_of(task)}
+    for number, function in known.items():
+        if number not in used and not is_async(function):
+            logger.warning(
+                "middleware %s is synchronous and wraps no handler, since all are async: write it as `async def`",
+                name_of(function),
             )

@@ -71,7 +71,6 @@ class Executor:
         collect: Collect | None = None,
         hooks: WorkerHooks | None = None,
     ) -> None:
-        self._registry = registry
         self._outcomes = Outcomes(registry, retry, traceback, collect)
         self._worker_id = worker_id
         self._client = client
@@ -89,6 +88,7 @@ class Executor:
         self._guard = ForkGuard()
         interrupted = lambda error: self.interrupted(error)  # noqa: E731, PLW0108 - it is set later
         self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
+        self._registry = registry.wrapped(self._guard.returned)
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
         self._first_step: HeldJob | None = None
@@ -208,7 +208,7 @@ class Executor:
             self.return_ready(lane)
         for running in self.stragglers.return_parked():
             self._undo(running)
-        await drain(self._running, self._in_thread, timeout)
+        await drain(self._running, self._threads.under_way, timeout)
 
     def let_go(self) -> None:
         """Give back the jobs whose handlers still run after a drain; these are stragglers from now on."""
@@ -216,19 +216,16 @@ class Executor:
             self.stragglers.lost(running)
             self._end(running, GIVEN_BACK)
 
-    def _in_thread(self, running: HeldJob) -> bool:
-        return running.handler_started and not self._task_of(running).shape.is_async
-
     def _lost(self, running: HeldJob) -> None:
         """Handle a held job that is not this worker's any more.
 
-        It is given back where it has not started; else its handler is cancelled, if it is an async one.
+        It is given back where it has not started; else it is cancelled, unless its handler runs in a thread.
         """
         if running in running.lane.ready:
             running.lane.ready.remove(running)
             self._undo(running)
         elif running in self._running:
-            if not self._in_thread(running):
+            if running not in self._threads.under_way:
                 cancel(running)
             self.stragglers.lost(running)
 
@@ -322,12 +319,15 @@ class Executor:
         return task.invoke(payload, context, threads)
 
     async def _limited(self, running: HeldJob, work: Awaitable[Any]) -> Ending:
-        """Await a handler that has a time limit; a synchronous handler can only be asked to stop."""
+        """Await a handler that has a time limit.
+
+        What runs on the loop is cancelled, and a synchronous handler in its thread is only asked to stop.
+        """
         task, seconds = self._task_of(running), running.limits.seconds
         limit = asyncio.timeout(seconds if task.shape.is_async else None)
         alarm = None
         if seconds is not None and not task.shape.is_async:
-            alarm = self._loop.call_later(seconds, self._overrun, running)
+            alarm = self._loop.call_later(seconds, self._overrun, running, limit)
         try:
             async with limit:
                 value = await work
@@ -340,11 +340,18 @@ class Executor:
                 alarm.cancel()
         return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
 
-    def _overrun(self, running: HeldJob) -> None:
-        """Ask a synchronous handler whose time is over to stop, since nothing can end its thread."""
+    def _overrun(self, running: HeldJob, limit: asyncio.Timeout) -> None:
+        """End an attempt with a synchronous handler whose time is over.
+
+        Nothing can end a thread, so a handler in its thread is asked to stop, and that is logged. Middleware that runs
+        on the loop meanwhile is cancelled.
+        """
         running.run_out_of_time()
-        self._outcomes.overrun(running.job, running.limits)
-        self.stragglers.out_of_time(running)
+        if running in self._threads.under_way:
+            self._outcomes.overrun(running.job, running.limits)
+            self.stragglers.out_of_time(running)
+        else:
+            limit.reschedule(self._loop.time())
 
     def _task_of(self, running: HeldJob) -> Task[Any, Any]:
         task = self._registry.get(running.job.task_identifier)
@@ -365,7 +372,7 @@ class Executor:
         if isinstance(error, Answered):
             return error.ending
         task = self._registry.get(running.job.task_identifier)
-        if (task is None or task.shape.is_async) and (found := ctrl_c_in(error)) is not None:
+        if (task is None or task.runs_on_loop) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
         if running.given_up or self._was_swept_away():
             return GIVEN_BACK
