@@ -83,6 +83,31 @@ async def test_waiting_events_hold_a_bounded_number_of_bytes(monkeypatch: pytest
     assert (heard, tally.so_far.dropped, observers.held) == ([0, 1], 3, 0)
 
 
+async def test_a_slow_observer_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for it is its own affair, and an event of the worker itself is never dropped."""
+    monkeypatch.setattr(module, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(module, "MOST_AT_ONCE", 1)
+    quick, slow, release = list[int](), list[Any](), asyncio.Event()
+
+    async def wait(event: Any) -> None:
+        slow.append(event)
+        await release.wait()
+
+    observers, tally = _observers(
+        (JobFetch, wait), (WorkerStart, wait), (JobFetch, lambda event: quick.append(event.job.id))
+    )
+    for number in range(20):
+        observers.tell(_fetch(number, 4_000))
+        observers.tell(WorkerStart("w"))
+        await asyncio.sleep(0)
+    release.set()
+    await observers.close(5, asyncio.Event())
+    assert quick == list(range(20))
+    assert [event.job.id for event in slow if isinstance(event, JobFetch)] == [0, 1, 2]
+    assert len(slow) == 3 + 20
+    assert tally.so_far.dropped == 17
+
+
 async def test_a_sync_observer_leaves_the_loop_to_others() -> None:
     """After some milliseconds of calls, whatever else is ready has its turn."""
     turns, heard = list[int](), 0

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any, Final
 
@@ -118,7 +117,7 @@ class Hooked:
             raise
         if self._guard.forked:
             self._guard.leave()
-        if self._after and not running.given_up:
+        if self._after and not (running.given_up or running.lost):
             event = AfterJobRun(running.job, self._worker_id, value, _since(began))
             answer, name = await self._asked_after(event)
             if isinstance(answer, Fail):
@@ -130,13 +129,14 @@ class Hooked:
 
         One that fails itself counts as one that said Fail, since a gate that breaks must not open.
         """
-        limit = None if task.shape.is_async else running.limits.seconds  # async handlers have the limit around all this
+        # The executor has set the time limit of async handlers around all this; for synchronous ones it only asks.
+        limit = asyncio.timeout(None if task.shape.is_async else running.limits.seconds)
         event = BeforeJobRun(running.job, self._worker_id, payload)
         try:
-            async with asyncio.timeout(limit) if limit is not None else nullcontext() as within:
+            async with limit:
                 answer, name = await self._asked_before(running, task, event)
         except TimeoutError as error:
-            if within is None or not within.expired() or running.given_up:
+            if not limit.expired() or running.given_up:
                 raise
             raise Answered(self._outcomes.timed_out(running.job, task, running.limits, error)) from None
         if isinstance(answer, Fail):
@@ -164,7 +164,7 @@ class Hooked:
 
     def _failure_of(self, running: HeldJob, task: Task[Any, Any], error: BaseException) -> Verdict | None:
         """The verdict on a plain failure; None where the attempt was given up, or its job is put off or discarded."""
-        if running.given_up or (_is_cancelled(error) and not _is_over(running)):
+        if running.given_up or running.lost or (_is_cancelled(error) and not _is_over(running)):
             return None
         verdict = judge(error, task.no_retry)
         return verdict if verdict.snooze is None and verdict.discard is None else None

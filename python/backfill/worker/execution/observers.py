@@ -3,7 +3,9 @@
 Whoever tells of an event only puts it into a backlog. The event loop takes events out of it, a few milliseconds at a
 time, and calls the observers outside of any task, so that one of them can neither hold up a pump nor cancel it. What an
 async observer returns is awaited in a task of its own. A slow one gets `MOST_AT_ONCE` calls at once; further events
-wait for it, up to `MOST_WAITING` events and `MOST_BYTES`, and those beyond are dropped, counted and warned of.
+wait for it, up to `MOST_WAITING` events and `MOST_BYTES`, and those beyond are dropped, counted and warned of. Each
+observer has a backlog of its own, so that a slow one costs the others nothing. Events of workers are few, and none of
+them is dropped before the worker ends.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ MOST_AT_ONCE: Final = 100
 MOST_WAITING: Final = 10_000
 """How many events wait to be told, and how many wait for one slow observer."""
 MOST_BYTES: Final = 32 * 2**20
-"""How many bytes of payloads and errors the waiting events hold, all observers together."""
+"""How many bytes of payloads and errors the events hold that wait to be told, or for one slow observer."""
 GRACE: Final = 5.0
 """Seconds that observers have at most to end once a worker has settled all its attempts."""
 LEAST_GRACE: Final = 1.0
@@ -69,7 +71,7 @@ class Observers:
         self.busy = 0
         """How many calls are under way or wait for an observer."""
         self.held = 0
-        """How many bytes of payloads and errors the waiting events hold."""
+        """How many bytes of payloads and errors the events hold that are not told yet."""
 
     def hear(self, *events: type[ObservedEvent]) -> bool:
         """Whether anybody observes one of these events."""
@@ -84,7 +86,7 @@ class Observers:
             self.drop(event, callbacks, _STOPPED)
             return
         weight = weigh(event)
-        if len(self._backlog) >= MOST_WAITING or self.held + weight > MOST_BYTES:
+        if weight and (len(self._backlog) >= MOST_WAITING or self.held + weight > MOST_BYTES):
             self.drop(event, callbacks, _FULL)
             return
         self.held += weight
@@ -110,8 +112,12 @@ class Observers:
             timeout: how many seconds to wait; 0 or less means the least grace.
             hurry: once it is set, they have the least grace only.
         """
-        if not self._callbacks:
-            return
+        if not self._closed and self._callbacks:
+            await self._wait(timeout, hurry)
+        self._closed = True
+        await self._cut_off()
+
+    async def _wait(self, timeout: float, hurry: asyncio.Event) -> None:
         until = time.monotonic() + min(max(timeout, LEAST_GRACE), GRACE)
         quiet, hurried = asyncio.ensure_future(self._idle.wait()), asyncio.ensure_future(hurry.wait())
         try:
@@ -121,8 +127,6 @@ class Observers:
                 await asyncio.wait([quiet], timeout=left)
         finally:
             await end_all(quiet, hurried)
-        self._closed = True
-        await self._cut_off()
 
     async def _cut_off(self) -> None:
         """Drop what is not told yet, and cancel the calls that are under way; each gets a second to clean up."""
@@ -202,21 +206,22 @@ class Observers:
 class _Observer:
     """One callback of one event, with its calls under way and the events that wait for it."""
 
-    __slots__ = ("_all", "callback", "running", "waiting")
+    __slots__ = ("_all", "callback", "held", "running", "waiting")
 
     def __init__(self, callback: Callable[[Any], Any], all_of_them: Observers) -> None:
         self.callback = callback
         self._all = all_of_them
         self.running = set[asyncio.Task[None]]()
         self.waiting = deque[ObservedEvent]()
+        self.held = 0
 
     def put_off(self, event: ObservedEvent) -> None:
         """Have an event wait, since too many of its calls are under way."""
         weight = weigh(event)
-        if len(self.waiting) >= MOST_WAITING or self._all.held + weight > MOST_BYTES:
+        if weight and (len(self.waiting) >= MOST_WAITING or self.held + weight > MOST_BYTES):
             self._all.drop(event, [self], _FULL)
             return
-        self._all.held += weight
+        self.held += weight
         self._all.busy += 1
         self.waiting.append(event)
 
@@ -244,16 +249,16 @@ class _Observer:
         self._all.busy -= 1
         while self.waiting and len(self.running) < MOST_AT_ONCE:
             event = self.waiting.popleft()
-            self._all.held -= weigh(event)
+            self.held -= weigh(event)
             self._all.busy -= 1
             self._all.call(self, event)
         self._all.settle()
 
 
 def weigh(event: Any) -> int:
-    """How many bytes of payload and error an event holds, roughly."""
+    """How many bytes of payload and error an event of a job holds, roughly, and at least 1; 0 for all other events."""
     try:
-        weight = len(event.job.payload_bytes)
+        weight = len(event.job.payload_bytes) or 1
     except AttributeError:
         return 0
     return weight + len(event.error) if isinstance(event, _WITH_ERROR) else weight
