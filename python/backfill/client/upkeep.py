@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from backfill.client.connect import ClientLife
 from backfill.client.verbs import cleanup as verbs
+from backfill.client.verbs.attempts import Place, Swept, sweep_attempts
 from backfill.client.verbs.cleanup import ReleasedLocks
 from backfill.client.verbs.counters import find_unknown_tasks, write_counters
 from backfill.client.verbs.ends import tend_ends
@@ -96,3 +97,11 @@ class UpkeepVerbs(ClientLife):
             psycopg.errors.LockNotAvailable: others are using the tables; nothing is lost, and a later call can succeed.
         """
         return await self._run(tend_ends(keeps))
+
+    async def sweep_attempts(self, place: Place) -> Swept:
+        """Delete attempts whose jobs are gone, among the next 1,000 after a place; workers do this now and then.
+
+        Args:
+            place: where to begin.
+        """
+        return await self._run(sweep_attempts(place))

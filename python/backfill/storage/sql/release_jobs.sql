@@ -64,7 +64,8 @@ buried as (
       gone.payload, gone.priority, gone.key, gone.attempts, gone.max_attempts,
       gone.flags, gone.created_at, gone.run_at, gone.last_error,
       'left locked by ' || coalesce(gone.locked_by, 'nobody known')
-        || '; the job may have been replaced or removed while it was held'
+        || '; the job may have been replaced or removed while it was held',
+      :"schema".backfill_attempt_records(gone.id, null)
     ) as entry
   from gone
 ),

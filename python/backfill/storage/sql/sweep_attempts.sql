@@ -1,0 +1,37 @@
+-- does: Looks at some attempts, from a place on, and deletes those whose jobs are gone: others deleted the jobs, or they were
+--   put off and then done. Says how many it looked at, how many it deleted, and the place of the last; that is null where there
+--   were none.
+-- locks: backfill_attempts rows (delete)
+-- index: backfill_attempts_pkey, jobs_pkey1
+-- params: $1 after_job bigint, $2 after_id bigint, $3 wanted integer
+-- Rows are found by `any (array[...])` where an equality would do: by one the planner could as well begin with all of them.
+with page as materialized (
+  select attempts.job_id, attempts.id
+  from :"schema".backfill_attempts as attempts
+  where (attempts.job_id, attempts.id) > ($1::bigint, $2::bigint)
+  order by attempts.job_id, attempts.id
+  limit $3::integer
+),
+orphans as materialized (
+  select page.job_id, page.id
+  from page
+  where (select jobs.id from :"schema"._private_jobs as jobs where jobs.id = any (array[page.job_id])) is null
+),
+gone as (
+  delete from :"schema".backfill_attempts as old
+  using orphans
+  where old.job_id = any (array[orphans.job_id])
+    and old.id = any (array[orphans.id])
+  returning old.id
+),
+last as (
+  select page.job_id, page.id
+  from page
+  order by page.job_id desc, page.id desc
+  limit 1
+)
+select
+  (select count(*) from page) as seen,
+  (select count(*) from gone) as deleted,
+  (select job_id from last) as job_id,
+  (select id from last) as id
