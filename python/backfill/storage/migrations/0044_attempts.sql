@@ -58,7 +58,7 @@ $body$;
 create function :"schema".backfill_attempt_records(job_id bigint, newest json) returns json
 language sql stable
 as $body$
-  select json_agg(some.record order by some.id)
+  select json_agg(kept.record order by kept.id)
   from (
     (
       select
@@ -76,5 +76,5 @@ as $body$
     union all
     select 9223372036854775807, newest
     where newest is not null
-  ) as some
+  ) as kept
 $body$;
