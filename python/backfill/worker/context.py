@@ -79,9 +79,9 @@ class WorkerContext(Generic[D]):
         return self.job.attempts
 
     async def attempts(self) -> list[AttemptRecord]:
-        """Read which attempts of the job did not complete so far, as `client.attempts` does; this run is not among them.
+        """Read which attempts of the job did not complete so far, as `client.attempts` does.
 
-        Nothing is read unless a handler asks. `attempt`, without an s, is the number of this run.
+        This run is not among them. `attempt`, without an s, is the number of this run.
 
         Returns:
             The newest 20 of these attempts, oldest first.

@@ -20,7 +20,7 @@ held as materialized (
   select
     jobs.id, jobs.locked_at, ended.delay, jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded,
     ended.attempts as attempt, ended.started_at, ended.how, null::text as error_type, null::text as message,
-    null::text as traceback, false as last, true as has_failed,
+    null::text as traceback, false as last, true as many,
     case
       when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id
         then case when ended.started or :"schema".backfill_was_held(ended.queue_id, jobs.id) then ended.queue_id end

@@ -1,6 +1,6 @@
 -- does: Looks at some attempts, from a place on, and deletes those whose jobs are gone: others deleted the jobs, or they were
---   put off and then done. Says how many it looked at, how many it deleted, and the place of the last; that is null where there
---   were none.
+--   put off and then done. Of a job that is there it deletes what it sees beyond the newest 20. Says how many it looked at, how
+--   many it deleted, and the place of the last; that is null where there were none.
 -- locks: backfill_attempts rows (delete)
 -- index: backfill_attempts_pkey, jobs_pkey1
 -- params: $1 after_job bigint, $2 after_id bigint, $3 wanted integer
@@ -12,16 +12,21 @@ with page as materialized (
   order by attempts.job_id, attempts.id
   limit $3::integer
 ),
-orphans as materialized (
-  select page.job_id, page.id
+ranked as (
+  select page.job_id, page.id, row_number() over (partition by page.job_id order by page.id desc) as newest
   from page
-  where (select jobs.id from :"schema"._private_jobs as jobs where jobs.id = any (array[page.job_id])) is null
+),
+useless as materialized (
+  select ranked.job_id, ranked.id
+  from ranked
+  where ranked.newest > 20
+    or (select jobs.id from :"schema"._private_jobs as jobs where jobs.id = any (array[ranked.job_id])) is null
 ),
 gone as (
   delete from :"schema".backfill_attempts as old
-  using orphans
-  where old.job_id = any (array[orphans.job_id])
-    and old.id = any (array[orphans.id])
+  using useless
+  where old.job_id = any (array[useless.job_id])
+    and old.id = any (array[useless.id])
   returning old.id
 ),
 last as (

@@ -86,7 +86,9 @@ def raised_as(error: BaseException, text: str, places: list[str]) -> Raised:
 
 def cleansed(text: str, longest: int = LONGEST_ERROR) -> str:
     """The text in a form that PostgreSQL can hold, its middle cut out where it is too long to be read."""
-    plain = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+    plain = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if not plain.isascii():
+        plain = plain.encode("utf-8", "replace").decode("utf-8")
     if len(plain) <= longest:
         return plain
     half = (longest - len(_CUT)) // 2

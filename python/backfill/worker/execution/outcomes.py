@@ -19,7 +19,15 @@ from backfill.retry import RetryPolicy
 from backfill.said import named
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.execution.endings import CompletedWithResult, Discarded, Ending, Failed, Snoozed, Total, is_last
-from backfill.worker.execution.failures import LONGEST_MESSAGE, Description, Raised, cleansed, describe, frames_of, raised_as
+from backfill.worker.execution.failures import (
+    LONGEST_MESSAGE,
+    Description,
+    Raised,
+    cleansed,
+    describe,
+    frames_of,
+    raised_as,
+)
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.policy import AttemptLimits, delay_of, retry_policy_of
 from backfill.worker.execution.verdict import Verdict, judge

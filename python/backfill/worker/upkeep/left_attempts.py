@@ -1,7 +1,8 @@
 """Deletes the records of attempts whose jobs are gone: other programs delete jobs without knowing those records.
 
 The worker's own settlements delete the records of the jobs that they end, except for jobs that were only put off before
-they completed.
+they completed. Records beyond the newest 20 of a job, which are left where somebody lowers its number of attempts, are
+deleted too.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _MANY: Final = PAGE // 20
 
 
 class LeftAttempts(Periodic):
-    """Deletes such records, on a connection of the worker's pool. The first live worker of the fleet does so each round.
+    """Deletes such records, on a connection of the worker's pool.
 
-    A round goes on where the one before stopped.
+    The first live worker of the fleet does so each round. A round goes on where the one before stopped.
 
     Args:
         client: the services' client.

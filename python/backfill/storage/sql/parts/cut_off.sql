@@ -29,6 +29,6 @@ held as materialized (
   select
     cut_off.id, cut_off.attempt, cut_off.last, cut_off.superseded, cut_off.locked_at as started_at, 'lost' as how,
     null::text as error_type, regexp_replace($5::text, '^WorkerDied: ', '') as message, null::text as traceback,
-    true as has_failed
+    true as many
   from cut_off
 )

@@ -16,7 +16,7 @@ held as materialized (
   select
     jobs.id, jobs.locked_at, ended.delay, ended.error, ended.final,
     ended.attempts as attempt, ended.started_at, ended.how, ended.error_type, ended.message, ended.traceback,
-    jobs.last_error is not null or jobs.revision > 0 as has_failed,
+    ended.attempts > 19 or (ended.attempts = 1 and (jobs.last_error is not null or jobs.revision > 0)) as many,
     jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded,
     ended.final or jobs.attempts >= jobs.max_attempts as last,
     case when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id then ended.queue_id end as holds

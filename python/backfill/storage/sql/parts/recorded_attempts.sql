@@ -1,7 +1,8 @@
 -- Notes the attempts of jobs that go on, the newest 20 of each, and forgets those of jobs that are over. No attempt is noted
--- whose `how` is null. A job that has not failed before, so that its attempts can be no more than 20, is not looked at.
--- Rows are found by `any (array[...])` where an equality would do, the older ones behind an offset: by an equality the planner
--- could as well begin with all of them.
+-- whose `how` is null. A job is looked at for older ones only where `many` says that it may have 20. One whose number of
+-- attempts was lowered may have more than that for a while: the workers' upkeep deletes the rest. Rows are found by
+-- `any (array[...])` where an equality would do, the older ones behind an offset: by an equality the planner could as well
+-- begin with all of them.
 noted as (
   insert into :"schema".backfill_attempts (job_id, attempt, how, worker_id, started_at, error_type, message, traceback)
   select
@@ -24,7 +25,7 @@ trimmed as (
       offset 19
     ) as older
     where held.how is not null
-      and held.has_failed
+      and held.many
   ) as older
   where old.job_id = any (array[older.job_id])
     and old.id = any (array[older.id])
