@@ -98,10 +98,12 @@ class UpkeepVerbs(ClientLife):
         """
         return await self._run(tend_ends(keeps))
 
-    async def sweep_attempts(self, place: Place) -> Swept:
-        """Delete attempts whose jobs are gone, among the next 1,000 after a place; workers do this now and then.
+    async def sweep_attempts(self, place: Place | None) -> Swept:
+        """Delete attempts whose jobs are gone, among 1,000 attempts; workers do this now and then.
+
+        Attempts beyond the newest 20 of a job are deleted too, if they are among the 1,000.
 
         Args:
-            place: where to begin.
+            place: where to begin; anywhere if it is None.
         """
         return await self._run(sweep_attempts(place))

@@ -53,9 +53,10 @@ def attempts(job: AttemptedJob) -> Steps[list[AttemptRecord]]:
     return _attempts(_number(job))
 
 
-def sweep_attempts(place: Place) -> Verb[Swept]:
-    """Delete those of the attempts after a place whose jobs are gone, a page of them."""
-    return Verb("sweep_attempts", (str(place.job), str(place.id), str(PAGE)), _swept)
+def sweep_attempts(place: Place | None) -> Verb[Swept]:
+    """Delete useless ones among a page of attempts, from a place on; from any place if none is given."""
+    job, id = (None, FRONT.id) if place is None else (str(place.job), place.id)
+    return Verb("sweep_attempts", (job, str(id), str(PAGE)), _swept)
 
 
 def _number(job: object) -> int | None:

@@ -1,4 +1,4 @@
--- does: Looks at some attempts, from a place on, and deletes those whose jobs are gone: others deleted the jobs, or they were
+-- does: Looks at some attempts, from a place on (from any place where $1 is null), and deletes those whose jobs are gone: others deleted the jobs, or they were
 --   put off and then done. Of a job that is there it deletes what it sees beyond the newest 20. Says how many it looked at, how
 --   many it deleted, and the place of the last; that is null where there were none.
 -- locks: backfill_attempts rows (delete)
@@ -8,7 +8,10 @@
 with page as materialized (
   select attempts.job_id, attempts.id
   from :"schema".backfill_attempts as attempts
-  where (attempts.job_id, attempts.id) > ($1::bigint, $2::bigint)
+  where (attempts.job_id, attempts.id) > (
+      coalesce($1::bigint, (select floor(random() * max(all_of_them.job_id)) from :"schema".backfill_attempts as all_of_them)),
+      $2::bigint
+    )
   order by attempts.job_id, attempts.id
   limit $3::integer
 ),

@@ -135,7 +135,8 @@ class Outcomes:
             limits: the limits of the attempt.
             within: an error whose traceback shows where the attempt stood, for the log and the record of the attempt.
         """
-        places = [] if within is None else frames_of(within)
+        # The error of the limit itself was raised in asyncio; its cause is the cancellation, which went through the handler.
+        places = [] if within is None else frames_of(within.__cause__ or within)
         if limits.deadline_is_nearer:
             reached = TimeoutError("the job's deadline was reached")
             reached.__cause__ = within

@@ -14,28 +14,28 @@ from typing import Final
 import psycopg
 
 from backfill.client.lent import ServicesClient
-from backfill.client.verbs.attempts import FRONT, PAGE
+from backfill.client.verbs.attempts import FRONT, PAGE, Place
 from backfill.said import said
 from backfill.worker.upkeep.periodic import Periodic
 
 logger = logging.getLogger(__name__)
 
-INTERVAL: Final = 60.0
-_FIRST: Final = 20.0
+INTERVAL: Final = 15.0
 _TIMEOUT: Final = 60.0
 _EVERY: Final = 10
 """Every worker takes one round in this many, in case the first worker's version does not know attempts."""
-_PAGES: Final = 20
-"""How many pages a round looks at, where it finds little to delete: the records of waiting jobs are looked at too."""
+_PAGES: Final = 2
+"""How many pages a round looks at if it finds little to delete, since it looks at the records of waiting jobs too."""
 _MOST_PAGES: Final = 300
 _MANY: Final = PAGE // 20
-"""From how many deleted records on a page was worth it, so that the round goes on."""
+"""If a page had at least so many records to delete, the round goes on."""
 
 
 class LeftAttempts(Periodic):
     """Deletes such records, on a connection of the worker's pool.
 
-    The first live worker of the fleet does so each round. A round goes on where the one before stopped.
+    The first live worker of the fleet does so each round. The first round begins anywhere, because a program that runs
+    only the jobs that are due, and ends then, has no other round; each later one begins where the one before stopped.
 
     Args:
         client: the services' client.
@@ -44,13 +44,13 @@ class LeftAttempts(Periodic):
 
     def __init__(self, client: ServicesClient, *, worker: Callable[[], str]) -> None:
         super().__init__(
-            "left attempts", first=_FIRST, interval=INTERVAL, timeout=_TIMEOUT,
+            "left attempts", first=INTERVAL, interval=INTERVAL, timeout=_TIMEOUT,
             complaint="attempts of jobs that are gone could not be looked for",
         )  # fmt: skip
         self._client = client
         self._worker = worker
         self._rounds_taken = 0
-        self._place = FRONT
+        self._place: Place | None = None
 
     async def _round(self) -> None:
         self._rounds_taken += 1
@@ -59,10 +59,11 @@ class LeftAttempts(Periodic):
         deleted = 0
         try:
             for page in range(_MOST_PAGES):
-                done = await self._client.sweep_attempts(self._place)
+                began, done = self._place, await self._client.sweep_attempts(self._place)
                 deleted += done.deleted
                 self._place = done.place if done.seen == PAGE else FRONT
-                if done.seen < PAGE or (page >= _PAGES and done.deleted < _MANY):
+                saw_all = began == self._place == FRONT
+                if saw_all or (page + 1 >= _PAGES and done.deleted < _MANY):
                     break
         except psycopg.errors.InsufficientPrivilege as error:
             logger.debug("attempts of jobs that are gone are left to other workers: %s", said(error))
