@@ -7,7 +7,7 @@
 -- Writes a job that will not be tried again among the dead letters: into the entry of its key, or of the entry that it was
 -- requeued from, else into a new one; gives back the entry's id, and keeps no such flag in it. The caller deletes the
 -- row, and gives the attempts that did not complete (records), as backfill_attempt_records gives them.
-create function :"schema".backfill_bury(
+create or replace function :"schema".backfill_bury(
   job_id bigint, task text, queue text, job_payload json, job_priority integer, key text, job_attempts integer,
   job_max_attempts integer, job_flags jsonb, job_created_at timestamptz, job_run_at timestamptz, error text, reason text,
   records json
