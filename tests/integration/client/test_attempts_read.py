@@ -24,7 +24,8 @@ from reading import rows, value
 
 JOBS = "graphile_worker._private_jobs"
 CLAIM: LiteralString = f"""
-    update {JOBS} set attempts = attempts + 1, locked_by = %s, locked_at = clock_timestamp(), updated_at = clock_timestamp()
+    update {JOBS}
+    set attempts = attempts + 1, locked_by = %s, locked_at = clock_timestamp(), updated_at = clock_timestamp()
     where id = %s and locked_at is null returning id"""
 WORKER: LiteralString = """
     insert into graphile_worker.backfill_workers (id, host, pid, heartbeat_at, protocol, version, dead_after)

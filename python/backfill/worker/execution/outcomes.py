@@ -135,7 +135,7 @@ class Outcomes:
             limits: the limits of the attempt.
             within: an error whose traceback shows where the attempt stood, for the log and the record of the attempt.
         """
-        # The error of the limit itself was raised in asyncio; its cause is the cancellation, which went through the handler.
+        # The limit's own error was raised in asyncio; its cause is the cancellation, which went through the handler.
         places = [] if within is None else frames_of(within.__cause__ or within)
         if limits.deadline_is_nearer:
             reached = TimeoutError("the job's deadline was reached")

@@ -100,7 +100,7 @@ async def test_a_drain_deletes_those_of_a_job_that_was_put_off_and_is_done(dsn: 
 
 
 async def test_roles_with_older_grants_may_use_the_table_after_the_migration(dsn: str, role: NewRole) -> None:
-    """A worker whose role has the grants of the version before notes attempts and sweeps, before new ones are printed."""
+    """A worker whose role has the grants of the version before records attempts, and sweeps, without new grants."""
     tasks = TaskRegistry[None]()
 
     @tasks.task("t")
