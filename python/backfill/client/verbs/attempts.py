@@ -55,8 +55,8 @@ def attempts(job: AttemptedJob) -> Steps[list[AttemptRecord]]:
 
 def sweep_attempts(place: Place | None) -> Verb[Swept]:
     """Delete useless ones among a page of attempts, from a place on; from any place if none is given."""
-    job, id = (None, FRONT.id) if place is None else (str(place.job), place.id)
-    return Verb("sweep_attempts", (job, str(id), str(PAGE)), _swept)
+    began = (None, str(FRONT.id)) if place is None else (str(place.job), str(place.id))
+    return Verb("sweep_attempts", (*began, str(PAGE)), _swept)
 
 
 def _number(job: object) -> int | None:

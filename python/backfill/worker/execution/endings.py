@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Literal
 
 from backfill.attempts import AttemptHow
+from backfill.hooks.events import FailReason
 from backfill.records import Job
 from backfill.storage.attempts import Attempt
 from backfill.storage.settlements import BOOLEANS, NUMBERS, TEXTS, TIMES, End, Settling
@@ -24,6 +25,8 @@ FAIL: Final = Settling("fail", _FAILURE, compares=True, tells_last=True)
 FAIL_KEEPING: Final = Settling("fail_keeping", (*_FAILURE, NUMBERS), compares=True, tells_last=True)
 GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, TIMES, TEXTS), compares=True)
 
+_HOWS: Final = {FailReason.TIMEOUT: AttemptHow.TIMED_OUT, FailReason.DEADLINE: AttemptHow.DEADLINE}
+"""How a failed attempt ended, as its record says it; any other reason is a plain failure."""
 Counted = Literal["done", "failed", "snoozed", "discarded", "given_back"]
 """The columns of the counters, one for each kind of end."""
 Total = Literal["done", "failed", "put_off", "given_back"]
@@ -146,6 +149,43 @@ class CompletedWithResult(Ending):
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped(Ending):
+    """A hook has had the job count as done, although its handler did not run, or failed.
+
+    Attributes:
+        reason: which hook it was.
+        ran: whether the handler ran.
+    """
+
+    counted: ClassVar[Counted] = "done"
+    total: ClassVar[Total] = "done"
+    ends_job: ClassVar[bool] = True
+
+    reason: str
+    ran: bool = False
+
+    def end(self, attempt: Attempt, keep: float | None) -> End:
+        """Its job is deleted, and its end is kept with the reason in place of a result, where its task keeps ends."""
+        if keep is None:
+            return COMPLETE, attempt, ()
+        why = cleansed(self.reason)
+        return COMPLETE_KEEPING, attempt, (keep, attempt.claim.claimed_at(attempt), "completed", why, None)
+
+    def level(self, job: Job) -> int:  # noqa: ARG002 - it is the same for all jobs
+        """INFO, since nothing else tells that the job is done and why."""
+        return logging.INFO
+
+    @property
+    def text(self) -> str | None:
+        """Which hook it was."""
+        return self.reason
+
+    def with_text(self, text: str) -> Ending:
+        """This ending with another reason."""
+        return replace(self, reason=text)
+
+
+@dataclass(frozen=True, slots=True)
 class Discarded(Ending):
     """The handler has ended its job for good, without failure."""
 
@@ -181,8 +221,8 @@ class Failed(Ending):
     """The attempt failed.
 
     Where `final` is set, no other attempt follows. Else the next one comes after `delay` seconds, or, where `delay` is
-    None, by the contract's schedule. `how` and `raised` are for the record of the attempt, which is kept where
-    `recorded` is set.
+    None, by the contract's schedule. `reason` says what made it fail. `raised` is for the record of the attempt, which
+    is kept where `recorded` is set.
     """
 
     counted: ClassVar[Counted] = "failed"
@@ -193,7 +233,7 @@ class Failed(Ending):
     error: str
     final: bool = False
     delay: float | None = None
-    how: AttemptHow = AttemptHow.FAILED
+    reason: FailReason = FailReason.ERROR
     raised: Raised | None = None
     recorded: bool = True
 
@@ -201,7 +241,7 @@ class Failed(Ending):
         """Its job waits for its next attempt, or is a dead letter."""
         raised = self.raised
         told = (None, None, None) if raised is None else (raised.error_type, raised.message, raised.traceback)
-        how = self.how if self.recorded else None
+        how = _HOWS.get(self.reason, AttemptHow.FAILED) if self.recorded else None
         values = (self.delay, self.error, self.final, attempt.claim.claimed_at(attempt), how, *told)
         if keep is None:
             return FAIL, attempt, values

@@ -30,10 +30,12 @@ from backfill.worker.execution.draining import cancel, interrupt, wait
 from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending, Failed
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
+from backfill.worker.execution.hooked import Answered, Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
 from backfill.worker.execution.threads import HandlerThreads
+from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Executor:
         retry: the retry policy of jobs that have none of their own and whose task has none.
         traceback: how much of the traceback the log shows for a failure that is tried again.
         collect: called with the job and the error of each failed attempt.
+        hooks: the callbacks of plugins; None where none of them is about jobs that are claimed, start or run.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Executor:
         retry: RetryPolicy | None = None,
         traceback: RetryTraceback = RetryTraceback.NONE,
         collect: Collect | None = None,
+        hooks: WorkerHooks | None = None,
     ) -> None:
         self._registry = registry
         self._outcomes = Outcomes(registry, retry, traceback, collect)
@@ -82,6 +86,8 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._guard = ForkGuard()
+        interrupted = lambda error: self.interrupted(error)  # noqa: E731, PLW0108 - it is set later
+        self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
         self._first_step: HeldJob | None = None
@@ -130,6 +136,8 @@ class Executor:
         claimed = [HeldJob(job, lane) for job in jobs]
         self.claimed += len(claimed)
         self.held.add(claimed)
+        if self._hooked is not None:
+            self._hooked.fetched(jobs)
         if self._draining:
             for running in claimed:
                 self._undo(running)
@@ -298,6 +306,8 @@ class Executor:
                 worker_stops=lambda: running.worker_stops,
             )  # fmt: skip
         threads = self._threads.run if shape.is_async else functools.partial(self._threads.run, running)
+        if self._hooked is not None:
+            return self._hooked.run(running, task, payload, functools.partial(task.invoke, payload, context, threads))
         return task.invoke(payload, context, threads)
 
     async def _limited(self, running: HeldJob, work: Awaitable[Any]) -> Ending:
@@ -340,6 +350,8 @@ class Executor:
             return self._outcomes.unknown(running.job, error, broken)
 
     def _looked_at(self, running: HeldJob, error: BaseException) -> Ending:
+        if isinstance(error, Answered):
+            return error.ending
         task = self._registry.get(running.job.task_identifier)
         if (task is None or task.shape.is_async) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)

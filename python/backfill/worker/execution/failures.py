@@ -74,6 +74,15 @@ def describe(error: BaseException) -> Description:
     return Description(cleansed("\n".join([summary, *members, *places])), raised)
 
 
+def described_as(said: str, error: BaseException | None = None) -> Description:
+    """A failure in words of ours; an error that belongs to it follows them, where there is one."""
+    if error is None:
+        return Description(said, Raised(None, cleansed(said, LONGEST_MESSAGE), None))
+    text, raised = describe(error)
+    message = cleansed(f"{said}\n{raised.message}", LONGEST_MESSAGE)
+    return Description(f"{said}\n{text}", Raised(raised.error_type, message, raised.traceback))
+
+
 def raised_as(error: BaseException, text: str, places: list[str]) -> Raised:
     """What the record of an attempt says about an error of this class, with this message, from these places."""
     kind = type(error)
@@ -121,7 +130,8 @@ def frames_of(error: BaseException) -> list[str]:
 def _places(trace: TracebackType | None) -> list[tuple[str, int, str]]:
     # The path, line and function; never the source line, which may hold a literal that is a secret.
     found = [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in traceback.walk_tb(trace)]
-    inner = [place for place in found if f"{_HERE}worker" not in place[0] and not place[0].endswith(_TASKS)]
+    ours = (f"{_HERE}worker", f"{_HERE}hooks")
+    inner = [place for place in found if not place[0].startswith(ours) and not place[0].endswith(_TASKS)]
     return inner or found
 
 

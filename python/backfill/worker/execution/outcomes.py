@@ -11,26 +11,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
-from backfill.attempts import AttemptHow
+from backfill.hooks.events import FailReason
 from backfill.logs import RetryTraceback, fields_of
 from backfill.payloads import encode_result
 from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.said import named
 from backfill.tasks import Task, TaskRegistry
-from backfill.worker.execution.endings import CompletedWithResult, Discarded, Ending, Failed, Snoozed, Total, is_last
-from backfill.worker.execution.failures import (
-    LONGEST_MESSAGE,
-    Description,
-    Raised,
-    cleansed,
-    describe,
-    frames_of,
-    raised_as,
+from backfill.worker.execution.endings import (
+    CompletedWithResult,
+    Discarded,
+    Ending,
+    Failed,
+    Skipped,
+    Snoozed,
+    Total,
+    is_last,
 )
+from backfill.worker.execution.failures import Description, cleansed, describe, described_as, frames_of, raised_as
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.policy import AttemptLimits, delay_of, retry_policy_of
-from backfill.worker.execution.verdict import Verdict, judge
+from backfill.worker.execution.verdict import RETRY, Verdict, judge
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ class Outcomes:
         task: Task[Any, Any] | None,
         error: BaseException,
         verdict: Verdict | None = None,
+        *,
+        reason: FailReason = FailReason.ERROR,
     ) -> Failed:
         """A failed attempt, with the time of the next as the error's class or a policy says.
 
@@ -117,12 +120,13 @@ class Outcomes:
             task: the job's task; None where this worker has none of that name.
             error: the error that the attempt failed with.
             verdict: the verdict on the error, where that is known already.
+            reason: what made the attempt fail.
         """
         if verdict is None:
             verdict = judge(error, () if task is None else task.no_retry)
         wait = verdict.retry_after
         delay = wait.total_seconds() if wait is not None else self._delay(job, task)
-        return self._failed(job, describe(error), error, final=not verdict.retryable, delay=delay)
+        return self._failed(job, describe(error), error, final=not verdict.retryable, delay=delay, reason=reason)
 
     def timed_out(
         self, job: Job, task: Task[Any, Any] | None, limits: AttemptLimits, within: BaseException | None = None
@@ -141,13 +145,13 @@ class Outcomes:
             reached = TimeoutError("the job's deadline was reached")
             reached.__cause__ = within
             told = Description(f"TimeoutError: {reached}", raised_as(reached, str(reached), places))
-            return self._failed(job, told, reached, final=True, how=AttemptHow.DEADLINE)
+            return self._failed(job, told, reached, final=True, reason=FailReason.DEADLINE)
         error = TimeoutError(f"the attempt ran longer than its timeout of {limits.timeout}")
         verdict = judge(error, () if task is None else task.no_retry)
         told = Description(describe(error).text, raised_as(error, str(error), places))
         error.__cause__ = within
-        delay, how = self._delay(job, task), AttemptHow.TIMED_OUT
-        return self._failed(job, told, error, final=not verdict.retryable, delay=delay, how=how)
+        delay, reason = self._delay(job, task), FailReason.TIMEOUT
+        return self._failed(job, told, error, final=not verdict.retryable, delay=delay, reason=reason)
 
     def overrun(self, job: Job, limits: AttemptLimits) -> None:
         """Log that a synchronous handler is out of time; it goes on, since its thread cannot be ended."""
@@ -160,13 +164,49 @@ class Outcomes:
         text = "the job's deadline was over before this attempt began"
         late = TimeoutError(text)
         told = Description(text, raised_as(late, text, []))
-        return self._failed(job, told, late, final=True, how=AttemptHow.DEADLINE)
+        return self._failed(job, told, late, final=True, reason=FailReason.DEADLINE)
+
+    def refused(
+        self,
+        job: Job,
+        task: Task[Any, Any] | None,
+        said: str,
+        error: BaseException | None = None,
+        verdict: Verdict = RETRY,
+    ) -> Failed:
+        """The failure of an attempt that a hook has had fail; the next one comes as a policy says.
+
+        Args:
+            job: the job of the attempt.
+            task: the job's task.
+            said: the text of the failure.
+            error: what the hook itself or the handler raised, which the text names too.
+            verdict: the verdict on the handler's error; what must not be retried is not.
+        """
+        wait = verdict.retry_after
+        delay = wait.total_seconds() if wait is not None else self._delay(job, task)
+        told = described_as(said, error)
+        return self._failed(
+            job, told, error, final=not verdict.retryable, delay=delay, reason=FailReason.HOOK, said=said
+        )
+
+    def skipped(self, job: Job, reason: str, *, ran: bool = False) -> Skipped:
+        """The ending of a job that counts as done since a hook says so.
+
+        Args:
+            job: the job.
+            reason: which hook said so.
+            ran: whether the handler ran.
+        """
+        skipped = Skipped(reason, ran)
+        _tell(skipped.level(job), job, f"counts as done: {reason}")
+        return skipped
 
     def unknown(self, job: Job, error: BaseException, broken: BaseException) -> Failed:
         """The failure of an attempt whose error's own code fails when the error is looked at."""
         text = f"{type(error).__qualname__}: it cannot be looked at ({type(broken).__qualname__})"
         _tell(logging.ERROR, job, f"raised {text}")
-        return self._failed(job, Description(text, Raised(None, cleansed(text, LONGEST_MESSAGE), None)), None)
+        return self._failed(job, described_as(text), None)
 
     def _delay(self, job: Job, task: Task[Any, Any] | None) -> float | None:
         """Seconds until the next attempt by a policy; None where there is no policy or no next attempt."""
@@ -183,7 +223,8 @@ class Outcomes:
         *,
         final: bool = False,
         delay: float | None = None,
-        how: AttemptHow = AttemptHow.FAILED,
+        reason: FailReason = FailReason.ERROR,
+        said: str | None = None,
     ) -> Failed:
         """Make the ending of a failed attempt, and log it.
 
@@ -192,11 +233,13 @@ class Outcomes:
         counters wait for the answer of the statement that writes the end.
         """
         text = told.text
-        failed = Failed(cleansed(text), final, delay, how, told.raised)
+        failed = Failed(cleansed(text), final, delay, reason, told.raised)
         last, level = failed.expects_last(job), failed.level(job)
         why = "it was the last: not to be retried" if final and not is_last(job) else "it was the last"
         then = f" ({why})" if last else "" if delay is None else f" (the next begins in {delay:,.1f} s)"
-        said = text.partition("\n")[0] if error is None else named(error)
+        if said is None and error is not None:
+            said = named(error)
+        said = (text if said is None else said).partition("\n")[0]
         line = f"failed in attempt {job.attempts} of {job.max_attempts}{then}: {said}"
         if last:
             _tell(level, job, line, error)

@@ -41,7 +41,7 @@ async def test_only_those_of_jobs_that_are_gone_are_deleted(dsn: str, client: Se
     await rows(dsn, "select graphile_worker.complete_jobs(%s)", ids[:1])
     await rows(dsn, f"delete from {JOBS} where id = %s", ids[1])
     await client.remove_job("k2")
-    assert [len(await client.attempts(id)) for id in ids] == [0, 0, 0, 3]
+    assert [len(await client.attempts(number)) for number in ids] == [0, 0, 0, 3]
     assert await value(dsn, KEPT) == 12
     done = await client.sweep_attempts(FRONT)
     assert (done.seen, done.deleted) == (12, 9)
