@@ -3,6 +3,7 @@
 This module holds the public names and nothing else.
 """
 
+from backfill.attempts import AttemptHow, AttemptRecord
 from backfill.client import (
     BackfillClient,
     enqueue_bulk,
@@ -118,6 +119,8 @@ __all__ = [
     "DEFAULT_STALE_LOCK_CLEANUP_INTERVAL",
     "DEFAULT_STALE_QUEUE_LOCK_TIMEOUT",
     "AfterJobRun",
+    "AttemptHow",
+    "AttemptRecord",
     "BackfillClient",
     "BackfillError",
     "BeforeJobRun",

@@ -1,22 +1,26 @@
 -- does: Gives claimed jobs back as they were, or put off by $8 seconds: unlocks job and queue and lowers the attempts again.
 --   The queue is held for the job instead where the job's flags ask for it, and it has begun to run before.
 --   A job that was replaced or removed while it was held is deleted; whether it was is seen once its row is held.
--- locks: _private_jobs rows (update, delete), _private_job_queues rows (update)
--- index: jobs_pkey1, job_queues_pkey1
+--   Attempts whose `how` is given are noted.
+-- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_attempts rows (insert, delete)
+-- index: jobs_pkey1, job_queues_pkey1, backfill_attempts_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
---   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 started boolean[] (whether its handler began)
+--   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 started boolean[] (whether its handler began),
+--   $10 started_ats timestamptz[], $11 hows text[]
 -- A job is found by `any (array[...])` where an equality would do: by one the planner could as well begin with all jobs, which
 -- looks cheap while the statistics call their table empty. The fence is wrapped in coalesce so that it makes no guess of it.
 with ended as (
   select *
   from unnest(
     $2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[],
-    $6::smallint[], $7::boolean[], $8::double precision[], $9::boolean[]
-  ) as ended (id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, started)
+    $6::smallint[], $7::boolean[], $8::double precision[], $9::boolean[], $10::timestamptz[], $11::text[]
+  ) as ended (id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, started, started_at, how)
 ),
 held as materialized (
   select
     jobs.id, jobs.locked_at, ended.delay, jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded,
+    ended.attempts as attempt, ended.started_at, ended.how, null::text as error_type, null::text as message,
+    null::text as traceback, false as last, true as many,
     case
       when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id
         then case when ended.started or :"schema".backfill_was_held(ended.queue_id, jobs.id) then ended.queue_id end
@@ -39,7 +43,10 @@ gone as (
   using held
   where jobs.id = any (array[held.id])
     and held.superseded
+  returning jobs.id
 ),
+-- part: recorded_attempts
+,
 returned as (
   update :"schema"._private_jobs as jobs
   set

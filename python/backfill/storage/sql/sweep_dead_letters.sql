@@ -25,7 +25,8 @@ select
       (select identifier from :"schema"._private_tasks where id = gone.task_id),
       (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
       gone.payload, gone.priority, gone.key, gone.attempts, gone.max_attempts,
-      gone.flags, gone.created_at, gone.run_at, gone.last_error, 'given up by another program'
+      gone.flags, gone.created_at, gone.run_at, gone.last_error, 'given up by another program',
+      :"schema".backfill_attempt_records(gone.id, null)
     )
   ) as moved
 from gone
