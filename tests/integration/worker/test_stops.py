@@ -217,6 +217,36 @@ async def test_a_thread_that_ends_late_has_done_its_job(dsn: str, eventually: Ev
         assert await rows(dsn, LEFT) == []
 
 
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_stop_waits_for_threads_of_a_lost_lease_too(
+    dsn: str, handlers: Handlers, eventually: Eventually, ends: bool
+) -> None:
+    """Up to its deadline; one that still runs then is an error of the stop, although its job is not this worker's."""
+    config = WorkerConfig(
+        dsn, shutdown_timeout=(60 if ends else 0.2) * SECOND, listen=False, dead_after=4 * SECOND,
+        heartbeat_interval=SECOND / 5,
+    )  # fmt: skip
+    async with BackfillClient(dsn) as client:
+        job = await client.enqueue("thread")
+        runner, stopping = WorkerRunner(config, handlers.tasks), asyncio.Event()
+        running = asyncio.ensure_future(runner.run_until_cancelled(stopping))
+        await eventually(lambda: handlers.begun)
+        first = runner.worker_id
+        await rows(dsn, GIVE_UP)
+        await eventually(lambda: runner.worker_id != first)
+        stopping.set()
+        if ends:
+            await eventually(lambda: "it is stopping" in runner.health().reasons)
+            handlers.released.set()
+        await asyncio.wait([running], timeout=WORST)
+        error = running.exception()
+        assert (error is None) == ends
+        if isinstance(error, HandlersStillRunningError):
+            assert [number for number, *_ in error.handlers] == [job.id]
+        await rows(dsn, "update graphile_worker._private_jobs set locked_at = null, locked_by = null")
+    await handlers.gone()
+
+
 @pytest.mark.parametrize("swallows", [1, 1_000])
 async def test_a_handler_that_swallows_its_cancellation_gets_another(
     dsn: str, handlers: Handlers, eventually: Eventually, swallows: int

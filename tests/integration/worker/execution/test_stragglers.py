@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import LiteralString
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -114,6 +118,7 @@ async def test_a_thread_of_a_lost_lease_keeps_its_slot_and_bars_its_job(
             await rows(dsn, GIVE_UP)
             await eventually(lambda: runner.worker_id != first and runner.health().ready)
             await rows(dsn, UNLOCK)  # as the recovery by another worker does
+            await eventually(lambda: value(dsn, LOCKED), lambda locked: locked == 1)
             await client.enqueue("hangs")
             await eventually(lambda: len(threads.begun) == 2)
             await eventually(lambda: value(dsn, LOCKED), lambda locked: locked == 2)
@@ -185,20 +190,34 @@ async def test_a_lane_whose_slots_all_hang_is_told(
     assert "lane slow runs jobs again" in caplog.text
 
 
-@pytest.mark.usefixtures("quick")
-async def test_a_worker_of_which_every_lane_hangs_is_not_ready(dsn: str, eventually: Eventually) -> None:
-    """And still live: a restart would cut its handlers off."""
-    threads = Threads(SECOND / 20)
+def _status(port: int, path: str) -> int:
     try:
-        async with (
-            BackfillClient(dsn) as client,
-            WorkerRunner(WorkerConfig(dsn, concurrency=1), threads.tasks) as runner,
-        ):
-            await eventually(lambda: runner.health().ready)
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        error.close()
+        return int(error.code)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_worker_of_which_every_lane_hangs_is_not_ready(
+    dsn: str, tmp_path: Path, eventually: Eventually
+) -> None:
+    """And still live: a restart would cut its handlers off. The probes over HTTP and by a file say the same."""
+    threads, file = Threads(SECOND / 20), tmp_path / "health"
+    config = WorkerConfig(dsn, concurrency=1, health_address="127.0.0.1:0", health_file=str(file))
+    try:
+        async with BackfillClient(dsn) as client, WorkerRunner(config, threads.tasks) as runner:
+            await eventually(lambda: runner.health().ready and file.exists())
             await client.enqueue("hangs")
             await eventually(lambda: not runner.health().ready)
             assert runner.health().live
             assert runner.health().hung == ("default",)
+            port = runner.health_port
+            assert port is not None
+            statuses = [await asyncio.to_thread(_status, port, path) for path in ("/live", "/ready", "/health")]
+            assert statuses == [200, 503, 200]
+            await eventually(lambda: not file.exists())
             threads.release()
             await eventually(lambda: runner.health().ready)
     finally:
