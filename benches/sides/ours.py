@@ -6,14 +6,26 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import uvloop
 
-from backfill import QueueConfig, RetryPolicy, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import (
+    CallNext,
+    HookRegistry,
+    JobComplete,
+    Plugin,
+    QueueConfig,
+    RetryPolicy,
+    TaskRegistry,
+    WorkerConfig,
+    WorkerContext,
+    WorkerRunner,
+)
+from backfill.middleware import AsyncMiddleware
 
 Handler = Callable[[dict[str, Any]], Awaitable[object]]
 
@@ -32,6 +44,11 @@ async def short(payload: dict[str, Any]) -> None:
     await asyncio.sleep(0.001)
 
 
+async def passing(call_next: CallNext, ctx: WorkerContext[None]) -> object:
+    """A middleware that does nothing."""
+    return await call_next()
+
+
 class TenthFails:
     """Every tenth job fails the first time."""
 
@@ -44,6 +61,21 @@ class TenthFails:
         if number % 10 == 0 and number not in self._failed:
             self._failed.add(number)
             raise ConnectionError("the service is away")
+
+
+class Observing:
+    """A plugin with one sync observer of JobComplete, which counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def register(self, hooks: HookRegistry) -> None:
+        """Register it."""
+        hooks.on(JobComplete, self.completed)
+
+    def completed(self, _event: JobComplete) -> None:
+        """One job."""
+        self.count += 1
 
 
 class Counted:
@@ -79,11 +111,13 @@ def worker_rate(
     runs: int | None = None,
     retry: RetryPolicy | None = None,
     keep: timedelta | None = None,
+    plugins: Sequence[Plugin] = (),
+    middleware: Sequence[AsyncMiddleware[None]] = (),
 ) -> float:
     """Jobs a second that a worker runs, from its first job's begin until the table is empty (or the last one's end).
 
     `runs` is how many attempts they take, where some fail; `retry` says how long those wait;
-    `keep` how long ends are kept.
+    `keep` how long ends are kept; `plugins` are the worker's, and `middleware` runs around the handler.
     """
     logging.disable(logging.WARNING)
     gc.freeze()  # as the shell's worker does
@@ -91,11 +125,11 @@ def worker_rate(
     async def run() -> float:
         counted = Counted(handler, runs or jobs)
         registry: TaskRegistry[None] = TaskRegistry()
-        registry.task(task, retry=retry, keep=keep)(counted)
+        registry.task(task, retry=retry, keep=keep, middleware=middleware)(counted)
         config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(slots)])
         async with (
             await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,
-            WorkerRunner(config, registry),
+            WorkerRunner(config, registry, plugins=plugins),
         ):
             await counted.done.wait()
             ended = time.perf_counter()

@@ -18,13 +18,22 @@ from backfill.worker.execution.endings import (
     Discarded,
     Ending,
     Failed,
+    Skipped,
     Snoozed,
     was_last,
 )
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.upkeep.tallies import Tally
 
-ALL: list[Ending] = [COMPLETED, GIVEN_BACK, CompletedWithResult(b"1"), Discarded("why"), Failed("no"), Snoozed(1.0)]
+ALL: list[Ending] = [
+    COMPLETED,
+    GIVEN_BACK,
+    CompletedWithResult(b"1"),
+    Discarded("why"),
+    Failed("no"),
+    Skipped("why"),
+    Snoozed(1.0),
+]
 FENCE, COMPARED = 5, 2
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from backfill.errors import ConfigurationError, TaskDefinitionError
+from backfill.hooks.events import ShutdownReason
+from backfill.hooks.failures import HookFailures, HookTally
+from backfill.hooks.registry import Plugin, checked_plugins, composed, distinct
+from backfill.middleware import is_async, name_of
 from backfill.records import Job
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.execution.interrupts import ctrl_c_came
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.liveness.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
 from backfill.worker.process import WorkerProcess
 from backfill.worker.service import finish
+
+logger = logging.getLogger(__name__)
 
 
 class WorkerRunner:
@@ -25,22 +34,28 @@ class WorkerRunner:
 
     Args:
         config: the settings of the deployment.
-        registry: the tasks of the program.
+        registry: the tasks of the program. Its plugins are the worker's too.
+        plugins: more plugins of this worker; their callbacks come after those of the registry's plugins.
 
     Raises:
-        ConfigurationError: the registry has no task.
+        ConfigurationError: the registry has no task, or `plugins` holds something that is no plugin.
         TaskDefinitionError: an annotation of a handler cannot be resolved, or names a type that cannot be sent; or a
             handler expects `ctx.deps` of some type, and the registry has no lifespan that makes them.
     """
 
-    def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any]) -> None:
+    def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any], *, plugins: Iterable[Plugin] = ()) -> None:
         if not len(registry):
             raise ConfigurationError("registry: it has no task; import the modules that register them first")
         for task in registry:
             task.resolve()  # so that a wrong annotation is reported now, and not by each attempt
         _refuse_missing_deps(registry)
+        _tell_unused_middleware(registry)
         self.config = config
         self.registry = registry
+        self.plugins = distinct([*registry.plugins, *checked_plugins(plugins)])
+        self._hooks = composed(self.plugins)
+        self._hook_tally = HookTally()
+        self._reason: ShutdownReason | None = None
         self._parts: WorkerProcess | None = None
         self._changing = asyncio.Lock()
         self._left = 0
@@ -109,6 +124,7 @@ class WorkerRunner:
         try:
             ran = await parts.run_available()
         except BaseException as error:
+            parts.reason = self._reason_for(error)
             await self._end()
             _refuse_running(parts, error)
             raise
@@ -132,6 +148,8 @@ class WorkerRunner:
                 but a cancellation.
         """
         parts = self._parts
+        if parts is not None:
+            parts.reason = self._reason_for(error)
         await self._end()
         if parts is None:
             return
@@ -163,6 +181,20 @@ class WorkerRunner:
         """
         return self._left
 
+    @property
+    def hook_failures(self) -> HookFailures:
+        """How often callbacks of plugins failed or were not called, since this runner was made."""
+        return self._hook_tally.so_far
+
+    def stopping_for(self, reason: ShutdownReason) -> None:
+        """Say why the worker is about to be stopped, for its WorkerShutdown event.
+
+        A program that stops its worker when a signal comes should call this in the signal's handler; the shell does. If
+        nobody says why, the reason is an error where a part of the worker or the code around it failed, a signal after
+        a Ctrl-C, and else graceful.
+        """
+        self._reason = ShutdownReason(reason)
+
     def hurry(self) -> None:
         """End a shutdown's waiting now: jobs that still run are interrupted and given back."""
         if self._parts is not None:
@@ -179,6 +211,14 @@ class WorkerRunner:
         if self._parts is not None:
             await self._parts.flush_counters()
 
+    def _reason_for(self, error: BaseException | None) -> ShutdownReason:
+        """Why the worker stops, if its block of code was left in this way."""
+        if self._reason is not None:
+            return self._reason
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, asyncio.CancelledError) and ctrl_c_came()):
+            return ShutdownReason.SIGNAL
+        return ShutdownReason.ERROR if isinstance(error, Exception) else ShutdownReason.GRACEFUL
+
     def _attended(self) -> WorkerProcess:
         """The parts, marked as ones for whose failure the caller waits."""
         assert self._parts is not None  # noqa: S101 - it was started a moment ago
@@ -189,7 +229,14 @@ class WorkerRunner:
         async with self._changing:
             if self._parts is not None:
                 raise ConfigurationError("this runner is running already")
-            parts = WorkerProcess(self.config, self.registry, attended=not background, collect=collect)
+            parts = WorkerProcess(
+                self.config,
+                self.registry,
+                attended=not background,
+                collect=collect,
+                hooks=self._hooks,
+                tally=self._hook_tally,
+            )
             try:
                 await parts.open(background=background)
                 self._parts = parts
@@ -209,6 +256,7 @@ class WorkerRunner:
         try:
             await finish(self._stop)
         finally:
+            self._reason = None
             if parts is not None and self._parts is parts:
                 self._parts = None
                 parts.tell_end()
@@ -257,4 +305,16 @@ def _refuse_missing_deps(registry: TaskRegistry[Any]) -> None:
         if task.deps_name is not None:
             raise TaskDefinitionError(
                 f"task {task.identifier!r}: its handler expects ctx.deps of type {task.deps_name}, {way}"
+            )
+
+
+def _tell_unused_middleware(registry: TaskRegistry[Any]) -> None:
+    """Warn of synchronous middleware that wraps no handler, since all of them are async."""
+    used = {id(function) for task in registry if not task.shape.is_async for function in registry.middleware_of(task)}
+    known = {id(function): function for task in registry for function in registry.middleware_of(task)}
+    for number, function in known.items():
+        if number not in used and not is_async(function):
+            logger.warning(
+                "middleware %s is synchronous and wraps no handler, since all are async: write it as `async def`",
+                name_of(function),
             )

@@ -29,6 +29,7 @@ from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.sentinel import Sentinel
 from backfill.worker.execution.stragglers import Stragglers
+from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.liveness.beat import Beat
 from backfill.worker.liveness.failure_detector import FailureDetector
@@ -71,6 +72,7 @@ class WorkerSession:
         pulse: told of signs that the worker is live and ready.
         stragglers: the handlers of earlier sessions that still run, which keep their slots in this one.
         collect: called with the job and the error of each failed attempt.
+        hooks: the callbacks of the worker's plugins.
 
     Attributes:
         worker_id: the worker's id, which is new for each session.
@@ -107,6 +109,7 @@ class WorkerSession:
         pulse: Pulse,
         stragglers: Stragglers,
         collect: Collect | None = None,
+        hooks: WorkerHooks,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
         self.own = own
@@ -120,6 +123,7 @@ class WorkerSession:
             retry=config.retry,
             traceback=RetryTraceback(config.retry_traceback),
             collect=collect,
+            hooks=hooks if hooks.attend else None,
         )
         self.beat = Beat(config, self._row(tasks), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on
@@ -131,11 +135,12 @@ class WorkerSession:
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
         settler = Settler(
             self.executor, schema=config.schema, worker=self.worker_id, settled=progressed,
-            listeners=(self.counters,), look_soon=locks.look_soon,
+            listeners=(self.counters, *hooks.listeners(self.worker_id)), look_soon=locks.look_soon,
         )  # fmt: skip
         self.recoverer = Recoverer(
-            own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after)
-        )
+            own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after),
+            tell=hooks.observers.tell,
+        )  # fmt: skip
         lanes = make_lanes(
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
             ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),

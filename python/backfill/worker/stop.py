@@ -33,6 +33,8 @@ class Stop:
         progress: set when a pump has taken a turn.
         session: returns the session that works now; None before there is one.
         renewing: returns the last task that renewed a worker which was given up; None where none did.
+        end_hooks: tells the observers of hooks that the worker has stopped; called with the stop's deadline, in
+            monotonic seconds.
 
     Attributes:
         lifespan: the registry's lifespan.
@@ -49,6 +51,7 @@ class Stop:
         progress: asyncio.Event,
         session: Callable[[], WorkerSession | None],
         renewing: Callable[[], asyncio.Task[None] | None],
+        end_hooks: Callable[[float], Awaitable[None]],
     ) -> None:
         self.lifespan = Lifespan()
         self.left = 0
@@ -59,13 +62,14 @@ class Stop:
         self._progress = progress
         self._given_session = session
         self._renewing = renewing
+        self._end_hooks = end_hooks
         self._until: float | None = None
         self._settled: WorkerSession | None = None
 
     @property
     def steps(self) -> tuple[Callable[[], Awaitable[Any]], ...]:
         """The steps in their order. Each may be called again where it was broken off, and then goes on."""
-        return self._drain, self._give_back, self._let_go, self._leave_lifespan
+        return self._drain, self._give_back, self._let_go, self._tell_hooks, self._leave_lifespan
 
     async def _drain(self) -> None:
         """Let running jobs end, and write their ends; services that somebody else cancelled run again until then."""
@@ -112,6 +116,10 @@ class Stop:
         if (session := self._session) is not None:
             self.left = len(session.executor.held)
             await session.close()
+
+    async def _tell_hooks(self) -> None:
+        """Tell the observers before the lifespan ends, since they may use what it made."""
+        await self._end_hooks(self._until or 0.0)
 
     async def _leave_lifespan(self) -> None:
         await self.lifespan.leave(self._until, self._hurry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Final
 
 from backfill.logs import fields_of
@@ -25,12 +25,12 @@ def cancel(running: HeldJob) -> None:
         running.task.cancel()
 
 
-async def drain(attempts: Collection[HeldJob], in_thread: Callable[[HeldJob], bool], timeout: float) -> None:
+async def drain(attempts: Collection[HeldJob], in_threads: Collection[HeldJob], timeout: float) -> None:
     """Ask attempts to end, wait for them, and interrupt those that still run when the time is up.
 
     Args:
         attempts: the attempts that run; each leaves the collection when it ends.
-        in_thread: returns whether an attempt's handler runs in a thread.
+        in_threads: the attempts whose handlers run in threads at this moment.
         timeout: how many seconds to wait.
     """
     for running in list(attempts):
@@ -39,7 +39,7 @@ async def drain(attempts: Collection[HeldJob], in_thread: Callable[[HeldJob], bo
             cancel(running)
     await wait(attempts, timeout)
     if attempts:
-        await interrupt(attempts, in_thread)
+        await interrupt(attempts, in_threads)
 
 
 async def wait(attempts: Collection[HeldJob], timeout: float) -> None:
@@ -49,19 +49,19 @@ async def wait(attempts: Collection[HeldJob], timeout: float) -> None:
         await asyncio.wait(tasks, timeout=timeout)
 
 
-async def interrupt(attempts: Collection[HeldJob], in_thread: Callable[[HeldJob], bool]) -> None:
+async def interrupt(attempts: Collection[HeldJob], in_threads: Collection[HeldJob]) -> None:
     """Cancel the attempts that still run, and once more those that do not end.
 
     A thread cannot be cancelled: it was asked to end, and nobody waits for it any longer.
 
     Args:
         attempts: the attempts that run.
-        in_thread: returns whether an attempt's handler runs in a thread.
+        in_threads: the attempts whose handlers run in threads at this moment.
     """
     logger.warning("the shutdown's deadline is over: %d jobs are interrupted and given back", len(attempts))
     threads, others = list[HeldJob](), list[HeldJob]()
     for running in list(attempts):
-        if in_thread(running):
+        if running in in_threads:
             running.given_up = True
             threads.append(running)
         else:

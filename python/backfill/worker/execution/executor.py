@@ -30,11 +30,13 @@ from backfill.worker.execution.draining import cancel, drain
 from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending, Failed
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
+from backfill.worker.execution.hooked import Answered, Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
+from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane
 
 logger = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class Executor:
         retry: the retry policy of jobs that have none of their own and whose task has none.
         traceback: how much of the traceback the log shows for a failure that is tried again.
         collect: called with the job and the error of each failed attempt.
+        hooks: the callbacks of plugins; None where none of them is about jobs that are claimed, start or run.
     """
 
     def __init__(
@@ -66,8 +69,8 @@ class Executor:
         retry: RetryPolicy | None = None,
         traceback: RetryTraceback = RetryTraceback.NONE,
         collect: Collect | None = None,
+        hooks: WorkerHooks | None = None,
     ) -> None:
-        self._registry = registry
         self._outcomes = Outcomes(registry, retry, traceback, collect)
         self._worker_id = worker_id
         self._client = client
@@ -83,6 +86,9 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._guard = ForkGuard()
+        interrupted = lambda error: self.interrupted(error)  # noqa: E731, PLW0108 - it is set later
+        self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
+        self._registry = registry.wrapped(self._guard.returned)
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
         self._first_step: HeldJob | None = None
@@ -133,6 +139,8 @@ class Executor:
         claimed = [HeldJob(job, lane) for job in jobs]
         self.claimed += len(claimed)
         self.held.add(claimed)
+        if self._hooked is not None:
+            self._hooked.fetched(jobs)
         if self._draining:
             for running in claimed:
                 self._undo(running)
@@ -200,7 +208,7 @@ class Executor:
             self.return_ready(lane)
         for running in self.stragglers.return_parked():
             self._undo(running)
-        await drain(self._running, self._in_thread, timeout)
+        await drain(self._running, self._threads.under_way, timeout)
 
     def let_go(self) -> None:
         """Give back the jobs whose handlers still run after a drain; these are stragglers from now on."""
@@ -208,19 +216,16 @@ class Executor:
             self.stragglers.lost(running)
             self._end(running, GIVEN_BACK)
 
-    def _in_thread(self, running: HeldJob) -> bool:
-        return running.handler_started and not self._task_of(running).shape.is_async
-
     def _lost(self, running: HeldJob) -> None:
         """Handle a held job that is not this worker's any more.
 
-        It is given back where it has not started; else its handler is cancelled, if it is an async one.
+        It is given back where it has not started; else it is cancelled, unless its handler runs in a thread.
         """
         if running in running.lane.ready:
             running.lane.ready.remove(running)
             self._undo(running)
         elif running in self._running:
-            if not self._in_thread(running):
+            if running not in self._threads.under_way:
                 cancel(running)
             self.stragglers.lost(running)
 
@@ -309,15 +314,20 @@ class Executor:
                 worker_stops=lambda: running.worker_stops,
             )  # fmt: skip
         threads = self._threads.run if shape.is_async else functools.partial(self._threads.run, running)
+        if self._hooked is not None:
+            return self._hooked.run(running, task, payload, functools.partial(task.invoke, payload, context, threads))
         return task.invoke(payload, context, threads)
 
     async def _limited(self, running: HeldJob, work: Awaitable[Any]) -> Ending:
-        """Await a handler that has a time limit; a synchronous handler can only be asked to stop."""
+        """Await a handler that has a time limit.
+
+        What runs on the loop is cancelled, and a synchronous handler in its thread is only asked to stop.
+        """
         task, seconds = self._task_of(running), running.limits.seconds
         limit = asyncio.timeout(seconds if task.shape.is_async else None)
         alarm = None
         if seconds is not None and not task.shape.is_async:
-            alarm = self._loop.call_later(seconds, self._overrun, running)
+            alarm = self._loop.call_later(seconds, self._overrun, running, limit)
         try:
             async with limit:
                 value = await work
@@ -330,11 +340,18 @@ class Executor:
                 alarm.cancel()
         return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
 
-    def _overrun(self, running: HeldJob) -> None:
-        """Ask a synchronous handler whose time is over to stop, since nothing can end its thread."""
+    def _overrun(self, running: HeldJob, limit: asyncio.Timeout) -> None:
+        """End an attempt with a synchronous handler whose time is over.
+
+        Nothing can end a thread, so a handler in its thread is asked to stop, and that is logged. Middleware that runs
+        on the loop meanwhile is cancelled.
+        """
         running.run_out_of_time()
-        self._outcomes.overrun(running.job, running.limits)
-        self.stragglers.out_of_time(running)
+        if running in self._threads.under_way:
+            self._outcomes.overrun(running.job, running.limits)
+            self.stragglers.out_of_time(running)
+        else:
+            limit.reschedule(self._loop.time())
 
     def _task_of(self, running: HeldJob) -> Task[Any, Any]:
         task = self._registry.get(running.job.task_identifier)
@@ -352,8 +369,10 @@ class Executor:
             return self._outcomes.unknown(running.job, error, broken)
 
     def _looked_at(self, running: HeldJob, error: BaseException) -> Ending:
+        if isinstance(error, Answered):
+            return error.ending
         task = self._registry.get(running.job.task_identifier)
-        if (task is None or task.shape.is_async) and (found := ctrl_c_in(error)) is not None:
+        if (task is None or task.runs_on_loop) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
         if running.given_up or self._was_swept_away():
             return GIVEN_BACK
