@@ -3,6 +3,7 @@
 This module holds the public names and nothing else.
 """
 
+from backfill.cancels import CancelCounts, Cancellation, CancelOutcome, CancelStatus
 from backfill.client import (
     BackfillClient,
     enqueue_bulk,
@@ -63,6 +64,7 @@ from backfill.errors import (
     ValidationFailed,
     WorkerError,
 )
+from backfill.job_filter import JobFilter, JobState
 from backfill.jobs import (
     BulkOutcome,
     EnqueueOutcome,
@@ -86,6 +88,10 @@ __all__ = [
     "BackfillError",
     "BulkEnqueueError",
     "BulkOutcome",
+    "CancelCounts",
+    "CancelOutcome",
+    "CancelStatus",
+    "Cancellation",
     "CleanupRefusedError",
     "ClientClosedError",
     "CommitUnknownError",
@@ -118,9 +124,11 @@ __all__ = [
     "JobCancelledError",
     "JobEnd",
     "JobFailed",
+    "JobFilter",
     "JobKeyMode",
     "JobNotCompletedError",
     "JobSpec",
+    "JobState",
     "MalformedData",
     "MigrationError",
     "NetworkError",

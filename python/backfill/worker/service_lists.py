@@ -45,6 +45,7 @@ def _listener(process: WorkerProcess) -> Service:
         worker=process.one.worker_id,
         wake=process.wake,
         hear=process.hear,
+        control=process.look_at_control,
         claimed=lambda: process.one.executor.claimed,
     )
 
@@ -80,6 +81,7 @@ PROBES: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
 ATTENDANTS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
     ServiceFactory("beat", lambda session: session.beat, drains=True),
     ServiceFactory("counters", lambda session: session.counters, drains=True),
+    ServiceFactory("control reader", lambda session: session.control),
     ServiceFactory("sentinel", lambda session: session.sentinel),
     ServiceFactory("recoverer", lambda session: session.recoverer, background=True),
     ServiceFactory(

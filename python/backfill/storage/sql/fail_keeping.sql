@@ -8,7 +8,7 @@
 --   $11 keeps double precision[] (seconds), $12 started_ats timestamptz[]
 -- part: failing
 ,
-kept as (
+kept_others as (
   insert into :"schema".backfill_ends (
     -- part: kept_columns
   )
@@ -23,9 +23,27 @@ kept as (
     as keeping (id, locked_at, keep, started_at)
     on keeping.id = gone.id
     and keeping.locked_at = gone.locked_at
+  where not gone.cancelled
   returning job_id
 ),
+kept as (
+  select job_id
+  from kept_others
+  union all
+  select :"schema".backfill_keep_cancelled(
+    gone.id, gone.task_id, gone.job_queue_id, gone.attempts, gone.max_attempts, gone.priority, gone.key, gone.created_at,
+    gone.run_at, keeping.started_at, gone.flags, $1::text, keeping.keep
+  )
+  from gone
+  join unnest($2::bigint[], $3::timestamptz[], $11::double precision[], $12::timestamptz[])
+    as keeping (id, locked_at, keep, started_at)
+    on keeping.id = gone.id
+    and keeping.locked_at = gone.locked_at
+  where gone.cancelled
+),
 -- part: telling
-select held.id, held.locked_at, held.last and not held.superseded as last, buried.entry, (select count(*) from told)
+select
+  held.id, held.locked_at, held.last and not held.superseded and not held.cancelled as last, buried.entry,
+  (select count(*) from told)
 from held
 left join buried on buried.id = held.id

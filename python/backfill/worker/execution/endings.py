@@ -22,7 +22,8 @@ FAIL: Final = Settling("fail", (NUMBERS, TEXTS, BOOLEANS), compares=True, tells_
 FAIL_KEEPING: Final = Settling(
     "fail_keeping", (NUMBERS, TEXTS, BOOLEANS, NUMBERS, TIMES), compares=True, tells_last=True
 )
-GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS), compares=True)
+GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, NUMBERS), compares=True)
+END_CANCELLED: Final = Settling("end_cancelled", (NUMBERS, TIMES))
 
 Counted = Literal["done", "failed", "snoozed", "discarded", "given_back"]
 """The columns of the counters, one for each kind of end."""
@@ -223,9 +224,9 @@ class Snoozed(Ending):
 
     delay: float
 
-    def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - its job goes on
-        """Its job waits again until the delay is over."""
-        return GIVE_BACK, attempt, (self.delay, attempt.handler_started)
+    def end(self, attempt: Attempt, keep: float | None) -> End:
+        """Its job waits again until the delay is over, unless it was cancelled: then its end is kept."""
+        return GIVE_BACK, attempt, (self.delay, attempt.handler_started, keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +238,35 @@ class GivenBack(Ending):
     goes_back: ClassVar[bool] = True
     undone: ClassVar[bool] = True
 
-    def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - its job goes on
-        """Its job waits as before."""
-        return GIVE_BACK, attempt, (None, attempt.handler_started)
+    def end(self, attempt: Attempt, keep: float | None) -> End:
+        """Its job waits as before, unless it was cancelled: then its end is kept."""
+        return GIVE_BACK, attempt, (None, attempt.handler_started, keep)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled(Ending):
+    """The job was cancelled, and its handler has not completed.
+
+    It is counted among the discarded ones: the job has ended without failure, and without being done.
+    """
+
+    counted: ClassVar[Counted] = "discarded"
+    total: ClassVar[Total] = "done"
+    ends_job: ClassVar[bool] = True
+    undone: ClassVar[bool] = True
+
+    def end(self, attempt: Attempt, keep: float | None) -> End:
+        """Its job is deleted, and its end is kept with the reason that stands in its row."""
+        return END_CANCELLED, attempt, (keep, attempt.claim.claimed_at(attempt))
+
+    def level(self, job: Job) -> int:  # noqa: ARG002 - it is the same for all jobs
+        """INFO, since somebody asked for it and nothing else tells of it."""
+        return logging.INFO
 
 
 COMPLETED: Final = Completed()
 GIVEN_BACK: Final = GivenBack()
+CANCELLED: Final = Cancelled()
 
 
 def is_last(job: Job) -> bool:

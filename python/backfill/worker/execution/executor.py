@@ -20,14 +20,15 @@ from typing import Any, Final
 from backfill.client import BackfillClient
 from backfill.errors import PayloadDecodeError
 from backfill.logs import CURRENT, RetryTraceback
-from backfill.records import Job
+from backfill.records import CANCEL_FLAG, Job
 from backfill.retry import RetryPolicy
 from backfill.storage.rows import unreadable
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.context import WorkerContext
 from backfill.worker.events import Tally
+from backfill.worker.execution.cancelling import Cancelling
 from backfill.worker.execution.draining import cancel, interrupt, wait
-from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending, Failed
+from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.interrupts import ctrl_c_in
@@ -93,6 +94,8 @@ class Executor:
         """How many jobs were claimed."""
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
+        ended = lambda running: self.ended(running)  # noqa: E731, PLW0108 - it is set later
+        self.cancelling = Cancelling(self.held, registry, self._outcomes, ended)
         self.leased_until = math.inf
         """The time, in monotonic seconds, until which no other worker can have given this one up.
 
@@ -130,6 +133,8 @@ class Executor:
         claimed = [HeldJob(job, lane) for job in jobs]
         self.claimed += len(claimed)
         self.held.add(claimed)
+        if jobs and (jobs[0].locked_at_micros or 0) <= self.cancelling.looked_at:
+            self.cancelling.look_again()  # they were claimed before the last look, and came after it
         if self._draining:
             for running in claimed:
                 self._undo(running)
@@ -181,6 +186,7 @@ class Executor:
 
     def _undo(self, running: HeldJob) -> None:
         """Give back a job that never took a slot."""
+        self.cancelling.note_keep(running)
         running.ending = GIVEN_BACK
         self._unstarted += 1
         self.ended(running)
@@ -244,7 +250,7 @@ class Executor:
         CURRENT.set(running.job)  # the context is this attempt's own
         try:
             work = self._prepare(running)
-            if isinstance(work, Failed):
+            if isinstance(work, Ending):
                 ending: Ending = work
             elif work is None:
                 ending = GIVEN_BACK
@@ -265,12 +271,12 @@ class Executor:
             self._guard.leave()
         self._end(running, ending)
 
-    def _prepare(self, running: HeldJob) -> Awaitable[Any] | Failed | None:
+    def _prepare(self, running: HeldJob) -> Awaitable[Any] | Ending | None:
         """Prepare the handler's call.
 
         Returns:
-            The call, ready to be awaited; the failure, where the attempt failed before its handler could run; None
-            where this worker does not know the job's task, so that the job goes back.
+            The call, ready to be awaited; the ending, where the attempt ended before its handler could run; None where
+            this worker does not know the job's task, so that the job goes back.
         """
         job = running.job
         task = self._registry.get(job.task_identifier)
@@ -281,6 +287,8 @@ class Executor:
         if task is None:
             return None
         if job.has_flags or task.timeout is not None:
+            if CANCEL_FLAG in job.flags:  # another program unlocked it: it must not run
+                return self._outcomes.cancelled(job, None)
             running.limits = limits_of(job, task)
             remaining = running.limits.remaining
             if remaining is not None and remaining.total_seconds() <= 0:
@@ -311,7 +319,7 @@ class Executor:
             async with limit:
                 value = await work
         except TimeoutError as error:
-            if not limit.expired() or running.given_up:
+            if not limit.expired() or running.given_up or running.cancellation is not None:
                 raise
             return self._outcomes.timed_out(running.job, task, running.limits, error)
         finally:
@@ -343,6 +351,8 @@ class Executor:
         task = self._registry.get(running.job.task_identifier)
         if (task is None or task.shape.is_async) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
+        if running.cancellation is not None:
+            return self._outcomes.cancelled(running.job, running.cancellation)
         if running.given_up or self._was_swept_away():
             return GIVEN_BACK
         if not running.handler_started and isinstance(error, asyncio.CancelledError):
@@ -368,9 +378,11 @@ class Executor:
     def _end(self, running: HeldJob, ending: Ending) -> None:
         if running.ending is not None:
             return
-        running.ending = ending
         if ending is not COMPLETED:
+            if running.cancellation is not None and not ending.ends_job:  # a shutdown or its time limit cut it off
+                ending = self._outcomes.cancelled(running.job, running.cancellation)
             self._outcomes.count(ending)
+        running.ending = ending
         self._running.discard(running)
         lane = running.lane
         lane.free += 1

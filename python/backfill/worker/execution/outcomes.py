@@ -11,13 +11,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
+from backfill.cancels import Cancellation
 from backfill.logs import RetryTraceback, fields_of
 from backfill.payloads import encode_result
 from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.said import named
 from backfill.tasks import Task, TaskRegistry
-from backfill.worker.execution.endings import CompletedWithResult, Discarded, Ending, Failed, Snoozed, Total, is_last
+from backfill.worker.execution.endings import (
+    CANCELLED,
+    Cancelled,
+    CompletedWithResult,
+    Discarded,
+    Ending,
+    Failed,
+    Snoozed,
+    Total,
+    is_last,
+)
 from backfill.worker.execution.failures import cleansed, describe, frames_of
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.policy import AttemptLimits, delay_of, retry_policy_of
@@ -149,6 +160,16 @@ class Outcomes:
         """The failure of an attempt that is not begun, since its job's deadline is over."""
         text = "the job's deadline was over before this attempt began"
         return self._failed(job, text, TimeoutError(text), final=True)
+
+    def cancelled(self, job: Job, cancellation: Cancellation | None) -> Cancelled:
+        """The ending of an attempt whose job was cancelled; `cancellation` is None where only its flag is known."""
+        if cancellation is None:
+            line = "was cancelled before, and does not run"
+        else:
+            reason = " ".join((cancellation.reason or "no reason given").split())[:_LONGEST_REASON]
+            line = f"is cancelled by {cancellation.by}: {reason}"
+        _tell(CANCELLED.level(job), job, line)
+        return CANCELLED
 
     def unknown(self, job: Job, error: BaseException, broken: BaseException) -> Failed:
         """The failure of an attempt whose error's own code fails when the error is looked at."""

@@ -4,7 +4,8 @@
 -- replace or remove them.
 held as materialized (
   select
-    jobs.id, jobs.job_queue_id, jobs.attempts >= jobs.max_attempts as last,
+    jobs.id, jobs.job_queue_id, coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
+    jobs.attempts >= jobs.max_attempts or coalesce(jobs.flags ? 'backfill.cancel', false) as last,
     jobs.flags ? 'backfill.block_on_retry' as blocks,
     coalesce((select protocol >= 3 from :"schema".backfill_workers where id = $1::text), false) as tells,
     abs(extract(epoch from jobs.updated_at)::float8 - extract(epoch from jobs.locked_at)::float8) < 14400 as soon,
@@ -18,8 +19,8 @@ held as materialized (
 ),
 cut_off as materialized (
   select
-    held.id, held.job_queue_id, held.last, held.blocks, given.delay, given.keep,
-    coalesce(held.written and held.tells and held.soon, false) as superseded,
+    held.id, held.job_queue_id, held.last, held.blocks, held.cancelled, given.delay, given.keep,
+    not held.cancelled and coalesce(held.written and held.tells and held.soon, false) as superseded,
     held.written and (held.tells or held.later) and not coalesce(held.tells and held.soon, false) as doubtful
   from held
   join unnest($2::bigint[], $3::double precision[], $4::double precision[]) as given (id, delay, keep) on given.id = held.id

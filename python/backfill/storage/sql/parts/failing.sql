@@ -10,8 +10,10 @@ with ended as (
 held as materialized (
   select
     jobs.id, jobs.locked_at, ended.delay, ended.error, ended.final,
-    jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded,
-    ended.final or jobs.attempts >= jobs.max_attempts as last,
+    coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
+    (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
+      and not coalesce(jobs.flags ? 'backfill.cancel', false) as superseded,
+    ended.final or jobs.attempts >= jobs.max_attempts or coalesce(jobs.flags ? 'backfill.cancel', false) as last,
     case when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id then ended.queue_id end as holds
   from ended
   join :"schema"._private_jobs as jobs on jobs.id = any (array[ended.id])
@@ -32,7 +34,7 @@ gone as (
   using held
   where jobs.id = any (array[held.id])
     and (held.superseded or held.last)
-  returning jobs.*, held.superseded, held.error, held.final
+  returning jobs.*, held.superseded, held.cancelled, held.error, held.final
 ),
 buried as (
   select
@@ -47,6 +49,7 @@ buried as (
     ) as entry
   from gone
   where not gone.superseded
+    and not gone.cancelled
 ),
 failed as (
   update :"schema"._private_jobs as jobs

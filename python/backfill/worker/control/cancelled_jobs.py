@@ -1,0 +1,33 @@
+"""Finds which of the jobs that this worker holds were cancelled, and ends them."""
+
+from __future__ import annotations
+
+from backfill.client.lent import ServicesClient
+from backfill.worker.execution.cancelling import Cancelling
+
+
+class CancelledJobs:
+    """Looks at the flags of the held jobs.
+
+    Args:
+        client: the services' client.
+        worker: this worker's id.
+        cancelling: ends the jobs.
+    """
+
+    name = "cancelled jobs"
+
+    def __init__(self, client: ServicesClient, *, worker: str, cancelling: Cancelling) -> None:
+        self._client = client
+        self._worker = worker
+        self._cancelling = cancelling
+
+    async def look(self) -> None:
+        """Find the held jobs that were cancelled, and end them.
+
+        The look is made even if no job is held, since one may be on its way whose claim is committed already.
+        """
+        found = await self._client.find_cancelled(self._worker, self._cancelling.candidates)
+        self._cancelling.looked_at = found.looked_at
+        for number, cancellation in found.jobs.items():
+            self._cancelling.cancel(number, cancellation)

@@ -1,0 +1,78 @@
+"""Ends the held jobs that somebody has cancelled, and keeps what is needed so that none of them is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from backfill.cancels import Cancellation
+from backfill.tasks import TaskRegistry
+from backfill.worker.execution.held_job import HeldJob, HeldJobs
+from backfill.worker.execution.outcomes import Outcomes
+
+
+class Cancelling:
+    """Ends held jobs that were cancelled.
+
+    Args:
+        held: the jobs that the worker holds.
+        registry: the tasks.
+        outcomes: makes the endings and logs them.
+        ended: called with a job that ends before it has started.
+
+    Attributes:
+        looked_at: the database's time, in its microseconds, of the last look which of the held jobs were cancelled. A
+            job that comes later, and whose claim began before that time, may have been cancelled before the look.
+        look_again: called when such a job comes.
+    """
+
+    def __init__(
+        self,
+        held: HeldJobs,
+        registry: TaskRegistry[Any],
+        outcomes: Outcomes,
+        ended: Callable[[HeldJob], None],
+    ) -> None:
+        self._held = held
+        self._registry = registry
+        self._outcomes = outcomes
+        self._ended = ended
+        self.looked_at = 0
+        self.look_again: Callable[[], None] = lambda: None
+
+    @property
+    def candidates(self) -> list[int]:
+        """The ids of the jobs that may be cancelled: those that have not ended, and were not cancelled before."""
+        return [
+            number for number, running in self._held.items() if running.ending is None and running.cancellation is None
+        ]
+
+    def cancel(self, number: int, cancellation: Cancellation) -> None:
+        """End a job that was cancelled.
+
+        A job that has not started ends at once. An async handler is cancelled, unless the worker has done that already;
+        a synchronous one is asked to end, since nothing can end its thread.
+
+        Args:
+            number: the job's id; nothing is done if the job has ended meanwhile.
+            cancellation: who asked, and why.
+        """
+        running = self._held.get(number)
+        if running is None or running.ending is not None or running.cancellation is not None:
+            return
+        running.cancellation = cancellation
+        if running in running.lane.ready:
+            running.lane.ready.remove(running)
+            self.note_keep(running)
+            running.ending = self._outcomes.cancelled(running.job, cancellation)
+            self._ended(running)
+            return
+        running.run_out_of_time()
+        task = self._registry.get(running.job.task_identifier)
+        if task is not None and task.shape.is_async and running.task is not None and not running.given_up:
+            running.task.cancel()
+
+    def note_keep(self, running: HeldJob) -> None:
+        """Note how long the ends of the job's task are kept, for a job that ends before it has started."""
+        task = self._registry.get(running.job.task_identifier)
+        running.keep = None if task is None else task.keep_seconds
