@@ -123,6 +123,26 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "create_queues": [["queue1", "new"]],
     "create_tasks": [["task1", "new"]],
     "dedupe_jobs": [[1], [None], ["{}"], [0], [_NOW], [5], [None], ["key5"]],
+    "cancel_jobs": [_IDS, "no", None],
+    "cancel_matching": [
+        None,
+        ["^task1$"],
+        ["^queue.*$"],
+        False,
+        "key",
+        0,
+        0,
+        _NOW,
+        _NOW,
+        "waiting",
+        ["f"],
+        1.0,
+        0,
+        500,
+        "no",
+    ],
+    "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, [60.0] * 100, _TIMES],
+    "find_cancelled": [WORKER, _IDS],
     "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED],
     "delete_dead_letter_by_key": ["key6"],
     "delete_dead_letters": [_IDS],
@@ -141,7 +161,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "insert_waiting": [1],
     "dedupe_waiting": [2],
     "get_job": [5],
-    "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, [True] * 100],
+    "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, [True] * 100, [None] * 100],
     "give_back_strays": [WORKER, _IDS],
     "free_held_queues": [],
     "list_held_queues": [],
@@ -183,7 +203,7 @@ FRONTS: dict[str, list[Any]] = {
 """The statements of claims, with what comes before their lane's own parameters."""
 HOT = (
     "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_dead_letters",
-    "give_back",
+    "give_back", "end_cancelled",
     "look_around", "renew",
 )  # fmt: skip
 """What a worker's hot connections run, apart from claims."""
@@ -192,7 +212,7 @@ CALLS = (
     "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_create_queues",
     "producer_create_tasks", "producer_make_queues", "producer_make_tasks",
     "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
-    "free_held_queues", "list_held_queues",
+    "free_held_queues", "list_held_queues", "cancel_jobs",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""
 

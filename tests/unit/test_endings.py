@@ -12,6 +12,7 @@ from backfill.records import Job
 from backfill.storage.statements import load
 from backfill.worker.events import Tally as Totals
 from backfill.worker.execution.endings import (
+    CANCELLED,
     COMPLETED,
     GIVEN_BACK,
     CompletedWithResult,
@@ -24,7 +25,9 @@ from backfill.worker.execution.endings import (
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.upkeep.tallies import Tally
 
-ALL: list[Ending] = [COMPLETED, GIVEN_BACK, CompletedWithResult(b"1"), Discarded("why"), Failed("no"), Snoozed(1.0)]
+ALL: list[Ending] = [
+    COMPLETED, GIVEN_BACK, CANCELLED, CompletedWithResult(b"1"), Discarded("why"), Failed("no"), Snoozed(1.0),
+]  # fmt: skip
 FENCE, COMPARED = 5, 2
 
 

@@ -1,8 +1,8 @@
 """The client, by which producers use the queue; each group of its verbs is a module, and here they are combined.
 
 connect (session, manner): the client's life and its connections · lent: the clients that a worker makes · enqueue: adds
-one job · bulk: adds many jobs · manage: jobs in the queue · cancel: ends jobs that wait or run · dead_letters: jobs that
-are not tried again · ends: how jobs finished · counters: how attempts ended · recovery: what dead workers held ·
+one job · bulk: adds many jobs · manage: jobs in the queue · cancel: ends jobs that wait or run · dead_letters: jobs
+that are not tried again · ends: how jobs finished · counters: how attempts ended · recovery: what dead workers held ·
 held_queues: queues that wait for one job · cleanup: what others left behind · presets: the common cases by name ·
 prepare: makes the parameters of statements, without I/O · execute: runs statements.
 """

@@ -247,12 +247,12 @@ class GivenBack(Ending):
 class Cancelled(Ending):
     """The job was cancelled, and its handler has not completed.
 
-    It is counted among the discarded ones: the job has ended without failure, and without being done.
+    It is counted among the discarded ones: the job has ended without failure, and without being done. Dead letters that
+    it left behind stay, since its work is not done.
     """
 
     counted: ClassVar[Counted] = "discarded"
     total: ClassVar[Total] = "done"
-    ends_job: ClassVar[bool] = True
     undone: ClassVar[bool] = True
 
     def end(self, attempt: Attempt, keep: float | None) -> End:

@@ -28,7 +28,7 @@ from backfill.worker.context import WorkerContext
 from backfill.worker.events import Tally
 from backfill.worker.execution.cancelling import Cancelling
 from backfill.worker.execution.draining import cancel, interrupt, wait
-from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending
+from backfill.worker.execution.endings import CANCELLED, COMPLETED, GIVEN_BACK, Ending
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.interrupts import ctrl_c_in
@@ -379,7 +379,8 @@ class Executor:
         if running.ending is not None:
             return
         if ending is not COMPLETED:
-            if running.cancellation is not None and not ending.ends_job:  # a shutdown or its time limit cut it off
+            if running.cancellation is not None and not (ending.ends_job or ending is CANCELLED):
+                # A shutdown or its time limit has cut it off.
                 ending = self._outcomes.cancelled(running.job, running.cancellation)
             self._outcomes.count(ending)
         running.ending = ending

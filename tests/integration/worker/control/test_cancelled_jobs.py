@@ -222,7 +222,7 @@ async def test_cancellations_that_commit_in_another_order_are_both_heard_of(
 async def test_a_thread_keeps_its_slot_until_it_ends(
     dsn: str, client: BackfillClient, seen: Seen, eventually: Eventually
 ) -> None:
-    """A job that is cancelled in a thread is not settled before the thread has ended, so that nothing runs beside it."""
+    """The job is not settled before the thread has ended, so that nothing runs beside it."""
     async with WorkerRunner(config_of(dsn, concurrency=1), registry_of(seen)) as runner:
         job = await client.enqueue("in_thread", "stays")
         await seen.begun.wait()
