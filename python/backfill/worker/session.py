@@ -139,7 +139,7 @@ class WorkerSession:
         )
         cancelling = self.executor.cancelling
         self.control = ControlReader([CancelledJobs(own, worker=self.worker_id, cancelling=cancelling)])
-        self.beat.told = cancelling.look_again = self.control.look
+        self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         lanes = make_lanes(
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
             ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backfill.client.lent import ServicesClient
-from backfill.worker.execution.cancelling import Cancelling
+from backfill.worker.execution.cancelling import FOREVER, Cancelling
 
 
 class CancelledJobs:
@@ -22,12 +22,19 @@ class CancelledJobs:
         self._worker = worker
         self._cancelling = cancelling
 
-    async def look(self) -> None:
+    async def look(self, *, news: bool) -> None:
         """Find the held jobs that were cancelled, and end them.
 
         The look is made even if no job is held, since one may be on its way whose claim is committed already.
+
+        Args:
+            news: whether jobs may have been cancelled since the last look. If not, the look is for jobs that were on
+                their way then; others that come meanwhile were claimed after the last cancellation that is known of.
         """
+        if news:
+            self._cancelling.looked_at = FOREVER  # what comes during this look is looked for again
         found = await self._client.find_cancelled(self._worker, self._cancelling.candidates)
-        self._cancelling.looked_at = found.looked_at
+        if news:
+            self._cancelling.looked_at = found.looked_at
         for number, cancellation in found.jobs.items():
             self._cancelling.cancel(number, cancellation)

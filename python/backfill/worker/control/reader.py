@@ -36,16 +36,20 @@ class ControlDuty(Protocol):
         """What it looks at, for the log."""
         ...
 
-    async def look(self) -> None:
+    async def look(self, *, news: bool) -> None:
         """Look at what is said now, and do it. It may be called although nothing is new.
 
         It reads all that concerns it, since the reader does not know what was said, and several things may have been.
+
+        Args:
+            news: whether something may have been said since the last look; False if the look was asked for by a duty
+                that had not seen all at its last look.
         """
         ...
 
 
 class ControlReader(Service):
-    """Has its duties look, at the start and whenever there may be something new.
+    """Has its duties look whenever there may be something new since the worker's row was written.
 
     Args:
         duties: what looks, in this order; one that fails does not keep the others from looking.
@@ -55,11 +59,16 @@ class ControlReader(Service):
         super().__init__("control reader")
         self._duties = tuple(duties)
         self._wanted = asyncio.Event()
-        self._wanted.set()
+        self._news = False
         self._ration = Ration(LOOKS_AT_ONCE, LOOKS_PER_SECOND)
 
     def look(self) -> None:
         """Look soon, since there may be something new."""
+        self._news = True
+        self._wanted.set()
+
+    def look_again(self) -> None:
+        """Look soon, although nothing may be new: a duty could not see all when it looked."""
         self._wanted.set()
 
     async def _run(self) -> None:
@@ -72,20 +81,22 @@ class ControlReader(Service):
             await asyncio.sleep(self._ration.wait())
             self._ration.take()
             self._wanted.clear()
-            troubles = [trouble for duty in self._duties if (trouble := await self._tried(duty))]
+            news, self._news = self._news, False
+            troubles = [trouble for duty in self._duties if (trouble := await self._tried(duty, news=news))]
             if not troubles:
                 if backoff.reset():
                     logger.info("what operators say can be read again")
                 continue
+            self._news = self._news or news
             self._wanted.set()
             logger.log(backoff.level(), "what operators say could not be read: %s", "; ".join(troubles))
             await backoff.wait(self._stopping)
 
-    async def _tried(self, duty: ControlDuty) -> str:
+    async def _tried(self, duty: ControlDuty, *, news: bool) -> str:
         """Have a duty look; return what failed, and an empty text if nothing did."""
         try:
             async with asyncio.timeout(_TIMEOUT):
-                await duty.look()
+                await duty.look(news=news)
         except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
             return f"{duty.name}: {why(error)}"
         return ""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from backfill.cancels import Cancellation
 from backfill.tasks import TaskRegistry
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.outcomes import Outcomes
+
+FOREVER: Final = 2**63 - 1
+"""A time that is later than all others, in the database's microseconds."""
 
 
 class Cancelling:
@@ -21,8 +24,9 @@ class Cancelling:
         ended: called with a job that ends before it has started.
 
     Attributes:
-        looked_at: the database's time, in its microseconds, of the last look which of the held jobs were cancelled. A
-            job that comes later, and whose claim began before that time, may have been cancelled before the look.
+        looked_at: the database's time, in its microseconds, of the look which of the held jobs were cancelled that
+            followed the last news. A job that comes later, and whose claim began before that time, may have been
+            cancelled before the look. `FOREVER` while that look is under way.
         look_again: called when such a job comes.
     """
 

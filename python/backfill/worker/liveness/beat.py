@@ -102,7 +102,7 @@ class Beat(Service):
             self._written = True  # set before, since the row may be written although the answer is lost
             try:
                 self._leased_until = time.monotonic() + self._dead_after
-                self.fleet = await add_worker(connection, self._row, schema=self._config.schema)
+                self.fleet, self._said = await add_worker(connection, self._row, schema=self._config.schema)
             finally:
                 await connection.close()
 

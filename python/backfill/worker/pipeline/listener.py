@@ -95,8 +95,8 @@ class Listener(Service):
                         await listen(connection, (JOBS_CHANNEL, MIGRATION_CHANNEL, CONTROL_CHANNEL))
                     if backoff.reset():
                         logger.info("the listener hears again")
+                        self._control()
                     self._wake()
-                    self._control()
                     await self._hear_all(connection)
             except SchemaVersionError:
                 raise
