@@ -45,8 +45,8 @@ def _listener(process: WorkerProcess) -> Service:
         worker=process.one.worker_id,
         wake=process.wake,
         hear=process.hear,
-        control=process.look_at_control,
         claimed=lambda: process.one.executor.claimed,
+        control=process.look_at_control,
     )
 
 

@@ -46,8 +46,8 @@ class Listener(Service):
         worker: the worker's id, for the connection's name.
         wake: called when there may be jobs, nobody knows how many.
         hear: called with how many jobs another process has added.
-        control: called when operators may have said something to the fleet.
         claimed: returns how many jobs this worker has claimed.
+        control: called when operators may have said something to the fleet.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Listener(Service):
         worker: str,
         wake: Callable[[], None],
         hear: Callable[[int], None],
-        control: Callable[[], None],
         claimed: Callable[[], int],
+        control: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__("listener")
         self._dsn = dsn
