@@ -1,4 +1,4 @@
--- does: Makes the function that writes the end of a cancelled job.
+-- does: Makes the function that writes the end of a cancelled job, and has the one that buries jobs leave cancelled ones out.
 -- foundation: no
 -- transaction: yes
 -- breaking: no
@@ -47,6 +47,27 @@ exception
     return null;
 end;
 $body$;
+
+-- Workers of the version before know nothing of cancelled jobs: where such a job's last attempt fails, they delete its row
+-- and bury it. It must not become a dead letter, which somebody could requeue.
+alter function :"schema".backfill_bury(
+  bigint, text, text, json, integer, text, integer, integer, jsonb, timestamptz, timestamptz, text, text
+) rename to backfill_bury_any;
+
+create function :"schema".backfill_bury(
+  job_id bigint, task text, queue text, job_payload json, job_priority integer, key text, job_attempts integer,
+  job_max_attempts integer, job_flags jsonb, job_created_at timestamptz, job_run_at timestamptz, error text, reason text
+) returns bigint
+language sql volatile
+as $$
+  select case
+    when job_flags ? 'backfill.cancel' then null
+    else :"schema".backfill_bury_any(
+      job_id, task, queue, job_payload, job_priority, key, job_attempts, job_max_attempts, job_flags, job_created_at,
+      job_run_at, error, reason
+    )
+  end
+$$;
 
 revoke execute
 on function

@@ -92,7 +92,7 @@ class Listener(Service):
                     if is_pooled(connection):
                         break
                     async with asyncio.timeout(ANSWER_SECONDS):
-                        await listen(connection, (JOBS_CHANNEL, MIGRATION_CHANNEL, CONTROL_CHANNEL))
+                        await listen(connection, (CONTROL_CHANNEL, JOBS_CHANNEL, MIGRATION_CHANNEL))
                     if backoff.reset():
                         logger.info("the listener hears again")
                         self._control()

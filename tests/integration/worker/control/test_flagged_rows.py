@@ -131,6 +131,19 @@ async def test_an_end_that_the_database_refuses_holds_nothing_up(dsn: str, clien
     assert await rows(dsn, LEFT) == NOTHING
 
 
+async def test_a_worker_of_the_version_before_buries_no_cancelled_job(dsn: str, client: BackfillClient) -> None:
+    """It calls the same function as ever where the last attempt of a job fails, which makes no dead letter of it."""
+    attempt = await cancelled_and_held(dsn, client)
+    bury: LiteralString = f"""
+        select graphile_worker.backfill_bury(
+          id, 't', 'q', payload, priority, key, attempts, max_attempts, {{}}, created_at, run_at, 'no', 'all attempts failed'
+        ) from {JOBS} where id = %s"""
+    assert await value(dsn, bury.format("flags"), attempt.job.id) is None
+    assert await value(dsn, "select count(*) from graphile_worker.backfill_dlq") == 0
+    assert await value(dsn, bury.format("null"), attempt.job.id) is not None
+    await client.recover_abandoned(gone_for=timedelta(0))
+
+
 async def test_the_look_finds_only_this_workers_jobs(dsn: str, client: BackfillClient) -> None:
     """And says the database's time, also where it finds none."""
     attempt = await cancelled_and_held(dsn, client)
