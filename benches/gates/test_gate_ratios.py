@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sides.bare import bare_rate
 from sides.decode import Claimed
-from sides.ours import worker_rate
+from sides.ours import Observing, worker_rate
 from sides.queue import Queue
 from sides.ratio import compare
 
@@ -31,6 +31,19 @@ def test_noop_jobs_against_the_bare_loop(dsn: str) -> None:
         unit="jobs/s",
         wanted=0.6,
         rounds=3,
+    )
+    print(f"\n{figure}")
+    assert figure.holds, figure
+
+
+def test_noop_jobs_with_an_observer(dsn: str) -> None:
+    """With one sync observer of JobComplete, a worker runs no-op jobs at no less than 0.8 of the rate without."""
+    figure = compare(
+        "no-op jobs with an observer of JobComplete, against none",
+        lambda: worker_rate(_filled(dsn), JOBS, plugins=[Observing()]),
+        lambda: worker_rate(_filled(dsn), JOBS),
+        unit="jobs/s",
+        wanted=0.8,
     )
     print(f"\n{figure}")
     assert figure.holds, figure

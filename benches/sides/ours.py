@@ -6,14 +6,23 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import uvloop
 
-from backfill import QueueConfig, RetryPolicy, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import (
+    HookRegistry,
+    JobComplete,
+    Plugin,
+    QueueConfig,
+    RetryPolicy,
+    TaskRegistry,
+    WorkerConfig,
+    WorkerRunner,
+)
 
 Handler = Callable[[dict[str, Any]], Awaitable[object]]
 
@@ -44,6 +53,21 @@ class TenthFails:
         if number % 10 == 0 and number not in self._failed:
             self._failed.add(number)
             raise ConnectionError("the service is away")
+
+
+class Observing:
+    """A plugin with one sync observer of JobComplete, which counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def register(self, hooks: HookRegistry) -> None:
+        """Register it."""
+        hooks.on(JobComplete, self.completed)
+
+    def completed(self, _event: JobComplete) -> None:
+        """One job."""
+        self.count += 1
 
 
 class Counted:
@@ -79,11 +103,12 @@ def worker_rate(
     runs: int | None = None,
     retry: RetryPolicy | None = None,
     keep: timedelta | None = None,
+    plugins: Sequence[Plugin] = (),
 ) -> float:
     """Jobs a second that a worker runs, from its first job's begin until the table is empty (or the last one's end).
 
     `runs` is how many attempts they take, where some fail; `retry` says how long those wait;
-    `keep` how long ends are kept.
+    `keep` how long ends are kept; `plugins` are the worker's.
     """
     logging.disable(logging.WARNING)
     gc.freeze()  # as the shell's worker does
@@ -95,7 +120,7 @@ def worker_rate(
         config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(slots)])
         async with (
             await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,
-            WorkerRunner(config, registry),
+            WorkerRunner(config, registry, plugins=plugins),
         ):
             await counted.done.wait()
             ended = time.perf_counter()

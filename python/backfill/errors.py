@@ -1,16 +1,17 @@
 """Every exception of the package, in one tree under `BackfillError`.
 
-Every other module imports this one, and the native extension raises these classes; this module imports no other module
-of the package. A message names the field, the value and the way out, since it may be read at night.
+Every other module imports this one, and the native extension raises these classes; this module imports only `shown`,
+which says how a message shows a value. A message names the field, the value and the way out, since it may be read at
+night.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, time, timedelta
-from enum import Enum
-from types import FunctionType
-from typing import TYPE_CHECKING, ClassVar, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar
+
+from backfill.shown import first_line, shown
 
 if TYPE_CHECKING:
     from backfill.ends import JobEnd
@@ -19,8 +20,6 @@ LONGEST_WAIT = timedelta(days=366)
 """The longest time between two attempts."""
 _NAMED = 5
 """The largest number of names that a message lists."""
-_SETTINGS: Final = (str, int, float, date, time, timedelta, Enum, type, FunctionType)
-"""The types of a job's settings; a value of another type may be a payload in the wrong place."""
 
 
 class BackfillError(Exception):
@@ -55,7 +54,7 @@ class InvalidJobError(BackfillError, ValueError):
         self.field = field
         self.value = value
         self.limit = limit
-        super().__init__(f"{field} = {_shortened(value)}: {limit}")
+        super().__init__(f"{field} = {shown(value)}: {limit}")
 
     def __reduce__(self) -> tuple[type[InvalidJobError], tuple[str, object, str]]:
         """Pickle by the arguments, since the message alone could not rebuild it."""
@@ -89,17 +88,45 @@ class BulkEnqueueError(BackfillError):
         index: the zero-based position of the job at fault; None if no single job is at fault.
         unknown: how many more jobs may be committed, either all of these or none: the connection was lost during their
             commit.
+        skipped: how many items among the committed jobs were left out, because an interceptor said Skip. So the first
+            item of which nothing is committed is the one at the position `written + skipped`.
     """
 
-    def __init__(self, message: str, *, written: int, index: int | None = None, unknown: int = 0) -> None:
+    def __init__(
+        self, message: str, *, written: int, index: int | None = None, unknown: int = 0, skipped: int = 0
+    ) -> None:
         self.written = written
         self.index = index
         self.unknown = unknown
+        self.skipped = skipped
         super().__init__(message)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Pickle with the attributes, which are keyword-only."""
-        return _rebuild_bulk_error, (type(self), str(self), self.written, self.index, self.unknown)
+        return _rebuild_bulk_error, (type(self), str(self), self.written, self.index, self.unknown, self.skipped)
+
+
+class JobScheduleRefusedError(BackfillError):
+    """A job was not added, because an interceptor of `BeforeJobSchedule` said Skip or Fail.
+
+    Attributes:
+        task: the name of the job's task.
+        hook: the dotted name of the interceptor.
+        text: the text of Fail; None if the interceptor said Skip.
+        skipped: whether it said Skip.
+    """
+
+    def __init__(self, task: str, hook: str, text: str | None) -> None:
+        self.task = task
+        self.hook = hook
+        self.text = text
+        self.skipped = text is None
+        why = "skipped the job" if text is None else f"refused the job: {text}"
+        super().__init__(f"task {task!r}: not added, since {hook} {why}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by its parts, since the message alone could not rebuild it."""
+        return type(self), (self.task, self.hook, self.text)
 
 
 class JobNotCompletedError(BackfillError):
@@ -110,7 +137,7 @@ class JobNotCompletedError(BackfillError):
     """
 
     def __init__(self, end: JobEnd) -> None:
-        reason = "" if end.error is None else f": {_shortened_text(end.error)}"
+        reason = "" if end.error is None else f": {first_line(end.error)}"
         how = "completed without a result" if end.how == "completed" else end.how
         super().__init__(f"job {end.job_id} ({end.task_identifier}) {how}{reason}")
         self.end = end
@@ -369,24 +396,7 @@ def _wait(field: str, value: object) -> timedelta:
     return value
 
 
-def _shortened_text(text: str, limit: int = 200) -> str:
-    line = text.partition("\n")[0]
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."
-
-
-def _shortened(value: object, limit: int = 120) -> str:
-    """A value as messages show it: its `repr` if it is a setting, else only its type, since it may be a payload."""
-    ours = type(value).__module__.partition(".")[0] == "backfill"
-    if not (value is None or ours or isinstance(value, _SETTINGS)):
-        return f"<{type(value).__name__}>"
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 (a caller's own __repr__ must not hide the error that names the field)
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
 def _rebuild_bulk_error(
-    kind: type[BulkEnqueueError], message: str, written: int, index: int | None, unknown: int
+    kind: type[BulkEnqueueError], message: str, written: int, index: int | None, unknown: int, skipped: int
 ) -> BulkEnqueueError:
-    return kind(message, written=written, index=index, unknown=unknown)
+    return kind(message, written=written, index=index, unknown=unknown, skipped=skipped)

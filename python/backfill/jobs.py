@@ -150,6 +150,20 @@ def job_of(
     return job
 
 
+def with_payload(job: NewJob[Any], payload: object) -> NewJob[Any]:
+    """A job like another one, with another payload.
+
+    A registered task checks the payload as it checks that of any job, and chooses the job's queue by it if it has a
+    function for that.
+
+    Raises:
+        InvalidPayloadError: the payload is not of the class that the task's handler takes.
+    """
+    if job.source is not None:
+        return job.source.job(payload, job.spec)
+    return _rebuilt(job.task, payload, job.spec, job.default_max_attempts, job.defaults)
+
+
 def _rebuilt(
     task: str, payload: object, spec: JobSpec, default_max_attempts: int | None, defaults: JobSpec
 ) -> NewJob[Any]:
@@ -218,10 +232,15 @@ class BulkOutcome:
     Attributes:
         written: how many jobs were added or applied to a job with the same key.
         ids: the ids of these jobs in the given order; None if ids were not asked for.
+        skipped: how many items were left out, because an interceptor of `BeforeJobSchedule` said Skip.
+        skipped_indexes: the zero-based positions of these items; None if ids were not asked for. `ids` has no place for
+            them.
     """
 
     written: int
     ids: list[int] | None = None
+    skipped: int = 0
+    skipped_indexes: list[int] | None = None
 
 
 def _reference(task: Any) -> tuple[str, int | None, Any]:

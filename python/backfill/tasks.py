@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
 from backfill.errors import InvalidJobError, TaskDefinitionError
 from backfill.handlers import exception_types
+from backfill.hooks.registry import Plugin, checked_plugins, distinct
 from backfill.jobs import UNSAID, JobSpec, Queue
 from backfill.retry import RetryPolicy
 from backfill.task import PayloadOf, Task
@@ -76,18 +77,30 @@ class TaskRegistry(Generic[D]):
             enters it once, on its loop; what it yields is every handler's `ctx.deps`.
         deps: the class of `ctx.deps`, for a registry that is included in another one with a lifespan. It tells type
             checkers which context the handlers take; a worker does not run such a registry by itself.
+        plugins: plugins of the workers that run this registry, whose callbacks come before those of the worker's own
+            plugins. They hear of all jobs of such a worker.
+
+    Attributes:
+        plugins: the registry's plugins, with those of the registries that it includes; each object once.
 
     Raises:
         TaskDefinitionError: the lifespan is not such a function, `deps` is not a class, or both are given.
+        ConfigurationError: `plugins` holds something that is no plugin.
     """
 
     @overload
-    def __init__(self: TaskRegistry[None]) -> None: ...
+    def __init__(self: TaskRegistry[None], *, plugins: Iterable[Plugin] = ()) -> None: ...
     @overload
-    def __init__(self, *, lifespan: Lifespan[D]) -> None: ...
+    def __init__(self, *, lifespan: Lifespan[D], plugins: Iterable[Plugin] = ()) -> None: ...
     @overload
-    def __init__(self, *, deps: type[D]) -> None: ...
-    def __init__(self, *, lifespan: Lifespan[Any] | None = None, deps: type[Any] | None = None) -> None:
+    def __init__(self, *, deps: type[D], plugins: Iterable[Plugin] = ()) -> None: ...
+    def __init__(
+        self,
+        *,
+        lifespan: Lifespan[Any] | None = None,
+        deps: type[Any] | None = None,
+        plugins: Iterable[Plugin] = (),
+    ) -> None:
         if lifespan is not None and (not callable(lifespan) or inspect.isasyncgenfunction(lifespan)):
             raise TaskDefinitionError(
                 f"lifespan = {lifespan!r}: expected a function that gives an async context manager, such as an async "
@@ -101,6 +114,7 @@ class TaskRegistry(Generic[D]):
             )
         self.lifespan = lifespan
         self.deps = deps
+        self.plugins = checked_plugins(plugins)
         self._tasks: dict[str, Task[Any, Any]] = {}
         self._names: dict[str, Task[Any, Any]] = {}
 
@@ -184,14 +198,15 @@ class TaskRegistry(Generic[D]):
         return decorate
 
     def include(self, other: TaskRegistry[Any], prefix: str = "") -> None:
-        """Add the tasks of another registry, such as another module's; `prefix` is put before each name.
+        """Add the tasks and plugins of another registry, such as another module's; `prefix` is put before each name.
 
         The other registry keeps its tasks under their own names. If a prefix changed a task's name, enqueue jobs by the
         task that `registry.get(name)` returns.
 
         Args:
             other: the other registry. Its tasks get the same `ctx.deps` as this registry's own tasks, which is what
-                this registry's lifespan yields.
+                this registry's lifespan yields. Its plugins come after this registry's, and hear of all jobs of a
+                worker, not only of those of its tasks.
             prefix: a text that is put before each name and alias.
 
         Raises:
@@ -204,13 +219,14 @@ class TaskRegistry(Generic[D]):
                 "include: the other registry has a lifespan; give it to the one that the worker runs"
             )
         self.add(task.renamed(prefix) if prefix else task for task in other)
+        self.plugins = distinct([*self.plugins, *other.plugins])
 
     def add(self, tasks: Iterable[Task[Any, Any]]) -> None:
         """Add existing tasks, either all of them or none.
 
         Args:
-            tasks: tasks that other registries made, or a whole registry. That may have a lifespan, which is not taken
-                over: the tasks get the `ctx.deps` that this registry's lifespan yields.
+            tasks: tasks that other registries made, or a whole registry. That may have a lifespan and plugins, which
+                are not taken over: the tasks get the `ctx.deps` that this registry's lifespan yields.
 
         Raises:
             TaskDefinitionError: a name is taken.

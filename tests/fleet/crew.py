@@ -27,6 +27,8 @@ select jobs.id, attempts, run_at::text, jobs.locked_by, jobs.locked_at, queue_na
 from graphile_worker._private_jobs as jobs
 left join graphile_worker._private_job_queues as queues on queues.id = jobs.job_queue_id
 """
+LONGEST_STOP = 90.0
+"""Seconds that a graceful stop may take: three times what its own deadlines add up to."""
 UNDER_WAY: LiteralString = "select job_id, attempt, worker, process, began from attempts where ended is null"
 
 
@@ -153,12 +155,15 @@ class Crew:
         return "".join(path.read_text() for path in sorted(self._folder.glob("*.log")))
 
     async def end(self) -> list[int]:
-        """End all gracefully; gives their exit codes."""
+        """End all gracefully; gives their exit codes. One that does not end says in the failure what it is doing."""
         members = self.members
         for member in members:
             member.process.terminate()
-        for member in members:
-            await member.process.communicate()
+        try:
+            async with asyncio.timeout(LONGEST_STOP):
+                await asyncio.gather(*(member.process.communicate() for member in members))
+        except TimeoutError:
+            pytest.fail(f"not all processes ended within {LONGEST_STOP} s:\n{await self.tell()}")
         self._members.clear()
         return [member.process.returncode or 0 for member in members]
 

@@ -141,6 +141,8 @@ async def many(client: BackfillClient) -> None:
     outcome = await client.enqueue_bulk([send.job(Mail("a")), write.job({"text": "b"}), NewJob("c")])
     assert_type(outcome.written, int)
     assert_type(outcome.ids, list[int] | None)
+    assert_type(outcome.skipped, int)
+    assert_type(outcome.skipped_indexes, list[int] | None)
     await client.enqueue_bulk(send, mails())
     await client.enqueue_bulk(send, [Mail("a"), Urgent("b"), NewJob(send, Mail("c"), JobSpec(priority=3))])
     await client.enqueue_bulk(write, notes())

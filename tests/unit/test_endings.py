@@ -19,6 +19,7 @@ from backfill.worker.execution.endings import (
     Discarded,
     Ending,
     Failed,
+    Skipped,
     Snoozed,
     was_last,
 )
@@ -26,8 +27,15 @@ from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.upkeep.tallies import Tally
 
 ALL: list[Ending] = [
-    COMPLETED, GIVEN_BACK, CANCELLED, CompletedWithResult(b"1"), Discarded("why"), Failed("no"), Snoozed(1.0),
-]  # fmt: skip
+    COMPLETED,
+    GIVEN_BACK,
+    CANCELLED,
+    CompletedWithResult(b"1"),
+    Discarded("why"),
+    Failed("no"),
+    Skipped("why"),
+    Snoozed(1.0),
+]
 FENCE, COMPARED = 5, 2
 
 

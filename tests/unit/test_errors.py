@@ -103,6 +103,8 @@ def test_invalid_payload_keeps_secrets() -> None:
         InvalidJobError("priority", 7, "less"),
         InvalidPayloadError("payload", "secret", "less"),
         errors.SchemaError("no"),
+        errors.JobScheduleRefusedError("send", "app.plugins.Quota.check", "over quota"),
+        errors.JobScheduleRefusedError("send", "app.plugins.Quota.check", None),
     ],
 )
 def test_errors_pickle(error: Exception) -> None:
@@ -113,5 +115,5 @@ def test_errors_pickle(error: Exception) -> None:
 
 def test_bulk_error_pickles() -> None:
     """The attributes, which are keyword-only, survive."""
-    copy = pickle.loads(pickle.dumps(BulkEnqueueError("stopped", written=3, index=7, unknown=2)))
-    assert (str(copy), copy.written, copy.index) == ("stopped", 3, 7)
+    copy = pickle.loads(pickle.dumps(BulkEnqueueError("stopped", written=3, index=7, unknown=2, skipped=4)))
+    assert (str(copy), copy.written, copy.index, copy.unknown, copy.skipped) == ("stopped", 3, 7, 2, 4)

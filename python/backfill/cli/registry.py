@@ -20,7 +20,7 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
     """Load the registries of these names and join them to one; modules in the current folder can be imported.
 
     A task that several registries have, since one includes another, is in the result once. One of the registries may
-    have a lifespan, which then is the lifespan of the worker.
+    have a lifespan, which then is the lifespan of the worker. The plugins of all of them are the worker's.
 
     Args:
         names: for each registry `module:attribute`, or `module` if the module has a single registry.
@@ -43,7 +43,10 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
             "of them"
         )
     lifespan = found[with_lifespan[0]].lifespan if with_lifespan else None
-    whole: TaskRegistry[Any] = TaskRegistry() if lifespan is None else TaskRegistry(lifespan=lifespan)
+    plugins = [plugin for registry in found.values() for plugin in registry.plugins]
+    whole: TaskRegistry[Any] = (
+        TaskRegistry(plugins=plugins) if lifespan is None else TaskRegistry(lifespan=lifespan, plugins=plugins)
+    )
     owners: dict[str, tuple[str, Task[Any, Any]]] = {}
     for name, registry in found.items():
         own = list[Task[Any, Any]]()

@@ -17,6 +17,7 @@ from backfill.cli.logs import set_up_logs
 from backfill.cli.settings import mistyped
 from backfill.cli.streams import never_wait_for_readers
 from backfill.errors import ConfigurationError
+from backfill.hooks.events import ShutdownReason
 
 if TYPE_CHECKING:
     from backfill.cli.signals import Signals
@@ -183,6 +184,7 @@ class _Shift:
         if count == 1:
             patience = self._runner.config.shutdown_timeout.total_seconds()
             logger.info("stopping: running jobs have %g s to end; another signal interrupts them at once", patience)
+            self._runner.stopping_for(ShutdownReason.SIGNAL)
             self._stop.set()
             return
         logger.warning("stopping at once: running jobs are interrupted and given back")

@@ -1,10 +1,11 @@
 """The client, by which producers use the queue; each group of its verbs is a module, and here they are combined.
 
-connect (session, manner): the client's life and its connections · lent: the clients that a worker makes · enqueue: adds
-one job · bulk: adds many jobs · manage: jobs in the queue · cancel: ends jobs that wait or run · dead_letters: jobs
-that are not tried again · ends: how jobs finished · counters: how attempts ended · recovery: what dead workers held ·
-held_queues: queues that wait for one job · cleanup: what others left behind · presets: the common cases by name ·
-prepare: makes the parameters of statements, without I/O · execute: runs statements.
+connect (session, manner): the client's life and its connections · lent: the clients that a worker makes · scheduling:
+asks plugins before a job is added · enqueue: adds one job · bulk: adds many jobs · manage: jobs in the queue ·
+cancel: ends jobs that wait or run · dead_letters: jobs that are not tried again · ends: how jobs finished · counters:
+how attempts ended · recovery: what dead workers held · held_queues: queues that wait for one job · cleanup: what others
+left behind · presets: the common cases by name · prepare: makes the parameters of statements, without I/O · execute:
+runs statements.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class BackfillClient(EnqueueVerb, BulkVerb, CancelVerbs, CleanupVerbs, EndVerbs,
         min_size: how many connections are kept while they are not in use, from 0.
         max_size: the largest number of connections, from 1; further calls wait for a connection, 30 s at most. `result`
             and `enqueue_bulk` may each have one more connection while they run.
+        plugins: objects with a method `register(hooks)`. Before the client adds a job, it asks the interceptors that
+            they register for `BeforeJobSchedule`. What they register for other events is for workers.
 
     Raises:
         ConfigurationError: an argument cannot be used; the error names it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,6 +21,7 @@ from backfill.client.asking import carry_out, follow
 from backfill.client.execute import cancellations, surely_undone, translated
 from backfill.client.manner import checked_connection, speak_again, speak_utf8
 from backfill.client.opening import Opening
+from backfill.client.scheduling import Scheduling
 from backfill.client.session import Session
 from backfill.client.starting import Settings, start
 from backfill.client.verbs.asked import Asked
@@ -30,6 +31,7 @@ from backfill.errors import (
     CommitUnknownError,
     DatabaseConnectionError,
 )
+from backfill.hooks import Plugin, checked_plugins, composed
 from backfill.said import stripping
 from backfill.storage.backoff import Backoff
 from backfill.storage.isolation import read_committed
@@ -80,10 +82,12 @@ class ClientLife:
         migrate: bool = False,
         min_size: int = 1,
         max_size: int = MOST_CONNECTIONS,
+        plugins: Iterable[Plugin] = (),
     ) -> None:
         self._settings = Settings.checked(
             dsn, schema=schema, pool=pool, migrate=migrate, min_size=min_size, max_size=max_size
         )
+        self._scheduling = Scheduling.of(composed(checked_plugins(plugins)))
         self._dsn = self._settings.dsn
         self._schema = schema
         self._given_pool = pool
@@ -102,6 +106,7 @@ class ClientLife:
         migrate: bool = False,
         min_size: int = 1,
         max_size: int = MOST_CONNECTIONS,
+        plugins: Iterable[Plugin] = (),
     ) -> Opening[Self]:
         """Make a client with the same arguments as the class, and open it.
 
@@ -115,7 +120,9 @@ class ClientLife:
             SchemaVersionError: the schema is too new or too old.
             ConfigurationError: an argument cannot be used, or neither `dsn` nor DATABASE_URL is set.
         """
-        client = cls(dsn, schema=schema, pool=pool, migrate=migrate, min_size=min_size, max_size=max_size)
+        client = cls(
+            dsn, schema=schema, pool=pool, migrate=migrate, min_size=min_size, max_size=max_size, plugins=plugins
+        )
         return Opening(client._opened_self(), client.__aenter__, client.__aexit__)
 
     async def _opened_self(self) -> Self:

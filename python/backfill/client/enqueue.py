@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.asking import carry_out
@@ -20,9 +20,10 @@ from backfill.client.prepare import (
     spec_of,
     status_of,
 )
+from backfill.client.scheduling import Scheduling
 from backfill.client.verbs.jobs import put_names
 from backfill.client.ways import goes_by_functions, known_way
-from backfill.errors import BackfillError
+from backfill.errors import BackfillError, JobScheduleRefusedError
 from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
 from backfill.payloads import NOTHING
 from backfill.records import Job
@@ -123,6 +124,8 @@ class EnqueueVerb(ClientLife):
 
         Raises:
             InvalidJobError: the input is bad; nothing was written. The error names the field, the value and the limit.
+            JobScheduleRefusedError: an interceptor of `BeforeJobSchedule`, of one of the client's plugins, said Skip or
+                Fail; nothing was written. What an interceptor raises comes out of this call too.
             TypeError: a setting was given twice, or a keyword is unknown.
             DatabaseConnectionError: there was no connection within half a minute; the job was not added. If a
                 connection of the client turns out to be dead before the server has done anything, the call continues on
@@ -132,12 +135,30 @@ class EnqueueVerb(ClientLife):
         """
         check_keywords("enqueue", keywords)
         new = new_job(job, payload)
-        shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts, new.source)
-        encoded = shape.payload(new.payload)
+        if self._scheduling is None:
+            shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts, new.source)
+            encoded = shape.payload(new.payload)
+        else:
+            shape, encoded = await self._asked(self._scheduling, new, spec, keywords)
         if connection is None:
             return await self._retrying(lambda own: self._enqueue(own, _send_own, shape, encoded, new.source))
         async with self._connection(connection) as chosen:
             return await self._enqueue(chosen, _send, shape, encoded, new.source)
+
+    async def _asked(
+        self, scheduling: Scheduling, new: NewJob[Any], spec: JobSpec | None, keywords: Mapping[str, Any]
+    ) -> tuple[JobShape, bytes]:
+        """Return a job's shape and its payload's JSON, as the interceptors of the client's plugins left them."""
+
+        def settled(job: NewJob[Any]) -> tuple[JobSpec, JobShape]:
+            whole = spec_of(job, spec, keywords)
+            return whole, shape_of(job.task, whole, job.default_max_attempts, job.source)
+
+        self._refuse_closed()
+        answer = await scheduling.ask(new, settled)
+        if isinstance(answer, JobScheduleRefusedError):
+            raise answer
+        return answer
 
     async def _enqueue(
         self, connection: Connection, send: Sender, shape: JobShape, payload: bytes, source: Task[Any, Any] | None

@@ -6,8 +6,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from backfill.client import BackfillClient
+from backfill.client.scheduling import Scheduling
 from backfill.client.upkeep import UpkeepVerbs
 from backfill.errors import ClientClosedError
+from backfill.hooks.registry import HookRegistry
 
 SERVICES_MOST: Final = 2
 """Two connections, so that a service which uses one for minutes, such as to collect queues, does not stop recovery."""
@@ -21,6 +23,10 @@ class LentClient(BackfillClient):
     """
 
     _taken_back = False
+
+    def use(self, hooks: HookRegistry) -> None:
+        """Ask the interceptors of the worker's plugins before a job is added, in handlers and in the lifespan."""
+        self._scheduling = Scheduling.of(hooks)
 
     async def open(self) -> None:
         """Connect and check the schema; do nothing if the client is open already.

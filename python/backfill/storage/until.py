@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+AGAIN_SECONDS: Final = 6.0
+"""Seconds after which a task that has not ended is cancelled again; the driver's clean-up may take five of them."""
 
 
 async def until(event: asyncio.Event, work: Coroutine[Any, Any, T], *, timeout: float | None = None) -> asyncio.Task[T]:
@@ -32,14 +35,21 @@ async def until(event: asyncio.Event, work: Coroutine[Any, Any, T], *, timeout: 
 async def end_all(*tasks: asyncio.Future[Any]) -> None:
     """Cancel tasks and wait until they have ended.
 
+    A cancellation may get lost: before Python 3.12 `asyncio.wait_for`, by which connection pools wait, drops one that
+    comes at the moment in which the wait ends. So a task that has not ended is cancelled again after a while.
+
     Where the caller is cancelled meanwhile, the waiting goes on, and the cancellation is raised after it.
     """
-    for task in tasks:
-        task.cancel()
     cancelled: asyncio.CancelledError | None = None
+    loop = asyncio.get_running_loop()
+    again = loop.time()
     while not all(task.done() for task in tasks):
+        if loop.time() >= again:
+            for task in tasks:
+                task.cancel()
+            again = loop.time() + AGAIN_SECONDS
         try:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=again - loop.time())
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:

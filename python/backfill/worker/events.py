@@ -3,47 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass
 
+from backfill.hooks.events import LeaseLost, ObservedEvent, WorkerRecovered
+
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerRecovered:
-    """A worker died, and the jobs and queues that it held were recovered.
-
-    Attributes:
-        worker_id: the id of the dead worker.
-        host: the host on which it ran; `unknown` where its row was gone.
-        pid: the id of its process; 0 where its row was gone.
-        by: the id of the worker that recovered it.
-        jobs: how many jobs were unlocked; the attempt of each that was cut off counts.
-        queues: how many serial queues were unlocked beside those of the jobs.
-        dead_letters: how many of the jobs had no attempt left.
-        superseded: how many jobs were deleted, since they had been replaced or removed while they ran.
-    """
-
-    worker_id: str
-    host: str
-    pid: int
-    by: str
-    jobs: int
-    queues: int
-    dead_letters: int
-    superseded: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseLost:
-    """Another worker gave this one up while it lived, since it was paused or cut off from the database.
-
-    Attributes:
-        worker_id: the id under which it was given up.
-        jobs: how many jobs it held; their handlers are cancelled, and others may have run the jobs since.
-    """
-
-    worker_id: str
-    jobs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +52,15 @@ class WorkerStopped:
 Event = WorkerRecovered | LeaseLost | WorkerStopped
 
 
-def emit(event: Event) -> None:
-    """Write an event to the log."""
+def emit(event: Event, tell: Callable[[ObservedEvent], None] | None = None) -> None:
+    """Write an event to the log, and tell the observers of plugins of it.
+
+    Args:
+        event: the event.
+        tell: tells the observers; None where there are none, or where they hear of it from somebody else.
+    """
+    if tell is not None and isinstance(event, ObservedEvent):
+        tell(event)
     match event:
         case WorkerRecovered():
             logger.warning(

@@ -13,19 +13,23 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from backfill.client.lent import SERVICES_MOST, LentClient, ServicesClient
 from backfill.errors import BackfillError
+from backfill.hooks.events import LeaseLost, ShutdownReason, WorkerStart
+from backfill.hooks.failures import HookTally
+from backfill.hooks.registry import HookRegistry
 from backfill.said import named, stripped
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
 from backfill.storage.until import until
 from backfill.tasks import TaskRegistry
+from backfill.worker.announcing import announce
 from backfill.worker.config import WorkerConfig
-from backfill.worker.events import LeaseLost, Tally, WorkerStopped, emit
+from backfill.worker.events import Tally, WorkerStopped, emit
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.outcomes import Collect
-from backfill.worker.lanes.lane import unmatched_tasks
+from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.liveness.beat import TURN_SECONDS
 from backfill.worker.liveness.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth
-from backfill.worker.pipeline.hot import LINES, QUERY_TIMEOUT
+from backfill.worker.pipeline.hot import QUERY_TIMEOUT
 from backfill.worker.service import Service
 from backfill.worker.service_lists import HTTP_PROBE, PROBES, UPKEEP
 from backfill.worker.services import ServiceGroup
@@ -50,6 +54,8 @@ class WorkerProcess:
         registry: the tasks of the program.
         attended: whether somebody waits for `failed`.
         collect: called with the job and the error of each failed attempt.
+        hooks: the callbacks of the worker's plugins.
+        tally: counts what fails of them.
 
     Attributes:
         config: the settings of the deployment.
@@ -62,6 +68,7 @@ class WorkerProcess:
         attended: whether somebody waits for `failed`.
         hurry: set when a shutdown must not wait any more.
         pulse: what is known about the worker's health.
+        reason: why the worker is being stopped, as far as its runner knows.
         left: how many jobs were still locked when the worker had ended, since the database did not take their ends.
     """
 
@@ -71,8 +78,18 @@ class WorkerProcess:
     one: WorkerSession
 
     def __init__(
-        self, config: WorkerConfig, registry: TaskRegistry[Any], *, attended: bool, collect: Collect | None = None
+        self,
+        config: WorkerConfig,
+        registry: TaskRegistry[Any],
+        *,
+        attended: bool,
+        collect: Collect | None = None,
+        hooks: HookRegistry | None = None,
+        tally: HookTally | None = None,
     ) -> None:
+        self._hooks = WorkerHooks(hooks or HookRegistry(), tally or HookTally(), self._interrupted)
+        self._tell = self._hooks.observers.tell
+        self.reason: ShutdownReason | None = None
         self._collect = collect
         self.attended = attended
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -105,9 +122,11 @@ class WorkerProcess:
         # keep a service from its work.
         self.own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
         await self._stack.enter_async_context(self.own)
+        await self._hooks.tell_init(config)
         # The handlers' client is opened by its first use, so that a worker whose handlers do not use it has no extra
         # connection.
         client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
+        client.use(self._hooks.registry)
         self._stack.push_async_callback(client.take_back)
         self._deps = None
         if self._registry.lifespan is not None:
@@ -120,11 +139,11 @@ class WorkerProcess:
         one = self._incarnation()
         await one.open()
         self.one = one
-        self._announce()
+        announce(config, self._registry.identifiers(), one.worker_id)
 
     async def start(self) -> None:
         """Start the services that run in the background."""
-        self._attend(await self.one.start(background=True))
+        await self._begin(self.one)
         self._attend(await self._upkeep.start(self, self.config))
 
     @property
@@ -150,7 +169,7 @@ class WorkerProcess:
 
     async def run_available(self) -> int:
         """Claim and run jobs until a look from the start finds none and none runs; return how many jobs were run."""
-        self._attend(await self.one.start(background=False))
+        await self._begin(self.one)
         await self.held_queues.tend()
         earlier = 0
         while True:
@@ -190,7 +209,7 @@ class WorkerProcess:
         for watcher in self._watchers.values():
             watcher.cancel()
         failed: BaseException | None = None
-        for step in (self._drain, self._let_go):
+        for step in (self._drain, self._let_go, self._end_hooks):
             try:
                 await step()
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -217,6 +236,11 @@ class WorkerProcess:
         if hasattr(self, "one") and not self.one.abandoned:
             self.left = len(self.one.executor.held)
             await self.one.close()
+
+    async def _end_hooks(self) -> None:
+        """Tell observers that the worker has stopped, and give them a moment, while the lifespan is still there."""
+        worker_id = self.one.worker_id if hasattr(self, "one") else None
+        await self._hooks.end(worker_id, self.failed, self.reason, until=self._drained_by or 0.0, hurry=self.hurry)
 
     def tell_end(self) -> None:
         """Log that the worker has stopped, and what it did, unless it never worked."""
@@ -245,6 +269,7 @@ class WorkerProcess:
             self.config, self._registry, self._client, self.own, self._deps,
             progressed=self._progress.set, lost=self._lost,
             interrupted=self._interrupted, pulse=self.pulse, collect=self._collect,
+            hooks=self._hooks,
         )  # fmt: skip
 
     def _lost(self) -> None:
@@ -255,7 +280,7 @@ class WorkerProcess:
             self._renewing = asyncio.ensure_future(self._go_on())
         elif not self.hurry.is_set():
             # The drain need not wait any more, since others have the worker's jobs.
-            emit(LeaseLost(self.one.worker_id, len(self.one.executor.held)))
+            emit(LeaseLost(self.one.worker_id, len(self.one.executor.held)), self._tell)
             self.hurry.set()
 
     def _interrupted(self, error: KeyboardInterrupt) -> None:
@@ -294,7 +319,7 @@ class WorkerProcess:
     async def _renew(self) -> None:
         """Let go of the jobs that others have now, and go on under a new id."""
         old = self.one
-        emit(LeaseLost(old.worker_id, len(old.executor.held)))
+        emit(LeaseLost(old.worker_id, len(old.executor.held)), self._tell)
         for service in old.services:
             if (watcher := self._watchers.pop(service, None)) is not None:
                 watcher.cancel()
@@ -314,7 +339,7 @@ class WorkerProcess:
             self.one = one
             self._renewing = None
             if not self._closing.is_set():
-                self._attend(await one.start(background=self._background))
+                await self._begin(one, replaces=old.worker_id)
                 logger.warning("worker %s goes on as %s", old.worker_id, one.worker_id)
             return
 
@@ -340,6 +365,11 @@ class WorkerProcess:
         if self.failed.done():
             self.failed.result()
 
+    async def _begin(self, one: WorkerSession, replaces: str | None = None) -> None:
+        """Have a session begin to work."""
+        self._tell(WorkerStart(one.worker_id, self._deps, replaces))
+        self._attend(await one.start(background=self._background))
+
     def _attend(self, services: Sequence[Service]) -> None:
         for service in services:
             self._watchers[service] = asyncio.ensure_future(self._watch(service))
@@ -359,21 +389,6 @@ class WorkerProcess:
         )
         self.failed.set_exception(error or BackfillError(f"the worker's {service.name} ended by itself"))
         self.failed.exception()  # read here, so that asyncio does not warn where nobody waits for the runner
-
-    def _announce(self) -> None:
-        lanes, tasks = self.config.lanes, self._registry.identifiers()
-        for name in unmatched_tasks(lanes, tasks):
-            logger.warning("task %r matches no lane: its jobs wait for another worker", name)
-        rest = 4 if self.config.listen else 3  # the first hot line, the heartbeat's, the services', and the listener's
-        # To these come the other hot lines, the services' second connection, the handlers', and the one that hears of
-        # results.
-        most = rest + (LINES - 1) + (SERVICES_MOST - 1) + self.config.pool_size + 1
-        logger.info(
-            "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d (and what bulk calls of "
-            "handlers add)",
-            self.one.worker_id, len(tasks), ", ".join(f"{lane.name}({lane.concurrency})" for lane in lanes),
-            rest, most, extra={"worker_id": self.one.worker_id},
-        )  # fmt: skip
 
 
 def _raise(error: KeyboardInterrupt) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from backfill.errors import ConfigurationError, TaskDefinitionError
+from backfill.hooks.events import ShutdownReason
+from backfill.hooks.failures import HookFailures, HookTally
+from backfill.hooks.registry import Plugin, checked_plugins, composed, distinct
 from backfill.records import Job
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.execution.interrupts import ctrl_c_came
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.liveness.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
 from backfill.worker.process import WorkerProcess
@@ -25,15 +30,16 @@ class WorkerRunner:
 
     Args:
         config: the settings of the deployment.
-        registry: the tasks of the program.
+        registry: the tasks of the program. Its plugins are the worker's too.
+        plugins: more plugins of this worker; their callbacks come after those of the registry's plugins.
 
     Raises:
-        ConfigurationError: the registry has no task.
+        ConfigurationError: the registry has no task, or `plugins` holds something that is no plugin.
         TaskDefinitionError: an annotation of a handler cannot be resolved, or names a type that cannot be sent; or a
             handler expects `ctx.deps` of some type, and the registry has no lifespan that makes them.
     """
 
-    def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any]) -> None:
+    def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any], *, plugins: Iterable[Plugin] = ()) -> None:
         if not len(registry):
             raise ConfigurationError("registry: it has no task; import the modules that register them first")
         for task in registry:
@@ -41,6 +47,10 @@ class WorkerRunner:
         _refuse_missing_deps(registry)
         self.config = config
         self.registry = registry
+        self.plugins = distinct([*registry.plugins, *checked_plugins(plugins)])
+        self._hooks = composed(self.plugins)
+        self._hook_tally = HookTally()
+        self._reason: ShutdownReason | None = None
         self._parts: WorkerProcess | None = None
         self._changing = asyncio.Lock()
         self._left = 0
@@ -100,6 +110,9 @@ class WorkerRunner:
         parts = await self._start(background=False, collect=collect)
         try:
             ran = await parts.run_available()
+        except BaseException as error:
+            parts.reason = self._reason_for(error)
+            raise
         finally:
             await self._end()
         if failures:
@@ -115,7 +128,10 @@ class WorkerRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Drain up to the shutdown's deadline. Raises what a part failed with, unless the block itself has raised."""
-        failed = None if self._parts is None else self._parts.failed
+        failed = None
+        if self._parts is not None:
+            failed = self._parts.failed
+            self._parts.reason = self._reason_for(error)
         await self._end()
         if failed is not None and failed.done() and not failed.cancelled() and error is None:
             failed.result()
@@ -144,6 +160,20 @@ class WorkerRunner:
         """
         return self._left
 
+    @property
+    def hook_failures(self) -> HookFailures:
+        """How often callbacks of plugins failed or were not called, since this runner was made."""
+        return self._hook_tally.so_far
+
+    def stopping_for(self, reason: ShutdownReason) -> None:
+        """Say why the worker is about to be stopped, for its WorkerShutdown event.
+
+        A program that stops its worker when a signal comes should call this in the signal's handler; the shell does. If
+        nobody says why, the reason is an error where a part of the worker or the code around it failed, a signal after
+        a Ctrl-C, and else graceful.
+        """
+        self._reason = ShutdownReason(reason)
+
     def hurry(self) -> None:
         """End a shutdown's waiting now: jobs that still run are interrupted and given back."""
         if self._parts is not None:
@@ -160,6 +190,14 @@ class WorkerRunner:
         if self._parts is not None:
             await self._parts.flush_counters()
 
+    def _reason_for(self, error: BaseException | None) -> ShutdownReason:
+        """Why the worker stops, if its block of code was left in this way."""
+        if self._reason is not None:
+            return self._reason
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, asyncio.CancelledError) and ctrl_c_came()):
+            return ShutdownReason.SIGNAL
+        return ShutdownReason.ERROR if isinstance(error, Exception) else ShutdownReason.GRACEFUL
+
     def _attended(self) -> WorkerProcess:
         """The parts, marked as ones for whose failure the caller waits."""
         assert self._parts is not None  # noqa: S101 - it was started a moment ago
@@ -170,7 +208,14 @@ class WorkerRunner:
         async with self._changing:
             if self._parts is not None:
                 raise ConfigurationError("this runner is running already")
-            parts = WorkerProcess(self.config, self.registry, attended=not background, collect=collect)
+            parts = WorkerProcess(
+                self.config,
+                self.registry,
+                attended=not background,
+                collect=collect,
+                hooks=self._hooks,
+                tally=self._hook_tally,
+            )
             try:
                 await parts.open(background=background)
                 self._parts = parts
@@ -190,6 +235,7 @@ class WorkerRunner:
         try:
             await finish(self._stop)
         finally:
+            self._reason = None
             if parts is not None and self._parts is parts:
                 self._parts = None
                 parts.tell_end()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from backfill.said import stripped
-from backfill.storage.until import until
+from backfill.storage.until import end_all, until
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +82,7 @@ class Service:
         if not done:
             logger.warning("%s did not stop in %s s and is cancelled", self.name, timeout)
             self._gave_up = True
-            task.cancel()
-            await asyncio.wait([task])
+            await end_all(task)
         # This takes the cancellation out of the task. Its traceback would hold what `_run` had open until a garbage
         # collection.
         with contextlib.suppress(asyncio.CancelledError):

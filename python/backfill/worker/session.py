@@ -30,6 +30,7 @@ from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.sentinel import Sentinel
+from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.liveness.beat import Beat
 from backfill.worker.liveness.failure_detector import FailureDetector
@@ -71,6 +72,7 @@ class WorkerSession:
         interrupted: called with a KeyboardInterrupt that a handler raised, where it may come from a Ctrl-C.
         pulse: told of signs that the worker is live and ready.
         collect: called with the job and the error of each failed attempt.
+        hooks: the callbacks of the worker's plugins.
 
     Attributes:
         worker_id: the worker's id, which is new for each session.
@@ -108,6 +110,7 @@ class WorkerSession:
         interrupted: Callable[[KeyboardInterrupt], None],
         pulse: Pulse,
         collect: Collect | None = None,
+        hooks: WorkerHooks,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
         self.own = own
@@ -121,6 +124,7 @@ class WorkerSession:
             retry=config.retry,
             traceback=RetryTraceback(config.retry_traceback),
             collect=collect,
+            hooks=hooks if hooks.attend else None,
         )
         self.beat = Beat(config, self._row(tasks), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on
@@ -132,11 +136,12 @@ class WorkerSession:
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
         settler = Settler(
             self.executor, schema=config.schema, worker=self.worker_id, settled=progressed,
-            listeners=(self.counters,), look_soon=locks.look_soon,
+            listeners=(self.counters, *hooks.listeners(self.worker_id)), look_soon=locks.look_soon,
         )  # fmt: skip
         self.recoverer = Recoverer(
-            own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after)
-        )
+            own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after),
+            tell=hooks.observers.tell,
+        )  # fmt: skip
         cancelling = self.executor.cancelling
         self.control = ControlReader([CancelledJobs(own, worker=self.worker_id, cancelling=cancelling)])
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again

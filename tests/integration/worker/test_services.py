@@ -22,6 +22,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from backfill import TaskRegistry, WorkerConfig, WorkerRunner
+from backfill.storage import until as until_module
 from backfill.storage.until import end_all
 from backfill.worker import process as process_module
 from backfill.worker.process import WorkerProcess
@@ -270,6 +271,29 @@ async def test_a_worker_that_cannot_start_a_service_leaves_nothing(
         assert runner.worker_id is not None
     with psycopg.connect(dsn) as connection:
         assert connection.execute("select count(*) from graphile_worker.backfill_workers").fetchone() == (0,)
+
+
+async def test_a_service_ends_although_its_cancellation_gets_lost(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait for a connection may drop it; the service sees then that it should end, and does not begin anew."""
+    looking = asyncio.Event()
+
+    async def recover_abandoned(*_: Any, **__: Any) -> list[Any]:
+        looking.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(until_module, "AGAIN_SECONDS", 3600.0)
+    async with _process(dsn, tmp_path) as process:
+        recoverer = process.one.recoverer
+        monkeypatch.setattr(recoverer, "_dead_after", 0.0)
+        monkeypatch.setattr(process.own, "recover_abandoned", recover_abandoned)
+        recoverer.start()
+        await looking.wait()
+        async with asyncio.timeout(PATIENCE):
+            await recoverer.stop(PATIENCE)
 
 
 async def test_every_service_is_registered(dsn: str, tmp_path: Path) -> None:

@@ -59,20 +59,19 @@ class Encoder:
     """
 
     def __init__(self, task: Task[Any, Any] | str | None, defaults: JobSpec) -> None:
+        self._given = task
         self._defaults = defaults
         self._accept: Callable[[Any], object] | None = None
         self._shape: JobShape | None = None
-        self._task: Task[Any, Any] | None = None
+        self._chooses_queue = isinstance(task, Task) and task.queue_of is not None
         if isinstance(task, Task):
-            if task.queue_of is None:
+            if not self._chooses_queue:
                 self._accept = task.given
                 whole = with_defaults(defaults, task.defaults)
                 self._shape = shape_of(task.identifier, whole, task.default_max_attempts, task)
-            else:
-                self._task = task
         elif task is not None:
             self._shape = shape_of(NewJob(task).task, defaults, None)
-        self._shapes: dict[tuple[Any, ...], tuple[JobSpec, JobSpec, JobShape]] = {}
+        self._shapes: dict[tuple[Any, ...], tuple[JobSpec, JobSpec, tuple[JobSpec, JobShape]]] = {}
 
     def encode(self, items: Iterator[Any], rows: list[Row]) -> None:
         """Add items as rows; if an item is bad, the rows of the items before it stay.
@@ -80,21 +79,27 @@ class Encoder:
         Raises:
             InvalidJobError: a payload has no task, is not of the task's class, or cannot be written as JSON.
         """
-        if self._task is not None:  # the task chooses a queue for each payload
-            items = map(self._job, items)
+        if self._chooses_queue:
+            items = map(self.job, items)
         encode_items(
             items, rows, NewJob, self._shape, self._accept, self._shape_of, orjson.dumps, encode_other, OPTIONS, _kept
         )
 
-    def _job(self, item: Any) -> NewJob[Any]:
-        assert self._task is not None  # noqa: S101 - the caller has checked it
-        return item if isinstance(item, NewJob) else self._task.job(item)
+    def job(self, item: Any) -> NewJob[Any]:
+        """Return the job that an item is, or the job of the call's task that has the item as its payload.
 
-    def _shape_of(self, job: object) -> JobShape:
-        """Return the shape of a NewJob; the native code asks for it where a job's spec differs from the one before."""
-        if not isinstance(job, NewJob):
+        Raises:
+            InvalidJobError: the call has no task for the payload, or the payload is not of the task's class.
+        """
+        if isinstance(item, NewJob):
+            return item
+        if self._given is None:
             limit = "a NewJob, such as task.job(payload); payloads need their task: enqueue_bulk(task, payloads)"
-            raise InvalidPayloadError("jobs", job, limit)
+            raise InvalidPayloadError("jobs", item, limit)
+        return self._given.job(item) if isinstance(self._given, Task) else NewJob(self._given, item)
+
+    def settled(self, job: NewJob[Any]) -> tuple[JobSpec, JobShape]:
+        """Return the settings of a job: as a spec, with all defaults in it, and as the shape that is written."""
         key = id(job.spec), id(job.defaults), job.task, job.default_max_attempts, job.source
         found = self._shapes.get(key)  # a cached value holds its specs, so that no other object can have their ids
         if found is None:
@@ -102,8 +107,12 @@ class Encoder:
                 self._shapes.clear()
             whole = with_defaults(with_defaults(job.spec, self._defaults), job.defaults)
             shape = shape_of(job.task, whole, job.default_max_attempts, job.source)
-            found = self._shapes[key] = job.spec, job.defaults, shape
+            found = self._shapes[key] = job.spec, job.defaults, (whole, shape)
         return found[2]
+
+    def _shape_of(self, job: object) -> JobShape:
+        """Return the shape of a NewJob; the native code asks for it where a job's spec differs from the one before."""
+        return self.settled(job if isinstance(job, NewJob) else self.job(job))[1]
 
 
 def _kept(payload: object, encoded: bytes | None) -> bytes:
@@ -120,12 +129,16 @@ class Reader:
     """Reads the items of one call.
 
     Attributes:
-        count: how many items were read.
+        count: how many items were read that are now rows.
+        skipped: how many items were read and left out; only a reader that asks interceptors leaves items out.
+        skipped_indexes: the positions of these items; None if nobody asked for them.
         exhausted: whether there are no more items.
     """
 
     def __init__(self, items: Iterable[Any] | AsyncIterable[Any], encoder: Encoder) -> None:
         self.count = 0
+        self.skipped = 0
+        self.skipped_indexes: list[int] | None = None
         self.exhausted = False
         self._encode = encoder.encode
         self._turn = 0.0
@@ -138,8 +151,8 @@ class Reader:
             self._items = iter(items)
 
     @property
-    def is_async(self) -> bool:
-        """Whether the items come from an async iterable, which may make other calls between them."""
+    def yields(self) -> bool:
+        """Whether the caller's code may make other calls, and wait for them, between two items."""
         return self._async_items is not None
 
     async def __aenter__(self) -> Self:
@@ -185,19 +198,24 @@ class Reader:
     async def _slice(self, rows: list[Row], most: int) -> int:
         before = len(rows)
         try:
-            if self._items is not None:
-                self._encode(islice(self._items, most), rows)
-            elif self._async_items is not None:
-                await self._async_slice(rows, most, self._async_items)
+            self.exhausted = not await self._fill(rows, most)
         except Exception as error:
-            raise ItemError(self.count + len(rows) - before) from error
+            raise ItemError(self.count + self.skipped + len(rows) - before) from error
         added = len(rows) - before
         size = sum([len(payload) for _, payload in rows[before:]])
         if size > CHUNK_BYTES:  # it may hold a payload over the limit, which a task's codec does not check
             self._check_sizes(rows[before:])
         self.count += added
-        self.exhausted = added < most
         return size
+
+    async def _fill(self, rows: list[Row], most: int) -> bool:
+        """Read at most so many items, add them as rows, and tell whether there may be more items."""
+        before = len(rows)
+        if self._items is not None:
+            self._encode(islice(self._items, most), rows)
+        elif self._async_items is not None:
+            await self._async_fill(rows, most, self._async_items)
+        return len(rows) - before == most
 
     def _check_sizes(self, rows: list[Row]) -> None:
         for place, (_, payload) in enumerate(rows):
@@ -206,7 +224,7 @@ class Reader:
             except InvalidPayloadError as error:
                 raise ItemError(self.count + place) from error
 
-    async def _async_slice(self, rows: list[Row], most: int, items: AsyncIterator[Any]) -> None:
+    async def _async_fill(self, rows: list[Row], most: int, items: AsyncIterator[Any]) -> None:
         for _ in range(most):
             try:
                 item = await anext(items)

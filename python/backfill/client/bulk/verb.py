@@ -11,6 +11,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from backfill.checks import check_int
+from backfill.client.bulk.intercepted import InterceptedReader
 from backfill.client.bulk.items import CHUNK_ROWS, Encoder, ItemError, Reader, Row, check_items
 from backfill.client.bulk.producers import ProducerTransaction
 from backfill.client.bulk.writing import BulkTransaction
@@ -116,6 +117,10 @@ class BulkVerb(ClientLife):
         of a long call do not all share one time; `delay` counts from that time too. This time never goes back within a
         transaction, and is never later than the commit.
 
+        If plugins of the client have interceptors of `BeforeJobSchedule`, they are asked about each item when it is
+        read, under the same rule as an asynchronous iterable. Skip leaves the item out, and the outcome counts it. Fail
+        stops the call, as a bad item does.
+
         Jobs of one serial queue that have no key run in the order given. Jobs with keys are added or applied as
         `enqueue` does; if a key comes twice, its jobs are applied in order. Each chunk, each mode and each repetition
         of a key takes a statement of its own. Calls that write keys in more than one statement do so one after the
@@ -140,13 +145,13 @@ class BulkVerb(ClientLife):
                 `timeout`, `deadline`, `flags`.
 
         Returns:
-            How many jobs were written, and their ids where they were asked for.
+            How many jobs were written, their ids where they were asked for, and how many items interceptors left out.
 
         Raises:
             BulkEnqueueError: the call stopped before the end. `written` says how many jobs are committed. `unknown`
                 says how many more may be, because the connection was lost during their commit. `index` says which item
-                was bad or could not be read. `__cause__` is the reason, such as the error that the item or the iterable
-                raised.
+                was bad, could not be read, or was refused by an interceptor. `__cause__` is the reason, such as the
+                error that the item, the iterable or an interceptor raised, or a `JobScheduleRefusedError`.
             InvalidJobError: an argument is bad, such as a single payload or job in the place of many.
             TypeError: a setting was given twice, or a keyword is unknown.
             DatabaseConnectionError: there was no connection at the start.
@@ -154,7 +159,11 @@ class BulkVerb(ClientLife):
         """
         check_keywords("enqueue_bulk", keywords, BulkKeywords.__optional_keys__)
         check_int("commit_every", commit_every, _COMMIT_LIMIT)
-        reader = _reader(jobs, payloads, _defaults(spec, keywords))
+        items, encoder = _items(jobs, payloads, _defaults(spec, keywords))
+        if self._scheduling is None:
+            reader = Reader(items, encoder)
+        else:
+            reader = InterceptedReader(items, encoder, self._scheduling, [] if return_ids else None)
         call = _Call(self._schema, reader, commit_every, [] if return_ids else None)
         async with reader:
             self._refuse_closed()
@@ -162,7 +171,7 @@ class BulkVerb(ClientLife):
                 pass
             elif connection is None:
                 # A stream may wait for other calls, so it must never take the client's last connection.
-                apart = reader.is_async and not reader.exhausted
+                apart = reader.yields and not reader.exhausted
                 async with aclosing(NameMaker(self._schema, self._beside)) as maker:
                     await self._retrying(
                         lambda own: call.write(own, owned=True, maker=maker), harmless=True, apart=apart
@@ -170,7 +179,7 @@ class BulkVerb(ClientLife):
             else:
                 async with self._connection(connection) as chosen:
                     await call.write(chosen, owned=False)
-        return BulkOutcome(call.written, call.ids)
+        return BulkOutcome(call.written, call.ids, reader.skipped, reader.skipped_indexes)
 
 
 class _Call:
@@ -178,11 +187,13 @@ class _Call:
 
     Attributes:
         written: how many jobs are committed so far; in a caller's transaction, how many are written.
+        skipped: how many of the items that were read until then were left out.
         ids: the ids of all jobs; None if nobody asked for them.
     """
 
     def __init__(self, schema: str, reader: Reader, commit_every: int | None, ids: list[int] | None) -> None:
         self.written = 0
+        self.skipped = 0
         self.ids = ids
         self._schema = schema
         self._reader = reader
@@ -220,7 +231,8 @@ class _Call:
                 async with connection.transaction():
                     await self._write_share(connection, own=own_transaction)
                     self._committing = own_transaction
-            self.written, self._committing = self._reader.count, False
+            self.written, self.skipped = self._reader.count, self._reader.skipped
+            self._committing = False
             await self.read()
 
     async def _write_share(self, connection: Connection, *, own: bool) -> None:
@@ -231,7 +243,7 @@ class _Call:
             while self._rows:
                 left -= len(self._rows)
                 await transaction.write(self._rows, last=self._reader.exhausted or not left)
-                if self._lent and self._reader.is_async:
+                if self._lent and self._reader.yields:
                     await transaction.pause()  # the caller's code may use the connection itself
                 self._rows = await self._reader.read(min(left, CHUNK_ROWS)) if left else []
 
@@ -255,7 +267,7 @@ class _Call:
                 made.clear()
         new_tasks, new_queues = map(set.difference, names_of([shape for shape, _ in self._rows]), self._made)
         # A stream that has more items may itself be making one of these names in a transaction that is still open.
-        briefly = self._reader.is_async and not self._reader.exhausted
+        briefly = self._reader.yields and not self._reader.exhausted
         await make_names(connection, self._schema, new_tasks, new_queues, briefly=briefly)
         self._made[0].update(new_tasks)
         self._made[1].update(new_queues)
@@ -284,7 +296,7 @@ class _Call:
     def _stopped(self, reason: str, index: int | None, unknown: int = 0) -> BulkEnqueueError:
         doubt = f" (and {unknown} more, or none of them)" if unknown else ""
         message = f"bulk enqueue stopped with {self.written} jobs written{doubt}: {reason}"
-        return BulkEnqueueError(message, written=self.written, index=index, unknown=unknown)
+        return BulkEnqueueError(message, written=self.written, index=index, unknown=unknown, skipped=self.skipped)
 
 
 def _defaults(spec: JobSpec | None, keywords: Mapping[str, Any]) -> JobSpec:
@@ -296,12 +308,13 @@ def _defaults(spec: JobSpec | None, keywords: Mapping[str, Any]) -> JobSpec:
     return defaults
 
 
-def _reader(jobs: object, payloads: object, defaults: JobSpec) -> Reader:
+def _items(jobs: object, payloads: object, defaults: JobSpec) -> tuple[Stream[Any], Encoder]:
+    """Check the first two arguments of a call, and return the items and what makes rows of them."""
     if payloads is None:
         check_items("jobs", jobs, task=None)
-        return Reader(cast("Stream[Any]", jobs), Encoder(None, defaults))
+        return cast("Stream[Any]", jobs), Encoder(None, defaults)
     if not isinstance(jobs, (str, Task)):
         raise InvalidJobError("task", jobs, "a task's name or a registered task, before its payloads")
     encoder = Encoder(jobs, defaults)
     check_items("payloads", payloads, task=jobs)
-    return Reader(cast("Stream[Any]", payloads), encoder)
+    return cast("Stream[Any]", payloads), encoder

@@ -30,6 +30,7 @@ from backfill.storage.backoff import Backoff
 from backfill.storage.pooler import is_pooled
 from backfill.storage.ration import Ration
 from backfill.storage.types import Connection
+from backfill.storage.until import end_all
 from backfill.storage.workers import listen
 
 logger = logging.getLogger(__name__)
@@ -102,17 +103,12 @@ class EndWatch:
             waiters.discard(waiter)
             if not waiters:
                 del self._waiters[job_id]
-            look.cancel()
-            await asyncio.wait([look])
+            await end_all(look)
 
     async def close(self) -> None:
         """End the task and all first looks; callers that still wait get the error that `fail` has set."""
         task, self._task = self._task, None
-        ending = [*self._looks, *([] if task is None else [task])]
-        for one in ending:
-            one.cancel()
-        if ending:
-            await asyncio.wait(ending)
+        await end_all(*self._looks, *([] if task is None else [task]))
 
     def fail(self, error: Exception) -> None:
         """Raise an error in every call that waits."""

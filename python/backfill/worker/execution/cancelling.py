@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from backfill.cancels import Cancellation
+from backfill.records import Job
 from backfill.tasks import TaskRegistry
+from backfill.worker.execution.endings import CANCELLED, Ending
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.outcomes import Outcomes
 
@@ -51,6 +53,17 @@ class Cancelling:
             number for number, running in self._held.items() if running.ending is None and running.cancellation is None
         ]
 
+    def came(self, jobs: Sequence[Job]) -> None:
+        """Take note of jobs that were claimed together: they may have been cancelled before the last look."""
+        if jobs and (jobs[0].locked_at_micros or 0) <= self.looked_at:
+            self.look_again()
+
+    def instead_of(self, running: HeldJob, ending: Ending) -> Ending:
+        """The ending of an attempt that does not complete: if its job was cancelled, a stop or a limit changes nothing."""
+        if running.cancellation is None or ending.ends_job or ending is CANCELLED:
+            return ending
+        return self._outcomes.cancelled(running.job, running.cancellation)
+
     def cancel(self, number: int, cancellation: Cancellation) -> None:
         """End a job that was cancelled.
 
@@ -73,7 +86,8 @@ class Cancelling:
             return
         running.run_out_of_time()
         task = self._registry.get(running.job.task_identifier)
-        if task is not None and task.shape.is_async and running.task is not None and not running.given_up:
+        may_be_cancelled = task is not None and (task.shape.is_async or not running.handler_started)
+        if may_be_cancelled and running.task is not None and not running.given_up:
             running.task.cancel()
 
     def note_keep(self, running: HeldJob) -> None:

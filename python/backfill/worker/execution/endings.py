@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Literal
 
+from backfill.hooks.events import FailReason
 from backfill.records import Job
 from backfill.storage.attempts import Attempt
 from backfill.storage.settlements import BOOLEANS, NUMBERS, TEXTS, TIMES, End, Settling
@@ -143,6 +144,43 @@ class CompletedWithResult(Ending):
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped(Ending):
+    """A hook has had the job count as done, although its handler did not run, or failed.
+
+    Attributes:
+        reason: which hook it was.
+        ran: whether the handler ran.
+    """
+
+    counted: ClassVar[Counted] = "done"
+    total: ClassVar[Total] = "done"
+    ends_job: ClassVar[bool] = True
+
+    reason: str
+    ran: bool = False
+
+    def end(self, attempt: Attempt, keep: float | None) -> End:
+        """Its job is deleted, and its end is kept with the reason in place of a result, where its task keeps ends."""
+        if keep is None:
+            return COMPLETE, attempt, ()
+        why = cleansed(self.reason)
+        return COMPLETE_KEEPING, attempt, (keep, attempt.claim.claimed_at(attempt), "completed", why, None)
+
+    def level(self, job: Job) -> int:  # noqa: ARG002 - it is the same for all jobs
+        """INFO, since nothing else tells that the job is done and why."""
+        return logging.INFO
+
+    @property
+    def text(self) -> str | None:
+        """Which hook it was."""
+        return self.reason
+
+    def with_text(self, text: str) -> Ending:
+        """This ending with another reason."""
+        return replace(self, reason=text)
+
+
+@dataclass(frozen=True, slots=True)
 class Discarded(Ending):
     """The handler has ended its job for good, without failure."""
 
@@ -178,7 +216,7 @@ class Failed(Ending):
     """The attempt failed.
 
     Where `final` is set, no other attempt follows. Else the next one comes after `delay` seconds, or, where `delay` is
-    None, by the contract's schedule.
+    None, by the contract's schedule. `reason` says what made it fail.
     """
 
     counted: ClassVar[Counted] = "failed"
@@ -189,6 +227,7 @@ class Failed(Ending):
     error: str
     final: bool = False
     delay: float | None = None
+    reason: FailReason = FailReason.ERROR
 
     def end(self, attempt: Attempt, keep: float | None) -> End:
         """Its job waits for its next attempt, or is a dead letter."""

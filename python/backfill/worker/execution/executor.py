@@ -20,7 +20,7 @@ from typing import Any, Final
 from backfill.client import BackfillClient
 from backfill.errors import PayloadDecodeError
 from backfill.logs import CURRENT, RetryTraceback
-from backfill.records import CANCEL_FLAG, Job
+from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.storage.rows import unreadable
 from backfill.tasks import Task, TaskRegistry
@@ -28,13 +28,15 @@ from backfill.worker.context import WorkerContext
 from backfill.worker.events import Tally
 from backfill.worker.execution.cancelling import Cancelling
 from backfill.worker.execution.draining import cancel, interrupt, wait
-from backfill.worker.execution.endings import CANCELLED, COMPLETED, GIVEN_BACK, Ending
+from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
+from backfill.worker.execution.hooked import Answered, Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
 from backfill.worker.execution.threads import HandlerThreads
+from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane
 
 logger = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class Executor:
         retry: the retry policy of jobs that have none of their own and whose task has none.
         traceback: how much of the traceback the log shows for a failure that is tried again.
         collect: called with the job and the error of each failed attempt.
+        hooks: the callbacks of plugins; None where none of them is about jobs that are claimed, start or run.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Executor:
         retry: RetryPolicy | None = None,
         traceback: RetryTraceback = RetryTraceback.NONE,
         collect: Collect | None = None,
+        hooks: WorkerHooks | None = None,
     ) -> None:
         self._registry = registry
         self._outcomes = Outcomes(registry, retry, traceback, collect)
@@ -83,6 +87,8 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._guard = ForkGuard()
+        interrupted = lambda error: self.interrupted(error)  # noqa: E731, PLW0108 - it is set later
+        self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
         self._first_step: HeldJob | None = None
@@ -94,8 +100,7 @@ class Executor:
         """How many jobs were claimed."""
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
-        ended = lambda running: self.ended(running)  # noqa: E731, PLW0108 - it is set later
-        self.cancelling = Cancelling(self.held, registry, self._outcomes, ended)
+        self.cancelling = Cancelling(self.held, registry, self._outcomes, lambda one: self.ended(one))  # noqa: PLW0108
         self.leased_until = math.inf
         """The time, in monotonic seconds, until which no other worker can have given this one up.
 
@@ -112,9 +117,7 @@ class Executor:
     @property
     def tally(self) -> Tally:
         """How many attempts ended in each way; it is right once all of them have ended."""
-        failed, put_off, given_back = (self._outcomes.totals[kind] for kind in ("failed", "put_off", "given_back"))
-        done = self.started - failed - put_off - given_back - len(self._running)
-        return Tally(done, failed, put_off, given_back + self._unstarted)
+        return self._outcomes.tally(self.started - len(self._running), self._unstarted)
 
     def under_way(self) -> HeldJob | None:
         """The attempt whose code the event loop runs at this moment; None where it runs none. Safe from any thread.
@@ -133,8 +136,9 @@ class Executor:
         claimed = [HeldJob(job, lane) for job in jobs]
         self.claimed += len(claimed)
         self.held.add(claimed)
-        if jobs and (jobs[0].locked_at_micros or 0) <= self.cancelling.looked_at:
-            self.cancelling.look_again()  # they were claimed before the last look, and came after it
+        self.cancelling.came(jobs)
+        if self._hooked is not None:
+            self._hooked.fetched(jobs)
         if self._draining:
             for running in claimed:
                 self._undo(running)
@@ -287,12 +291,9 @@ class Executor:
         if task is None:
             return None
         if job.has_flags or task.timeout is not None:
-            if CANCEL_FLAG in job.flags:  # another program unlocked it: it must not run
-                return self._outcomes.cancelled(job, None)
             running.limits = limits_of(job, task)
-            remaining = running.limits.remaining
-            if remaining is not None and remaining.total_seconds() <= 0:
-                return self._outcomes.too_late(job)
+            if (ending := self._outcomes.at_once(job, running.limits)) is not None:
+                return ending
         shape = task.shape
         try:
             payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
@@ -306,6 +307,8 @@ class Executor:
                 worker_stops=lambda: running.worker_stops,
             )  # fmt: skip
         threads = self._threads.run if shape.is_async else functools.partial(self._threads.run, running)
+        if self._hooked is not None:
+            return self._hooked.run(running, task, payload, functools.partial(task.invoke, payload, context, threads))
         return task.invoke(payload, context, threads)
 
     async def _limited(self, running: HeldJob, work: Awaitable[Any]) -> Ending:
@@ -348,6 +351,8 @@ class Executor:
             return self._outcomes.unknown(running.job, error, broken)
 
     def _looked_at(self, running: HeldJob, error: BaseException) -> Ending:
+        if isinstance(error, Answered):
+            return error.ending
         task = self._registry.get(running.job.task_identifier)
         if (task is None or task.shape.is_async) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
@@ -379,9 +384,7 @@ class Executor:
         if running.ending is not None:
             return
         if ending is not COMPLETED:
-            if running.cancellation is not None and not (ending.ends_job or ending is CANCELLED):
-                # A shutdown or its time limit has cut it off.
-                ending = self._outcomes.cancelled(running.job, running.cancellation)
+            ending = self.cancelling.instead_of(running, ending)
             self._outcomes.count(ending)
         running.ending = ending
         self._running.discard(running)

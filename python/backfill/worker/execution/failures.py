@@ -70,7 +70,8 @@ def frames_of(error: BaseException) -> list[str]:
 def _places(trace: TracebackType | None) -> list[tuple[str, int, str]]:
     # The path, line and function; never the source line, which may hold a literal that is a secret.
     found = [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in traceback.walk_tb(trace)]
-    inner = [place for place in found if f"{_HERE}worker" not in place[0] and not place[0].endswith(_TASKS)]
+    ours = (f"{_HERE}worker", f"{_HERE}hooks")
+    inner = [place for place in found if not place[0].startswith(ours) and not place[0].endswith(_TASKS)]
     return inner or found
 
 

@@ -17,9 +17,19 @@ def may_be_ctrl_c() -> bool:
     """
     if threading.current_thread() is not threading.main_thread():
         return False
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler or _runner() is not None
+
+
+def ctrl_c_came() -> bool:
+    """Whether a Ctrl-C has come while `asyncio.run` runs this program; it cancels the program's main task."""
+    return getattr(_runner(), "_interrupt_count", 0) > 0  # there is no public way to know
+
+
+def _runner() -> asyncio.Runner | None:
+    """The runner that handles SIGINT, as that of `asyncio.run` does."""
     handler = signal.getsignal(signal.SIGINT)
-    owner = getattr(getattr(handler, "func", None), "__self__", None)  # asyncio.run's is a partial of a Runner's method
-    return handler is signal.default_int_handler or isinstance(owner, asyncio.Runner)
+    owner = getattr(getattr(handler, "func", None), "__self__", None)  # the handler is a partial of a runner's method
+    return owner if isinstance(owner, asyncio.Runner) else None
 
 
 def ctrl_c_in(error: BaseException) -> KeyboardInterrupt | None:

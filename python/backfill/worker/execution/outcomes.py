@@ -12,12 +12,14 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from backfill.cancels import Cancellation
+from backfill.hooks.events import FailReason
 from backfill.logs import RetryTraceback, fields_of
 from backfill.payloads import encode_result
-from backfill.records import Job
+from backfill.records import CANCEL_FLAG, Job
 from backfill.retry import RetryPolicy
 from backfill.said import named
 from backfill.tasks import Task, TaskRegistry
+from backfill.worker.events import Tally
 from backfill.worker.execution.endings import (
     CANCELLED,
     Cancelled,
@@ -25,6 +27,7 @@ from backfill.worker.execution.endings import (
     Discarded,
     Ending,
     Failed,
+    Skipped,
     Snoozed,
     Total,
     is_last,
@@ -32,7 +35,7 @@ from backfill.worker.execution.endings import (
 from backfill.worker.execution.failures import cleansed, describe, frames_of
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.policy import AttemptLimits, delay_of, retry_policy_of
-from backfill.worker.execution.verdict import Verdict, judge
+from backfill.worker.execution.verdict import RETRY, Verdict, judge
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +73,16 @@ class Outcomes:
     def count(self, ending: Ending) -> None:
         """Count the end of an attempt that had a slot."""
         self.totals[ending.total] += 1
+
+    def tally(self, ended: int, unstarted: int) -> Tally:
+        """How many attempts ended in each way.
+
+        Args:
+            ended: how many attempts ended that had a slot.
+            unstarted: how many jobs were given back that never had one.
+        """
+        failed, put_off, given_back = (self.totals[kind] for kind in ("failed", "put_off", "given_back"))
+        return Tally(ended - failed - put_off - given_back, failed, put_off, given_back + unstarted)
 
     def kept(self, job: Job, value: Any, interrupted: Callable[[KeyboardInterrupt], None]) -> CompletedWithResult:
         """The ending that keeps a handler's result.
@@ -113,6 +126,7 @@ class Outcomes:
         verdict: Verdict | None = None,
         *,
         within: BaseException | None = None,
+        reason: FailReason = FailReason.ERROR,
     ) -> Failed:
         """A failed attempt, with the time of the next as the error's class or a policy says.
 
@@ -122,6 +136,7 @@ class Outcomes:
             error: the error that the attempt failed with.
             verdict: the verdict on the error, where that is known already.
             within: an error whose traceback shows where the attempt stood, for the log.
+            reason: what made the attempt fail.
         """
         if verdict is None:
             verdict = judge(error, () if task is None else task.no_retry)
@@ -130,7 +145,7 @@ class Outcomes:
         text = describe(error)
         if within is not None:
             error.__cause__ = within
-        return self._failed(job, text, error, final=not verdict.retryable, delay=delay)
+        return self._failed(job, text, error, final=not verdict.retryable, delay=delay, reason=reason)
 
     def timed_out(
         self, job: Job, task: Task[Any, Any] | None, limits: AttemptLimits, within: BaseException | None = None
@@ -146,9 +161,9 @@ class Outcomes:
         if limits.deadline_is_nearer:
             reached = TimeoutError("the job's deadline was reached")
             reached.__cause__ = within
-            return self._failed(job, f"TimeoutError: {reached}", reached, final=True)
+            return self._failed(job, f"TimeoutError: {reached}", reached, final=True, reason=FailReason.DEADLINE)
         text = f"the attempt ran longer than its timeout of {limits.timeout}"
-        return self.failure(job, task, TimeoutError(text), within=within)
+        return self.failure(job, task, TimeoutError(text), within=within, reason=FailReason.TIMEOUT)
 
     def overrun(self, job: Job, limits: AttemptLimits) -> None:
         """Log that a synchronous handler is out of time; it goes on, since its thread cannot be ended."""
@@ -156,10 +171,55 @@ class Outcomes:
         line = f"runs longer than {limit}; its handler is a synchronous one, which ctx.should_stop can only ask to end"
         _tell(logging.WARNING, job, line)
 
-    def too_late(self, job: Job) -> Failed:
-        """The failure of an attempt that is not begun, since its job's deadline is over."""
+    def at_once(self, job: Job, limits: AttemptLimits) -> Ending | None:
+        """The ending of a job that must not begin: it was cancelled, or its deadline is over; None for all others.
+
+        A cancelled job waits only if another program has unlocked it.
+        """
+        if CANCEL_FLAG in job.flags:
+            return self.cancelled(job, None)
+        remaining = limits.remaining
+        return self._too_late(job) if remaining is not None and remaining.total_seconds() <= 0 else None
+
+    def _too_late(self, job: Job) -> Failed:
         text = "the job's deadline was over before this attempt began"
-        return self._failed(job, text, TimeoutError(text), final=True)
+        return self._failed(job, text, TimeoutError(text), final=True, reason=FailReason.DEADLINE)
+
+    def refused(
+        self,
+        job: Job,
+        task: Task[Any, Any] | None,
+        said: str,
+        error: BaseException | None = None,
+        verdict: Verdict = RETRY,
+    ) -> Failed:
+        """The failure of an attempt that a hook has had fail; the next one comes as a policy says.
+
+        Args:
+            job: the job of the attempt.
+            task: the job's task.
+            said: the text of the failure.
+            error: what the hook itself or the handler raised, which the text names too.
+            verdict: the verdict on the handler's error; what must not be retried is not.
+        """
+        wait = verdict.retry_after
+        delay = wait.total_seconds() if wait is not None else self._delay(job, task)
+        text = said if error is None else f"{said}\n{describe(error)}"
+        return self._failed(
+            job, text, error, final=not verdict.retryable, delay=delay, reason=FailReason.HOOK, said=said
+        )
+
+    def skipped(self, job: Job, reason: str, *, ran: bool = False) -> Skipped:
+        """The ending of a job that counts as done since a hook says so.
+
+        Args:
+            job: the job.
+            reason: which hook said so.
+            ran: whether the handler ran.
+        """
+        skipped = Skipped(reason, ran)
+        _tell(skipped.level(job), job, f"counts as done: {reason}")
+        return skipped
 
     def cancelled(self, job: Job, cancellation: Cancellation | None) -> Cancelled:
         """The ending of an attempt whose job was cancelled; `cancellation` is None where only its flag is known."""
@@ -192,6 +252,8 @@ class Outcomes:
         *,
         final: bool = False,
         delay: float | None = None,
+        reason: FailReason = FailReason.ERROR,
+        said: str | None = None,
     ) -> Failed:
         """Make the ending of a failed attempt, and log it.
 
@@ -199,11 +261,13 @@ class Outcomes:
         once, also where the database is away, so the worker's own expectation says which failure is the last. The
         counters wait for the answer of the statement that writes the end.
         """
-        failed = Failed(cleansed(text), final, delay)
+        failed = Failed(cleansed(text), final, delay, reason)
         last, level = failed.expects_last(job), failed.level(job)
         why = "it was the last: not to be retried" if final and not is_last(job) else "it was the last"
         then = f" ({why})" if last else "" if delay is None else f" (the next begins in {delay:,.1f} s)"
-        said = text.partition("\n")[0] if error is None else named(error)
+        if said is None and error is not None:
+            said = named(error)
+        said = (text if said is None else said).partition("\n")[0]
         line = f"failed in attempt {job.attempts} of {job.max_attempts}{then}: {said}"
         if last:
             _tell(level, job, line, error)

@@ -113,8 +113,8 @@ class Listener(Service):
         await self._stopping.wait()
 
     async def _hear_all(self, connection: Connection) -> None:
-        """Take in notifications until the connection is lost."""
-        while True:
+        """Take in notifications until the connection is lost or the service is asked to stop."""
+        while not self._stopping.is_set():
             wait = self._ledgers.wait() if self._migrated else None
             if wait == 0:
                 self._ledgers.take()

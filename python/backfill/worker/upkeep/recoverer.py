@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -16,12 +16,13 @@ import psycopg
 
 from backfill.client import BackfillClient
 from backfill.errors import BackfillError
+from backfill.hooks.events import ObservedEvent, WorkerRecovered
 from backfill.retry import RetryPolicy
 from backfill.said import why
 from backfill.storage.backoff import Backoff
 from backfill.storage.recovery import CutOff, Next
 from backfill.tasks import TaskRegistry
-from backfill.worker.events import WorkerRecovered, emit
+from backfill.worker.events import emit
 from backfill.worker.execution.policy import next_of
 from backfill.worker.service import Service, wait_for_event
 
@@ -41,6 +42,7 @@ class Recoverer(Service):
         retry: the retry policy of jobs that have none of their own and whose task has none.
         dead_after: seconds without a heartbeat after which a worker is dead; it is also the interval at which the
             recoverer looks for locks of workers that have no row at all.
+        tell: tells the observers of plugins of each worker that was recovered.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Recoverer(Service):
         registry: TaskRegistry[Any],
         retry: RetryPolicy | None,
         dead_after: float,
+        tell: Callable[[ObservedEvent], None] | None = None,
     ) -> None:
         super().__init__("recoverer")
         self._client = client
@@ -58,6 +61,7 @@ class Recoverer(Service):
         self._registry = registry
         self._retry = retry
         self._dead_after = dead_after
+        self._tell = tell
         self._dead: dict[str, int] = {}
         self._wanted = asyncio.Event()
 
@@ -72,7 +76,7 @@ class Recoverer(Service):
 
     async def _recover_again_and_again(self) -> None:
         backoff = Backoff()
-        while True:
+        while not self._stopping.is_set():  # a cancellation may get lost in a wait for a connection
             is_wanted = await wait_for_event(self._wanted, self._dead_after)
             self._wanted.clear()
             dead, self._dead = self._dead, {}
@@ -119,7 +123,8 @@ class Recoverer(Service):
                         gone.queues,
                         gone.dead_letters,
                         gone.superseded,
-                    )
+                    ),
+                    self._tell,
                 )
         return tuple(refused)
 
@@ -138,7 +143,8 @@ class Recoverer(Service):
                     done.queues,
                     done.dead_letters,
                     done.superseded,
-                )
+                ),
+                self._tell,
             )
         return () if done is None else done.refused
 
