@@ -39,6 +39,7 @@ from backfill.errors import (
     EndNotKeptError,
     ExternalServiceFailure,
     Forbidden,
+    HandlersStillRunningError,
     InvalidInput,
     InvalidJobError,
     InvalidPayloadError,
@@ -109,6 +110,7 @@ from backfill.jobs import (
     Priority,
     Queue,
 )
+from backfill.middleware import CallNext, SyncCallNext
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker import QueueConfig, WorkerConfig, WorkerContext, WorkerRunner
@@ -124,6 +126,7 @@ __all__ = [
     "BeforeJobSchedule",
     "BulkEnqueueError",
     "BulkOutcome",
+    "CallNext",
     "CancelCounts",
     "CancelOutcome",
     "CancelStatus",
@@ -155,6 +158,7 @@ __all__ = [
     "Fail",
     "FailReason",
     "Forbidden",
+    "HandlersStillRunningError",
     "HeldQueue",
     "Histogram",
     "HookFailures",
@@ -208,6 +212,7 @@ __all__ = [
     "Skip",
     "Snooze",
     "StartupCleanup",
+    "SyncCallNext",
     "Task",
     "TaskDefinitionError",
     "TaskRegistry",

@@ -79,6 +79,14 @@ class WorkerContext(Generic[D]):
         return self.job.attempts
 
     @property
+    def is_last_attempt(self) -> bool:
+        """Whether no other attempt follows if this one fails, by the job's row as it was claimed.
+
+        An error that must not be retried ends the job earlier; somebody may also change the row meanwhile.
+        """
+        return self.job.attempts >= self.job.max_attempts
+
+    @property
     def should_stop(self) -> bool:
         """Whether the handler should end early. Safe from any thread.
 

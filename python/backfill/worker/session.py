@@ -30,6 +30,7 @@ from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.sentinel import Sentinel
+from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.liveness.beat import Beat
@@ -71,6 +72,7 @@ class WorkerSession:
         lost: called when another worker has given this session up.
         interrupted: called with a KeyboardInterrupt that a handler raised, where it may come from a Ctrl-C.
         pulse: told of signs that the worker is live and ready.
+        stragglers: the handlers of earlier sessions that still run, which keep their slots in this one.
         collect: called with the job and the error of each failed attempt.
         hooks: the callbacks of the worker's plugins.
 
@@ -109,6 +111,7 @@ class WorkerSession:
         lost: Callable[[], None],
         interrupted: Callable[[KeyboardInterrupt], None],
         pulse: Pulse,
+        stragglers: Stragglers,
         collect: Collect | None = None,
         hooks: WorkerHooks,
     ) -> None:
@@ -149,6 +152,8 @@ class WorkerSession:
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
             ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
         )  # fmt: skip
+        self.executor.stragglers = stragglers
+        stragglers.occupy(lanes, self.executor.dispatch)
         claimer = Claimer(
             self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
@@ -201,7 +206,10 @@ class WorkerSession:
         await asyncio.gather(self._attendants.resume(), self._pumping.resume())
 
     async def drain(self, timeout: float, hurry: asyncio.Event) -> None:
-        """Stop claiming, and let running jobs end, for at most `timeout` seconds, or until `hurry` is set."""
+        """Stop claiming, and let running jobs end, for at most `timeout` seconds, or until `hurry` is set.
+
+        Handlers that cannot be ended still run then, and their jobs are held until the executor lets go of them.
+        """
         self.station.claimer.close()
         draining = asyncio.ensure_future(self.executor.drain(timeout))
         hurrying = asyncio.ensure_future(hurry.wait())
@@ -239,6 +247,7 @@ class WorkerSession:
         """
         self.station.claimer.close()
         await self.executor.drain(0)
+        self.executor.let_go()  # their slots stay taken in the next session
         await self.settle()
         try:
             async with self.hot.alone() as wire:

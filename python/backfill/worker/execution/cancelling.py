@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from backfill.cancels import Cancellation
 from backfill.records import Job
 from backfill.tasks import TaskRegistry
 from backfill.worker.execution.endings import CANCELLED, Ending
-from backfill.worker.execution.held_job import HeldJob, HeldJobs
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.outcomes import Outcomes
+
+if TYPE_CHECKING:
+    from backfill.worker.execution.executor import Executor
 
 FOREVER: Final = 2**63 - 1
 """A time that is later than all others, in the database's microseconds."""
@@ -20,10 +23,10 @@ class Cancelling:
     """Ends held jobs that were cancelled.
 
     Args:
-        held: the jobs that the worker holds.
+        executor: holds the jobs, hands on those that end before they have started, and knows the stragglers.
         registry: the tasks.
         outcomes: makes the endings and logs them.
-        ended: called with a job that ends before it has started.
+        in_threads: the attempts whose handlers run in threads at this moment.
 
     Attributes:
         looked_at: the database's time, in its microseconds, of the look which of the held jobs were cancelled that
@@ -34,24 +37,23 @@ class Cancelling:
 
     def __init__(
         self,
-        held: HeldJobs,
+        executor: Executor,
         registry: TaskRegistry[Any],
         outcomes: Outcomes,
-        ended: Callable[[HeldJob], None],
+        in_threads: Collection[HeldJob],
     ) -> None:
-        self._held = held
+        self._executor = executor
         self._registry = registry
         self._outcomes = outcomes
-        self._ended = ended
+        self._in_threads = in_threads
         self.looked_at = 0
         self.look_again: Callable[[], None] = lambda: None
 
     @property
     def candidates(self) -> list[int]:
         """The ids of the jobs that may be cancelled: those that have not ended, and were not cancelled before."""
-        return [
-            number for number, running in self._held.items() if running.ending is None and running.cancellation is None
-        ]
+        held = self._executor.held.items()
+        return [number for number, running in held if running.ending is None and running.cancellation is None]
 
     def came(self, jobs: Sequence[Job]) -> None:
         """Take note of jobs that were claimed together: they may have been cancelled before the last look."""
@@ -59,7 +61,7 @@ class Cancelling:
             self.look_again()
 
     def instead_of(self, running: HeldJob, ending: Ending) -> Ending:
-        """The ending of an attempt that does not complete: if its job was cancelled, a stop or a limit changes nothing."""
+        """The ending of an attempt that did not complete: `Cancelled` if its job was, whatever else has cut it off."""
         if running.cancellation is None or ending.ends_job or ending is CANCELLED:
             return ending
         return self._outcomes.cancelled(running.job, running.cancellation)
@@ -67,14 +69,14 @@ class Cancelling:
     def cancel(self, number: int, cancellation: Cancellation) -> None:
         """End a job that was cancelled.
 
-        A job that has not started ends at once. An async handler is cancelled, unless the worker has done that already;
-        a synchronous one is asked to end, since nothing can end its thread.
+        A job that has not started ends at once. An attempt is cancelled, unless the worker has done that already; while
+        its handler is in a thread it is asked to end, since nothing can end the thread.
 
         Args:
             number: the job's id; nothing is done if the job has ended meanwhile.
             cancellation: who asked, and why.
         """
-        running = self._held.get(number)
+        running = self._executor.held.get(number)
         if running is None or running.ending is not None or running.cancellation is not None:
             return
         running.cancellation = cancellation
@@ -82,13 +84,13 @@ class Cancelling:
             running.lane.ready.remove(running)
             self.note_keep(running)
             running.ending = self._outcomes.cancelled(running.job, cancellation)
-            self._ended(running)
+            self._executor.ended(running)
             return
         running.run_out_of_time()
-        task = self._registry.get(running.job.task_identifier)
-        may_be_cancelled = task is not None and (task.shape.is_async or not running.handler_started)
-        if may_be_cancelled and running.task is not None and not running.given_up:
-            running.task.cancel()
+        if running.task is not None:  # else it waits for its earlier handler in this process, and then goes back
+            if not running.given_up and running not in self._in_threads:
+                running.task.cancel()
+            self._executor.stragglers.out_of_time(running)
 
     def note_keep(self, running: HeldJob) -> None:
         """Note how long the ends of the job's task are kept, for a job that ends before it has started."""

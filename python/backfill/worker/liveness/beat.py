@@ -27,7 +27,7 @@ from backfill.storage.heartbeat.choice import Heartbeat, make_heartbeat
 from backfill.storage.isolation import is_read_committed
 from backfill.storage.pooler import is_pooled
 from backfill.storage.statements import render
-from backfill.storage.until import end_all
+from backfill.storage.until import end_all, in_own_thread
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
 from backfill.worker.config import WorkerConfig
 from backfill.worker.liveness.health import Pulse
@@ -232,4 +232,4 @@ class Beat(Service):
 
 async def _end(heartbeat: Heartbeat) -> None:
     """End the thread; a helper thread waits for that, since it takes a moment."""
-    await asyncio.to_thread(heartbeat.stop, _STOP_SECONDS)
+    await in_own_thread(lambda: heartbeat.stop(_STOP_SECONDS), timeout=2 * _STOP_SECONDS)
