@@ -136,7 +136,7 @@ async def test_a_worker_of_the_version_before_buries_no_cancelled_job(dsn: str, 
     attempt = await cancelled_and_held(dsn, client)
     bury: LiteralString = f"""
         select graphile_worker.backfill_bury(
-          id, 't', 'q', payload, priority, key, attempts, max_attempts, {{}}, created_at, run_at, 'no', 'all attempts failed'
+          id, 't', 'q', payload, priority, key, attempts, max_attempts, {{}}, created_at, run_at, 'no', 'all failed'
         ) from {JOBS} where id = %s"""
     assert await value(dsn, bury.format("flags"), attempt.job.id) is None
     assert await value(dsn, "select count(*) from graphile_worker.backfill_dlq") == 0
