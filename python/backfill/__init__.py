@@ -4,6 +4,7 @@ This module holds the public names and nothing else.
 """
 
 from backfill.attempts import AttemptHow, AttemptRecord
+from backfill.cancels import CancelCounts, Cancellation, CancelOutcome, CancelStatus
 from backfill.client import (
     BackfillClient,
     enqueue_bulk,
@@ -98,6 +99,7 @@ from backfill.hooks import (
     WorkerShutdown,
     WorkerStart,
 )
+from backfill.job_filter import JobFilter, JobState
 from backfill.jobs import (
     BulkOutcome,
     EnqueueOutcome,
@@ -128,6 +130,10 @@ __all__ = [
     "BulkEnqueueError",
     "BulkOutcome",
     "CallNext",
+    "CancelCounts",
+    "CancelOutcome",
+    "CancelStatus",
+    "Cancellation",
     "CleanupRefusedError",
     "ClientClosedError",
     "CommitUnknownError",
@@ -174,6 +180,7 @@ __all__ = [
     "JobFail",
     "JobFailed",
     "JobFetch",
+    "JobFilter",
     "JobInterrupted",
     "JobKeyMode",
     "JobNotCompletedError",
@@ -183,6 +190,7 @@ __all__ = [
     "JobSnoozed",
     "JobSpec",
     "JobStart",
+    "JobState",
     "LeaseLost",
     "LoggingPlugin",
     "MalformedData",

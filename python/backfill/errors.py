@@ -152,7 +152,12 @@ class JobNotCompletedError(BackfillError):
 
 
 class JobCancelledError(JobNotCompletedError):
-    """A job whose result was awaited was ended by an operator."""
+    """A job whose result was awaited was cancelled."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was cancelled; None if no reason was given."""
+        return self.end.error
 
 
 class EndNotKeptError(BackfillError, LookupError):

@@ -262,6 +262,10 @@ class WorkerProcess:
         """Take note that another process has added `count` jobs."""
         self.one.station.claimer.hear(count)
 
+    def look_at_control(self) -> None:
+        """Have the session that works now look at what operators say, since there may be something new."""
+        self.one.control.look()
+
     def _incarnation(self) -> WorkerSession:
         return WorkerSession(
             self.config, self._registry, self._client, self.own, self._deps,

@@ -25,6 +25,8 @@ from backfill.said import stripping
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.control.cancelled_jobs import CancelledJobs
+from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.sentinel import Sentinel
@@ -82,6 +84,7 @@ class WorkerSession:
         beat: its heartbeat.
         counters: writes the counts of its attempts.
         recoverer: recovers the jobs that dead workers held.
+        control: reads what operators say to the fleet.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
         abandoned: whether it was given up, and has let go of everything.
@@ -92,6 +95,7 @@ class WorkerSession:
     beat: Beat
     counters: Counters
     recoverer: Recoverer
+    control: ControlReader
     sentinel: Sentinel
     pumps: list[PipelineLoop]
 
@@ -141,6 +145,9 @@ class WorkerSession:
             own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after),
             tell=hooks.observers.tell,
         )  # fmt: skip
+        cancelling = self.executor.cancelling
+        self.control = ControlReader([CancelledJobs(own, worker=self.worker_id, cancelling=cancelling)])
+        self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         lanes = make_lanes(
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
             ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),

@@ -26,8 +26,9 @@ from backfill.storage.rows import unreadable
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.context import WorkerContext
 from backfill.worker.events import Tally
+from backfill.worker.execution.cancelling import Cancelling
 from backfill.worker.execution.draining import cancel, drain
-from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending, Failed
+from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.hooked import Answered, Hooked
@@ -102,6 +103,7 @@ class Executor:
         """How many jobs were claimed."""
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
+        self.cancelling = Cancelling(self, registry, self._outcomes, self._threads.under_way)
         self.leased_until = math.inf
         """The time, in monotonic seconds, until which no other worker can have given this one up.
 
@@ -118,9 +120,7 @@ class Executor:
     @property
     def tally(self) -> Tally:
         """How many attempts ended in each way; it is right once all of them have ended."""
-        failed, put_off, given_back = (self._outcomes.totals[kind] for kind in ("failed", "put_off", "given_back"))
-        done = self.started - failed - put_off - given_back - len(self._running)
-        return Tally(done, failed, put_off, given_back + self._unstarted)
+        return self._outcomes.tally(self.started - len(self._running), self._unstarted)
 
     def under_way(self) -> HeldJob | None:
         """The attempt whose code the event loop runs at this moment; None where it runs none. Safe from any thread.
@@ -139,6 +139,7 @@ class Executor:
         claimed = [HeldJob(job, lane) for job in jobs]
         self.claimed += len(claimed)
         self.held.add(claimed)
+        self.cancelling.came(jobs)
         if self._hooked is not None:
             self._hooked.fetched(jobs)
         if self._draining:
@@ -194,6 +195,7 @@ class Executor:
 
     def _undo(self, running: HeldJob) -> None:
         """Give back a job that never took a slot."""
+        self.cancelling.note_keep(running)
         running.ending = GIVEN_BACK
         self._unstarted += 1
         self.ended(running)
@@ -260,7 +262,7 @@ class Executor:
         CURRENT.set(running.job)  # the context is this attempt's own
         try:
             work = self._prepare(running)
-            if isinstance(work, Failed):
+            if isinstance(work, Ending):
                 ending: Ending = work
             elif work is None:
                 ending = GIVEN_BACK
@@ -281,12 +283,12 @@ class Executor:
             self._guard.leave()
         self._end(running, ending)
 
-    def _prepare(self, running: HeldJob) -> Awaitable[Any] | Failed | None:
+    def _prepare(self, running: HeldJob) -> Awaitable[Any] | Ending | None:
         """Prepare the handler's call.
 
         Returns:
-            The call, ready to be awaited; the failure, where the attempt failed before its handler could run; None
-            where this worker does not know the job's task, so that the job goes back.
+            The call, ready to be awaited; the ending, where the attempt ended before its handler could run; None where
+            this worker does not know the job's task, so that the job goes back.
         """
         job = running.job
         task = self._registry.get(job.task_identifier)
@@ -298,9 +300,8 @@ class Executor:
             return None
         if job.has_flags or task.timeout is not None:
             running.limits = limits_of(job, task)
-            remaining = running.limits.remaining
-            if remaining is not None and remaining.total_seconds() <= 0:
-                return self._outcomes.too_late(job)
+            if (ending := self._outcomes.at_once(job, running.limits)) is not None:
+                return ending
         shape = task.shape
         try:
             payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
@@ -332,7 +333,7 @@ class Executor:
             async with limit:
                 value = await work
         except TimeoutError as error:
-            if not limit.expired() or running.given_up:
+            if not limit.expired() or running.given_up or running.cancellation is not None:
                 raise
             return self._outcomes.timed_out(running.job, task, running.limits, error)
         finally:
@@ -374,6 +375,8 @@ class Executor:
         task = self._registry.get(running.job.task_identifier)
         if (task is None or task.runs_on_loop) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
+        if running.cancellation is not None:
+            return self._outcomes.cancelled(running.job, running.cancellation)
         if running.given_up or self._was_swept_away():
             return GIVEN_BACK
         if not running.handler_started and isinstance(error, asyncio.CancelledError):
@@ -399,9 +402,10 @@ class Executor:
     def _end(self, running: HeldJob, ending: Ending) -> None:
         if running.ending is not None:
             return
-        running.ending = ending
         if ending is not COMPLETED:
+            ending = self.cancelling.instead_of(running, ending)
             self._outcomes.count(ending)
+        running.ending = ending
         self._running.discard(running)
         lane = running.lane
         lane.free += 1

@@ -85,7 +85,7 @@ class Stragglers:
         Args:
             claimed: jobs that were claimed just now.
             dispatch: called with the lane of a job that is ready again, once its earlier handler has ended.
-            undo: called with a job that was lost while it was kept back.
+            undo: called with a job that was lost or cancelled while it was kept back.
         """
         free = list[HeldJob]()
         for running in claimed:
@@ -133,7 +133,7 @@ class Stragglers:
         if running not in self._parked:
             return
         self._parked.remove(running)
-        if running.lost:
+        if running.lost or running.cancellation is not None:
             undo(running)
         else:
             running.lane.add([running])
