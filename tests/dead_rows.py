@@ -35,6 +35,11 @@ insert into graphile_worker.backfill_ends (
 select n, 'task1', 'completed', 1, 8, 0, now(), now(), now(), now() + interval '1 day'
 from generate_series(1, 50000) as n;
 delete from graphile_worker.backfill_ends;
+insert into graphile_worker.backfill_attempts (job_id, attempt, how, message)
+select n, 1, 'failed', 'no' from generate_series(1, 100000) as n;
+insert into graphile_worker.backfill_attempts (job_id, attempt, how, message)
+select 400000 + n % 80, 1, 'snoozed', 'no' from generate_series(1, 100000) as n;
+delete from graphile_worker.backfill_attempts;
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version, tasks)
 values ('{WORKER}', 'host', 1, 99, '0', array['task1']);
 insert into graphile_worker._private_jobs (task_id, run_at, key)
@@ -50,7 +55,7 @@ select 1000000 + n, 'task1', '{{}}', case when n % 2 = 0 then 'key' || n end, 'w
   now() - interval '1 hour'
 from generate_series(1, 40) as n;
 """
-QUEUE_TABLES = ("_private_jobs", "_private_job_queues")
+QUEUE_TABLES = ("_private_jobs", "_private_job_queues", "backfill_attempts")
 FILLED = (*QUEUE_TABLES, "backfill_ends_default", "backfill_dlq")
 """What has dead rows."""
 COUNTED = (*QUEUE_TABLES, "backfill_ends", "backfill_ends_default", "backfill_workers")
@@ -90,6 +95,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
     nothing, no, numbers = [None] * count, [False] * count, [1] * count
     fences = [WORKER, ids, times, queues, queue_times]
     claims = [numbers, no]
+    records = [times, ["failed"] * count, ["app.No"] * count, ["no"] * count, ["at a:1"] * count]
     keeping = [[60.0] * count, times]
     lows, highs = [LOWEST, 0, 1], [-1, 0, HIGHEST]
     floors = ["-infinity", str(now - timedelta(minutes=1)), "-infinity"]
@@ -97,10 +103,21 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
     return {
         "complete": fences,
         "complete_keeping": [*fences, *keeping, ["completed"] * count, nothing, ["1"] * count],
-        "fail": [*fences, *claims, nothing, ["no"] * count, [number % 4 == 0 for number in ids]],
-        "fail_keeping": [*fences, *claims, nothing, ["no"] * count, [number % 4 == 0 for number in ids], *keeping],
-        "give_back": [*fences, *claims, nothing, [True] * len(ids), nothing],
-        "end_cancelled": [*fences, *keeping],
+        "fail": [*fences, *claims, nothing, ["no"] * count, [number % 4 == 0 for number in ids], *records],
+        "fail_keeping": [
+            *fences,
+            *claims,
+            nothing,
+            ["no"] * count,
+            [number % 4 == 0 for number in ids],
+            *records,
+            [60.0] * count,
+        ],
+        "give_back": [*fences, *claims, nothing, [True] * len(ids), times, ["snoozed"] * count, nothing],
+        "forget_attempts": [ids],
+        "list_attempts": [ids[0]],
+        "sweep_attempts": [0, 0, 1000],
+        "end_cancelled": [*fences, *keeping, nothing],
         "find_cancelled": [WORKER, ids],
         "cancel_jobs": [ids, "no", None],
         "cancel_matching": [

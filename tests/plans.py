@@ -26,6 +26,7 @@ _IDS = list(range(1, 101))
 _TIMES = [_NOW] * 100
 _NUMBERS = [1] * 100
 _KEYED = [False] * 100
+_RECORDS: list[Sequence[Any]] = [_TIMES, ["failed"] * 100, ["app.No"] * 100, ["no"] * 100, ["at a:1"] * 100]
 LOWS, HIGHS = [-32768, -1, 0, 1, 2, 3], [-2, -1, 0, 1, 2, 32767]
 FLOORS = ["-infinity"] * len(LOWS)
 
@@ -50,6 +51,8 @@ insert into graphile_worker.backfill_ends (
 select n, 'task' || n % 50, 'completed', 1, 8, 0, now(), now(), now() - n * interval '1 second',
   now() + interval '1 day'
 from generate_series(1, 50000) as n;
+insert into graphile_worker.backfill_attempts (job_id, attempt, how, message)
+select n % 20000, 1, 'failed', 'no' from generate_series(1, 100000) as n;
 insert into graphile_worker.backfill_counters
 select span, now() - n * age, 'task' || m, 'worker', 1, 0, 0, 0, 0, 0, 0, 1, 1, '{{0,1}}', '{{1}}'
 from generate_series(1, 3) as m, generate_series(1, 10000) as n,
@@ -72,6 +75,7 @@ TABLES = (
     "backfill_ends",
     "backfill_ends_default",
     "backfill_counters",
+    "backfill_attempts",
 )
 
 SAMPLES: dict[str, Sequence[Any]] = {
@@ -113,8 +117,8 @@ SAMPLES: dict[str, Sequence[Any]] = {
         [None] * 100,
         ["no"] * 100,
         _KEYED,
+        *_RECORDS,
         [60.0] * 100,
-        _TIMES,
     ],
     "find_ends": [_IDS],
     "list_ends": [None] * 9 + [50],
@@ -141,9 +145,9 @@ SAMPLES: dict[str, Sequence[Any]] = {
         500,
         "no",
     ],
-    "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, [60.0] * 100, _TIMES],
+    "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, [60.0] * 100, _TIMES, [None] * 100],
     "find_cancelled": [WORKER, _IDS],
-    "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED],
+    "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED, *_RECORDS],
     "delete_dead_letter_by_key": ["key6"],
     "delete_dead_letters": [_IDS],
     "forget_dead_letters": [WORKER, _IDS, _TIMES, ["key6"] * 100, [None] * 100, _TIMES],
@@ -161,7 +165,23 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "insert_waiting": [1],
     "dedupe_waiting": [2],
     "get_job": [5],
-    "give_back": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, [True] * 100, [None] * 100],
+    "give_back": [
+        WORKER,
+        _IDS,
+        _TIMES,
+        _NUMBERS,
+        _TIMES,
+        _NUMBERS,
+        _KEYED,
+        [None] * 100,
+        [True] * 100,
+        _TIMES,
+        ["snoozed"] * 100,
+        [None] * 100,
+    ],
+    "forget_attempts": [_IDS],
+    "list_attempts": [5],
+    "sweep_attempts": [0, 0, 1000],
     "give_back_strays": [WORKER, _IDS],
     "free_held_queues": [],
     "list_held_queues": [],
@@ -202,8 +222,8 @@ FRONTS: dict[str, list[Any]] = {
 }
 """The statements of claims, with what comes before their lane's own parameters."""
 HOT = (
-    "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_dead_letters",
-    "give_back", "end_cancelled",
+    "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_attempts",
+    "forget_dead_letters", "give_back", "end_cancelled",
     "look_around", "renew",
 )  # fmt: skip
 """What a worker's hot connections run, apart from claims."""

@@ -3,6 +3,7 @@
 This module holds the public names and nothing else.
 """
 
+from backfill.attempts import AttemptHow, AttemptRecord
 from backfill.cancels import CancelCounts, Cancellation, CancelOutcome, CancelStatus
 from backfill.client import (
     BackfillClient,
@@ -120,6 +121,8 @@ __all__ = [
     "DEFAULT_STALE_LOCK_CLEANUP_INTERVAL",
     "DEFAULT_STALE_QUEUE_LOCK_TIMEOUT",
     "AfterJobRun",
+    "AttemptHow",
+    "AttemptRecord",
     "BackfillClient",
     "BackfillError",
     "BeforeJobRun",

@@ -24,7 +24,7 @@ def _caught(kind: type[Exception]) -> Exception:
 
 def fingerprint(error: BaseException) -> str:
     """The type and the last place, as the table of dead letters takes them from the text."""
-    text = describe(error)
+    text = describe(error).text
     path, name = _AT.findall(text)[-1]
     return re.sub("[0-9]+", "#", f"{text.partition(':')[0]} in {name} of {path}")
 
@@ -75,4 +75,4 @@ async def test_task_groups_are_told_apart() -> None:
 
 def test_members_that_were_never_raised_are_named() -> None:
     """They have no place."""
-    assert "in (KeyError), (ValueError)" in describe(ExceptionGroup("x", [ValueError("a"), KeyError("b")]))
+    assert "in (KeyError), (ValueError)" in describe(ExceptionGroup("x", [ValueError("a"), KeyError("b")])).text

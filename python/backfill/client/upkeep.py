@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from backfill.client.connect import ClientLife
 from backfill.client.verbs import cleanup as verbs
+from backfill.client.verbs.attempts import Place, Swept, sweep_attempts
 from backfill.client.verbs.cancel import CancelledFound, find_cancelled
 from backfill.client.verbs.cleanup import ReleasedLocks
 from backfill.client.verbs.counters import find_unknown_tasks, write_counters
@@ -106,3 +107,13 @@ class UpkeepVerbs(ClientLife):
             psycopg.errors.LockNotAvailable: others are using the tables; nothing is lost, and a later call can succeed.
         """
         return await self._run(tend_ends(keeps))
+
+    async def sweep_attempts(self, place: Place | None) -> Swept:
+        """Delete attempts whose jobs are gone, among 1,000 attempts; workers do this now and then.
+
+        Attempts beyond the newest 20 of a job are deleted too, if they are among the 1,000.
+
+        Args:
+            place: where to begin; anywhere if it is None.
+        """
+        return await self._run(sweep_attempts(place))

@@ -63,14 +63,15 @@ class Settlement:
 
     Args:
         ends: the ends, in any order.
-        forgets: whether the dead letters that a job left behind are deleted along with the job's end.
+        forgets: whether the dead letters and attempts that a job left behind are deleted along with the job's end.
     """
 
-    __slots__ = ("_groups", "forgets")
+    __slots__ = ("_groups", "_tried", "forgets")
 
     def __init__(self, ends: Iterable[End] = (), *, forgets: bool = True) -> None:
         self.forgets = forgets
         self._groups: dict[_Way, tuple[list[Attempt], list[tuple[Any, ...]]]] = {}
+        self._tried: list[int] = []
         for end in ends:
             self.add(*end)
 
@@ -97,18 +98,26 @@ class Settlement:
             self._groups.setdefault((settling, kind), ([], []))[0].extend(some)
 
     def commands(self, *, schema: str, worker: str) -> list[Command]:
-        """The statements that write this settlement, one for each kind of end, to be sent in one pipeline."""
+        """The statements that write this settlement, one for each kind of end, to be sent in one pipeline.
+
+        Attempts of jobs that are over are deleted after that, but only those of jobs that were tried more than once.
+        Others may have some too, since they were put off; the worker's upkeep deletes these.
+        """
         commands = []
+        self._tried = []
         if self.forgets:
             for (settling, claim), (over, _) in self._sorted():
                 if settling.ends_job:
                     commands += _forget(over, claim, schema=schema, worker=worker)
+                    self._tried += [attempt.job.id for attempt in over if attempt.job.attempts > 1]
         for (settling, claim), (attempts, rows) in self._sorted():
             columns = zip(*rows, strict=True) if rows else ()
             parameters = [pack(values) for pack, values in zip(settling.columns, columns, strict=True)]
             named = (*claim.fences(attempts), *(claim.compared(attempts) if settling.compares else ()))
             statement = claim.statement(settling.statement)
             commands.append(Command.of(statement, schema, worker, *named, *parameters))
+        if self._tried:
+            commands.append(Command.of("forget_attempts", schema, number_array(self._tried)))
         return commands
 
     def missing(self, results: Sequence[PGresult]) -> set[Attempt]:
@@ -119,6 +128,8 @@ class Settlement:
         of the lock tells them apart.
         """
         groups = self._sorted()
+        if self._tried:
+            results = results[:-1]
         for ((settling, _), (attempts, _)), result in zip(groups, results[len(results) - len(groups) :], strict=True):
             if settling.tells_last:
                 told = {_key(result, row): result.get_value(row, 2) == b"\x01" for row in range(result.ntuples)}

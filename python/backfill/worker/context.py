@@ -12,6 +12,7 @@ from backfill.logs import fields_of
 from backfill.records import Job
 
 if TYPE_CHECKING:
+    from backfill.attempts import AttemptRecord
     from backfill.client import BackfillClient
 
 D = TypeVar("D")
@@ -77,6 +78,16 @@ class WorkerContext(Generic[D]):
     def attempt(self) -> int:
         """Which run of the job this is; the first is 1."""
         return self.job.attempts
+
+    async def attempts(self) -> list[AttemptRecord]:
+        """Read which attempts of the job did not complete so far, as `client.attempts` does.
+
+        This run is not among them. `attempt`, without an s, is the number of this run.
+
+        Returns:
+            The newest 20 of these attempts, oldest first.
+        """
+        return await self.client.attempts(self.job)
 
     @property
     def is_last_attempt(self) -> bool:

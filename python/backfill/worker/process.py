@@ -38,6 +38,7 @@ from backfill.worker.session import WorkerSession
 from backfill.worker.stop import Stop
 from backfill.worker.upkeep.end_partitions import EndPartitions
 from backfill.worker.upkeep.held_queues import HeldQueues
+from backfill.worker.upkeep.left_attempts import LeftAttempts
 
 if TYPE_CHECKING:
     from backfill.worker.execution.held_job import HeldJob
@@ -66,6 +67,7 @@ class WorkerProcess:
         own: the services' client, once it is open.
         keeper: makes and drops the partitions of ends.
         held_queues: frees the queues that are held for ended jobs.
+        left_attempts: deletes the records of attempts whose jobs are gone.
         one: the session that works now.
         failed: a future that gets the error of the first part that failed, or a handler's KeyboardInterrupt that may be
             a Ctrl-C.
@@ -79,6 +81,7 @@ class WorkerProcess:
     own: ServicesClient
     keeper: EndPartitions
     held_queues: HeldQueues
+    left_attempts: LeftAttempts
     one: WorkerSession
 
     def __init__(
@@ -143,6 +146,7 @@ class WorkerProcess:
         self.keeper = EndPartitions(self.own, keeps)
         interval = config.dead_after.total_seconds()
         self.held_queues = HeldQueues(self.own, interval=interval, worker=lambda: self.one.worker_id)
+        self.left_attempts = LeftAttempts(self.own, worker=lambda: self.one.worker_id)
         # The worker's row is written last, since nothing writes its heartbeats until it is started.
         one = self._incarnation()
         await one.open()
@@ -202,6 +206,7 @@ class WorkerProcess:
                 earlier += executor.started
             elif executor.claimed == before:
                 await self.keeper.tend()
+                await self.left_attempts.tend()
                 return earlier + executor.started
 
     async def flush_counters(self) -> None:

@@ -100,6 +100,7 @@ UPKEEP: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory("folder", lambda process: CounterFolder(process.own), background=True),
     ServiceFactory("keeper", lambda process: process.keeper, background=True),
     ServiceFactory("held queues", lambda process: process.held_queues, background=True),
+    ServiceFactory("left attempts", lambda process: process.left_attempts, background=True),
     ServiceFactory("listener", _listener, lambda config: config.listen, background=True),
     ServiceFactory("sweeper", _sweeper, lambda config: config.dlq_processor_interval is not None, background=True),
     ServiceFactory("cleaner", _cleaner, lambda config: config.stale_lock_cleanup_interval is not None, background=True),

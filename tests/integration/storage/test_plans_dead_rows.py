@@ -18,7 +18,14 @@ from plans import CALLS, FRONTS, HOT, Connection, Plan, explain_hot
 MOST_PAGES = 2_000
 """For forty rows. The table of jobs has more pages than that, and walks through its indexes read a hundred times it."""
 WORKERS = (*HOT, "find_abandoned", "find_locks", "find_held_locks")
-OPERATORS = ("find_ends", "delete_dead_letters", "delete_dead_letter_by_key", "next_exhausted_job", "get_job")
+OPERATORS = (
+    "find_ends",
+    "delete_dead_letters",
+    "delete_dead_letter_by_key",
+    "next_exhausted_job",
+    "get_job",
+    "list_attempts",
+)
 CONTRACT = CALLS[2:]
 CLAIMS = ("lock_near_queues", "lock_known_queues", "claim", "claim_parallel")
 TASKS = {"task1": 1, "task2": 2, "task3": 3}

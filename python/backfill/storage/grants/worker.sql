@@ -10,6 +10,7 @@ on
   :"schema"._private_jobs, :"schema"._private_job_queues, :"schema".backfill_workers, :"schema".backfill_dlq, :"schema".backfill_counters
 to :"role";
 grant select, insert on :"schema".backfill_ends to :"role";
+grant select, insert, delete on :"schema".backfill_attempts to :"role";
 grant select on :"schema".backfill_control to :"role";
 grant usage on sequence :"sequence", :"schema".backfill_dlq_id_seq to :"role";
 grant execute on all functions in schema :"schema" to :"role";
@@ -30,6 +31,8 @@ drop policy if exists :"policy" on :"schema".backfill_dlq;
 create policy :"policy" on :"schema".backfill_dlq to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_ends;
 create policy :"policy" on :"schema".backfill_ends to :"role" using (true) with check (true);
+drop policy if exists :"policy" on :"schema".backfill_attempts;
+create policy :"policy" on :"schema".backfill_attempts to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_counters;
 create policy :"policy" on :"schema".backfill_counters to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_control;

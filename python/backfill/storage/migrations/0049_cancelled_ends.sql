@@ -6,12 +6,12 @@
 -- Writes the end of a job that was cancelled and whose row the caller has just deleted, and returns the job's id. Where the
 -- caller does not know how long the job's task keeps ends (`keep` is null), the end is kept for ten minutes, so that whoever
 -- awaits the job's result is told. The flag of the job says why it was cancelled, and what its key and its number of attempts
--- were before. Where the database refuses the end, the job ends without one (null is returned), except while the partition of
+-- were before, `records` its attempts. Where the database refuses the end, the job ends without one (null is returned), except while the partition of
 -- the day is just being made: then the caller tries again.
 create function :"schema".backfill_keep_cancelled(
   job_id bigint, task_id integer, queue_id integer, job_attempts integer, job_max_attempts integer, job_priority integer,
   key text, job_created_at timestamptz, job_run_at timestamptz, job_started_at timestamptz, job_flags jsonb, worker text,
-  keep double precision
+  keep double precision, records json
 ) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -23,7 +23,7 @@ declare
 begin
   insert into :"schema".backfill_ends (
     job_id, task_identifier, how, attempts, max_attempts, priority, queue_name, job_key, created_at, run_at, started_at,
-    expires_at, worker_id, error
+    expires_at, worker_id, error, attempt_records
   ) values (
     job_id, (select tasks.identifier from :"schema"._private_tasks as tasks where tasks.id = task_id), 'cancelled',
     job_attempts,
@@ -31,7 +31,7 @@ begin
     job_priority,
     (select queues.queue_name from :"schema"._private_job_queues as queues where queues.id = queue_id),
     coalesce(key, flag ->> 'key'), job_created_at, job_run_at, job_started_at, now() + seconds * interval '1 second', worker,
-    flag ->> 'reason'
+    flag ->> 'reason', records
   );
   return job_id;
 exception
@@ -73,6 +73,6 @@ revoke execute
 on function
   :"schema".backfill_keep_cancelled(
     bigint, integer, integer, integer, integer, integer, text, timestamptz, timestamptz, timestamptz, jsonb, text,
-    double precision
+    double precision, json
   )
 from public;

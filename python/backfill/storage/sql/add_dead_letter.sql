@@ -6,5 +6,5 @@
 select
   :"schema".backfill_bury(
     $1::bigint, $2::text, $3::text, $4::json, $5::integer, $6::text, $7::integer, $8::integer, $9::jsonb, $10::timestamptz,
-    $11::timestamptz, $12::text, $13::text
+    $11::timestamptz, $12::text, $13::text, :"schema".backfill_attempt_records($1::bigint, null)
   ) as entry

@@ -1,11 +1,12 @@
 -- does: Ends attempts badly whose tasks keep their jobs' ends, as fail does; where none follows it writes the end as well and
 --   tells whoever awaits it.
--- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_dlq rows (insert, update), new
---   backfill_ends rows
--- index: jobs_pkey1, job_queues_pkey1, tasks_pkey
+-- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_dlq rows (insert, update),
+--   backfill_attempts rows (insert, delete), new backfill_ends rows
+-- index: jobs_pkey1, job_queues_pkey1, tasks_pkey, backfill_attempts_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
 --   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 errors text[], $10 final boolean[],
---   $11 keeps double precision[] (seconds), $12 started_ats timestamptz[]
+--   $11 started_ats timestamptz[], $12 hows text[], $13 error_types text[], $14 messages text[], $15 tracebacks text[],
+--   $16 keeps double precision[] (seconds)
 -- part: failing
 ,
 kept_others as (
@@ -17,10 +18,10 @@ kept_others as (
     case when gone.superseded then 'superseded' else 'failed' end,
     gone.attempts, gone.max_attempts, gone.priority,
     (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
-    gone.key, gone.created_at, gone.run_at, keeping.started_at, now() + keeping.keep * interval '1 second', $1::text, gone.error
+    gone.key, gone.created_at, gone.run_at, gone.started_at, now() + keeping.keep * interval '1 second', $1::text, gone.error,
+    gone.records
   from gone
-  join unnest($2::bigint[], $3::timestamptz[], $11::double precision[], $12::timestamptz[])
-    as keeping (id, locked_at, keep, started_at)
+  join unnest($2::bigint[], $3::timestamptz[], $16::double precision[]) as keeping (id, locked_at, keep)
     on keeping.id = gone.id
     and keeping.locked_at = gone.locked_at
   where not gone.cancelled
@@ -32,11 +33,10 @@ kept as (
   union all
   select :"schema".backfill_keep_cancelled(
     gone.id, gone.task_id, gone.job_queue_id, gone.attempts, gone.max_attempts, gone.priority, gone.key, gone.created_at,
-    gone.run_at, keeping.started_at, gone.flags, $1::text, keeping.keep
+    gone.run_at, gone.started_at, gone.flags, $1::text, keeping.keep, gone.records
   )
   from gone
-  join unnest($2::bigint[], $3::timestamptz[], $11::double precision[], $12::timestamptz[])
-    as keeping (id, locked_at, keep, started_at)
+  join unnest($2::bigint[], $3::timestamptz[], $16::double precision[]) as keeping (id, locked_at, keep)
     on keeping.id = gone.id
     and keeping.locked_at = gone.locked_at
   where gone.cancelled

@@ -3,38 +3,15 @@
 --   without a key whose job is there still is passed over, and one with a key whose job runs; an old deadline is dropped.
 --   Where an entry with a key was renewed or deleted before its job was added, or that of a requeue before has begun to run,
 --   nothing takes effect (SQLSTATE 40001).
--- locks: backfill_dlq rows (update; those without a key before their jobs are added, so that two calls add one job each), the
+-- locks: new backfill_attempts rows, backfill_dlq rows (update; those without a key before their jobs are added, so that two calls add one job each), the
 --   _private_jobs rows of their keys, what add_job locks
 -- index: backfill_dlq_pkey
 -- params: $1 ids bigint[], $2 notes text, $3 payload json, $4 priority integer, $5 run_at timestamptz, $6 delay interval
 -- Rows are found by `any (array[...])` where an equality would do: by one the planner could as well begin with all of them.
-with given as materialized (
-  select entries.*
-  from :"schema".backfill_dlq as entries
-  where entries.id = any($1::bigint[])
-),
-locked as materialized (
-  select entries.*
-  from :"schema".backfill_dlq as entries
-  where entries.id = any($1::bigint[])
-    and entries.job_key is null
-    and not :"schema".backfill_waits(entries.requeued_job_id)
-  order by entries.id
-  for update
-),
-chosen as materialized (
-  select * from locked
-  union all
-  (
-    select given.*
-    from given
-    where given.job_key is not null
-      and not :"schema".backfill_runs(given.requeued_job_id)
-    order by given.job_key collate "C"
-  )
-),
+-- part: requeued_entries
+,
 added as materialized (
-  select chosen.id as entry, chosen.failure_count, chosen.failed_at, jobs.id
+  select chosen.id as entry, chosen.failure_count, chosen.failed_at, chosen.attempt_records, jobs.id, jobs.revision
   from chosen
   cross join lateral :"schema".add_job(
     identifier := chosen.task_identifier,
@@ -53,6 +30,22 @@ added as materialized (
     ),
     job_key_mode := 'replace'
   ) as jobs
+),
+-- A new job begins with the attempts of its dead letter; one that was waiting, and is replaced, has its own.
+copied as (
+  insert into :"schema".backfill_attempts (
+    job_id, attempt, how, worker_id, started_at, ended_at, error_type, message, traceback
+  )
+  select
+    added.id, old.attempt, old.how, old.worker_id, old.started_at, old.ended_at, old.error_type, old.message, old.traceback
+  from added
+  cross join lateral json_to_recordset(
+    case when json_typeof(added.attempt_records) = 'array' then added.attempt_records else '[]' end
+  ) as old (
+    attempt integer, how text, worker_id text, started_at timestamptz, ended_at timestamptz, error_type text, message text,
+    traceback text
+  )
+  where added.revision = 0
 ),
 noted as (
   update :"schema".backfill_dlq as entries

@@ -23,14 +23,15 @@ select
   count(
     case when gone.flags ? 'backfill.cancel' then :"schema".backfill_keep_cancelled(
       gone.id, gone.task_id, gone.job_queue_id, gone.attempts, gone.max_attempts, gone.priority, gone.key, gone.created_at,
-      gone.run_at, null, gone.flags, null, null
+      gone.run_at, null, gone.flags, null, null, :"schema".backfill_attempt_records(gone.id, null)
     )
     else :"schema".backfill_bury(
       gone.id,
       (select identifier from :"schema"._private_tasks where id = gone.task_id),
       (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
       gone.payload, gone.priority, gone.key, gone.attempts, gone.max_attempts,
-      gone.flags, gone.created_at, gone.run_at, gone.last_error, 'given up by another program'
+      gone.flags, gone.created_at, gone.run_at, gone.last_error, 'given up by another program',
+      :"schema".backfill_attempt_records(gone.id, null)
     )
     end
   ) as moved

@@ -11,21 +11,23 @@ import logging
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Literal
 
+from backfill.attempts import AttemptHow
 from backfill.hooks.events import FailReason
 from backfill.records import Job
 from backfill.storage.attempts import Attempt
 from backfill.storage.settlements import BOOLEANS, NUMBERS, TEXTS, TIMES, End, Settling
-from backfill.worker.execution.failures import cleansed
+from backfill.worker.execution.failures import Raised, cleansed
 
 COMPLETE: Final = Settling("complete", ends_job=True)
 COMPLETE_KEEPING: Final = Settling("complete_keeping", (NUMBERS, TIMES, TEXTS, TEXTS, TEXTS), ends_job=True)
-FAIL: Final = Settling("fail", (NUMBERS, TEXTS, BOOLEANS), compares=True, tells_last=True)
-FAIL_KEEPING: Final = Settling(
-    "fail_keeping", (NUMBERS, TEXTS, BOOLEANS, NUMBERS, TIMES), compares=True, tells_last=True
-)
-GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, NUMBERS), compares=True)
-END_CANCELLED: Final = Settling("end_cancelled", (NUMBERS, TIMES))
+_FAILURE: Final = (NUMBERS, TEXTS, BOOLEANS, TIMES, TEXTS, TEXTS, TEXTS, TEXTS)
+FAIL: Final = Settling("fail", _FAILURE, compares=True, tells_last=True)
+FAIL_KEEPING: Final = Settling("fail_keeping", (*_FAILURE, NUMBERS), compares=True, tells_last=True)
+GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, TIMES, TEXTS, NUMBERS), compares=True)
+END_CANCELLED: Final = Settling("end_cancelled", (NUMBERS, TIMES, TEXTS))
 
+_HOWS: Final = {FailReason.TIMEOUT: AttemptHow.TIMED_OUT, FailReason.DEADLINE: AttemptHow.DEADLINE}
+"""How a failed attempt ended, as its record says it; any other reason is a plain failure."""
 Counted = Literal["done", "failed", "snoozed", "discarded", "given_back"]
 """The columns of the counters, one for each kind of end."""
 Total = Literal["done", "failed", "put_off", "given_back"]
@@ -85,6 +87,10 @@ class Ending:
     def with_text(self, text: str) -> Ending:  # noqa: ARG002 - some endings have one
         """This ending with another text; unchanged where it has none."""
         return self
+
+    def without_record(self) -> Ending | None:
+        """This ending without the record that is kept of the attempt; None where there is none anyway."""
+        return None
 
     def without_result(self, reason: str) -> Ending | None:  # noqa: ARG002 - some endings have one
         """This ending without its result, which `reason` explains; None where it has no result."""
@@ -216,7 +222,8 @@ class Failed(Ending):
     """The attempt failed.
 
     Where `final` is set, no other attempt follows. Else the next one comes after `delay` seconds, or, where `delay` is
-    None, by the contract's schedule. `reason` says what made it fail.
+    None, by the contract's schedule. `reason` says what made it fail. `raised` is for the record of the attempt, which
+    is kept where `recorded` is set.
     """
 
     counted: ClassVar[Counted] = "failed"
@@ -228,13 +235,18 @@ class Failed(Ending):
     final: bool = False
     delay: float | None = None
     reason: FailReason = FailReason.ERROR
+    raised: Raised | None = None
+    recorded: bool = True
 
     def end(self, attempt: Attempt, keep: float | None) -> End:
         """Its job waits for its next attempt, or is a dead letter."""
-        how = (self.delay, self.error, self.final)
+        raised = self.raised
+        told = (None, None, None) if raised is None else (raised.error_type, raised.message, raised.traceback)
+        how = _HOWS.get(self.reason, AttemptHow.FAILED) if self.recorded else None
+        values = (self.delay, self.error, self.final, attempt.claim.claimed_at(attempt), how, *told)
         if keep is None:
-            return FAIL, attempt, how
-        return FAIL_KEEPING, attempt, (*how, keep, attempt.claim.claimed_at(attempt))
+            return FAIL, attempt, values
+        return FAIL_KEEPING, attempt, (*values, keep)
 
     def level(self, job: Job) -> int:
         """ERROR for the last failure, so that programs that collect errors see it; WARNING for the others."""
@@ -251,7 +263,11 @@ class Failed(Ending):
 
     def with_text(self, text: str) -> Ending:
         """The same failure with another text."""
-        return replace(self, error=text)
+        return replace(self, error=text, raised=None if self.raised is None else self.raised.with_text(text))
+
+    def without_record(self) -> Ending | None:
+        """The same failure, of which the list of attempts says nothing."""
+        return replace(self, recorded=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,24 +278,40 @@ class Snoozed(Ending):
     total: ClassVar[Total] = "put_off"
 
     delay: float
+    recorded: bool = True
 
     def end(self, attempt: Attempt, keep: float | None) -> End:
         """Its job waits again until the delay is over, unless it was cancelled: then its end is kept."""
-        return GIVE_BACK, attempt, (self.delay, attempt.handler_started, keep)
+        how = AttemptHow.SNOOZED if self.recorded else None
+        return GIVE_BACK, attempt, (self.delay, attempt.handler_started, attempt.claim.claimed_at(attempt), how, keep)
+
+    def without_record(self) -> Ending | None:
+        """The same, of which the list of attempts says nothing."""
+        return replace(self, recorded=False)
 
 
 @dataclass(frozen=True, slots=True)
 class GivenBack(Ending):
-    """The attempt is not counted as one of the job's, and the job waits again as before."""
+    """The attempt is not counted as one of the job's, and the job waits again as before.
+
+    Where its handler had begun, the attempt was interrupted, and the list of attempts says so.
+    """
 
     counted: ClassVar[Counted] = "given_back"
     total: ClassVar[Total] = "given_back"
     goes_back: ClassVar[bool] = True
     undone: ClassVar[bool] = True
 
+    recorded: bool = True
+
     def end(self, attempt: Attempt, keep: float | None) -> End:
         """Its job waits as before, unless it was cancelled: then its end is kept."""
-        return GIVE_BACK, attempt, (None, attempt.handler_started, keep)
+        how = AttemptHow.INTERRUPTED if self.recorded and attempt.handler_started else None
+        return GIVE_BACK, attempt, (None, attempt.handler_started, attempt.claim.claimed_at(attempt), how, keep)
+
+    def without_record(self) -> Ending | None:
+        """The same, of which the list of attempts says nothing."""
+        return replace(self, recorded=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +328,8 @@ class Cancelled(Ending):
 
     def end(self, attempt: Attempt, keep: float | None) -> End:
         """Its job is deleted, and its end is kept with the reason that stands in its row."""
-        return END_CANCELLED, attempt, (keep, attempt.claim.claimed_at(attempt))
+        how = AttemptHow.CANCELLED if attempt.handler_started else None
+        return END_CANCELLED, attempt, (keep, attempt.claim.claimed_at(attempt), how)
 
     def level(self, job: Job) -> int:  # noqa: ARG002 - it is the same for all jobs
         """INFO, since somebody asked for it and nothing else tells of it."""

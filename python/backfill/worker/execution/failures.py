@@ -6,41 +6,101 @@ The exception itself is not kept, since its traceback would keep the handler's l
 from __future__ import annotations
 
 import traceback
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
 from backfill.said import message
 from backfill.worker.execution.verdict import members_of
 
 LONGEST_ERROR: Final = 8_000
+LONGEST_MESSAGE: Final = 2_000
+LONGEST_TRACEBACK: Final = 4_000
+_LONGEST_TYPE: Final = 500
 _FRAMES: Final = 12
 _GROUP_MEMBERS: Final = 10
 _KINDS: Final = 5
 _CUT: Final = " ... "
 
 
-def describe(error: BaseException) -> str:
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """What the record of an attempt says about its error.
+
+    Attributes:
+        error_type: the dotted path of the error's class; None where it is left out.
+        message: the error's message; for a group, the summaries of its members follow.
+        traceback: where the error came from; None where it is left out.
+    """
+
+    error_type: str | None
+    message: str
+    traceback: str | None
+
+    def with_text(self, text: str) -> Raised:
+        """The same with another message and without what the database may refuse too."""
+        known = self.error_type if self.error_type is not None and self.error_type.isascii() else None
+        return Raised(known, cleansed(text, LONGEST_MESSAGE), None)
+
+
+class Description(NamedTuple):
+    """An error as it is written to the database.
+
+    Attributes:
+        text: the whole of it, for the job's `last_error`.
+        raised: the same in parts, for the record of the attempt.
+    """
+
+    text: str
+    raised: Raised
+
+
+def describe(error: BaseException) -> Description:
     """Type, message and a shortened traceback of an error, fit for PostgreSQL: no NUL, no lone surrogates.
 
     Below an exception group its first members are listed, and below a member that is a group, its members in turn.
     """
-    lines = [*_summaries(error, 0), *frames_of(error)]
+    summary, *members = _summaries(error, 0)
+    places = frames_of(error)
     if isinstance(error, BaseExceptionGroup):
-        lines += _origins(error)
+        places += _origins(error)
     cause = error.__cause__
     if cause is None and not error.__suppress_context__:
         cause = error.__context__
     if cause is not None:
-        lines.append(f"caused by {_summary(cause)}")
-    return cleansed("\n".join(lines))
+        places.append(f"caused by {_summary(cause)}")
+    said = summary.removeprefix(type(error).__qualname__).removeprefix(": ")
+    raised = raised_as(error, "\n".join([said, *members]) if members else said, places)
+    return Description(cleansed("\n".join([summary, *members, *places])), raised)
 
 
-def cleansed(text: str) -> str:
+def described_as(said: str, error: BaseException | None = None) -> Description:
+    """A failure in words of ours; an error that belongs to it follows them, where there is one."""
+    if error is None:
+        return Description(said, Raised(None, cleansed(said, LONGEST_MESSAGE), None))
+    text, raised = describe(error)
+    message = cleansed(f"{said}\n{raised.message}", LONGEST_MESSAGE)
+    return Description(f"{said}\n{text}", Raised(raised.error_type, message, raised.traceback))
+
+
+def raised_as(error: BaseException, text: str, places: list[str]) -> Raised:
+    """What the record of an attempt says about an error of this class, with this message, from these places."""
+    kind = type(error)
+    return Raised(
+        cleansed(f"{kind.__module__}.{kind.__qualname__}", _LONGEST_TYPE),
+        cleansed(text, LONGEST_MESSAGE),
+        cleansed("\n".join(places), LONGEST_TRACEBACK) or None,
+    )
+
+
+def cleansed(text: str, longest: int = LONGEST_ERROR) -> str:
     """The text in a form that PostgreSQL can hold, its middle cut out where it is too long to be read."""
-    plain = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
-    if len(plain) <= LONGEST_ERROR:
+    plain = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if not plain.isascii():
+        plain = plain.encode("utf-8", "replace").decode("utf-8")
+    if len(plain) <= longest:
         return plain
-    half = (LONGEST_ERROR - len(_CUT)) // 2
+    half = (longest - len(_CUT)) // 2
     return f"{plain[:half]}{_CUT}{plain[-half:]}"
 
 

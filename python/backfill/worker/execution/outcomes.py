@@ -32,7 +32,7 @@ from backfill.worker.execution.endings import (
     Total,
     is_last,
 )
-from backfill.worker.execution.failures import cleansed, describe, frames_of
+from backfill.worker.execution.failures import Description, cleansed, describe, described_as, frames_of, raised_as
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.policy import AttemptLimits, delay_of, retry_policy_of
 from backfill.worker.execution.verdict import RETRY, Verdict, judge
@@ -101,7 +101,7 @@ class Outcomes:
             if (found := ctrl_c_in(error)) is not None:
                 interrupted(found)
             _tell(logging.WARNING, job, f"its result cannot be kept: {named(error)}")
-            return CompletedWithResult(None, cleansed(f"its result cannot be kept\n{describe(error)}"))
+            return CompletedWithResult(None, cleansed(f"its result cannot be kept\n{describe(error).text}"))
 
     def judged(self, job: Job, error: BaseException) -> Ending:
         """How an attempt ends whose handler raised: the error may also put the job off, or end it without failure."""
@@ -125,7 +125,6 @@ class Outcomes:
         error: BaseException,
         verdict: Verdict | None = None,
         *,
-        within: BaseException | None = None,
         reason: FailReason = FailReason.ERROR,
     ) -> Failed:
         """A failed attempt, with the time of the next as the error's class or a policy says.
@@ -135,17 +134,13 @@ class Outcomes:
             task: the job's task; None where this worker has none of that name.
             error: the error that the attempt failed with.
             verdict: the verdict on the error, where that is known already.
-            within: an error whose traceback shows where the attempt stood, for the log.
             reason: what made the attempt fail.
         """
         if verdict is None:
             verdict = judge(error, () if task is None else task.no_retry)
         wait = verdict.retry_after
         delay = wait.total_seconds() if wait is not None else self._delay(job, task)
-        text = describe(error)
-        if within is not None:
-            error.__cause__ = within
-        return self._failed(job, text, error, final=not verdict.retryable, delay=delay, reason=reason)
+        return self._failed(job, describe(error), error, final=not verdict.retryable, delay=delay, reason=reason)
 
     def timed_out(
         self, job: Job, task: Task[Any, Any] | None, limits: AttemptLimits, within: BaseException | None = None
@@ -156,14 +151,21 @@ class Outcomes:
             job: the job of the attempt.
             task: the job's task.
             limits: the limits of the attempt.
-            within: an error whose traceback shows where the attempt stood, for the log.
+            within: an error whose traceback shows where the attempt stood, for the log and the record of the attempt.
         """
+        # The limit's own error was raised in asyncio; its cause is the cancellation, which went through the handler.
+        places = [] if within is None else frames_of(within.__cause__ or within)
         if limits.deadline_is_nearer:
             reached = TimeoutError("the job's deadline was reached")
             reached.__cause__ = within
-            return self._failed(job, f"TimeoutError: {reached}", reached, final=True, reason=FailReason.DEADLINE)
-        text = f"the attempt ran longer than its timeout of {limits.timeout}"
-        return self.failure(job, task, TimeoutError(text), within=within, reason=FailReason.TIMEOUT)
+            told = Description(f"TimeoutError: {reached}", raised_as(reached, str(reached), places))
+            return self._failed(job, told, reached, final=True, reason=FailReason.DEADLINE)
+        error = TimeoutError(f"the attempt ran longer than its timeout of {limits.timeout}")
+        verdict = judge(error, () if task is None else task.no_retry)
+        told = Description(describe(error).text, raised_as(error, str(error), places))
+        error.__cause__ = within
+        delay, reason = self._delay(job, task), FailReason.TIMEOUT
+        return self._failed(job, told, error, final=not verdict.retryable, delay=delay, reason=reason)
 
     def overrun(self, job: Job, limits: AttemptLimits) -> None:
         """Log that a synchronous handler is out of time; it goes on, since its thread cannot be ended."""
@@ -183,7 +185,9 @@ class Outcomes:
 
     def _too_late(self, job: Job) -> Failed:
         text = "the job's deadline was over before this attempt began"
-        return self._failed(job, text, TimeoutError(text), final=True, reason=FailReason.DEADLINE)
+        late = TimeoutError(text)
+        told = Description(text, raised_as(late, text, []))
+        return self._failed(job, told, late, final=True, reason=FailReason.DEADLINE)
 
     def refused(
         self,
@@ -204,9 +208,9 @@ class Outcomes:
         """
         wait = verdict.retry_after
         delay = wait.total_seconds() if wait is not None else self._delay(job, task)
-        text = said if error is None else f"{said}\n{describe(error)}"
+        told = described_as(said, error)
         return self._failed(
-            job, text, error, final=not verdict.retryable, delay=delay, reason=FailReason.HOOK, said=said
+            job, told, error, final=not verdict.retryable, delay=delay, reason=FailReason.HOOK, said=said
         )
 
     def skipped(self, job: Job, reason: str, *, ran: bool = False) -> Skipped:
@@ -235,7 +239,7 @@ class Outcomes:
         """The failure of an attempt whose error's own code fails when the error is looked at."""
         text = f"{type(error).__qualname__}: it cannot be looked at ({type(broken).__qualname__})"
         _tell(logging.ERROR, job, f"raised {text}")
-        return self._failed(job, text, None)
+        return self._failed(job, described_as(text), None)
 
     def _delay(self, job: Job, task: Task[Any, Any] | None) -> float | None:
         """Seconds until the next attempt by a policy; None where there is no policy or no next attempt."""
@@ -247,7 +251,7 @@ class Outcomes:
     def _failed(
         self,
         job: Job,
-        text: str,
+        told: Description,
         error: BaseException | None,
         *,
         final: bool = False,
@@ -261,7 +265,8 @@ class Outcomes:
         once, also where the database is away, so the worker's own expectation says which failure is the last. The
         counters wait for the answer of the statement that writes the end.
         """
-        failed = Failed(cleansed(text), final, delay, reason)
+        text = told.text
+        failed = Failed(cleansed(text), final, delay, reason, told.raised)
         last, level = failed.expects_last(job), failed.level(job)
         why = "it was the last: not to be retried" if final and not is_last(job) else "it was the last"
         then = f" ({why})" if last else "" if delay is None else f" (the next begins in {delay:,.1f} s)"

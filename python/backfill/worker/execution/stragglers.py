@@ -93,6 +93,9 @@ class Stragglers:
             if earlier is None or earlier.task is None:
                 free.append(running)
                 continue
+            for older in [parked for parked in self._parked if parked.job.id == running.job.id]:
+                self._parked.remove(older)  # somebody has unlocked the job, and it was claimed once more
+                undo(older)
             self._parked.append(running)
             logger.info(
                 "job %d (%s) waits until its earlier handler in this process has ended",

@@ -56,6 +56,12 @@ def weaker_forms(whole: Form, reason: str) -> Iterator[Form]:
             yield replace(
                 whole, ending=text, keep=None, lacks=lost if whole.keep is None else f"being kept, and {lost}"
             )
+    if (unrecorded := ending.without_record()) is not None:
+        lost = "its attempt's record" if whole.keep is None else "being kept, and its attempt's record"
+        yield replace(whole, ending=unrecorded, keep=None, lacks=lost)
+        if ending.text_in_row:
+            for text, also in _weaker_texts(unrecorded):
+                yield replace(whole, ending=text, keep=None, lacks=f"{lost}, and {also}")
     if ending.ends_job:
         yield replace(whole, keep=None, forgets=False, lacks="deleting the dead letters that it leaves behind")
 

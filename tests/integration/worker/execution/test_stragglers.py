@@ -117,8 +117,13 @@ async def test_a_thread_of_a_lost_lease_keeps_its_slot_and_bars_its_job(
             first = runner.worker_id
             await rows(dsn, GIVE_UP)
             await eventually(lambda: runner.worker_id != first and runner.health().ready)
-            await rows(dsn, UNLOCK)  # as the recovery by another worker does
-            await eventually(lambda: value(dsn, LOCKED), lambda locked: locked == 1)
+            assert runner._parts is not None
+            parked = runner._parts.stragglers._parked
+            await rows(dsn, f"{UNLOCK} where locked_by = %s", first)  # as the recovery by another worker does
+            await eventually(lambda: len(parked) == 1)
+            [earlier] = parked
+            await rows(dsn, UNLOCK)  # by force, so that it is claimed once more
+            await eventually(lambda: len(parked) == 1 and parked[0] is not earlier)
             await client.enqueue("hangs")
             await eventually(lambda: len(threads.begun) == 2)
             await eventually(lambda: value(dsn, LOCKED), lambda locked: locked == 2)

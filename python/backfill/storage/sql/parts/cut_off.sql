@@ -2,9 +2,9 @@
 -- it ran, `doubtful` one that may have been. Protocols before 3 do not set updated_at, and of a worker without a row the
 -- protocol is not known. The contract's functions also write to rows that have been locked for over 4 hours, which do not
 -- replace or remove them.
-held as materialized (
+found as materialized (
   select
-    jobs.id, jobs.job_queue_id, coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
+    jobs.id, jobs.job_queue_id, jobs.attempts as attempt, jobs.locked_at, coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
     jobs.attempts >= jobs.max_attempts or coalesce(jobs.flags ? 'backfill.cancel', false) as last,
     jobs.flags ? 'backfill.block_on_retry' as blocks,
     coalesce((select protocol >= 3 from :"schema".backfill_workers where id = $1::text), false) as tells,
@@ -19,9 +19,17 @@ held as materialized (
 ),
 cut_off as materialized (
   select
-    held.id, held.job_queue_id, held.last, held.blocks, held.cancelled, given.delay, given.keep,
-    not held.cancelled and coalesce(held.written and held.tells and held.soon, false) as superseded,
-    held.written and (held.tells or held.later) and not coalesce(held.tells and held.soon, false) as doubtful
-  from held
-  join unnest($2::bigint[], $3::double precision[], $4::double precision[]) as given (id, delay, keep) on given.id = held.id
+    found.id, found.job_queue_id, found.attempt, found.last, found.blocks, found.cancelled, found.locked_at, given.delay,
+    given.keep, not found.cancelled and coalesce(found.written and found.tells and found.soon, false) as superseded,
+    found.written and (found.tells or found.later) and not coalesce(found.tells and found.soon, false) as doubtful
+  from found
+  join unnest($2::bigint[], $3::double precision[], $4::double precision[]) as given (id, delay, keep) on given.id = found.id
+),
+-- What is noted of each: the attempt is lost, since nobody knows what it came to. It began when its lock was taken or renewed.
+held as materialized (
+  select
+    cut_off.id, cut_off.attempt, cut_off.last, cut_off.superseded, cut_off.locked_at as started_at, 'lost' as how,
+    null::text as error_type, regexp_replace($5::text, '^WorkerDied: ', '') as message, null::text as traceback,
+    true as many
+  from cut_off
 )

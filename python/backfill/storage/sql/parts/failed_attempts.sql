@@ -1,0 +1,29 @@
+-- The jobs whose attempts have ended badly, each held, with how the attempt ended.
+-- A job is found by `any (array[...])` where an equality would do: by one the planner could as well begin with all jobs, which
+-- looks cheap while the statistics call their table empty. The fence is wrapped in coalesce so that it makes no guess of it.
+with ended as (
+  select *
+  from unnest(
+    $2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[],
+    $6::smallint[], $7::boolean[], $8::double precision[], $9::text[], $10::boolean[],
+    $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[]
+  ) as ended (
+    id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, error, final,
+    started_at, how, error_type, message, traceback
+  )
+),
+held as materialized (
+  select
+    jobs.id, jobs.locked_at, ended.delay, ended.error, ended.final,
+    ended.attempts as attempt, ended.started_at, ended.how, ended.error_type, ended.message, ended.traceback,
+    ended.attempts > 19 or (ended.attempts = 1 and (jobs.last_error is not null or jobs.revision > 0)) as many,
+    coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
+    (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null)) and not coalesce(jobs.flags ? 'backfill.cancel', false)
+      as superseded,
+    ended.final or jobs.attempts >= jobs.max_attempts or coalesce(jobs.flags ? 'backfill.cancel', false) as last,
+    case when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id then ended.queue_id end as holds
+  from ended
+  join :"schema"._private_jobs as jobs on jobs.id = any (array[ended.id])
+  where coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)
+  for update of jobs
+)
