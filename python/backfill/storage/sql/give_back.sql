@@ -1,7 +1,7 @@
 -- does: Gives claimed jobs back as they were, or put off by $8 seconds: unlocks job and queue and lowers the attempts again.
 --   The queue is held for the job instead where the job's flags ask for it, and it has begun to run before.
---   A job that was replaced, removed or cancelled while it was held is deleted; whether it was is seen once its row is held.
---   Attempts whose `how` is given are noted.
+--   A job that was replaced, removed or cancelled while it was held is deleted, as is seen once its row is held. Attempts whose
+--   `how` is given are noted.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_attempts rows (insert, delete),
 --   new backfill_ends rows
 -- index: jobs_pkey1, job_queues_pkey1, backfill_attempts_pkey
@@ -52,11 +52,9 @@ gone as (
     and (held.superseded or held.last)
   returning
     jobs.*, held.last as cancelled, held.keep,
-    case
-      when held.last then :"schema".backfill_attempt_records(
-        jobs.id, :"schema".backfill_attempt_record(held.attempt, held.how, $1::text, held.started_at, null, null, null)
-      )
-    end as records
+    case when held.last then :"schema".backfill_attempt_records(
+      jobs.id, :"schema".backfill_attempt_record(held.attempt, held.how, $1::text, held.started_at, null, null, null)
+    ) end as records
 ),
 -- part: recorded_attempts
 ,
@@ -64,8 +62,7 @@ kept as (
   -- part: cancelled_ends
 ),
 -- part: telling
-,
-returned as (
+, returned as (
   update :"schema"._private_jobs as jobs
   set
     attempts = greatest(jobs.attempts - 1, 0),
