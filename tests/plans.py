@@ -128,6 +128,26 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "create_tasks": [["task1", "new"]],
     "dedupe_jobs": [[1], [None], ["{}"], [0], [_NOW], [5], [None], ["key5"]],
     "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED, *_RECORDS],
+    "cancel_jobs": [_IDS, "no", None],
+    "cancel_matching": [
+        None,
+        ["^task1$"],
+        ["^queue.*$"],
+        False,
+        "key",
+        0,
+        0,
+        _NOW,
+        _NOW,
+        "waiting",
+        ["f"],
+        1.0,
+        0,
+        500,
+        "no",
+    ],
+    "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, [60.0] * 100, _TIMES],
+    "find_cancelled": [WORKER, _IDS],
     "delete_dead_letter_by_key": ["key6"],
     "delete_dead_letters": [_IDS],
     "forget_dead_letters": [WORKER, _IDS, _TIMES, ["key6"] * 100, [None] * 100, _TIMES],
@@ -157,6 +177,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
         [True] * 100,
         _TIMES,
         ["snoozed"] * 100,
+        [None] * 100,
     ],
     "forget_attempts": [_IDS],
     "list_attempts": [5],
@@ -202,7 +223,7 @@ FRONTS: dict[str, list[Any]] = {
 """The statements of claims, with what comes before their lane's own parameters."""
 HOT = (
     "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_attempts",
-    "forget_dead_letters", "give_back",
+    "forget_dead_letters", "give_back", "end_cancelled",
     "look_around", "renew",
 )  # fmt: skip
 """What a worker's hot connections run, apart from claims."""
@@ -211,7 +232,7 @@ CALLS = (
     "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_create_queues",
     "producer_create_tasks", "producer_make_queues", "producer_make_tasks",
     "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
-    "free_held_queues", "list_held_queues",
+    "free_held_queues", "list_held_queues", "cancel_jobs",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""
 

@@ -290,3 +290,29 @@ life_requeues = st.fixed_dictionaries(
         "notes": st.sampled_from(["mended", "again"]),
     },
 )
+
+
+# --- what middleware may do
+
+middleware_steps = st.lists(
+    st.sampled_from(["wait", "raise", "snooze", "discard", "later", "final", "odd", "cancelled", "stop", "group"]),
+    max_size=1,
+)
+middleware_deeds = st.fixed_dictionaries(
+    {
+        "before": middleware_steps,
+        "call": st.sampled_from(["call", "call", "call", "never", "twice", "forget", "catch", "task"]),
+        "after": middleware_steps,
+        "result": st.sampled_from([None, 7, "text"]),
+    }
+)
+middleware_plans = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["async", "sync"]),
+        "outer": middleware_deeds,
+        "inner": middleware_deeds,
+        "thread": middleware_deeds,
+        "handler": middleware_steps,
+    }
+)
+"""What the outer, the inner and the thread's middleware of one job do in each of its attempts, and its handler."""

@@ -14,6 +14,7 @@ import psycopg
 import uvloop
 
 from backfill import (
+    CallNext,
     HookRegistry,
     JobComplete,
     Plugin,
@@ -21,8 +22,10 @@ from backfill import (
     RetryPolicy,
     TaskRegistry,
     WorkerConfig,
+    WorkerContext,
     WorkerRunner,
 )
+from backfill.middleware import AsyncMiddleware
 
 Handler = Callable[[dict[str, Any]], Awaitable[object]]
 
@@ -39,6 +42,11 @@ async def echo(payload: dict[str, Any]) -> dict[str, Any]:
 async def short(payload: dict[str, Any]) -> None:
     """A millisecond of waiting."""
     await asyncio.sleep(0.001)
+
+
+async def passing(call_next: CallNext, ctx: WorkerContext[None]) -> object:
+    """A middleware that does nothing."""
+    return await call_next()
 
 
 class TenthFails:
@@ -104,11 +112,12 @@ def worker_rate(
     retry: RetryPolicy | None = None,
     keep: timedelta | None = None,
     plugins: Sequence[Plugin] = (),
+    middleware: Sequence[AsyncMiddleware[None]] = (),
 ) -> float:
     """Jobs a second that a worker runs, from its first job's begin until the table is empty (or the last one's end).
 
     `runs` is how many attempts they take, where some fail; `retry` says how long those wait;
-    `keep` how long ends are kept; `plugins` are the worker's.
+    `keep` how long ends are kept; `plugins` are the worker's, and `middleware` runs around the handler.
     """
     logging.disable(logging.WARNING)
     gc.freeze()  # as the shell's worker does
@@ -116,7 +125,7 @@ def worker_rate(
     async def run() -> float:
         counted = Counted(handler, runs or jobs)
         registry: TaskRegistry[None] = TaskRegistry()
-        registry.task(task, retry=retry, keep=keep)(counted)
+        registry.task(task, retry=retry, keep=keep, middleware=middleware)(counted)
         config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(slots)])
         async with (
             await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,

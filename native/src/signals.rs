@@ -4,7 +4,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -38,12 +38,23 @@ impl Tally {
     }
 }
 
+/// When the process is ended, and with which status.
+#[cfg_attr(not(unix), allow(dead_code))]
+struct End {
+    limit: u32,
+    status: c_int,
+    patience: Duration,
+    deaf: Duration,
+    late_status: c_int,
+}
+
 struct Shared {
     count: AtomicU32,
+    heard: AtomicBool,
     news: Wake,
 }
 
-/// Counts signals of this process, and ends it at once when so many have come.
+/// Counts signals of this process, and ends it at once when so many have come, or when its time is over.
 ///
 /// What handled them before is called as well. There is no way back: it counts until the process ends, so make one
 /// only.
@@ -53,12 +64,24 @@ pub struct SignalCounter(Arc<Shared>);
 #[pymethods]
 impl SignalCounter {
     /// Begin to count `signals`; those within `gap` seconds of a counted one are part of it. The process ends with
-    /// `status` when `limit` are counted. An OSError where that cannot be done.
+    /// `status` when `limit` are counted, and with `late_status` when it still runs `patience` seconds after the first,
+    /// or `deaf` seconds after it where nobody has asked for the count since. An OSError where that cannot be done.
     #[new]
-    fn new(signals: Vec<c_int>, gap: f64, limit: u32, status: c_int) -> PyResult<Self> {
-        let gap = Duration::try_from_secs_f64(gap).map_err(|error| io::Error::other(format!("gap: {error}")))?;
-        let shared = Arc::new(Shared { count: AtomicU32::new(0), news: Wake::new()? });
-        listen(&signals, Tally::new(gap), limit, status, Arc::clone(&shared))?;
+    fn new(
+        signals: Vec<c_int>,
+        gap: f64,
+        limit: u32,
+        status: c_int,
+        patience: f64,
+        deaf: f64,
+        late_status: c_int,
+    ) -> PyResult<Self> {
+        let span = |name: &str, seconds: f64| {
+            Duration::try_from_secs_f64(seconds).map_err(|error| io::Error::other(format!("{name}: {error}")))
+        };
+        let end = End { limit, status, patience: span("patience", patience)?, deaf: span("deaf", deaf)?, late_status };
+        let shared = Arc::new(Shared { count: AtomicU32::new(0), heard: AtomicBool::new(false), news: Wake::new()? });
+        listen(&signals, Tally::new(span("gap", gap)?), end, Arc::clone(&shared))?;
         Ok(Self(shared))
     }
 
@@ -70,26 +93,46 @@ impl SignalCounter {
     /// How many are counted. The descriptor is not readable afterwards, until another is.
     fn count(&self) -> u32 {
         self.0.news.clear();
-        self.0.count.load(Ordering::Acquire)
+        let count = self.0.count.load(Ordering::Acquire);
+        if count > 0 {
+            self.0.heard.store(true, Ordering::Release);
+        }
+        count
     }
 }
 
 #[cfg(unix)]
-fn listen(signals: &[c_int], mut tally: Tally, limit: u32, status: c_int, shared: Arc<Shared>) -> io::Result<()> {
+fn listen(signals: &[c_int], mut tally: Tally, end: End, shared: Arc<Shared>) -> io::Result<()> {
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     let (mut reading, writing) = UnixStream::pair()?;
     let work = move || {
         let mut bytes = [0; 64];
+        let mut first: Option<Instant> = None;
         loop {
+            if let Some(first) = first {
+                let patience = if shared.heard.load(Ordering::Acquire) { end.patience } else { end.deaf };
+                let left = patience.saturating_sub(first.elapsed());
+                if left.is_zero() {
+                    signal_hook::low_level::exit(end.late_status);
+                }
+                // Where no limit can be set, only a signal ends the process.
+                let _ = reading.set_read_timeout(Some(left));
+            }
             match reading.read(&mut bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) => {}
                 Ok(0) | Err(_) => return,
                 Ok(_) => {
-                    let count = tally.note(Instant::now());
-                    if count >= limit {
-                        signal_hook::low_level::exit(status);
+                    let now = Instant::now();
+                    first = first.or(Some(now));
+                    let count = tally.note(now);
+                    if count >= end.limit {
+                        signal_hook::low_level::exit(end.status);
                     }
                     if shared.count.swap(count, Ordering::AcqRel) != count {
                         shared.news.wake();
@@ -107,7 +150,7 @@ fn listen(signals: &[c_int], mut tally: Tally, limit: u32, status: c_int, shared
 }
 
 #[cfg(not(unix))]
-fn listen(_: &[c_int], _: Tally, _: u32, _: c_int, _: Arc<Shared>) -> io::Result<()> {
+fn listen(_: &[c_int], _: Tally, _: End, _: Arc<Shared>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

@@ -4,6 +4,7 @@ This module holds the public names and nothing else.
 """
 
 from backfill.attempts import AttemptHow, AttemptRecord
+from backfill.cancels import CancelCounts, Cancellation, CancelOutcome, CancelStatus
 from backfill.client import (
     BackfillClient,
     enqueue_bulk,
@@ -39,6 +40,7 @@ from backfill.errors import (
     EndNotKeptError,
     ExternalServiceFailure,
     Forbidden,
+    HandlersStillRunningError,
     InvalidInput,
     InvalidJobError,
     InvalidPayloadError,
@@ -97,6 +99,7 @@ from backfill.hooks import (
     WorkerShutdown,
     WorkerStart,
 )
+from backfill.job_filter import JobFilter, JobState
 from backfill.jobs import (
     BulkOutcome,
     EnqueueOutcome,
@@ -108,6 +111,7 @@ from backfill.jobs import (
     Priority,
     Queue,
 )
+from backfill.middleware import CallNext, SyncCallNext
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker import QueueConfig, WorkerConfig, WorkerContext, WorkerRunner
@@ -125,6 +129,11 @@ __all__ = [
     "BeforeJobSchedule",
     "BulkEnqueueError",
     "BulkOutcome",
+    "CallNext",
+    "CancelCounts",
+    "CancelOutcome",
+    "CancelStatus",
+    "Cancellation",
     "CleanupRefusedError",
     "ClientClosedError",
     "CommitUnknownError",
@@ -152,6 +161,7 @@ __all__ = [
     "Fail",
     "FailReason",
     "Forbidden",
+    "HandlersStillRunningError",
     "HeldQueue",
     "Histogram",
     "HookFailures",
@@ -170,6 +180,7 @@ __all__ = [
     "JobFail",
     "JobFailed",
     "JobFetch",
+    "JobFilter",
     "JobInterrupted",
     "JobKeyMode",
     "JobNotCompletedError",
@@ -179,6 +190,7 @@ __all__ = [
     "JobSnoozed",
     "JobSpec",
     "JobStart",
+    "JobState",
     "LeaseLost",
     "LoggingPlugin",
     "MalformedData",
@@ -203,6 +215,7 @@ __all__ = [
     "Skip",
     "Snooze",
     "StartupCleanup",
+    "SyncCallNext",
     "Task",
     "TaskDefinitionError",
     "TaskRegistry",

@@ -157,7 +157,16 @@ class Job:
 
 @final
 class SignalCounter:
-    def __new__(cls, signals: Sequence[int], gap: float, limit: int, status: int) -> SignalCounter: ...
+    def __new__(
+        cls,
+        signals: Sequence[int],
+        gap: float,
+        limit: int,
+        status: int,
+        patience: float,
+        deaf: float,
+        late_status: int,
+    ) -> SignalCounter: ...
     def fileno(self) -> int: ...
     def count(self) -> int: ...
 

@@ -7,8 +7,9 @@ night.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from backfill.shown import first_line, shown
@@ -103,7 +104,10 @@ class BulkEnqueueError(BackfillError):
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Pickle with the attributes, which are keyword-only."""
-        return _rebuild_bulk_error, (type(self), str(self), self.written, self.index, self.unknown, self.skipped)
+        how = partial(
+            type(self), str(self), written=self.written, index=self.index, unknown=self.unknown, skipped=self.skipped
+        )
+        return how, ()
 
 
 class JobScheduleRefusedError(BackfillError):
@@ -148,7 +152,12 @@ class JobNotCompletedError(BackfillError):
 
 
 class JobCancelledError(JobNotCompletedError):
-    """A job whose result was awaited was ended by an operator."""
+    """A job whose result was awaited was cancelled."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was cancelled; None if no reason was given."""
+        return self.end.error
 
 
 class EndNotKeptError(BackfillError, LookupError):
@@ -213,6 +222,24 @@ class CleanupRefusedError(BackfillError):
 
 class ClientClosedError(BackfillError):
     """A call to a client or a worker that is closed, or that is not open yet although the call needs it open."""
+
+
+class HandlersStillRunningError(BackfillError):
+    """A worker has ended, but handlers of it still run; their jobs were given back. End the process to end them.
+
+    Args:
+        handlers: the id and the task of each handler's job, and for how many seconds the handler has run.
+    """
+
+    def __init__(self, handlers: Sequence[tuple[int, str, float]]) -> None:
+        self.handlers = tuple(handlers)
+        super().__init__(self.handlers)
+
+    def __str__(self) -> str:
+        """How many handlers run, and the first few of them."""
+        some = ", ".join(f"job {job} ({task}) for {seconds:,.1f} s" for job, task, seconds in self.handlers[:_NAMED])
+        more = ", ..." if len(self.handlers) > _NAMED else ""
+        return f"the worker has ended, but {len(self.handlers)} handlers still run: {some}{more}; end the process"
 
 
 class DatabaseConnectionError(BackfillError):
@@ -389,9 +416,3 @@ def _wait(field: str, value: object) -> timedelta:
     if not isinstance(value, timedelta) or not timedelta(0) <= value <= LONGEST_WAIT:
         raise ConfigurationError(f"{field} = {value!r}: expected a datetime.timedelta from 0 to 366 days")
     return value
-
-
-def _rebuild_bulk_error(
-    kind: type[BulkEnqueueError], message: str, written: int, index: int | None, unknown: int, skipped: int
-) -> BulkEnqueueError:
-    return kind(message, written=written, index=index, unknown=unknown, skipped=skipped)

@@ -16,6 +16,7 @@ from backfill._native import Job
 from backfill.errors import PayloadDecodeError
 
 __all__ = [
+    "CANCEL_FLAG",
     "DEAD_LETTER_FLAG",
     "PG_EPOCH",
     "Job",
@@ -27,6 +28,8 @@ __all__ = [
     "time_of_micros",
 ]
 
+CANCEL_FLAG: Final = "backfill.cancel"
+"""The flag of a job that was cancelled while a worker held it; its value says by whom, when and why."""
 DEAD_LETTER_FLAG: Final = "backfill.dead_letter:"
 """The prefix of the flag that marks a job without a key as requeued from a dead letter; the letter's id follows it."""
 PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -95,7 +98,7 @@ def flags_from_jsonb(raw: bytes) -> tuple[str, ...]:
     if not isinstance(value, (dict, list)):
         return ()
     texts = tuple(str(flag) for flag in value)
-    return tuple(Mark(flag) if flag.startswith(DEAD_LETTER_FLAG) else flag for flag in texts)
+    return tuple(Mark(flag) if flag.startswith(DEAD_LETTER_FLAG) or flag == CANCEL_FLAG else flag for flag in texts)
 
 
 def rebuild_job(fields: dict[str, Any]) -> Job:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import timedelta
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, TypeAlias, TypeVar, overl
 from backfill.errors import InvalidJobError, InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
 from backfill.handlers import UNANNOTATED, HandlerShape, deps_name, payload_type, result_type, shape_of
 from backfill.jobs import UNSAID, JobSpec, NewJob, Queue, job_of
+from backfill.middleware import Function
 from backfill.payloads import NOTHING, UNTYPED, Codec, Decoder, codec_of, encode_result, name_of
 from backfill.retry import RetryPolicy
 
@@ -57,6 +58,7 @@ class Task(Generic[P, R]):
         keep: how long the ends of its jobs are kept, with their results, or None.
         defaults: the priority, queue, number of runs and delay that its jobs have if nobody says otherwise.
         handler: the function.
+        runs_on_loop: whether its attempts run code of the program on the event loop: an async handler or middleware.
         deps_name: the type that the handler expects as `ctx.deps`, once `resolve` was called; None if it needs none.
     """
 
@@ -73,6 +75,8 @@ class Task(Generic[P, R]):
         defaults: JobSpec = UNSAID,
         queue_of: Callable[[P], Queue | None] | None = None,
         scope: dict[str, Any] | None = None,
+        middleware: tuple[Function, ...] = (),
+        registry_middleware: Sequence[Function] = (),
     ) -> None:
         self.identifier = identifier
         self.handler = handler
@@ -85,6 +89,9 @@ class Task(Generic[P, R]):
         self.queue_of = queue_of
         self.keep_seconds: float | None = None if keep is None else keep.total_seconds()
         self.shape: HandlerShape = shape_of(identifier, handler)
+        self.runs_on_loop = self.shape.is_async
+        self._middleware = middleware
+        self._registry_middleware = registry_middleware
         self._scope = scope or {}
         self.deps_name: str | None = None
         self.decoder: Decoder | None = None
@@ -97,6 +104,14 @@ class Task(Generic[P, R]):
     def default_max_attempts(self) -> int | None:
         """The number of runs that the task's own policy allows; None if it has no policy."""
         return None if self.retry is None else self.retry.max_attempts
+
+    @property
+    def middleware(self) -> tuple[Function, ...]:
+        """The middleware around its handler, the first outermost: that of the registry that made it, then its own.
+
+        What a registry that includes it adds is in `TaskRegistry.middleware_of`.
+        """
+        return (*self._registry_middleware, *self._middleware)
 
     @property
     def payload_type(self) -> object:
@@ -243,6 +258,8 @@ class Task(Generic[P, R]):
     def __call__(self, payload: P, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]: ...
     def __call__(self, payload: Any = None, ctx: WorkerContext[Any] | None = None) -> Awaitable[R]:
         """Run the handler directly with its own arguments; always awaitable: a synchronous handler runs in a thread.
+
+        Its middleware does not run; `backfill.testing.run_job` runs it too.
 
         Raises:
             TypeError: the handler takes a context and none was given, or it takes no payload and one was given.

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
@@ -17,8 +18,19 @@ from backfill.errors import InvalidJobError, TaskDefinitionError
 from backfill.handlers import exception_types
 from backfill.hooks.registry import Plugin, checked_plugins, distinct
 from backfill.jobs import UNSAID, JobSpec, Queue
+from backfill.middleware import (
+    AsyncMiddleware,
+    CallNext,
+    Function,
+    Returned,
+    SyncMiddleware,
+    checked,
+    checked_list,
+    refuse_synchronous,
+)
 from backfill.retry import RetryPolicy
 from backfill.task import PayloadOf, Task
+from backfill.wrapped import wrapped
 
 if TYPE_CHECKING:
     from backfill.client import BackfillClient
@@ -117,6 +129,8 @@ class TaskRegistry(Generic[D]):
         self.plugins = checked_plugins(plugins)
         self._tasks: dict[str, Task[Any, Any]] = {}
         self._names: dict[str, Task[Any, Any]] = {}
+        self._middleware: list[Function] = []
+        self._outer: dict[str, tuple[list[Function], ...]] = {}
 
     def task(
         self,
@@ -127,6 +141,7 @@ class TaskRegistry(Generic[D]):
         no_retry: Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
         keep: timedelta | None = None,
+        middleware: Iterable[AsyncMiddleware[D] | SyncMiddleware[D]] = (),
         priority: int | None = None,
         queue: Queue | Callable[[Any], Queue | None] | None = None,
         max_attempts: int | None = None,
@@ -147,6 +162,8 @@ class TaskRegistry(Generic[D]):
             keep: how long the ends of the task's jobs are kept, over 0 and up to ten years. An end says how a job
                 finished and what its handler returned, which must be JSON. `client.result` and `client.ends` need it;
                 if not given, no ends are kept.
+            middleware: functions that run around the handler, the first outermost, all within the registry's
+                `middleware`. A synchronous one needs a synchronous handler.
             priority: the priority of its jobs, -32,768 to 32,767, lower first; 0 if not given.
             queue: a serial queue for all its jobs, or a function that gets the payload and returns the queue (or None).
             max_attempts: the number of all runs of a job, 1 to 32,767; if not given, the policy's, else 8.
@@ -173,6 +190,8 @@ class TaskRegistry(Generic[D]):
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TaskDefinitionError(f"task {identifier!r}: retry = {retry!r}: expected a RetryPolicy")
 
+        where = f"task {identifier!r}"
+        around = checked_list(middleware, where)
         finals = exception_types(identifier, no_retry)
         queue_of = None if queue is None or isinstance(queue, Queue) or not callable(queue) else queue
         fixed: Any = None if queue_of is not None else queue
@@ -192,13 +211,73 @@ class TaskRegistry(Generic[D]):
                 defaults=defaults,
                 queue_of=queue_of,
                 scope=scope,
+                middleware=around,
+                registry_middleware=self._middleware,
             )
+            if task.shape.is_async:
+                refuse_synchronous(around, where)
             return self._add(task)
 
         return decorate
 
+    @overload  # an async function that takes any `call_next` fits both; the first is meant
+    def middleware(  # type: ignore[overload-overlap]
+        self, function: Callable[[CallNext, WorkerContext[D]], Coroutine[Any, Any, R]], /
+    ) -> Callable[[CallNext, WorkerContext[D]], Coroutine[Any, Any, R]]: ...
+    @overload
+    def middleware(
+        self, function: Callable[[Callable[[], object], WorkerContext[D]], R], /
+    ) -> Callable[[Callable[[], object], WorkerContext[D]], R]: ...
+    def middleware(self, function: Function, /) -> Function:
+        """Register the decorated function as middleware: it runs around the handler of each task of this registry.
+
+        It is called with `call_next`, whose call runs the handler, and with the handler's context. An async one wraps
+        all handlers, in the attempt's asyncio task. A synchronous one wraps synchronous handlers, in their thread, and
+        async handlers run without it. What it returns is the attempt's result, and what it raises the attempt's
+        failure.
+
+        The first that is registered is the outermost. Those of a registry that this one includes run within, and
+        those of the task itself innermost. A worker takes what is registered when it starts.
+
+        Args:
+            function: the function.
+
+        Returns:
+            The same function.
+
+        Raises:
+            TaskDefinitionError: it is not a function of two arguments.
+        """
+        self._middleware.append(checked(function, "registry"))
+        return function
+
+    def middleware_of(self, task: Task[Any, Any]) -> tuple[Function, ...]:
+        """The middleware with which a worker of this registry runs one of its tasks, the first outermost.
+
+        Args:
+            task: a task of this registry.
+        """
+        outer = self._outer.get(task.identifier, ())
+        return (*(function for functions in outer for function in functions), *task.middleware)
+
+    def wrapped(self, returned: Returned) -> TaskRegistry[D]:
+        """A registry whose tasks run their middleware around their handlers; the same one if no task has any.
+
+        Args:
+            returned: called after each `call_next`, in the process and thread that it ended in.
+        """
+        tasks = {task: wrapped(task, self.middleware_of(task), returned) for task in self}
+        if all(task is other for task, other in tasks.items()):
+            return self
+        registry: TaskRegistry[D] = copy(self)
+        registry._tasks = {name: tasks[task] for name, task in self._tasks.items()}
+        registry._names = {name: tasks[task] for name, task in self._names.items()}
+        return registry
+
     def include(self, other: TaskRegistry[Any], prefix: str = "") -> None:
         """Add the tasks and plugins of another registry, such as another module's; `prefix` is put before each name.
+
+        The other registry's middleware runs around its tasks, and this registry's around that.
 
         The other registry keeps its tasks under their own names. If a prefix changed a task's name, enqueue jobs by the
         task that `registry.get(name)` returns.
@@ -218,19 +297,33 @@ class TaskRegistry(Generic[D]):
             raise TaskDefinitionError(
                 "include: the other registry has a lifespan; give it to the one that the worker runs"
             )
-        self.add(task.renamed(prefix) if prefix else task for task in other)
+        outer = {prefix + name: lists for name, lists in other._outer.items()}
+        self._take((task.renamed(prefix) if prefix else task for task in other), outer)
         self.plugins = distinct([*self.plugins, *other.plugins])
 
-    def add(self, tasks: Iterable[Task[Any, Any]]) -> None:
+    def add(self, tasks: Iterable[Task[Any, Any]], *, within: TaskRegistry[Any] | None = None) -> None:
         """Add existing tasks, either all of them or none.
 
         Args:
             tasks: tasks that other registries made, or a whole registry. That may have a lifespan and plugins, which
-                are not taken over: the tasks get the `ctx.deps` that this registry's lifespan yields.
+                are not taken over: the tasks get the `ctx.deps` that this registry's lifespan yields. Their middleware
+                is kept, and this registry's runs around it.
+            within: the registry that the tasks are taken from, if they are not all of it: what it includes with
+                middleware around it keeps that.
 
         Raises:
             TaskDefinitionError: a name is taken.
             InvalidJobError: a name is too long.
+        """
+        source: TaskRegistry[Any] | None = tasks if isinstance(tasks, TaskRegistry) else within
+        self._take(tasks, {} if source is None else source._outer)  # noqa: SLF001 (another one of this class)
+
+    def _take(self, tasks: Iterable[Task[Any, Any]], outer: Mapping[str, tuple[list[Function], ...]]) -> None:
+        """Add tasks of another registry, either all of them or none, and wrap this registry's middleware around them.
+
+        Args:
+            tasks: the tasks.
+            outer: what that registry has in `_outer`.
         """
         added = list(tasks)
         for task in added:
@@ -240,6 +333,7 @@ class TaskRegistry(Generic[D]):
                     raise TaskDefinitionError(f"task {name!r} is registered already, by {self._names[name]!r}")
         for task in added:
             self._add(task)
+            self._outer[task.identifier] = (self._middleware, *outer.get(task.identifier, ()))
 
     def get(self, identifier: str) -> Task[Any, Any] | None:
         """The task of that name or alias, or None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar, overload
 
@@ -15,8 +16,10 @@ from backfill.payloads import NOTHING
 from backfill.records import Job
 from backfill.storage.rows import micros
 from backfill.task import PayloadOf, Task
+from backfill.tasks import TaskRegistry
 from backfill.worker.context import WorkerContext
 from backfill.worker.execution.policy import limits_of
+from backfill.wrapped import wrapped
 
 __all__ = ["run_job"]
 
@@ -34,6 +37,7 @@ async def run_job(
     attempt: int = 1,
     spec: JobSpec | None = None,
     stopping: bool = False,
+    registry: TaskRegistry[Any] | None = None,
 ) -> R: ...
 @overload
 async def run_job(
@@ -46,6 +50,7 @@ async def run_job(
     attempt: int = 1,
     spec: JobSpec | None = None,
     stopping: bool = False,
+    registry: TaskRegistry[Any] | None = None,
 ) -> R: ...
 async def run_job(
     task: Task[Any, R],
@@ -57,8 +62,9 @@ async def run_job(
     attempt: int = 1,
     spec: JobSpec | None = None,
     stopping: bool = False,
+    registry: TaskRegistry[Any] | None = None,
 ) -> R:
-    """Run one job's handler as a worker would, and return its result. No database is needed.
+    """Run one job's handler as a worker would, with its middleware, and return its result. No database is needed.
 
     The payload is written as JSON and read again, as on its way through a queue. The handler's own exception is raised,
     and so are `Snooze` and `Discard`. The result of a task with `keep=` is written and read in the same way.
@@ -74,12 +80,14 @@ async def run_job(
         spec: how the job would be enqueued: its timeout goes before the task's, and `ctx.job` has its queue, priority,
             key, number of runs and flags. What it leaves unsaid is the task's.
         stopping: whether the worker is stopping from the start: `ctx.should_stop` and `ctx.stopping` are true then.
+        registry: the registry that the worker would run. Left out, it is the one that made the task; name one that
+            includes it, if the middleware of that one should run too.
 
     Raises:
         InvalidJobError: `attempt` is less than 1.
         InvalidPayloadError: the payload or the result would not arrive as it is.
-        TimeoutError: the handler is async and ran longer than its timeout. A synchronous one is asked to stop, by
-            `ctx.should_stop`, as a worker does.
+        TimeoutError: the handler or an async middleware ran longer than the timeout. A synchronous handler is asked to
+            stop, by `ctx.should_stop`, as a worker does.
     """
     if attempt < 1:
         raise InvalidJobError("attempt", attempt, "at least 1: the first run of a job is 1")
@@ -94,7 +102,9 @@ async def run_job(
     context = WorkerContext(
         job=job, worker_id="run_job", deps=deps, client=lent, stop=stop, worker_stops=lambda: stopping
     )
-    result = await _within(limits_of(job, task).seconds, task, value, context, stop)
+    middleware = task.middleware if registry is None else registry.middleware_of(task)
+    whole = wrapped(task, middleware, lambda _: None)
+    result = await _within(limits_of(job, task).seconds, whole, value, context, stop)
     return result if task.keep is None else task.decode_result(task.encode_result(result))
 
 
@@ -126,13 +136,27 @@ def _job(task: Task[Any, Any], text: bytes, payload: Any, spec: JobSpec, *, id: 
 async def _within(
     seconds: float | None, task: Task[Any, R], payload: Any, context: WorkerContext[Any], stop: threading.Event
 ) -> R:
-    """The handler's result, if it does not run longer than so many seconds."""
-    if task.shape.is_async:
-        async with asyncio.timeout(seconds):
-            return await task.invoke(payload, context)
-    alarm = None if seconds is None else asyncio.get_running_loop().call_later(seconds, stop.set)
+    """The handler's result, if what runs on the loop does not run longer than so many seconds."""
+    loop, in_thread = asyncio.get_running_loop(), False
+
+    async def threads(function: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal in_thread
+        in_thread = True
+        try:
+            return await asyncio.to_thread(function, *arguments)
+        finally:
+            in_thread = False
+
+    def overrun() -> None:
+        stop.set()
+        if not in_thread:
+            limit.reschedule(loop.time())
+
+    limit = asyncio.timeout(seconds if task.shape.is_async else None)
+    alarm = None if seconds is None or task.shape.is_async else loop.call_later(seconds, overrun)
     try:
-        return await task.invoke(payload, context)
+        async with limit:
+            return await task.invoke(payload, context, threads)
     finally:
         if alarm is not None:
             alarm.cancel()

@@ -12,6 +12,7 @@ from backfill.records import Job
 from backfill.storage.statements import load
 from backfill.worker.events import Tally as Totals
 from backfill.worker.execution.endings import (
+    CANCELLED,
     COMPLETED,
     GIVEN_BACK,
     CompletedWithResult,
@@ -28,6 +29,7 @@ from backfill.worker.upkeep.tallies import Tally
 ALL: list[Ending] = [
     COMPLETED,
     GIVEN_BACK,
+    CANCELLED,
     CompletedWithResult(b"1"),
     Discarded("why"),
     Failed("no"),

@@ -103,3 +103,26 @@ def test_two_lifespans_are_refused() -> None:
     """A worker has one."""
     with pytest.raises(ConfigurationError, match="'shop_jobs:tasks' and 'shop_two:second' have a lifespan each"):
         load_registries(["shop_jobs:tasks", "shop_two:second"])
+
+
+def test_a_task_that_two_registries_have_keeps_the_outer_middleware(tmp_path: Path) -> None:
+    """Whichever of the two is named first, it is the middleware of the one that includes the other which counts."""
+    (tmp_path / "shop_outer.py").write_text(
+        """
+from backfill import TaskRegistry
+from shop_mail import tasks as mail
+tasks = TaskRegistry()
+@tasks.middleware
+async def outer(call_next, ctx):
+    return await call_next()
+tasks.include(mail)
+"""
+    )
+    try:
+        for names in (["shop_mail:tasks", "shop_outer:tasks"], ["shop_outer:tasks", "shop_mail:tasks"]):
+            whole = load_registries(names)
+            task = whole.get("mail")
+            assert task is not None
+            assert [function.__name__ for function in whole.middleware_of(task)] == ["outer"]
+    finally:
+        sys.modules.pop("shop_outer", None)

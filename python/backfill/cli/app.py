@@ -9,6 +9,7 @@ import typer
 
 from backfill.cli import demo, enqueue, migrate, streams, worker
 from backfill.cli.common import explain
+from backfill.cli.ending import obey_as_first_process
 from backfill.cli.options import DEBUG
 
 _debug = False
@@ -18,7 +19,7 @@ app = typer.Typer(
     help="A durable, prioritised job queue on PostgreSQL, in Graphile Worker's schema.",
     epilog=(
         "Exit codes: 0 done, 1 failed, 2 bad usage, 3 the database cannot be reached, 4 its schema is missing or of "
-        "another version, 5 jobs were left locked at a stop, 130 interrupted."
+        "another version, 5 jobs were left locked at a stop, 6 handlers did not end at a stop, 130 interrupted."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -54,6 +55,7 @@ def options(
 
 def run() -> None:
     """Run the command that the arguments name; an error becomes one line on standard error and an exit code."""
+    obey_as_first_process()
     streams.open_missing()
     try:
         app()

@@ -38,6 +38,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 3
     SCHEMA = 4
     LEFT = 5
+    STILL_RUNNING = 6
     INTERRUPTED = 130
 
 

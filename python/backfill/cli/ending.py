@@ -1,11 +1,13 @@
-"""The end of a worker's process has a deadline: threads that handlers left running do not delay it for ever."""
+"""The end of the shell's process: it has a deadline, so that what handlers left running does not delay it for ever."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 from backfill.cli import streams
 
@@ -27,6 +29,34 @@ def end_soon(code: int) -> None:
     timer = threading.Timer(SECONDS, _end, [code])
     timer.daemon = True
     timer.start()
+
+
+def end_now(code: int) -> NoReturn:
+    """End the process on the spot, since handlers still run in it and nothing else can end them.
+
+    Args:
+        code: the exit code.
+    """
+    streams.finish()
+    os._exit(code)
+
+
+def obey_as_first_process() -> None:
+    """Have SIGTERM and SIGHUP end this process where it is process 1 of a container, as they end any other process.
+
+    The system drops a signal to process 1 that has no handler. So before a worker handles signals itself, and in all
+    other commands, its container could not be stopped, but only be killed after its grace period.
+    """
+    if os.getpid() != 1:
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _obey)
+
+
+def _obey(number: int, _frame: FrameType | None) -> NoReturn:
+    os._exit(128 + number)
 
 
 def _end(code: int) -> None:

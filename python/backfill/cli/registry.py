@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -49,7 +49,6 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
     )
     owners: dict[str, tuple[str, Task[Any, Any]]] = {}
     for name, registry in found.items():
-        own = list[Task[Any, Any]]()
         for task in registry:
             taken = [owners[word] for word in (task.identifier, *task.aliases) if word in owners]
             if all(other is not task for _, other in taken) and taken:
@@ -59,10 +58,15 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
                     "or include one registry in the other under a prefix"
                 )
             if not taken:
-                own.append(task)
+                whole.add([task], within=_outermost(found.values(), task))
                 owners.update(dict.fromkeys((task.identifier, *task.aliases), (name, task)))
-        whole.add(own)
     return whole
+
+
+def _outermost(registries: Iterable[TaskRegistry[Any]], task: Task[Any, Any]) -> TaskRegistry[Any]:
+    """Of the registries that have a task, since one includes another, the one that adds most middleware to it."""
+    having = (registry for registry in registries if registry.get(task.identifier) is task)
+    return max(having, key=lambda registry: len(registry.middleware_of(task)))
 
 
 def _load(name: str) -> TaskRegistry[Any]:

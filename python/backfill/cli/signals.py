@@ -1,4 +1,7 @@
-"""The signals of a worker process: the first drains it, the second hurries it, the third ends it in any case."""
+"""The signals of a worker process: the first drains it, the second hurries it, the third ends it in any case.
+
+After the first signal the process has a deadline, too, which it keeps whatever holds it up.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,24 @@ GAP_SECONDS: Final = 0.25
 """A signal within this time after a counted one is not counted: process groups, `timeout` and supervisors send two."""
 LAST: Final = 3
 """The number of signals at which the process ends at once."""
+LATE_SECONDS: Final = 60.0
+"""How many seconds after the shutdown timeout the process is ended, if it still runs; all that follows is over then."""
+DEAF_SECONDS: Final = 5.0
+"""How many seconds after the shutdown timeout the process is ended whose event loop has not turned since the signal."""
 
 
 class Signals:
     """Counts this process's signals from now on; it is made once, in the main thread.
 
-    A native thread counts, and it ends the process at the third signal. It can do so even when no Python code of ours
-    could run: while a handler holds the event loop, or a C call holds the interpreter's lock.
+    A native thread counts, and it ends the process at the third signal, or when the process still runs long after the
+    first. It can do so even when no Python code of ours could run: while a handler holds the event loop, or a C call
+    holds the interpreter's lock.
+
+    Args:
+        shutdown_timeout: how many seconds running jobs have to end after the first signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shutdown_timeout: float) -> None:
         self._tell: Callable[[int], None] = lambda _: None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told = 0
@@ -45,7 +56,10 @@ class Signals:
         for number in numbers:
             signal.signal(number, _do_nothing)
         release_in_children(_do_nothing)
-        self._counter = SignalCounter(numbers, GAP_SECONDS, LAST, ExitCode.INTERRUPTED)
+        self._counter = SignalCounter(
+            numbers, GAP_SECONDS, LAST, ExitCode.INTERRUPTED, shutdown_timeout + LATE_SECONDS,
+            shutdown_timeout + DEAF_SECONDS, ExitCode.STILL_RUNNING,
+        )  # fmt: skip
 
     def watch(self, tell: Callable[[int], None]) -> None:
         """Call `tell` on this loop with 1 at the first signal and with 2 at the second; at once for earlier signals."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backfill.cli import options
-from backfill.cli.common import DsnOption, ExitCode, SchemaOption, checked_dsn, required_dsn, run_steadily
+from backfill.cli.common import DsnOption, ExitCode, SchemaOption, checked_dsn, explain, required_dsn, run_steadily
 from backfill.cli.durations import show_duration
-from backfill.cli.ending import end_soon
+from backfill.cli.ending import end_now, end_soon
 from backfill.cli.logs import set_up_logs
 from backfill.cli.settings import mistyped
 from backfill.cli.streams import never_wait_for_readers
-from backfill.errors import ConfigurationError
+from backfill.errors import ConfigurationError, HandlersStillRunningError
 from backfill.hooks.events import ShutdownReason
 
 if TYPE_CHECKING:
@@ -106,11 +106,18 @@ def command(
     tasks = load_registries(registry)
     # What was imported stays in use, so the garbage collector need not look at it: that would cost a tenth of the rate.
     gc.freeze()
-    signals = Signals()
+    signals = Signals(config.shutdown_timeout.total_seconds())
 
     async def work() -> ExitCode:
         runner = WorkerRunner(config, tasks)
-        orderly = await _Shift(runner, signals).run()
+        try:
+            orderly = await _Shift(runner, signals).run()
+        except HandlersStillRunningError as error:
+            logger.error("%s", error)
+            end_now(ExitCode.LEFT if runner.left else ExitCode.STILL_RUNNING)
+        except Exception as error:
+            end_soon(explain(error)[1])
+            raise
         code = ExitCode.LEFT if runner.left else ExitCode.OK if orderly else ExitCode.INTERRUPTED
         end_soon(code)
         return code
@@ -181,6 +188,11 @@ class _Shift:
 
     def _on_signal(self, count: int) -> None:
         self._signals = count
+        if self._runner.worker_id is None and self._task is not None:
+            logger.info("stopping: the worker has not started yet, and holds no job")
+            self._stop.set()
+            self._task.cancel()
+            return
         if count == 1:
             patience = self._runner.config.shutdown_timeout.total_seconds()
             logger.info("stopping: running jobs have %g s to end; another signal interrupts them at once", patience)
@@ -189,5 +201,3 @@ class _Shift:
             return
         logger.warning("stopping at once: running jobs are interrupted and given back")
         self._runner.hurry()
-        if self._runner.worker_id is None and self._task is not None:  # the worker has not started yet
-            self._task.cancel()

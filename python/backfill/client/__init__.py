@@ -2,8 +2,9 @@
 
 connect (session, manner): the client's life and its connections · lent: the clients that a worker makes · scheduling:
 asks plugins before a job is added · enqueue: adds one job · bulk: adds many jobs · manage: jobs in the queue ·
-attempts: the attempts of a job · dead_letters: jobs that are not tried again · ends: how jobs finished · counters: how
-attempts ended · recovery: what dead workers held · held_queues: queues that wait for one job · cleanup: what others
+cancel: ends jobs that wait or run · attempts: the attempts of a job · dead_letters: jobs that are not tried again · ends:
+how jobs finished · counters: how attempts ended · recovery: what dead workers held · held_queues: queues that wait for
+one job · cleanup: what others
 left behind · presets: the common cases by name · prepare: makes the parameters of statements, without I/O · execute:
 runs statements.
 """
@@ -13,11 +14,11 @@ from __future__ import annotations
 from backfill.client.attempts import AttemptVerbs
 from backfill.client.bulk.presets import enqueue_bulk, enqueue_bulk_with_retries
 from backfill.client.bulk.verb import BulkVerb
+from backfill.client.cancel import CancelVerbs
 from backfill.client.cleanup import CleanupVerbs
 from backfill.client.counters import CounterVerbs
 from backfill.client.ends.verbs import EndVerbs
 from backfill.client.enqueue import EnqueueVerb
-from backfill.client.manage import ManageVerbs
 from backfill.client.presets import (
     enqueue_critical,
     enqueue_emergency,
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 
-class BackfillClient(EnqueueVerb, BulkVerb, ManageVerbs, CleanupVerbs, EndVerbs, CounterVerbs, AttemptVerbs):
+class BackfillClient(EnqueueVerb, BulkVerb, CancelVerbs, CleanupVerbs, EndVerbs, CounterVerbs, AttemptVerbs):
     """The object by which a program uses the queue: it enqueues jobs and manages the jobs in the queue.
 
     Making a client does no I/O and needs no event loop, so a client may be a module's variable. The first verb connects

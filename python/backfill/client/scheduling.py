@@ -66,7 +66,7 @@ class Scheduling:
             if isinstance(answer, Skip):
                 return JobScheduleRefusedError(job.task, name, None)
             if isinstance(answer, Fail):
-                return JobScheduleRefusedError(job.task, name, answer.message)
+                return JobScheduleRefusedError(job.task, name, str(answer.message))
             if isinstance(answer, ContinueWith):
                 source = name
                 with _blaming(source, job.task):

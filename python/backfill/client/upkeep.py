@@ -5,12 +5,13 @@ The public client does not have these verbs; `client/lent.py` adds them to the c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from backfill.client.connect import ClientLife
 from backfill.client.verbs import cleanup as verbs
 from backfill.client.verbs.attempts import Place, Swept, sweep_attempts
+from backfill.client.verbs.cancel import CancelledFound, find_cancelled
 from backfill.client.verbs.cleanup import ReleasedLocks
 from backfill.client.verbs.counters import find_unknown_tasks, write_counters
 from backfill.client.verbs.ends import tend_ends
@@ -53,6 +54,15 @@ class UpkeepVerbs(ClientLife):
                 microseconds; other priorities are searched as a whole.
         """
         return await self._run(find_unknown_tasks(worker, floors))
+
+    async def find_cancelled(self, worker: str, held: Collection[int]) -> CancelledFound:
+        """Find out which of a worker's jobs were cancelled; workers ask this when they are told to look.
+
+        Args:
+            worker: the worker's id.
+            held: the ids of the jobs that it holds.
+        """
+        return await self._run(find_cancelled(worker, held))
 
     async def release_foreign_locks(
         self,

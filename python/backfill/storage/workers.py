@@ -67,13 +67,18 @@ class Levels:
     clock: int
 
 
-async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> int:
-    """Write a worker's row; returns how many live workers know one of its tasks, itself included."""
+async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> tuple[int, str]:
+    """Write a worker's row.
+
+    Returns:
+        How many live workers know one of its tasks, itself included, and the mark of what operators say, which is
+        another one after each change.
+    """
     values = [row.id, row.host, row.pid, row.protocol, Jsonb(row.lanes), row.tasks, row.version, row.dead_after]
     async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(render("add_worker", schema), values)
         found = await cursor.fetchone()
-    return 1 if found is None else int(found["alive"])
+    return (1, "") if found is None else (int(found["alive"]), str(found["said"]))
 
 
 async def remove_worker(connection: Connection, worker: str, *, schema: str) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from backfill.cancels import Cancellation
 from backfill.logs import fields_of
 from backfill.records import Job
 
@@ -89,10 +90,19 @@ class WorkerContext(Generic[D]):
         return await self.client.attempts(self.job)
 
     @property
-    def should_stop(self) -> bool:
-        """Whether the handler should end early: the worker stops, or the attempt is out of time. Safe from any thread.
+    def is_last_attempt(self) -> bool:
+        """Whether no other attempt follows if this one fails, by the job's row as it was claimed.
 
-        Async handlers are cancelled when their time is up; synchronous ones must ask this property themselves.
+        An error that must not be retried ends the job earlier; somebody may also change the row meanwhile.
+        """
+        return self.job.attempts >= self.job.max_attempts
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the handler should end early. Safe from any thread.
+
+        It should if the worker stops, the attempt is out of time, or the job was cancelled. Async handlers are
+        cancelled then; synchronous ones must ask this property themselves.
         """
         return self._stop.is_set()
 
@@ -104,6 +114,15 @@ class WorkerContext(Generic[D]):
         where the attempt is out of time and the worker goes on; then the handler should raise an error.
         """
         return self._worker_stops is not None and self._worker_stops()
+
+    @property
+    def cancelled_by(self) -> Cancellation | None:
+        """Who has cancelled the job while it runs, and why; None where nobody has. Safe from any thread.
+
+        If somebody has, `should_stop` is true, and the job is not tried again, whatever the handler raises. If the
+        handler returns, the job is completed.
+        """
+        return getattr(self._stop, "cancellation", None)
 
     def __repr__(self) -> str:
         """The job and the worker."""

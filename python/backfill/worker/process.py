@@ -19,13 +19,14 @@ from backfill.hooks.registry import HookRegistry
 from backfill.said import named, stripped
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
-from backfill.storage.until import until
+from backfill.storage.until import until, within
 from backfill.tasks import TaskRegistry
 from backfill.worker.announcing import announce
 from backfill.worker.config import WorkerConfig
 from backfill.worker.events import Tally, WorkerStopped, emit
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.outcomes import Collect
+from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.liveness.beat import TURN_SECONDS
 from backfill.worker.liveness.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth
@@ -33,7 +34,8 @@ from backfill.worker.pipeline.hot import QUERY_TIMEOUT
 from backfill.worker.service import Service
 from backfill.worker.service_lists import HTTP_PROBE, PROBES, UPKEEP
 from backfill.worker.services import ServiceGroup
-from backfill.worker.session import WorkerSession, seconds
+from backfill.worker.session import WorkerSession
+from backfill.worker.stop import Stop
 from backfill.worker.upkeep.end_partitions import EndPartitions
 from backfill.worker.upkeep.held_queues import HeldQueues
 from backfill.worker.upkeep.left_attempts import LeftAttempts
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FLUSH_PATIENCE: Final = 1.0
+_CLOSE_SECONDS: Final = 10.0
+"""How long a client may take to close at the end; its pool waits up to five seconds for what is under way."""
 
 
 class WorkerProcess:
@@ -71,7 +75,7 @@ class WorkerProcess:
         hurry: set when a shutdown must not wait any more.
         pulse: what is known about the worker's health.
         reason: why the worker is being stopped, as far as its runner knows.
-        left: how many jobs were still locked when the worker had ended, since the database did not take their ends.
+        stragglers: handlers that still run although they should have ended, under whichever id they began.
     """
 
     own: ServicesClient
@@ -98,7 +102,7 @@ class WorkerProcess:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.hurry = asyncio.Event()
         self.pulse = Pulse()
-        self.left = 0
+        self.stragglers = Stragglers()
         self._began = time.monotonic()
         self._tally = Tally()
         self.config = config
@@ -112,8 +116,12 @@ class WorkerProcess:
         self._progress = asyncio.Event()
         self._closing = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
+        self._renewal: asyncio.Task[None] | None = None  # the last one, also where it only starts the new session now
         self._background = True
-        self._drained_by: float | None = None
+        self._stop = Stop(
+            config, self._upkeep, hurry=self.hurry, stragglers=self.stragglers, progress=self._progress,
+            session=lambda: getattr(self, "one", None), renewing=lambda: self._renewal, end_hooks=self._end_hooks,
+        )  # fmt: skip
 
     async def open(self, *, background: bool) -> None:
         """Do all that may fail at the start: connect, check the schema, enter the lifespan, write the worker's row."""
@@ -124,16 +132,16 @@ class WorkerProcess:
         # The services have a client apart from the handlers', so that handlers that hold all of its connections do not
         # keep a service from its work.
         self.own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
-        await self._stack.enter_async_context(self.own)
+        self._stack.push_async_callback(within, _CLOSE_SECONDS, self.own.close)
+        await self.own.open()
         await self._hooks.tell_init(config)
         # The handlers' client is opened by its first use, so that a worker whose handlers do not use it has no extra
         # connection.
         client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
         client.use(self._hooks.registry)
-        self._stack.push_async_callback(client.take_back)
-        self._deps = None
-        if self._registry.lifespan is not None:
-            self._deps = await self._stack.enter_async_context(self._registry.lifespan(client))
+        self._stack.push_async_callback(within, _CLOSE_SECONDS, client.take_back)
+        lifespan = self._registry.lifespan
+        self._deps = None if lifespan is None else await self._stop.lifespan.enter(lifespan(client))
         keeps = {task.keep for task in self._registry if task.keep is not None}
         self.keeper = EndPartitions(self.own, keeps)
         interval = config.dead_after.total_seconds()
@@ -149,6 +157,11 @@ class WorkerProcess:
         """Start the services that run in the background."""
         await self._begin(self.one)
         self._attend(await self._upkeep.start(self, self.config))
+
+    @property
+    def left(self) -> int:
+        """How many jobs were still locked when the worker had ended, since the database did not take their ends."""
+        return self._stop.left
 
     @property
     def services(self) -> list[Service]:
@@ -168,7 +181,8 @@ class WorkerProcess:
         one = self.one
         return self.pulse.health(
             worker_id=one.worker_id, held=len(one.executor.held), unsettled=one.station.settler.pending,
-            live_within=live_within, ready_within=ready_within,
+            live_within=live_within, ready_within=ready_within, hung=self.stragglers.hung,
+            lanes=len(self.config.lanes),
         )  # fmt: skip
 
     async def run_available(self) -> int:
@@ -214,7 +228,7 @@ class WorkerProcess:
         for watcher in self._watchers.values():
             watcher.cancel()
         failed: BaseException | None = None
-        for step in (self._drain, self._let_go, self._end_hooks):
+        for step in self._stop.steps:
             try:
                 await step()
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -225,27 +239,10 @@ class WorkerProcess:
             if failed is not None:
                 raise failed
 
-    async def _drain(self) -> None:
-        """Let running jobs end, and write their ends; services that somebody else cancelled run again until then."""
-        if self._drained_by is None:
-            self._drained_by = time.monotonic() + seconds(self.config.shutdown_timeout)
-        if self._renewing is not None:
-            await asyncio.wait([self._renewing])
-        if hasattr(self, "one") and not self.one.abandoned:
-            await self.one.resume()
-            await self.one.drain(max(self._drained_by - time.monotonic(), 0.0), self.hurry)
-            await self.one.settle()
-
-    async def _let_go(self) -> None:
-        await self._upkeep.stop()  # its failures are ignored here, since each was logged when it came
-        if hasattr(self, "one") and not self.one.abandoned:
-            self.left = len(self.one.executor.held)
-            await self.one.close()
-
-    async def _end_hooks(self) -> None:
-        """Tell observers that the worker has stopped, and give them a moment, while the lifespan is still there."""
+    async def _end_hooks(self, until: float) -> None:
+        """Tell observers that the worker has stopped, and give them time up to the shutdown's deadline."""
         worker_id = self.one.worker_id if hasattr(self, "one") else None
-        await self._hooks.end(worker_id, self.failed, self.reason, until=self._drained_by or 0.0, hurry=self.hurry)
+        await self._hooks.end(worker_id, self.failed, self.reason, until=until, hurry=self.hurry)
 
     def tell_end(self) -> None:
         """Log that the worker has stopped, and what it did, unless it never worked."""
@@ -265,11 +262,15 @@ class WorkerProcess:
         """Take note that another process has added `count` jobs."""
         self.one.station.claimer.hear(count)
 
+    def look_at_control(self) -> None:
+        """Have the session that works now look at what operators say, since there may be something new."""
+        self.one.control.look()
+
     def _incarnation(self) -> WorkerSession:
         return WorkerSession(
             self.config, self._registry, self._client, self.own, self._deps,
             progressed=self._progress.set, lost=self._lost,
-            interrupted=self._interrupted, pulse=self.pulse, collect=self._collect,
+            interrupted=self._interrupted, pulse=self.pulse, stragglers=self.stragglers, collect=self._collect,
             hooks=self._hooks,
         )  # fmt: skip
 
@@ -278,7 +279,7 @@ class WorkerProcess:
         if self._renewing is not None:
             return
         if not self._closing.is_set():
-            self._renewing = asyncio.ensure_future(self._go_on())
+            self._renewal = self._renewing = asyncio.ensure_future(self._go_on())
         elif not self.hurry.is_set():
             # The drain need not wait any more, since others have the worker's jobs.
             emit(LeaseLost(self.one.worker_id, len(self.one.executor.held)), self._tell)

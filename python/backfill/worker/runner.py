@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -12,6 +13,7 @@ from backfill.errors import ConfigurationError, TaskDefinitionError
 from backfill.hooks.events import ShutdownReason
 from backfill.hooks.failures import HookFailures, HookTally
 from backfill.hooks.registry import Plugin, checked_plugins, composed, distinct
+from backfill.middleware import is_async, name_of
 from backfill.records import Job
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
@@ -20,6 +22,8 @@ from backfill.worker.execution.outcomes import Collect
 from backfill.worker.liveness.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
 from backfill.worker.process import WorkerProcess
 from backfill.worker.service import finish
+
+logger = logging.getLogger(__name__)
 
 
 class WorkerRunner:
@@ -45,6 +49,7 @@ class WorkerRunner:
         for task in registry:
             task.resolve()  # so that a wrong annotation is reported now, and not by each attempt
         _refuse_missing_deps(registry)
+        _tell_unused_middleware(registry)
         self.config = config
         self.registry = registry
         self.plugins = distinct([*registry.plugins, *checked_plugins(plugins)])
@@ -69,13 +74,20 @@ class WorkerRunner:
         Raises:
             DatabaseConnectionError: the server cannot be reached at the start.
             SchemaError: the schema is missing or of another version.
+            HandlersStillRunningError: the worker has ended, but handlers still run, since nothing can end them; it
+                comes in place of the cancellation.
             BackfillError: a part of the worker failed for good.
         """
         async with self:
             await asyncio.shield(self._attended().failed)
 
     async def run_until_cancelled(self, stop: asyncio.Event) -> None:
-        """Work until the event is set (or the call is cancelled); then drain up to the shutdown's deadline."""
+        """Work until the event is set (or the call is cancelled); then drain up to the shutdown's deadline.
+
+        Raises:
+            HandlersStillRunningError: the worker has ended, but handlers still run, since nothing can end them.
+            BackfillError: what `run` raises, for the same reasons.
+        """
         async with self:
             failed, stopped = self._attended().failed, asyncio.ensure_future(stop.wait())
             waiting: list[asyncio.Future[Any]] = [failed, stopped]
@@ -99,6 +111,7 @@ class WorkerRunner:
 
         Raises:
             ConfigurationError: this runner is running in the background.
+            HandlersStillRunningError: the call was cancelled and the worker has ended, but handlers still run.
             ExceptionGroup: attempts failed and `raise_failures` is set. It holds the handlers' own exceptions, in the
                 order in which they were raised, each with a note that names its job, task and attempt. It is a
                 BaseExceptionGroup where one of them is not an Exception, such as SystemExit.
@@ -112,9 +125,10 @@ class WorkerRunner:
             ran = await parts.run_available()
         except BaseException as error:
             parts.reason = self._reason_for(error)
-            raise
-        finally:
             await self._end()
+            _refuse_running(parts, error)
+            raise
+        await self._end()
         if failures:
             raise _group(failures, ran)
         return ran
@@ -127,14 +141,21 @@ class WorkerRunner:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain up to the shutdown's deadline. Raises what a part failed with, unless the block itself has raised."""
-        failed = None
-        if self._parts is not None:
-            failed = self._parts.failed
-            self._parts.reason = self._reason_for(error)
+        """Drain up to the shutdown's deadline. Raises what a part failed with, unless the block itself has raised.
+
+        Raises:
+            HandlersStillRunningError: the worker has ended, but handlers still run, and the block has raised nothing
+                but a cancellation.
+        """
+        parts = self._parts
+        if parts is not None:
+            parts.reason = self._reason_for(error)
         await self._end()
-        if failed is not None and failed.done() and not failed.cancelled() and error is None:
-            failed.result()
+        if parts is None:
+            return
+        if parts.failed.done() and not parts.failed.cancelled() and error is None:
+            parts.failed.result()
+        _refuse_running(parts, error)
 
     def health(self, *, live_within: timedelta = LIVE_WITHIN, ready_within: timedelta = READY_WITHIN) -> WorkerHealth:
         """The worker's health, without asking the database; any thread may call this.
@@ -248,6 +269,17 @@ class WorkerRunner:
                 self._left = parts.left
 
 
+def _refuse_running(parts: WorkerProcess, error: BaseException | None) -> None:
+    """Raise HandlersStillRunningError where handlers still run, unless the caller has another error than that it ends.
+
+    Args:
+        parts: the worker, which has ended.
+        error: what the caller's own code has raised.
+    """
+    if error is None or isinstance(error, asyncio.CancelledError):
+        parts.stragglers.refuse_running()
+
+
 def _group(failures: list[tuple[Job, BaseException]], ran: int) -> BaseExceptionGroup[BaseException]:
     """The errors of failed attempts as one group, each with a note that names its job."""
     errors = list[BaseException]()
@@ -273,4 +305,16 @@ def _refuse_missing_deps(registry: TaskRegistry[Any]) -> None:
         if task.deps_name is not None:
             raise TaskDefinitionError(
                 f"task {task.identifier!r}: its handler expects ctx.deps of type {task.deps_name}, {way}"
+            )
+
+
+def _tell_unused_middleware(registry: TaskRegistry[Any]) -> None:
+    """Warn of synchronous middleware that wraps no handler, since all of them are async."""
+    used = {id(function) for task in registry if not task.shape.is_async for function in registry.middleware_of(task)}
+    known = {id(function): function for task in registry for function in registry.middleware_of(task)}
+    for number, function in known.items():
+        if number not in used and not is_async(function):
+            logger.warning(
+                "middleware %s is synchronous and wraps no handler, since all are async: write it as `async def`",
+                name_of(function),
             )

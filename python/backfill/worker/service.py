@@ -65,7 +65,10 @@ class Service:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"backfill-{self.name}")
 
     async def stop(self, timeout: float | None = None) -> None:
-        """Ask the service to end and wait until it has; cancel it after `timeout` seconds. Raises its failure."""
+        """Ask the service to end and wait until it has; cancel it after `timeout` seconds. Raises its failure.
+
+        A service that goes on although it was cancelled several times is named in the log and left.
+        """
         self._stopping.set()
         self._on_stop()
         if self._task is None:
@@ -77,12 +80,17 @@ class Service:
                 await self._close()
 
     async def _end_task(self, task: asyncio.Task[None], timeout: float | None) -> None:
-        """Wait until the task has ended, and cancel it after `timeout` seconds. Raises what it failed with."""
+        """Wait until the task has ended, and cancel it after `timeout` seconds. Raises what it failed with.
+
+        A task that does not end although it was cancelled several times is left as it is.
+        """
         done, _ = await asyncio.wait([task], timeout=timeout)
         if not done:
             logger.warning("%s did not stop in %s s and is cancelled", self.name, timeout)
             self._gave_up = True
             await end_all(task)
+            if not task.done():
+                return
         # This takes the cancellation out of the task. Its traceback would hold what `_run` had open until a garbage
         # collection.
         with contextlib.suppress(asyncio.CancelledError):

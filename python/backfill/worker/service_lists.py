@@ -46,6 +46,7 @@ def _listener(process: WorkerProcess) -> Service:
         wake=process.wake,
         hear=process.hear,
         claimed=lambda: process.one.executor.claimed,
+        control=process.look_at_control,
     )
 
 
@@ -80,6 +81,7 @@ PROBES: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
 ATTENDANTS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
     ServiceFactory("beat", lambda session: session.beat, drains=True),
     ServiceFactory("counters", lambda session: session.counters, drains=True),
+    ServiceFactory("control reader", lambda session: session.control),
     ServiceFactory("sentinel", lambda session: session.sentinel),
     ServiceFactory("recoverer", lambda session: session.recoverer, background=True),
     ServiceFactory(

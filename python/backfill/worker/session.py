@@ -25,9 +25,12 @@ from backfill.said import stripping
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.control.cancelled_jobs import CancelledJobs
+from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.sentinel import Sentinel
+from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.liveness.beat import Beat
@@ -69,6 +72,7 @@ class WorkerSession:
         lost: called when another worker has given this session up.
         interrupted: called with a KeyboardInterrupt that a handler raised, where it may come from a Ctrl-C.
         pulse: told of signs that the worker is live and ready.
+        stragglers: the handlers of earlier sessions that still run, which keep their slots in this one.
         collect: called with the job and the error of each failed attempt.
         hooks: the callbacks of the worker's plugins.
 
@@ -80,6 +84,7 @@ class WorkerSession:
         beat: its heartbeat.
         counters: writes the counts of its attempts.
         recoverer: recovers the jobs that dead workers held.
+        control: reads what operators say to the fleet.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
         abandoned: whether it was given up, and has let go of everything.
@@ -90,6 +95,7 @@ class WorkerSession:
     beat: Beat
     counters: Counters
     recoverer: Recoverer
+    control: ControlReader
     sentinel: Sentinel
     pumps: list[PipelineLoop]
 
@@ -105,6 +111,7 @@ class WorkerSession:
         lost: Callable[[], None],
         interrupted: Callable[[KeyboardInterrupt], None],
         pulse: Pulse,
+        stragglers: Stragglers,
         collect: Collect | None = None,
         hooks: WorkerHooks,
     ) -> None:
@@ -138,10 +145,15 @@ class WorkerSession:
             own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after),
             tell=hooks.observers.tell,
         )  # fmt: skip
+        cancelling = self.executor.cancelling
+        self.control = ControlReader([CancelledJobs(own, worker=self.worker_id, cancelling=cancelling)])
+        self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         lanes = make_lanes(
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
             ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
         )  # fmt: skip
+        self.executor.stragglers = stragglers
+        stragglers.occupy(lanes, self.executor.dispatch)
         claimer = Claimer(
             self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
@@ -194,7 +206,10 @@ class WorkerSession:
         await asyncio.gather(self._attendants.resume(), self._pumping.resume())
 
     async def drain(self, timeout: float, hurry: asyncio.Event) -> None:
-        """Stop claiming, and let running jobs end, for at most `timeout` seconds, or until `hurry` is set."""
+        """Stop claiming, and let running jobs end, for at most `timeout` seconds, or until `hurry` is set.
+
+        Handlers that cannot be ended still run then, and their jobs are held until the executor lets go of them.
+        """
         self.station.claimer.close()
         draining = asyncio.ensure_future(self.executor.drain(timeout))
         hurrying = asyncio.ensure_future(hurry.wait())
@@ -232,6 +247,7 @@ class WorkerSession:
         """
         self.station.claimer.close()
         await self.executor.drain(0)
+        self.executor.let_go()  # their slots stay taken in the next session
         await self.settle()
         try:
             async with self.hot.alone() as wire:

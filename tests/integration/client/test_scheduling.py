@@ -7,7 +7,8 @@ bulk calls.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -150,7 +151,14 @@ async def test_on_a_callers_connection(dsn: str, autocommit: bool) -> None:
 
 async def test_in_handlers_and_in_the_lifespan(dsn: str) -> None:
     """The client that a worker lends asks the plugins of the registry, and then those of the runner."""
-    seen, registry = Seen(), TaskRegistry(plugins=[Asked(one_more)])
+    seen = Seen()
+
+    @asynccontextmanager
+    async def lifespan(client: BackfillClient) -> AsyncIterator[None]:
+        await client.enqueue("other", {"n": 0})
+        yield
+
+    registry = TaskRegistry(lifespan=lifespan, plugins=[Asked(one_more)])
 
     @registry.task("first")
     async def first(payload: dict[str, int], ctx: WorkerContext[None]) -> None:
@@ -161,8 +169,8 @@ async def test_in_handlers_and_in_the_lifespan(dsn: str) -> None:
         await client.enqueue(first, {"n": 0})
     runner = WorkerRunner(WorkerConfig(dsn=dsn), registry, plugins=[Asked(doubled), seen])
     await runner.process_available_jobs()
-    assert await rows(dsn, PAYLOADS) == [('{"n":4}',), ('{"n":6}',)]
-    assert [event.identifier for event in seen.events] == ["other", "other"]
+    assert await rows(dsn, PAYLOADS) == [('{"n":2}',), ('{"n":4}',), ('{"n":6}',)]
+    assert [event.identifier for event in seen.events] == ["other", "other", "other"]
 
 
 async def test_nothing_else_is_asked(dsn: str) -> None:

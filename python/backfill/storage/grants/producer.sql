@@ -37,5 +37,6 @@ on function
   :"schema".backfill_see_ends(bigint[]),
   :"schema".backfill_remove_job(bigint, text),
   :"schema".backfill_free_queues(bigint[]),
+  :"schema".backfill_cancel_jobs(bigint[], text, double precision),
   :"schema".backfill_reschedule_jobs(bigint[], text[], timestamptz, integer, integer, integer)
 to :"role";

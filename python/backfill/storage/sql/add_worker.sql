@@ -1,4 +1,5 @@
--- does: Writes a worker's row; says how many workers are alive that know a task of its.
+-- does: Writes a worker's row; says how many workers are alive that know a task of its, and gives a number that is another one
+--   after each change of what operators say.
 -- locks: its backfill_workers row (insert)
 -- index: none: the table has a row a worker
 -- params: $1 id text, $2 host text, $3 pid integer, $4 protocol integer, $5 lanes jsonb, $6 tasks text[], $7 version text,
@@ -11,7 +12,10 @@ with added as (
     $1::text, $2::text, $3::integer, now(), now(), $4::integer, $5::jsonb, $6::text[], $7::text, $8::interval
   )
 )
-select 1 + count(*)::integer as alive, (select :"schema".backfill_tell_engine($1::text, true))
+select
+  1 + count(*)::integer as alive, (select :"schema".backfill_tell_engine($1::text, true)),
+  -- part: said
+  as said
 from :"schema".backfill_workers
 where id <> $1::text
   and heartbeat_at > now() - dead_after

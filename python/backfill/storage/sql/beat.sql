@@ -1,5 +1,6 @@
--- does: Writes a worker's heartbeat and its loop's lag; gives the newest version of what operators say, and how many workers are
---   alive that know a task of its. No row: the worker was given up. The Rust engine's table of workers is told, where it is.
+-- does: Writes a worker's heartbeat and its loop's lag; gives the newest version of what operators say, how many workers are
+--   alive that know a task of its, and a number that is another one after each change of what operators say. No row: the
+--   worker was given up. The Rust engine's table of workers is told, where it is.
 -- locks: its backfill_workers row (update)
 -- index: backfill_workers_pkey
 -- params: $1 id text, $2 lag double precision (seconds)
@@ -15,4 +16,5 @@ returning
     where others.id = own.id
       or (others.heartbeat_at > now() - others.dead_after and others.tasks && own.tasks)
   ),
-  :"schema".backfill_tell_engine(own.id, true)
+  :"schema".backfill_tell_engine(own.id, true),
+  -- part: said

@@ -42,7 +42,8 @@ kept as (
   )
   select
     gone.id, (select identifier from :"schema"._private_tasks where id = gone.task_id),
-    gone.how, gone.attempts, gone.max_attempts, gone.priority,
+    case when gone.how = 'discarded' and gone.flags ? 'backfill.cancel' then 'cancelled' else gone.how end,
+    gone.attempts, gone.max_attempts, gone.priority,
     (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
     gone.key, gone.created_at, gone.run_at, gone.started_at, now() + gone.keep * interval '1 second', $1::text, gone.error,
     gone.records, gone.result::json

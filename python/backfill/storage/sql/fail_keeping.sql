@@ -9,7 +9,7 @@
 --   $16 keeps double precision[] (seconds)
 -- part: failing
 ,
-kept as (
+kept_others as (
   insert into :"schema".backfill_ends (
     -- part: kept_columns
   )
@@ -24,9 +24,26 @@ kept as (
   join unnest($2::bigint[], $3::timestamptz[], $16::double precision[]) as keeping (id, locked_at, keep)
     on keeping.id = gone.id
     and keeping.locked_at = gone.locked_at
+  where not gone.cancelled
   returning job_id
 ),
+kept as (
+  select job_id
+  from kept_others
+  union all
+  select :"schema".backfill_keep_cancelled(
+    gone.id, gone.task_id, gone.job_queue_id, gone.attempts, gone.max_attempts, gone.priority, gone.key, gone.created_at,
+    gone.run_at, gone.started_at, gone.flags, $1::text, keeping.keep, gone.records
+  )
+  from gone
+  join unnest($2::bigint[], $3::timestamptz[], $16::double precision[]) as keeping (id, locked_at, keep)
+    on keeping.id = gone.id
+    and keeping.locked_at = gone.locked_at
+  where gone.cancelled
+),
 -- part: telling
-select held.id, held.locked_at, held.last and not held.superseded as last, buried.entry, (select count(*) from told)
+select
+  held.id, held.locked_at, held.last and not held.superseded and not held.cancelled as last, buried.entry,
+  (select count(*) from told)
 from held
 left join buried on buried.id = held.id

@@ -1,24 +1,29 @@
 -- does: Gives claimed jobs back as they were, or put off by $8 seconds: unlocks job and queue and lowers the attempts again.
 --   The queue is held for the job instead where the job's flags ask for it, and it has begun to run before.
---   A job that was replaced or removed while it was held is deleted; whether it was is seen once its row is held.
+--   A job that was replaced, removed or cancelled while it was held is deleted; whether it was is seen once its row is held.
 --   Attempts whose `how` is given are noted.
--- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_attempts rows (insert, delete)
+-- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_attempts rows (insert, delete),
+--   new backfill_ends rows
 -- index: jobs_pkey1, job_queues_pkey1, backfill_attempts_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
 --   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 started boolean[] (whether its handler began),
---   $10 started_ats timestamptz[], $11 hows text[]
+--   $10 started_ats timestamptz[], $11 hows text[], $12 keeps double precision[] (seconds for which a cancelled job's end is kept)
 -- A job is found by `any (array[...])` where an equality would do: by one the planner could as well begin with all jobs, which
 -- looks cheap while the statistics call their table empty. The fence is wrapped in coalesce so that it makes no guess of it.
 with ended as (
   select *
   from unnest(
     $2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[],
-    $6::smallint[], $7::boolean[], $8::double precision[], $9::boolean[], $10::timestamptz[], $11::text[]
-  ) as ended (id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, started, started_at, how)
+    $6::smallint[], $7::boolean[], $8::double precision[], $9::boolean[], $10::timestamptz[], $11::text[],
+    $12::double precision[]
+  ) as ended (id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, started, started_at, how, keep)
 ),
 held as materialized (
   select
-    jobs.id, jobs.locked_at, ended.delay, jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) as superseded,
+    jobs.id, jobs.locked_at, ended.delay, ended.keep,
+    coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
+    jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) or coalesce(jobs.flags ? 'backfill.cancel', false)
+      as superseded,
     ended.attempts as attempt, ended.started_at, ended.how, null::text as error_type, null::text as message,
     null::text as traceback, false as last, true as many,
     case
@@ -43,9 +48,18 @@ gone as (
   using held
   where jobs.id = any (array[held.id])
     and held.superseded
-  returning jobs.id
+  returning
+    jobs.*, held.cancelled, held.keep,
+    :"schema".backfill_attempt_records(
+      jobs.id, :"schema".backfill_attempt_record(held.attempt, held.how, $1::text, held.started_at, null, null, null)
+    ) as records
 ),
 -- part: recorded_attempts
+,
+kept as (
+  -- part: cancelled_ends
+),
+-- part: telling
 ,
 returned as (
   update :"schema"._private_jobs as jobs
@@ -58,5 +72,5 @@ returned as (
   where jobs.id = any (array[held.id])
     and not held.superseded
 )
-select id, locked_at
+select id, locked_at, (select count(*) from told)
 from held

@@ -1,13 +1,15 @@
 -- does: Gives back the jobs that are locked by this worker though it does not hold them (the answer to a claim was lost), as
 --   give_back.sql does, and frees their queues, or holds them where they were held
---   before; one that was replaced or removed since the claim is deleted. Says which jobs they
+--   before; one that was replaced, removed or cancelled since the claim is deleted. Says which jobs they
 --   were, and which of them are deleted.
 -- locks: _private_jobs rows (update, delete), skip locked: they are looked for again; _private_job_queues rows (update)
 -- index: backfill_jobs_locked, jobs_pkey1, job_queues_pkey1
 -- params: $1 worker text, $2 held bigint[]
 with strays as materialized (
   select
-    jobs.id, jobs.job_queue_id, jobs.locked_at,
+    jobs.id, jobs.job_queue_id, jobs.locked_at, coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
+    coalesce(jobs.flags ? 'backfill.cancel', false)
+      or
     -- part: written_since
     as superseded,
     case
@@ -39,11 +41,17 @@ still_held as (
 gone as (
   delete from :"schema"._private_jobs as jobs
   where jobs.id = any (array(select id from strays where superseded))
+  returning jobs.*, coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled, null::double precision as keep
 ),
+kept as (
+  -- part: cancelled_ends
+),
+-- part: telling
+,
 returned as (
   update :"schema"._private_jobs as jobs
   set attempts = greatest(jobs.attempts - 1, 0), locked_by = null, locked_at = null
   where jobs.id = any (array(select id from strays where not superseded))
 )
-select id, superseded
+select id, superseded, (select count(*) from told)
 from strays

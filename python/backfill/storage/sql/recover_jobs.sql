@@ -1,9 +1,10 @@
 -- does: Unlocks jobs whose worker died, and their queues; a queue is held for its job's next attempt where the job's flags ask
 --   for it. The attempt counts: after a first one a job is due as it was, after others when $3 says (seconds; null: by the
---   contract), after the last it is among the dead letters, with an end where $4 says for how long. One that was replaced or removed while it ran is deleted; where that is not sure it is a dead letter that says
---   so. Gives the jobs' ids, which of them are dead letters now, and which were replaced or removed.
+--   contract), after the last it is among the dead letters, with an end where $4 says for how long. One that was cancelled
+--   ends as cancelled. One that was replaced or removed while it ran is deleted; where that is not sure it is a dead letter
+--   that says so. Gives the jobs' ids, which of them are dead letters now, and which were replaced or removed.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_dlq rows (insert, update),
---   backfill_attempts rows (insert, delete)
+--   backfill_attempts rows (insert, delete), new backfill_ends rows
 -- index: jobs_pkey1, job_queues_pkey1, tasks_pkey, backfill_attempts_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 delays double precision[], $4 keeps double precision[], $5 error text
 with
@@ -19,7 +20,7 @@ gone as (
   where jobs.id = any (array[cut_off.id])
     and (cut_off.superseded or cut_off.last)
   returning
-    jobs.*, cut_off.superseded, cut_off.doubtful, cut_off.keep,
+    jobs.*, cut_off.superseded, cut_off.doubtful, cut_off.cancelled, cut_off.keep,
     :"schema".backfill_attempt_records(
       jobs.id,
       :"schema".backfill_attempt_record(held.attempt, held.how, $1::text, held.started_at, null, held.message, null)
@@ -41,21 +42,15 @@ buried as (
     ) as entry
   from gone
   where not gone.superseded
+    and not gone.cancelled
 ),
+-- part: recovered_ends
+,
 kept as (
-  insert into :"schema".backfill_ends (
-    -- part: kept_columns
-  )
-  select
-    gone.id, (select identifier from :"schema"._private_tasks where id = gone.task_id),
-    case when gone.superseded then 'superseded' else 'failed' end,
-    gone.attempts, gone.max_attempts, gone.priority,
-    (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
-    gone.key, gone.created_at, gone.run_at, gone.locked_at, now() + gone.keep * interval '1 second', $1::text, $5::text,
-    gone.records
-  from gone
-  where gone.keep is not null
-  returning job_id
+  select job_id
+  from kept_others
+  union all
+  -- part: cancelled_ends
 ),
 -- part: telling
 , unlocked as (

@@ -1,6 +1,6 @@
 -- does: Renews the locks of jobs that have been held for long, and of their queues, so that nobody takes them for abandoned
 --   by their age; gives back each job's and queue's new time. A job replaced or removed while it runs is not renewed, only
---   its queue is. updated_at is made equal to locked_at, as the claims do.
+--   its queue is; one that is cancelled has lost its key too, and is renewed. updated_at is made equal to locked_at, as the claims do.
 -- locks: _private_jobs rows (update), _private_job_queues rows (update)
 -- index: jobs_pkey1, job_queues_pkey1
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
@@ -30,6 +30,7 @@ jobs_renewed as (
     )
     and (
       jobs.key is not null
+      or jobs.flags ? 'backfill.cancel'
       or jobs.id not in (select id from unnest($2::bigint[], $7::boolean[]) as held (id, keyed) where keyed)
     )
   returning jobs.id, jobs.locked_at

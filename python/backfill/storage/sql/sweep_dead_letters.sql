@@ -1,6 +1,7 @@
 -- does: Moves jobs to the dead letters that other programs have failed for good and that nobody holds, so many at most, from an id
---   on; says how many they were.
--- locks: _private_jobs rows (delete), skip locked: they are looked for again; backfill_dlq rows (insert, update)
+--   on; says how many they were. Those that were cancelled end as cancelled instead.
+-- locks: _private_jobs rows (delete), skip locked: they are looked for again; backfill_dlq rows (insert, update);
+--   new backfill_ends rows
 -- index: backfill_jobs_exhausted, tasks_pkey, job_queues_pkey1
 -- params: $1 wanted integer, $2 after bigint
 with exhausted as (
@@ -20,7 +21,11 @@ gone as (
 )
 select
   count(
-    :"schema".backfill_bury(
+    case when gone.flags ? 'backfill.cancel' then :"schema".backfill_keep_cancelled(
+      gone.id, gone.task_id, gone.job_queue_id, gone.attempts, gone.max_attempts, gone.priority, gone.key, gone.created_at,
+      gone.run_at, null, gone.flags, null, null
+    )
+    else :"schema".backfill_bury(
       gone.id,
       (select identifier from :"schema"._private_tasks where id = gone.task_id),
       (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
@@ -28,5 +33,6 @@ select
       gone.flags, gone.created_at, gone.run_at, gone.last_error, 'given up by another program',
       :"schema".backfill_attempt_records(gone.id, null)
     )
+    end
   ) as moved
 from gone

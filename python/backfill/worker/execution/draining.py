@@ -1,10 +1,10 @@
-"""Ends attempts that a stopping worker no longer waits for: cancels them, waits a little, and gives the rest back."""
+"""Ends attempts that a stopping worker does not wait for any longer: asks them to end, and cancels what it can."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Final
 
 from backfill.logs import fields_of
@@ -13,7 +13,9 @@ from backfill.worker.execution.held_job import HeldJob
 logger = logging.getLogger(__name__)
 
 CANCEL_GRACE: Final = 5.0
-"""Seconds that a cancelled handler has to end; after that its job is given back although it still runs."""
+"""Seconds that a cancelled handler has to end; after that it is cancelled again."""
+LAST_GRACE: Final = 1.0
+"""Seconds that a handler has to end which was cancelled again; after that its job is given back although it runs."""
 
 
 def cancel(running: HeldJob) -> None:
@@ -23,6 +25,23 @@ def cancel(running: HeldJob) -> None:
         running.task.cancel()
 
 
+async def drain(attempts: Collection[HeldJob], in_threads: Collection[HeldJob], timeout: float) -> None:
+    """Ask attempts to end, wait for them, and interrupt those that still run when the time is up.
+
+    Args:
+        attempts: the attempts that run; each leaves the collection when it ends.
+        in_threads: the attempts whose handlers run in threads at this moment.
+        timeout: how many seconds to wait.
+    """
+    for running in list(attempts):
+        running.ask_to_stop()
+        if not running.handler_started:
+            cancel(running)
+    await wait(attempts, timeout)
+    if attempts:
+        await interrupt(attempts, in_threads)
+
+
 async def wait(attempts: Collection[HeldJob], timeout: float) -> None:
     """Wait until attempts have ended, at most `timeout` seconds."""
     tasks = [running.task for running in attempts if running.task is not None]
@@ -30,20 +49,34 @@ async def wait(attempts: Collection[HeldJob], timeout: float) -> None:
         await asyncio.wait(tasks, timeout=timeout)
 
 
-async def interrupt(attempts: set[HeldJob], give_back: Callable[[HeldJob], None]) -> None:
-    """Cancel the attempts that still run, and give back those that do not end.
+async def interrupt(attempts: Collection[HeldJob], in_threads: Collection[HeldJob]) -> None:
+    """Cancel the attempts that still run, and once more those that do not end.
+
+    A thread cannot be cancelled: it was asked to end, and nobody waits for it any longer.
 
     Args:
-        attempts: the attempts that run; each leaves the set when it ends.
-        give_back: called with each attempt that has not ended, to end it.
+        attempts: the attempts that run.
+        in_threads: the attempts whose handlers run in threads at this moment.
     """
     logger.warning("the shutdown's deadline is over: %d jobs are interrupted and given back", len(attempts))
+    threads, others = list[HeldJob](), list[HeldJob]()
     for running in list(attempts):
-        cancel(running)
-    await wait(attempts, CANCEL_GRACE)
-    for running in list(attempts):
-        logger.warning(
-            "job %d (%s) does not end when cancelled", running.job.id, running.job.task_identifier,
-            extra=fields_of(running.job),
-        )  # fmt: skip
-        give_back(running)
+        if running in in_threads:
+            running.given_up = True
+            threads.append(running)
+        else:
+            cancel(running)
+            others.append(running)
+    await wait(others, CANCEL_GRACE)
+    if clinging := [running for running in others if running.task is not None and not running.task.done()]:
+        for running in clinging:
+            assert running.task is not None  # noqa: S101 - see above
+            running.task.cancel()
+        await wait(clinging, LAST_GRACE)
+    for running in [*threads, *clinging]:
+        if running.task is not None and not running.task.done():
+            logger.warning(
+                "job %d (%s) does not end when %s", running.job.id, running.job.task_identifier,
+                "asked to, and its thread cannot be cancelled" if running in threads else "cancelled",
+                extra=fields_of(running.job),
+            )  # fmt: skip

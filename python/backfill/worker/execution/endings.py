@@ -23,7 +23,8 @@ COMPLETE_KEEPING: Final = Settling("complete_keeping", (NUMBERS, TIMES, TEXTS, T
 _FAILURE: Final = (NUMBERS, TEXTS, BOOLEANS, TIMES, TEXTS, TEXTS, TEXTS, TEXTS)
 FAIL: Final = Settling("fail", _FAILURE, compares=True, tells_last=True)
 FAIL_KEEPING: Final = Settling("fail_keeping", (*_FAILURE, NUMBERS), compares=True, tells_last=True)
-GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, TIMES, TEXTS), compares=True)
+GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, TIMES, TEXTS, NUMBERS), compares=True)
+END_CANCELLED: Final = Settling("end_cancelled", (NUMBERS, TIMES))
 
 _HOWS: Final = {FailReason.TIMEOUT: AttemptHow.TIMED_OUT, FailReason.DEADLINE: AttemptHow.DEADLINE}
 """How a failed attempt ended, as its record says it; any other reason is a plain failure."""
@@ -279,10 +280,10 @@ class Snoozed(Ending):
     delay: float
     recorded: bool = True
 
-    def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - its job goes on
-        """Its job waits again until the delay is over."""
+    def end(self, attempt: Attempt, keep: float | None) -> End:
+        """Its job waits again until the delay is over, unless it was cancelled: then its end is kept."""
         how = AttemptHow.SNOOZED if self.recorded else None
-        return GIVE_BACK, attempt, (self.delay, attempt.handler_started, attempt.claim.claimed_at(attempt), how)
+        return GIVE_BACK, attempt, (self.delay, attempt.handler_started, attempt.claim.claimed_at(attempt), how, keep)
 
     def without_record(self) -> Ending | None:
         """The same, of which the list of attempts says nothing."""
@@ -303,18 +304,40 @@ class GivenBack(Ending):
 
     recorded: bool = True
 
-    def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - its job goes on
-        """Its job waits as before."""
+    def end(self, attempt: Attempt, keep: float | None) -> End:
+        """Its job waits as before, unless it was cancelled: then its end is kept."""
         how = AttemptHow.INTERRUPTED if self.recorded and attempt.handler_started else None
-        return GIVE_BACK, attempt, (None, attempt.handler_started, attempt.claim.claimed_at(attempt), how)
+        return GIVE_BACK, attempt, (None, attempt.handler_started, attempt.claim.claimed_at(attempt), how, keep)
 
     def without_record(self) -> Ending | None:
         """The same, of which the list of attempts says nothing."""
         return replace(self, recorded=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Cancelled(Ending):
+    """The job was cancelled, and its handler has not completed.
+
+    It is counted among the discarded ones: the job has ended without failure, and without being done. Dead letters that
+    it left behind stay, since its work is not done.
+    """
+
+    counted: ClassVar[Counted] = "discarded"
+    total: ClassVar[Total] = "done"
+    undone: ClassVar[bool] = True
+
+    def end(self, attempt: Attempt, keep: float | None) -> End:
+        """Its job is deleted, and its end is kept with the reason that stands in its row."""
+        return END_CANCELLED, attempt, (keep, attempt.claim.claimed_at(attempt))
+
+    def level(self, job: Job) -> int:  # noqa: ARG002 - it is the same for all jobs
+        """INFO, since somebody asked for it and nothing else tells of it."""
+        return logging.INFO
+
+
 COMPLETED: Final = Completed()
 GIVEN_BACK: Final = GivenBack()
+CANCELLED: Final = Cancelled()
 
 
 def is_last(job: Job) -> bool:

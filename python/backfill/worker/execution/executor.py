@@ -26,14 +26,16 @@ from backfill.storage.rows import unreadable
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.context import WorkerContext
 from backfill.worker.events import Tally
-from backfill.worker.execution.draining import cancel, interrupt, wait
-from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending, Failed
+from backfill.worker.execution.cancelling import Cancelling
+from backfill.worker.execution.draining import cancel, drain
+from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.hooked import Answered, Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
+from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane
@@ -70,7 +72,6 @@ class Executor:
         collect: Collect | None = None,
         hooks: WorkerHooks | None = None,
     ) -> None:
-        self._registry = registry
         self._outcomes = Outcomes(registry, retry, traceback, collect)
         self._worker_id = worker_id
         self._client = client
@@ -88,17 +89,21 @@ class Executor:
         self._guard = ForkGuard()
         interrupted = lambda error: self.interrupted(error)  # noqa: E731, PLW0108 - it is set later
         self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
+        self._registry = registry.wrapped(self._guard.returned)
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
         self._first_step: HeldJob | None = None
         self._draining = False
         self._unstarted = 0
+        self.stragglers = Stragglers()
+        """The handlers that run although they should have ended; a worker's sessions share them."""
         self.started = 0
         """How many jobs were started."""
         self.claimed = 0
         """How many jobs were claimed."""
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
+        self.cancelling = Cancelling(self, registry, self._outcomes, self._threads.under_way)
         self.leased_until = math.inf
         """The time, in monotonic seconds, until which no other worker can have given this one up.
 
@@ -115,9 +120,7 @@ class Executor:
     @property
     def tally(self) -> Tally:
         """How many attempts ended in each way; it is right once all of them have ended."""
-        failed, put_off, given_back = (self._outcomes.totals[kind] for kind in ("failed", "put_off", "given_back"))
-        done = self.started - failed - put_off - given_back - len(self._running)
-        return Tally(done, failed, put_off, given_back + self._unstarted)
+        return self._outcomes.tally(self.started - len(self._running), self._unstarted)
 
     def under_way(self) -> HeldJob | None:
         """The attempt whose code the event loop runs at this moment; None where it runs none. Safe from any thread.
@@ -136,12 +139,15 @@ class Executor:
         claimed = [HeldJob(job, lane) for job in jobs]
         self.claimed += len(claimed)
         self.held.add(claimed)
+        self.cancelling.came(jobs)
         if self._hooked is not None:
             self._hooked.fetched(jobs)
         if self._draining:
             for running in claimed:
                 self._undo(running)
             return
+        if self.stragglers.have_lost_jobs:
+            claimed = self.stragglers.park(claimed, self.dispatch, self._undo)
         lane.add(claimed)
         self.dispatch(lane)
 
@@ -189,6 +195,7 @@ class Executor:
 
     def _undo(self, running: HeldJob) -> None:
         """Give back a job that never took a slot."""
+        self.cancelling.note_keep(running)
         running.ending = GIVEN_BACK
         self._unstarted += 1
         self.ended(running)
@@ -196,30 +203,33 @@ class Executor:
     async def drain(self, timeout: float) -> None:
         """Wait for the attempts that run, at most `timeout` seconds, and give the other jobs back.
 
-        Jobs that have not begun go back at once. Async handlers are cancelled when the time is up. Synchronous handlers
-        are asked to end from the start, by `ctx.should_stop`; when the time is up nobody waits for them any longer.
+        Jobs that have not begun go back at once. Attempts that still run in the end are held until `let_go`.
         """
         self._draining = True
         for lane in self.held.lanes:
             self.return_ready(lane)
+        for running in self.stragglers.return_parked():
+            self._undo(running)
+        await drain(self._running, self._threads.under_way, timeout)
+
+    def let_go(self) -> None:
+        """Give back the jobs whose handlers still run after a drain; these are stragglers from now on."""
         for running in list(self._running):
-            running.ask_to_stop()
-            if not running.handler_started:
-                cancel(running)
-        await wait(self._running, timeout)
-        if self._running:
-            await interrupt(self._running, lambda running: self._end(running, GIVEN_BACK))
+            self.stragglers.lost(running)
+            self._end(running, GIVEN_BACK)
 
     def _lost(self, running: HeldJob) -> None:
         """Handle a held job that is not this worker's any more.
 
-        It is given back where it has not started; else its handler is cancelled, if it is an async one.
+        It is given back where it has not started; else it is cancelled, unless its handler runs in a thread.
         """
         if running in running.lane.ready:
             running.lane.ready.remove(running)
             self._undo(running)
-        elif running in self._running and self._task_of(running).shape.is_async:
-            cancel(running)
+        elif running in self._running:
+            if running not in self._threads.under_way:
+                cancel(running)
+            self.stragglers.lost(running)
 
     def close(self) -> None:
         """Let the threads of synchronous handlers go."""
@@ -252,7 +262,7 @@ class Executor:
         CURRENT.set(running.job)  # the context is this attempt's own
         try:
             work = self._prepare(running)
-            if isinstance(work, Failed):
+            if isinstance(work, Ending):
                 ending: Ending = work
             elif work is None:
                 ending = GIVEN_BACK
@@ -273,12 +283,12 @@ class Executor:
             self._guard.leave()
         self._end(running, ending)
 
-    def _prepare(self, running: HeldJob) -> Awaitable[Any] | Failed | None:
+    def _prepare(self, running: HeldJob) -> Awaitable[Any] | Ending | None:
         """Prepare the handler's call.
 
         Returns:
-            The call, ready to be awaited; the failure, where the attempt failed before its handler could run; None
-            where this worker does not know the job's task, so that the job goes back.
+            The call, ready to be awaited; the ending, where the attempt ended before its handler could run; None where
+            this worker does not know the job's task, so that the job goes back.
         """
         job = running.job
         task = self._registry.get(job.task_identifier)
@@ -290,9 +300,8 @@ class Executor:
             return None
         if job.has_flags or task.timeout is not None:
             running.limits = limits_of(job, task)
-            remaining = running.limits.remaining
-            if remaining is not None and remaining.total_seconds() <= 0:
-                return self._outcomes.too_late(job)
+            if (ending := self._outcomes.at_once(job, running.limits)) is not None:
+                return ending
         shape = task.shape
         try:
             payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
@@ -311,17 +320,20 @@ class Executor:
         return task.invoke(payload, context, threads)
 
     async def _limited(self, running: HeldJob, work: Awaitable[Any]) -> Ending:
-        """Await a handler that has a time limit; a synchronous handler can only be asked to stop."""
+        """Await a handler that has a time limit.
+
+        What runs on the loop is cancelled, and a synchronous handler in its thread is only asked to stop.
+        """
         task, seconds = self._task_of(running), running.limits.seconds
         limit = asyncio.timeout(seconds if task.shape.is_async else None)
         alarm = None
         if seconds is not None and not task.shape.is_async:
-            alarm = self._loop.call_later(seconds, self._overrun, running)
+            alarm = self._loop.call_later(seconds, self._overrun, running, limit)
         try:
             async with limit:
                 value = await work
         except TimeoutError as error:
-            if not limit.expired() or running.given_up:
+            if not limit.expired() or running.given_up or running.cancellation is not None:
                 raise
             return self._outcomes.timed_out(running.job, task, running.limits, error)
         finally:
@@ -329,10 +341,18 @@ class Executor:
                 alarm.cancel()
         return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
 
-    def _overrun(self, running: HeldJob) -> None:
-        """Ask a synchronous handler whose time is over to stop, and log that, since nothing can end its thread."""
+    def _overrun(self, running: HeldJob, limit: asyncio.Timeout) -> None:
+        """End an attempt with a synchronous handler whose time is over.
+
+        Nothing can end a thread, so a handler in its thread is asked to stop, and that is logged. Middleware that runs
+        on the loop meanwhile is cancelled.
+        """
         running.run_out_of_time()
-        self._outcomes.overrun(running.job, running.limits)
+        if running in self._threads.under_way:
+            self._outcomes.overrun(running.job, running.limits)
+            self.stragglers.out_of_time(running)
+        else:
+            limit.reschedule(self._loop.time())
 
     def _task_of(self, running: HeldJob) -> Task[Any, Any]:
         task = self._registry.get(running.job.task_identifier)
@@ -353,8 +373,10 @@ class Executor:
         if isinstance(error, Answered):
             return error.ending
         task = self._registry.get(running.job.task_identifier)
-        if (task is None or task.shape.is_async) and (found := ctrl_c_in(error)) is not None:
+        if (task is None or task.runs_on_loop) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
+        if running.cancellation is not None:
+            return self._outcomes.cancelled(running.job, running.cancellation)
         if running.given_up or self._was_swept_away():
             return GIVEN_BACK
         if not running.handler_started and isinstance(error, asyncio.CancelledError):
@@ -380,9 +402,10 @@ class Executor:
     def _end(self, running: HeldJob, ending: Ending) -> None:
         if running.ending is not None:
             return
-        running.ending = ending
         if ending is not COMPLETED:
+            ending = self.cancelling.instead_of(running, ending)
             self._outcomes.count(ending)
+        running.ending = ending
         self._running.discard(running)
         lane = running.lane
         lane.free += 1

@@ -131,7 +131,7 @@ def _places(trace: TracebackType | None) -> list[tuple[str, int, str]]:
     # The path, line and function; never the source line, which may hold a literal that is a secret.
     found = [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in traceback.walk_tb(trace)]
     ours = (f"{_HERE}worker", f"{_HERE}hooks")
-    inner = [place for place in found if not place[0].startswith(ours) and not place[0].endswith(_TASKS)]
+    inner = [place for place in found if not place[0].startswith(ours) and place[0] not in _CALLERS]
     return inner or found
 
 
@@ -157,4 +157,5 @@ def _origins(group: BaseExceptionGroup[BaseException]) -> list[str]:
 
 
 _HERE: Final = __file__.rpartition("worker")[0]
-_TASKS: Final = f"{_HERE}tasks.py"
+_CALLERS: Final = {f"{_HERE}{name}.py" for name in ("middleware", "task", "wrapped")}
+"""The files of ours through which the worker calls a handler."""

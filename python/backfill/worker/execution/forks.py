@@ -67,6 +67,11 @@ class ForkGuard:
                 traceback.print_exception(error)
         _end(code & 0xFF)
 
+    def returned(self, error: BaseException | None) -> None:
+        """End this process if it is such a child, since its handler has returned or raised; else do nothing."""
+        if self.forked:
+            self.leave(error)
+
     def come_back(self) -> NoReturn:
         """End the child, which has left its handler by awaiting something."""
         _end(1, _CAME_BACK)

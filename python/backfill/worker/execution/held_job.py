@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable
 
+from backfill.cancels import Cancellation
 from backfill.records import Job
 from backfill.storage.attempts import Attempt
 from backfill.storage.claim_kinds import IN_ROW, ClaimKind
@@ -30,11 +31,13 @@ class HeldJob(Attempt):
         lost: whether the job was found to be unlocked, or locked by another worker.
         task: the asyncio task; None where the attempt ended in its first step, without a wait.
         keep: how many seconds the end of the job is kept; None where it is not kept.
+        cancellation: who cancelled the job, and why; None where nobody has, as far as this worker knows.
         renewed: when its lock was renewed last, in monotonic seconds; before the first time, since when it is held.
     """
 
     __slots__ = (
         "_event",
+        "cancellation",
         "ended",
         "ending",
         "given_up",
@@ -62,6 +65,7 @@ class HeldJob(Attempt):
         self.given_up = False
         self.lost = False
         self.task: asyncio.Task[None] | None = None
+        self.cancellation: Cancellation | None = None
         self.renewed: float | None = None
         self._event: threading.Event | None = None
 

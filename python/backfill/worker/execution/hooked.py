@@ -3,7 +3,8 @@
 A worker whose plugins have no callback of a job's events has none of this, and its attempts take the way that they take
 without plugins. Interceptors run in the attempt's own task: those of BeforeJobRun before its handler, those of
 AfterJobRun once it has returned or raised. What they say becomes an `Answered` error, which the executor takes for the
-attempt's end. Nobody is asked after an attempt that the worker gave up, or that its handler put off or discarded.
+attempt's end. Nobody is asked after an attempt that the worker gave up, whose job was cancelled, or that its handler
+put off or discarded.
 """
 
 from __future__ import annotations
@@ -143,8 +144,8 @@ class Hooked:
             raise Answered(self._outcomes.refused(running.job, task, _said(answer, name, BeforeJobRun)))
         if not isinstance(answer, Continue):
             raise Answered(self._outcomes.skipped(running.job, f"it was skipped by {name}, a hook of BeforeJobRun"))
-        if running.worker_stops:  # a callback has swallowed the cancellation: the handler must not start now
-            raise asyncio.CancelledError
+        if running.worker_stops or running.cancellation is not None:
+            raise asyncio.CancelledError  # a callback has swallowed it: the handler must not start now
 
     async def _asked_before(
         self, running: HeldJob, task: Task[Any, Any], event: BeforeJobRun
@@ -164,7 +165,9 @@ class Hooked:
 
     def _failure_of(self, running: HeldJob, task: Task[Any, Any], error: BaseException) -> Verdict | None:
         """The verdict on a plain failure; None where the attempt was given up, or its job is put off or discarded."""
-        if running.given_up or running.lost or (_is_cancelled(error) and not _is_over(running)):
+        if running.given_up or running.lost or running.cancellation is not None:
+            return None
+        if _is_cancelled(error) and not _is_over(running):
             return None
         verdict = judge(error, task.no_retry)
         return verdict if verdict.snooze is None and verdict.discard is None else None

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from backfill.hooks.events import (
     InterruptReason,
+    JobCancelled,
     JobComplete,
     JobDiscarded,
     JobFail,
@@ -19,6 +20,7 @@ from backfill.hooks.events import (
 from backfill.storage.attempts import Attempt
 from backfill.worker.execution.endings import (
     COMPLETED,
+    Cancelled,
     Completed,
     CompletedWithResult,
     Discarded,
@@ -31,7 +33,7 @@ from backfill.worker.execution.endings import (
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.observers import Observers
 
-ENDS: Final = (JobComplete, JobFail, JobPermanentlyFail, JobDiscarded, JobSnoozed, JobInterrupted)
+ENDS: Final = (JobComplete, JobFail, JobPermanentlyFail, JobDiscarded, JobSnoozed, JobInterrupted, JobCancelled)
 """The events that this module makes."""
 
 
@@ -83,6 +85,12 @@ def _discarded(running: HeldJob, ending: Discarded, worker: str) -> ObservedEven
     return JobDiscarded(running.job, worker, ending.reason, _duration(running))
 
 
+def _cancelled(running: HeldJob, _ending: Any, worker: str) -> ObservedEvent | None:
+    """The event of a job that was cancelled; its duration is zero where its handler had not started."""
+    reason = None if running.cancellation is None else running.cancellation.reason
+    return JobCancelled(running.job, worker, reason, _duration(running) if running.handler_started else timedelta(0))
+
+
 def _snoozed(running: HeldJob, ending: Snoozed, worker: str) -> ObservedEvent:
     return JobSnoozed(running.job, worker, timedelta(seconds=ending.delay), _duration(running))
 
@@ -107,5 +115,6 @@ _MAKERS: Final[dict[type[Any], Callable[[HeldJob, Any, str], ObservedEvent | Non
     Failed: _failed,
     Discarded: _discarded,
     Snoozed: _snoozed,
+    Cancelled: _cancelled,
     GivenBack: _given_back,
 }

@@ -11,14 +11,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
+from backfill.cancels import Cancellation
 from backfill.hooks.events import FailReason
 from backfill.logs import RetryTraceback, fields_of
 from backfill.payloads import encode_result
-from backfill.records import Job
+from backfill.records import CANCEL_FLAG, Job
 from backfill.retry import RetryPolicy
 from backfill.said import named
 from backfill.tasks import Task, TaskRegistry
+from backfill.worker.events import Tally
 from backfill.worker.execution.endings import (
+    CANCELLED,
+    Cancelled,
     CompletedWithResult,
     Discarded,
     Ending,
@@ -69,6 +73,16 @@ class Outcomes:
     def count(self, ending: Ending) -> None:
         """Count the end of an attempt that had a slot."""
         self.totals[ending.total] += 1
+
+    def tally(self, ended: int, unstarted: int) -> Tally:
+        """How many attempts ended in each way.
+
+        Args:
+            ended: how many attempts ended that had a slot.
+            unstarted: how many jobs were given back that never had one.
+        """
+        failed, put_off, given_back = (self.totals[kind] for kind in ("failed", "put_off", "given_back"))
+        return Tally(ended - failed - put_off - given_back, failed, put_off, given_back + unstarted)
 
     def kept(self, job: Job, value: Any, interrupted: Callable[[KeyboardInterrupt], None]) -> CompletedWithResult:
         """The ending that keeps a handler's result.
@@ -159,8 +173,17 @@ class Outcomes:
         line = f"runs longer than {limit}; its handler is a synchronous one, which ctx.should_stop can only ask to end"
         _tell(logging.WARNING, job, line)
 
-    def too_late(self, job: Job) -> Failed:
-        """The failure of an attempt that is not begun, since its job's deadline is over."""
+    def at_once(self, job: Job, limits: AttemptLimits) -> Ending | None:
+        """The ending of a job that must not begin: it was cancelled, or its deadline is over; None for all others.
+
+        A cancelled job waits only if another program has unlocked it.
+        """
+        if CANCEL_FLAG in job.flags:
+            return self.cancelled(job, None)
+        remaining = limits.remaining
+        return self._too_late(job) if remaining is not None and remaining.total_seconds() <= 0 else None
+
+    def _too_late(self, job: Job) -> Failed:
         text = "the job's deadline was over before this attempt began"
         late = TimeoutError(text)
         told = Description(text, raised_as(late, text, []))
@@ -201,6 +224,16 @@ class Outcomes:
         skipped = Skipped(reason, ran)
         _tell(skipped.level(job), job, f"counts as done: {reason}")
         return skipped
+
+    def cancelled(self, job: Job, cancellation: Cancellation | None) -> Cancelled:
+        """The ending of an attempt whose job was cancelled; `cancellation` is None where only its flag is known."""
+        if cancellation is None:
+            line = "was cancelled before, and does not run"
+        else:
+            reason = " ".join((cancellation.reason or "no reason given").split())[:_LONGEST_REASON]
+            line = f"is cancelled by {cancellation.by}: {reason}"
+        _tell(CANCELLED.level(job), job, line)
+        return CANCELLED
 
     def unknown(self, job: Job, error: BaseException, broken: BaseException) -> Failed:
         """The failure of an attempt whose error's own code fails when the error is looked at."""

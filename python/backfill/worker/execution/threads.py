@@ -34,6 +34,8 @@ class HandlerThreads:
         self._idle = 0
         self._size = 0
         self._lock = threading.Lock()
+        self.under_way: set[HeldJob] = set()
+        """The attempts whose handlers run in threads at this moment, which nothing can end."""
 
     async def run(self, running: HeldJob, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in a thread, in a copy of this context, and await its result.
@@ -50,15 +52,22 @@ class HandlerThreads:
                 self._size += 1
                 threading.Thread(target=self._work, name=f"{self._name}-{self._size}", daemon=True).start()
         self._calls.put((loop, future, contextvars.copy_context(), lambda: function(*arguments)))
-        while True:
-            try:
-                return await asyncio.shield(future)
-            except asyncio.CancelledError:
-                if running.given_up:
-                    raise
-                _uncancel()
-                if future.done():
-                    return future.result()
+        self.under_way.add(running)
+        try:
+            while True:
+                try:
+                    return await asyncio.shield(future)
+                except asyncio.CancelledError:
+                    if running.given_up:
+                        raise
+                    _uncancel()
+                    if future.done():
+                        return future.result()
+        finally:
+            if future.done():
+                self.under_way.discard(running)
+            else:  # it was given up, and the thread goes on
+                future.add_done_callback(lambda _: self.under_way.discard(running))
 
     def close(self) -> None:
         """Let idle threads end now, and each other thread when its call has ended."""

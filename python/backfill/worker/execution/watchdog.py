@@ -16,11 +16,13 @@ from types import FrameType
 from typing import Final
 
 from backfill.logs import fields_of
+from backfill.storage.until import in_own_thread
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.service import Service, finish
 
 logger = logging.getLogger(__name__)
 
+_JOIN_SECONDS: Final = 5.0
 _OWN: Final = __file__.rpartition("execution")[0]
 
 
@@ -49,7 +51,7 @@ class Watchdog(Service):
             await self._until_stopped(self._turn_again_and_again())
         finally:
             self._ended.set()
-            await finish(lambda: asyncio.to_thread(thread.join))
+            await finish(lambda: _joined(thread))
 
     async def _turn_again_and_again(self) -> None:
         while True:
@@ -76,6 +78,11 @@ class Watchdog(Service):
             running.job.id, running.job.task_identifier, held, where,
             extra=fields_of(running.job),
         )  # fmt: skip
+
+
+async def _joined(thread: threading.Thread) -> None:
+    """Wait until the thread has ended; it ends at once, unless what it writes to the log takes long."""
+    await in_own_thread(thread.join, timeout=_JOIN_SECONDS)
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:

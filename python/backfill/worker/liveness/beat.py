@@ -27,7 +27,7 @@ from backfill.storage.heartbeat.choice import Heartbeat, make_heartbeat
 from backfill.storage.isolation import is_read_committed
 from backfill.storage.pooler import is_pooled
 from backfill.storage.statements import render
-from backfill.storage.until import end_all
+from backfill.storage.until import end_all, in_own_thread
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
 from backfill.worker.config import WorkerConfig
 from backfill.worker.liveness.health import Pulse
@@ -56,6 +56,7 @@ class Beat(Service):
     Attributes:
         fleet: how many live workers know a task that this worker knows, this worker included.
         version: the version of the newest message that operators sent to the fleet, as of the last heartbeat.
+        told: called when a heartbeat's answer shows that operators have said something new.
         lost: called once, when this worker was given up by another.
         regained: called when a heartbeat got through after the lease was over.
     """
@@ -79,6 +80,8 @@ class Beat(Service):
         self.version = 0
         self.lost: Callable[[], None] = lambda: None
         self.regained: Callable[[], None] = lambda: None
+        self.told: Callable[[], None] = lambda: None
+        self._said = ""
         self._leased_until = math.inf
         self._heartbeat: Heartbeat | None = None
 
@@ -99,7 +102,7 @@ class Beat(Service):
             self._written = True  # set before, since the row may be written although the answer is lost
             try:
                 self._leased_until = time.monotonic() + self._dead_after
-                self.fleet = await add_worker(connection, self._row, schema=self._config.schema)
+                self.fleet, self._said = await add_worker(connection, self._row, schema=self._config.schema)
             finally:
                 await connection.close()
 
@@ -184,6 +187,9 @@ class Beat(Service):
             self._refused.set()
         if report.answer is not None:
             self.version, self.fleet = int(report.answer[0] or 0), int(report.answer[1] or 1)
+            if (said_now := report.answer[3] or "") != self._said:
+                self._said = said_now
+                self.told()
 
     @contextmanager
     def _hearing(self, heartbeat: Heartbeat) -> Iterator[None]:
@@ -226,4 +232,4 @@ class Beat(Service):
 
 async def _end(heartbeat: Heartbeat) -> None:
     """End the thread; a helper thread waits for that, since it takes a moment."""
-    await asyncio.to_thread(heartbeat.stop, _STOP_SECONDS)
+    await in_own_thread(lambda: heartbeat.stop(_STOP_SECONDS), timeout=2 * _STOP_SECONDS)

@@ -22,13 +22,16 @@ class WorkerHealth:
     Attributes:
         live: whether its event loop turned lately; a process whose loop hangs should be restarted.
         ready: whether the database answered a claim lately, and no stop is under way.
-        reasons: why it is not live or not ready; empty where it is both.
+        reasons: why it is not live or not ready, and which lanes hang; empty where all is well.
         worker_id: its id; None where it does not run.
         lag: seconds since its loop turned, exact to half a second.
         claimed: seconds since the database answered its last claim, with or without a job; None before the first
             answer.
         held: how many jobs it has claimed and not settled.
         unsettled: how many of the held jobs have ended, and wait for the database.
+        hung: the lanes that run nothing, since all of their slots are taken by handlers that still run although their
+            time is over or their jobs are lost. The worker is not ready where all of its lanes hang. It stays live: a
+            restart would cut such a handler off, and its job would only begin anew.
     """
 
     live: bool
@@ -39,6 +42,7 @@ class WorkerHealth:
     claimed: float | None = None
     held: int = 0
     unsettled: int = 0
+    hung: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The health as a dict that can be written as JSON."""
@@ -62,9 +66,27 @@ class Pulse:
         self.stopping = False
 
     def health(
-        self, *, worker_id: str, held: int, unsettled: int, live_within: timedelta, ready_within: timedelta
+        self,
+        *,
+        worker_id: str,
+        held: int,
+        unsettled: int,
+        live_within: timedelta,
+        ready_within: timedelta,
+        hung: tuple[str, ...] = (),
+        lanes: int = 1,
     ) -> WorkerHealth:
-        """The worker's health now."""
+        """The worker's health now.
+
+        Args:
+            worker_id: the worker's id.
+            held: how many jobs it holds.
+            unsettled: how many of them have ended.
+            live_within: how long ago the loop may have turned last.
+            ready_within: how long ago the database may have answered last.
+            hung: the lanes that hang.
+            lanes: how many lanes the worker has.
+        """
         now = time.monotonic()
         lag = max(now - self.turned, 0.0)
         claimed = None if self.claimed is None else max(now - self.claimed, 0.0)
@@ -81,7 +103,10 @@ class Pulse:
         elif claimed > ready_within.total_seconds():
             ready = False
             reasons.append(f"the database has not answered a claim for {claimed:.1f} s")
-        return WorkerHealth(live, ready, tuple(reasons), worker_id, round(lag, 3), claimed, held, unsettled)
+        reasons += [f"lane {lane} hangs: handlers that do not end have all of its slots" for lane in hung]
+        if len(hung) >= lanes:
+            ready = False
+        return WorkerHealth(live, ready, tuple(reasons), worker_id, round(lag, 3), claimed, held, unsettled, hung)
 
 
 ABSENT: Final = WorkerHealth(live=True, ready=False, reasons=("it does not run",))

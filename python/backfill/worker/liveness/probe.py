@@ -7,7 +7,6 @@ A thread answers, so that there is an answer also while a handler holds the even
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from backfill.errors import ConfigurationError
+from backfill.storage.until import in_own_thread
 from backfill.worker.liveness.health import WorkerHealth
-from backfill.worker.liveness.probe_server import LARGEST_REQUEST, ProbeServer, listen
+from backfill.worker.liveness.probe_server import CONNECTION_SECONDS, LARGEST_REQUEST, ProbeServer, listen
 from backfill.worker.service import Service, wait_for_event
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class HttpProbe(Service):
         self.open()
 
     async def _close(self) -> None:
-        await asyncio.to_thread(self.close)
+        await in_own_thread(self.close, timeout=2 * CONNECTION_SECONDS)
 
     async def _run(self) -> None:
         await self._stopping.wait()

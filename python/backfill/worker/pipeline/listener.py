@@ -1,9 +1,9 @@
-"""The listener: hears of new jobs and of migrations, on a connection of its own in autocommit.
+"""The listener: hears of new jobs, of migrations and of what operators say, on a connection of its own in autocommit.
 
 Any role that may connect can send such notifications, with any text, so none is believed. A notification of jobs makes
-the worker look for jobs, within a limited rate. A notification of a migration makes it read the ledgers, and those
-decide. A lost notification does no harm, since the claimer polls; and when the listener has connected again, it wakes
-the claimer, since it may have missed some.
+the worker look for jobs, within a limited rate. One of control makes it look at what operators say. A notification of a
+migration makes it read the ledgers, and those decide. A lost notification does no harm, since the claimer polls; and
+when the listener has connected again, it wakes the claimer, since it may have missed some.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 JOBS_CHANNEL: Final = "jobs:insert"
 MIGRATION_CHANNEL: Final = "worker:migrate"
+CONTROL_CHANNEL: Final = "backfill:control"
 LOOKS_AT_ONCE: Final = 100
 LOOKS_PER_SECOND: Final = 200.0
 """How often notifications may make the worker look for jobs; each job that it has claimed allows one more look."""
@@ -46,6 +47,7 @@ class Listener(Service):
         wake: called when there may be jobs, nobody knows how many.
         hear: called with how many jobs another process has added.
         claimed: returns how many jobs this worker has claimed.
+        control: called when operators may have said something to the fleet.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Listener(Service):
         wake: Callable[[], None],
         hear: Callable[[int], None],
         claimed: Callable[[], int],
+        control: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__("listener")
         self._dsn = dsn
@@ -64,6 +67,7 @@ class Listener(Service):
         self._worker = worker
         self._wake = wake
         self._hear_jobs = hear
+        self._control = control
         self._claimed = claimed
         self._looks = Ration(LOOKS_AT_ONCE, LOOKS_PER_SECOND)
         self._earned = 0
@@ -88,9 +92,10 @@ class Listener(Service):
                     if is_pooled(connection):
                         break
                     async with asyncio.timeout(ANSWER_SECONDS):
-                        await listen(connection, (JOBS_CHANNEL, MIGRATION_CHANNEL))
+                        await listen(connection, (CONTROL_CHANNEL, JOBS_CHANNEL, MIGRATION_CHANNEL))
                     if backoff.reset():
                         logger.info("the listener hears again")
+                        self._control()
                     self._wake()
                     await self._hear_all(connection)
             except SchemaVersionError:
@@ -122,6 +127,9 @@ class Listener(Service):
     def _hear(self, notification: psycopg.Notify) -> None:
         if notification.channel == MIGRATION_CHANNEL:
             self._migrated = True
+            return
+        if notification.channel == CONTROL_CHANNEL:
+            self._control()  # whoever is called limits the rate
             return
         try:
             said = orjson.loads(notification.payload)

@@ -15,7 +15,7 @@ gone as (
   where jobs.id = any (array[held.id])
     and (held.superseded or held.last)
   returning
-    jobs.*, held.superseded, held.error, held.final, held.started_at,
+    jobs.*, held.superseded, held.cancelled, held.error, held.final, held.started_at,
     :"schema".backfill_attempt_records(
       jobs.id,
       :"schema".backfill_attempt_record(
@@ -39,6 +39,7 @@ buried as (
     ) as entry
   from gone
   where not gone.superseded
+    and not gone.cancelled
 ),
 failed as (
   update :"schema"._private_jobs as jobs

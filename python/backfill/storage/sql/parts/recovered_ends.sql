@@ -1,0 +1,17 @@
+-- The ends of the jobs that are gone with the worker that held them, but for those that were cancelled.
+kept_others as (
+  insert into :"schema".backfill_ends (
+    -- part: kept_columns
+  )
+  select
+    gone.id, (select identifier from :"schema"._private_tasks where id = gone.task_id),
+    case when gone.superseded then 'superseded' else 'failed' end,
+    gone.attempts, gone.max_attempts, gone.priority,
+    (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
+    gone.key, gone.created_at, gone.run_at, gone.locked_at, now() + gone.keep * interval '1 second', $1::text, $5::text,
+    gone.records
+  from gone
+  where gone.keep is not null
+    and not gone.cancelled
+  returning job_id
+)

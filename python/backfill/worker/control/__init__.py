@@ -1,0 +1,1 @@
+"""What a worker does when operators have said something to the fleet."""
