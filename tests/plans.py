@@ -127,7 +127,6 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "create_queues": [["queue1", "new"]],
     "create_tasks": [["task1", "new"]],
     "dedupe_jobs": [[1], [None], ["{}"], [0], [_NOW], [5], [None], ["key5"]],
-    "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED, *_RECORDS],
     "cancel_jobs": [_IDS, "no", None],
     "cancel_matching": [
         None,
@@ -146,8 +145,9 @@ SAMPLES: dict[str, Sequence[Any]] = {
         500,
         "no",
     ],
-    "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, [60.0] * 100, _TIMES],
+    "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, [60.0] * 100, _TIMES, [None] * 100],
     "find_cancelled": [WORKER, _IDS],
+    "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED, *_RECORDS],
     "delete_dead_letter_by_key": ["key6"],
     "delete_dead_letters": [_IDS],
     "forget_dead_letters": [WORKER, _IDS, _TIMES, ["key6"] * 100, [None] * 100, _TIMES],

@@ -19,6 +19,7 @@ as $body$
 declare
   job :"schema"._private_jobs;
   flag jsonb;
+  records json;
   removed bigint[] := '{}';
   asked boolean := false;
 begin
@@ -38,12 +39,13 @@ begin
         reason := left(why, 1000);
         job.flags := jsonb_build_object('backfill.cancel', jsonb_build_object('reason', reason));
       end if;
+      records := :"schema".backfill_attempt_records(job.id, null);
       delete from :"schema"._private_jobs as jobs where jobs.id = any (array[job.id]);
+      delete from :"schema".backfill_attempts as old where old.job_id = any (array[job.id]);
       perform :"schema".backfill_keep_cancelled(
         job.id, job.task_id, job.job_queue_id, job.attempts, job.max_attempts, job.priority, job.key, job.created_at,
-        job.run_at, null, job.flags, null, keep, :"schema".backfill_attempt_records(job.id, null)
+        job.run_at, null, job.flags, null, keep, records
       );
-      delete from :"schema".backfill_attempts as attempts where attempts.job_id = any (array[job.id]);
       removed := removed || job.id;
       status := 'removed';
     elsif job.locked_by is null or not starts_with(job.locked_by, 'backfill_') then

@@ -1,17 +1,18 @@
 -- does: Ends attempts whose jobs were cancelled: deletes the jobs and frees their queues, each only while it is still locked by
 --   this attempt; writes the jobs' ends and tells whoever awaits one. Gives back the ids that it found, with the times of
 --   their locks.
--- locks: _private_jobs rows (delete), _private_job_queues rows (update), backfill_attempts rows (delete),
---   new backfill_ends rows
+-- locks: _private_jobs rows (delete), _private_job_queues rows (update), backfill_attempts rows (delete), new backfill_ends
+--   rows
 -- index: jobs_pkey1, job_queues_pkey1, backfill_attempts_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
---   $6 keeps double precision[] (seconds, null for ten minutes), $7 started_ats timestamptz[]
+--   $6 keeps double precision[] (seconds, null for ten minutes), $7 started_ats timestamptz[], $8 hows text[] (of the attempts,
+--   null where the handler had not begun)
 -- A job is found by `any (array[...])` where an equality would do: by one the planner could as well begin with all jobs, which
 -- looks cheap while the statistics call their table empty. The fence is wrapped in coalesce so that it makes no guess of it.
 with ended as (
   select *
-  from unnest($2::bigint[], $3::timestamptz[], $6::double precision[], $7::timestamptz[])
-    as ended (id, locked_at, keep, started_at)
+  from unnest($2::bigint[], $3::timestamptz[], $6::double precision[], $7::timestamptz[], $8::text[])
+    as ended (id, locked_at, keep, started_at, how)
 ),
 -- part: freed_queues
 ,
@@ -24,7 +25,9 @@ gone as (
     jobs.*, ended.keep, ended.started_at,
     :"schema".backfill_attempt_records(
       jobs.id,
-      :"schema".backfill_attempt_record(jobs.attempts, 'cancelled', $1::text, ended.started_at, null, null, null)
+      :"schema".backfill_attempt_record(
+        jobs.attempts, ended.how, $1::text, ended.started_at, null, jobs.flags -> 'backfill.cancel' ->> 'reason', null
+      )
     ) as records
 ),
 forgotten as (

@@ -1,13 +1,14 @@
 -- does: Gives claimed jobs back as they were, or put off by $8 seconds: unlocks job and queue and lowers the attempts again.
 --   The queue is held for the job instead where the job's flags ask for it, and it has begun to run before.
---   A job that was replaced, removed or cancelled while it was held is deleted; whether it was is seen once its row is held.
---   Attempts whose `how` is given are noted.
+--   A job that was replaced, removed or cancelled while it was held is deleted, as is seen once its row is held. Attempts whose
+--   `how` is given are noted.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_attempts rows (insert, delete),
 --   new backfill_ends rows
 -- index: jobs_pkey1, job_queues_pkey1, backfill_attempts_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
 --   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 started boolean[] (whether its handler began),
---   $10 started_ats timestamptz[], $11 hows text[], $12 keeps double precision[] (seconds for which a cancelled job's end is kept)
+--   $10 started_ats timestamptz[], $11 hows text[],
+--   $12 keeps double precision[] (seconds for which the end of a cancelled job is kept)
 -- A job is found by `any (array[...])` where an equality would do: by one the planner could as well begin with all jobs, which
 -- looks cheap while the statistics call their table empty. The fence is wrapped in coalesce so that it makes no guess of it.
 with ended as (
@@ -21,11 +22,11 @@ with ended as (
 held as materialized (
   select
     jobs.id, jobs.locked_at, ended.delay, ended.keep,
-    coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
-    jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null) or coalesce(jobs.flags ? 'backfill.cancel', false)
+    (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null)) and not coalesce(jobs.flags ? 'backfill.cancel', false)
       as superseded,
+    coalesce(jobs.flags ? 'backfill.cancel', false) as last,
     ended.attempts as attempt, ended.started_at, ended.how, null::text as error_type, null::text as message,
-    null::text as traceback, false as last, true as many,
+    null::text as traceback, true as many,
     case
       when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id
         then case when ended.started or :"schema".backfill_was_held(ended.queue_id, jobs.id) then ended.queue_id end
@@ -40,6 +41,7 @@ holding as materialized (
   from held
   where held.holds is not null
     and not held.superseded
+    and not held.last
 ),
 -- part: freed_or_held_queues
 ,
@@ -47,12 +49,12 @@ gone as (
   delete from :"schema"._private_jobs as jobs
   using held
   where jobs.id = any (array[held.id])
-    and held.superseded
+    and (held.superseded or held.last)
   returning
-    jobs.*, held.cancelled, held.keep,
-    :"schema".backfill_attempt_records(
+    jobs.*, held.last as cancelled, held.keep,
+    case when held.last then :"schema".backfill_attempt_records(
       jobs.id, :"schema".backfill_attempt_record(held.attempt, held.how, $1::text, held.started_at, null, null, null)
-    ) as records
+    ) end as records
 ),
 -- part: recorded_attempts
 ,
@@ -60,8 +62,7 @@ kept as (
   -- part: cancelled_ends
 ),
 -- part: telling
-,
-returned as (
+, returned as (
   update :"schema"._private_jobs as jobs
   set
     attempts = greatest(jobs.attempts - 1, 0),
@@ -71,6 +72,7 @@ returned as (
   from held
   where jobs.id = any (array[held.id])
     and not held.superseded
+    and not held.last
 )
 select id, locked_at, (select count(*) from told)
 from held

@@ -41,7 +41,8 @@ still_held as (
 gone as (
   delete from :"schema"._private_jobs as jobs
   where jobs.id = any (array(select id from strays where superseded))
-  returning jobs.*, coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled, null::double precision as keep
+  returning jobs.*, coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled, null::double precision as keep,
+    null::json as records
 ),
 kept as (
   -- part: cancelled_ends

@@ -23,7 +23,7 @@ select
   count(
     case when gone.flags ? 'backfill.cancel' then :"schema".backfill_keep_cancelled(
       gone.id, gone.task_id, gone.job_queue_id, gone.attempts, gone.max_attempts, gone.priority, gone.key, gone.created_at,
-      gone.run_at, null, gone.flags, null, null
+      gone.run_at, null, gone.flags, null, null, :"schema".backfill_attempt_records(gone.id, null)
     )
     else :"schema".backfill_bury(
       gone.id,

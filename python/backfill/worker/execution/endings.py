@@ -24,7 +24,7 @@ _FAILURE: Final = (NUMBERS, TEXTS, BOOLEANS, TIMES, TEXTS, TEXTS, TEXTS, TEXTS)
 FAIL: Final = Settling("fail", _FAILURE, compares=True, tells_last=True)
 FAIL_KEEPING: Final = Settling("fail_keeping", (*_FAILURE, NUMBERS), compares=True, tells_last=True)
 GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, TIMES, TEXTS, NUMBERS), compares=True)
-END_CANCELLED: Final = Settling("end_cancelled", (NUMBERS, TIMES))
+END_CANCELLED: Final = Settling("end_cancelled", (NUMBERS, TIMES, TEXTS))
 
 _HOWS: Final = {FailReason.TIMEOUT: AttemptHow.TIMED_OUT, FailReason.DEADLINE: AttemptHow.DEADLINE}
 """How a failed attempt ended, as its record says it; any other reason is a plain failure."""
@@ -328,11 +328,26 @@ class Cancelled(Ending):
 
     def end(self, attempt: Attempt, keep: float | None) -> End:
         """Its job is deleted, and its end is kept with the reason that stands in its row."""
-        return END_CANCELLED, attempt, (keep, attempt.claim.claimed_at(attempt))
+        how = AttemptHow.CANCELLED if attempt.handler_started else None
+        return END_CANCELLED, attempt, (keep, attempt.claim.claimed_at(attempt), how)
 
     def level(self, job: Job) -> int:  # noqa: ARG002 - it is the same for all jobs
         """INFO, since somebody asked for it and nothing else tells of it."""
         return logging.INFO
+
+
+class Answered(BaseException):
+    """Ends an attempt in the way that was decided around its handler: by interceptors, or since its time was over.
+
+    Only the executor sees it.
+
+    Attributes:
+        ending: how the attempt ended.
+    """
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__()
+        self.ending = ending
 
 
 COMPLETED: Final = Completed()

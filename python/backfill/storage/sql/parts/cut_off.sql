@@ -4,8 +4,7 @@
 -- replace or remove them.
 found as materialized (
   select
-    jobs.id, jobs.job_queue_id, jobs.attempts as attempt, jobs.locked_at,
-    coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
+    jobs.id, jobs.job_queue_id, jobs.attempts as attempt, jobs.locked_at, coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
     jobs.attempts >= jobs.max_attempts or coalesce(jobs.flags ? 'backfill.cancel', false) as last,
     jobs.flags ? 'backfill.block_on_retry' as blocks,
     coalesce((select protocol >= 3 from :"schema".backfill_workers where id = $1::text), false) as tells,
@@ -20,9 +19,8 @@ found as materialized (
 ),
 cut_off as materialized (
   select
-    found.id, found.job_queue_id, found.attempt, found.last, found.blocks, found.cancelled, found.locked_at,
-    given.delay, given.keep,
-    not found.cancelled and coalesce(found.written and found.tells and found.soon, false) as superseded,
+    found.id, found.job_queue_id, found.attempt, found.last, found.blocks, found.cancelled, found.locked_at, given.delay,
+    given.keep, not found.cancelled and coalesce(found.written and found.tells and found.soon, false) as superseded,
     found.written and (found.tells or found.later) and not coalesce(found.tells and found.soon, false) as doubtful
   from found
   join unnest($2::bigint[], $3::double precision[], $4::double precision[]) as given (id, delay, keep) on given.id = found.id

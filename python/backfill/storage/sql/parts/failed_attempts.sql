@@ -18,8 +18,8 @@ held as materialized (
     ended.attempts as attempt, ended.started_at, ended.how, ended.error_type, ended.message, ended.traceback,
     ended.attempts > 19 or (ended.attempts = 1 and (jobs.last_error is not null or jobs.revision > 0)) as many,
     coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
-    (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null))
-      and not coalesce(jobs.flags ? 'backfill.cancel', false) as superseded,
+    (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null)) and not coalesce(jobs.flags ? 'backfill.cancel', false)
+      as superseded,
     ended.final or jobs.attempts >= jobs.max_attempts or coalesce(jobs.flags ? 'backfill.cancel', false) as last,
     case when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id then ended.queue_id end as holds
   from ended

@@ -1,4 +1,4 @@
--- The ends of the jobs that are gone with the worker that held them, but for those that were cancelled.
+-- The ends of jobs whose worker died and that do not run again, where they are kept.
 kept_others as (
   insert into :"schema".backfill_ends (
     -- part: kept_columns
@@ -14,4 +14,10 @@ kept_others as (
   where gone.keep is not null
     and not gone.cancelled
   returning job_id
-)
+),
+kept as (
+  select job_id
+  from kept_others
+  union all
+  -- part: cancelled_ends
+),
