@@ -246,6 +246,27 @@ async def test_a_failure_passes_from_one_to_the_other(node: Node) -> None:
     assert [job["attempt"] for job in await work(node.dsn, "greet")] == [2]
 
 
+async def test_a_job_that_node_completes_takes_its_attempts_with_it(node: Node) -> None:
+    """Node deletes its row and knows nothing of our records: nobody is shown them, and our workers delete them."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("greet")
+    async def greet() -> None:
+        raise ValueError("not today")
+
+    kept = "select count(*) from graphile_worker.backfill_attempts"
+    async with BackfillClient(node.dsn) as client:
+        outcome = await client.enqueue("greet", {"name": "Ada"})
+        await WorkerRunner(WorkerConfig(node.dsn), tasks).process_available_jobs()
+        assert [record.message for record in await client.attempts(outcome)] == ["not today"]
+        await client.reschedule_jobs([outcome.id], run_at=datetime.now(UTC) - timedelta(seconds=1))
+        assert len(await node.work("greet")) == 1
+        assert await client.attempts(outcome) == []
+        assert await value(node.dsn, kept) == 1
+    await WorkerRunner(WorkerConfig(node.dsn), tasks).process_available_jobs()
+    assert await value(node.dsn, kept) == 0
+
+
 async def test_node_leaves_a_held_queue_alone(node: Node) -> None:
     """A queue that waits for the retry of a job: Node runs neither that job nor those behind it, and our workers do."""
     lane = Queue.serial("line", block_on_retry=True)

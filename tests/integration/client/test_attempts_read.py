@@ -102,6 +102,25 @@ async def test_a_waiting_job_that_a_requeue_replaces_keeps_its_own(dsn: str, cli
     assert [record.attempt for record in await client.attempts(77)] == [3]
 
 
+async def test_a_dead_letter_that_an_older_worker_renews_loses_its_records(dsn: str, client: BackfillClient) -> None:
+    """That worker knows nothing of attempts: those of the job before would be taken for those of the newer job."""
+    entry_id = await value(
+        dsn,
+        """insert into graphile_worker.backfill_dlq
+        (original_job_id, task_identifier, payload, failure_reason, job_key, attempt_records)
+        values (77, 't', '1', 'why', 'k', '[{"attempt": 3, "how": "failed"}]') returning id""",
+    )
+    buried = await value(
+        dsn,
+        """select graphile_worker.backfill_bury(
+          78, 't', null, '2', 0, 'k', 8, 8, null, now(), now(), 'ValueError: no', 'all attempts failed'
+        )""",
+    )
+    assert buried == entry_id
+    assert await value(dsn, "select attempt_records is null from graphile_worker.backfill_dlq") is True
+    assert (await client.attempts(77), await client.attempts(78)) == ([], [])
+
+
 @dataclass
 class _Job:
     """A job and its attempts as they should be listed."""
