@@ -2,8 +2,8 @@
 --   unlocks job and queue; where the job's flags ask for it, the queue is held for the job's next attempt. A final one, or the
 --   last, moves its job to the dead letters. A job that was replaced or removed while it ran is deleted; one that was
 --   cancelled ends as cancelled. Whether it was is seen once its row is held, since somebody may be at it right now. Gives back
---   the ids that it found, with the times of their locks, whether each was its job's last, failed one, and the dead letter. Each attempt is noted, with how it ended; one whose `how` is
---   null is not.
+--   the ids that it found, with the times of their locks, whether each was its job's last, failed one, and the dead letter.
+--   Each attempt is noted, with how it ended; one whose `how` is null is not.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_dlq rows (insert, update),
 --   backfill_attempts rows (insert, delete), new backfill_ends rows
 -- index: jobs_pkey1, job_queues_pkey1, tasks_pkey, backfill_attempts_pkey
