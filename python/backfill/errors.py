@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from backfill.shown import first_line, shown
+from backfill.shown import few, first_line, shown
 
 if TYPE_CHECKING:
     from backfill.ends import JobEnd
 
 LONGEST_WAIT = timedelta(days=366)
 """The longest time between two attempts."""
-_NAMED = 5
-"""The largest number of names that a message lists."""
 
 
 class BackfillError(Exception):
@@ -94,20 +91,13 @@ class BulkEnqueueError(BackfillError):
     """
 
     def __init__(
-        self, message: str, *, written: int, index: int | None = None, unknown: int = 0, skipped: int = 0
+        self, message: str, *, written: int = 0, index: int | None = None, unknown: int = 0, skipped: int = 0
     ) -> None:
         self.written = written
         self.index = index
         self.unknown = unknown
         self.skipped = skipped
         super().__init__(message)
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        """Pickle with the attributes, which are keyword-only."""
-        how = partial(
-            type(self), str(self), written=self.written, index=self.index, unknown=self.unknown, skipped=self.skipped
-        )
-        return how, ()
 
 
 class JobScheduleRefusedError(BackfillError):
@@ -179,9 +169,8 @@ class DlqRequeueError(BackfillError):
     def __init__(self, added: Mapping[int, int], refused: Mapping[int, str]) -> None:
         self.added = dict(added)
         self.refused = dict(refused)
-        some = "; ".join(f"id {entry}: {reason}" for entry, reason in list(self.refused.items())[:_NAMED])
-        more = f"; and {len(self.refused) - _NAMED} more" if len(self.refused) > _NAMED else ""
-        super().__init__(f"{len(self.refused)} dead letters were refused, {len(self.added)} are requeued: {some}{more}")
+        some = few([f"id {entry}: {reason}" for entry, reason in self.refused.items()])
+        super().__init__(f"{len(self.refused)} dead letters were refused, {len(self.added)} are requeued: {some}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by its two parts, since the message alone could not rebuild it."""
@@ -215,10 +204,6 @@ class CleanupRefusedError(BackfillError):
         self.workers = workers
         super().__init__(message)
 
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        """Pickle with the workers."""
-        return type(self), (str(self), self.workers)
-
 
 class ClientClosedError(BackfillError):
     """A call to a client or a worker that is closed, or that is not open yet although the call needs it open."""
@@ -237,9 +222,8 @@ class HandlersStillRunningError(BackfillError):
 
     def __str__(self) -> str:
         """How many handlers run, and the first few of them."""
-        some = ", ".join(f"job {job} ({task}) for {seconds:,.1f} s" for job, task, seconds in self.handlers[:_NAMED])
-        more = ", ..." if len(self.handlers) > _NAMED else ""
-        return f"the worker has ended, but {len(self.handlers)} handlers still run: {some}{more}; end the process"
+        some = few([f"job {job} ({task}) for {seconds:,.1f} s" for job, task, seconds in self.handlers])
+        return f"the worker has ended, but {len(self.handlers)} handlers still run: {some}. End the process"
 
 
 class DatabaseConnectionError(BackfillError):
@@ -377,10 +361,6 @@ class ExternalServiceFailure(WorkerError):  # noqa: N818
         super().__init__(f"{service}: {error}" if error else service, retry_after=retry_after)
         self.service = service
         self.error = error
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by its two parts, since the message alone could not rebuild it."""
-        return type(self), (self.service, self.error), self.__dict__
 
 
 class Snooze(BackfillError):  # noqa: N818 - no error: a handler says "later" by it

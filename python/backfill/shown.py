@@ -5,6 +5,7 @@ Used by `errors` alone, so this module imports no other module of the package.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, time, timedelta
 from enum import Enum
 from types import FunctionType
@@ -12,6 +13,12 @@ from typing import Final
 
 _SETTINGS: Final = (str, int, float, date, time, timedelta, Enum, type, FunctionType)
 """The types of a job's settings; a value of another type may be a payload in the wrong place."""
+
+
+def few(items: Sequence[str], limit: int = 5) -> str:
+    """The first items of a list, and how many more there are."""
+    more = len(items) - limit
+    return "; ".join([*items[:limit], *([f"and {more} more"] if more > 0 else [])])
 
 
 def first_line(text: str, limit: int = 200) -> str:

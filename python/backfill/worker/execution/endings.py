@@ -336,6 +336,20 @@ class Cancelled(Ending):
         return logging.INFO
 
 
+class Answered(BaseException):
+    """Ends an attempt in the way that was decided around its handler: by interceptors, or since its time was over.
+
+    Only the executor sees it.
+
+    Attributes:
+        ending: how the attempt ended.
+    """
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__()
+        self.ending = ending
+
+
 COMPLETED: Final = Completed()
 GIVEN_BACK: Final = GivenBack()
 CANCELLED: Final = Cancelled()

@@ -23,20 +23,21 @@ from backfill.logs import CURRENT, RetryTraceback
 from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.storage.rows import unreadable
-from backfill.tasks import Task, TaskRegistry
+from backfill.tasks import TaskRegistry
 from backfill.worker.context import WorkerContext
 from backfill.worker.events import Tally
 from backfill.worker.execution.cancelling import Cancelling
 from backfill.worker.execution.draining import cancel, drain
-from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Ending
+from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Answered, Ending
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
-from backfill.worker.execution.hooked import Answered, Hooked
+from backfill.worker.execution.hooked import Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
+from backfill.worker.execution.timed import Timed
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane
 
@@ -97,6 +98,8 @@ class Executor:
         self._unstarted = 0
         self.stragglers = Stragglers()
         """The handlers that run although they should have ended; a worker's sessions share them."""
+        overdue = lambda running: self.stragglers.out_of_time(running)  # noqa: E731, PLW0108 - they are set later
+        self._timed = Timed(self._registry, self._outcomes, self._threads.under_way, overdue)
         self.started = 0
         """How many jobs were started."""
         self.claimed = 0
@@ -266,15 +269,12 @@ class Executor:
                 ending: Ending = work
             elif work is None:
                 ending = GIVEN_BACK
-            elif running.limits is NO_LIMITS:
+            else:
                 running.handler_started = True
-                value = await work
+                value = await (work if running.limits is NO_LIMITS else self._timed.run(running, work))
                 ending = (
                     COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
                 )
-            else:
-                running.handler_started = True
-                ending = await self._limited(running, work)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
             if self._guard.forked:
                 self._guard.leave(error)
@@ -318,46 +318,6 @@ class Executor:
         if self._hooked is not None:
             return self._hooked.run(running, task, payload, functools.partial(task.invoke, payload, context, threads))
         return task.invoke(payload, context, threads)
-
-    async def _limited(self, running: HeldJob, work: Awaitable[Any]) -> Ending:
-        """Await a handler that has a time limit.
-
-        What runs on the loop is cancelled, and a synchronous handler in its thread is only asked to stop.
-        """
-        task, seconds = self._task_of(running), running.limits.seconds
-        limit = asyncio.timeout(seconds if task.shape.is_async else None)
-        alarm = None
-        if seconds is not None and not task.shape.is_async:
-            alarm = self._loop.call_later(seconds, self._overrun, running, limit)
-        try:
-            async with limit:
-                value = await work
-        except TimeoutError as error:
-            if not limit.expired() or running.given_up or running.cancellation is not None:
-                raise
-            return self._outcomes.timed_out(running.job, task, running.limits, error)
-        finally:
-            if alarm is not None:
-                alarm.cancel()
-        return COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
-
-    def _overrun(self, running: HeldJob, limit: asyncio.Timeout) -> None:
-        """End an attempt with a synchronous handler whose time is over.
-
-        Nothing can end a thread, so a handler in its thread is asked to stop, and that is logged. Middleware that runs
-        on the loop meanwhile is cancelled.
-        """
-        running.run_out_of_time()
-        if running in self._threads.under_way:
-            self._outcomes.overrun(running.job, running.limits)
-            self.stragglers.out_of_time(running)
-        else:
-            limit.reschedule(self._loop.time())
-
-    def _task_of(self, running: HeldJob) -> Task[Any, Any]:
-        task = self._registry.get(running.job.task_identifier)
-        assert task is not None  # noqa: S101 - _prepare has found it a moment ago
-        return task
 
     def _raised(self, running: HeldJob, error: BaseException) -> Ending:
         """How an attempt ends whose handler raised.

@@ -20,7 +20,7 @@ from backfill.hooks.events import JobFetch, JobStart
 from backfill.hooks.registry import answer_of, name_of
 from backfill.records import Job
 from backfill.tasks import Task
-from backfill.worker.execution.endings import Ending
+from backfill.worker.execution.endings import Answered
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.interrupts import ctrl_c_in
@@ -30,18 +30,6 @@ from backfill.worker.execution.worker_hooks import WorkerHooks
 
 LONGEST_AFTER: Final = 60.0
 """Seconds that the interceptors of AfterJobRun may take together; then the attempt ends as if nobody was asked."""
-
-
-class Answered(BaseException):
-    """Ends an attempt in the way that interceptors decided; only the executor sees it.
-
-    Attributes:
-        ending: how the attempt ended.
-    """
-
-    def __init__(self, ending: Ending) -> None:
-        super().__init__()
-        self.ending = ending
 
 
 class Hooked:
