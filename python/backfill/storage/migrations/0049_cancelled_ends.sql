@@ -6,8 +6,9 @@
 -- Writes the end of a job that was cancelled and whose row the caller has just deleted, and returns the job's id. Where the
 -- caller does not know how long the job's task keeps ends (`keep` is null), the end is kept for ten minutes, so that whoever
 -- awaits the job's result is told. The flag of the job says why it was cancelled, and what its key and its number of attempts
--- were before, `records` its attempts. Where the database refuses the end, the job ends without one (null is returned), except
--- while the partition of the day is just being made: then the caller tries again.
+-- were before; `records` are its attempts that did not complete, as backfill_attempt_records gives them. Where the database
+-- refuses the end, the job ends without one (null is returned), except while the partition of the day is just being made: then
+-- the caller tries again.
 create function :"schema".backfill_keep_cancelled(
   job_id bigint, task_id integer, queue_id integer, job_attempts integer, job_max_attempts integer, job_priority integer,
   key text, job_created_at timestamptz, job_run_at timestamptz, job_started_at timestamptz, job_flags jsonb, worker text,
