@@ -117,7 +117,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "forget_attempts": [ids],
         "list_attempts": [ids[0]],
         "sweep_attempts": [0, 0, 1000],
-        "end_cancelled": [*fences, *keeping, nothing],
+        "end_cancelled": [*fences, *claims, *keeping, nothing],
         "find_cancelled": [WORKER, ids],
         "cancel_jobs": [ids, "no", None],
         "cancel_matching": [

@@ -145,7 +145,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
         500,
         "no",
     ],
-    "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, [60.0] * 100, _TIMES, [None] * 100],
+    "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [60.0] * 100, _TIMES, [None] * 100],
     "find_cancelled": [WORKER, _IDS],
     "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED, *_RECORDS],
     "delete_dead_letter_by_key": ["key6"],

@@ -24,7 +24,7 @@ _FAILURE: Final = (NUMBERS, TEXTS, BOOLEANS, TIMES, TEXTS, TEXTS, TEXTS, TEXTS)
 FAIL: Final = Settling("fail", _FAILURE, compares=True, tells_last=True)
 FAIL_KEEPING: Final = Settling("fail_keeping", (*_FAILURE, NUMBERS), compares=True, tells_last=True)
 GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, TIMES, TEXTS, NUMBERS), compares=True)
-END_CANCELLED: Final = Settling("end_cancelled", (NUMBERS, TIMES, TEXTS))
+END_CANCELLED: Final = Settling("end_cancelled", (NUMBERS, TIMES, TEXTS), compares=True)
 
 _HOWS: Final = {FailReason.TIMEOUT: AttemptHow.TIMED_OUT, FailReason.DEADLINE: AttemptHow.DEADLINE}
 """How a failed attempt ended, as its record says it; any other reason is a plain failure."""
