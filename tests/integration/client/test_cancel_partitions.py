@@ -16,7 +16,8 @@ from reading import value
 
 pytestmark = pytest.mark.leaves_rows
 MAKE: LiteralString = """
-    select graphile_worker.backfill_make_ends(array[(now() at time zone 'utc')::date, (now() at time zone 'utc')::date + 1])"""
+    select graphile_worker.backfill_make_ends(array[today, today + 1])
+    from (select (now() at time zone 'utc')::date as today) as days"""
 BLOCKED: LiteralString = """
     select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"""
 

@@ -21,21 +21,24 @@ declare
   seconds double precision := least(coalesce(keep, 600), 63115200);
   v_constraint text;
 begin
-  -- A row for which there was no partition a moment ago is refused while its partition is just being made; the next round
-  -- finds that partition.
+  -- The default partition refuses a row while the partition of the row's day is just being made; the next round finds that
+  -- partition.
   for round in 1..5 loop
     begin
       insert into :"schema".backfill_ends (
-        job_id, task_identifier, how, attempts, max_attempts, priority, queue_name, job_key, created_at, run_at, started_at,
-        expires_at, worker_id, error, attempt_records
+        job_id, task_identifier, how, attempts, max_attempts, priority, queue_name, job_key, created_at, run_at,
+        started_at, expires_at, worker_id, error, attempt_records
       ) values (
         job_id, (select tasks.identifier from :"schema"._private_tasks as tasks where tasks.id = task_id), 'cancelled',
         job_attempts,
-        case when jsonb_typeof(flag -> 'max_attempts') = 'number' then (flag ->> 'max_attempts')::integer else job_max_attempts end,
+        case
+          when jsonb_typeof(flag -> 'max_attempts') = 'number' then (flag ->> 'max_attempts')::integer
+          else job_max_attempts
+        end,
         job_priority,
         (select queues.queue_name from :"schema"._private_job_queues as queues where queues.id = queue_id),
-        coalesce(key, flag ->> 'key'), job_created_at, job_run_at, job_started_at, now() + seconds * interval '1 second', worker,
-        flag ->> 'reason', records
+        coalesce(key, flag ->> 'key'), job_created_at, job_run_at, job_started_at,
+        now() + seconds * interval '1 second', worker, flag ->> 'reason', records
       );
       return job_id;
     exception

@@ -4,16 +4,17 @@
 -- locks: _private_jobs rows (delete), _private_job_queues rows (update), backfill_attempts rows (delete), new backfill_ends
 --   rows
 -- index: jobs_pkey1, job_queues_pkey1, backfill_attempts_pkey
--- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
---   $6 attempts smallint[] (when the jobs were claimed: whoever replaced one by its key has raised the number in its row),
---   $7 keyed boolean[] (not used), $8 keeps double precision[] (seconds, null for ten minutes), $9 started_ats timestamptz[],
---   $10 hows text[] (of the attempts, null where the handler had not begun)
+-- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[],
+--   $5 queue_locked_ats timestamptz[], $6 attempts smallint[] (when the jobs were claimed: whoever replaced one by its key has
+--   raised the number in its row), $7 keyed boolean[] (not used), $8 keeps double precision[] (seconds, null for ten minutes),
+--   $9 started_ats timestamptz[], $10 hows text[] (of the attempts, null where the handler had not begun)
 -- A job is found by `any (array[...])` where an equality would do: by one the planner could as well begin with all jobs, which
 -- looks cheap while the statistics call their table empty. The fence is wrapped in coalesce so that it makes no guess of it.
 with ended as (
   select *
   from unnest(
-    $2::bigint[], $3::timestamptz[], $6::smallint[], $7::boolean[], $8::double precision[], $9::timestamptz[], $10::text[]
+    $2::bigint[], $3::timestamptz[], $6::smallint[], $7::boolean[],
+    $8::double precision[], $9::timestamptz[], $10::text[]
   ) as ended (id, locked_at, attempts, keyed, keep, started_at, how)
 ),
 -- part: freed_queues

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.leaves_rows
 
 
 async def test_a_job_that_was_replaced_and_cancelled_keeps_the_number_of_its_attempt(dsn: str) -> None:
-    """Whoever replaces a running job by its key takes its further attempts; the attempt that runs is still the first."""
+    """Whoever replaces a running job by its key takes its further attempts; the one that runs is still the first."""
     tasks = TaskRegistry[None]()
     begun = asyncio.Event()
 
