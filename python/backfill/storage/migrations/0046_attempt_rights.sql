@@ -1,5 +1,6 @@
 -- does: Takes the functions for attempts from the public. Gives them, and the table of attempts, to the roles that have a
---   worker's printed grants already: programs of this version work before those are run again.
+--   worker's printed grants already: programs of this version, and of the one before, work before those are run again. The
+--   function that buries jobs is given too, since an owner's default privileges may keep new functions from the public.
 -- foundation: no
 -- transaction: yes
 -- breaking: no
@@ -30,7 +31,10 @@ begin
     execute format(
       'grant execute on function
         %1$s.backfill_attempt_record(integer, text, text, timestamptz, text, text, text),
-        %1$s.backfill_attempt_records(bigint, json)
+        %1$s.backfill_attempt_records(bigint, json),
+        %1$s.backfill_bury(
+          bigint, text, text, json, integer, text, integer, integer, jsonb, timestamptz, timestamptz, text, text, json
+        )
       to %2$I',
       (select relnamespace from pg_class where oid = jobs)::regnamespace, granted.name
     );

@@ -1,5 +1,6 @@
 -- does: Gives the right to call the functions for cancelled jobs to the roles that have a producer's or a worker's printed
---   grants already: programs of this version work before those are run again.
+--   grants already: programs of this version work before those are run again. Those that bury jobs are given to workers
+--   too, since an owner's default privileges may keep new functions from the public.
 -- foundation: no
 -- transaction: yes
 -- breaking: no
@@ -14,7 +15,9 @@ begin
     select oid::regprocedure as signature, proname as name
     from pg_proc
     where pronamespace = (select relnamespace from pg_class where oid = jobs)
-      and proname in ('backfill_tell_workers', 'backfill_keep_cancelled', 'backfill_cancel_jobs')
+      and proname in (
+        'backfill_tell_workers', 'backfill_keep_cancelled', 'backfill_cancel_jobs', 'backfill_bury', 'backfill_bury_any'
+      )
   loop
     for granted in
       select distinct pg_get_userbyid(one) as name
