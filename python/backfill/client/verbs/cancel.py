@@ -6,8 +6,9 @@ rights on the tables.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 REASON_LIMIT: Final = 1_000
 BATCH: Final = 500
 """The largest number of jobs that are cancelled in one transaction."""
+LOOKED_AT: Final = 10_000
+"""How many ids the statement for many jobs looks at."""
 LOWEST: Final = BIGINT.start
 
 
@@ -77,8 +80,16 @@ def check_filter(filter: JobFilter, reason: str | None, *, everything: bool) -> 
 
 
 def cancel_page(filter: JobFilter, reason: str | None, lowest: int, wanted: int) -> Verb[Page]:
-    """Cancel some of the jobs that match a filter, from an id on."""
-    return Verb("cancel_matching", (*filter_parameters(filter), str(lowest), str(wanted), reason), _page)
+    """Cancel some of the jobs that match a filter, from an id on.
+
+    Of the filter's ids only those are sent that the statement looks at, since there may be a million of them.
+    """
+    looked_at = filter
+    if filter.ids is not None:
+        ids = tuple(filter.ids)  # a JobFilter has sorted them
+        first_id = bisect_left(ids, lowest)
+        looked_at = replace(filter, ids=ids[first_id : first_id + LOOKED_AT])
+    return Verb("cancel_matching", (*filter_parameters(looked_at), str(lowest), str(wanted), reason), _page)
 
 
 def filter_parameters(filter: JobFilter) -> Parameters:
