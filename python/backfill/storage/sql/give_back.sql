@@ -4,11 +4,11 @@
 --   `how` is given are noted.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_attempts rows (insert, delete),
 --   new backfill_ends rows
--- index: jobs_pkey1, job_queues_pkey1, backfill_attempts_pkey
+-- index: jobs_pkey1, job_queues_pkey1, tasks_pkey, backfill_attempts_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
 --   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 started boolean[] (whether its handler began),
 --   $10 started_ats timestamptz[], $11 hows text[],
---   $12 keeps double precision[] (seconds for which the end of a cancelled job is kept)
+--   $12 keeps double precision[] (seconds for which the end of a job is kept that is deleted)
 -- A job is found by `any (array[...])` where an equality would do: by one the planner could as well begin with all jobs, which
 -- looks cheap while the statistics call their table empty. The fence is wrapped in coalesce so that it makes no guess of it.
 with ended as (
@@ -52,15 +52,13 @@ gone as (
     and (held.superseded or held.last)
   returning
     jobs.*, held.last as cancelled, held.keep,
-    case when held.last then :"schema".backfill_attempt_records(
+    :"schema".backfill_attempt_records(
       jobs.id, :"schema".backfill_attempt_record(held.attempt, held.how, $1::text, held.started_at, null, null, null)
-    ) end as records
+    ) as records
 ),
 -- part: recorded_attempts
 ,
-kept as (
-  -- part: cancelled_ends
-),
+-- part: superseded_ends
 -- part: telling
 , returned as (
   update :"schema"._private_jobs as jobs
