@@ -8,7 +8,7 @@
 -- awaits the job's result is told. The flag of the job says why it was cancelled, and what its key and its number of attempts
 -- were before; `records` are its attempts that did not complete, as backfill_attempt_records gives them. Where the database
 -- refuses the end, the job ends without one (null is returned).
-create function :"schema".backfill_keep_cancelled(
+create or replace function :"schema".backfill_keep_cancelled(
   job_id bigint, task_id integer, queue_id integer, job_attempts integer, job_max_attempts integer, job_priority integer,
   key text, job_created_at timestamptz, job_run_at timestamptz, job_started_at timestamptz, job_flags jsonb, worker text,
   keep double precision, records json
@@ -56,11 +56,7 @@ $body$;
 
 -- Workers of the version before know nothing of cancelled jobs: where such a job's last attempt fails, they delete its row
 -- and bury it. It must not become a dead letter, which somebody could requeue.
-alter function :"schema".backfill_bury(
-  bigint, text, text, json, integer, text, integer, integer, jsonb, timestamptz, timestamptz, text, text
-) rename to backfill_bury_any;
-
-create function :"schema".backfill_bury(
+create or replace function :"schema".backfill_bury(
   job_id bigint, task text, queue text, job_payload json, job_priority integer, key text, job_attempts integer,
   job_max_attempts integer, job_flags jsonb, job_created_at timestamptz, job_run_at timestamptz, error text, reason text
 ) returns bigint
@@ -68,9 +64,9 @@ language sql volatile
 as $$
   select case
     when job_flags ? 'backfill.cancel' then null
-    else :"schema".backfill_bury_any(
+    else :"schema".backfill_bury(
       job_id, task, queue, job_payload, job_priority, key, job_attempts, job_max_attempts, job_flags, job_created_at,
-      job_run_at, error, reason
+      job_run_at, error, reason, null::json
     )
   end
 $$;
