@@ -1,6 +1,5 @@
 -- does: Gives the right to call the functions for cancelled jobs to the roles that have a producer's or a worker's printed
---   grants already: programs of this version work before those are run again. Those that bury jobs are given to workers
---   too, since an owner's default privileges may keep new functions from the public.
+--   grants already: programs of this version work before those are run again.
 -- foundation: no
 -- transaction: yes
 -- breaking: no
@@ -15,9 +14,7 @@ begin
     select oid::regprocedure as signature, proname as name
     from pg_proc
     where pronamespace = (select relnamespace from pg_class where oid = jobs)
-      and proname in (
-        'backfill_tell_workers', 'backfill_keep_cancelled', 'backfill_cancel_jobs', 'backfill_bury', 'backfill_bury_any'
-      )
+      and proname in ('backfill_tell_workers', 'backfill_keep_cancelled', 'backfill_cancel_jobs')
   loop
     for granted in
       select distinct pg_get_userbyid(one) as name
