@@ -221,9 +221,10 @@ class HandlersStillRunningError(BackfillError):
         super().__init__(self.handlers)
 
     def __str__(self) -> str:
-        """How many handlers run, and the first few of them."""
+        """How many handlers run, the first few of them, and how to end them, in a sentence of its own."""
         some = few([f"job {job} ({task}) for {seconds:,.1f} s" for job, task, seconds in self.handlers])
-        return f"the worker has ended, but {len(self.handlers)} handlers still run: {some}. End the process"
+        end = "End the process by os._exit(), since sys.exit() can wait for them for ever"
+        return f"the worker has ended, but {len(self.handlers)} handlers still run: {some}. {end}"
 
 
 class DatabaseConnectionError(BackfillError):

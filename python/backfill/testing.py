@@ -110,7 +110,8 @@ async def run_job(
 
 def _no_database() -> str:
     raise ConfigurationError(
-        "run_job: the handler uses ctx.client, and none was given; pass client=BackfillClient(...)"
+        "run_job: the handler uses ctx.client or ctx.attempts(), and no client was given; "
+        "pass client=BackfillClient(...)"
     )
 
 

@@ -61,6 +61,11 @@ def _obey(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _end(code: int) -> None:
     names = sorted(thread.name for thread in threading.enumerate() if not thread.daemon and thread.name != "MainThread")
-    logger.warning("the process ends, although threads of its jobs still run: %s", ", ".join(names) or "none by name")
+    if names:
+        logger.warning("the process ends, although threads of its jobs still run: %s", ", ".join(names))
+    else:
+        logger.warning(
+            "the process ends, although something in it does not, perhaps a coroutine that catches cancellations"
+        )
     streams.finish()
     os._exit(code)

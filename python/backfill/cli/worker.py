@@ -113,7 +113,8 @@ def command(
         try:
             orderly = await _Shift(runner, signals).run()
         except HandlersStillRunningError as error:
-            logger.error("%s", error)
+            still_running, _, _advice = str(error).rpartition(". ")  # the advice is for programs of one's own
+            logger.error("%s; the process ends now, and they end with it", still_running)
             end_now(ExitCode.LEFT if runner.left else ExitCode.STILL_RUNNING)
         except Exception as error:
             end_soon(explain(error)[1])

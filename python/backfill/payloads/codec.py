@@ -232,7 +232,7 @@ def _encode_other(value: object) -> object:
     if is_model(type(value)):
         kind: Any = type(value)
         return msgspec.Raw(_model_codec(kind).dumps(value))
-    raise TypeError(f"JSON has no form for a {type(value).__name__}")
+    raise TypeError(f"JSON has no form for a value of type {type(value).__name__}")
 
 
 def _decode_other(kind: type, value: object) -> object:

@@ -83,7 +83,7 @@ def encode_other(value: object) -> object:
             return orjson.Fragment(_record_codec(kind).dumps(value))
         except TaskDefinitionError as error:
             raise TypeError(str(error)) from error
-    raise TypeError(f"JSON has no form for a {kind.__name__}")
+    raise TypeError(f"JSON has no form for a value of type {kind.__name__}")
 
 
 def moment(time: datetime) -> datetime:
@@ -124,6 +124,6 @@ def _refusal(part: object, error: BaseException) -> str:
     cause = error.__cause__
     why = f": {said(cause)}" if isinstance(cause, ValueError) else ""
     return (
-        f"JSON has no form for a {type(part).__name__}{why}. Convert it, or enqueue a task whose handler's annotation "
-        "names its type"
+        f"JSON has no form for a value of type {type(part).__name__}{why}. Convert it, or enqueue a task whose "
+        "handler's annotation names its type"
     )

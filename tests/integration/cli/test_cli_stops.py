@@ -151,6 +151,8 @@ async def test_a_stop_ends_whatever_runs(dsn: str, begin: Begin, task: str, code
         assert worker.end(3 * 20) == code, worker.output
         assert time.monotonic() - began < 3 * 20
     assert ("handlers still run: job 1" in worker.output) == (code == 6)
+    assert ("the process ends now" in worker.output) == (code == 6)
+    assert "End the process" not in worker.output, "the shell does it itself"
     left = rows(dsn, "select attempts, locked_by from graphile_worker.jobs")
     assert left == ([] if task == "obeys" else [(0, None)])
     assert rows(dsn, "select id from graphile_worker.backfill_workers") == []

@@ -281,3 +281,20 @@ async def test_a_job_that_changes_meanwhile_is_judged_as_it_is_then(
         await claimer.commit()
         assert await cancelling == CancelCounts()
     assert await value(dsn, FLAG, job.id) is None
+
+
+async def test_a_partition_that_is_made_meanwhile_holds_nothing_up(
+    dsn: str, client: BackfillClient, eventually: Eventually
+) -> None:
+    """The end of the job goes into it, or into the default one; no error is raised."""
+    job = await client.enqueue("t")
+    await client.cancel(await client.enqueue("t"))  # so that the session knows the partitions as they are
+    async with await psycopg.AsyncConnection.connect(dsn) as maker:
+        await maker.execute("select graphile_worker.backfill_make_ends(array[now()::date, now()::date + 1])")
+        cancelling = asyncio.ensure_future(client.cancel(job))
+        await eventually(lambda: value(dsn, "select exists (select from pg_locks where not granted)"))
+        await maker.commit()
+        assert (await cancelling).status is CancelStatus.REMOVED
+    end = await client.end(job)
+    assert end is not None
+    assert end.how is EndHow.CANCELLED

@@ -9,12 +9,13 @@ set heartbeat_at = now(), lag = $2::double precision
 where own.id = $1::text
   and own.given_up_at is null
 returning
-  (select coalesce(max(version), 0) from :"schema".backfill_control),
+  (select coalesce(max(version), 0) from :"schema".backfill_control) as version,
   (
     select count(*)::integer
     from :"schema".backfill_workers as others
     where others.id = own.id
       or (others.heartbeat_at > now() - others.dead_after and others.tasks && own.tasks)
-  ),
+  ) as fleet,
   :"schema".backfill_tell_engine(own.id, true),
   -- part: said
+  as said

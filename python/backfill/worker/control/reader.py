@@ -76,7 +76,7 @@ class ControlReader(Service):
 
     async def _look_for_ever(self) -> None:
         backoff = Backoff()
-        while True:
+        while not self._stopping.is_set():  # a cancellation may get lost in a wait for a connection
             await self._wanted.wait()
             await asyncio.sleep(self._ration.wait())
             self._ration.take()

@@ -58,7 +58,7 @@ async def interrupt(attempts: Collection[HeldJob], in_threads: Collection[HeldJo
         attempts: the attempts that run.
         in_threads: the attempts whose handlers run in threads at this moment.
     """
-    logger.warning("the shutdown's deadline is over: %d jobs are interrupted and given back", len(attempts))
+    logger.warning("%d jobs still run when their time to end is over, and are interrupted", len(attempts))
     threads, others = list[HeldJob](), list[HeldJob]()
     for running in list(attempts):
         if running in in_threads:
