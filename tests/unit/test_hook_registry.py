@@ -106,6 +106,21 @@ async def _nothing() -> None:
     pass
 
 
+class Broken:
+    """A plugin that cannot be registered."""
+
+    def register(self, hooks: HookRegistry) -> None:
+        """Raise an error that does not say where it comes from."""
+        raise KeyError("token")
+
+
+def test_a_plugin_that_breaks_is_named() -> None:
+    """Its own error is raised, with a note that says which of the plugins raised it."""
+    with pytest.raises(KeyError) as caught:
+        composed([Heard(), Broken()])
+    assert caught.value.__notes__ == ["raised by the register of a plugin, an instance of Broken"]
+
+
 def test_it_is_too_late_once_the_worker_is_made() -> None:
     """The callbacks are put together once."""
     late = Late()

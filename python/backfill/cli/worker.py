@@ -190,9 +190,11 @@ class _Shift:
     def _on_signal(self, count: int) -> None:
         self._signals = count
         if self._runner.worker_id is None and self._task is not None:
-            logger.info("stopping: the worker has not started yet, and holds no job")
+            logger.info("stopping%s: the worker has not started yet, and holds no job", " at once" * (count > 1))
             self._stop.set()
             self._task.cancel()
+            if count > 1:
+                self._runner.hurry()
             return
         if count == 1:
             patience = self._runner.config.shutdown_timeout.total_seconds()

@@ -99,7 +99,11 @@ def composed(plugins: Iterable[Plugin]) -> HookRegistry:
     """The callbacks of plugins in one registry, which takes no others; a plugin that is given twice is asked once."""
     hooks = HookRegistry()
     for plugin in distinct(plugins):
-        plugin.register(hooks)
+        try:
+            plugin.register(hooks)
+        except Exception as error:
+            error.add_note(f"raised by the register of a plugin, {_shown(plugin)}")
+            raise
     hooks.close()
     return hooks
 

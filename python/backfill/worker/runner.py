@@ -57,6 +57,7 @@ class WorkerRunner:
         self._hook_tally = HookTally()
         self._reason: ShutdownReason | None = None
         self._parts: WorkerProcess | None = None
+        self._starting: WorkerProcess | None = None
         self._changing = asyncio.Lock()
         self._left = 0
 
@@ -196,9 +197,13 @@ class WorkerRunner:
         self._reason = ShutdownReason(reason)
 
     def hurry(self) -> None:
-        """End a shutdown's waiting now: jobs that still run are interrupted and given back."""
-        if self._parts is not None:
-            self._parts.hurry.set()
+        """End a shutdown's waiting now: jobs that still run are interrupted and given back.
+
+        A start that was broken off is hurried too: the end of the lifespan has a few seconds more.
+        """
+        for parts in (self._parts, self._starting):
+            if parts is not None:
+                parts.hurry.set()
 
     async def flush_counters(self) -> None:
         """Write the counts now instead of within 5 seconds, for tests; attempts that have ended are settled first.
@@ -237,6 +242,7 @@ class WorkerRunner:
                 hooks=self._hooks,
                 tally=self._hook_tally,
             )
+            self._starting = parts
             try:
                 await parts.open(background=background)
                 self._parts = parts
@@ -249,6 +255,8 @@ class WorkerRunner:
                     self._parts = None
                     parts.tell_end()
                 raise
+            finally:
+                self._starting = None
             return parts
 
     async def _end(self) -> None:

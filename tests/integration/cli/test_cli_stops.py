@@ -37,6 +37,7 @@ async def hang() -> None:
 async def lifespan(_: BackfillClient) -> AsyncIterator[None]:
     if HANGS == "start":
         await hang()
+    print("entered", flush=True)
     yield
     if HANGS in {"end", "clings"}:
         await hang()
@@ -209,6 +210,20 @@ async def test_a_second_signal_hurries_a_lifespans_end(begin: Begin) -> None:
     between_signals()
     worker.process.send_signal(signal.SIGTERM)
     assert worker.end() == 130, worker.output
+
+
+async def test_a_second_signal_hurries_a_start_that_was_broken_off(dsn: str, begin: Begin) -> None:
+    """Its lifespan was entered, and ends; the start waits for the workers' table, which somebody else has locked."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("lock table graphile_worker.backfill_workers")
+        worker = begin("--shutdown-timeout", "10m", hangs="end")
+        worker.wait_for("entered")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.wait_for("hanging")
+        between_signals()
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.end() == 130, worker.output
+    assert "stopping at once: the worker has not started yet" in worker.output
 
 
 async def test_the_process_has_a_last_deadline(dsn: str, tmp_path: Path) -> None:

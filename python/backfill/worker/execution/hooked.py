@@ -132,8 +132,11 @@ class Hooked:
             raise Answered(self._outcomes.refused(running.job, task, _said(answer, name, BeforeJobRun)))
         if not isinstance(answer, Continue):
             raise Answered(self._outcomes.skipped(running.job, f"it was skipped by {name}, a hook of BeforeJobRun"))
+        # A callback may have swallowed its cancellation: even then the handler must not start.
         if running.worker_stops or running.cancellation is not None:
-            raise asyncio.CancelledError  # a callback has swallowed it: the handler must not start now
+            raise asyncio.CancelledError
+        if _is_over(running):
+            raise Answered(self._outcomes.timed_out(running.job, task, running.limits))
 
     async def _asked_before(
         self, running: HeldJob, task: Task[Any, Any], event: BeforeJobRun
@@ -143,6 +146,8 @@ class Hooked:
                 answer = await answer_of(callback, event)
             except BaseException as error:
                 if _is_cancelled(error):
+                    if _is_over(running):  # the failure of the attempt names the limit, and this line the callback
+                        self._failed(BeforeJobRun, callback, error)
                     raise
                 self._failed(BeforeJobRun, callback, error)
                 text = f"{name_of(callback)}, a hook of BeforeJobRun, failed"

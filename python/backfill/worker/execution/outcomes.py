@@ -17,7 +17,7 @@ from backfill.logs import RetryTraceback, fields_of
 from backfill.payloads import encode_result
 from backfill.records import CANCEL_FLAG, Job
 from backfill.retry import RetryPolicy
-from backfill.said import named
+from backfill.said import LONGEST_LINE, named
 from backfill.tasks import Task, TaskRegistry
 from backfill.worker.events import Tally
 from backfill.worker.execution.endings import (
@@ -272,7 +272,7 @@ class Outcomes:
         then = f" ({why})" if last else "" if delay is None else f" (the next begins in {delay:,.1f} s)"
         if said is None and error is not None:
             said = named(error)
-        said = (text if said is None else said).partition("\n")[0]
+        said = (text if said is None else said).partition("\n")[0][:LONGEST_LINE]
         line = f"failed in attempt {job.attempts} of {job.max_attempts}{then}: {said}"
         if last:
             _tell(level, job, line, error)

@@ -106,6 +106,13 @@ async def test_before_fail_is_a_failure(dsn: str) -> None:
     assert runner.hook_failures.failed == 0
 
 
+async def test_a_long_text_does_not_fill_the_log(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The line about the failure has the beginning of the text that an interceptor gave."""
+    await Work().run(dsn, Gate(before=lambda _: Fail("long " * 10_000)))
+    [line] = [record.getMessage() for record in caplog.records if "failed in attempt" in record.getMessage()]
+    assert 400 < len(line) < 1_000
+
+
 @pytest.mark.parametrize(
     "wrong", [BOOM, SystemExit(1), asyncio.CancelledError(), Snooze(timedelta(hours=1)), True, ContinueWith("p")]
 )
@@ -193,10 +200,11 @@ async def test_a_timeout_is_a_failure_to_be_asked_about(dsn: str, answer: Any) -
 
 
 class Hanging:
-    """Interceptors that wait for ever."""
+    """Interceptors that wait for ever, or until they are cancelled, which they may keep to themselves."""
 
-    def __init__(self, event: Any) -> None:
+    def __init__(self, event: Any, *, swallows: bool = False) -> None:
         self.event = event
+        self.swallows = swallows
         self.waits = asyncio.Event()
 
     def register(self, hooks: HookRegistry) -> None:
@@ -206,19 +214,28 @@ class Hanging:
     async def wait(self, _event: Any) -> None:
         """Wait for ever."""
         self.waits.set()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if not self.swallows:
+                raise
 
 
+@pytest.mark.parametrize("swallows", [False, True])
 @pytest.mark.parametrize("in_thread", [False, True])
-async def test_the_time_limit_holds_for_a_gate(dsn: str, in_thread: bool) -> None:
-    """An interceptor of BeforeJobRun that hangs costs its job's attempt, whether the handler is async or not."""
+async def test_the_time_limit_holds_for_a_gate(dsn: str, in_thread: bool, swallows: bool) -> None:
+    """An interceptor of BeforeJobRun that hangs costs its job's attempt, whether the handler is async or not.
+
+    So does one that returns too late, since the handler would run without a limit. One that was cut off is named.
+    """
     tasks, ran, heard = TaskRegistry[None](), list[str](), Heard()
     tasks.task("t")(_noting_in_thread(ran) if in_thread else _noting(ran))
     async with BackfillClient(dsn) as client:
         await client.enqueue("t", "p", timeout=timedelta(milliseconds=50))
-    plugins = [Hanging(BeforeJobRun), heard]
-    await WorkerRunner(WorkerConfig(dsn), tasks, plugins=plugins).process_available_jobs()
+    runner = WorkerRunner(WorkerConfig(dsn), tasks, plugins=[Hanging(BeforeJobRun, swallows=swallows), heard])
+    await runner.process_available_jobs()
     assert (ran, heard.of("p"), heard.only(JobFail).reason) == ([], ["JobFetch", "JobFail"], FailReason.TIMEOUT)
+    assert dict(runner.hook_failures.by_event) == ({} if swallows else {"BeforeJobRun": 1})
 
 
 def _noting(ran: list[str]) -> Any:
