@@ -150,7 +150,8 @@ async def booked(work: Work, ctx: WorkerContext[Recorders]) -> AsyncIterator[Non
         yield
     except asyncio.CancelledError:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            # Whoever cancels a job waits for its handler, however long that cleans up; a shutdown does not.
+            async with asyncio.timeout(PATIENCE if ctx.cancelled_by is None else None):
                 await ctx.deps.write(end, False, token)
         raise
     except Exception:
