@@ -28,8 +28,8 @@ from backfill import (
     enqueue_fast,
     enqueue_fast_with_retries,
     enqueue_serial,
-    errors,
 )
+from backfill.shown import _SETTINGS
 
 import strategies as make
 
@@ -77,7 +77,7 @@ def _refused(error: InvalidJobError, field: str, given_value: object) -> None:
     assert message.startswith(f"{field} = ")
     assert message.endswith(error.limit)
     ours = type(given_value).__module__.partition(".")[0] == "backfill"
-    setting = given_value is None or ours or isinstance(given_value, errors._SETTINGS)
+    setting = given_value is None or ours or isinstance(given_value, _SETTINGS)
     shown = repr(given_value) if setting else f"<{type(given_value).__name__}>"  # anything else may be a payload
     assert shown[:100] in message
     assert len(message) < 500
