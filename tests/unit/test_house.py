@@ -26,7 +26,7 @@ PLACES = [
     {"flags"},
     {"specs"},
     {"jobs"},
-    {"attempts", "cancels", "dead_letters", "ends", "counts", "job_filter"},
+    {"attempts", "cancels", "dead_letters", "ends", "counts", "job_filter", "limits"},
     {"hooks"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers", "middleware"},
