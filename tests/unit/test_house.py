@@ -27,7 +27,7 @@ PLACES = [
     {"specs"},
     {"jobs"},
     {"attempts", "cancels", "dead_letters", "ends", "counts", "job_filter", "limits"},
-    {"hooks"},
+    {"controls", "hooks"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers", "middleware"},
     {"task"},
@@ -65,6 +65,7 @@ INNER_PLACES = {
         {
             "attempts",
             "bulk",
+            "control",
             "counters",
             "dead_letters",
             "ends",
