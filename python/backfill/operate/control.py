@@ -1,7 +1,7 @@
 """What an operator says to the fleet: pauses, the concurrency of lanes, limits, and how each of them is undone.
 
-The client's verbs do the work. Here, a role that lacks the rights is told how it gets them, and a limit or a concurrency
-can be undone by the name of its task or lane.
+The client's verbs do the work. Here, a role that lacks the rights is told how it gets them, and a limit or a
+concurrency can be undone by the name of its task or lane.
 """
 
 from __future__ import annotations
