@@ -52,6 +52,8 @@ INNER_PLACES = {
         {"connection"},
         {"pool", "schema", "wire", "workers", "writable"},
         {"claim_kinds", "claims"},
+        {"shares"},
+        {"value_claims"},
         {"attempts"},
         {"settlements"},
         {"__init__"},
