@@ -114,6 +114,7 @@ class Taker:
     Attributes:
         running: its jobs that have a share.
         ahead: its jobs that have none yet.
+        slots: the slots of its running jobs.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Taker:
         self.wire = Wire(connection)
         self.running: list[int] = []
         self.ahead: list[int] = []
+        self.slots: dict[int, int] = {}
         self.claim = LimitedClaim(SCHEMA, (LaneFilter(tasks=(TASK,)),), by)
         self.values = ValueClaim(SCHEMA, TASK, by or "", (LaneFilter(tasks=(TASK,)),))
 
@@ -142,6 +144,7 @@ class Taker:
         names = {number: name for name, number in self.field.ids.items()}
         jobs = [job.id for job in self.claim.read(results[len(first) + 1 :], names).jobs]
         self.running += jobs[: grant.granted]
+        self.slots.update(zip(jobs, grant.slots, strict=False))
         self.ahead += jobs[grant.granted :]
         return grant
 
@@ -178,4 +181,5 @@ class Taker:
         held = [row[0] for row in await self.field.rows(_HELD, self.worker)]
         shares = read_shares((await self.send(shares_command(held, worker=self.worker, schema=SCHEMA)))[0])
         self.running = [job for job in held if job in shares]
+        self.slots = {job: share.slot or 0 for job, (_, share) in shares.items()}
         self.ahead = [job for job in held if job not in shares]
