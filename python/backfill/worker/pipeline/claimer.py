@@ -151,15 +151,15 @@ class Claimer:
             self._late_at = now + random.uniform(0.0, min(fleet * _STAGGER, self._poll_interval))  # noqa: S311
             self._stir()
 
-    def freed_queue(self) -> None:
-        """Have all lanes look, since this worker has ended a serial job.
+    def freed_queue(self, queues: Sequence[int] = ()) -> None:
+        """Have all lanes look, since this worker has ended a serial job; try the queues that are given first.
 
-        The next job of its queue may be claimed in the same round trip as the settlement.
+        The next job of the ended job's queue may be claimed in the same round trip as the settlement.
         """
         self._wakes += 1  # a look under way does not know of the freed queue
         for lane in self._lanes:
             lane.hungry = True
-            lane.horizon.freed = True
+            lane.horizon.free(queues)
 
     def forget(self) -> None:
         """Ask for the tasks' ids again: the database refused a look, perhaps because the ids have changed."""
