@@ -22,6 +22,7 @@ from backfill.client.cleanup import (
     StartupCleanup,
 )
 from backfill.client.held_queues import HeldQueue
+from backfill.controls import Control, ControlKind
 from backfill.counts import Counts, Histogram, UnknownTask
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.ends import EndFilter, EndHow, EndList, JobEnd
@@ -111,6 +112,7 @@ from backfill.jobs import (
     Priority,
     Queue,
 )
+from backfill.limits import Limit, Rate
 from backfill.middleware import CallNext, SyncCallNext
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
@@ -141,6 +143,8 @@ __all__ = [
     "ConnectionTimeout",
     "Continue",
     "ContinueWith",
+    "Control",
+    "ControlKind",
     "Counts",
     "DatabaseConnectionError",
     "Discard",
@@ -192,6 +196,7 @@ __all__ = [
     "JobStart",
     "JobState",
     "LeaseLost",
+    "Limit",
     "LoggingPlugin",
     "MalformedData",
     "MigrationError",
@@ -202,6 +207,7 @@ __all__ = [
     "Priority",
     "Queue",
     "QueueConfig",
+    "Rate",
     "RateLimitExceeded",
     "ReadOnlyDatabaseError",
     "ResourceNotFound",
