@@ -26,6 +26,7 @@ from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.control.cancelled_jobs import CancelledJobs
+from backfill.worker.control.pauses import Pauses
 from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
@@ -85,6 +86,7 @@ class WorkerSession:
         counters: writes the counts of its attempts.
         recoverer: recovers the jobs that dead workers held.
         control: reads what operators say to the fleet.
+        pauses: which tasks are paused.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
         abandoned: whether it was given up, and has let go of everything.
@@ -146,7 +148,9 @@ class WorkerSession:
             tell=hooks.observers.tell,
         )  # fmt: skip
         cancelling = self.executor.cancelling
-        self.control = ControlReader([CancelledJobs(own, worker=self.worker_id, cancelling=cancelling)])
+        cancelled = CancelledJobs(own, worker=self.worker_id, cancelling=cancelling)
+        self.pauses = Pauses(own, registry, pause=self._pause)
+        self.control = ControlReader([self.pauses, cancelled])
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         lanes = make_lanes(
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
@@ -181,6 +185,7 @@ class WorkerSession:
             with stripping():
                 await self.hot.open()
                 await self.beat.first()
+                await self.control.look_first()
                 await self.counters.learn_clock()
         except BaseException:
             await self.close()
@@ -263,6 +268,11 @@ class WorkerSession:
         if job is not None and job is self.sentinel.cancelled_by:
             return False
         return any(service.was_cancelled for service in self.services)
+
+    def _pause(self, tasks: frozenset[str]) -> None:
+        """Let these tasks be paused, and no others: first in what is claimed, then among the jobs that are held."""
+        self.station.claimer.leave_out("paused", tasks)
+        self.executor.paused.replace(tasks)
 
     def _stir(self) -> None:
         self.station.stir()
