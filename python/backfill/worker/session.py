@@ -27,6 +27,7 @@ from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.control.cancelled_jobs import CancelledJobs
 from backfill.worker.control.paused_queues import PausedQueuesDuty
+from backfill.worker.control.pauses import Pauses
 from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
@@ -86,6 +87,7 @@ class WorkerSession:
         counters: writes the counts of its attempts.
         recoverer: recovers the jobs that dead workers held.
         control: reads what operators say to the fleet.
+        pauses: which tasks are paused.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
         abandoned: whether it was given up, and has let go of everything.
@@ -147,9 +149,9 @@ class WorkerSession:
             tell=hooks.observers.tell,
         )  # fmt: skip
         cancelling = self.executor.cancelling
-        paused = self.executor.paused_queues
-        cancelled = CancelledJobs(own, worker=self.worker_id, cancelling=cancelling)
-        self.control = ControlReader([PausedQueuesDuty(own, queues=paused), cancelled])
+        cancelled, paused = CancelledJobs(own, worker=self.worker_id, cancelling=cancelling), self.executor.paused_queues
+        self.pauses = Pauses(own, registry, pause=self._pause)
+        self.control = ControlReader([self.pauses, PausedQueuesDuty(own, queues=paused), cancelled])
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         paused.look_again = self.control.look_again
         lanes = make_lanes(
@@ -269,6 +271,11 @@ class WorkerSession:
         if job is not None and job is self.sentinel.cancelled_by:
             return False
         return any(service.was_cancelled for service in self.services)
+
+    def _pause(self, tasks: frozenset[str]) -> None:
+        """Let these tasks be paused, and no others: first in what is claimed, then among the jobs that are held."""
+        self.station.claimer.leave_out("paused", tasks)
+        self.executor.paused.replace(tasks)
 
     def _stir(self) -> None:
         self.station.stir()

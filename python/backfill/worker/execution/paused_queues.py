@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from backfill.worker.execution.draining import cancel
 from backfill.worker.execution.held_job import HeldJob
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class PausedQueues:
         return bool(self._ids)
 
     def know(self, queues: Mapping[str, int]) -> None:
-        """Note which queues are paused, and give back the jobs of these queues that have not started.
+        """Note which queues are paused, and give back the jobs of these queues whose handlers have not begun.
 
         Args:
             queues: the ids of all paused queues, by the queues' names.
@@ -53,6 +54,9 @@ class PausedQueues:
                 lane.ready.extend(self.sift(ready))
             for running in self._executor.stragglers.return_parked(self._is_paused):
                 self._undo(running)
+            for running in list(self._executor.held.values()):
+                if running.ending is None and not running.handler_started and self._is_paused(running):
+                    cancel(running)  # it waits for an interceptor
         if over := [number for name, number in before.items() if name not in queues]:
             self.resumed(over)
 
