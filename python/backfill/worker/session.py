@@ -149,7 +149,10 @@ class WorkerSession:
             tell=hooks.observers.tell,
         )  # fmt: skip
         cancelling = self.executor.cancelling
-        cancelled, paused = CancelledJobs(own, worker=self.worker_id, cancelling=cancelling), self.executor.paused_queues
+        cancelled, paused = (
+            CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
+            self.executor.paused_queues,
+        )
         self.pauses = Pauses(own, registry, pause=self._pause)
         self.control = ControlReader([self.pauses, PausedQueuesDuty(own, queues=paused), cancelled])
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again

@@ -1,5 +1,5 @@
--- does: Has the function that lists held queues see those that are paused as well, and gives workers' roles that have their
---   printed grants already the right to call the functions for paused queues.
+-- does: Has the function that lists held queues see those that are paused as well, makes one that says which are, and gives
+--   workers' roles that have their printed grants already the right to call the functions for paused queues.
 -- foundation: no
 -- transaction: yes
 -- breaking: no
@@ -26,6 +26,21 @@ as $body$
   where queues.locked_by in ('backfill:retry:' || held.job_id, 'backfill:pause:' || held.job_id)
 $body$;
 
+-- Whether the pause of a queue stands.
+create function :"schema".backfill_is_paused(queue_name text) returns boolean
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $body$
+  select exists (
+    select
+    from :"schema".backfill_control as control
+    where control.kind = 'pause'
+      and control.subject = 'queue:' || backfill_is_paused.queue_name
+  )
+$body$;
+
+revoke execute on function :"schema".backfill_is_paused(text) from public;
+
 do $body$
 declare
   jobs regclass := pg_typeof(null:::"schema"._private_jobs)::text::regclass;
@@ -36,7 +51,9 @@ begin
     select oid::regprocedure as signature
     from pg_proc
     where pronamespace = (select relnamespace from pg_class where oid = jobs)
-      and proname in ('backfill_lock_paused_queues', 'backfill_keep_queues_paused', 'backfill_free_resumed_queues')
+      and proname in (
+        'backfill_is_paused', 'backfill_lock_paused_queues', 'backfill_keep_queues_paused', 'backfill_free_resumed_queues'
+      )
   loop
     for granted in
       select distinct pg_get_userbyid(one) as name

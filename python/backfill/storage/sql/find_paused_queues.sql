@@ -1,6 +1,6 @@
 -- does: Names the serial queues that are paused, each with its id.
 -- locks: none
--- index: backfill_control_kind_subject_key, job_queues_queue_name_key
+-- index: job_queues_queue_name_key
 -- params: none
 select queues.queue_name, queues.id
 from :"schema".backfill_control as control

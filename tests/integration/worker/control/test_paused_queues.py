@@ -82,7 +82,7 @@ async def test_no_job_of_a_paused_queue_starts(dsn: str, client: BackfillClient)
     work = Work()
     work.go_on.set()
     await client.pause(queue="lane")
-    async with WorkerRunner(WorkerConfig(dsn), work.tasks) as runner:
+    async with WorkerRunner(WorkerConfig(dsn), work.tasks):
         await client.enqueue("t", "held", queue=LANE)
         await client.enqueue("t", "parallel")
         await client.enqueue("t", "other", queue=Queue.serial("other"))
@@ -210,7 +210,9 @@ async def test_a_resumed_queue_starts_soon_behind_many_paused_jobs(
 ) -> None:
     """Its job is behind 20,000 jobs of 2,000 queues that stay paused, where a look at all queues is seldom."""
     await client.enqueue_bulk("t", ["held"], queue=Queue.serial("last"))
-    await rows(dsn, "select graphile_worker.backfill_say('pause', 'queue:p' || n, '{}') from generate_series(1, 2000) as n")
+    await rows(
+        dsn, "select graphile_worker.backfill_say('pause', 'queue:p' || n, '{}') from generate_series(1, 2000) as n"
+    )
     await client.pause(queue="last")
     await rows(
         dsn,
