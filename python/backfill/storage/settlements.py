@@ -16,6 +16,7 @@ from backfill.flags import dead_letter_of
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.attempts import Attempt
 from backfill.storage.claim_kinds import ClaimKind
+from backfill.storage.results import binary_rows
 from backfill.storage.values import integer
 from backfill.storage.wire import Command, Parameter, Wire
 
@@ -64,12 +65,18 @@ class Settlement:
     Args:
         ends: the ends, in any order.
         forgets: whether the dead letters and attempts that a job left behind are deleted along with the job's end.
+
+    Attributes:
+        paused: the ids of paused serial queues that this settlement unlocks, and locks again in the same transaction.
+        resumed: the names of those of these queues that the database says are not paused any more; `missing` reads it.
     """
 
-    __slots__ = ("_groups", "_tried", "forgets")
+    __slots__ = ("_groups", "_tried", "forgets", "paused", "resumed")
 
     def __init__(self, ends: Iterable[End] = (), *, forgets: bool = True) -> None:
         self.forgets = forgets
+        self.paused: Sequence[int] = ()
+        self.resumed: frozenset[str] = frozenset()
         self._groups: dict[_Way, tuple[list[Attempt], list[tuple[Any, ...]]]] = {}
         self._tried: list[int] = []
         for end in ends:
@@ -118,6 +125,8 @@ class Settlement:
             commands.append(Command.of(statement, schema, worker, *named, *parameters))
         if self._tried:
             commands.append(Command.of("forget_attempts", schema, number_array(self._tried)))
+        if self.paused:
+            commands.append(Command.of("lock_paused_queues", schema, pack_array(self.paused, "int4")))
         return commands
 
     def missing(self, results: Sequence[PGresult]) -> set[Attempt]:
@@ -128,6 +137,9 @@ class Settlement:
         of the lock tells them apart.
         """
         groups = self._sorted()
+        if self.paused:
+            self.resumed = frozenset(row.text("queue_name") for row in binary_rows(results[-1]))
+            results = results[:-1]
         if self._tried:
             results = results[:-1]
         for ((settling, _), (attempts, _)), result in zip(groups, results[len(results) - len(groups) :], strict=True):

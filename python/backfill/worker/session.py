@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import cache
@@ -26,6 +26,8 @@ from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.control.cancelled_jobs import CancelledJobs
+from backfill.worker.control.paused_queues import PausedQueuesDuty
+from backfill.worker.control.pauses import Pauses
 from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
@@ -85,6 +87,7 @@ class WorkerSession:
         counters: writes the counts of its attempts.
         recoverer: recovers the jobs that dead workers held.
         control: reads what operators say to the fleet.
+        pauses: which tasks are paused.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
         abandoned: whether it was given up, and has let go of everything.
@@ -146,8 +149,14 @@ class WorkerSession:
             tell=hooks.observers.tell,
         )  # fmt: skip
         cancelling = self.executor.cancelling
-        self.control = ControlReader([CancelledJobs(own, worker=self.worker_id, cancelling=cancelling)])
+        cancelled, paused = (
+            CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
+            self.executor.paused_queues,
+        )
+        self.pauses = Pauses(own, registry, pause=self._pause)
+        self.control = ControlReader([self.pauses, PausedQueuesDuty(own, queues=paused), cancelled])
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
+        paused.look_again = self.control.look_again
         lanes = make_lanes(
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
             ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
@@ -160,6 +169,7 @@ class WorkerSession:
             watch=FailureDetector(self.worker_id, dead_after=seconds(config.dead_after)), dead=self.recoverer.dead,
             lost=lost, pulse=pulse,
         )  # fmt: skip
+        paused.resumed = self._resumed
         self.station = PipelineState(
             config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer
         )
@@ -181,6 +191,7 @@ class WorkerSession:
             with stripping():
                 await self.hot.open()
                 await self.beat.first()
+                await self.control.look_first()
                 await self.counters.learn_clock()
         except BaseException:
             await self.close()
@@ -264,8 +275,18 @@ class WorkerSession:
             return False
         return any(service.was_cancelled for service in self.services)
 
+    def _pause(self, tasks: frozenset[str]) -> None:
+        """Let these tasks be paused, and no others: first in what is claimed, then among the jobs that are held."""
+        self.station.claimer.leave_out("paused", tasks)
+        self.executor.paused.replace(tasks)
+
     def _stir(self) -> None:
         self.station.stir()
+
+    def _resumed(self, queues: Sequence[int]) -> None:
+        """Look for the jobs of queues that are not paused any more."""
+        self.station.claimer.freed_queue(queues)
+        self.station.claimer.wake()
 
     def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]

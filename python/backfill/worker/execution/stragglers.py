@@ -104,9 +104,10 @@ class Stragglers:
             earlier.task.add_done_callback(partial(self._unpark, running, dispatch, undo))
         return free
 
-    def return_parked(self) -> list[HeldJob]:
-        """Take out the jobs that were kept back, since they go back to the queue."""
-        parked, self._parked = self._parked, []
+    def return_parked(self, which: Callable[[HeldJob], bool] = lambda _: True) -> list[HeldJob]:
+        """Take out the jobs that were kept back and of which `which` is true, since they go back to the queue."""
+        parked = [running for running in self._parked if which(running)]
+        self._parked = [running for running in self._parked if running not in parked]
         return parked
 
     async def wait(self, timeout: float) -> None:
