@@ -111,6 +111,7 @@ from backfill.jobs import (
     Priority,
     Queue,
 )
+from backfill.limits import Limit, Rate
 from backfill.middleware import CallNext, SyncCallNext
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
@@ -192,6 +193,7 @@ __all__ = [
     "JobStart",
     "JobState",
     "LeaseLost",
+    "Limit",
     "LoggingPlugin",
     "MalformedData",
     "MigrationError",
@@ -202,6 +204,7 @@ __all__ = [
     "Priority",
     "Queue",
     "QueueConfig",
+    "Rate",
     "RateLimitExceeded",
     "ReadOnlyDatabaseError",
     "ResourceNotFound",

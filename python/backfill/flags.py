@@ -1,7 +1,7 @@
 """The flags on a job that this package gives a meaning.
 
-They name the job's retry policy, its timeout and deadline, and whether it keeps its queue. They are flags so that
-producers in SQL can set them too.
+They name the job's retry policy, its timeout and deadline, whether it keeps its queue, and which of its task's limits
+by a field of the payload it counts for. They are flags so that producers in SQL can set them too.
 
 All other flags that begin with `backfill.` are set by this package only, and are refused if a caller gives them.
 """
@@ -25,6 +25,10 @@ DEADLINE_FLAG: Final = "backfill.deadline:"
 OWN_PREFIX: Final = "backfill."
 BLOCK_FLAG: Final = "backfill.block_on_retry"
 """This flag keeps a job's serial queue for the job, from its first failed attempt until the job has ended."""
+LIMITED_FLAG: Final = "backfill.limited"
+"""This flag marks a job whose payload has a value for its task's limit; an index of such jobs alone looks for it."""
+LIMIT_FLAG: Final = "backfill.limit:"
+"""The prefix of the flag that names this value."""
 ALLOWED: Final = (FLAG_PREFIX, TIMEOUT_FLAG, DEADLINE_FLAG)
 """The prefixes of those flags of this package that callers may give; they may also give BLOCK_FLAG, as it stands."""
 _LONGEST_ID: Final = 18
@@ -37,6 +41,14 @@ def dead_letter_of(flags: Iterable[str]) -> int | None:
         if number != flag and len(number) <= _LONGEST_ID and number.isascii() and number.isdigit():
             return int(number)
     return None
+
+
+def limit_value_of(flags: Iterable[str]) -> str:
+    """The value of the payload that a job counts for in its task's limit; empty if it counts for none of its own."""
+    for flag in flags:
+        if flag.startswith(LIMIT_FLAG):
+            return flag.removeprefix(LIMIT_FLAG)
+    return ""
 
 
 def given_flags(value: Iterable[str]) -> tuple[str, ...]:

@@ -26,8 +26,8 @@ PLACES = [
     {"flags"},
     {"specs"},
     {"jobs"},
-    {"attempts", "cancels", "dead_letters", "ends", "counts", "job_filter"},
-    {"hooks"},
+    {"attempts", "cancels", "dead_letters", "ends", "counts", "job_filter", "limits"},
+    {"controls", "hooks"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers", "middleware"},
     {"task"},
@@ -65,6 +65,7 @@ INNER_PLACES = {
         {
             "attempts",
             "bulk",
+            "control",
             "counters",
             "dead_letters",
             "ends",
