@@ -200,15 +200,6 @@ class Executor:
         for running in ready:
             self._undo(running)
 
-    def set_concurrency(self, lane: Lane, concurrency: int) -> None:
-        """Let so many jobs of a lane run at once from now on: start more, or give back those that do not fit."""
-        lane.set_concurrency(concurrency)
-        if lane.lowered:
-            self.return_surplus(lane)
-        self.stragglers.count(lane.config.name)
-        self.dispatch(lane)
-        self.thirsty()
-
     def return_surplus(self, lane: Lane) -> None:
         """Give back the ready jobs for which a lane has no room any more, since its concurrency was lowered."""
         for running in lane.take_surplus():
