@@ -186,6 +186,10 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "give_back_strays": [WORKER, _IDS],
     "free_held_queues": [],
     "list_held_queues": [],
+    "find_controls": [],
+    "say": ["pause", "task:task1", "{}", None, ""],
+    "unsay": ["pause", "task:task1"],
+    "unsay_version": [1],
     "hold_queues": [["queue1", "queue2"]],
     "hold_tasks": [["task1", "task2"]],
     "make_queues": [["queue1", "new"]],
@@ -233,7 +237,7 @@ CALLS = (
     "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_create_queues",
     "producer_create_tasks", "producer_make_queues", "producer_make_tasks",
     "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
-    "free_held_queues", "list_held_queues", "cancel_jobs",
+    "free_held_queues", "list_held_queues", "cancel_jobs", "say", "unsay", "unsay_version",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""
 

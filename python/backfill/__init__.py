@@ -22,6 +22,7 @@ from backfill.client.cleanup import (
     StartupCleanup,
 )
 from backfill.client.held_queues import HeldQueue
+from backfill.controls import Control, ControlKind
 from backfill.counts import Counts, Histogram, UnknownTask
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.ends import EndFilter, EndHow, EndList, JobEnd
@@ -142,6 +143,8 @@ __all__ = [
     "ConnectionTimeout",
     "Continue",
     "ContinueWith",
+    "Control",
+    "ControlKind",
     "Counts",
     "DatabaseConnectionError",
     "Discard",

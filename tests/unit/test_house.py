@@ -65,7 +65,6 @@ INNER_PLACES = {
         {
             "attempts",
             "bulk",
-            "control",
             "counters",
             "dead_letters",
             "ends",
@@ -75,7 +74,7 @@ INNER_PLACES = {
             "recovery",
             "upkeep",
         },
-        {"cancel", "cleanup", "presets"},
+        {"cancel", "cleanup", "control", "presets"},
         {"__init__"},
         {"lent"},
     ],

@@ -191,13 +191,25 @@ class LaneClaim:
         """The filters of the lanes that take parallel jobs."""
         return tuple(lane for lane in self.lanes if lane.queues is None)
 
-    def bind(self, task_ids: Mapping[str, int]) -> Bound:
-        """The parameters of all lanes, and of those that take parallel jobs, for the ids that tasks have now."""
-        every, parallel = (
-            tuple(value for lane in lanes for value in lane.parameters(task_ids))
-            for lanes in (self.lanes, self._parallel_lanes)
-        )
-        return every, parallel
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks that the lane takes."""
+        return self.lanes[-1].tasks or ()
+
+    def bind(self, task_ids: Mapping[str, int], left_out: frozenset[str] = frozenset()) -> Bound:
+        """The parameters of all lanes, and of those that take parallel jobs, for the ids that tasks have now.
+
+        Args:
+            task_ids: the tasks' ids by their names.
+            left_out: tasks whose jobs this lane does not take for a while. The filters of the lanes before it keep
+                them: else their jobs would come to this lane.
+        """
+        *before, own = self.lanes
+        own_ids = {name: number for name, number in task_ids.items() if name not in left_out}
+        mine = own.parameters(own_ids)
+        every = [value for lane in before for value in lane.parameters(task_ids)] + mine
+        parallel = [value for lane in before if lane.queues is None for value in lane.parameters(task_ids)]
+        return tuple(every), tuple(parallel + mine if self.takes_parallel else parallel)
 
     def commands(self, look: Look, *, worker: str, bound: Bound) -> list[Command]:
         """The statements of a look, to be sent in one pipeline."""

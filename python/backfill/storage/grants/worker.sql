@@ -14,6 +14,21 @@ grant select, insert, delete on :"schema".backfill_attempts to :"role";
 grant select on :"schema".backfill_control to :"role";
 grant usage on sequence :"sequence", :"schema".backfill_dlq_id_seq to :"role";
 grant execute on all functions in schema :"schema" to :"role";
+do $body$
+begin
+  -- To say something to the fleet is for operators.
+  if not exists (
+    select from pg_catalog.pg_policy where polname = :'operator_policy' and polrelid = :'control'::pg_catalog.regclass
+  ) then
+    revoke execute
+    on function
+      :"schema".backfill_say(text, text, jsonb, text, text),
+      :"schema".backfill_unsay(text, text),
+      :"schema".backfill_unsay(bigint)
+    from :"role";
+  end if;
+end;
+$body$;
 
 drop policy if exists :"policy" on :"schema"._private_tasks;
 create policy :"policy" on :"schema"._private_tasks to :"role" using (true) with check (true);

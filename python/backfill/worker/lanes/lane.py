@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from backfill.storage.claims import Bound, LaneClaim, Look
+from backfill.storage.claims import Bound, LaneClaim, Look, Spans
 from backfill.worker.config import AHEAD_BYTES, QueueConfig
 from backfill.worker.lanes.full_looks import PATIENCE_SECONDS
 from backfill.worker.lanes.scan_cursor import ScanCursor
@@ -44,6 +44,7 @@ class Lane:
         hungry: whether more jobs may be waiting, as far as the last look could tell.
         look_at: when to look again, where the last look could not afford to see everything; else None.
         bound: the parameters of its filters.
+        shut: whether all of its tasks are left out for a while, so that it takes no jobs.
         ordered: whether it has one slot and so runs jobs one after the other, so that one can see their order.
         starting: whether its ready jobs are being started right now.
         lowered: whether looks that began before the concurrency was lowered may bring more jobs than there is room for.
@@ -58,7 +59,7 @@ class Lane:
         "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "behind", "beside", "bound",
         "budgets",
         "claim", "concurrency", "config", "free", "heavy", "holding", "horizon", "hungry", "look_at", "lowered",
-        "ordered", "ready", "refill", "started_at", "starting", "unseen",
+        "ordered", "ready", "refill", "shut", "started_at", "starting", "unseen",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +89,7 @@ class Lane:
         self.hungry = True
         self.look_at: float | None = None
         self.bound: Bound = ((), ())
+        self.shut = False
         self.starting = False
         self.holding = False
         self.started_at = 0.0
@@ -97,9 +99,15 @@ class Lane:
         self.unseen = 1
         self.refill = 0
 
-    def bind(self, task_ids: Mapping[str, int]) -> None:
-        """Note the ids that tasks have now."""
-        self.bound = self.claim.bind(task_ids)
+    def bind(self, task_ids: Mapping[str, int], left_out: frozenset[str] = frozenset()) -> None:
+        """Note the ids that tasks have now, and the tasks whose jobs the lane does not take for a while."""
+        self.bound = self.claim.bind(task_ids, left_out)
+        self.shut = bool(left_out) and left_out.issuperset(self.claim.tasks)
+
+    def look_anew(self) -> None:
+        """Look from the start soon, since the jobs that the lane may take are others than before."""
+        self.horizon.reset()
+        self.hungry = True
 
     @property
     def ahead(self) -> int:
@@ -109,13 +117,13 @@ class Lane:
     @property
     def room(self) -> int:
         """How many more jobs the lane would take now."""
-        return self.free + self._ahead - len(self.ready) - self.asked
+        return 0 if self.shut else self.free + self._ahead - len(self.ready) - self.asked
 
     @property
     def low(self) -> bool:
         """Whether the lane should be filled up now."""
         if self.ordered and (self.asked or self.holding):
-            return self.holding and not self.asked and self.free > 0
+            return self.holding and not self.asked and self.free > 0 and not self.shut
         return self.hungry and len(self.ready) + self.asked <= self.refill and self.room > 0
 
     @property
@@ -125,7 +133,7 @@ class Lane:
         It may where there is room, or where there was room until a look under way asked for all of it. Without the
         second case, a lane whose slots are filled as soon as they fall free would never look there.
         """
-        return not self.behind and (self.room > 0 or self.asked > 0)
+        return not self.behind and not self.shut and (self.room > 0 or self.asked > 0)
 
     def note_end(self, seconds: float) -> None:
         """Note how long an attempt had its slot, for an attempt that is measured."""
@@ -282,6 +290,15 @@ def make_lanes(
         claim = LaneClaim(schema, (*before, config.filter(tasks, own=True)), forbidden_flags)
         lanes.append(Lane(config, claim, ahead_bytes // len(configs), patience=min(patience, PATIENCE_SECONDS)))
     return lanes
+
+
+def common_front(lanes: Iterable[Lane]) -> Spans:
+    """Where a look at the priorities begins: for each priority at the lowest floor of all lanes."""
+    floors: dict[int, int] = {}
+    for lane in lanes:
+        for level, floor in lane.horizon.floors.items():
+            floors[level] = min(floor, floors.get(level, floor))
+    return Spans.of(floors)
 
 
 def unmatched_tasks(configs: tuple[QueueConfig, ...], tasks: tuple[str, ...]) -> list[str]:

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Final
 
 from backfill._native import payload_size
 from backfill.storage.arrays import text_array
-from backfill.storage.claims import Look, Spans, Taken
+from backfill.storage.claims import Look, Taken
 from backfill.storage.wire import Command
 from backfill.storage.workers import Around, Levels, read_around, read_levels
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.full_looks import SHARE
-from backfill.worker.lanes.lane import Lane
+from backfill.worker.lanes.lane import Lane, common_front
 from backfill.worker.liveness.failure_detector import LOOK_SECONDS, FailureDetector
 from backfill.worker.liveness.health import Pulse
 from backfill.worker.pipeline.asked import Asked
+from backfill.worker.pipeline.database_clock import DatabaseClock
+from backfill.worker.pipeline.known_tasks import KnownTasks
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -77,7 +79,7 @@ class Claimer:
         self._tasks = tasks
         self._poll_interval = poll_interval
         self._stir = stir
-        self._names: dict[int, str] = {}
+        self._known = KnownTasks(tasks, lanes)
         self._closed = False
         self._wakes = 0
         self._poll_at = time.monotonic() + poll_interval
@@ -86,8 +88,7 @@ class Claimer:
         self._due_at: float | None = None
         self._due_known = False
         self._levels_at = 0.0
-        self._clock: tuple[int, float] | None = None
-        self._tasks_wanted = True
+        self._clock = DatabaseClock()
         self._fleet = fleet
         self._watch = watch
         self._dead = dead
@@ -98,7 +99,12 @@ class Claimer:
     @property
     def knows_tasks(self) -> bool:
         """Whether all of the worker's tasks have ids."""
-        return len(self._names) >= len(self._tasks)
+        return self._known.are_complete
+
+    @property
+    def _is_shut(self) -> bool:
+        """Whether no lane takes any jobs, so that it does not matter which jobs there are."""
+        return all(lane.shut for lane in self._lanes)
 
     @property
     def sated(self) -> bool:
@@ -163,7 +169,7 @@ class Claimer:
 
     def forget(self) -> None:
         """Ask for the tasks' ids again: the database refused a look, perhaps because the ids have changed."""
-        self._tasks_wanted = True
+        self._known.wanted = True
 
     def returned(self, running: HeldJob) -> None:
         """Take note that a job waits again as before its attempt."""
@@ -173,7 +179,7 @@ class Claimer:
         """Seconds until there is a reason to look; None where there is none."""
         if self._closed:
             return None
-        if self._tasks_wanted or any(lane.low for lane in self._lanes):
+        if self._known.wanted or any(lane.low for lane in self._lanes):
             return 0.0
         times = [lane.look_at for lane in self._lanes if lane.look_at is not None and lane.room > 0]
         times += [at for at in (self._late_at, self._due_at) if at is not None]
@@ -206,11 +212,11 @@ class Claimer:
                     lane.horizon.free(freed)
                 looks.append((lane, lane.look(LARGEST_CLAIM, now)))
         full = any(look.full or lane.horizon.behind_at() is not None for lane, look in looks)
-        around = self._tasks_wanted or now >= self._around_at
+        around = self._known.wanted or now >= self._around_at
         if around:
             self._around_at = now + LOOK_SECONDS
-        rare = full or self._tasks_wanted or not self._executor.held  # a worker at rest learns at once what is due next
-        levels = rare and (now >= self._levels_at or not self._due_known)
+        rare = full or self._known.wanted or not self._executor.held  # a worker at rest learns at once what is due next
+        levels = rare and (now >= self._levels_at or not self._due_known) and not self._is_shut
         return Asked(looks, levels=levels, around=around, wakes=self._wakes, freed=freed)
 
     def behind_in(self, now: float) -> float | None:
@@ -236,7 +242,7 @@ class Claimer:
             parameters = text_array(self._tasks), self._worker, str(self._watch.dead_after)
             commands.append(Command.of("look_around", self._schema, *parameters))
         if asked.levels:
-            front = self._front()
+            front = common_front(self._lanes)
             commands.append(Command.of("find_levels", self._schema, front.lows, front.highs, front.floors))
         for lane, look in asked.looks:
             commands += lane.claim.commands(look, worker=self._worker, bound=lane.bound)
@@ -263,10 +269,10 @@ class Claimer:
             self._due_known = asked.wakes == self._wakes  # else a job may have come since
         for lane, look in asked.looks:
             count = lane.claim.count(look)
-            taken = lane.claim.read(results[:count], self._names)
+            taken = lane.claim.read(results[:count], self._known.names)
             del results[:count]
             if taken.jobs and (claimed_at := taken.jobs[0].locked_at_micros) is not None:
-                self._clock = claimed_at, now
+                self._clock.note(claimed_at, now)
             self._learn(lane, look, taken, asked, seconds=seconds, now=now)
             if lane in asked.holding:  # else the lane began to hold after the turn was asked for
                 lane.holding = False
@@ -302,8 +308,7 @@ class Claimer:
             self._wakes += 1  # a look beside this one saw the jobs that were cut off as locked
             if beside:
                 lane.horizon.reset()
-        clock = self._database_time(asked.began)
-        complete = lane.horizon.learn(look, taken, seconds=seconds, now=now, clock=clock)
+        complete = lane.horizon.learn(look, taken, seconds=seconds, now=now, clock=self._clock.at(asked.began))
         if len(taken.jobs) >= look.wanted:
             lane.hungry = True  # also where another look at the same time found less
             return
@@ -321,21 +326,6 @@ class Claimer:
         lane.answered(look)
         if look.behind:
             self._stir()  # the second pump made it, which asks for nothing else by itself
-
-    def _front(self) -> Spans:
-        """Where a look at the priorities begins: for each priority at the lowest floor of all lanes."""
-        floors: dict[int, int] = {}
-        for lane in self._lanes:
-            for level, floor in lane.horizon.floors.items():
-                floors[level] = min(floor, floors.get(level, floor))
-        return Spans.of(floors)
-
-    def _database_time(self, at: float) -> int | None:
-        """The database's time at a moment, or a little less: the time in an answer is past when the answer comes."""
-        if self._clock is None:
-            return None
-        told, came = self._clock
-        return told + int((at - came) * 1_000_000)
 
     def _free_for_others(self, asked: Asked) -> None:
         """Tell the lanes that did not look in a turn which queues it freed: only now can their looks see them free."""
@@ -368,7 +358,7 @@ class Claimer:
             lane.hungry = True
 
     def _know_levels(self, levels: Levels, now: float, seconds: float) -> None:
-        self._clock = levels.clock, now
+        self._clock.note(levels.clock, now)
         for lane in self._lanes:
             lane.horizon.know(levels.due, now)
         due = [wait for wait in levels.due.values() if wait is not None]
@@ -389,11 +379,18 @@ class Claimer:
 
     def know_tasks(self, ids: Mapping[str, int]) -> None:
         """Note the ids that tasks have now."""
-        self._tasks_wanted = False
-        names = {number: name for name, number in ids.items()}
-        if names != self._names:
-            self._names = names
-            for lane in self._lanes:
-                lane.bind(ids)
-                lane.horizon.reset()
-                lane.hungry = True
+        self._known.learn(ids)
+
+    def leave_out(self, reason: str, tasks: frozenset[str]) -> None:
+        """Leave tasks out of the lanes' claims for a reason, in the place of those left out for this reason before.
+
+        Jobs of these tasks stay in their lanes: no other lane takes them. Looks under way may still bring some.
+
+        Args:
+            reason: why they are left out, such as "paused"; each reason has tasks of its own.
+            tasks: their names.
+        """
+        if self._known.leave_out(reason, tasks):
+            self._wakes += 1  # looks under way do not see the jobs of the tasks that came back
+            self._due_known = False
+            self._stir()
