@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from datetime import timedelta
 from typing import Any, LiteralString
 
 import pytest
 
 from backfill import BackfillClient, NewJob, QueueConfig, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
-
 from fleet.processes import TOLD, fleet_of, jobs_left, nothing_locked
+
 from plugins.periods import block_for
 from plugins.waiting import Eventually
 from reading import rows, value
@@ -123,30 +124,29 @@ async def test_available_jobs_are_run_with_the_set_concurrency(dsn: str) -> None
 
 async def test_the_new_session_of_a_worker_that_was_given_up_follows_too(dsn: str, eventually: Eventually) -> None:
     """Its lanes are made anew, and what stands counts before it claims."""
-    running = list[str]()
+    running, release = list[str](), asyncio.Event()
     tasks: TaskRegistry[None] = TaskRegistry()
 
     @tasks.task("t")
     async def handler(_: int, ctx: WorkerContext[None]) -> None:
         running.append(ctx.worker_id)
         try:
-            await asyncio.Event().wait()
+            await release.wait()
         finally:
             running.remove(ctx.worker_id)
 
-    async with (
-        BackfillClient(dsn) as client,
-        WorkerRunner(WorkerConfig(dsn, concurrency=2), tasks) as runner,
-    ):
+    config = WorkerConfig(dsn, concurrency=2, dead_after=timedelta(seconds=4), heartbeat_interval=timedelta(seconds=1))
+    async with BackfillClient(dsn) as client, WorkerRunner(config, tasks) as runner:
         await client.set_concurrency("default", 3)
         await client.enqueue_bulk(NewJob("t", n) for n in range(8))
         await eventually(lambda: len(running) == 3)
         first = runner.worker_id
         await rows(dsn, "update graphile_worker.backfill_workers set given_up_at = now()")
-        await eventually(lambda: runner.worker_id != first)
-        await eventually(lambda: running.count(str(runner.worker_id)) == 3)
+        await eventually(lambda: runner.worker_id not in (None, first))
+        await eventually(lambda: running == [runner.worker_id] * 3)
         assert await rows(dsn, f"{SHOWN} where id = %s", runner.worker_id) == [("3",)]
-        await rows(dsn, "delete from graphile_worker._private_jobs where locked_at is null")
+        release.set()
+        await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
 
 
 async def test_threads_that_a_lowered_lane_does_not_need_end(dsn: str, eventually: Eventually) -> None:
