@@ -27,6 +27,7 @@ from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.control.cancelled_jobs import CancelledJobs
 from backfill.worker.control.concurrency import LaneConcurrency
+from backfill.worker.control.pauses import Pauses
 from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
@@ -87,6 +88,7 @@ class WorkerSession:
         recoverer: recovers the jobs that dead workers held.
         control: reads what operators say to the fleet.
         lanes: its lanes, in the order in which they are served.
+        pauses: which tasks are paused.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
         abandoned: whether it was given up, and has let go of everything.
@@ -153,9 +155,11 @@ class WorkerSession:
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
             ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
         )  # fmt: skip
+        self.pauses = Pauses(own, registry, pause=self._pause)
         self.control = ControlReader([
-            CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
+            self.pauses,
             LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor),
+            CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
         ])  # fmt: skip
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         self.executor.stragglers = stragglers
@@ -187,8 +191,8 @@ class WorkerSession:
             with stripping():
                 await self.hot.open()
                 await self.beat.first()
+                await self.control.look_first()
                 await self.counters.learn_clock()
-                await self.control.open()
         except BaseException:
             await self.close()
             raise
@@ -270,6 +274,11 @@ class WorkerSession:
         if job is not None and job is self.sentinel.cancelled_by:
             return False
         return any(service.was_cancelled for service in self.services)
+
+    def _pause(self, tasks: frozenset[str]) -> None:
+        """Let these tasks be paused, and no others: first in what is claimed, then among the jobs that are held."""
+        self.station.claimer.leave_out("paused", tasks)
+        self.executor.paused.replace(tasks)
 
     def _stir(self) -> None:
         self.station.stir()

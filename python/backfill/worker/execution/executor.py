@@ -34,6 +34,7 @@ from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.hooked import Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
+from backfill.worker.execution.paused_tasks import PausedTasks
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
@@ -109,6 +110,7 @@ class Executor:
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
         self.cancelling = Cancelling(self, registry, self._outcomes, self._threads.under_way)
+        self.paused = PausedTasks(self, self._undo)
         self.leased_until = math.inf
         """The time, in monotonic seconds, until which no other worker can have given this one up.
 
@@ -151,6 +153,8 @@ class Executor:
             for running in claimed:
                 self._undo(running)
             return
+        if self.paused.names:
+            claimed = self.paused.sift(claimed)
         if self.stragglers.have_lost_jobs:
             claimed = self.stragglers.park(claimed, self.dispatch, self._undo)
         lane.add(claimed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Final
 
@@ -105,10 +105,13 @@ class Stragglers:
             earlier.task.add_done_callback(partial(self._unpark, running, dispatch, undo))
         return free
 
-    def return_parked(self) -> list[HeldJob]:
-        """Take out the jobs that were kept back, since they go back to the queue."""
+    def return_parked(self, tasks: Collection[str] | None = None) -> list[HeldJob]:
+        """Take out the jobs that were kept back, since they go back to the queue; those of some tasks, or all."""
         parked, self._parked = self._parked, []
-        return parked
+        if tasks is None:
+            return parked
+        self._parked = [running for running in parked if running.job.task_identifier not in tasks]
+        return [running for running in parked if running.job.task_identifier in tasks]
 
     async def wait(self, timeout: float) -> None:
         """Wait until all have ended, for at most `timeout` seconds."""
