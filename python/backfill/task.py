@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeAlias, TypeVar, overload
 
+from backfill.breakers import Breaker
 from backfill.errors import InvalidJobError, InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
 from backfill.handlers import UNANNOTATED, HandlerShape, deps_name, payload_type, result_type, shape_of
 from backfill.jobs import UNSAID, JobSpec, NewJob, Queue, job_of
@@ -56,6 +57,7 @@ class Task(Generic[P, R]):
         timeout: how long one attempt may run, or None.
         no_retry: exceptions after which no other attempt follows.
         keep: how long the ends of its jobs are kept, with their results, or None.
+        breaker: when dead letters pause it in the whole fleet, or None.
         defaults: the priority, queue, number of runs and delay that its jobs have if nobody says otherwise.
         handler: the function.
         runs_on_loop: whether its attempts run code of the program on the event loop: an async handler or middleware.
@@ -72,6 +74,7 @@ class Task(Generic[P, R]):
         timeout: timedelta | None = None,
         no_retry: tuple[type[BaseException], ...] = (),
         keep: timedelta | None = None,
+        breaker: Breaker | None = None,
         defaults: JobSpec = UNSAID,
         queue_of: Callable[[P], Queue | None] | None = None,
         scope: dict[str, Any] | None = None,
@@ -85,6 +88,7 @@ class Task(Generic[P, R]):
         self.timeout = timeout
         self.no_retry = no_retry
         self.keep = keep
+        self.breaker = breaker
         self.defaults = defaults
         self.queue_of = queue_of
         self.keep_seconds: float | None = None if keep is None else keep.total_seconds()

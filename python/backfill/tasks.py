@@ -13,6 +13,7 @@ from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
+from backfill.breakers import Breaker
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
 from backfill.errors import InvalidJobError, TaskDefinitionError
 from backfill.handlers import exception_types
@@ -141,6 +142,7 @@ class TaskRegistry(Generic[D]):
         no_retry: Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
         keep: timedelta | None = None,
+        breaker: Breaker | None = None,
         middleware: Iterable[AsyncMiddleware[D] | SyncMiddleware[D]] = (),
         priority: int | None = None,
         queue: Queue | Callable[[Any], Queue | None] | None = None,
@@ -162,6 +164,7 @@ class TaskRegistry(Generic[D]):
             keep: how long the ends of the task's jobs are kept, over 0 and up to ten years. An end says how a job
                 finished and what its handler returned, which must be JSON. `client.result` and `client.ends` need it;
                 if not given, no ends are kept.
+            breaker: when dead letters of the task pause it in the whole fleet; if not given, none do.
             middleware: functions that run around the handler, the first outermost, all within the registry's
                 `middleware`. A synchronous one needs a synchronous handler.
             priority: the priority of its jobs, -32,768 to 32,767, lower first; 0 if not given.
@@ -189,6 +192,10 @@ class TaskRegistry(Generic[D]):
             raise InvalidJobError("keep", keep, f"a timedelta up to {LONGEST_KEEP.days} days")
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TaskDefinitionError(f"task {identifier!r}: retry = {retry!r}: expected a RetryPolicy")
+        if breaker is not None and not isinstance(breaker, Breaker):
+            raise TaskDefinitionError(
+                f"task {identifier!r}: breaker = {breaker!r}: expected a Breaker, or leave it out"
+            )
 
         where = f"task {identifier!r}"
         around = checked_list(middleware, where)
@@ -208,6 +215,7 @@ class TaskRegistry(Generic[D]):
                 timeout=timeout,
                 no_retry=finals,
                 keep=keep,
+                breaker=breaker,
                 defaults=defaults,
                 queue_of=queue_of,
                 scope=scope,

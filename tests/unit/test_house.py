@@ -26,7 +26,7 @@ PLACES = [
     {"flags"},
     {"specs"},
     {"jobs"},
-    {"attempts", "cancels", "dead_letters", "ends", "counts", "job_filter", "limits"},
+    {"attempts", "cancels", "dead_letters", "ends", "counts", "job_filter", "limits", "breakers"},
     {"controls", "hooks"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers", "middleware"},

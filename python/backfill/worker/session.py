@@ -25,6 +25,7 @@ from backfill.said import stripping
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.control.breakers import Breakers
 from backfill.worker.control.cancelled_jobs import CancelledJobs
 from backfill.worker.control.concurrency import LaneConcurrency
 from backfill.worker.control.pauses import Pauses
@@ -89,6 +90,7 @@ class WorkerSession:
         control: reads what operators say to the fleet.
         lanes: its lanes, in the order in which they are served.
         pauses: which tasks are paused.
+        breakers: opens and closes the circuit breakers of its tasks.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
         abandoned: whether it was given up, and has let go of everything.
@@ -100,6 +102,7 @@ class WorkerSession:
     counters: Counters
     recoverer: Recoverer
     control: ControlReader
+    breakers: Breakers
     lanes: list[Lane]
     sentinel: Sentinel
     pumps: list[PipelineLoop]
@@ -140,15 +143,16 @@ class WorkerSession:
         self.counters = Counters(
             own, worker=self.worker_id, spare=lambda: ServicesClient(dsn, schema=config.schema, min_size=1, max_size=1)
         )
+        self.breakers = Breakers(own, registry, broken=self._break)
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
         settler = Settler(
             self.executor, schema=config.schema, worker=self.worker_id, settled=progressed,
-            listeners=(self.counters, *hooks.listeners(self.worker_id)), look_soon=locks.look_soon,
+            listeners=(self.counters, self.breakers, *hooks.listeners(self.worker_id)), look_soon=locks.look_soon,
         )  # fmt: skip
         self.recoverer = Recoverer(
             own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after),
-            tell=hooks.observers.tell,
+            tell=hooks.observers.tell, buried=self.breakers.suspect,
         )  # fmt: skip
         cancelling = self.executor.cancelling
         lanes = self.lanes = make_lanes(
@@ -158,6 +162,7 @@ class WorkerSession:
         self.pauses = Pauses(own, registry, pause=self._pause)
         self.control = ControlReader([
             self.pauses,
+            self.breakers,
             LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor),
             CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
         ])  # fmt: skip
@@ -279,6 +284,11 @@ class WorkerSession:
         """Let these tasks be paused, and no others: first in what is claimed, then among the jobs that are held."""
         self.station.claimer.leave_out("paused", tasks)
         self.executor.paused.replace(tasks)
+
+    def _break(self, tasks: frozenset[str]) -> None:
+        """Let the breakers of these tasks be open, and no others: what is claimed of them without a limit goes back."""
+        self.station.claimer.leave_out("broken", tasks)
+        self.executor.broken.add(tasks)
 
     def _stir(self) -> None:
         self.station.stir()

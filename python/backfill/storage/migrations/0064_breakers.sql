@@ -12,7 +12,6 @@ create table :"schema".backfill_breakers (
 alter table :"schema".backfill_breakers enable row level security;
 
 comment on table :"schema".backfill_breakers is 'When the breaker of a task closed last; only for some days.';
-
 -- Notes when a breaker closes, whoever closes it. Dead letters count for a day at most, so older rows say nothing.
 create function :"schema".backfill_note_closed_breaker() returns trigger
 language plpgsql volatile security definer
@@ -48,10 +47,7 @@ declare
   since timestamptz;
   counted bigint;
 begin
-  if not (
-    dead_letters between 1 and 10000 and within > 0 and within <= 86400 and pause > 0 and pause <= longest
-    and longest <= 31622400
-  ) then
+  if not (dead_letters between 1 and 10000 and within > 0 and within <= 86400 and pause > 0 and pause <= longest and longest < 1e8) then
     raise exception 'dead_letters = %, within = %, pause = %, longest = %: values that no breaker has',
       dead_letters, within, pause, longest using errcode = 'invalid_parameter_value';
   end if;

@@ -111,6 +111,8 @@ class Executor:
         """The jobs that this worker has claimed and not settled, by the job's id."""
         self.cancelling = Cancelling(self, registry, self._outcomes, self._threads.under_way)
         self.paused = PausedTasks(self, self._undo)
+        self.broken = PausedTasks(self, self._undo)
+        """The tasks whose circuit breakers are open; jobs that are claimed within the breaker's limit are not asked."""
         self.leased_until = math.inf
         """The time, in monotonic seconds, until which no other worker can have given this one up.
 
@@ -155,6 +157,8 @@ class Executor:
             return
         if self.paused.names:
             claimed = self.paused.sift(claimed)
+        if self.broken.names:
+            claimed = self.broken.sift(claimed)
         if self.stragglers.have_lost_jobs:
             claimed = self.stragglers.park(claimed, self.dispatch, self._undo)
         lane.add(claimed)

@@ -48,6 +48,13 @@ class PausedTasks:
             if running.ending is None and not running.handler_started and self.concern(running):
                 cancel(running)
 
+    def add(self, names: frozenset[str]) -> None:
+        """Let these tasks be paused, and no others; only the jobs of those go back that were not paused before."""
+        added = names - self.names
+        if added:
+            self.replace(added)
+        self.names = names
+
     def concern(self, running: HeldJob) -> bool:
         """Whether a job's task is paused."""
         return running.job.task_identifier in self.names
