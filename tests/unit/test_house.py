@@ -35,6 +35,7 @@ PLACES = [
     {"tasks"},
     {"client"},
     {"worker"},
+    {"operate"},
     {"cli", "testing"},
     {"__main__", "__init__"},
 ]
