@@ -11,7 +11,6 @@ create table :"schema".backfill_breakers (
 
 alter table :"schema".backfill_breakers enable row level security;
 
-comment on table :"schema".backfill_breakers is 'When the breaker of a task closed last; only for some days.';
 -- Notes when a breaker closes, whoever closes it. Dead letters count for a day at most, so older rows say nothing.
 create function :"schema".backfill_note_closed_breaker() returns trigger
 language plpgsql volatile security definer
@@ -21,8 +20,7 @@ begin
   insert into :"schema".backfill_breakers as breakers (task, closed_at)
   values (substr(old.subject, length('task:') + 1), clock_timestamp())
   on conflict (task) do update set closed_at = excluded.closed_at;
-  delete from :"schema".backfill_breakers as breakers
-  where breakers.closed_at < now() - interval '7 days';
+  delete from :"schema".backfill_breakers as breakers where breakers.closed_at < now() - interval '7 days';
   return null;
 end;
 $body$;
@@ -33,14 +31,15 @@ for each row when (old.kind = 'breaker') execute function :"schema".backfill_not
 
 -- Opens the breaker of a task if the task has had so many dead letters within a time (seconds), and gives the control that
 -- says so; no row where it has fewer, or where its breaker is open already. Workers call this after each dead letter, so it
--- takes the turn of those who change control only where there are enough. A dead letter that was renewed by another job of
--- its key counts for each of them.
+-- waits for its turn only where there are enough, and reads no more than those, by the index, whatever the statistics say.
 create function :"schema".backfill_trip_breaker(
   of_task text, names text[], dead_letters integer, within double precision, pause double precision,
   longest double precision
 ) returns setof :"schema".backfill_control
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_bitmapscan = off
+set enable_seqscan = off
 as $body$
 declare
   subject_said text := 'task:' || of_task;
@@ -60,6 +59,7 @@ begin
     select greatest(clock_timestamp() - within * interval '1 second', max(breakers.closed_at)) into since
     from :"schema".backfill_breakers as breakers
     where breakers.task = of_task;
+    -- An entry that several jobs of one key have renewed counts for each of them.
     select sum(entries.failures) into counted
     from unnest(names) as named (task)
     cross join lateral (
@@ -72,7 +72,7 @@ begin
       from :"schema".backfill_dlq as entry
       where entry.task_identifier = named.task
         and entry.failed_at > since
-      order by entry.failed_at desc
+      order by entry.failed_at desc, entry.id desc
       limit dead_letters
     ) as entries;
     if counted is null or counted < dead_letters then
