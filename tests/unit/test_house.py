@@ -52,6 +52,7 @@ INNER_PLACES = {
         {"connection"},
         {"pool", "schema", "wire", "workers", "writable"},
         {"claim_kinds", "claims"},
+        {"shares"},
         {"attempts"},
         {"settlements"},
         {"__init__"},
