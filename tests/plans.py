@@ -82,6 +82,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "beat": ["worker5", 0.1],
     "look_around": [["task1", "task2"], "worker5", 6.0],
     "give_up_worker": ["worker5", 1],
+    "show_lanes": ["worker5", Jsonb([{"name": "default", "concurrency": 10}])],
     "release_jobs": [14_400.0, 500, True],
     "find_abandoned": [20.0],
     "find_unused_queues": [0, 5000, 500],

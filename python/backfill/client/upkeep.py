@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from backfill.client.connect import ClientLife
 from backfill.client.verbs import cleanup as verbs
@@ -15,6 +16,7 @@ from backfill.client.verbs.cancel import CancelledFound, find_cancelled
 from backfill.client.verbs.cleanup import ReleasedLocks
 from backfill.client.verbs.counters import find_unknown_tasks, write_counters
 from backfill.client.verbs.ends import tend_ends
+from backfill.client.verbs.lanes import show_lanes
 from backfill.client.verbs.recovery import DEAD_AFTER
 from backfill.counts import UnknownFound, UnknownTask
 from backfill.storage.counters import MinuteCounts
@@ -92,6 +94,15 @@ class UpkeepVerbs(ClientLife):
     async def is_first_worker(self, worker: str) -> bool:
         """Tell whether a worker has the smallest id of all live workers: it does what only one of them is to do."""
         return await self._run(verbs.is_first_worker(worker))
+
+    async def show_lanes(self, worker: str, lanes: Sequence[Mapping[str, Any]]) -> None:
+        """Have a worker's row show its lanes as they are now.
+
+        Args:
+            worker: the worker's id.
+            lanes: its lanes, each with its name and its concurrency.
+        """
+        await self._run(show_lanes(worker, lanes))
 
     async def tend_ends(self, keeps: Iterable[timedelta]) -> tuple[int, int]:
         """Make the partitions of ends for today and tomorrow, and drop those whose time is over; workers do this.

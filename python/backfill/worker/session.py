@@ -26,13 +26,14 @@ from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.control.cancelled_jobs import CancelledJobs
+from backfill.worker.control.concurrency import LaneConcurrency
 from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.sentinel import Sentinel
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
-from backfill.worker.lanes.lane import make_lanes
+from backfill.worker.lanes.lane import Lane, make_lanes
 from backfill.worker.liveness.beat import Beat
 from backfill.worker.liveness.failure_detector import FailureDetector
 from backfill.worker.liveness.health import Pulse
@@ -85,6 +86,7 @@ class WorkerSession:
         counters: writes the counts of its attempts.
         recoverer: recovers the jobs that dead workers held.
         control: reads what operators say to the fleet.
+        lanes: its lanes, in the order in which they are served.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
         abandoned: whether it was given up, and has let go of everything.
@@ -96,6 +98,7 @@ class WorkerSession:
     counters: Counters
     recoverer: Recoverer
     control: ControlReader
+    lanes: list[Lane]
     sentinel: Sentinel
     pumps: list[PipelineLoop]
 
@@ -146,12 +149,15 @@ class WorkerSession:
             tell=hooks.observers.tell,
         )  # fmt: skip
         cancelling = self.executor.cancelling
-        self.control = ControlReader([CancelledJobs(own, worker=self.worker_id, cancelling=cancelling)])
-        self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
-        lanes = make_lanes(
+        lanes = self.lanes = make_lanes(
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
             ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
         )  # fmt: skip
+        self.control = ControlReader([
+            CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
+            LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor),
+        ])  # fmt: skip
+        self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         self.executor.stragglers = stragglers
         stragglers.occupy(lanes, self.executor.dispatch)
         claimer = Claimer(
@@ -182,6 +188,7 @@ class WorkerSession:
                 await self.hot.open()
                 await self.beat.first()
                 await self.counters.learn_clock()
+                await self.control.open()
         except BaseException:
             await self.close()
             raise

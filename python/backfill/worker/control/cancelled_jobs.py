@@ -22,6 +22,9 @@ class CancelledJobs:
         self._worker = worker
         self._cancelling = cancelling
 
+    async def open(self) -> None:
+        """Do nothing: a worker that starts holds no job."""
+
     async def look(self, *, news: bool) -> None:
         """Find the held jobs that were cancelled, and end them.
 

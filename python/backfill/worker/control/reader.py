@@ -36,6 +36,10 @@ class ControlDuty(Protocol):
         """What it looks at, for the log."""
         ...
 
+    async def open(self) -> None:
+        """Do what stands said already, before the worker claims its first job."""
+        ...
+
     async def look(self, *, news: bool) -> None:
         """Look at what is said now, and do it. It may be called although nothing is new.
 
@@ -61,6 +65,11 @@ class ControlReader(Service):
         self._wanted = asyncio.Event()
         self._news = False
         self._ration = Ration(LOOKS_AT_ONCE, LOOKS_PER_SECOND)
+
+    async def open(self) -> None:
+        """Have the duties do what stands said already, before the worker claims its first job."""
+        for duty in self._duties:
+            await duty.open()
 
     def look(self) -> None:
         """Look soon, since there may be something new."""

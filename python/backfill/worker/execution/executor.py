@@ -92,6 +92,8 @@ class Executor:
         self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
         self._registry = registry.wrapped(self._guard.returned)
         self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
+        self.keep_threads = self._threads.keep
+        """Called with the most threads to keep for synchronous handlers."""
         self._running: set[HeldJob] = set()
         self._first_step: HeldJob | None = None
         self._draining = False
@@ -152,6 +154,8 @@ class Executor:
         if self.stragglers.have_lost_jobs:
             claimed = self.stragglers.park(claimed, self.dispatch, self._undo)
         lane.add(claimed)
+        if lane.lowered:
+            self.return_surplus(lane)
         self.dispatch(lane)
 
     def dispatch(self, lane: Lane) -> None:
@@ -194,6 +198,11 @@ class Executor:
         ready = list(lane.ready)
         lane.ready.clear()
         for running in ready:
+            self._undo(running)
+
+    def return_surplus(self, lane: Lane) -> None:
+        """Give back the ready jobs for which a lane has no room any more, since its concurrency was lowered."""
+        for running in lane.take_surplus():
             self._undo(running)
 
     def _undo(self, running: HeldJob) -> None:
