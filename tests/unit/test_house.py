@@ -51,6 +51,7 @@ INNER_PLACES = {
         {"connection"},
         {"pool", "schema", "wire", "workers", "writable"},
         {"claim_kinds", "claims"},
+        {"shares"},
         {"attempts"},
         {"settlements"},
         {"__init__"},

@@ -1,0 +1,285 @@
+"""Shares: how a worker asks for a part of a limit that holds for the whole fleet, and claims no more than it got.
+
+Used by the worker's sources. A source stands for one limited task in one lane. Its look is a few commands, sent in the
+worker's usual pipeline after the settlements, so that asking, claiming and settling are one transaction and one round
+trip:
+
+- `take_command`, then the commands of a `LimitedClaim`: jobs of a task whose limit has no `by`, and those jobs of a
+  task with a `by` whose payload has no value there.
+- the commands of a `ValueClaim`: all jobs that have a value, whatever their values, by one look.
+
+A limit that lets `most` jobs run has as many slots. A share is the row of a slot: it names the job that has the slot,
+and the worker. It is live while that job is locked by that worker, whoever ends that. So nothing has to give a share
+back: whoever asks next finds that the slot's job is not locked by its worker any more, and takes the slot.
+docs/decisions/0010-shares.md says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from backfill._native import Job
+from backfill.storage.claims import Bound, LaneClaim, LaneFilter, Look, Taken
+from backfill.storage.types import Connection
+from backfill.storage.wire import Command
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveLimit:
+    """What holds for a task in the whole fleet now; a task without a limit has none.
+
+    Attributes:
+        task: the task's name. Jobs that stand under one of its aliases count for the same limit.
+        most: how many of its jobs may run at once; None where only their rate is limited.
+        by: the field of the payload whose values have a limit each; None where all jobs have one together.
+        rate_count: how many may start in a period; None where their rate is not limited.
+        rate_micros: the period in microseconds.
+        burst: how many may start at once after a pause.
+        closed_until: the time in PostgreSQL's microseconds until which none may start; None where there is none.
+        probing: whether a circuit breaker lets one job at a time try. Nothing is claimed ahead then.
+        source: who says so: `operator`, `breaker`, or the id of the worker that declares it.
+    """
+
+    task: str
+    most: int | None
+    by: str | None
+    rate_count: int | None
+    rate_micros: int | None
+    burst: int
+    closed_until: int | None
+    probing: bool
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShareAsk:
+    """What a source asks for the jobs of its task that have no value.
+
+    Attributes:
+        task: the name under which the limit stands: the task's own, never an alias.
+        wanted: how many jobs it would start.
+        ahead: how many more it would claim without a share, to which it will pass shares of its own.
+        by: the `by` of the limit as the worker knows it. Where another one holds, the grant is `stale`.
+    """
+
+    task: str
+    wanted: int
+    ahead: int = 0
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a source got.
+
+    Attributes:
+        granted: how many of the claimed jobs have a share: the first ones, in the order in which the claim gives them.
+            Those beyond are ahead: they wait in the worker for a share that is passed to them.
+        wait: the seconds after which asking again may give more, exactly; None where nobody can say that.
+        full: whether fewer were granted than wanted since all slots are taken.
+        busy: whether somebody else was being served just now, so that it is worth asking again in some milliseconds.
+        stale: whether the limit is not what the worker knows: it reads the limits again, then asks.
+        starts: for a limit with a rate, when each of the granted may start, in seconds from the answer.
+        slots: for a limit with `most`, the number of the slot of each of the granted, from 1. A share whose slot is
+            beyond the limit's `most`, since that was lowered, must not be passed to another job.
+    """
+
+    granted: int
+    wait: float | None = None
+    full: bool = False
+    busy: bool = False
+    stale: bool = False
+    starts: tuple[float, ...] = ()
+    slots: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LimitedClaim:
+    """How a lane claims the jobs of one limited task that have no value: `LaneClaim`'s looks, within a quota.
+
+    The commands of a look follow `take_command` in the same pipeline, whose grant is their quota. Where it is zero they
+    do nothing.
+
+    Args:
+        schema: the queue's schema.
+        lanes: the filters of the lanes before this one, in order, and last its own, which names the limited task and
+            its aliases, and no others.
+        by: the `by` of the limit. Jobs that have a value there are left out, since a `ValueClaim` takes them.
+        forbidden_flags: jobs with one of these flags are left alone.
+    """
+
+    schema: str
+    lanes: tuple[LaneFilter, ...]
+    by: str | None = None
+    forbidden_flags: tuple[str, ...] = ()
+    _claim: LaneClaim = field(init=False, repr=False)
+
+    def bind(self, task_ids: Mapping[str, int]) -> Bound:
+        """As `LaneClaim.bind`."""
+        return self._claim.bind(task_ids)
+
+    def commands(self, look: Look, *, worker: str, bound: Bound) -> list[Command]:
+        """The statements of a look, as `LaneClaim.commands`; `look.wanted` is what the ask wants, and ahead."""
+        raise NotImplementedError
+
+    def count(self, look: Look) -> int:
+        """How many statements a look takes."""
+        raise NotImplementedError
+
+    def read(self, results: Sequence[PGresult], names: Mapping[int, str]) -> Taken:
+        """What the results of a look's statements say; the jobs are in the contract's order."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a claimed job has.
+
+    Attributes:
+        value: the value for which it counts; an empty text where it has none.
+        slot: the number of its slot; None where the limit has no `most`.
+        start: in how many seconds from the answer it may start.
+        has_share: whether it may start; where not, it is ahead and waits for a share of its value.
+    """
+
+    value: str
+    slot: int | None = None
+    start: float = 0.0
+    has_share: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ValueLook:
+    """What one look for jobs with values asks for.
+
+    Attributes:
+        wanted: how many jobs it would start.
+        after: the value behind which the look begins, so that looks go round all values in turn; `""` for the first.
+        ahead: values of which the worker has live shares, with the number of jobs that it would claim ahead of each.
+        values: how many values are looked at.
+    """
+
+    wanted: int
+    after: str = ""
+    ahead: Mapping[str, int] = field(default_factory=dict)
+    values: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ValuesTaken:
+    """What a look for jobs with values brought.
+
+    Attributes:
+        jobs: the claimed jobs, in the contract's order.
+        shares: what each of them has, by its id.
+        after: the value behind which the next look begins; `""` where this one came to the last value.
+        wait: the seconds after which asking again may give more, since a rate or a breaker says so; None where nobody
+            can say that.
+        full: whether jobs were left alone since all slots of their values are taken.
+        busy: whether somebody else was being served just now, so that it is worth asking again in some milliseconds.
+        stale: whether the limit is not what the worker knows.
+    """
+
+    jobs: list[Job]
+    shares: dict[int, Share]
+    after: str = ""
+    wait: float | None = None
+    full: bool = False
+    busy: bool = False
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ValueClaim:
+    """How a lane claims the jobs of one limited task that have a value of the limit's `by`.
+
+    One look takes two statements, however many values there are. The first looks at the next values that have waiting
+    jobs, takes the first jobs of all of them in the contract's order as long as their values have shares, and locks
+    them; the second claims these.
+
+    Args:
+        schema: the queue's schema.
+        task: the name under which the limit stands.
+        by: the `by` of the limit as the worker knows it.
+        lanes: as for `LimitedClaim`.
+        forbidden_flags: jobs with one of these flags are left alone.
+    """
+
+    schema: str
+    task: str
+    by: str
+    lanes: tuple[LaneFilter, ...]
+    forbidden_flags: tuple[str, ...] = ()
+
+    def bind(self, task_ids: Mapping[str, int]) -> Bound:
+        """As `LaneClaim.bind`."""
+        raise NotImplementedError
+
+    def commands(self, look: ValueLook, *, worker: str, bound: Bound) -> list[Command]:
+        """The two statements of a look, to be sent in one pipeline after the settlements."""
+        raise NotImplementedError
+
+    def read(self, results: Sequence[PGresult], names: Mapping[int, str]) -> ValuesTaken:
+        """What the results of the two statements say."""
+        raise NotImplementedError
+
+
+def take_command(ask: ShareAsk, *, schema: str) -> Command:
+    """The statement that takes shares; it stands after the settlements and right before a `LimitedClaim`'s commands."""
+    raise NotImplementedError
+
+
+def read_grants(result: PGresult) -> Grant:
+    """What the result of `take_command` says."""
+    raise NotImplementedError
+
+
+def pass_command(passes: Iterable[tuple[int, int]], *, worker: str, schema: str) -> Command:
+    """The statement that passes shares from jobs that end to jobs that this worker has claimed.
+
+    It stands before the statements of the settlement that ends these jobs, in the same transaction. Where a share went
+    through several jobs meanwhile, one pass from the first to the one that has it now is enough.
+
+    Args:
+        passes: pairs of the job that had the share when the server last heard of it, and the job that has it now.
+        worker: the worker's id.
+        schema: the queue's schema.
+    """
+    raise NotImplementedError
+
+
+def read_passed(result: PGresult) -> frozenset[int]:
+    """The ids of the jobs to which a share was passed, from the result of `pass_command`.
+
+    A job that is missing here runs without a share: its predecessor's lock, and with it the share, was taken from this
+    worker before, as it is from one that was thought dead.
+    """
+    raise NotImplementedError
+
+
+async def find_limits(connection: Connection, *, schema: str) -> dict[str, EffectiveLimit]:
+    """The limits that hold now, by task."""
+    raise NotImplementedError
+
+
+async def find_shares(connection: Connection, worker: str, *, schema: str) -> dict[int, tuple[str, Share]]:
+    """The live shares that a worker has: by the id of its job, the limit's task and the share.
+
+    A worker asks after a claim whose answer was lost: which of the jobs that it found to be locked by itself have one.
+    """
+    raise NotImplementedError
+
+
+async def resolve_limits(connection: Connection, *, schema: str) -> None:
+    """Work the limits out anew from what operators say and what workers declare; tells workers if they changed."""
+    raise NotImplementedError
+
+
+async def sweep_shares(connection: Connection, *, schema: str) -> int:
+    """Delete slots that nothing needs any more; returns of how many values all were deleted. For the upkeep."""
+    raise NotImplementedError
