@@ -34,6 +34,7 @@ from backfill.worker.execution.sentinel import Sentinel
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane, make_lanes
+from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.beat import Beat
 from backfill.worker.liveness.failure_detector import FailureDetector
 from backfill.worker.liveness.health import Pulse
@@ -140,8 +141,17 @@ class WorkerSession:
         )
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
+        lanes = self.lanes = make_lanes(
+            config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
+            ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
+        )  # fmt: skip
+        limits = Sources(
+            self.executor, lanes, schema=config.schema, worker=self.worker_id, patience=seconds(config.poll_interval),
+            fleet=lambda: self.beat.fleet, stir=self._stir,
+        )  # fmt: skip
+        self.executor.kept_back = limits.withdraw_all
         settler = Settler(
-            self.executor, schema=config.schema, worker=self.worker_id, settled=progressed,
+            self.executor, limits, schema=config.schema, worker=self.worker_id, settled=progressed,
             listeners=(self.counters, *hooks.listeners(self.worker_id)), look_soon=locks.look_soon,
         )  # fmt: skip
         self.recoverer = Recoverer(
@@ -149,25 +159,22 @@ class WorkerSession:
             tell=hooks.observers.tell,
         )  # fmt: skip
         cancelling = self.executor.cancelling
-        lanes = self.lanes = make_lanes(
-            config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
-            ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
-        )  # fmt: skip
         self.control = ControlReader([
             CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
             LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor),
         ])  # fmt: skip
+        limits.read_again = self.control.look
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         self.executor.stragglers = stragglers
         stragglers.occupy(lanes, self.executor.dispatch)
         claimer = Claimer(
-            self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
+            self.executor, lanes, limits, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
             watch=FailureDetector(self.worker_id, dead_after=seconds(config.dead_after)), dead=self.recoverer.dead,
             lost=lost, pulse=pulse,
         )  # fmt: skip
         self.station = PipelineState(
-            config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer
+            config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer, limits
         )
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
         self.pumps = [PipelineLoop(self.station, line, turned=progressed) for line in range(LINES)]

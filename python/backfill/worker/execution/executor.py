@@ -83,6 +83,8 @@ class Executor:
         """Called when a lane should be filled up."""
         self.interrupted: Callable[[KeyboardInterrupt], None] = lambda _: None
         """Called with a KeyboardInterrupt that a handler raised, where it may come from a Ctrl-C."""
+        self.kept_back: Callable[[], list[HeldJob]] = list
+        """Takes out the claimed jobs that may not start yet although a slot may be free, and returns them."""
         self.worker_cancelled: Callable[[], bool] = lambda: False
         """Whether somebody has cancelled the worker's own tasks, as `asyncio.run` does with all tasks at its end."""
         self._loop = asyncio.get_running_loop()
@@ -141,22 +143,28 @@ class Executor:
 
     def hold(self, jobs: list[Job], lane: Lane) -> None:
         """Note claimed jobs as ours, and start those for which there are slots."""
+        lane.add(self.park(self.take_in(jobs, lane)))
+        if lane.lowered:
+            self.return_surplus(lane)
+        self.dispatch(lane)
+
+    def take_in(self, jobs: list[Job], lane: Lane) -> list[HeldJob]:
+        """Note claimed jobs as ours; return them, or none where the worker stops and they go back."""
         claimed = [HeldJob(job, lane) for job in jobs]
         self.claimed += len(claimed)
         self.held.add(claimed)
         self.cancelling.came(jobs)
         if self._hooked is not None:
             self._hooked.fetched(jobs)
-        if self._draining:
-            for running in claimed:
-                self._undo(running)
-            return
-        if self.stragglers.have_lost_jobs:
-            claimed = self.stragglers.park(claimed, self.dispatch, self._undo)
-        lane.add(claimed)
-        if lane.lowered:
-            self.return_surplus(lane)
-        self.dispatch(lane)
+        if not self._draining:
+            return claimed
+        for running in claimed:
+            self.undo(running)
+        return []
+
+    def park(self, claimed: list[HeldJob]) -> list[HeldJob]:
+        """Keep back the claimed jobs whose earlier handlers still run here; return the others."""
+        return self.stragglers.park(claimed, self.dispatch, self.undo) if self.stragglers.have_lost_jobs else claimed
 
     def dispatch(self, lane: Lane) -> None:
         """Start ready jobs while slots are free, for a few milliseconds at most, so that others can use the loop."""
@@ -198,14 +206,14 @@ class Executor:
         ready = list(lane.ready)
         lane.ready.clear()
         for running in ready:
-            self._undo(running)
+            self.undo(running)
 
     def return_surplus(self, lane: Lane) -> None:
         """Give back the ready jobs for which a lane has no room any more, since its concurrency was lowered."""
         for running in lane.take_surplus():
-            self._undo(running)
+            self.undo(running)
 
-    def _undo(self, running: HeldJob) -> None:
+    def undo(self, running: HeldJob) -> None:
         """Give back a job that never took a slot."""
         self.cancelling.note_keep(running)
         running.ending = GIVEN_BACK
@@ -217,11 +225,9 @@ class Executor:
 
         Jobs that have not begun go back at once. Attempts that still run in the end are held until `let_go`.
         """
-        self._draining = True
-        for lane in self.held.lanes:
-            self.return_ready(lane)
+        self._return_unstarted()
         for running in self.stragglers.return_parked():
-            self._undo(running)
+            self.undo(running)
         await drain(self._running, self._threads.under_way, timeout)
 
     def let_go(self) -> None:
@@ -235,9 +241,8 @@ class Executor:
 
         It is given back where it has not started; else it is cancelled, unless its handler runs in a thread.
         """
-        if running in running.lane.ready:
-            running.lane.ready.remove(running)
-            self._undo(running)
+        if running.withdraw():
+            self.undo(running)
         elif running in self._running:
             if running not in self._threads.under_way:
                 cancel(running)
@@ -363,10 +368,16 @@ class Executor:
         task = asyncio.current_task()
         if task is None or not task.cancelling() or not self.worker_cancelled():
             return False
+        self._return_unstarted()
+        return True
+
+    def _return_unstarted(self) -> None:
+        """Give back all jobs that have not started, now and from now on; no job gets the share of another."""
         self._draining = True
+        for running in self.kept_back():
+            self.undo(running)
         for lane in self.held.lanes:
             self.return_ready(lane)
-        return True
 
     def _end(self, running: HeldJob, ending: Ending) -> None:
         if running.ending is not None:

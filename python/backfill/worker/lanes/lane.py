@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from backfill.storage.claims import Bound, LaneClaim, Look, Spans
 from backfill.worker.config import AHEAD_BYTES, QueueConfig
@@ -22,6 +22,15 @@ _LIGHT: Final = 2 * MOST_AHEAD
 _WEIGHT: Final = 1 / 8
 _FIRST_ENDS: Final = 16
 _SAMPLE: Final = 8
+
+
+class Looker(Protocol):
+    """What looks for jobs: a lane, or the source of a limited task."""
+
+    @property
+    def horizon(self) -> ScanCursor:
+        """What it has learnt of the queue."""
+        ...
 
 
 class Lane:
@@ -122,9 +131,19 @@ class Lane:
         return 0 if self.shut else self.space
 
     @property
+    def most_ahead(self) -> int:
+        """How many jobs may be claimed ahead at most, by the size of their payloads."""
+        return self._most_ahead
+
+    @property
     def space(self) -> int:
         """How many more jobs it has space for, whether it takes any by its usual looks or not."""
         return self.free + self._ahead - len(self.ready) - self.asked
+
+    @property
+    def under_way(self) -> bool:
+        """Whether one of its usual looks is under way."""
+        return self.asked > 0 or self.behind
 
     @property
     def low(self) -> bool:
@@ -319,11 +338,11 @@ def make_lanes(
     return lanes
 
 
-def common_front(lanes: Iterable[Lane]) -> Spans:
-    """Where a look at the priorities begins: for each priority at the lowest floor of all lanes."""
+def common_front(lookers: Iterable[Looker]) -> Spans:
+    """Where a look at the priorities begins: for each priority at the lowest floor of all that look for jobs."""
     floors: dict[int, int] = {}
-    for lane in lanes:
-        for level, floor in lane.horizon.floors.items():
+    for one in lookers:
+        for level, floor in one.horizon.floors.items():
             floors[level] = min(floor, floors.get(level, floor))
     return Spans.of(floors)
 

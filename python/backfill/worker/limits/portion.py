@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from backfill.worker.execution.endings import GIVEN_BACK
 from backfill.worker.lanes.lane import AHEAD_SECONDS
 from backfill.worker.limits.share import Share
 
@@ -90,9 +91,9 @@ class Portion:
         target = min(int(self.used * AHEAD_SECONDS / max(self._seconds, 1e-6)), most)
         return target - len(self._waiting) if len(self._waiting) <= target // 2 else 0
 
-    def take(self, running: HeldJob) -> None:
+    def take(self, running: HeldJob, slot: int) -> None:
         """Note a claimed job for which the database has given a share."""
-        self._shares.add(Share(self, running))
+        self._shares.add(Share(self, running, slot))
 
     def wait(self, claimed: Iterable[HeldJob], now: float) -> list[HeldJob]:
         """Take in claimed jobs without a share; return those that can start, since shares have fallen free meanwhile."""
@@ -111,16 +112,16 @@ class Portion:
     def ended(self, running: HeldJob, share: Share) -> HeldJob | None:
         """Take note that a job with a share has ended; return the waiting job that starts with it now, if there is one.
 
-        A job that has not started hands its share to nobody: it goes back since its lane has no slot, or the worker
-        stops. Nor does a job that was lost, since its share ended with its lock.
+        A job that goes back before it has started hands its share to nobody: its lane has no slot, or the worker stops.
+        Nor does a job that was lost, since its share ended with its lock.
         """
-        if running.lost or share.over:
-            self.close(share)
-            return None
         started = running.slot_taken_at > 0.0
         if started:
             self._seconds += (running.ended - running.slot_taken_at - self._seconds) * _WEIGHT
-        if not started or not self._waiting:
+        if running.lost or share.over or (not started and running.ending is GIVEN_BACK):
+            self.close(share)
+            return None
+        if not self._waiting:
             self._idle.append(share)
             return None
         following = self._waiting.popleft()
@@ -137,12 +138,12 @@ class Portion:
             if share in self._idle:
                 self._idle.remove(share)
 
-    def tighten(self) -> list[HeldJob]:
-        """Let each share end with its job, since the fleet may have too many now; return the jobs that waited for one."""
-        for share in list(self._shares):
+    def tighten(self, most: int) -> list[HeldJob]:
+        """Let the shares beyond a lowered limit end with their jobs; return the jobs that wait for nothing now."""
+        for share in [share for share in self._shares if share.slot > most]:
             self.close(share)
         self.hurry()
-        return self.withdraw_waiting()
+        return [] if self.used else self.withdraw_waiting()
 
     def reserve(self, running: HeldJob, seconds: float, start: Callable[[HeldJob], None]) -> None:
         """Keep a job back until the time that was reserved for its start."""
@@ -179,19 +180,19 @@ class Portion:
         """Claim none ahead until attempts are short again."""
         self._seconds = 2 * AHEAD_SECONDS
 
-    def refused(self, now: float, *, wait: float | None, full: bool, fleet: int) -> None:
+    def refused(self, now: float, *, wait: float | None, busy: bool, fleet: int) -> None:
         """Take note that the database gave fewer shares than were asked for.
 
         Args:
             now: the time, in monotonic seconds.
             wait: how many seconds the database says to wait, for the rate or for a breaker; None where it says nothing.
-            full: whether as many jobs run as may run; else another worker was just taking shares.
+            busy: whether another worker was just taking shares; else as many jobs run as may run.
             fleet: how many live workers there are; the more of them ask, the less often each one does.
         """
-        self.busy = wait is None and not full
+        self.busy = busy
         if wait is not None:
             self.ask_at = now + wait
-        elif full:
+        elif not busy:
             scale = max(fleet / 16, 1.0)
             self.ask_at = now + self._pause * scale * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
             self._pause = min(self._pause * 2, LONGEST_PAUSE)

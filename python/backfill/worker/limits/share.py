@@ -20,16 +20,18 @@ class Share:
 
     Attributes:
         portion: the worker's shares of the same limit, to which it belongs.
+        slot: its number among the slots of the limit, from 1.
         holder: the job that uses it, or that used it last.
         rows: ids of jobs under which the database may have it. There are several while the answer to a settlement is
             awaited or was lost; the row is under one of them.
         over: whether no other job may take it any more.
     """
 
-    __slots__ = ("holder", "over", "portion", "rows")
+    __slots__ = ("holder", "over", "portion", "rows", "slot")
 
-    def __init__(self, portion: Portion, holder: HeldJob) -> None:
+    def __init__(self, portion: Portion, holder: HeldJob, slot: int) -> None:
         self.portion = portion
+        self.slot = slot
         self.holder = holder
         self.rows = {holder.job.id}
         self.over = False

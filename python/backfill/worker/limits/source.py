@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from backfill.storage.claims import Look, Taken
-from backfill.storage.shares import ShareAsk
+from backfill.storage.claims import Bound, Look, Taken
+from backfill.storage.shares import LimitedClaim, ShareAsk
+from backfill.storage.wire import Command
 from backfill.worker.lanes.lane import Lane
 from backfill.worker.lanes.scan_cursor import ScanCursor
 from backfill.worker.limits.portion import Portion
 
 if TYPE_CHECKING:
-    from backfill.storage.shares import EffectiveLimit, LimitedClaim
+    from backfill.storage.shares import EffectiveLimit
     from backfill.worker.execution.held_job import HeldJob
 
 MOST_ASKED: Final = 500
@@ -41,7 +42,7 @@ class Source:
     Args:
         lane: the lane in whose slots the jobs run.
         limit: the limit as it is now.
-        claim: how its jobs are claimed.
+        names: the names of the task under which its jobs may stand, as this worker knows it.
         patience: how many seconds pass at least between two looks from the start where they are dear.
 
     Attributes:
@@ -53,12 +54,29 @@ class Source:
         portion: the shares that it has, and the jobs that wait for one.
     """
 
-    __slots__ = ("claim", "horizon", "hungry", "lane", "limit", "look_at", "portion", "retired", "under_way")
+    __slots__ = (
+        "_bound",
+        "_known",
+        "claim",
+        "horizon",
+        "hungry",
+        "lane",
+        "limit",
+        "look_at",
+        "names",
+        "portion",
+        "retired",
+        "under_way",
+    )
 
-    def __init__(self, lane: Lane, limit: EffectiveLimit, claim: LimitedClaim, *, patience: float) -> None:
+    def __init__(self, lane: Lane, limit: EffectiveLimit, names: tuple[str, ...], *, patience: float) -> None:
         self.lane = lane
         self.limit = limit
-        self.claim = claim
+        self.names = names
+        filters = (*lane.claim.lanes[:-1], replace(lane.claim.lanes[-1], tasks=names))
+        self.claim = LimitedClaim(lane.claim.schema, filters, limit.by, lane.claim.forbidden_flags)
+        self._bound: Bound = ((), ())
+        self._known: dict[str, int] = {}
         self.horizon = ScanCursor(patience=patience, apart=False)
         self.hungry = True
         self.look_at: float | None = None
@@ -69,14 +87,17 @@ class Source:
     @property
     def may_find(self) -> bool:
         """Whether a look could bring a job that may run now, as far as this worker knows."""
-        if not self.claim.is_bound or (not self.hungry and self.look_at is None):
+        if not self._known or (not self.hungry and self.look_at is None):
             return False
         waits = self.portion.ask_at > time.monotonic() and not self.portion.busy
         return self.lane.space > 0 and not waits
 
     def bind(self, ids: Mapping[str, int]) -> None:
         """Note the ids that tasks have now; where they are others than before, look from the start."""
-        if self.claim.bind(ids):
+        known = {name: ids[name] for name in self.names if name in ids}
+        if known != self._known:
+            self._known = known
+            self._bound = self.claim.bind(known)
             self.look_anew()
 
     def look_anew(self) -> None:
@@ -86,16 +107,16 @@ class Source:
 
     def serves(self, limit: EffectiveLimit, names: tuple[str, ...]) -> bool:
         """Whether it can go on with a changed limit: one that counts the same jobs in the same way."""
-        return self.claim.names == names and limit.by == self.limit.by and (limit.most is None) == (self.limit.most is None)
+        return self.names == names and limit.by == self.limit.by and (limit.most is None) == (self.limit.most is None)
 
     def change(self, limit: EffectiveLimit) -> list[HeldJob]:
         """Keep to a changed limit from now on; return the jobs that waited for a share.
 
-        All shares end with their jobs then. If they were passed on, there might be more of them than may be for ever.
+        Shares beyond a lowered limit end with their jobs. If they were passed on, there would be too many for ever.
         """
         self.limit = limit
         self.hungry = True
-        return self.portion.tighten()
+        return self.portion.tighten(limit.most or 0 if self._passes else 0)
 
     def looks_in(self, now: float) -> float | None:
         """Seconds until it has a reason to look, 0 where it has one now; None where only news can bring one."""
@@ -110,17 +131,18 @@ class Source:
             at = max(at, self.portion.ask_at)
         return max(at - now, 0.0)
 
-    def look(self, now: float) -> LimitedLook | None:
-        """The look that it makes now; None where it has no reason."""
-        wait = self.looks_in(now)
-        if wait is None or wait > 0:
-            return None
+    def look(self, now: float) -> LimitedLook:
+        """The look that it makes now, when it has a reason."""
         slots = self._slots() if now >= self.portion.ask_at else 0
         ahead = self._ahead()
-        ask = ShareAsk(self.limit.task, self.portion.value, slots, ahead)
+        ask = ShareAsk(self.limit.task, slots, ahead, self.limit.by)
         look = self.lane.look_limited(self.horizon.look(slots + ahead, now))
         self.under_way = True
         return LimitedLook(self, ask, look)
+
+    def commands(self, look: Look, *, worker: str) -> list[Command]:
+        """The statements that claim its jobs."""
+        return self.claim.commands(look, worker=worker, bound=self._bound)
 
     def missed(self, look: Look) -> None:
         """Take note that a look brought nothing, since it was refused, not allowed, or its answer was lost."""
@@ -159,7 +181,7 @@ class Source:
 
     def _has_space(self) -> bool:
         """Whether its lane may look for a job now; one that runs jobs one by one makes one look at a time."""
-        return self.claim.is_bound and not (self.lane.ordered and (self.lane.asked or self.lane.limited))
+        return bool(self._known) and not (self.lane.ordered and (self.lane.asked or self.lane.limited))
 
     def _slots(self) -> int:
         """How many jobs it would start now, if the limit allowed it: as many as the lane has space and slots for."""
@@ -168,8 +190,14 @@ class Source:
         most = self.limit.most if self.limit.most is not None else MOST_ASKED
         return min(lane.space - portion.reserved, lane.concurrency - kept, most - kept, MOST_ASKED)
 
+    @property
+    def _passes(self) -> bool:
+        """Whether a job may start with the share of one that ended: not where a rate says when jobs start."""
+        limit = self.limit
+        return limit.most is not None and limit.rate_count is None and not limit.probing
+
     def _ahead(self) -> int:
-        """How many jobs to claim that wait for a share which this worker has; none where a rate says when to start."""
-        if self.limit.has_rate or self.limit.probing or self.limit.most is None:
+        """How many jobs to claim that wait for a share which this worker has."""
+        if not self._passes:
             return 0
         return self.portion.ahead(min(self.lane.most_ahead, MOST_ASKED))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from backfill.storage.shares import EffectiveLimit, LimitedClaim, read_grants, take_command
+from backfill.storage.shares import EffectiveLimit, read_grants, take_command
 from backfill.storage.wire import Command
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
@@ -53,6 +53,9 @@ class Sources:
         self._patience = patience
         self._fleet = fleet
         self._stir = stir
+        self.read_again: Callable[[], None] = lambda: None
+        """Called when a limit is not what this worker knows."""
+        self._have_shares = False
         self._limits: dict[str, EffectiveLimit] = {}
         self._ids: Mapping[str, int] = {}
         self.all: list[Source] = []
@@ -91,8 +94,7 @@ class Sources:
                 if source is None or not source.serves(limit, names):
                     if source is not None:
                         self._retire(source)
-                    claim = LimitedClaim(lane.claim, names)
-                    source = Source(lane, limit, claim, patience=self._patience)
+                    source = Source(lane, limit, names, patience=self._patience)
                     source.bind(self._ids)
                 elif limit != source.limit:
                     self._return(source.change(limit))
@@ -101,10 +103,35 @@ class Sources:
             self._retire(source)
         self._stir()
 
-    def looks(self, lane: Lane, now: float) -> list[LimitedLook]:
-        """The looks that a lane's sources make in a turn that begins now."""
-        looks = (source.look(now) for source in self.all if source.lane is lane)
-        return [look for look in looks if look is not None]
+    def looks(self, lane: Lane, now: float, freed: Sequence[int]) -> list[LimitedLook]:
+        """The looks that a lane's sources make in a turn that begins now.
+
+        Args:
+            lane: the lane.
+            now: the time, in monotonic seconds.
+            freed: serial queues that the settlement of the same turn frees.
+        """
+        looks = []
+        for source in self.all:
+            if source.lane is lane and source.looks_in(now) == 0.0:
+                if freed:
+                    source.horizon.free(freed)
+                looks.append(source.look(now))
+        return looks
+
+    def free(self, freed: Sequence[int], looks: Iterable[LimitedLook]) -> None:
+        """Tell the sources that did not look in a turn which serial queues it freed."""
+        looked = {one.source for one in looks}
+        for source in self.all:
+            if source not in looked:
+                source.horizon.free(freed)
+                source.hungry = True
+
+    def returned(self, running: HeldJob) -> None:
+        """Take note that a job waits again as before its attempt."""
+        for source in self.all:
+            if source.lane is running.lane and running.job.task_identifier in source.names:
+                source.horizon.returned(running.job)
 
     def looks_in(self, now: float) -> float | None:
         """Seconds until a source has a reason to look; None where there is none."""
@@ -115,8 +142,8 @@ class Sources:
         """The statements of looks: each takes shares first, and then claims as many jobs as may start."""
         commands = []
         for one in looks:
-            commands.append(take_command(one.ask, schema=self._schema, worker=self._worker))
-            commands += one.source.claim.commands(one.look, worker=self._worker)
+            commands.append(take_command(one.ask, schema=self._schema))
+            commands += one.source.commands(one.look, worker=self._worker)
         return commands
 
     def missed(self, looks: Iterable[LimitedLook]) -> None:
@@ -157,11 +184,20 @@ class Sources:
             else:
                 source.missed(one.look)
             if grant.granted < one.ask.wanted:
-                source.portion.refused(now, wait=grant.wait, full=grant.full, fleet=self._fleet())
+                source.portion.refused(now, wait=grant.wait, busy=grant.busy, fleet=self._fleet())
             elif one.ask.wanted:
                 source.portion.hurry()
+            if grant.stale:
+                self.read_again()
             if claimed := self._executor.take_in(taken.jobs, source.lane):
                 self._place(source, claimed, grant, now)
+
+    def start(self, looks: Iterable[LimitedLook]) -> None:
+        """Start the jobs that looks brought; what has no slot in a lane where attempts are long goes back."""
+        for lane in {one.source.lane for one in looks}:
+            self._executor.dispatch(lane)
+            if not lane.ahead:
+                self._executor.return_surplus(lane)
 
     def ended(self, running: HeldJob) -> bool:
         """Take note that a job with a share has ended; return whether another one starts with the share."""
@@ -176,6 +212,11 @@ class Sources:
             self._return(portion.withdraw_waiting())
         portion.hurry()  # the turn that writes the end may take the share again
         return False
+
+    @property
+    def have_shares(self) -> bool:
+        """Whether a job of this worker has had a share."""
+        return self._have_shares
 
     def passes(self, batch: Iterable[HeldJob]) -> list[tuple[int, int]]:
         """Which shares must move in the transaction that writes these ends: from which job to which."""
@@ -210,8 +251,9 @@ class Sources:
         portion, lane = source.portion, source.lane
         granted, ahead = claimed[: grant.granted], claimed[grant.granted :]
         if source.limit.most is not None:
-            for running in granted:
-                portion.take(running)
+            self._have_shares = True
+            for running, slot in zip(granted, grant.slots, strict=False):
+                portion.take(running, slot)
         at_once = granted
         if grant.starts:
             at_once = []
@@ -234,7 +276,7 @@ class Sources:
     def _retire(self, source: Source) -> None:
         """Let a source go: its limit is no more, or is counted in another way."""
         source.retired = True
-        self._return([*source.portion.tighten(), *source.portion.withdraw_all()])
+        self._return([*source.portion.tighten(0), *source.portion.withdraw_all()])
 
     def _return(self, jobs: Iterable[HeldJob]) -> None:
         for running in jobs:

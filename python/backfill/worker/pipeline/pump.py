@@ -22,6 +22,7 @@ from backfill.storage.workers import find_tasks
 from backfill.worker.execution.endings import COMPLETED
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
+from backfill.worker.limits.sources import Sources
 from backfill.worker.pipeline.alarm import Alarm
 from backfill.worker.pipeline.asked import Asked
 from backfill.worker.pipeline.claimer import BACKLOG, Claimer
@@ -59,6 +60,7 @@ class PipelineState:
         settler: gathers the ends of attempts.
         locks: looks after the locks of the jobs that are held.
         claimer: decides about looks for jobs.
+        limits: the sources of limited tasks, which know who has which share.
         urgent: whether an end waits that other jobs wait for.
         apart: whether a settlement and a claim go out apart, since the two together were refused.
         last_turn: when the last turn began, in monotonic seconds.
@@ -72,6 +74,7 @@ class PipelineState:
     settler: Settler
     locks: Locks
     claimer: Claimer
+    limits: Sources
     alarms: tuple[Alarm, Alarm] = field(default_factory=lambda: (Alarm(), Alarm()))
     urgent: bool = False
     apart: bool = False
@@ -85,6 +88,8 @@ class PipelineState:
         """Take in an attempt that ended: have its end written soon, and together with others where many end."""
         pending = self.settler.add(running)
         lane = running.lane
+        if running.share is not None and not self.limits.ended(running):
+            self.urgent = True  # others may take the share once the end is written
         if running.is_serial:
             self.claimer.freed_queue()
             self.urgent = True
