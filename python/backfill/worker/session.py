@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import cache
@@ -22,11 +22,14 @@ from backfill.client import BackfillClient
 from backfill.client.lent import ServicesClient
 from backfill.logs import CURRENT, RetryTraceback
 from backfill.said import stripping
+from backfill.storage.shares import EffectiveLimit
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.control.cancelled_jobs import CancelledJobs
 from backfill.worker.control.concurrency import LaneConcurrency
+from backfill.worker.control.limited_tasks import LimitedTasks
+from backfill.worker.control.pauses import Pauses
 from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
@@ -43,6 +46,7 @@ from backfill.worker.pipeline.hot import LINES, ConnectionLostError, HotConnecti
 from backfill.worker.pipeline.locks import Locks
 from backfill.worker.pipeline.pump import PipelineLoop, PipelineState
 from backfill.worker.pipeline.settler import Settler
+from backfill.worker.pipeline.stalls import Stalls
 from backfill.worker.service import Service
 from backfill.worker.service_lists import ATTENDANTS, PUMPS
 from backfill.worker.services import STOP_SECONDS, ServiceGroup
@@ -88,6 +92,7 @@ class WorkerSession:
         recoverer: recovers the jobs that dead workers held.
         control: reads what operators say to the fleet.
         lanes: its lanes, in the order in which they are served.
+        pauses: which tasks are paused.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
         abandoned: whether it was given up, and has let go of everything.
@@ -159,9 +164,12 @@ class WorkerSession:
             tell=hooks.observers.tell,
         )  # fmt: skip
         cancelling = self.executor.cancelling
+        self.pauses = Pauses(own, registry, pause=self._pause)
         self.control = ControlReader([
-            CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
+            self.pauses,
+            LimitedTasks(own, registry, limit=self._limit),
             LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor),
+            CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
         ])  # fmt: skip
         limits.read_again = self.control.look
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
@@ -174,7 +182,16 @@ class WorkerSession:
             lost=lost, pulse=pulse,
         )  # fmt: skip
         self.station = PipelineState(
-            config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer, limits
+            config.schema,
+            self.worker_id,
+            tasks,
+            self.hot,
+            self.executor,
+            settler,
+            locks,
+            claimer,
+            limits,
+            Stalls(self.executor, lanes, limits),
         )
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
         self.pumps = [PipelineLoop(self.station, line, turned=progressed) for line in range(LINES)]
@@ -194,8 +211,8 @@ class WorkerSession:
             with stripping():
                 await self.hot.open()
                 await self.beat.first()
+                await self.control.look_first()
                 await self.counters.learn_clock()
-                await self.control.open()
         except BaseException:
             await self.close()
             raise
@@ -277,6 +294,17 @@ class WorkerSession:
         if job is not None and job is self.sentinel.cancelled_by:
             return False
         return any(service.was_cancelled for service in self.services)
+
+    def _pause(self, tasks: frozenset[str]) -> None:
+        """Let these tasks be paused, and no others: first in what is claimed, then among the jobs that are held."""
+        self.station.claimer.leave_out("paused", tasks)
+        self.station.limits.pause(tasks)
+        self.executor.paused.replace(tasks)
+
+    def _limit(self, limits: Mapping[str, EffectiveLimit]) -> None:
+        """Let these limits hold, by the names of tasks: limited tasks are looked for apart from all others."""
+        self.station.claimer.leave_out("limited", frozenset(limits))
+        self.station.limits.apply(limits)
 
     def _stir(self) -> None:
         self.station.stir()

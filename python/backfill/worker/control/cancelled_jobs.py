@@ -16,14 +16,12 @@ class CancelledJobs:
     """
 
     name = "cancelled jobs"
+    before_claims = False
 
     def __init__(self, client: ServicesClient, *, worker: str, cancelling: Cancelling) -> None:
         self._client = client
         self._worker = worker
         self._cancelling = cancelling
-
-    async def open(self) -> None:
-        """Do nothing: a worker that starts holds no job."""
 
     async def look(self, *, news: bool) -> None:
         """Find the held jobs that were cancelled, and end them.

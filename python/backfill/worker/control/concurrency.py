@@ -25,6 +25,7 @@ class LaneConcurrency:
     """
 
     name = "concurrency of lanes"
+    before_claims = True
 
     def __init__(self, client: ServicesClient, *, worker: str, lanes: Sequence[Lane], executor: Executor) -> None:
         self._client = client
@@ -33,10 +34,6 @@ class LaneConcurrency:
         self._executor = executor
         self._set = dict[str, Control]()
         self._shown = described(lanes)
-
-    async def open(self) -> None:
-        """Set the lanes before they claim their first jobs."""
-        await self.look(news=True)
 
     async def look(self, *, news: bool) -> None:
         """Set the lanes to what stands now, and have the worker's row say so.

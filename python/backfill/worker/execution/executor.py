@@ -14,7 +14,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from backfill.client import BackfillClient
@@ -34,6 +34,7 @@ from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.hooked import Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
+from backfill.worker.execution.paused_tasks import PausedTasks
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
@@ -111,6 +112,7 @@ class Executor:
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
         self.cancelling = Cancelling(self, registry, self._outcomes, self._threads.under_way)
+        self.paused = PausedTasks(self, self.undo)
         self.leased_until = math.inf
         """The time, in monotonic seconds, until which no other worker can have given this one up.
 
@@ -156,14 +158,14 @@ class Executor:
         self.cancelling.came(jobs)
         if self._hooked is not None:
             self._hooked.fetched(jobs)
-        if not self._draining:
-            return claimed
-        for running in claimed:
-            self.undo(running)
-        return []
+        if self._draining:
+            self.undo_all(claimed)
+        return [] if self._draining else claimed
 
     def park(self, claimed: list[HeldJob]) -> list[HeldJob]:
-        """Keep back the claimed jobs whose earlier handlers still run here; return the others."""
+        """Give back or keep back the claimed jobs that may not start here; return the others."""
+        if self.paused.names:
+            claimed = self.paused.sift(claimed)
         return self.stragglers.park(claimed, self.dispatch, self.undo) if self.stragglers.have_lost_jobs else claimed
 
     def dispatch(self, lane: Lane) -> None:
@@ -172,7 +174,9 @@ class Executor:
             self._dispatch(lane, time.monotonic())
 
     def _dispatch(self, lane: Lane, began: float) -> None:
-        if began > self.leased_until and not self._renewed(began):
+        if began > self.leased_until:
+            self.leased_until = self.renew_lease()
+        if began > self.leased_until:
             return  # the process was paused, or its heartbeats do not get through: others may run what it holds
         lane.starting = True
         try:
@@ -192,10 +196,6 @@ class Executor:
         if lane.hungry and len(ready) <= lane.refill and lane.low:
             self.thirsty()
 
-    def _renewed(self, now: float) -> bool:
-        self.leased_until = self.renew_lease()
-        return now <= self.leased_until
-
     def go_on(self) -> None:
         """The lease is good again: start what is ready."""
         for lane in self.held.lanes:
@@ -203,14 +203,15 @@ class Executor:
 
     def return_ready(self, lane: Lane) -> None:
         """Give back what a lane holds and has not started."""
-        ready = list(lane.ready)
-        lane.ready.clear()
-        for running in ready:
-            self.undo(running)
+        self.undo_all(lane.take_ready())
 
     def return_surplus(self, lane: Lane) -> None:
         """Give back the ready jobs for which a lane has no room any more, since its concurrency was lowered."""
-        for running in lane.take_surplus():
+        self.undo_all(lane.take_surplus())
+
+    def undo_all(self, unstarted: Iterable[HeldJob]) -> None:
+        """Give back jobs that never took a slot."""
+        for running in unstarted:
             self.undo(running)
 
     def undo(self, running: HeldJob) -> None:
@@ -226,8 +227,7 @@ class Executor:
         Jobs that have not begun go back at once. Attempts that still run in the end are held until `let_go`.
         """
         self._return_unstarted()
-        for running in self.stragglers.return_parked():
-            self.undo(running)
+        self.undo_all(self.stragglers.return_parked())
         await drain(self._running, self._threads.under_way, timeout)
 
     def let_go(self) -> None:
@@ -374,8 +374,7 @@ class Executor:
     def _return_unstarted(self) -> None:
         """Give back all jobs that have not started, now and from now on; no job gets the share of another."""
         self._draining = True
-        for running in self.kept_back():
-            self.undo(running)
+        self.undo_all(self.kept_back())
         for lane in self.held.lanes:
             self.return_ready(lane)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Final
 
@@ -44,6 +44,10 @@ class Stragglers:
     def have_lost_jobs(self) -> bool:
         """Whether some of them run jobs that are not this worker's any more."""
         return bool(self._lost)
+
+    def have_lost(self, job_id: int) -> bool:
+        """Whether the handler of an earlier attempt of a job, which was lost, still runs here."""
+        return job_id in self._lost
 
     @property
     def running(self) -> list[HeldJob]:
@@ -105,10 +109,13 @@ class Stragglers:
             earlier.task.add_done_callback(partial(self._unpark, running, dispatch, undo))
         return free
 
-    def return_parked(self) -> list[HeldJob]:
-        """Take out the jobs that were kept back, since they go back to the queue."""
+    def return_parked(self, tasks: Collection[str] | None = None) -> list[HeldJob]:
+        """Take out the jobs that were kept back, since they go back to the queue; those of some tasks, or all."""
         parked, self._parked = self._parked, []
-        return parked
+        if tasks is None:
+            return parked
+        self._parked = [running for running in parked if running.job.task_identifier not in tasks]
+        return [running for running in parked if running.job.task_identifier in tasks]
 
     async def wait(self, timeout: float) -> None:
         """Wait until all have ended, for at most `timeout` seconds."""

@@ -192,6 +192,12 @@ class Lane:
             self.holding = self.ordered
             self.horizon.look_apart(not self.ordered)
 
+    def take_ready(self) -> list[HeldJob]:
+        """Take out the ready jobs."""
+        ready = list(self.ready)
+        self.ready.clear()
+        return ready
+
     def take_surplus(self) -> list[HeldJob]:
         """Take out the ready jobs that come last and for which there is no room, since the concurrency was lowered."""
         if not self.asked and not self.behind:

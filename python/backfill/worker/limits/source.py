@@ -92,9 +92,9 @@ class Source:
         waits = self.portion.ask_at > time.monotonic() and not self.portion.busy
         return self.lane.space > 0 and not waits
 
-    def bind(self, ids: Mapping[str, int]) -> None:
-        """Note the ids that tasks have now; where they are others than before, look from the start."""
-        known = {name: ids[name] for name in self.names if name in ids}
+    def bind(self, ids: Mapping[str, int], paused: frozenset[str]) -> None:
+        """Note the ids that tasks have now, and those that are paused; where its own are others, look from the start."""
+        known = {name: ids[name] for name in self.names if name in ids and name not in paused}
         if known != self._known:
             self._known = known
             self._bound = self.claim.bind(known)

@@ -58,6 +58,7 @@ class Sources:
         self._have_shares = False
         self._limits: dict[str, EffectiveLimit] = {}
         self._ids: Mapping[str, int] = {}
+        self._paused = frozenset[str]()
         self.all: list[Source] = []
 
     def __bool__(self) -> bool:
@@ -72,8 +73,16 @@ class Sources:
     def bind(self, ids: Mapping[str, int]) -> None:
         """Note the ids that tasks have now."""
         self._ids = ids
+        self._bind_all()
+
+    def pause(self, tasks: frozenset[str]) -> None:
+        """Let no source look for jobs of these tasks; those of others are looked for again."""
+        self._paused = tasks
+        self._bind_all()
+
+    def _bind_all(self) -> None:
         for source in self.all:
-            source.bind(ids)
+            source.bind(self._ids, self._paused)
 
     def apply(self, limits: Mapping[str, EffectiveLimit]) -> None:
         """Keep to these limits from now on, by the names of the tasks whose jobs they are for.
@@ -95,9 +104,9 @@ class Sources:
                     if source is not None:
                         self._retire(source)
                     source = Source(lane, limit, names, patience=self._patience)
-                    source.bind(self._ids)
+                    source.bind(self._ids, self._paused)
                 elif limit != source.limit:
-                    self._return(source.change(limit))
+                    self._executor.undo_all(source.change(limit))
                 self.all.append(source)
         for source in earlier.values():
             self._retire(source)
@@ -209,7 +218,7 @@ class Sources:
             following.lane.add([following])
             return True
         if not portion.used:
-            self._return(portion.withdraw_waiting())
+            self._executor.undo_all(portion.withdraw_waiting())
         portion.hurry()  # the turn that writes the end may take the share again
         return False
 
@@ -236,7 +245,7 @@ class Sources:
             at = source.portion.stalls_at()
             if at is not None and now >= at:
                 source.portion.slow_down()
-                self._return(source.portion.withdraw_waiting())
+                self._executor.undo_all(source.portion.withdraw_waiting())
 
     def stall_in(self, now: float) -> float | None:
         """Seconds until a job will have waited too long for a share; None where none waits."""
@@ -246,7 +255,7 @@ class Sources:
     def _place(self, source: Source, claimed: list[HeldJob], grant: Grant, now: float) -> None:
         """Give claimed jobs their shares, and have each start when it may."""
         if source.retired:
-            self._return(claimed)
+            self._executor.undo_all(claimed)
             return
         portion, lane = source.portion, source.lane
         granted, ahead = claimed[: grant.granted], claimed[grant.granted :]
@@ -263,9 +272,19 @@ class Sources:
                 else:
                     at_once.append(running)
         lane.add(self._executor.park(at_once))
-        lane.add(portion.wait(ahead, now))
+        lane.add(portion.wait(self._sifted(ahead), now))
         if not portion.used:
-            self._return(portion.withdraw_waiting())
+            self._executor.undo_all(portion.withdraw_waiting())
+
+    def _sifted(self, ahead: list[HeldJob]) -> list[HeldJob]:
+        """Give back the jobs of some that must not wait here for a share; return the others."""
+        executor = self._executor
+        if executor.paused.names:
+            ahead = executor.paused.sift(ahead)
+        if executor.stragglers.have_lost_jobs:
+            self._executor.undo_all(running for running in ahead if executor.stragglers.have_lost(running.job.id))
+            ahead = [running for running in ahead if running.ending is None]
+        return ahead
 
     def _start(self, running: HeldJob) -> None:
         """Start a job at the time that was reserved for it."""
@@ -276,11 +295,7 @@ class Sources:
     def _retire(self, source: Source) -> None:
         """Let a source go: its limit is no more, or is counted in another way."""
         source.retired = True
-        self._return([*source.portion.tighten(0), *source.portion.withdraw_all()])
-
-    def _return(self, jobs: Iterable[HeldJob]) -> None:
-        for running in jobs:
-            self._executor.undo(running)
+        self._executor.undo_all([*source.portion.tighten(0), *source.portion.withdraw_all()])
 
 
 def _by_limit(

@@ -298,22 +298,6 @@ class Claimer:
             lane.horizon.missed(look)
         self._limits.missed(asked.limited)
 
-    def give_way(self, now: float) -> None:
-        """Give back the ready jobs of lanes in which no slot falls free for too long."""
-        for lane in self._lanes:
-            if lane.stalled(now):
-                lane.slow_down()
-                self._executor.return_ready(lane)
-        if self._limits:
-            self._limits.give_way(now)
-
-    def stall_in(self, now: float) -> float | None:
-        """Seconds until ready jobs will have waited too long; None where no jobs are ready."""
-        waits = [lane.stalls_at() - now for lane in self._lanes if lane.ready]
-        if self._limits and (wait := self._limits.stall_in(now)) is not None:
-            waits.append(wait)
-        return min(waits) if waits else None
-
     def _learn(self, lane: Lane, look: Look, taken: Taken, asked: Asked, *, seconds: float, now: float) -> None:
         beside = lane.beside or lane.behind
         self._is_over(lane, look)

@@ -39,7 +39,7 @@ class Settler:
 
     Args:
         executor: the executor that holds the jobs.
-        limits: the sources of limited tasks, which know which shares move with an end.
+        limits: the sources of limited tasks, which know which shares move with an end; None where there are none.
         schema: the queue's schema.
         worker: the worker's id.
         settled: called after each batch that is written.
@@ -50,7 +50,7 @@ class Settler:
     def __init__(
         self,
         executor: Executor,
-        limits: Sources,
+        limits: Sources | None = None,
         *,
         schema: str,
         worker: str,
@@ -126,7 +126,7 @@ class Settler:
                 if (ending := running.ending) is not COMPLETED:
                     assert ending is not None  # noqa: S101 - what is written has ended
                     settlement.add(*ending.end(running, running.keep))
-        if self._limits.have_shares:
+        if self._limits is not None and self._limits.have_shares:
             settlement.passes = self._limits.passes(batch)
         return settlement
 
@@ -136,7 +136,7 @@ class Settler:
         # After a lost answer, a missing end counts as written: it was written before the answer was lost.
         tell(self._listeners, batch, () if self._doubtful else missing)
         self._executor.held.release(batch)
-        if self._limits.have_shares:
+        if self._limits is not None and self._limits.have_shares:
             self._limits.settled(batch)
         if self._refused:
             self._refused.difference_update(running.job.id for running in batch)
