@@ -16,17 +16,27 @@ docs/decisions/0010-shares.md says why.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, LiteralString, cast
 
-from backfill._native import Job
-from backfill.storage.claims import Bound, LaneClaim, LaneFilter, Look, Taken
+from backfill._native import Job, claim_statement
+from backfill.flags import LIMITED_FLAG
+from backfill.storage.arrays import number_array
+from backfill.storage.claims import FIRST_LANE_PARAMETER, Bound, LaneClaim, LaneFilter, Look, Taken
+from backfill.storage.isolation import by_itself
+from backfill.storage.results import BinaryRow, binary_rows
+from backfill.storage.statements import load, quoted_schema, render
+from backfill.storage.texts import PARTS
 from backfill.storage.types import Connection
 from backfill.storage.wire import Command
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
+
+_SHARES: Final = re.compile(r"^ *-- shares: .*\n", re.MULTILINE)
+"""Where the claim of a limited task writes its shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +129,35 @@ class LimitedClaim:
     forbidden_flags: tuple[str, ...] = ()
     _claim: LaneClaim = field(init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        """Build the statements once."""
+        left = self.forbidden_flags if self.by is None else (*self.forbidden_flags, LIMITED_FLAG)
+        claim = LaneClaim(self.schema, self.lanes, left)
+        quoted, shapes = quoted_schema(self.schema), [lane.shape for lane in self.lanes]
+        texts = {
+            name: claim_statement(limited(name), quoted, shapes, first) for name, first in FIRST_LANE_PARAMETER.items()
+        }
+        object.__setattr__(claim, "_texts", texts)
+        object.__setattr__(self, "_claim", claim)
+
     def bind(self, task_ids: Mapping[str, int]) -> Bound:
         """As `LaneClaim.bind`."""
         return self._claim.bind(task_ids)
 
     def commands(self, look: Look, *, worker: str, bound: Bound) -> list[Command]:
         """The statements of a look, as `LaneClaim.commands`; `look.wanted` is what the ask wants, and ahead."""
-        raise NotImplementedError
+        if not look.known and not look.scan_jobs and self._claim.takes_parallel:
+            # The claim of both kinds of jobs, after no queue was locked: its last part is also the one with the shares.
+            return self._claim.commands(replace(look, known=(0,)), worker=worker, bound=bound)[-1:]
+        return self._claim.commands(look, worker=worker, bound=bound)
 
     def count(self, look: Look) -> int:
         """How many statements a look takes."""
-        raise NotImplementedError
+        return self._claim.count(look)
 
     def read(self, results: Sequence[PGresult], names: Mapping[int, str]) -> Taken:
         """What the results of a look's statements say; the jobs are in the contract's order."""
-        raise NotImplementedError
+        return self._claim.read(results, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +183,13 @@ class ValueLook:
 
     Attributes:
         wanted: how many jobs it would start.
-        after: the value behind which the look begins, so that looks go round all values in turn; `""` for the first.
+        after: the value behind which the look begins, so that looks go round all values in turn; None for the first.
         ahead: values of which the worker has live shares, with the number of jobs that it would claim ahead of each.
         values: how many values are looked at.
     """
 
     wanted: int
-    after: str = ""
+    after: str | None = None
     ahead: Mapping[str, int] = field(default_factory=dict)
     values: int = 500
 
@@ -177,7 +201,7 @@ class ValuesTaken:
     Attributes:
         jobs: the claimed jobs, in the contract's order.
         shares: what each of them has, by its id.
-        after: the value behind which the next look begins; `""` where this one came to the last value.
+        after: the value behind which the next look begins; None where this one came to the last value.
         wait: the seconds after which asking again may give more, since a rate or a breaker says so; None where nobody
             can say that.
         full: whether jobs were left alone since all slots of their values are taken.
@@ -187,7 +211,7 @@ class ValuesTaken:
 
     jobs: list[Job]
     shares: dict[int, Share]
-    after: str = ""
+    after: str | None = None
     wait: float | None = None
     full: bool = False
     busy: bool = False
@@ -229,28 +253,53 @@ class ValueClaim:
         raise NotImplementedError
 
 
+def limited(name: str) -> str:
+    """The template of a claim's statement, for the claim of a limited task.
+
+    Where the usual statement takes as many as are wanted, this one takes no more than the quota that `take_command` left in
+    the transaction. The claim itself also writes the shares.
+    """
+    statement = load(name)
+    wanted = f"${[word for word, _ in statement.params].index('wanted') + 1}::integer"
+    text = statement.text.replace(wanted, f"least({wanted}, current_setting('backfill.quota')::integer)")
+    return _SHARES.sub(lambda _: PARTS["written_shares"], text)
+
+
 def take_command(ask: ShareAsk, *, schema: str) -> Command:
     """The statement that takes shares; it stands after the settlements and right before a `LimitedClaim`'s commands."""
-    raise NotImplementedError
+    return Command.of("take_shares", schema, ask.task, ask.by, str(ask.wanted), str(ask.ahead))
 
 
 def read_grants(result: PGresult) -> Grant:
     """What the result of `take_command` says."""
-    raise NotImplementedError
+    row = next(binary_rows(result))
+    granted, first, step = row.integer("granted"), row.double("first_start"), row.double("step")
+    starts = () if first is None else tuple(max(first + number * (step or 0.0), 0.0) for number in range(granted))
+    return Grant(
+        granted,
+        row.double("wait"),
+        row.flag("is_full"),
+        row.flag("is_busy"),
+        row.flag("is_stale"),
+        starts,
+        tuple(_numbers(row.text("slots"))),
+    )
 
 
 def pass_command(passes: Iterable[tuple[int, int]], *, worker: str, schema: str) -> Command:
     """The statement that passes shares from jobs that end to jobs that this worker has claimed.
 
-    It stands before the statements of the settlement that ends these jobs, in the same transaction. Where a share went
-    through several jobs meanwhile, one pass from the first to the one that has it now is enough.
+    It stands in the same transaction as the settlement that ends these jobs. Where a share went through several jobs
+    meanwhile, one pass from the first to the one that has it now is enough.
 
     Args:
         passes: pairs of the job that had the share when the server last heard of it, and the job that has it now.
         worker: the worker's id.
         schema: the queue's schema.
     """
-    raise NotImplementedError
+    pairs = list(passes)
+    ended, begun = [number_array(numbers) for numbers in zip(*pairs, strict=True)] if pairs else ("{}", "{}")
+    return Command.of("pass_shares", schema, worker, ended, begun)
 
 
 def read_passed(result: PGresult) -> frozenset[int]:
@@ -259,27 +308,67 @@ def read_passed(result: PGresult) -> frozenset[int]:
     A job that is missing here runs without a share: its predecessor's lock, and with it the share, was taken from this
     worker before, as it is from one that was thought dead.
     """
-    raise NotImplementedError
+    return frozenset(row.integer("job_id") for row in binary_rows(result))
 
 
 async def find_limits(connection: Connection, *, schema: str) -> dict[str, EffectiveLimit]:
     """The limits that hold now, by task."""
-    raise NotImplementedError
+    result = await _asked(connection, render("find_limits", schema))
+    return {row.text("task"): _limit(row) for row in binary_rows(result)}
 
 
-async def find_shares(connection: Connection, worker: str, *, schema: str) -> dict[int, tuple[str, Share]]:
-    """The live shares that a worker has: by the id of its job, the limit's task and the share.
+async def find_shares(
+    connection: Connection, worker: str, jobs: Iterable[int], *, schema: str
+) -> dict[int, tuple[str, Share]]:
+    """Which of some jobs that a worker has locked have a share: by their ids the limit's task, and the share.
 
-    A worker asks after a claim whose answer was lost: which of the jobs that it found to be locked by itself have one.
+    A worker asks after a claim whose answer was lost, for the jobs that it found to be locked by itself.
     """
-    raise NotImplementedError
+    result = await _asked(connection, render("find_shares", schema), [worker, list(jobs)])
+    return {
+        row.integer("job_id"): (row.text("task"), Share(row.text("value"), row.integer("slot")))
+        for row in binary_rows(result)
+    }
 
 
 async def resolve_limits(connection: Connection, *, schema: str) -> None:
-    """Work the limits out anew from what operators say and what workers declare; tells workers if they changed."""
-    raise NotImplementedError
+    """Work the limits out anew from what operators say and what workers declare; tells workers if they changed.
+
+    Triggers do that at each change. Workers call this now and then, for the case that one of these gave up waiting.
+    """
+    async with by_itself(connection):
+        await connection.execute(render("resolve_limits", schema))
 
 
 async def sweep_shares(connection: Connection, *, schema: str) -> int:
     """Delete slots that nothing needs any more; returns of how many values all were deleted. For the upkeep."""
     raise NotImplementedError
+
+
+async def _asked(connection: Connection, statement: LiteralString, values: Sequence[object] = ()) -> PGresult:
+    """The binary result of a statement that only reads."""
+    async with by_itself(connection), connection.cursor(binary=True) as cursor:
+        await cursor.execute(statement, values)
+        return cast("PGresult", cursor.pgresult)
+
+
+def _limit(row: BinaryRow) -> EffectiveLimit:
+    def number(name: str) -> int | None:
+        return None if row.raw(name) is None else row.integer(name)
+
+    return EffectiveLimit(
+        row.text("task"),
+        number("most"),
+        None if row.raw("by_path") is None else row.text("by_path"),
+        number("rate_count"),
+        number("rate_micros"),
+        row.integer("burst"),
+        number("closed_until"),
+        row.flag("probing"),
+        row.text("source"),
+    )
+
+
+def _numbers(array: str) -> list[int]:
+    """The numbers of an array in PostgreSQL's text form; none for an empty text."""
+    return [int(word) for word in array[1:-1].split(",")] if len(array) > 2 else []
