@@ -86,6 +86,7 @@ INNER_PLACES = {
         {"services"},
         {"lanes", "liveness"},
         {"execution"},
+        {"limits"},
         {"control", "pipeline", "upkeep"},
         {"announcing", "service_lists"},
         {"session"},

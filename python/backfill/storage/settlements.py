@@ -16,12 +16,14 @@ from backfill.flags import dead_letter_of
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.attempts import Attempt
 from backfill.storage.claim_kinds import ClaimKind
+from backfill.storage.shares import pass_command, read_passed
 from backfill.storage.values import integer
 from backfill.storage.wire import Command, Parameter, Wire
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
+NOBODY: Final[frozenset[int]] = frozenset()
 Column = Callable[[Sequence[Any]], Parameter]
 """Packs a parameter's values, one for each attempt of a statement and in the attempts' order."""
 NUMBERS: Final[Column] = number_array
@@ -64,12 +66,18 @@ class Settlement:
     Args:
         ends: the ends, in any order.
         forgets: whether the dead letters and attempts that a job left behind are deleted along with the job's end.
+
+    Attributes:
+        passes: the shares of limits that move in the same transaction: the job that had each, and the job that has it.
+        passed: the jobs to which a share moved, once the results are read.
     """
 
-    __slots__ = ("_groups", "_tried", "forgets")
+    __slots__ = ("_groups", "_tried", "forgets", "passed", "passes")
 
     def __init__(self, ends: Iterable[End] = (), *, forgets: bool = True) -> None:
         self.forgets = forgets
+        self.passes: Sequence[tuple[int, int]] = ()
+        self.passed: frozenset[int] = NOBODY
         self._groups: dict[_Way, tuple[list[Attempt], list[tuple[Any, ...]]]] = {}
         self._tried: list[int] = []
         for end in ends:
@@ -104,6 +112,8 @@ class Settlement:
         Others may have some too, since they were put off; the worker's upkeep deletes these.
         """
         commands = []
+        if self.passes:
+            commands.append(pass_command(self.passes, worker=worker, schema=schema))
         self._tried = []
         if self.forgets:
             for (settling, claim), (over, _) in self._sorted():
@@ -128,6 +138,9 @@ class Settlement:
         of the lock tells them apart.
         """
         groups = self._sorted()
+        if self.passes:
+            self.passed = read_passed(results[0])
+            results = results[1:]
         if self._tried:
             results = results[:-1]
         for ((settling, _), (attempts, _)), result in zip(groups, results[len(results) - len(groups) :], strict=True):

@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import cache
@@ -22,12 +22,14 @@ from backfill.client import BackfillClient
 from backfill.client.lent import ServicesClient
 from backfill.logs import CURRENT, RetryTraceback
 from backfill.said import stripping
+from backfill.storage.shares import EffectiveLimit
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.control.breakers import Breakers
 from backfill.worker.control.cancelled_jobs import CancelledJobs
 from backfill.worker.control.concurrency import LaneConcurrency
+from backfill.worker.control.limited_tasks import LimitedTasks
 from backfill.worker.control.pauses import Pauses
 from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
@@ -36,6 +38,7 @@ from backfill.worker.execution.sentinel import Sentinel
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane, make_lanes
+from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.beat import Beat
 from backfill.worker.liveness.failure_detector import FailureDetector
 from backfill.worker.liveness.health import Pulse
@@ -44,6 +47,7 @@ from backfill.worker.pipeline.hot import LINES, ConnectionLostError, HotConnecti
 from backfill.worker.pipeline.locks import Locks
 from backfill.worker.pipeline.pump import PipelineLoop, PipelineState
 from backfill.worker.pipeline.settler import Settler
+from backfill.worker.pipeline.stalls import Stalls
 from backfill.worker.service import Service
 from backfill.worker.service_lists import ATTENDANTS, PUMPS
 from backfill.worker.services import STOP_SECONDS, ServiceGroup
@@ -146,8 +150,17 @@ class WorkerSession:
         self.breakers = Breakers(own, registry, broken=self._break)
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
+        lanes = self.lanes = make_lanes(
+            config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
+            ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
+        )  # fmt: skip
+        limits = Sources(
+            self.executor, lanes, schema=config.schema, worker=self.worker_id, patience=seconds(config.poll_interval),
+            fleet=lambda: self.beat.fleet, stir=self._stir,
+        )  # fmt: skip
+        self.executor.kept_back = limits.withdraw_all
         settler = Settler(
-            self.executor, schema=config.schema, worker=self.worker_id, settled=progressed,
+            self.executor, limits, schema=config.schema, worker=self.worker_id, settled=progressed,
             listeners=(self.counters, self.breakers, *hooks.listeners(self.worker_id)), look_soon=locks.look_soon,
         )  # fmt: skip
         self.recoverer = Recoverer(
@@ -155,28 +168,35 @@ class WorkerSession:
             tell=hooks.observers.tell, buried=self.breakers.suspect,
         )  # fmt: skip
         cancelling = self.executor.cancelling
-        lanes = self.lanes = make_lanes(
-            config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
-            ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
-        )  # fmt: skip
         self.pauses = Pauses(own, registry, pause=self._pause)
         self.control = ControlReader([
             self.pauses,
             self.breakers,
+            LimitedTasks(own, registry, limit=self._limit),
             LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor),
             CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
         ])  # fmt: skip
+        limits.read_again = self.control.look
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         self.executor.stragglers = stragglers
         stragglers.occupy(lanes, self.executor.dispatch)
         claimer = Claimer(
-            self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
+            self.executor, lanes, limits, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
             watch=FailureDetector(self.worker_id, dead_after=seconds(config.dead_after)), dead=self.recoverer.dead,
             lost=lost, pulse=pulse,
         )  # fmt: skip
         self.station = PipelineState(
-            config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer
+            config.schema,
+            self.worker_id,
+            tasks,
+            self.hot,
+            self.executor,
+            settler,
+            locks,
+            claimer,
+            limits,
+            Stalls(self.executor, lanes, limits),
         )
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
         self.pumps = [PipelineLoop(self.station, line, turned=progressed) for line in range(LINES)]
@@ -283,12 +303,18 @@ class WorkerSession:
     def _pause(self, tasks: frozenset[str]) -> None:
         """Let these tasks be paused, and no others: first in what is claimed, then among the jobs that are held."""
         self.station.claimer.leave_out("paused", tasks)
+        self.station.limits.pause(tasks)
         self.executor.paused.replace(tasks)
 
     def _break(self, tasks: frozenset[str]) -> None:
         """Let the breakers of these tasks be open, and no others: what is claimed of them without a limit goes back."""
         self.station.claimer.leave_out("broken", tasks)
         self.executor.broken.add(tasks)
+
+    def _limit(self, limits: Mapping[str, EffectiveLimit]) -> None:
+        """Let these limits hold, by the names of tasks: limited tasks are looked for apart from all others."""
+        self.station.claimer.leave_out("limited", frozenset(limits))
+        self.station.limits.apply(limits)
 
     def _stir(self) -> None:
         self.station.stir()

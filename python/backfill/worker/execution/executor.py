@@ -14,7 +14,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from backfill.client import BackfillClient
@@ -84,6 +84,8 @@ class Executor:
         """Called when a lane should be filled up."""
         self.interrupted: Callable[[KeyboardInterrupt], None] = lambda _: None
         """Called with a KeyboardInterrupt that a handler raised, where it may come from a Ctrl-C."""
+        self.kept_back: Callable[[], list[HeldJob]] = list
+        """Takes out the claimed jobs that may not start yet although a slot may be free, and returns them."""
         self.worker_cancelled: Callable[[], bool] = lambda: False
         """Whether somebody has cancelled the worker's own tasks, as `asyncio.run` does with all tasks at its end."""
         self._loop = asyncio.get_running_loop()
@@ -110,9 +112,9 @@ class Executor:
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
         self.cancelling = Cancelling(self, registry, self._outcomes, self._threads.under_way)
-        self.paused = PausedTasks(self, self._undo)
-        self.broken = PausedTasks(self, self._undo)
-        """The tasks whose circuit breakers are open; jobs that are claimed within the breaker's limit are not asked."""
+        self.paused = PausedTasks(self, self.undo)
+        self.broken = PausedTasks(self, self.undo)
+        """The tasks whose circuit breakers are open; what is claimed within a breaker's limit does not go back."""
         self.leased_until = math.inf
         """The time, in monotonic seconds, until which no other worker can have given this one up.
 
@@ -145,6 +147,16 @@ class Executor:
 
     def hold(self, jobs: list[Job], lane: Lane) -> None:
         """Note claimed jobs as ours, and start those for which there are slots."""
+        claimed = self.take_in(jobs, lane)
+        if self.broken.names:
+            claimed = self.broken.sift(claimed)
+        lane.add(self.park(claimed))
+        if lane.lowered:
+            self.return_surplus(lane)
+        self.dispatch(lane)
+
+    def take_in(self, jobs: list[Job], lane: Lane) -> list[HeldJob]:
+        """Note claimed jobs as ours; return them, or none where the worker stops and they go back."""
         claimed = [HeldJob(job, lane) for job in jobs]
         self.claimed += len(claimed)
         self.held.add(claimed)
@@ -152,19 +164,14 @@ class Executor:
         if self._hooked is not None:
             self._hooked.fetched(jobs)
         if self._draining:
-            for running in claimed:
-                self._undo(running)
-            return
+            self.undo_all(claimed)
+        return [] if self._draining else claimed
+
+    def park(self, claimed: list[HeldJob]) -> list[HeldJob]:
+        """Give back or keep back the claimed jobs that may not start here; return the others."""
         if self.paused.names:
             claimed = self.paused.sift(claimed)
-        if self.broken.names:
-            claimed = self.broken.sift(claimed)
-        if self.stragglers.have_lost_jobs:
-            claimed = self.stragglers.park(claimed, self.dispatch, self._undo)
-        lane.add(claimed)
-        if lane.lowered:
-            self.return_surplus(lane)
-        self.dispatch(lane)
+        return self.stragglers.park(claimed, self.dispatch, self.undo) if self.stragglers.have_lost_jobs else claimed
 
     def dispatch(self, lane: Lane) -> None:
         """Start ready jobs while slots are free, for a few milliseconds at most, so that others can use the loop."""
@@ -172,7 +179,9 @@ class Executor:
             self._dispatch(lane, time.monotonic())
 
     def _dispatch(self, lane: Lane, began: float) -> None:
-        if began > self.leased_until and not self._renewed(began):
+        if began > self.leased_until:
+            self.leased_until = self.renew_lease()
+        if began > self.leased_until:
             return  # the process was paused, or its heartbeats do not get through: others may run what it holds
         lane.starting = True
         try:
@@ -192,10 +201,6 @@ class Executor:
         if lane.hungry and len(ready) <= lane.refill and lane.low:
             self.thirsty()
 
-    def _renewed(self, now: float) -> bool:
-        self.leased_until = self.renew_lease()
-        return now <= self.leased_until
-
     def go_on(self) -> None:
         """The lease is good again: start what is ready."""
         for lane in self.held.lanes:
@@ -203,17 +208,18 @@ class Executor:
 
     def return_ready(self, lane: Lane) -> None:
         """Give back what a lane holds and has not started."""
-        ready = list(lane.ready)
-        lane.ready.clear()
-        for running in ready:
-            self._undo(running)
+        self.undo_all(lane.take_ready())
 
     def return_surplus(self, lane: Lane) -> None:
         """Give back the ready jobs for which a lane has no room any more, since its concurrency was lowered."""
-        for running in lane.take_surplus():
-            self._undo(running)
+        self.undo_all(lane.take_surplus())
 
-    def _undo(self, running: HeldJob) -> None:
+    def undo_all(self, unstarted: Iterable[HeldJob]) -> None:
+        """Give back jobs that never took a slot."""
+        for running in unstarted:
+            self.undo(running)
+
+    def undo(self, running: HeldJob) -> None:
         """Give back a job that never took a slot."""
         self.cancelling.note_keep(running)
         running.ending = GIVEN_BACK
@@ -225,11 +231,8 @@ class Executor:
 
         Jobs that have not begun go back at once. Attempts that still run in the end are held until `let_go`.
         """
-        self._draining = True
-        for lane in self.held.lanes:
-            self.return_ready(lane)
-        for running in self.stragglers.return_parked():
-            self._undo(running)
+        self._return_unstarted()
+        self.undo_all(self.stragglers.return_parked())
         await drain(self._running, self._threads.under_way, timeout)
 
     def let_go(self) -> None:
@@ -243,9 +246,8 @@ class Executor:
 
         It is given back where it has not started; else it is cancelled, unless its handler runs in a thread.
         """
-        if running in running.lane.ready:
-            running.lane.ready.remove(running)
-            self._undo(running)
+        if running.withdraw():
+            self.undo(running)
         elif running in self._running:
             if running not in self._threads.under_way:
                 cancel(running)
@@ -371,10 +373,15 @@ class Executor:
         task = asyncio.current_task()
         if task is None or not task.cancelling() or not self.worker_cancelled():
             return False
+        self._return_unstarted()
+        return True
+
+    def _return_unstarted(self) -> None:
+        """Give back all jobs that have not started, now and from now on; no job gets the share of another."""
         self._draining = True
+        self.undo_all(self.kept_back())
         for lane in self.held.lanes:
             self.return_ready(lane)
-        return True
 
     def _end(self, running: HeldJob, ending: Ending) -> None:
         if running.ending is not None:

@@ -46,7 +46,10 @@ class PausedTasks:
             self._undo(running)
         for running in list(held.values()):
             if running.ending is None and not running.handler_started and self.concern(running):
-                cancel(running)
+                if running.withdraw():
+                    self._undo(running)
+                else:
+                    cancel(running)
 
     def add(self, names: frozenset[str]) -> None:
         """Let these tasks be paused, and no others; only the jobs of those go back that were not paused before."""

@@ -45,6 +45,10 @@ class Stragglers:
         """Whether some of them run jobs that are not this worker's any more."""
         return bool(self._lost)
 
+    def have_lost(self, job_id: int) -> bool:
+        """Whether the handler of an earlier attempt of a job, which was lost, still runs here."""
+        return job_id in self._lost
+
     @property
     def running(self) -> list[HeldJob]:
         """Those that still run."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from backfill.storage.claims import Bound, LaneClaim, Look, Spans
 from backfill.worker.config import AHEAD_BYTES, QueueConfig
@@ -22,6 +22,15 @@ _LIGHT: Final = 2 * MOST_AHEAD
 _WEIGHT: Final = 1 / 8
 _FIRST_ENDS: Final = 16
 _SAMPLE: Final = 8
+
+
+class Looker(Protocol):
+    """What looks for jobs: a lane, or the source of a limited task."""
+
+    @property
+    def horizon(self) -> ScanCursor:
+        """What it has learnt of the queue."""
+        ...
 
 
 class Lane:
@@ -46,6 +55,7 @@ class Lane:
         bound: the parameters of its filters.
         shut: whether all of its tasks are left out for a while, so that it takes no jobs.
         ordered: whether it has one slot and so runs jobs one after the other, so that one can see their order.
+        limited: how many looks for jobs of limited tasks are under way, which are made apart from its usual looks.
         starting: whether its ready jobs are being started right now.
         lowered: whether looks that began before the concurrency was lowered may bring more jobs than there is room for.
         unseen: how many ends there are until the next one that is measured; after the first ones each eighth is.
@@ -58,8 +68,8 @@ class Lane:
     __slots__ = (
         "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "behind", "beside", "bound",
         "budgets",
-        "claim", "concurrency", "config", "free", "heavy", "holding", "horizon", "hungry", "look_at", "lowered",
-        "ordered", "ready", "refill", "shut", "started_at", "starting", "unseen",
+        "claim", "concurrency", "config", "free", "heavy", "holding", "horizon", "hungry", "limited", "look_at",
+        "lowered", "ordered", "ready", "refill", "shut", "started_at", "starting", "unseen",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +100,7 @@ class Lane:
         self.look_at: float | None = None
         self.bound: Bound = ((), ())
         self.shut = False
+        self.limited = 0
         self.starting = False
         self.holding = False
         self.started_at = 0.0
@@ -117,13 +128,28 @@ class Lane:
     @property
     def room(self) -> int:
         """How many more jobs the lane would take now."""
-        return 0 if self.shut else self.free + self._ahead - len(self.ready) - self.asked
+        return 0 if self.shut else self.space
+
+    @property
+    def most_ahead(self) -> int:
+        """How many jobs may be claimed ahead at most, by the size of their payloads."""
+        return self._most_ahead
+
+    @property
+    def space(self) -> int:
+        """How many more jobs it has space for, whether it takes any by its usual looks or not."""
+        return self.free + self._ahead - len(self.ready) - self.asked
+
+    @property
+    def under_way(self) -> bool:
+        """Whether one of its usual looks is under way."""
+        return self.asked > 0 or self.behind
 
     @property
     def low(self) -> bool:
         """Whether the lane should be filled up now."""
-        if self.ordered and (self.asked or self.holding):
-            return self.holding and not self.asked and self.free > 0 and not self.shut
+        if self.ordered and (self.asked or self.limited or self.holding):
+            return self.holding and not self.asked and not self.limited and not self.shut and self.free > 0
         return self.hungry and len(self.ready) + self.asked <= self.refill and self.room > 0
 
     @property
@@ -165,6 +191,12 @@ class Lane:
             # may come before those that are ready.
             self.holding = self.ordered
             self.horizon.look_apart(not self.ordered)
+
+    def take_ready(self) -> list[HeldJob]:
+        """Take out the ready jobs."""
+        ready = list(self.ready)
+        self.ready.clear()
+        return ready
 
     def take_surplus(self) -> list[HeldJob]:
         """Take out the ready jobs that come last and for which there is no room, since the concurrency was lowered."""
@@ -230,6 +262,24 @@ class Lane:
         else:
             self.asked -= look.wanted
 
+    def look_limited(self, look: Look) -> Look:
+        """A look for jobs of a limited task, with the bytes that it may bring; the lane does not count on its jobs.
+
+        How many of them may run is only known with the answer, so that a usual look beside it asks for as many jobs.
+
+        Args:
+            look: the look without bounds for payloads.
+        """
+        budget = max(self._bytes - self._ready_bytes() - self.budgets, 1)
+        self.limited += 1
+        self.budgets += budget
+        return replace(look, slots=min(self._waiting_slots(), look.wanted), budget=budget)
+
+    def limited_answered(self, look: Look) -> None:
+        """Take note that a look for jobs of a limited task is not under way any more."""
+        self.limited -= 1
+        self.budgets -= look.budget
+
     def _waiting_slots(self) -> int:
         """How many free slots there are for which no job is ready and none is asked for."""
         return max(self.free - len(self.ready) - self.asked, 0)
@@ -256,7 +306,9 @@ class Lane:
     def add(self, claimed: list[HeldJob]) -> None:
         """Put claimed jobs among those that are ready."""
         if self.ready and claimed and _key(self.ready[-1]) > _key(claimed[0]):
-            self.ready = deque(sorted([*self.ready, *claimed], key=_key))
+            ordered = sorted([*self.ready, *claimed], key=_key)
+            self.ready.clear()  # the same deque is filled again, since the executor may be starting its jobs
+            self.ready.extend(ordered)
         else:
             self.ready.extend(claimed)
 
@@ -292,11 +344,11 @@ def make_lanes(
     return lanes
 
 
-def common_front(lanes: Iterable[Lane]) -> Spans:
-    """Where a look at the priorities begins: for each priority at the lowest floor of all lanes."""
+def common_front(lookers: Iterable[Looker]) -> Spans:
+    """Where a look at the priorities begins: for each priority at the lowest floor of all that look for jobs."""
     floors: dict[int, int] = {}
-    for lane in lanes:
-        for level, floor in lane.horizon.floors.items():
+    for one in lookers:
+        for level, floor in one.horizon.floors.items():
             floors[level] = min(floor, floors.get(level, floor))
     return Spans.of(floors)
 
