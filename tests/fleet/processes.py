@@ -28,7 +28,8 @@ create table released (at integer);
 create table told (
   job_id bigint not null, worker text not null, attempt integer not null,
   began timestamptz not null default clock_timestamp(), ended timestamptz, primary key (job_id, worker, attempt)
-)
+);
+create table sick (how text not null)
 """
 JOBS: LiteralString = "select count(*) from graphile_worker._private_jobs"
 

@@ -7,6 +7,7 @@ its input is closed or on SIGTERM.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from typing import Any
 import psycopg_pool
 import uvloop
 
-from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+from backfill import BackfillClient, Breaker, QueueConfig, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 
 Records = psycopg_pool.AsyncConnectionPool[Any]
 _dsn, _concurrency, _dead_after = sys.argv[1], int(sys.argv[2]), timedelta(seconds=float(sys.argv[3]))
@@ -46,6 +47,23 @@ async def work(milliseconds: int, ctx: WorkerContext[Records]) -> None:
             "update told set ended = clock_timestamp() where job_id = %s and worker = %s and attempt = %s",
             (ctx.job.id, ctx.worker_id, ctx.attempt),
         )
+
+
+@tasks.task(
+    "frail",
+    aliases=["old_frail"],
+    max_attempts=1,
+    breaker=Breaker(3, pause=timedelta(seconds=float(os.environ.get("BREAKER_PAUSE", "1")))),
+)
+async def frail(milliseconds: int, ctx: WorkerContext[Records]) -> None:
+    """As `work`; it fails while a row of the table `sick` says so, and it ends as given back while it says `hangs`."""
+    await work(milliseconds, ctx)
+    async with ctx.deps.connection() as connection:
+        found = await (await connection.execute("select how from sick")).fetchone()
+    if found == ("hangs",):
+        await asyncio.Event().wait()
+    if found is not None:
+        raise ConnectionError("the other side is away")
 
 
 async def main() -> None:

@@ -55,7 +55,9 @@ begin
       case when :"schema".backfill_is_whole(said -> 'most', 1, 1000000) then (said -> 'most')::integer end as most,
       case when trip is null then said ->> 'by' end as by_path,
       case
-        when (trip is null or said ->> 'by' is null) and :"schema".backfill_is_whole(said -> 'rate' -> 'count', 1, 1000000)
+        -- The next trial starts a pause later at the earliest: by then, it is known how the one before ended.
+        when trip is not null then jsonb_build_object('count', 1, 'per', coalesce(nullif(trip -> 'pause', 'null'), '30'))
+        when :"schema".backfill_is_whole(said -> 'rate' -> 'count', 1, 1000000)
           and jsonb_typeof(coalesce(said -> 'rate' -> 'per', '1')) = 'number' then said -> 'rate'
       end as rate
     from said
@@ -64,8 +66,7 @@ begin
     select
       task, case when trip is null then most else 1 end as most, by_path, (rate -> 'count')::integer as rate_count,
       case
-        when rate is not null
-          then least(greatest(coalesce((rate ->> 'per')::numeric, 1) * 1e6, (rate ->> 'count')::numeric), 31622400e6)::bigint
+        when rate is not null then least(greatest(coalesce((rate ->> 'per')::numeric, 1) * 1e6, (rate ->> 'count')::numeric), 31622400e6)::bigint
       end as rate_micros,
       case when :"schema".backfill_is_whole(rate -> 'burst', 1, 1000000) then (rate -> 'burst')::integer else 1 end as burst,
       (trip ->> 'until')::timestamptz as closed_until, trip is not null as probing,

@@ -37,6 +37,7 @@ CALLS_PER_SECOND: Final = 3.0
 LAST_SECONDS: Final = 3.0
 """How long a worker that ends tries to tell what it has not told; less than a service has to stop."""
 _TIMEOUT: Final = 10.0
+_SLACK: Final = timedelta(seconds=1)
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """From when on PostgreSQL counts its microseconds."""
 _TROUBLES: Final = (BackfillError, psycopg.Error, TimeoutError, OSError)
@@ -234,8 +235,13 @@ def _pause(control: Control) -> timedelta:
 
 
 def _is_trial(running: HeldJob, control: Control) -> bool:
-    """Whether an attempt was claimed after a breaker's pause, by the database's clock."""
+    """Whether an attempt was claimed after a breaker's pause, by the database's clock.
+
+    A claim has the time at which its transaction began, which may be a little before the end of the pause. Other claims
+    of the task come at the pause's beginning, if at all, from workers that have not heard of it yet.
+    """
     claimed = running.job.locked_at_micros
     if claimed is None or control.until is None:
         return False
-    return claimed >= (control.until - _EPOCH) // timedelta(microseconds=1)
+    since = control.until - min(_pause(control) / 2, _SLACK)
+    return claimed >= (since - _EPOCH) // timedelta(microseconds=1)
