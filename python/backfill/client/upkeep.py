@@ -19,6 +19,7 @@ from backfill.client.verbs.cleanup import ReleasedLocks
 from backfill.client.verbs.counters import find_unknown_tasks, write_counters
 from backfill.client.verbs.ends import tend_ends
 from backfill.client.verbs.lanes import show_lanes
+from backfill.client.verbs.limits import find_limits
 from backfill.client.verbs.recovery import DEAD_AFTER
 from backfill.controls import Control
 from backfill.counts import UnknownFound, UnknownTask
@@ -137,7 +138,7 @@ class UpkeepVerbs(ClientLife):
 
     async def find_limits(self) -> dict[str, EffectiveLimit]:
         """Find the limits that hold in the whole fleet now, by task; workers keep to them."""
-        return {}
+        return await self._run(find_limits())
 
     async def tend_ends(self, keeps: Iterable[timedelta]) -> tuple[int, int]:
         """Make the partitions of ends for today and tomorrow, and drop those whose time is over; workers do this.

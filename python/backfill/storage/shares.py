@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, LiteralString, cast
 
 from backfill._native import Job, claim_statement
-from backfill.flags import LIMITED_FLAG
+from backfill.records import LIMITED_FLAG
 from backfill.storage.arrays import number_array
 from backfill.storage.claims import FIRST_LANE_PARAMETER, Bound, LaneClaim, LaneFilter, Look, Taken
 from backfill.storage.isolation import by_itself
@@ -313,7 +313,11 @@ def read_passed(result: PGresult) -> frozenset[int]:
 
 async def find_limits(connection: Connection, *, schema: str) -> dict[str, EffectiveLimit]:
     """The limits that hold now, by task."""
-    result = await _asked(connection, render("find_limits", schema))
+    return read_limits(await _asked(connection, render("find_limits", schema)))
+
+
+def read_limits(result: PGresult) -> dict[str, EffectiveLimit]:
+    """The limits that hold now, by task, from the binary result of find_limits."""
     return {row.text("task"): _limit(row) for row in binary_rows(result)}
 
 

@@ -192,7 +192,7 @@ class Sources:
                 source.learn(one.look, allowed, taken, seconds=seconds, now=now, clock=clock, newest=newest)
             else:
                 source.missed(one.look)
-            if grant.granted < one.ask.wanted:
+            if grant.wait is not None or grant.granted < one.ask.wanted:
                 source.portion.refused(now, wait=grant.wait, busy=grant.busy, fleet=self._fleet())
             elif one.ask.wanted:
                 source.portion.hurry()
