@@ -9,7 +9,17 @@ from typing import LiteralString
 
 import pytest
 
-from backfill import BackfillClient, Breaker, Discard, NewJob, RetryPolicy, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import (
+    BackfillClient,
+    Breaker,
+    Discard,
+    JobSpec,
+    NewJob,
+    RetryPolicy,
+    TaskRegistry,
+    WorkerConfig,
+    WorkerRunner,
+)
 from fleet.processes import TOLD, fleet_of, jobs_left, nothing_locked
 
 from plugins.waiting import Eventually
@@ -18,6 +28,7 @@ from reading import rows, value
 ROOM = 3.0
 """What is promised is kept in this many times the time, on a machine that others use too."""
 SECOND = timedelta(seconds=1)
+ONCE = JobSpec(max_attempts=1)
 STANDING: LiteralString = """
 select version, (said->>'trips')::integer from graphile_worker.backfill_control where kind = 'breaker'"""
 TRIED: LiteralString = """
@@ -38,7 +49,7 @@ async def test_four_processes_stop_a_failing_task_try_one_job_and_go_on(dsn: str
     """
     async with fleet_of(4, dsn, concurrency=4, program=TOLD) as fleet, BackfillClient(dsn) as client:
         await rows(dsn, "insert into sick values ('fails')")
-        await client.enqueue_bulk(NewJob("frail", 1) for _ in range(400))
+        await client.enqueue_bulk(NewJob("frail", 1, ONCE) for _ in range(400))
         await eventually(lambda: rows(dsn, STANDING), lambda found: each_trip(found, 1))
         first = await value(dsn, "select said->>'until' from graphile_worker.backfill_control where kind = 'breaker'")
         await client.enqueue_bulk(NewJob("work", 1) for _ in range(40))
@@ -65,7 +76,7 @@ async def test_a_trial_whose_worker_dies_is_followed_by_another(dsn: str, eventu
     """Its share ends with its recovery; the breaker neither closes nor opens anew by it."""
     async with fleet_of(2, dsn, concurrency=4, dead_after=2.0, program=TOLD) as fleet, BackfillClient(dsn) as client:
         await rows(dsn, "insert into sick values ('fails')")
-        await client.enqueue_bulk(NewJob("frail", 1) for _ in range(60))
+        await client.enqueue_bulk(NewJob("frail", 1, ONCE) for _ in range(60))
         await eventually(lambda: rows(dsn, STANDING), lambda found: each_trip(found, 1))
         await rows(dsn, "update sick set how = 'hangs'")
         running: LiteralString = """
@@ -94,7 +105,7 @@ async def test_an_operators_undo_closes_it_and_a_pause_on_top_stays(dsn: str, ev
         ran += 1
 
     async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn, concurrency=1), tasks):
-        await client.enqueue_bulk(NewJob("t", n) for n in range(20))
+        await client.enqueue_bulk(NewJob("t", n, ONCE) for n in range(20))
         [control] = await eventually(client.controls)
         assert control.trips == 1
         failing = False
@@ -131,9 +142,7 @@ async def test_how_the_trial_ends_decides(
             raise ConnectionError("away")
 
     async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn, concurrency=1), tasks):
-        await client.enqueue_bulk(NewJob("t", n) for n in range(2))
-        await rows(dsn, "update graphile_worker._private_jobs set max_attempts = 1, run_at = now()")
-        await client.enqueue_bulk([NewJob("t", 9)])
+        await client.enqueue_bulk(NewJob("t", n, ONCE) for n in range(2))
         await eventually(client.controls)
         state = how
         if how == "fails, to be retried":
@@ -178,7 +187,7 @@ async def test_jobs_that_a_dead_worker_leaves_as_dead_letters_count(dsn: str, ev
         """Never runs."""
 
     async with BackfillClient(dsn) as client:
-        await client.enqueue_bulk(NewJob("t", n) for n in range(3))
+        await client.enqueue_bulk(NewJob("t", n, ONCE) for n in range(3))
         await rows(
             dsn,
             """
@@ -217,7 +226,7 @@ async def test_a_flood_of_dead_letters_asks_a_few_times_a_second(
     logging.getLogger("backfill").setLevel(logging.CRITICAL)
     try:
         async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn), tasks):
-            await client.enqueue_bulk(NewJob("t", n) for n in range(2_000))
+            await client.enqueue_bulk(NewJob("t", n, ONCE) for n in range(2_000))
             await eventually(lambda: jobs_left(dsn), lambda left: left == 0, moving=True)
             await eventually(lambda: asked)
     finally:
