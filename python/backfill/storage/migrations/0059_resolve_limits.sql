@@ -66,7 +66,8 @@ begin
     select
       task, case when trip is null then most else 1 end as most, by_path, (rate -> 'count')::integer as rate_count,
       case
-        when rate is not null then least(greatest(coalesce((rate ->> 'per')::numeric, 1) * 1e6, (rate ->> 'count')::numeric), 31622400e6)::bigint
+        when rate is not null
+          then least(greatest(coalesce((rate ->> 'per')::numeric, 1) * 1e6, (rate ->> 'count')::numeric), 31622400e6)::bigint
       end as rate_micros,
       case when :"schema".backfill_is_whole(rate -> 'burst', 1, 1000000) then (rate -> 'burst')::integer else 1 end as burst,
       (trip ->> 'until')::timestamptz as closed_until, trip is not null as probing,
@@ -80,12 +81,11 @@ begin
     returning 1
   ),
   written as (
-    insert into :"schema".backfill_limits as limits (
-      task, most, by_path, rate_count, rate_micros, burst, closed_until, probing, source
-    )
-    select * from wanted
+    insert into :"schema".backfill_limits as limits select * from wanted
     on conflict (task) do update
-    set (most, by_path, rate_count, rate_micros, burst, closed_until, probing, source) = row(excluded.*)
+    set
+      most = excluded.most, by_path = excluded.by_path, rate_count = excluded.rate_count, rate_micros = excluded.rate_micros,
+      burst = excluded.burst, closed_until = excluded.closed_until, probing = excluded.probing, source = excluded.source
     where limits.* is distinct from excluded.*
     returning 1
   )

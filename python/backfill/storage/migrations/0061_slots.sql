@@ -85,9 +85,8 @@ begin
         returning shares.ctid, shares.slot
       )
       select places || array_agg(added.ctid), numbers || array_agg(added.slot) into places, numbers from added;
-      update :"schema".backfill_limit_states as states
-      set slots = state.made + missing
-      where states.ctid = any (array[state.place]);
+      last := state.made + missing;
+      update :"schema".backfill_limit_states as states set slots = last where states.ctid = any (array[state.place]);
     end if;
   end if;
   missing := coalesce(cardinality(places), 0) - above;
