@@ -52,6 +52,7 @@ INNER_PLACES = {
         {"pool", "schema", "wire", "workers", "writable"},
         {"claim_kinds", "claims"},
         {"shares"},
+        {"value_claims"},
         {"attempts"},
         {"settlements"},
         {"__init__"},

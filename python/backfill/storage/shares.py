@@ -6,7 +6,7 @@ trip:
 
 - `take_command`, then the commands of a `LimitedClaim`: jobs of a task whose limit has no `by`, and those jobs of a
   task with a `by` whose payload has no value there.
-- the commands of a `ValueClaim`: all jobs that have a value, whatever their values, by one look.
+- the commands of a `ValueClaim` (value_claims.py): all jobs that have a value, whatever their values, by one look.
 
 A limit that lets `most` jobs run has as many slots. A share is the row of a slot: it names the job that has the slot,
 and the worker. It is live while that job is locked by that worker, whoever ends that. So nothing has to give a share
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, LiteralString, cast
 
-from backfill._native import Job, claim_statement
+from backfill._native import claim_statement
 from backfill.records import LIMITED_FLAG
 from backfill.storage.arrays import number_array
 from backfill.storage.claims import FIRST_LANE_PARAMETER, Bound, LaneClaim, LaneFilter, Look, Taken
@@ -177,82 +177,6 @@ class Share:
     has_share: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ValueLook:
-    """What one look for jobs with values asks for.
-
-    Attributes:
-        wanted: how many jobs it would start.
-        after: the value behind which the look begins, so that looks go round all values in turn; None for the first.
-        ahead: values of which the worker has live shares, with the number of jobs that it would claim ahead of each.
-        values: how many values are looked at.
-    """
-
-    wanted: int
-    after: str | None = None
-    ahead: Mapping[str, int] = field(default_factory=dict)
-    values: int = 500
-
-
-@dataclass(frozen=True, slots=True)
-class ValuesTaken:
-    """What a look for jobs with values brought.
-
-    Attributes:
-        jobs: the claimed jobs, in the contract's order.
-        shares: what each of them has, by its id.
-        after: the value behind which the next look begins; None where this one came to the last value.
-        wait: the seconds after which asking again may give more, since a rate or a breaker says so; None where nobody
-            can say that.
-        full: whether jobs were left alone since all slots of their values are taken.
-        busy: whether somebody else was being served just now, so that it is worth asking again in some milliseconds.
-        stale: whether the limit is not what the worker knows.
-    """
-
-    jobs: list[Job]
-    shares: dict[int, Share]
-    after: str | None = None
-    wait: float | None = None
-    full: bool = False
-    busy: bool = False
-    stale: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ValueClaim:
-    """How a lane claims the jobs of one limited task that have a value of the limit's `by`.
-
-    One look takes two statements, however many values there are. The first looks at the next values that have waiting
-    jobs, takes the first jobs of all of them in the contract's order as long as their values have shares, and locks
-    them; the second claims these.
-
-    Args:
-        schema: the queue's schema.
-        task: the name under which the limit stands.
-        by: the `by` of the limit as the worker knows it.
-        lanes: as for `LimitedClaim`.
-        forbidden_flags: jobs with one of these flags are left alone.
-    """
-
-    schema: str
-    task: str
-    by: str
-    lanes: tuple[LaneFilter, ...]
-    forbidden_flags: tuple[str, ...] = ()
-
-    def bind(self, task_ids: Mapping[str, int]) -> Bound:
-        """As `LaneClaim.bind`."""
-        raise NotImplementedError
-
-    def commands(self, look: ValueLook, *, worker: str, bound: Bound) -> list[Command]:
-        """The two statements of a look, to be sent in one pipeline after the settlements."""
-        raise NotImplementedError
-
-    def read(self, results: Sequence[PGresult], names: Mapping[int, str]) -> ValuesTaken:
-        """What the results of the two statements say."""
-        raise NotImplementedError
-
-
 def limited(name: str) -> str:
     """The template of a claim's statement, for the claim of a limited task.
 
@@ -321,14 +245,16 @@ def read_limits(result: PGresult) -> dict[str, EffectiveLimit]:
     return {row.text("task"): _limit(row) for row in binary_rows(result)}
 
 
-async def find_shares(
-    connection: Connection, worker: str, jobs: Iterable[int], *, schema: str
-) -> dict[int, tuple[str, Share]]:
-    """Which of some jobs that a worker has locked have a share: by their ids the limit's task, and the share.
+def shares_command(jobs: Iterable[int], *, worker: str, schema: str) -> Command:
+    """The statement that tells which of some jobs that a worker has locked have a share.
 
     A worker asks after a claim whose answer was lost, for the jobs that it found to be locked by itself.
     """
-    result = await _asked(connection, render("find_shares", schema), [worker, list(jobs)])
+    return Command.of("find_shares", schema, worker, number_array(jobs))
+
+
+def read_shares(result: PGresult) -> dict[int, tuple[str, Share]]:
+    """What the result of `shares_command` says: by the id of its job the limit's task, and the share."""
     return {
         row.integer("job_id"): (row.text("task"), Share(row.text("value"), row.integer("slot")))
         for row in binary_rows(result)

@@ -88,7 +88,16 @@ async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> 
         How many live workers know one of its tasks, itself included, and the mark of what operators say, which is
         another one after each change.
     """
-    values: list[Any] = [row.id, row.host, row.pid, row.protocol, Jsonb(row.lanes), row.tasks, row.version, row.dead_after]
+    values: list[Any] = [
+        row.id,
+        row.host,
+        row.pid,
+        row.protocol,
+        Jsonb(row.lanes),
+        row.tasks,
+        row.version,
+        row.dead_after,
+    ]
     values.append(Jsonb(row.limits))
     async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(render("add_worker", schema), values)

@@ -79,12 +79,11 @@ begin
     returning 1
   ),
   written as (
-    insert into :"schema".backfill_limits as limits (
-      task, most, by_path, rate_count, rate_micros, burst, closed_until, probing, source
-    )
-    select * from wanted
+    insert into :"schema".backfill_limits as limits select * from wanted
     on conflict (task) do update
-    set (most, by_path, rate_count, rate_micros, burst, closed_until, probing, source) = row(excluded.*)
+    set
+      most = excluded.most, by_path = excluded.by_path, rate_count = excluded.rate_count, rate_micros = excluded.rate_micros,
+      burst = excluded.burst, closed_until = excluded.closed_until, probing = excluded.probing, source = excluded.source
     where limits.* is distinct from excluded.*
     returning 1
   )

@@ -76,7 +76,7 @@ begin
   missing := least(wanted + above - coalesce(cardinality(places), 0), most - last);
   if missing > 0 then
     select * into state from :"schema".backfill_lock_state(of_task, of_value) as locked;
-    missing := least(missing, most - state.made);
+    missing := case when state.made is null then 0 else least(missing, most - state.made) end;  -- null: somebody else has it
     if missing > 0 then
       with added as (
         insert into :"schema".backfill_shares as shares (task, value, slot, turn, job_id, worker, attempt)
@@ -85,9 +85,8 @@ begin
         returning shares.ctid, shares.slot
       )
       select places || array_agg(added.ctid), numbers || array_agg(added.slot) into places, numbers from added;
-      update :"schema".backfill_limit_states as states
-      set slots = state.made + missing
-      where states.ctid = any (array[state.place]);
+      last := state.made + missing;
+      update :"schema".backfill_limit_states as states set slots = last where states.ctid = any (array[state.place]);
     end if;
   end if;
   missing := coalesce(cardinality(places), 0) - above;
