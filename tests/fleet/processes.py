@@ -22,7 +22,11 @@ create table runs (
 create table spans (
   job_id bigint primary key, number integer not null, queue text, began timestamptz not null, ended timestamptz
 );
-create table released (at integer)
+create table released (at integer);
+create table attempts (
+  job_id bigint not null, attempt integer not null, worker text not null, value text,
+  began timestamptz not null, ended timestamptz
+)
 """
 JOBS: LiteralString = "select count(*) from graphile_worker._private_jobs"
 
