@@ -29,7 +29,11 @@ create table told (
   job_id bigint not null, worker text not null, attempt integer not null,
   began timestamptz not null default clock_timestamp(), ended timestamptz, primary key (job_id, worker, attempt)
 );
-create table sick (how text not null)
+create table sick (how text not null);
+create table attempts (
+  job_id bigint not null, attempt integer not null, worker text not null, value text,
+  began timestamptz not null, ended timestamptz
+)
 """
 JOBS: LiteralString = "select count(*) from graphile_worker._private_jobs"
 
