@@ -35,7 +35,6 @@ from backfill.errors import (
     CommitUnknownError,
     ConfigurationError,
     ConnectionTimeout,
-    ControlNotFoundError,
     DatabaseConnectionError,
     Discard,
     DlqJobNotFoundError,
@@ -54,7 +53,6 @@ from backfill.errors import (
     MalformedData,
     MigrationError,
     NetworkError,
-    NotPermittedError,
     PayloadDecodeError,
     RateLimitExceeded,
     ReadOnlyDatabaseError,
@@ -119,6 +117,7 @@ from backfill.limits import Limit, Rate
 from backfill.middleware import CallNext, SyncCallNext
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
+from backfill.whys import ShareHolder, Why, WhyKind, WhyReason
 from backfill.worker import QueueConfig, WorkerConfig, WorkerContext, WorkerRunner
 
 __all__ = [
@@ -149,7 +148,6 @@ __all__ = [
     "ContinueWith",
     "Control",
     "ControlKind",
-    "ControlNotFoundError",
     "Counts",
     "DatabaseConnectionError",
     "Discard",
@@ -207,7 +205,6 @@ __all__ = [
     "MigrationError",
     "NetworkError",
     "NewJob",
-    "NotPermittedError",
     "PayloadDecodeError",
     "Plugin",
     "Priority",
@@ -223,6 +220,7 @@ __all__ = [
     "SchemaMissingError",
     "SchemaVersionError",
     "ServiceUnavailable",
+    "ShareHolder",
     "ShutdownReason",
     "Skip",
     "Snooze",
@@ -235,6 +233,9 @@ __all__ = [
     "Unauthorized",
     "UnknownTask",
     "ValidationFailed",
+    "Why",
+    "WhyKind",
+    "WhyReason",
     "WorkerConfig",
     "WorkerContext",
     "WorkerError",

@@ -193,48 +193,6 @@ class DlqJobNotFoundError(BackfillError, LookupError):
         return type(self), (self.id,)
 
 
-class ControlNotFoundError(BackfillError, LookupError):
-    """What an operator wants to undo does not stand: it was undone, or the name is another one.
-
-    Attributes:
-        kind: what kind of control was meant: `pause`, `concurrency` or `limit`; None if it was given by its number.
-        subject: what it was about, such as `task:send_email`, or its number.
-    """
-
-    def __init__(self, kind: str | None, subject: str) -> None:
-        self.kind = kind
-        self.subject = subject
-        what = f"no control has the number {subject}"
-        if kind is not None:
-            word, _, name = subject.partition(":")
-            about = f"{word} {name!r}" if name else word
-            what = f"{about} is not paused" if kind == "pause" else f"no {kind} is set for {about}"
-        super().__init__(f"{what}; `backfill controls` lists what stands")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by its parts, since the message alone could not rebuild it."""
-        return type(self), (self.kind, self.subject)
-
-
-class NotPermittedError(BackfillError, PermissionError):
-    """The database role may not do what an operator does.
-
-    Attributes:
-        duty: whose grants it needs: `operator`.
-    """
-
-    def __init__(self, duty: str) -> None:
-        self.duty = duty
-        super().__init__(
-            f"the database role has no {duty}'s rights: `backfill migrate --grants {duty} --role NAME` prints the grants "
-            "that it needs"
-        )
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by the duty, since the message alone could not rebuild it."""
-        return type(self), (self.duty,)
-
-
 class CleanupRefusedError(BackfillError):
     """Unused queues or tasks were not removed, since another program might still refer to a removed row.
 

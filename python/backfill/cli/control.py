@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from backfill.cli.common import DsnOption, JsonOption, SchemaOption, duration, required_dsn, run_async
 from backfill.cli.options import SCHEMA
-from backfill.errors import ConfigurationError
+from backfill.errors import BackfillError, ConfigurationError
 
 if TYPE_CHECKING:
     from backfill.client import BackfillClient
@@ -62,7 +62,8 @@ def resume(
     ended = _with_client(
         dsn, schema, lambda client: operate.resume(client, task=task, queue=queue, everything=everything)
     )
-    _show(ended, as_json=as_json, undone=True)
+    subject = "everything" if everything else f"task {task!r}" if task is not None else f"queue {queue!r}"
+    _show_undone(ended, f"{subject} is not paused", as_json=as_json)
 
 
 def concurrency(
@@ -83,12 +84,12 @@ def concurrency(
     if undo is (number is not None):
         raise ConfigurationError("concurrency: give either a number or --undo, as in `backfill concurrency default 20`")
 
-    async def operation(client: BackfillClient) -> Control:
-        if number is None:
-            return await operate.lift_concurrency(client, lane)
-        return await operate.set_concurrency(client, lane, number, reason=reason, by=by)
-
-    _show(_with_client(dsn, schema, operation), as_json=as_json, undone=undo)
+    if number is None:
+        lifted = _with_client(dsn, schema, lambda client: operate.lift_concurrency(client, lane))
+        _show_undone(lifted, f"no concurrency is set for lane {lane!r}", as_json=as_json)
+        return
+    said = _with_client(dsn, schema, lambda client: operate.set_concurrency(client, lane, number, reason=reason, by=by))
+    _show(said, as_json=as_json)
 
 
 def limit(
@@ -116,7 +117,7 @@ def limit(
     dsn: DsnOption = None,
     schema: SchemaOption = None,
 ) -> None:
-    """Limit a task in the whole fleet: how many of its jobs run at once (--most), and how many start in a time (--rate).
+    """Limit a task in the whole fleet: how many jobs run at once (--most), and how many start in a time (--rate).
 
     What is given here replaces what was said of the task before, and counts instead of what its code says.
     """
@@ -128,12 +129,14 @@ def limit(
             "limit: give --most N or --rate N/TIME or both, or --none for no limit, or --undo for what the code says"
         )
 
-    async def operation(client: BackfillClient) -> Control:
-        if undo:
-            return await operate.lift_limit(client, task)
-        return await operate.set_limit(client, task, most_at_once, starts, reason=reason, by=by)
-
-    _show(_with_client(dsn, schema, operation), as_json=as_json, undone=undo)
+    if undo:
+        lifted = _with_client(dsn, schema, lambda client: operate.lift_limit(client, task))
+        _show_undone(lifted, f"no limit is set for task {task!r}", as_json=as_json)
+        return
+    said = _with_client(
+        dsn, schema, lambda client: operate.set_limit(client, task, most_at_once, starts, reason=reason, by=by)
+    )
+    _show(said, as_json=as_json)
 
 
 def controls(
@@ -148,7 +151,7 @@ def controls(
 
     if undo is not None:
         undone = _with_client(dsn, schema, lambda client: operate.undo(client, undo))
-        _show(undone, as_json=as_json, undone=True)
+        _show_undone(undone, f"no control has the number {undo}", as_json=as_json)
         return
     standing = _with_client(dsn, schema, operate.standing)
     if as_json:
@@ -200,16 +203,25 @@ def _with_client(dsn: str | None, schema: str | None, operation: Callable[[Backf
     return run_async(operate)
 
 
-def _show(control: Control, *, as_json: bool, undone: bool = False) -> None:
-    from backfill.operate.described import data, origin, sentence
+def _show(control: Control, *, as_json: bool) -> None:
+    from backfill.operate.described import data, sentence
 
     if as_json:
-        shown: dict[str, Any] = data(control)
-        typer.echo(json.dumps(shown))
-    elif undone:
-        typer.echo(f"undone: {_line(sentence(control))}, {_line(origin(control))} (control {control.id})")
+        typer.echo(json.dumps(data(control)))
     else:
         typer.echo(f"{_line(sentence(control))} (control {control.id})")
+
+
+def _show_undone(control: Control | None, otherwise: str, *, as_json: bool) -> None:
+    """Print what stood until now; an error if nothing did, since the name may be misspelt."""
+    from backfill.operate.described import data, origin, sentence
+
+    if control is None:
+        raise BackfillError(f"{otherwise}; `backfill controls` lists what stands")
+    if as_json:
+        typer.echo(json.dumps(data(control)))
+    else:
+        typer.echo(f"undone: {_line(sentence(control))}, {_line(origin(control))} (control {control.id})")
 
 
 def _line(text: str) -> str:

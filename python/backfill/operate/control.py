@@ -1,7 +1,7 @@
 """What an operator says to the fleet: pauses, the concurrency of lanes, limits, and how each of them is undone.
 
-The client's verbs do the work. Here, what is to be undone must stand, so that a misspelt name is noticed, and a role
-that lacks the rights is told how it gets them.
+The client's verbs do the work. Here, a role that lacks the rights is told how it gets them, and a limit or a
+concurrency can be undone by the name of its task or lane.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import psycopg
 
 from backfill.client import BackfillClient
-from backfill.controls import Control, ControlKind, named_subject, paused_subject
-from backfill.errors import ControlNotFoundError, NotPermittedError
+from backfill.controls import Control, ControlKind, named_subject
+from backfill.errors import BackfillError
 from backfill.limits import Limit, Rate
 
 
@@ -21,7 +21,7 @@ async def standing(client: BackfillClient) -> list[Control]:
     """Return all that stands said to the fleet, in the order in which it was said.
 
     Raises:
-        NotPermittedError: the role may not read it.
+        BackfillError: the role may not read it.
     """
     with _permitted():
         return await client.controls()
@@ -40,7 +40,7 @@ async def pause(
 
     Raises:
         InvalidJobError: an argument cannot be used; the error names it.
-        NotPermittedError: the role may not say anything.
+        BackfillError: the role has no operator's rights.
     """
     with _permitted():
         return await client.pause(task=task, queue=queue, everything=everything, reason=reason, by=by)
@@ -48,19 +48,15 @@ async def pause(
 
 async def resume(
     client: BackfillClient, *, task: str | None = None, queue: str | None = None, everything: bool = False
-) -> Control:
-    """End a pause, and return it.
+) -> Control | None:
+    """End a pause, and return it; None if there is none.
 
     Raises:
-        ControlNotFoundError: there is no such pause.
         InvalidJobError: an argument cannot be used; the error names it.
-        NotPermittedError: the role may not say anything.
+        BackfillError: the role has no operator's rights.
     """
     with _permitted():
-        ended = await client.resume(task=task, queue=queue, everything=everything)
-    if ended is None:
-        raise ControlNotFoundError(ControlKind.PAUSE, paused_subject(task, queue, everything))
-    return ended
+        return await client.resume(task=task, queue=queue, everything=everything)
 
 
 async def set_concurrency(
@@ -70,7 +66,7 @@ async def set_concurrency(
 
     Raises:
         InvalidJobError: an argument cannot be used; the error names it.
-        NotPermittedError: the role may not say anything.
+        BackfillError: the role has no operator's rights.
     """
     with _permitted():
         return await client.set_concurrency(lane, concurrency, reason=reason, by=by)
@@ -90,57 +86,53 @@ async def set_limit(
     Raises:
         ConfigurationError: the limit or the rate cannot be used.
         InvalidJobError: another argument cannot be used; the error names it.
-        NotPermittedError: the role may not say anything.
+        BackfillError: the role has no operator's rights.
     """
     with _permitted():
         return await client.set_limit(task, limit, rate, reason=reason, by=by)
 
 
-async def lift_concurrency(client: BackfillClient, lane: str) -> Control:
-    """Undo what is said of a lane's concurrency, and return it.
+async def lift_concurrency(client: BackfillClient, lane: str) -> Control | None:
+    """Undo what is said of a lane's concurrency, and return it; None if nothing is said of it.
 
     Raises:
-        ControlNotFoundError: nothing is said of it.
         InvalidJobError: the name cannot be a lane's.
-        NotPermittedError: the role may not say anything.
+        BackfillError: the role has no operator's rights.
     """
     return await _lift(client, ControlKind.CONCURRENCY, named_subject("lane", lane))
 
 
-async def lift_limit(client: BackfillClient, task: str) -> Control:
-    """Undo what is said of a task's limit, and return it; what the task's code says holds again.
+async def lift_limit(client: BackfillClient, task: str) -> Control | None:
+    """Undo what is said of a task's limit, and return it; None if nothing is said of it.
+
+    What the task's code says holds again.
 
     Raises:
-        ControlNotFoundError: nothing is said of it.
         InvalidJobError: the name cannot be a task's.
-        NotPermittedError: the role may not say anything.
+        BackfillError: the role has no operator's rights.
     """
     return await _lift(client, ControlKind.LIMIT, named_subject("task", task))
 
 
-async def undo(client: BackfillClient, number: int) -> Control:
-    """Undo one control by its number, whatever it says, and return it.
+async def undo(client: BackfillClient, number: int) -> Control | None:
+    """Undo one control by its number, whatever it says, and return it; None if none of that number stands.
 
     Raises:
-        ControlNotFoundError: none of that number stands.
         InvalidJobError: the number cannot be one.
-        NotPermittedError: the role may not say anything.
+        BackfillError: the role has no operator's rights.
     """
     with _permitted():
-        undone = await client.undo(number)
-    if undone is None:
-        raise ControlNotFoundError(None, str(number))
-    return undone
+        return await client.undo(number)
 
 
-async def _lift(client: BackfillClient, kind: ControlKind, subject: str) -> Control:
+async def _lift(client: BackfillClient, kind: ControlKind, subject: str) -> Control | None:
     with _permitted():
         while True:
             found = [
                 control for control in await client.controls() if (control.kind, control.subject) == (kind, subject)
             ]
             if not found:
-                raise ControlNotFoundError(kind, subject)
+                return None
             undone = await client.undo(found[0])
             if undone is not None:
                 return undone
@@ -152,4 +144,6 @@ def _permitted() -> Iterator[None]:
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
-        raise NotPermittedError("operator") from error
+        raise BackfillError(
+            "the database role has no operator's rights: `backfill migrate --grants operator --role NAME` prints them"
+        ) from error
