@@ -262,10 +262,6 @@ class WorkerProcess:
         """Take note that another process has added `count` jobs."""
         self.one.station.claimer.hear(count)
 
-    def suspect(self) -> None:
-        """Have the session that works now count dead letters for its breakers, since some were not its own jobs."""
-        self.one.breakers.suspect()
-
     def look_at_control(self) -> None:
         """Have the session that works now look at what operators say, since there may be something new."""
         self.one.control.look()

@@ -55,7 +55,7 @@ def _sweeper(process: WorkerProcess) -> Service:
     return Sweeper(
         process.own,
         interval=process.config.dlq_processor_interval.total_seconds(),
-        buried=process.suspect,
+        buried=lambda: process.one.breakers.suspect(),  # noqa: PLW0108 (another session may work by then)
     )
 
 

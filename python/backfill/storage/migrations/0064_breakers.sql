@@ -20,7 +20,7 @@ begin
   insert into :"schema".backfill_breakers as breakers (task, closed_at)
   values (substr(old.subject, length('task:') + 1), clock_timestamp())
   on conflict (task) do update set closed_at = excluded.closed_at;
-  delete from :"schema".backfill_breakers as breakers where breakers.closed_at < now() - interval '7 days';
+  delete from :"schema".backfill_breakers as old_ones where old_ones.closed_at < now() - interval '7 days';
   return null;
 end;
 $body$;
@@ -33,8 +33,7 @@ for each row when (old.kind = 'breaker') execute function :"schema".backfill_not
 -- says so; no row where it has fewer, or where its breaker is open already. Workers call this after each dead letter, so it
 -- waits for its turn only where there are enough, and reads no more than those, by the index, whatever the statistics say.
 create function :"schema".backfill_trip_breaker(
-  of_task text, names text[], dead_letters integer, within double precision, pause double precision,
-  longest double precision
+  of_task text, names text[], dead_letters integer, within float8, pause float8, longest float8
 ) returns setof :"schema".backfill_control
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

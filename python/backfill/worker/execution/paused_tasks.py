@@ -64,6 +64,8 @@ class PausedTasks:
 
     def sift(self, waiting: list[HeldJob]) -> list[HeldJob]:
         """Give back those of some waiting jobs whose tasks are paused; return the others."""
+        if not self.names:
+            return waiting
         others = list[HeldJob]()
         for running in waiting:
             if self.concern(running):
