@@ -12,6 +12,7 @@ import pytest
 from backfill import (
     BackfillClient,
     Breaker,
+    Control,
     Discard,
     JobSpec,
     NewJob,
@@ -20,6 +21,7 @@ from backfill import (
     WorkerConfig,
     WorkerRunner,
 )
+from backfill.client.lent import ServicesClient
 from fleet.processes import TOLD, fleet_of, jobs_left, nothing_locked
 
 from plugins.periods import work_for
@@ -211,8 +213,6 @@ async def test_a_flood_of_dead_letters_asks_a_few_times_a_second(
     dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many come; and the last one is counted."""
-    from backfill.client.lent import ServicesClient
-
     asked = list[float]()
     real = ServicesClient.trip_breaker
 
@@ -237,3 +237,74 @@ async def test_a_flood_of_dead_letters_asks_a_few_times_a_second(
         logging.getLogger("backfill").setLevel(logging.NOTSET)
     assert asked
     assert len(asked) <= 6 + 3 * (asked[-1] - asked[0] + 1)
+
+
+@pytest.mark.parametrize("lost", ["the call", "the answer", "all until the stop"])
+async def test_a_lost_report_of_a_trial_keeps_no_task_paused(
+    dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """It is told again; and if its worker ends before that, the end of the next trial tells."""
+    ran, losing = 0, True
+    real = ServicesClient.end_trial
+    say: LiteralString = """
+    select graphile_worker.backfill_say('breaker', 'task:t',
+      jsonb_build_object('trips', 1, 'pause', 0.5, 'longest', 60, 'until', now() + interval '0.5 s'))"""
+
+    async def losing_some(self: ServicesClient, task: str, control: int, *, failed: bool) -> Control | None:
+        nonlocal losing
+        if losing and lost != "the answer":
+            losing = lost != "the call"
+            raise ConnectionError("lost")
+        done = await real(self, task, control, failed=failed)
+        if losing:
+            losing = False
+            raise ConnectionError("lost")
+        return done
+
+    monkeypatch.setattr(ServicesClient, "end_trial", losing_some)
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("t")
+    async def handler(_: int) -> None:
+        nonlocal ran
+        ran += 1
+
+    await rows(dsn, say)
+    async with BackfillClient(dsn) as client:
+        await client.enqueue_bulk(NewJob("t", n) for n in range(5))
+        async with WorkerRunner(WorkerConfig(dsn), tasks):
+            await eventually(lambda: ran)
+            if lost != "all until the stop":
+                await eventually(client.controls, lambda found: not found)
+        if lost == "all until the stop":
+            assert len(await client.controls()) == 1
+            losing = False
+        async with WorkerRunner(WorkerConfig(dsn), tasks):
+            await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
+        assert await client.controls() == []
+    assert ran == 5
+
+
+async def test_a_worker_that_starts_meanwhile_starts_no_job_of_the_task(dsn: str) -> None:
+    """It reads what stands before its first claim, also where it only runs what is there."""
+    ran = list[str]()
+    say: LiteralString = """
+    select graphile_worker.backfill_say('breaker', 'task:t',
+      jsonb_build_object('trips', 1, 'until', now() + interval '1 hour'))"""
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("t", aliases=["old"])
+    async def handler(_: int) -> None:
+        ran.append("t")
+
+    @tasks.task("other")
+    async def other(_: int) -> None:
+        ran.append("other")
+
+    await rows(dsn, say)
+    async with BackfillClient(dsn) as client:
+        await client.enqueue_bulk(NewJob(name, n) for n in range(5) for name in ("t", "old", "other"))
+        assert await WorkerRunner(WorkerConfig(dsn), tasks).process_available_jobs() == 5
+        assert ran == ["other"] * 5
+        assert await client.resume(task="t") is not None
+        assert await WorkerRunner(WorkerConfig(dsn), tasks).process_available_jobs() == 10
