@@ -13,6 +13,7 @@ import pytest
 from backfill import BackfillClient, Breaker, Control, ControlKind
 from backfill.client.lent import ServicesClient
 
+from plugins.roles import NewRole
 from reading import rows, value
 
 FIVE = Breaker(5, pause=timedelta(seconds=30))
@@ -179,3 +180,23 @@ async def test_counting_reads_the_index_and_no_more_than_enough(dsn: str, own: S
         scans, _, rows_read = (now - then for now, then in zip(after, before, strict=True))
         assert scans == 0
         assert rows_read <= 2 * 101
+
+
+@pytest.mark.parametrize("duty", ["worker", "operator", "producer", None])
+async def test_only_workers_open_and_close_breakers_by_counting(dsn: str, role: NewRole, duty: str | None) -> None:
+    """By functions of their own: they have no right on the table, and say nothing else. Others undo a breaker, or cannot."""
+    await rows(dsn, BURY, "a", 0, 2)
+    async with await psycopg.AsyncConnection.connect(role(duty), autocommit=True) as theirs:
+        calls: list[LiteralString] = [
+            "select version from graphile_worker.backfill_trip_breaker('a', array['a'], 2, 60, 0.001, 60)",
+            "select version from graphile_worker.backfill_end_trial('a', 1, false)",
+        ]
+        for call in calls:
+            if duty == "worker":
+                assert len(await (await theirs.execute(call)).fetchall()) == 1
+            else:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    await theirs.execute(call)
+        table: LiteralString = "select from graphile_worker.backfill_breakers"
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await theirs.execute(table)
