@@ -9,9 +9,12 @@ from typing import LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from backfill import BackfillClient, Breaker, Control, ControlKind
 from backfill.client.lent import ServicesClient
+from backfill.storage.schema.steps import migrations
 
 from plugins.roles import NewRole
 from reading import rows, value
@@ -200,3 +203,24 @@ async def test_only_workers_open_and_close_breakers_by_counting(dsn: str, role: 
         table: LiteralString = "select from graphile_worker.backfill_breakers"
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             await theirs.execute(table)
+
+
+async def test_roles_that_were_granted_a_workers_rights_before_may_too(dsn: str, role: NewRole) -> None:
+    """The migration gives them the right, so that workers of this version work before the grants are run again."""
+    names: LiteralString = """
+    backfill_trip_breaker(text, text[], integer, double precision, double precision, double precision),
+      graphile_worker.backfill_end_trial(text, bigint, boolean)"""
+    call: LiteralString = "select version from graphile_worker.backfill_end_trial('a', 1, false)"
+    allowed, refused = role("worker"), role("producer")
+    for theirs in (allowed, refused):
+        who = sql.Identifier(str(conninfo_to_dict(theirs)["user"]))
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            revoke = sql.SQL("revoke execute on function graphile_worker.{} from {}").format(sql.SQL(names), who)
+            await connection.execute(revoke)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await rows(theirs, call)
+    [rights] = [one for one in migrations() if one.name == "breaker_rights"]
+    await rows(dsn, rights.sql("graphile_worker"))
+    assert await rows(allowed, call) == []
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        await rows(refused, call)
