@@ -8,7 +8,7 @@ claim's fresh snapshot sees the true first job of each queue.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -181,6 +181,10 @@ class LaneClaim:
             shapes = [lane.shape for lane in self._parallel_lanes]
             texts["claim_parallel"] = claim_statement(load("claim_parallel").text, quoted, shapes, 9)
         object.__setattr__(self, "_texts", texts)
+
+    def narrowed(self, tasks: Sequence[str]) -> tuple[LaneFilter, ...]:
+        """The filters of a claim of some of the lane's tasks alone, as `lanes`; the jobs stay in their lane."""
+        return (*self.lanes[:-1], replace(self.lanes[-1], tasks=tuple(tasks)))
 
     @property
     def takes_parallel(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
@@ -14,54 +13,40 @@ from backfill.worker.limits.share import Share
 
 if TYPE_CHECKING:
     from backfill.worker.execution.held_job import HeldJob
+    from backfill.worker.limits.ask_again import AskAgain
+    from backfill.worker.limits.pace import Pace
 
-FIRST_PAUSE: Final = 0.02
-"""How long a refused portion waits before it asks again, at most; each further pause is twice as long."""
-LONGEST_PAUSE: Final = 0.5
-BUSY_PAUSE: Final = 0.004
-"""How long it waits where another worker was just taking shares of the same limit."""
-_WEIGHT: Final = 1 / 8
 _STALL_SECONDS: Final = 5 * AHEAD_SECONDS
 
 
 class Portion:
     """What one lane of this worker has of one limit, or of one value of a limit that counts by a payload's field.
 
-    Attributes:
-        value: the value; "" where the limit counts all jobs of its task together.
-        ask_at: before this time, in monotonic seconds, no further share is asked for.
-        busy: whether the last answer was that another worker was just taking shares.
+    Args:
+        pace: how long attempts of the task take.
+        again: when its source may ask for shares; a share that falls free is a reason to ask at once.
     """
 
-    __slots__ = (
-        "_idle",
-        "_passed_at",
-        "_pause",
-        "_reserved",
-        "_seconds",
-        "_shares",
-        "_waiting",
-        "ask_at",
-        "busy",
-        "value",
-    )
+    __slots__ = ("_idle", "_pace", "_passed_at", "_reserved", "_shares", "_waiting", "again")
 
-    def __init__(self, value: str = "") -> None:
-        self.value = value
-        self.ask_at = 0.0
-        self.busy = False
-        self._pause = FIRST_PAUSE
+    def __init__(self, pace: Pace, again: AskAgain) -> None:
+        self.again = again
+        self._pace = pace
         self._shares: set[Share] = set()
         self._idle: deque[Share] = deque()
         self._waiting: deque[HeldJob] = deque()
         self._reserved: dict[HeldJob, asyncio.TimerHandle] = {}
-        self._seconds = AHEAD_SECONDS
         self._passed_at = 0.0
 
     @property
     def used(self) -> int:
         """How many shares jobs of this worker use or are about to use."""
         return len(self._shares) - len(self._idle)
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether the job of a share has ended, whose end is not being written yet, so that another may have the share."""
+        return bool(self._idle)
 
     @property
     def waiting(self) -> int:
@@ -86,9 +71,7 @@ class Portion:
         Args:
             most: the most that may wait.
         """
-        if self._seconds >= AHEAD_SECONDS:
-            return 0
-        target = min(int(self.used * AHEAD_SECONDS / max(self._seconds, 1e-6)), most)
+        target = self._pace.ahead(self.used, most)
         return target - len(self._waiting) if len(self._waiting) <= target // 2 else 0
 
     def take(self, running: HeldJob, slot: int) -> None:
@@ -117,7 +100,7 @@ class Portion:
         """
         started = running.slot_taken_at > 0.0
         if started:
-            self._seconds += (running.ended - running.slot_taken_at - self._seconds) * _WEIGHT
+            self._pace.note(running.ended - running.slot_taken_at)
         if running.lost or share.over or (not started and running.ending is GIVEN_BACK):
             self.close(share)
             return None
@@ -142,7 +125,6 @@ class Portion:
         """Let the shares beyond a lowered limit end with their jobs; return the jobs that wait for nothing now."""
         for share in [share for share in self._shares if share.slot > most]:
             self.close(share)
-        self.hurry()
         return [] if self.used else self.withdraw_waiting()
 
     def reserve(self, running: HeldJob, seconds: float, start: Callable[[HeldJob], None]) -> None:
@@ -178,30 +160,7 @@ class Portion:
 
     def slow_down(self) -> None:
         """Claim none ahead until attempts are short again."""
-        self._seconds = 2 * AHEAD_SECONDS
-
-    def refused(self, now: float, *, wait: float | None, busy: bool, fleet: int) -> None:
-        """Take note that the database gave fewer shares than were asked for.
-
-        Args:
-            now: the time, in monotonic seconds.
-            wait: how many seconds the database says to wait, for the rate or for a breaker; None where it says nothing.
-            busy: whether another worker was just taking shares; else as many jobs run as may run.
-            fleet: how many live workers there are; the more of them ask, the less often each one does.
-        """
-        self.busy = busy
-        if wait is not None:
-            self.ask_at = now + wait
-        elif not busy:
-            scale = max(fleet / 16, 1.0)
-            self.ask_at = now + self._pause * scale * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        else:
-            self.ask_at = now + BUSY_PAUSE * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
-
-    def hurry(self) -> None:
-        """Let it ask at once: it got what it asked for, or a share may have fallen free."""
-        self.ask_at, self.busy, self._pause = 0.0, False, FIRST_PAUSE
+        self._pace.slow_down()
 
     def _due(self, running: HeldJob, start: Callable[[HeldJob], None]) -> None:
         del self._reserved[running]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from backfill.storage.shares import EffectiveLimit, read_grants, take_command
+from backfill.storage.shares import EffectiveLimit, Share
 from backfill.storage.wire import Command
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.lane import Lane
+from backfill.worker.limits.look import Answer, AnySource, LimitedLook
+from backfill.worker.limits.portion import Portion
 from backfill.worker.limits.share import passes, settled
-from backfill.worker.limits.source import LimitedLook, Source
+from backfill.worker.limits.source import Source
+from backfill.worker.limits.value_source import ValueSource
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
-
-    from backfill.storage.shares import Grant
 
 
 class Sources:
@@ -59,11 +60,16 @@ class Sources:
         self._limits: dict[str, EffectiveLimit] = {}
         self._ids: Mapping[str, int] = {}
         self._paused = frozenset[str]()
-        self.all: list[Source] = []
+        self.all: list[AnySource] = []
 
     def __bool__(self) -> bool:
         """Whether any task is limited."""
         return bool(self.all)
+
+    @property
+    def scanning(self) -> list[Source]:
+        """The sources that go through the queue as lanes do, from floors."""
+        return [source for source in self.all if isinstance(source, Source)]
 
     @property
     def sated(self) -> bool:
@@ -95,19 +101,12 @@ class Sources:
         if limits == self._limits:
             return
         self._limits = dict(limits)
-        earlier = {(source.lane, source.limit.task): source for source in self.all}
+        earlier = {(source.lane, source.limit.task, type(source)): source for source in self.all}
         self.all = []
         for lane in self._lanes:
             for limit, names in _by_limit(limits, lane.claim.tasks):
-                source = earlier.pop((lane, limit.task), None)
-                if source is None or not source.serves(limit, names):
-                    if source is not None:
-                        self._retire(source)
-                    source = Source(lane, limit, names, patience=self._patience)
-                    source.bind(self._ids, self._paused)
-                elif limit != source.limit:
-                    self._executor.undo_all(source.change(limit))
-                self.all.append(source)
+                for kind in (Source, ValueSource) if limit.by is not None else (Source,):
+                    self._serve(earlier.pop((lane, limit.task, kind), None), lane, limit, names, kind)
         for source in earlier.values():
             self._retire(source)
         self._stir()
@@ -120,27 +119,25 @@ class Sources:
             now: the time, in monotonic seconds.
             freed: serial queues that the settlement of the same turn frees.
         """
-        looks = []
+        return [source.look(now, freed) for source in self.all if source.lane is lane and source.looks_in(now) == 0.0]
+
+    def hunger(self) -> None:
+        """Have all sources look, since there may be jobs for any of them."""
         for source in self.all:
-            if source.lane is lane and source.looks_in(now) == 0.0:
-                if freed:
-                    source.horizon.free(freed)
-                looks.append(source.look(now))
-        return looks
+            source.hungry = True
 
     def free(self, freed: Sequence[int], looks: Iterable[LimitedLook]) -> None:
         """Tell the sources that did not look in a turn which serial queues it freed."""
         looked = {one.source for one in looks}
         for source in self.all:
             if source not in looked:
-                source.horizon.free(freed)
-                source.hungry = True
+                source.free(freed)
 
     def returned(self, running: HeldJob) -> None:
         """Take note that a job waits again as before its attempt."""
         for source in self.all:
             if source.lane is running.lane and running.job.task_identifier in source.names:
-                source.horizon.returned(running.job)
+                source.returned(running.job)
 
     def looks_in(self, now: float) -> float | None:
         """Seconds until a source has a reason to look; None where there is none."""
@@ -149,57 +146,27 @@ class Sources:
 
     def commands(self, looks: Iterable[LimitedLook]) -> list[Command]:
         """The statements of looks: each takes shares first, and then claims as many jobs as may start."""
-        commands = []
-        for one in looks:
-            commands.append(take_command(one.ask, schema=self._schema))
-            commands += one.source.commands(one.look, worker=self._worker)
-        return commands
+        return [command for one in looks for command in one.commands(schema=self._schema, worker=self._worker)]
 
     def missed(self, looks: Iterable[LimitedLook]) -> None:
         """Take note that looks brought nothing, since their turn was refused or its answer was lost."""
         for one in looks:
-            one.source.missed(one.look)
+            one.missed()
 
-    def took(
-        self,
-        looks: Iterable[LimitedLook],
-        results: list[PGresult],
-        names: Mapping[int, str],
-        *,
-        seconds: float,
-        now: float,
-        clock: int | None,
-        newest: bool,
-    ) -> None:
+    def took(self, looks: Iterable[LimitedLook], results: list[PGresult], answer: Answer) -> None:
         """Take in what looks brought; the jobs that may start are among their lanes' ready ones then.
 
         Args:
             looks: the looks.
             results: the results of a turn, of which those of the looks come first; these are taken out.
-            names: the tasks' names by their ids.
-            seconds: how long the turn took.
-            now: the time, in monotonic seconds.
-            clock: the database's time when the turn began, or a little less; None where it is not known.
-            newest: whether nothing has called for a look since the turn began.
+            answer: when and how the turn was answered.
         """
         for one in looks:
-            source, grant = one.source, read_grants(results.pop(0))
-            count = source.claim.count(one.look)
-            taken = source.claim.read(results[:count], names)
-            del results[:count]
-            allowed = grant.granted + one.ask.ahead
-            if allowed:
-                source.learn(one.look, allowed, taken, seconds=seconds, now=now, clock=clock, newest=newest)
-            else:
-                source.missed(one.look)
-            if grant.wait is not None or grant.granted < one.ask.wanted:
-                source.portion.refused(now, wait=grant.wait, busy=grant.busy, fleet=self._fleet())
-            elif one.ask.wanted:
-                source.portion.hurry()
-            if grant.stale:
+            brought = one.took(results, answer)
+            if brought.stale:
                 self.read_again()
-            if claimed := self._executor.take_in(taken.jobs, source.lane):
-                self._place(source, claimed, grant, now)
+            if claimed := self._executor.take_in(brought.jobs, one.source.lane):
+                self._place(one.source, claimed, brought.shares, answer.now)
 
     def start(self, looks: Iterable[LimitedLook]) -> None:
         """Start the jobs that looks brought; what has no slot in a lane where attempts are long goes back."""
@@ -219,7 +186,7 @@ class Sources:
             return True
         if not portion.used:
             self._executor.undo_all(portion.withdraw_waiting())
-        portion.hurry()  # the turn that writes the end may take the share again
+        portion.again.hurry()  # the turn that writes the end may take the share again
         return False
 
     @property
@@ -235,46 +202,78 @@ class Sources:
         """Take note that these ends are written."""
         settled(batch)
 
+    @property
+    def _portions(self) -> Iterator[Portion]:
+        return (portion for source in self.all for portion in source.portions)
+
     def withdraw_all(self) -> list[HeldJob]:
         """Take out all the jobs that wait for a share or for their time."""
-        return [running for source in self.all for running in source.portion.withdraw_all()]
+        return [running for portion in self._portions for running in portion.withdraw_all()]
 
     def give_way(self, now: float) -> None:
         """Give back jobs that wait too long for a share, so that other workers can have them."""
-        for source in self.all:
-            at = source.portion.stalls_at()
+        for portion in self._portions:
+            at = portion.stalls_at()
             if at is not None and now >= at:
-                source.portion.slow_down()
-                self._executor.undo_all(source.portion.withdraw_waiting())
+                portion.slow_down()
+                self._executor.undo_all(portion.withdraw_waiting())
 
     def stall_in(self, now: float) -> float | None:
         """Seconds until a job will have waited too long for a share; None where none waits."""
-        times = (source.portion.stalls_at() for source in self.all)
+        times = (portion.stalls_at() for portion in self._portions)
         return min((at - now for at in times if at is not None), default=None)
 
-    def _place(self, source: Source, claimed: list[HeldJob], grant: Grant, now: float) -> None:
+    def _serve(
+        self,
+        earlier: AnySource | None,
+        lane: Lane,
+        limit: EffectiveLimit,
+        names: tuple[str, ...],
+        kind: type[Source | ValueSource],
+    ) -> None:
+        """Have a source for a limit in a lane: the earlier one, where it can go on with the limit as it is now."""
+        if earlier is not None and earlier.serves(limit, names):
+            if limit != earlier.limit:
+                self._executor.undo_all(earlier.change(limit))
+            self.all.append(earlier)
+            return
+        if earlier is not None:
+            self._retire(earlier)
+        source: AnySource = (
+            ValueSource(lane, limit, limit.by, names)
+            if kind is ValueSource and limit.by is not None
+            else Source(lane, limit, names, patience=self._patience)
+        )
+        source.bind(self._ids, self._paused)
+        self.all.append(source)
+
+    def _place(self, source: AnySource, claimed: list[HeldJob], shares: Sequence[Share], now: float) -> None:
         """Give claimed jobs their shares, and have each start when it may."""
         if source.retired:
             self._executor.undo_all(claimed)
             return
-        portion, lane = source.portion, source.lane
-        granted, ahead = claimed[: grant.granted], claimed[grant.granted :]
-        if source.limit.most is not None:
-            self._have_shares = True
-            for running, slot in zip(granted, grant.slots, strict=False):
-                portion.take(running, slot)
-        at_once = granted
-        if grant.starts:
-            at_once = []
-            for running, seconds in zip(granted, grant.starts, strict=False):
-                if seconds > 0:
-                    portion.reserve(running, seconds, self._start)
-                else:
-                    at_once.append(running)
+        lane, at_once, ahead = source.lane, list[HeldJob](), list[tuple[HeldJob, Portion]]()
+        for running, share in zip(claimed, shares, strict=True):
+            portion = source.portion(share.value)
+            if not share.has_share:
+                ahead.append((running, portion))
+                continue
+            if share.slot is not None:
+                self._have_shares = True
+                portion.take(running, share.slot)
+            if share.start > 0:
+                portion.reserve(running, share.start, self._start)
+            else:
+                at_once.append(running)
         lane.add(self._executor.park(at_once))
-        lane.add(portion.wait(self._sifted(ahead), now))
-        if not portion.used:
-            self._executor.undo_all(portion.withdraw_waiting())
+        may_wait = set(self._sifted([running for running, _ in ahead])) if ahead else set()
+        for running, portion in ahead:
+            if running not in may_wait:
+                continue
+            if portion.used or portion.has_idle:
+                lane.add(portion.wait([running], now))
+            else:
+                self._executor.undo(running)
 
     def _sifted(self, ahead: list[HeldJob]) -> list[HeldJob]:
         """Give back the jobs of some that must not wait here for a share; return the others."""
@@ -292,10 +291,11 @@ class Sources:
         lane.add(self._executor.park([running]))
         self._executor.dispatch(lane)
 
-    def _retire(self, source: Source) -> None:
+    def _retire(self, source: AnySource) -> None:
         """Let a source go: its limit is no more, or is counted in another way."""
         source.retired = True
-        self._executor.undo_all([*source.portion.tighten(0), *source.portion.withdraw_all()])
+        for portion in source.portions:
+            self._executor.undo_all([*portion.tighten(0), *portion.withdraw_all()])
 
 
 def _by_limit(

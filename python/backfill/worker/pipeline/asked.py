@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from backfill.storage.claims import Look
 from backfill.worker.lanes.lane import Lane
-from backfill.worker.limits.source import LimitedLook
+from backfill.worker.limits.look import LimitedLook
 
 
 class Asked:

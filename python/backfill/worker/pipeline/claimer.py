@@ -20,7 +20,8 @@ from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.full_looks import SHARE
 from backfill.worker.lanes.lane import Lane, common_front
-from backfill.worker.limits.source import LimitedLook, Source
+from backfill.worker.limits.look import Answer, LimitedLook
+from backfill.worker.limits.source import Source
 from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.failure_detector import LOOK_SECONDS, FailureDetector
 from backfill.worker.liveness.health import Pulse
@@ -115,7 +116,7 @@ class Claimer:
     @property
     def _lookers(self) -> list[Lane | Source]:
         """The lanes, and the sources of limited tasks: all that look for jobs."""
-        return [*self._lanes, *self._limits.all] if self._limits else list(self._lanes)
+        return [*self._lanes, *self._limits.scanning] if self._limits else list(self._lanes)
 
     def close(self) -> None:
         """Stop looking."""
@@ -161,8 +162,8 @@ class Claimer:
         The next job of its queue may be claimed in the same round trip as the settlement.
         """
         self._wakes += 1  # a look under way does not know of the freed queue
+        self._hunger()
         for one in self._lookers:
-            one.hungry = True
             one.horizon.freed = True
 
     def forget(self) -> None:
@@ -274,9 +275,8 @@ class Claimer:
             self._times.due_known = asked.wakes == self._wakes  # else a job may have come since
         if asked.limited:
             clock, newest = self._clock.at(asked.began), asked.wakes == self._wakes
-            self._limits.took(
-                asked.limited, results, self._known.names, seconds=seconds, now=now, clock=clock, newest=newest
-            )
+            answer = Answer(self._known.names, seconds, now, clock, newest, self._fleet())
+            self._limits.took(asked.limited, results, answer)
         for lane, look in asked.looks:
             count = lane.claim.count(look)
             taken = lane.claim.read(results[:count], self._known.names)
@@ -348,8 +348,9 @@ class Claimer:
                 one.look_at, one.hungry = None, True
 
     def _hunger(self) -> None:
-        for one in self._lookers:
+        for one in self._lanes:
             one.hungry = True
+        self._limits.hunger()
 
     def _know_levels(self, levels: Levels, now: float, seconds: float) -> None:
         self._clock.note(levels.clock, now)
