@@ -23,7 +23,10 @@ INDEXES = {
     "backfill_ends_newest", "backfill_counters_pkey", "backfill_attempts_pkey", "backfill_dlq_job",
     "pg_class_relname_nsp_index", "pg_namespace_nspname_index",
 }  # fmt: skip
-_LANES = {"claim", "claim_parallel", "lock_near_queues", "lock_known_queues", "lock_far_queues"}
+_LANES = {
+    "claim", "claim_parallel", "claim_tied", "claim_parallel_tied",
+    "lock_near_queues", "lock_known_queues", "lock_far_queues",
+}  # fmt: skip
 
 
 def _body(text: str) -> str:

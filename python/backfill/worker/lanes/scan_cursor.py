@@ -19,6 +19,7 @@ from typing import Final
 
 from backfill.records import Job
 from backfill.storage.claims import NEVER, Look, Spans, Taken
+from backfill.storage.ties import Tie
 from backfill.worker.lanes.full_looks import PATIENCE_SECONDS, SHARE, FullLooks
 
 SLACK_MICROS: Final = 250_000
@@ -45,6 +46,7 @@ class ScanCursor:
 
     Attributes:
         freed: whether this worker has freed a serial queue since the last look at serial queues.
+        tracks: whether the lane passes over jobs of tasks that are left out, so that places in the table count.
     """
 
     __slots__ = (
@@ -58,7 +60,9 @@ class ScanCursor:
         "_near_at",
         "_own",
         "_seen",
+        "_tie",
         "freed",
+        "tracks",
     )
 
     def __init__(self, *, patience: float = PATIENCE_SECONDS, apart: bool = True) -> None:
@@ -72,7 +76,9 @@ class ScanCursor:
         self._blocked = False
         self._known: deque[int] = deque()
         self._own: deque[int] = deque(maxlen=_MOST_KNOWN)
+        self._tie: Tie | None = None
         self.freed = False
+        self.tracks = False
 
     @property
     def floors(self) -> Mapping[int, int]:
@@ -100,7 +106,7 @@ class ScanCursor:
         self._full.begin(now)
         wanted = max(min(room // 4, _FEW), 1)
         spans = Spans.of(dict.fromkeys(self._floors, NEVER))
-        return Look(wanted, spans, scan_jobs=False, scan_queues=False, era=self._era, behind=True)
+        return Look(wanted, spans, scan_jobs=False, scan_queues=False, era=self._era, behind=True, tracked=self.tracks)
 
     def look(self, wanted: int, now: float) -> Look:
         """What a look that begins now should ask for."""
@@ -114,7 +120,10 @@ class ScanCursor:
         if far:
             self._far_at = now + _UNDER_WAY
         floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
-        return Look(wanted, Spans.of(floors), scan_jobs=near, scan_queues=far, full=full, era=self._era, known=known)
+        return Look(
+            wanted, Spans.of(floors), scan_jobs=near, scan_queues=far, full=full, era=self._era, known=known,
+            tracked=self.tracks, tie=self._next_tie() if self.tracks and not full else None,
+        )  # fmt: skip
 
     def learn(self, look: Look, taken: Taken, *, seconds: float, now: float, clock: int | None = None) -> bool:
         """Take in what a look brought and how long it took; return whether the looks together have seen everything.
@@ -141,9 +150,11 @@ class ScanCursor:
         self._meet(taken.jobs, now)
         if look.era == self._era:
             self._move_floors(look, taken.jobs, clock)
+            if look.tracked:
+                self._learn_tie(look, taken)
         if look.full:
             self._era += 1  # a look that began before this one ended knows less than this one
-        return (look.full or self._is_clear) and look.scan_jobs and not self._hidden
+        return (look.full or self._is_clear) and look.scan_jobs and not self._hidden and look.tie is None
 
     def missed(self, look: Look) -> None:
         """Take in that a look brought nothing, so that a next one must look at the same places."""
@@ -221,6 +232,7 @@ class ScanCursor:
     def reset(self) -> None:
         """Forget the floors, since the jobs that this lane may take have changed."""
         self._floors = dict.fromkeys(self._floors, NEVER)
+        self._tie = None
         self._full.want()
         self._era += 1  # a look under way began at the old floors
 
@@ -229,6 +241,7 @@ class ScanCursor:
         floor = self._floors.get(job.priority, NEVER)
         if job.run_at_micros < floor:
             self._floors[job.priority] = job.run_at_micros
+        self._tie = None  # the job may have another place now
         self._era += 1  # a look under way may have passed it already
 
     def _meet(self, jobs: list[Job], now: float) -> None:
@@ -243,6 +256,8 @@ class ScanCursor:
 
     def _move_floors(self, look: Look, jobs: list[Job], clock: int | None) -> None:
         """Note where a look ended: as far as it could see, nothing is left before that place."""
+        if look.tie is not None and len(jobs) < look.wanted:
+            return  # it has seen only some of the jobs
         ended_at = jobs[0].locked_at_micros if jobs else clock
         if ended_at is None:
             return
@@ -259,3 +274,24 @@ class ScanCursor:
             elif level == last.priority:
                 ended = min(last.run_at_micros, swept)  # an older job may be committed a little later than this one
                 self._floors[level] = ended if look.full else max(floor, ended)
+
+    def _next_tie(self) -> Tie | None:
+        """Where a look begins among the jobs of one run_at, as long as that is where the floor is."""
+        tie = self._tie
+        if tie is not None and self._floors.get(tie.priority, NEVER) > tie.run_at:
+            tie = self._tie = None
+        return tie
+
+    def _learn_tie(self, look: Look, taken: Taken) -> None:
+        """Note the place where a claim ended, since more jobs of the same run_at may lie behind it.
+
+        Where a look from a place found too little, the next one looks for the rest by the index, which has them
+        wherever they are.
+        """
+        last = next((job for job in reversed(taken.jobs) if job.job_queue_id is None), None)
+        if last is None or taken.place is None or len(taken.jobs) < look.wanted or last.run_at_micros == NEVER:
+            self._tie = None
+            return
+        tie = Tie(last.priority, last.run_at_micros, taken.place)
+        if look.full or self._tie is None or tie > self._tie:
+            self._tie = tie
