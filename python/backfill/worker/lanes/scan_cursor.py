@@ -33,6 +33,8 @@ _UNDER_WAY: Final = 1.0
 """How long no other look from the queues' side begins while one is under way, in seconds."""
 _FEW: Final = 8
 """How many jobs a look behind the floors asks for at most; where it finds as many, the floors come down to them."""
+_MANY: Final = 100
+"""So many jobs of one run_at in one claim make it likely that there are more of them."""
 _NEAR_SECONDS: Final = 0.002
 """The least seconds that a look at serial queues is taken to cost, with the claim that merges both kinds of jobs."""
 
@@ -149,9 +151,10 @@ class ScanCursor:
             self._keep(look.known, taken)  # there was no room for the jobs of the others
         self._meet(taken.jobs, now)
         if look.era == self._era:
+            began = self._floors.get(taken.jobs[-1].priority, NEVER) if taken.jobs else NEVER
             self._move_floors(look, taken.jobs, clock)
             if look.tracked:
-                self._learn_tie(look, taken)
+                self._learn_tie(look, taken, began)
         if look.full:
             self._era += 1  # a look that began before this one ended knows less than this one
         return (look.full or self._is_clear) and look.scan_jobs and not self._hidden and look.tie is None
@@ -282,14 +285,24 @@ class ScanCursor:
             tie = self._tie = None
         return tie
 
-    def _learn_tie(self, look: Look, taken: Taken) -> None:
-        """Note the place where a claim ended, since more jobs of the same run_at may lie behind it.
+    def _learn_tie(self, look: Look, taken: Taken, began: int) -> None:
+        """Note the place where a claim ended, if more jobs of the same run_at are likely to lie behind it.
 
-        Where a look from a place found too little, the next one looks for the rest by the index, which has them
-        wherever they are.
+        They are if the claim began at that run_at, or if many jobs of it had no other. Where a look from a place found
+        too little, the next one looks for the rest by the index, which has them wherever they are.
+
+        Args:
+            look: what the look asked for.
+            taken: what it brought.
+            began: the floor of the last job's priority before the look.
         """
-        last = next((job for job in reversed(taken.jobs) if job.job_queue_id is None), None)
-        if last is None or taken.place is None or len(taken.jobs) < look.wanted or last.run_at_micros == NEVER:
+        jobs = [job for job in taken.jobs if job.job_queue_id is None]
+        if not jobs or taken.place is None or len(taken.jobs) < look.wanted:
+            self._tie = None
+            return
+        first, last = jobs[0], jobs[-1]
+        many = len(jobs) >= _MANY and (first.priority, first.run_at_micros) == (last.priority, last.run_at_micros)
+        if last.run_at_micros == NEVER or not (many or last.run_at_micros == began):
             self._tie = None
             return
         tie = Tie(last.priority, last.run_at_micros, taken.place)
