@@ -40,7 +40,7 @@ impl fmt::Display for RowError {
 
 impl std::error::Error for RowError {}
 
-/// Columns that a claim has beside a job's: how many of the jobs that it found it took, and where in the table it ended.
+/// Columns that a claim has beside a job's: how many of the jobs that it found it took, and where it ended.
 const BESIDE: [&[u8]; 2] = [b"fits", b"place"];
 
 macro_rules! columns {
