@@ -186,6 +186,8 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "free_held_queues": [],
     "list_held_queues": [],
     "find_controls": [],
+    "why_job": [300_000],
+    "why_limit": ["task1", "", 20],
     "say": ["pause", "task:task1", "{}", None, ""],
     "unsay": ["pause", "task:task1"],
     "unsay_version": [1],

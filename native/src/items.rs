@@ -5,7 +5,9 @@
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyIterator, PyList, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyTuple, PyType};
+
+use crate::limited::value_at;
 
 /// Texts up to this length are searched here, and copied.
 const SMALL: usize = 512;
@@ -21,17 +23,36 @@ struct Last<'py> {
     shape: Shape<'py>,
 }
 
-/// The shape of a job, and what encodes its payload, where its task knows the payload's type.
+/// The shape of a job, what encodes its payload, where its task knows the payload's type, and the path of the value for
+/// which it counts in a limit, with the shapes that jobs of known values have.
 #[derive(Clone)]
 struct Shape<'py> {
     shape: Bound<'py, PyAny>,
     encode: Option<Bound<'py, PyAny>>,
+    limit: Option<(String, Bound<'py, PyDict>)>,
 }
 
 impl<'py> Shape<'py> {
     fn of(shape: Bound<'py, PyAny>) -> PyResult<Self> {
-        let encode = shape.getattr(intern!(shape.py(), "encode"))?;
-        Ok(Self { encode: (!encode.is_none()).then_some(encode), shape })
+        let py = shape.py();
+        let encode = shape.getattr(intern!(py, "encode"))?;
+        let path: Option<String> = shape.getattr(intern!(py, "limit_by"))?.extract()?;
+        let limit = match path {
+            Some(path) => Some((path, shape.getattr(intern!(py, "by_value"))?.cast_into()?)),
+            None => None,
+        };
+        Ok(Self { encode: (!encode.is_none()).then_some(encode), shape, limit })
+    }
+
+    /// The shape of a job with this payload: one for each value that its limit tells apart.
+    fn limited(self, text: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let Some((path, known)) = self.limit else { return Ok(self.shape) };
+        let bytes: &[u8] = text.extract()?;
+        let Some(value) = value_at(bytes, &path) else { return Ok(self.shape) };
+        match known.get_item(&value)? {
+            Some(shape) => Ok(shape),
+            None => self.shape.call_method1(intern!(text.py(), "for_value"), (value,)),
+        }
     }
 }
 
@@ -65,7 +86,7 @@ impl<'py> Calls<'_, 'py> {
             Some(encode) => compact(encode.call1((payload,))?),
             None => self.text(payload)?,
         };
-        PyTuple::new(py, [shape.shape, text])
+        PyTuple::new(py, [shape.limited(&text)?, text])
     }
 
     fn shape_of(&self, job: &Bound<'py, PyAny>, last: &mut Option<Last<'py>>) -> PyResult<Shape<'py>> {
@@ -121,7 +142,9 @@ fn compact(text: Bound<'_, PyAny>) -> Bound<'_, PyAny> {
 /// other is a payload, of `shape`, that `accept(item)` did not refuse by raising; without a shape, `shape_of(item)`
 /// must refuse it. Where a shape's `encode` is not None, `encode(payload)` makes the text, or raises. Else
 /// `dumps(payload, other, option)` makes it. `keep(payload, text or None)` decides what is kept of it where there is
-/// more to look at: it is long, it is None or was refused, or NaN or NUL may hide in it.
+/// more to look at: it is long, it is None or was refused, or NaN or NUL may hide in it. Where a shape's `limit_by` is
+/// not None, it is a path in the payload, and the row has the shape in `by_value` for what stands there, or else the one
+/// that `for_value(value)` makes.
 ///
 /// Raises whatever the iterator and these functions raise.
 #[pyfunction]

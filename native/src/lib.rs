@@ -18,6 +18,7 @@ pub mod items;
 pub mod job;
 pub mod libpq;
 pub mod libpq_connection;
+pub mod limited;
 pub mod rows;
 pub mod scan;
 pub mod signals;
@@ -45,6 +46,8 @@ mod _native {
     use crate::job::Job;
     #[pymodule_export]
     use crate::libpq::reach_libpq;
+    #[pymodule_export]
+    use crate::limited::limit_value;
     #[pymodule_export]
     use crate::scan::odd_parts;
     #[pymodule_export]

@@ -116,6 +116,7 @@ from backfill.limits import Limit, Rate
 from backfill.middleware import CallNext, SyncCallNext
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
+from backfill.whys import ShareHolder, Why, WhyKind, WhyReason
 from backfill.worker import QueueConfig, WorkerConfig, WorkerContext, WorkerRunner
 
 __all__ = [
@@ -217,6 +218,7 @@ __all__ = [
     "SchemaMissingError",
     "SchemaVersionError",
     "ServiceUnavailable",
+    "ShareHolder",
     "ShutdownReason",
     "Skip",
     "Snooze",
@@ -229,6 +231,9 @@ __all__ = [
     "Unauthorized",
     "UnknownTask",
     "ValidationFailed",
+    "Why",
+    "WhyKind",
+    "WhyReason",
     "WorkerConfig",
     "WorkerContext",
     "WorkerError",

@@ -34,6 +34,13 @@ def check_text(field: str, value: object, limit: int) -> None:
         raise InvalidJobError(field, value, "text without lone surrogates, which PostgreSQL cannot hold") from None
 
 
+def check_path(field: str, value: object) -> None:
+    """Refuse a value that is not the name of a field of a payload, or names joined by dots, such as "customer.id"."""
+    check_text(field, value, IDENTIFIER_LIMIT)
+    if isinstance(value, str) and not all(value.split(".")):
+        raise InvalidJobError(field, value, "names joined by single dots, such as 'customer.id'")
+
+
 def check_time(field: str, value: object) -> None:
     """Refuse a value that is neither None nor a time with a zone that lies, in UTC, within the years 1 to 9999."""
     if value is None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from backfill.checks import checked_flags
 from backfill.errors import InvalidJobError
-from backfill.records import DEAD_LETTER_FLAG, Mark
+from backfill.records import DEAD_LETTER_FLAG, LIMIT_FLAG, LIMITED_FLAG, Mark
 from backfill.retry import FLAG_PREFIX, format_duration
 
 if TYPE_CHECKING:
@@ -25,10 +26,8 @@ DEADLINE_FLAG: Final = "backfill.deadline:"
 OWN_PREFIX: Final = "backfill."
 BLOCK_FLAG: Final = "backfill.block_on_retry"
 """This flag keeps a job's serial queue for the job, from its first failed attempt until the job has ended."""
-LIMITED_FLAG: Final = "backfill.limited"
-"""This flag marks a job whose payload has a value for its task's limit; an index of such jobs alone looks for it."""
-LIMIT_FLAG: Final = "backfill.limit:"
-"""The prefix of the flag that names this value."""
+LONGEST_VALUE: Final = 100
+"""The longest value of a payload that a flag names as it is; of a longer one it names the hash."""
 ALLOWED: Final = (FLAG_PREFIX, TIMEOUT_FLAG, DEADLINE_FLAG)
 """The prefixes of those flags of this package that callers may give; they may also give BLOCK_FLAG, as it stands."""
 _LONGEST_ID: Final = 18
@@ -41,6 +40,13 @@ def dead_letter_of(flags: Iterable[str]) -> int | None:
         if number != flag and len(number) <= _LONGEST_ID and number.isascii() and number.isdigit():
             return int(number)
     return None
+
+
+def limit_flags(value: str) -> tuple[str, str]:
+    """The flags of a job that counts for a value of its payload in its task's limit; the value is not empty."""
+    if len(value) > LONGEST_VALUE:
+        value = f"sha256:{sha256(value.encode()).hexdigest()}"
+    return LIMITED_FLAG, f"{LIMIT_FLAG}{value}"
 
 
 def limit_value_of(flags: Iterable[str]) -> str:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from backfill.errors import LONGEST_WAIT, ConfigurationError
+from backfill.checks import check_path
+from backfill.errors import LONGEST_WAIT, ConfigurationError, InvalidJobError
 from backfill.shown import shown
 
 MOST: Final = 1_000_000
 """The largest number of jobs at once, of starts in a period, and of a burst."""
-PATH_LIMIT: Final = 128
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -157,22 +157,11 @@ def _check_count(field: str, value: object, otherwise: str) -> None:
 
 
 def _check_path(field: str, value: object) -> None:
-    if value is None:
-        return
-    if not isinstance(value, str) or not 1 <= len(value) <= PATH_LIMIT:
-        raise _refused(f"{field}.by", value, f"a field of the payload, 1 to {PATH_LIMIT} characters, or None")
-    if not all(value.split(".")):
-        raise _refused(f"{field}.by", value, "names joined by single dots, such as 'customer.id'")
-    if "\0" in value or not _is_utf8(value):
-        raise _refused(f"{field}.by", value, "text without NUL or lone surrogates, which PostgreSQL cannot hold")
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    if value is not None:
+        try:
+            check_path(f"{field}.by", value)
+        except InvalidJobError as error:
+            raise ConfigurationError(str(error)) from None
 
 
 def _refused(field: str, value: object, expected: str) -> ConfigurationError:

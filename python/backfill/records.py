@@ -18,6 +18,8 @@ from backfill.errors import PayloadDecodeError
 __all__ = [
     "CANCEL_FLAG",
     "DEAD_LETTER_FLAG",
+    "LIMITED_FLAG",
+    "LIMIT_FLAG",
     "PG_EPOCH",
     "Job",
     "Mark",
@@ -32,9 +34,15 @@ CANCEL_FLAG: Final = "backfill.cancel"
 """The flag of a job that was cancelled while a worker held it; its value says by whom, when and why."""
 DEAD_LETTER_FLAG: Final = "backfill.dead_letter:"
 """The prefix of the flag that marks a job without a key as requeued from a dead letter; the letter's id follows it."""
+LIMITED_FLAG: Final = "backfill.limited"
+"""The flag of a job whose payload has a value for its task's limit; an index of such jobs alone looks for it."""
+LIMIT_FLAG: Final = "backfill.limit:"
+"""The prefix of the flag that names this value."""
 PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 INFINITY: Final = 2**63 - 1
 NEGATIVE_INFINITY: Final = -(2**63)
+_MARKS: Final = (DEAD_LETTER_FLAG, LIMIT_FLAG)
+_WHOLE_MARKS: Final = (CANCEL_FLAG, LIMITED_FLAG)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -98,7 +106,7 @@ def flags_from_jsonb(raw: bytes) -> tuple[str, ...]:
     if not isinstance(value, (dict, list)):
         return ()
     texts = tuple(str(flag) for flag in value)
-    return tuple(Mark(flag) if flag.startswith(DEAD_LETTER_FLAG) or flag == CANCEL_FLAG else flag for flag in texts)
+    return tuple(Mark(flag) if flag.startswith(_MARKS) or flag in _WHOLE_MARKS else flag for flag in texts)
 
 
 def rebuild_job(fields: dict[str, Any]) -> Job:

@@ -17,6 +17,7 @@ from backfill.checks import (
     SMALLINT,
     check_duration,
     check_int,
+    check_path,
     check_text,
     check_time,
 )
@@ -152,6 +153,9 @@ class JobSpec:
         timeout: how long one attempt may run; more than zero. It travels in the flags.
         deadline: the time from which the job is no longer worth running; an aware time. It travels in the flags.
         flags: names by which workers can be told to leave the job alone.
+        limit_by: a field of the payload, such as `"tenant_id"`, or a path to one, such as `"customer.id"`: the job
+            counts for its value in a limit of its task. A task with such a limit says this itself; a producer that
+            knows only the task's name says it here. The value travels in the flags.
         job_key: 1 to 512 characters; at most one waiting job has a given key.
         job_key_mode: what happens to a waiting job with the same key; replace if not given.
 
@@ -168,6 +172,7 @@ class JobSpec:
     timeout: timedelta | None = None
     deadline: datetime | None = None
     flags: Iterable[str] | None = None
+    limit_by: str | None = None
     job_key: str | None = None
     job_key_mode: JobKeyMode | None = None
 
@@ -191,6 +196,8 @@ class JobSpec:
             _settle(self, "job_key_mode", _mode(self.job_key_mode))
             if self.job_key is None:
                 raise InvalidJobError("job_key_mode", self.job_key_mode.value, "a mode needs a job_key")
+        if self.limit_by is not None:
+            check_path("limit_by", self.limit_by)
         if self.flags is not None:
             _settle(self, "flags", given_flags(self.flags))
 

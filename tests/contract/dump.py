@@ -151,8 +151,9 @@ QUERIES: tuple[LiteralString, ...] = (
     """,
     """
     select 'function ' || p.proname || '(' || pg_catalog.pg_get_function_arguments(p.oid) || ')', 3,
-      'text ' || left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(p.prosrc, 'UTF8')), 'hex'), 16)
+      'text ' || left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(told.body, 'UTF8')), 'hex'), 16)
     from pg_catalog.pg_proc as p
+    cross join lateral (select coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)) as told (body)
     where p.pronamespace = %(schema)s::regnamespace
     """,
     # The owner may do everything, and the words for that differ by version. Where nothing is granted, the default

@@ -26,7 +26,7 @@ _MORE: dict[str, LiteralString] = {
     "function bodies": """
         select p.proname || '(' || pg_get_function_arguments(p.oid) || ')',
                l.lanname || case when p.proisstrict then ' strict ' else ' ' end
-                 || coalesce(p.proconfig::text, '') || p.prosrc
+                 || coalesce(p.proconfig::text, '') || coalesce(pg_get_function_sqlbody(p.oid), p.prosrc)
         from pg_proc p join pg_language l on l.oid = p.prolang where p.pronamespace = %(s)s::regnamespace""",
     "views": """
         select relname, pg_get_viewdef(oid) from pg_class where relnamespace = %(s)s::regnamespace and relkind = 'v'""",

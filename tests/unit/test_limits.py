@@ -14,11 +14,11 @@ BAD: list[tuple[str, Any]] = [
     ("limit = 0: expected an int from 1 to 1000000; to run none, pause the task", lambda: Limit(0)),
     ("limit = True: expected an int", lambda: Limit(True)),
     ("limit = '4': expected an int", lambda: Limit("4")),  # type: ignore[arg-type]
-    ("limit.by = '': expected a field of the payload, 1 to 128 characters", lambda: Limit(1, "")),
-    ("limit.by = 'a..b': expected names joined by single dots", lambda: Limit(1, "a..b")),
-    ("limit.by = 'a\\x00': expected text without NUL", lambda: Limit(1, "a\0")),
-    ("limit.by = '\\ud800': expected text without NUL or lone surrogates", lambda: Limit(1, "\ud800")),
-    ("limit.by = <list>: expected a field", lambda: Limit(1, ["a"])),  # type: ignore[arg-type]
+    ("limit.by = '': 1 to 128 characters, not 0", lambda: Limit(1, "")),
+    ("limit.by = 'a..b': names joined by single dots", lambda: Limit(1, "a..b")),
+    ("limit.by = 'a\\x00': text without NUL", lambda: Limit(1, "a\0")),
+    ("limit.by = '\\ud800': text without lone surrogates", lambda: Limit(1, "\ud800")),
+    ("limit.by = <list>: a string", lambda: Limit(1, ["a"])),  # type: ignore[arg-type]
     ("rate = 0: expected an int from 1 to 1000000; to start none, pause the task", lambda: Rate(0)),
     ("per = 1: expected a datetime.timedelta", lambda: Rate(1, 1)),  # type: ignore[arg-type]
     ("per = datetime.timedelta(0): expected a datetime.timedelta over zero", lambda: Rate(1, timedelta(0))),
@@ -26,7 +26,7 @@ BAD: list[tuple[str, Any]] = [
     ("expected at least a microsecond for each of the 2 starts", lambda: Rate(2, timedelta(microseconds=1))),
     ("burst = 0: expected an int from 1 to 1000000; 1 allows no burst", lambda: Rate(1, burst=0)),
     ("burst = 367: expected so few that their starts take", lambda: Rate(1, timedelta(days=1), burst=367)),
-    ("rate.by = 'x.': expected names joined by single dots", lambda: Rate(1, by="x.")),
+    ("rate.by = 'x.': names joined by single dots", lambda: Rate(1, by="x.")),
     ("rate.by = None: expected the same as limit.by, which is 'x'", lambda: checked(Limit(1, "x"), Rate(1))),
     ("limit = <dict>: expected a Limit", lambda: checked({"most": 1}, None)),
     ("rate = 100: expected a Rate", lambda: checked(None, 100)),

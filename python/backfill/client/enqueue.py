@@ -137,7 +137,7 @@ class EnqueueVerb(ClientLife):
         new = new_job(job, payload)
         if self._scheduling is None:
             shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts, new.source)
-            encoded = shape.payload(new.payload)
+            shape, encoded = shape.written(new.payload)
         else:
             shape, encoded = await self._asked(self._scheduling, new, spec, keywords)
         if connection is None:

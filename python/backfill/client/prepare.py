@@ -8,16 +8,17 @@ which the statements cast, so that no adapter of a caller's connection can chang
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import orjson
 
+from backfill._native import limit_value
 from backfill.checks import check_duration, check_time
 from backfill.errors import InvalidJobError, InvalidPayloadError
-from backfill.flags import flags_of
+from backfill.flags import flags_of, limit_flags
 from backfill.jobs import UNSAID, EnqueueStatus, JobKeyMode, JobSpec, NewJob, Queue, max_attempts_of
 from backfill.payloads import encode
 from backfill.records import Job
@@ -31,7 +32,9 @@ Parameters = tuple[str | bytes | None, ...]
 """Each is text; bytes are text in UTF-8, such as a payload's JSON, and are sent to the server unchanged."""
 PAYLOAD_LIMIT: Final = 2**30 - 2**16
 """PostgreSQL holds no row of a gigabyte (2**30 bytes); the difference is left for a job's other columns."""
-_KEYWORDS: Final = frozenset(field.name for field in fields(JobSpec))
+_KEYWORDS: Final = frozenset(one.name for one in fields(JobSpec))
+_REMEMBERED: Final = 4096
+"""How many values of a limit a shape knows; when there are more, it begins anew."""
 
 
 class SharedKeywords(TypedDict, total=False):
@@ -42,6 +45,7 @@ class SharedKeywords(TypedDict, total=False):
     timeout: timedelta | None
     deadline: datetime | None
     flags: Iterable[str] | None
+    limit_by: str | None
 
 
 class SerialKeywords(SharedKeywords, total=False):
@@ -94,6 +98,8 @@ class JobShape:
         key: the job key, or None.
         mode: what happens to a waiting job with the same key.
         encode: writes the job's payload, if the task knows the payload's type; None for plain JSON.
+        limit_by: the path of the payload's value for which the job counts in a limit of its task, or None.
+        by_value: the shapes that were made for values of it.
     """
 
     task: str
@@ -106,6 +112,8 @@ class JobShape:
     key: str | None
     mode: JobKeyMode
     encode: Callable[[Any], bytes] | None = None
+    limit_by: str | None = None
+    by_value: dict[str, JobShape] = field(default_factory=dict)
 
     def payload(self, payload: object) -> bytes:
         """Return a payload's JSON, in UTF-8.
@@ -116,6 +124,28 @@ class JobShape:
         encoded = encode(payload) if self.encode is None else self.encode(payload)
         check_size(encoded)
         return encoded
+
+    def written(self, payload: object) -> tuple[JobShape, bytes]:
+        """Return the shape of a job with a payload, and the payload's JSON.
+
+        It is another shape if the job counts for a value in a limit of its task: its flags name the value.
+
+        Raises:
+            InvalidPayloadError: as for `payload`.
+        """
+        encoded = self.payload(payload)
+        if self.limit_by is None:
+            return self, encoded
+        value = limit_value(encoded, self.limit_by)
+        return self if value is None else self.by_value.get(value) or self.for_value(value), encoded
+
+    def for_value(self, value: str) -> JobShape:
+        """Return the shape of jobs whose payload has this value where `limit_by` says; it is remembered."""
+        if len(self.by_value) >= _REMEMBERED:
+            self.by_value.clear()
+        flags = (*self.flags, *limit_flags(value))
+        shape = self.by_value[value] = replace(self, flags=flags, limit_by=None, by_value={})
+        return shape
 
 
 def check_keywords(verb: str, given: Mapping[str, Any], allowed: Iterable[str] = _KEYWORDS) -> None:
@@ -219,6 +249,7 @@ def _shape(task: str, spec: JobSpec, default_max_attempts: int | None, source: T
         key=spec.job_key,
         mode=spec.job_key_mode or JobKeyMode.REPLACE,
         encode=None if source is None else source.encode,
+        limit_by=spec.limit_by,
     )
 
 

@@ -73,9 +73,9 @@ class Scheduling:
                     job = with_payload(job, answer.payload)
                     spec, shape = settled(job)
         if source is None:
-            return shape, shape.payload(job.payload)
+            return shape.written(job.payload)
         with _blaming(source, job.task):
-            return shape, shape.payload(job.payload)
+            return shape.written(job.payload)
 
 
 async def _answer(callback: ScheduleCallback, name: str, event: BeforeJobSchedule) -> Any:

@@ -29,13 +29,9 @@ NEVER: Final = -(2**63)
 """-infinity as PostgreSQL stores a time: a floor that leaves out no job."""
 UNBOUNDED: Final = 2**62
 """A budget of bytes that no payloads exceed."""
-_FIRST_LANE_PARAMETER: Final = {
-    "lock_near_queues": 5,
-    "lock_known_queues": 4,
-    "lock_far_queues": 3,
-    "claim": 9,
-    "claim_tied": 13,
-}
+FIRST_LANE_PARAMETER: Final = {"lock_near_queues": 5, "lock_known_queues": 4, "lock_far_queues": 3, "claim": 9}
+"""The first of the parameters that a lane adds to each statement of a claim."""
+_FIRST_TIED_PARAMETER: Final = {"claim_tied": 13}
 _FIRST_PARALLEL_PARAMETER: Final = {"claim_parallel": 9, "claim_parallel_tied": 13}
 Bound = tuple[tuple[str, ...], tuple[str, ...]]
 _TAKE_TIMEOUT: Final = 60.0
@@ -189,7 +185,7 @@ class LaneClaim:
         quoted = quoted_schema(self.schema)
         texts = {
             name: claim_statement(load(name).text, quoted, [lane.shape for lane in self.lanes], first)
-            for name, first in _FIRST_LANE_PARAMETER.items()
+            for name, first in {**FIRST_LANE_PARAMETER, **_FIRST_TIED_PARAMETER}.items()
         }
         if self.takes_parallel:
             shapes = [lane.shape for lane in self._parallel_lanes]

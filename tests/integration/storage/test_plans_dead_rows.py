@@ -25,6 +25,8 @@ OPERATORS = (
     "next_exhausted_job",
     "get_job",
     "list_attempts",
+    "why_job",
+    "why_limit",
 )
 CONTRACT = CALLS[2:]
 CLAIMS = ("lock_near_queues", "lock_known_queues", "claim", "claim_parallel", "claim_tied", "claim_parallel_tied")

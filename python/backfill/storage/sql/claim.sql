@@ -41,6 +41,7 @@ queued as (
   where queues.id = any (array[claimed.job_queue_id])
   returning queues.id, queues.queue_name
 )
+-- shares: where the claim is one of a limited task, it writes its shares here
 select
   claimed.id, claimed.job_queue_id, claimed.task_id, claimed.payload, claimed.priority, claimed.run_at,
   claimed.attempts, claimed.max_attempts, claimed.last_error, claimed.created_at, claimed.updated_at, claimed.key,
