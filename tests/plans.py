@@ -228,8 +228,12 @@ FRONTS: dict[str, list[Any]] = {
     "lock_far_queues": [100, []],
     "claim": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24],
     "claim_parallel": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24],
+    "claim_tied": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24, 0, [_NOW, _NOW], "(5,0)", "(1005,0)"],
+    "claim_parallel_tied": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24, 0, [_NOW, _NOW], "(5,0)", "(1005,0)"],
 }
 """The statements of claims, with what comes before their lane's own parameters."""
+PARALLEL_CLAIMS = {"claim_parallel", "claim_parallel_tied"}
+"""Those that take the parameters of the lanes of parallel jobs alone."""
 HOT = (
     "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_attempts",
     "forget_dead_letters", "give_back", "end_cancelled",

@@ -126,7 +126,7 @@ def _of_queue(number: int, row: Row) -> Iterator[WhyReason]:
             yield WhyReason(kind=WhyKind.QUEUE_HELD, text=text, job_id=other)
     elif _PAUSE.fullmatch(holder) is None:
         other = row.number("queue_job")
-        what = "a job of it is ending" if other is None else f"job {other}"
+        what = "a job that is ending" if other is None else f"job {other}"
         where = f"worker {holder}{_place(row.text('queue_place'))}" if holder.startswith(_OURS) else holder
         text = f"the serial queue {name} is busy with {what} in {where}{_since(since, 'at least ')}"
         yield WhyReason(kind=WhyKind.QUEUE_BUSY, text=text, since=since, worker_id=holder, job_id=other)

@@ -7,7 +7,7 @@
 -- params: $1 id bigint
 with job as materialized (
   select
-    jobs.*,
+    jobs.id, jobs.job_queue_id, jobs.run_at, jobs.attempts, jobs.max_attempts, jobs.locked_at, jobs.locked_by, jobs.flags,
     (select tasks.identifier from :"schema"._private_tasks as tasks where tasks.id = any (array[jobs.task_id])) as task
   from :"schema"._private_jobs as jobs
   where jobs.id = any (array[$1::bigint])

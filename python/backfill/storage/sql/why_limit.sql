@@ -39,8 +39,14 @@ left join lateral (
       order by shares.turn desc
       limit 1
     ) as newest
-    join :"schema"._private_jobs as jobs on jobs.id = any (array[newest.job_id])
-    where coalesce(jobs.locked_by = newest.worker, false)
+    cross join lateral (
+      select held.id, held.locked_by, held.locked_at
+      from :"schema"._private_jobs as held
+      where held.id = any (array[newest.job_id])
+        and coalesce(held.locked_by = newest.worker, false)
+      order by held.id
+      limit 1
+    ) as jobs
   ) as live
 ) as held on limits.most is not null
 where limits.task = any (array[$1::text])
