@@ -17,13 +17,14 @@ import pytest
 from backfill import BackfillClient, ConfigurationError, Control, ControlKind, InvalidJobError, Limit, Rate
 from backfill.client.control import ControlVerbs
 from backfill.client.lent import ServicesClient
+from backfill.client.why import WhyVerb
 
 from reading import rows, value
 
 COUNT = "select count(*) from graphile_worker.backfill_control"
 EXAMPLES = {
     name: textwrap.dedent(example)
-    for name, verb in vars(ControlVerbs).items()
+    for name, verb in (vars(ControlVerbs) | vars(WhyVerb)).items()
     for example in re.findall(r"```python\n(.*?)```", inspect.getdoc(verb) or "", re.DOTALL)
 }
 
@@ -300,6 +301,7 @@ async def test_the_services_of_a_worker_read_controls(dsn: str, client: Backfill
         assert await own.controls() == [pause]
 
 
+@pytest.mark.leaves_rows
 @pytest.mark.parametrize("name", EXAMPLES)
 async def test_the_examples_of_the_docstrings_run(client: BackfillClient, name: str) -> None:
     """Each as it stands, with a client."""
@@ -311,4 +313,4 @@ async def test_the_examples_of_the_docstrings_run(client: BackfillClient, name: 
 
 def test_each_verb_has_an_example() -> None:
     """Since operators read them in a hurry."""
-    assert EXAMPLES.keys() == {name for name in vars(ControlVerbs) if not name.startswith("_")}
+    assert EXAMPLES.keys() == {name for name in vars(ControlVerbs) | vars(WhyVerb) if not name.startswith("_")}
