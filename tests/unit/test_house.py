@@ -26,7 +26,7 @@ PLACES = [
     {"flags"},
     {"specs"},
     {"jobs"},
-    {"attempts", "cancels", "dead_letters", "ends", "counts", "job_filter", "limits"},
+    {"attempts", "cancels", "dead_letters", "ends", "counts", "job_filter", "limits", "breakers"},
     {"controls", "hooks"},
     {"whys"},
     {"storage", "embedded", "embedded_keeper"},
@@ -52,7 +52,8 @@ INNER_PLACES = {
         {"cancelling"},
         {"connection"},
         {"pool", "schema", "wire", "workers", "writable"},
-        {"claim_kinds", "claims"},
+        {"claim_kinds", "ties"},
+        {"claims"},
         {"shares"},
         {"value_claims"},
         {"attempts"},
@@ -88,6 +89,7 @@ INNER_PLACES = {
         {"services"},
         {"lanes", "liveness"},
         {"execution"},
+        {"limits"},
         {"control", "pipeline", "upkeep"},
         {"announcing", "service_lists"},
         {"session"},
@@ -114,7 +116,7 @@ WHOLE = {
     "test_upgraded_in_place",
 }
 # Processes of their own, which are worked with from outside; and where a pause is written once for all.
-MAY_SLEEP = {"fleet/booked.py", "fleet/program.py", "plugins/periods.py", "plugins/waiting.py"}
+MAY_SLEEP = {"fleet/booked.py", "fleet/program.py", "fleet/told.py", "plugins/periods.py", "plugins/waiting.py"}
 # A statement that takes long is what these are about.
 SLOW_STATEMENTS = {"test_main_ends.py", "test_poolers_lost.py", "test_wire.py", "test_worker_faults.py"}
 LIMITS = {".py": 400, ".rs": 350}
