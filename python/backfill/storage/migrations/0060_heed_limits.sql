@@ -1,5 +1,5 @@
 -- does: Has the limits worked out anew whenever an operator, or a breaker, says something about one, and whenever a worker
---   starts, ends or is given up; and makes the functions that lock what a limit has reached, and a job.
+--   starts, ends or is given up; and makes the function that locks what a limit has reached.
 -- foundation: no
 -- transaction: yes
 -- breaking: no
@@ -63,42 +63,4 @@ begin
 end;
 $body$;
 
--- Locks a waiting job of a value, with its queue, for the claim that follows. Returns false where somebody else has one of
--- them, where the job waits no more or is another one by now, and where it is not the first one of its queue.
-create function :"schema".backfill_lock_job(of_job bigint, of_queue integer, of_value text, task_ids integer[]) returns boolean
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $body$
-declare
-  kept boolean;
-begin
-  if of_queue is not null then
-    select queues.locked_at is not null into kept
-    from :"schema"._private_job_queues as queues
-    where queues.id = any (array[of_queue])
-      and (queues.locked_at is null or queues.locked_by = 'backfill:retry:' || of_job)
-    for no key update skip locked;
-    if not found then
-      return false;
-    end if;
-  end if;
-  perform
-  from :"schema"._private_jobs as jobs
-  where jobs.id = any (array[of_job])
-    and coalesce(jobs.is_available and jobs.run_at <= now() and jobs.job_queue_id is not distinct from of_queue, false)
-    and jobs.task_id = any (task_ids)
-    and :"schema".backfill_limit_value(jobs.flags) = of_value
-    and (of_queue is null or kept or of_job = (
-      select head.id
-      from :"schema"._private_jobs as head
-      where head.is_available = true and head.job_queue_id = of_queue and head.run_at <= now()
-      order by head.priority, head.run_at, head.id
-      limit 1
-    ))
-  for update skip locked;
-  return found;
-end;
-$body$;
-
 revoke execute on function :"schema".backfill_heed_limits(), :"schema".backfill_lock_state(text, text) from public;
-revoke execute on function :"schema".backfill_lock_job(bigint, integer, text, integer[]) from public;

@@ -76,7 +76,7 @@ begin
   missing := least(wanted + above - coalesce(cardinality(places), 0), most - last);
   if missing > 0 then
     select * into state from :"schema".backfill_lock_state(of_task, of_value) as locked;
-    missing := case when state.made is null then 0 else least(missing, most - state.made) end;  -- null: somebody else has it
+    missing := case when state.place is null then 0 else least(missing, most - state.made) end;
     if missing > 0 then
       with added as (
         insert into :"schema".backfill_shares as shares (task, value, slot, turn, job_id, worker, attempt)

@@ -20,8 +20,7 @@ declare
     select count(candidates.place)
     from generate_series(1, cardinality(looked)) as number
     left join unnest(numbers) as candidates (place) on candidates.place = number
-    group by number
-    order by number
+    group by number order by number
   );
   number integer;
   mine boolean;
@@ -89,6 +88,7 @@ begin
     + used[array_position(states, reached.ctid)] * step) * interval '1 microsecond'
   where reached.ctid = any (states)
     and used[array_position(states, reached.ctid)] > 0;
+  is_full := is_full and cardinality(fillers) < wanted;
   perform set_config('backfill.taken', taken::text, true);
 end;
 $body$;
