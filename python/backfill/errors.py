@@ -73,7 +73,7 @@ class CrontabParseError(Rebuilt, BackfillError, ValueError):
     Attributes:
         line: the line at fault, counted from 1.
         column: the character of the line at which reading ended, counted from 1.
-        input: what stands there, shortened; empty where the line ends too early. Of a payload it is one character.
+        input: what stands there, shortened; empty where something is missing. Of a payload it is one character.
         expected: what would have been accepted, in words.
     """
 
@@ -84,7 +84,7 @@ class CrontabParseError(Rebuilt, BackfillError, ValueError):
         self.column = column
         self.input = input
         self.expected = expected
-        super().__init__(f"line {line}, column {column}: {shown(input) if input else 'the end'}: expected {expected}")
+        super().__init__(f"line {line}, column {column}: {shown(input) if input else 'nothing'}: expected {expected}")
 
 
 class PayloadDecodeError(BackfillError):

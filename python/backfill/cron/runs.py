@@ -98,7 +98,7 @@ def due_at(schedule: Schedule, run: datetime) -> datetime:
         >>> from backfill.cron import Schedule, due_at
         >>> schedule = Schedule("report", "0 4 * * *", jitter=timedelta(minutes=10))
         >>> str(due_at(schedule, datetime(2026, 1, 1, 4, tzinfo=UTC)))
-        '2026-01-01 04:00:00+00:00'
+        '2026-01-01 04:07:22.195547+00:00'
     """
     moment = _utc("run", run)
     micros = (moment - _EPOCH) // _MICROSECOND
