@@ -88,7 +88,7 @@ class CrontabParseError(Rebuilt, BackfillError, ValueError):
 
 
 class PayloadDecodeError(BackfillError):
-    """A row whose payload is not of its handler's type, or of which a column cannot be read; its attempt alone fails."""
+    """A row whose payload is not of its handler's type, or a column that cannot be read; its attempt alone fails."""
 
 
 class BulkEnqueueError(BackfillError):

@@ -60,7 +60,9 @@ def next_runs(
 
 
 def runs_between(schedule: Schedule, start: datetime, end: datetime) -> Iterator[datetime]:
-    """The runs of an item from one time on, before another, in their order, in UTC; each is computed when it is asked for.
+    """The runs of an item from one time on, before another, in their order, in UTC.
+
+    Each is computed when it is asked for, so that the two times may be far apart.
 
     Args:
         schedule: the item.

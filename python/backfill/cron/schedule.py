@@ -63,17 +63,16 @@ class Schedule:
 
     Args:
         task: the task's identifier, 1 to 128 characters.
-        when: minute, hour, day of the month, month and day of the week, such as "30 4 * * mon-fri", or a short form such
-            as "@daily". All five have to match. Afterwards the attribute holds the five fields in one form.
+        when: minute, hour, day of the month, month and day of the week, such as "30 4 * * mon-fri", or a short form
+            such as "@daily". All five have to match. Afterwards the attribute holds the five fields in one form.
         every: the distance between runs instead of `when`, in whole seconds, at least one. Runs are at the multiples of
             it, counted from 1970-01-01 00:00 UTC.
         identifier: what tells the item from all others, 1 to 128 characters; the task's identifier if not given.
         timezone: the zone whose clocks `when` is compared with, by its IANA name such as Europe/Berlin.
         dst: what happens on the days on which that zone's clocks change, if minute and hour are fixed. An item with a
             `*` in one of the two follows the clock: it does not run in the gap, and it runs in both repeated hours.
-        payload: the payload of the jobs: an object, or a value of a class that JSON writes as an object. None means that
-            the jobs have only the scheduler's own key, `_cron`. The attribute holds plain values, which must not be
-            changed.
+        payload: the payload of the jobs: an object, or a value of a class that JSON writes as an object. None means
+            that the item says nothing of it. The attribute holds plain values, which must not be changed.
         fill: how far back missed runs are made up for; 0 for not at all.
         max_attempts: the number of all runs of a job, 1 to 32,767; the task's if not given.
         queue: the name of a serial queue; without one the jobs run in parallel.

@@ -30,8 +30,8 @@ def parse_crontab(text: str) -> tuple[Schedule, ...]:
         The items in their order.
 
     Raises:
-        CrontabParseError: a line cannot be read, or two items have one identifier. It names line and column, what stands
-            there, and what was expected.
+        CrontabParseError: a line cannot be read, or two items have one identifier. It names line and column, what
+            stands there, and what was expected.
         InvalidJobError: `text` is no string.
 
     Example:
