@@ -48,6 +48,15 @@ def test_the_two_nights_of_berlin(when: str, dst: str, spring: list[str], autumn
     assert _shown(when, "Europe/Berlin", dst, AUTUMN) == autumn
 
 
+def test_looking_begins_at_the_end_of_the_gap() -> None:
+    """A run at the gap's end is found where looking begins at this very time, and not again after it."""
+    schedule = Schedule("t", "30 2 * * *", timezone="Europe/Berlin")
+    end = datetime(2026, 3, 29, 1, tzinfo=UTC)
+    assert next(runs_between(schedule, end, end + timedelta(days=1))) == end
+    assert next_runs(schedule, end - timedelta(microseconds=1)) == [end]
+    assert next_runs(schedule, end) == [datetime(2026, 3, 30, 0, 30, tzinfo=UTC)]
+
+
 @pytest.mark.parametrize("dst", ["skip", "once", "twice"])
 def test_an_hour_with_a_star_follows_the_clock(dst: str) -> None:
     """An item of each second hour has no run in the gap, and two in the repeated hour, by each policy."""

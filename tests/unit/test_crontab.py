@@ -191,7 +191,7 @@ REFUSED = [
     ("0 4 * * * x {a: 1} {}", 20, "{", "the end of the line"),
     ("0 4 * * * x {a: 1 /* }", 19, "/", "a comment that ends"),
     ("0 4 * * * x {_cron: 1}", 13, "{", "without the key _cron"),
-    (f"0 4 * * * x {{a: {'[' * 200}", 216, "[", "at most 200 objects and arrays"),
+    (f"0 4 * * * x {{a: {'[' * 254}", 270, "[", "at most 254 objects and arrays"),
 ]  # fmt: skip
 
 
@@ -235,6 +235,17 @@ def test_a_schedule_in_python() -> None:
     assert "boss" not in repr(schedule)
     with pytest.raises(FrozenInstanceError):
         schedule.task = "other"  # type: ignore[misc]
+
+
+def test_a_deep_payload_comes_back() -> None:
+    """What a schedule takes at its deepest is written and read, too."""
+    payload: dict[str, Any] = {}
+    for _ in range(253):
+        payload = {"a": payload}
+    schedule = Schedule("x", "@daily", payload=payload)
+    assert parse_crontab(str(schedule)) == (schedule,)
+    with pytest.raises(InvalidPayloadError, match="deeper than 254 levels"):
+        Schedule("x", "@daily", payload={"a": payload})
 
 
 BAD: list[tuple[str, dict[str, Any]]] = [

@@ -12,8 +12,8 @@ from typing import Any, Final, NoReturn
 
 from backfill.cron.pieces import Piece
 
-DEEPEST: Final = 200
-"""How many objects and arrays may stand in each other; the encoder of payloads bears 254."""
+DEEPEST: Final = 254
+"""How many objects and arrays may stand in each other: as many as the encoder of payloads writes."""
 _WHOLE: Final = range(-(2**63), 2**64)
 _LONGEST_NUMBER: Final = 400
 _SPACE: Final = re.compile(
