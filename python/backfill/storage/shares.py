@@ -180,8 +180,8 @@ class Share:
 def limited(name: str) -> str:
     """The template of a claim's statement, for the claim of a limited task.
 
-    Where the usual statement takes as many as are wanted, this one takes no more than the quota that `take_command` left in
-    the transaction. The claim itself also writes the shares.
+    Where the usual statement takes as many as are wanted, this one takes no more than the quota that `take_command`
+    left in the transaction. The claim itself also writes the shares.
     """
     statement = load(name)
     wanted = f"${[word for word, _ in statement.params].index('wanted') + 1}::integer"

@@ -163,7 +163,8 @@ async def test_a_breaker_lets_one_job_try(field: Field, make_taker: MakeTaker) -
     """Until its time is over nothing is granted, then one job, and none is claimed ahead."""
     await field.limit(5)
     taker = await make_taker()
-    said = "select graphile_worker.backfill_say('breaker', $1, jsonb_build_object('trips', 1, 'until', now() + $2), 'test')"
+    values = "jsonb_build_object('trips', 1, 'until', now() + $2)"
+    said = f"select graphile_worker.backfill_say('breaker', $1, {values}, 'test')"
     await field.rows(said, f"task:{TASK}", timedelta(minutes=1))
     closed = await taker.take(5, ahead=5)
     assert (closed.granted, taker.ahead) == (0, [])
