@@ -29,8 +29,7 @@ with recursive walk (value, seen) as (
 ),
 looked as materialized (
   select value, row_number() over (order by value) as number, count(*) over () as count
-  from (
-    select value from walk where value is not null and (seen > 0 or $7::text is null)
+  from (select value from walk where value is not null and (seen > 0 or $7::text is null)
     union select unnest($9::text[]) collate "C"
   ) as values_there
 ),
