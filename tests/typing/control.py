@@ -40,3 +40,5 @@ async def refused(client: BackfillClient) -> None:
     await client.pause(task=5)  # error: str
     await client.set_limit("import", "4")  # error: Limit
     await client.undo("1")  # error: Control
+    await client.set_concurrency("heavy", "2")  # error: int
+    await client.why("1")  # error: Job

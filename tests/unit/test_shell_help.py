@@ -33,7 +33,8 @@ def shown(words: tuple[str, ...]) -> str:
 
 def test_all_commands_are_walked() -> None:
     """The shell itself, and each command that it has."""
-    assert {words[0] for words in COMMANDS if words} == {"worker", "migrate", "enqueue", "demo"}
+    operating = {"pause", "resume", "concurrency", "limit", "controls", "why"}
+    assert {words[0] for words in COMMANDS if words} == {"worker", "migrate", "enqueue", "demo"} | operating
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _Task = Annotated[str | None, typer.Option("--task", metavar="NAME", help="A task.")]
 _Queue = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="A serial queue.")]
 _Everything = Annotated[bool, typer.Option("--everything", help="All jobs of the fleet.", show_default=False)]
-_Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; lists show it.", show_default=False)]
+_Reason = Annotated[str, typer.Option("--reason", metavar="WORDS", help="Why; lists show it.", show_default=False)]
 _By = Annotated[str | None, typer.Option("--by", metavar="WHO", help="Who says it; the database role if not given.")]
 
 
