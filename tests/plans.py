@@ -189,6 +189,10 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "free_held_queues": [],
     "list_held_queues": [],
     "find_controls": [],
+    "find_worker_controls": [],
+    "find_paused_queues": [],
+    "lock_paused_queues": [[1, 2, 3]],
+    "free_resumed_queues": [],
     "why_job": [300_000],
     "why_limit": ["task1", "", 20],
     "say": ["pause", "task:task1", "{}", None, ""],
@@ -245,6 +249,7 @@ CALLS = (
     "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_create_queues",
     "producer_create_tasks", "producer_make_queues", "producer_make_tasks",
     "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
+    "lock_paused_queues", "free_resumed_queues",
     "free_held_queues", "list_held_queues", "cancel_jobs", "say", "unsay", "unsay_version",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""

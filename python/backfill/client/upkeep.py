@@ -16,10 +16,12 @@ from backfill.client.verbs.attempts import Place, Swept, sweep_attempts
 from backfill.client.verbs.breakers import end_trial, trip_breaker
 from backfill.client.verbs.cancel import CancelledFound, find_cancelled
 from backfill.client.verbs.cleanup import ReleasedLocks
+from backfill.client.verbs.control import find_worker_controls
 from backfill.client.verbs.counters import find_unknown_tasks, write_counters
 from backfill.client.verbs.ends import tend_ends
 from backfill.client.verbs.lanes import show_lanes
 from backfill.client.verbs.limits import find_limits
+from backfill.client.verbs.paused_queues import find_paused_queues
 from backfill.client.verbs.recovery import DEAD_AFTER
 from backfill.controls import Control
 from backfill.counts import UnknownFound, UnknownTask
@@ -70,6 +72,18 @@ class UpkeepVerbs(ClientLife):
             held: the ids of the jobs that it holds.
         """
         return await self._run(find_cancelled(worker, held))
+
+    async def find_worker_controls(self) -> list[Control]:
+        """List what is said to the fleet, but for the pauses of serial queues, of which there may be thousands."""
+        return await self._run(find_worker_controls())
+
+    async def find_paused_queues(self) -> dict[str, int]:
+        """Name the paused serial queues; workers ask this at their start and when they are told to look.
+
+        Returns:
+            The queues' ids by their names.
+        """
+        return await self._run(find_paused_queues())
 
     async def release_foreign_locks(
         self,

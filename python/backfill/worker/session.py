@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import cache
@@ -30,6 +30,7 @@ from backfill.worker.control.breakers import Breakers
 from backfill.worker.control.cancelled_jobs import CancelledJobs
 from backfill.worker.control.concurrency import LaneConcurrency
 from backfill.worker.control.limited_tasks import LimitedTasks
+from backfill.worker.control.paused_queues import PausedQueuesDuty
 from backfill.worker.control.pauses import Pauses
 from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
@@ -167,16 +168,17 @@ class WorkerSession:
             own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after),
             tell=hooks.observers.tell, buried=self.breakers.suspect,
         )  # fmt: skip
-        cancelling = self.executor.cancelling
+        cancelling, paused = self.executor.cancelling, self.executor.paused_queues
         self.pauses = Pauses(own, registry, pause=self._pause)
         self.control = ControlReader([
             self.pauses,
+            PausedQueuesDuty(own, queues=paused),
             self.breakers,
             LimitedTasks(own, registry, limit=self._limit),
             LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor),
             CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
         ])  # fmt: skip
-        limits.read_again = self.control.look
+        limits.read_again, paused.look_again = self.control.look, self.control.look_again
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         self.executor.stragglers = stragglers
         stragglers.occupy(lanes, self.executor.dispatch)
@@ -186,6 +188,7 @@ class WorkerSession:
             watch=FailureDetector(self.worker_id, dead_after=seconds(config.dead_after)), dead=self.recoverer.dead,
             lost=lost, pulse=pulse,
         )  # fmt: skip
+        paused.resumed = self._resumed
         self.station = PipelineState(
             config.schema,
             self.worker_id,
@@ -318,6 +321,11 @@ class WorkerSession:
 
     def _stir(self) -> None:
         self.station.stir()
+
+    def _resumed(self, queues: Sequence[int]) -> None:
+        """Look for the jobs of queues that are not paused any more."""
+        self.station.claimer.freed_queue(queues)
+        self.station.claimer.wake()
 
     def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]

@@ -301,7 +301,6 @@ async def test_the_services_of_a_worker_read_controls(dsn: str, client: Backfill
         assert await own.controls() == [pause]
 
 
-@pytest.mark.leaves_rows
 @pytest.mark.parametrize("name", EXAMPLES)
 async def test_the_examples_of_the_docstrings_run(client: BackfillClient, name: str) -> None:
     """Each as it stands, with a client."""

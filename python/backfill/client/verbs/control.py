@@ -30,6 +30,11 @@ def find_controls() -> Verb[list[Control]]:
     return Verb("find_controls", (), lambda found: [_control(row) for row in rows(found)])
 
 
+def find_worker_controls() -> Verb[list[Control]]:
+    """List what stands said but the pauses of serial queues, oldest first."""
+    return Verb("find_worker_controls", (), lambda found: [_control(row) for row in rows(found)])
+
+
 def pause(task: str | None, queue: str | None, everything: bool, reason: str, by: str | None) -> Verb[Control]:
     """Pause a task, a serial queue or everything."""
     return _say(ControlKind.PAUSE, paused_subject(task, queue, everything), {}, reason, by)

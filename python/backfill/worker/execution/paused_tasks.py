@@ -42,7 +42,7 @@ class PausedTasks:
             ready = list(lane.ready)
             lane.ready.clear()
             lane.ready.extend(self.sift(ready))
-        for running in self._executor.stragglers.return_parked(names):
+        for running in self._executor.stragglers.return_parked(self.concern):
             self._undo(running)
         for running in list(held.values()):
             if running.ending is None and not running.handler_started and self.concern(running):

@@ -58,6 +58,10 @@ class Claimable:
             return False
         return self.lane.space > 0 and (self.again.busy or self.again.at <= time.monotonic())
 
+    def wake(self) -> None:
+        """Look soon, since more jobs may be waiting."""
+        self.hungry = True
+
     def looks_in(self, now: float) -> float | None:
         """Seconds until it has a reason to look, 0 where it has one now; None where only news can bring one."""
         if self.under_way or not self.has_space():
@@ -84,7 +88,7 @@ class Claimable:
         known = {name: ids[name] for name in self.names if name in ids and name not in paused}
         if known != self.known:
             self.known = known
-            self.hungry = True
+            self.wake()
             self.rebind()
 
     def serves(self, limit: EffectiveLimit, names: tuple[str, ...]) -> bool:
@@ -98,7 +102,7 @@ class Claimable:
         Shares beyond a lowered limit end with their jobs. If they were passed on, there would be too many for ever.
         """
         self.limit = limit
-        self.hungry = True
+        self.wake()
         self.again.hurry()
         most = limit.most or 0 if self.passes else 0
         return [running for portion in self.portions for running in portion.tighten(most)]

@@ -98,6 +98,10 @@ class AnySource(Protocol):
         """What it has of the limit."""
         ...
 
+    def wake(self) -> None:
+        """Look soon, since more jobs may be waiting."""
+        ...
+
     def portion(self, value: str) -> Portion:
         """What it has of one value of the limit."""
         ...

@@ -21,10 +21,6 @@ class Pace:
         """Note how long an attempt had its slot."""
         self._seconds += (seconds - self._seconds) * _WEIGHT
 
-    def slow_down(self) -> None:
-        """Claim none ahead until attempts are short again."""
-        self._seconds = 2 * AHEAD_SECONDS
-
     def ahead(self, shares: int, most: int) -> int:
         """How many jobs will start within about 50 ms with so many shares, `most` at most; none where jobs are long."""
         if self._seconds >= AHEAD_SECONDS:

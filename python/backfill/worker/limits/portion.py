@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
@@ -27,7 +28,7 @@ class Portion:
         again: when its source may ask for shares; a share that falls free is a reason to ask at once.
     """
 
-    __slots__ = ("_idle", "_pace", "_passed_at", "_reserved", "_shares", "_waiting", "again")
+    __slots__ = ("_idle", "_moved_at", "_pace", "_reserved", "_shares", "_waiting", "again")
 
     def __init__(self, pace: Pace, again: AskAgain) -> None:
         self.again = again
@@ -36,7 +37,7 @@ class Portion:
         self._idle: deque[Share] = deque()
         self._waiting: deque[HeldJob] = deque()
         self._reserved: dict[HeldJob, asyncio.TimerHandle] = {}
-        self._passed_at = 0.0
+        self._moved_at = 0.0
 
     @property
     def used(self) -> int:
@@ -66,19 +67,22 @@ class Portion:
     def ahead(self, most: int) -> int:
         """How many more jobs to claim that wait for a share: as many as start within about 50 ms.
 
-        None are asked for while more than half of them wait, and none where attempts are long.
+        None are asked for while more than half of them wait, and none where attempts are long, here or as far as is known.
 
         Args:
             most: the most that may wait.
         """
+        if not self.used or time.monotonic() - self._moved_at > _STALL_SECONDS:
+            return 0
         target = self._pace.ahead(self.used, most)
         return target - len(self._waiting) if len(self._waiting) <= target // 2 else 0
 
     def take(self, running: HeldJob, slot: int) -> None:
         """Note a claimed job for which the database has given a share."""
+        self._moved_at = time.monotonic()
         self._shares.add(Share(self, running, slot))
 
-    def wait(self, claimed: Iterable[HeldJob], now: float) -> list[HeldJob]:
+    def wait(self, claimed: Iterable[HeldJob]) -> list[HeldJob]:
         """Take in claimed jobs without a share; return those that can start, since shares have fallen free meanwhile."""
         start = []
         for running in claimed:
@@ -86,8 +90,6 @@ class Portion:
                 self._idle.popleft().pass_on(running)
                 start.append(running)
             else:
-                if not self._waiting:
-                    self._passed_at = now
                 running.kept_back = self
                 self._waiting.append(running)
         return start
@@ -99,6 +101,7 @@ class Portion:
         Nor does a job that was lost, since its share ended with its lock.
         """
         started = running.slot_taken_at > 0.0
+        self._moved_at = time.monotonic()
         if started:
             self._pace.note(running.ended - running.slot_taken_at)
         if running.lost or share.over or (not started and running.ending is GIVEN_BACK):
@@ -110,7 +113,6 @@ class Portion:
         following = self._waiting.popleft()
         following.kept_back = None
         share.pass_on(following)
-        self._passed_at = running.ended
         return following
 
     def close(self, share: Share) -> None:
@@ -155,12 +157,11 @@ class Portion:
         return taken
 
     def stalls_at(self) -> float | None:
-        """When its jobs will have waited too long for a share, in monotonic seconds; None where none waits."""
-        return self._passed_at + _STALL_SECONDS if self._waiting else None
+        """When its jobs will have waited too long for a share, in monotonic seconds; None where none waits.
 
-    def slow_down(self) -> None:
-        """Claim none ahead until attempts are short again."""
-        self._pace.slow_down()
+        They have if no share was given, passed or ended for a while. None are claimed ahead then until one is.
+        """
+        return self._moved_at + _STALL_SECONDS if self._waiting else None
 
     def _due(self, running: HeldJob, start: Callable[[HeldJob], None]) -> None:
         del self._reserved[running]

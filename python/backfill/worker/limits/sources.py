@@ -124,7 +124,7 @@ class Sources:
     def hunger(self) -> None:
         """Have all sources look, since there may be jobs for any of them."""
         for source in self.all:
-            source.hungry = True
+            source.wake()
 
     def free(self, freed: Sequence[int], looks: Iterable[LimitedLook]) -> None:
         """Tell the sources that did not look in a turn which serial queues it freed."""
@@ -166,7 +166,7 @@ class Sources:
             if brought.stale:
                 self.read_again()
             if claimed := self._executor.take_in(brought.jobs, one.source.lane):
-                self._place(one.source, claimed, brought.shares, answer.now)
+                self._place(one.source, claimed, brought.shares)
 
     def start(self, looks: Iterable[LimitedLook]) -> None:
         """Start the jobs that looks brought; what has no slot in a lane where attempts are long goes back."""
@@ -215,7 +215,6 @@ class Sources:
         for portion in self._portions:
             at = portion.stalls_at()
             if at is not None and now >= at:
-                portion.slow_down()
                 self._executor.undo_all(portion.withdraw_waiting())
 
     def stall_in(self, now: float) -> float | None:
@@ -247,7 +246,7 @@ class Sources:
         source.bind(self._ids, self._paused)
         self.all.append(source)
 
-    def _place(self, source: AnySource, claimed: list[HeldJob], shares: Sequence[Share], now: float) -> None:
+    def _place(self, source: AnySource, claimed: list[HeldJob], shares: Sequence[Share]) -> None:
         """Give claimed jobs their shares, and have each start when it may."""
         if source.retired:
             self._executor.undo_all(claimed)
@@ -271,7 +270,7 @@ class Sources:
             if running not in may_wait:
                 continue
             if portion.used or portion.has_idle:
-                lane.add(portion.wait([running], now))
+                lane.add(portion.wait([running]))
             else:
                 self._executor.undo(running)
 

@@ -6,6 +6,7 @@ whose values have free shares. Looks go round all values in turn, so that many v
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -40,6 +41,7 @@ class ValueSource(Claimable):
     Attributes:
         claim: how its jobs are claimed.
         bound: the parameters of its filters.
+        dry: the values of which no more jobs were waiting when some were to be claimed ahead.
         round: what the looks of this round through the values have found so far.
     """
 
@@ -50,6 +52,7 @@ class ValueSource(Claimable):
         )
         self.bound: Bound = ((), ())
         self.round = Round()
+        self.dry: set[str] = set()
         self._portions: dict[str, Portion] = {}
 
     @property
@@ -62,6 +65,11 @@ class ValueSource(Claimable):
         if (portion := self._portions.get(value)) is None:
             portion = self._portions[value] = Portion(self.pace, self.again)
         return portion
+
+    def wake(self) -> None:
+        """Look soon, since more jobs may be waiting, of any value."""
+        self.hungry = True
+        self.dry.clear()
 
     def rebind(self) -> None:
         """Take the ids in `known` into use, and look from the start."""
@@ -82,17 +90,19 @@ class ValueSource(Claimable):
 
     def free(self, freed: Sequence[int]) -> None:  # noqa: ARG002 - it knows no queues
         """Take note that this worker has freed serial queues."""
-        self.hungry = True
+        self.wake()
 
     def returned(self, job: Job) -> None:  # noqa: ARG002 - it has no floors
         """Take note that a job waits again as before its attempt."""
-        self.hungry = True
+        self.wake()
 
     def _ahead(self) -> dict[str, int]:
         """How many jobs to claim of each value that wait for a share which this worker has."""
         if not self.passes:
             return {}
-        wanted = {value: portion.ahead(_MOST_AHEAD) for value, portion in self._portions.items()}
+        wanted = {
+            value: portion.ahead(_MOST_AHEAD) for value, portion in self._portions.items() if value not in self.dry
+        }
         return {value: number for value, number in wanted.items() if number > 0}
 
 
@@ -143,6 +153,7 @@ class ValueSourceLook:
         source, taken = self.source, self.source.claim.read(results[:_STATEMENTS], answer.names)
         del results[:_STATEMENTS]
         source.round.note(taken)
+        self._note_ahead(taken, answer)
         if taken.after is not None or len(taken.jobs) >= self.look.wanted + sum(self.look.ahead.values()):
             source.again.hurry()  # there are more values to look at, or more jobs
             source.hungry = True
@@ -150,9 +161,16 @@ class ValueSourceLook:
             over, source.round = source.round, Round()
             if over.refused:
                 source.again.refused(answer.now, wait=over.wait, busy=over.busy, fleet=answer.fleet)
-            elif answer.newest:
+            elif answer.newest and self.look.wanted:
                 source.hungry = False
         return Brought(taken.jobs, [taken.shares[job.id] for job in taken.jobs], taken.stale)
+
+    def _note_ahead(self, taken: ValuesTaken, answer: Answer) -> None:
+        """Note the values of which fewer jobs were waiting than were to be claimed ahead."""
+        if not self.look.ahead or not answer.newest:
+            return
+        came = Counter(share.value for share in taken.shares.values() if not share.has_share)
+        self.source.dry.update(value for value, wanted in self.look.ahead.items() if came[value] < wanted)
 
     def _is_over(self) -> None:
         self.source.under_way = False

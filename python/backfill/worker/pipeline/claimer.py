@@ -156,15 +156,15 @@ class Claimer:
         elif self._times.look_late(fleet):
             self._stir()
 
-    def freed_queue(self) -> None:
-        """Have all lanes look, since this worker has ended a serial job.
+    def freed_queue(self, queues: Sequence[int] = ()) -> None:
+        """Have all lanes look, since this worker has ended a serial job; try the queues that are given first.
 
-        The next job of its queue may be claimed in the same round trip as the settlement.
+        The next job of the ended job's queue may be claimed in the same round trip as the settlement.
         """
         self._wakes += 1  # a look under way does not know of the freed queue
         self._hunger()
         for one in self._lookers:
-            one.horizon.freed = True
+            one.horizon.free(queues)
 
     def forget(self) -> None:
         """Ask for the tasks' ids again: the database refused a look, perhaps because the ids have changed."""

@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 
 import pytest
 
-from backfill import BackfillClient, Limit, NewJob, Rate
+from backfill import BackfillClient, Limit, Rate, TaskRegistry
 from fleet.processes import fleet_of, jobs_left, nothing_locked
 
 from reading import rows, value
@@ -28,8 +28,16 @@ order by value
 """
 
 
+tasks: TaskRegistry[None] = TaskRegistry()
+
+
+@tasks.task("limited_span", limit=Limit(1, by="value"))
+async def limited_span(_: dict[str, Any]) -> None:
+    """What those who enqueue know of the task; the fleet's program runs another handler."""
+
+
 async def _limit(dsn: str, task: str, **what: Any) -> None:
-    """Set a limit by the field `value`, and declare it to those who enqueue."""
+    """Set a limit before any worker starts."""
     async with BackfillClient(dsn) as client:
         await client.set_limit(task, **what)
 
@@ -40,7 +48,7 @@ async def test_each_value_keeps_to_the_limit(dsn: str, eventually: Any, values: 
     await _limit(dsn, "limited_span", limit=Limit(2, by="value"))
     async with BackfillClient(dsn) as client, fleet_of(4, dsn, concurrency=8) as fleet:
         await client.enqueue_bulk(
-            NewJob("limited_span", {"value": f"v{number % values}"} if number % 10 else {"seconds": 0.01})
+            limited_span.job({"value": f"v{number % values}"} if number % 10 else {"seconds": 0.01})
             for number in range(jobs)
         )
         await eventually(lambda: jobs_left(dsn), lambda left: left == 0, timeout=120, moving=True)
@@ -54,9 +62,7 @@ async def test_a_rate_holds_for_each_value(dsn: str, eventually: Any) -> None:
     """Ten a second for each of three values: 30 a second together."""
     await _limit(dsn, "limited_span", rate=Rate(10, by="value"))
     async with BackfillClient(dsn) as client, fleet_of(2, dsn, concurrency=8) as fleet:
-        await client.enqueue_bulk(
-            NewJob("limited_span", {"value": f"v{number % 3}", "seconds": 0.0}) for number in range(90)
-        )
+        await client.enqueue_bulk(limited_span.job({"value": f"v{number % 3}", "seconds": 0.0}) for number in range(90))
         await eventually(lambda: jobs_left(dsn), lambda left: left == 0, timeout=60, moving=True)
         assert await fleet.stop() == [0] * 2
     spans = await rows(dsn, "select extract(epoch from max(began) - min(began))::float8 from attempts group by value")
@@ -73,7 +79,7 @@ async def test_jobs_of_a_full_value_do_not_hinder_others(dsn: str, eventually: A
     async def pace(client: BackfillClient) -> float:
         left = await jobs_left(dsn)
         await client.enqueue_bulk(
-            NewJob("limited_span", {"value": f"v{number % 97}", "seconds": 0.0}) for number in range(jobs)
+            limited_span.job({"value": f"v{number % 97}", "seconds": 0.0}) for number in range(jobs)
         )
         begun = time.monotonic()
         await eventually(lambda: jobs_left(dsn), lambda now: now <= left, timeout=180, moving=True)
@@ -81,8 +87,8 @@ async def test_jobs_of_a_full_value_do_not_hinder_others(dsn: str, eventually: A
 
     async with BackfillClient(dsn) as client, fleet_of(2, dsn, concurrency=8) as fleet:
         alone = max([await pace(client) for _ in range(2)])
-        await client.enqueue("limited_span", {"value": "full", "seconds": 100_000})
-        await client.enqueue_bulk(NewJob("limited_span", {"value": "full", "seconds": 0.0}) for _ in range(full))
+        await client.enqueue(limited_span.job({"value": "full", "seconds": 100_000}))
+        await client.enqueue_bulk(limited_span.job({"value": "full", "seconds": 0.0}) for _ in range(full))
         await eventually(lambda: value(dsn, "select count(*) from attempts where value = 'full'"), lambda now: now == 1)
         behind = max([await pace(client) for _ in range(2)])
         assert await value(dsn, "select count(*) from attempts where value = 'full'") == 1
