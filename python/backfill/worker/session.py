@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import cache
@@ -26,9 +26,11 @@ from backfill.storage.shares import EffectiveLimit
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.control.breakers import Breakers
 from backfill.worker.control.cancelled_jobs import CancelledJobs
 from backfill.worker.control.concurrency import LaneConcurrency
 from backfill.worker.control.limited_tasks import LimitedTasks
+from backfill.worker.control.paused_queues import PausedQueuesDuty
 from backfill.worker.control.pauses import Pauses
 from backfill.worker.control.reader import ControlReader
 from backfill.worker.execution.executor import Executor
@@ -93,6 +95,7 @@ class WorkerSession:
         control: reads what operators say to the fleet.
         lanes: its lanes, in the order in which they are served.
         pauses: which tasks are paused.
+        breakers: opens and closes the circuit breakers of its tasks.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
         abandoned: whether it was given up, and has let go of everything.
@@ -104,6 +107,7 @@ class WorkerSession:
     counters: Counters
     recoverer: Recoverer
     control: ControlReader
+    breakers: Breakers
     lanes: list[Lane]
     sentinel: Sentinel
     pumps: list[PipelineLoop]
@@ -144,6 +148,7 @@ class WorkerSession:
         self.counters = Counters(
             own, worker=self.worker_id, spare=lambda: ServicesClient(dsn, schema=config.schema, min_size=1, max_size=1)
         )
+        self.breakers = Breakers(own, registry, broken=self._break)
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
         lanes = self.lanes = make_lanes(
@@ -157,21 +162,23 @@ class WorkerSession:
         self.executor.kept_back = limits.withdraw_all
         settler = Settler(
             self.executor, limits, schema=config.schema, worker=self.worker_id, settled=progressed,
-            listeners=(self.counters, *hooks.listeners(self.worker_id)), look_soon=locks.look_soon,
+            listeners=(self.counters, self.breakers, *hooks.listeners(self.worker_id)), look_soon=locks.look_soon,
         )  # fmt: skip
         self.recoverer = Recoverer(
             own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after),
-            tell=hooks.observers.tell,
+            tell=hooks.observers.tell, buried=self.breakers.suspect,
         )  # fmt: skip
-        cancelling = self.executor.cancelling
+        cancelling, paused = self.executor.cancelling, self.executor.paused_queues
         self.pauses = Pauses(own, registry, pause=self._pause)
         self.control = ControlReader([
             self.pauses,
+            PausedQueuesDuty(own, queues=paused),
+            self.breakers,
             LimitedTasks(own, registry, limit=self._limit),
             LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor),
             CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
         ])  # fmt: skip
-        limits.read_again = self.control.look
+        limits.read_again, paused.look_again = self.control.look, self.control.look_again
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         self.executor.stragglers = stragglers
         stragglers.occupy(lanes, self.executor.dispatch)
@@ -181,6 +188,7 @@ class WorkerSession:
             watch=FailureDetector(self.worker_id, dead_after=seconds(config.dead_after)), dead=self.recoverer.dead,
             lost=lost, pulse=pulse,
         )  # fmt: skip
+        paused.resumed = self._resumed
         self.station = PipelineState(
             config.schema,
             self.worker_id,
@@ -301,6 +309,11 @@ class WorkerSession:
         self.station.limits.pause(tasks)
         self.executor.paused.replace(tasks)
 
+    def _break(self, tasks: frozenset[str]) -> None:
+        """Let the breakers of these tasks be open, and no others: what is claimed of them without a limit goes back."""
+        self.station.claimer.leave_out("broken", tasks)
+        self.executor.broken.add(tasks)
+
     def _limit(self, limits: Mapping[str, EffectiveLimit]) -> None:
         """Let these limits hold, by the names of tasks: limited tasks are looked for apart from all others."""
         self.station.claimer.leave_out("limited", frozenset(limits))
@@ -308,6 +321,11 @@ class WorkerSession:
 
     def _stir(self) -> None:
         self.station.stir()
+
+    def _resumed(self, queues: Sequence[int]) -> None:
+        """Look for the jobs of queues that are not paused any more."""
+        self.station.claimer.freed_queue(queues)
+        self.station.claimer.wake()
 
     def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]

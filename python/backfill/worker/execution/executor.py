@@ -34,6 +34,7 @@ from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.hooked import Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
+from backfill.worker.execution.paused_queues import PausedQueues
 from backfill.worker.execution.paused_tasks import PausedTasks
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
 from backfill.worker.execution.stragglers import Stragglers
@@ -94,9 +95,7 @@ class Executor:
         interrupted = lambda error: self.interrupted(error)  # noqa: E731, PLW0108 - it is set later
         self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
         self._registry = registry.wrapped(self._guard.returned)
-        self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
-        self.keep_threads = self._threads.keep
-        """Called with the most threads to keep for synchronous handlers."""
+        self.threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
         self._first_step: HeldJob | None = None
         self._draining = False
@@ -104,20 +103,17 @@ class Executor:
         self.stragglers = Stragglers()
         """The handlers that run although they should have ended; a worker's sessions share them."""
         overdue = lambda running: self.stragglers.out_of_time(running)  # noqa: E731, PLW0108 - they are set later
-        self._timed = Timed(self._registry, self._outcomes, self._threads.under_way, overdue)
-        self.started = 0
-        """How many jobs were started."""
-        self.claimed = 0
-        """How many jobs were claimed."""
+        self._timed = Timed(self._registry, self._outcomes, self.threads.under_way, overdue)
+        self.started = self.claimed = 0
+        """How many jobs were started, and how many were claimed."""
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
-        self.cancelling = Cancelling(self, registry, self._outcomes, self._threads.under_way)
-        self.paused = PausedTasks(self, self.undo)
+        self.cancelling = Cancelling(self, registry, self._outcomes, self.threads.under_way)
+        self.paused_queues = PausedQueues(self, self.undo)
+        self.paused, self.broken = PausedTasks(self, self.undo), PausedTasks(self, self.undo)
+        """Tasks that operators have paused, and tasks whose breaker is open; what its limit lets through may start."""
         self.leased_until = math.inf
-        """The time, in monotonic seconds, until which no other worker can have given this one up.
-
-        After it no job is started, unless `renew_lease` returns a later time.
-        """
+        """When, in monotonic seconds, others may have given this worker up; no job starts after it without a renewal."""
         self.renew_lease: Callable[[], float] = lambda: self.leased_until
         """Called when `leased_until` is over; returns its new value."""
 
@@ -145,7 +141,7 @@ class Executor:
 
     def hold(self, jobs: list[Job], lane: Lane) -> None:
         """Note claimed jobs as ours, and start those for which there are slots."""
-        lane.add(self.park(self.take_in(jobs, lane)))
+        lane.add(self.park(self.broken.sift(self.take_in(jobs, lane))))
         if lane.lowered:
             self.return_surplus(lane)
         self.dispatch(lane)
@@ -166,6 +162,8 @@ class Executor:
         """Give back or keep back the claimed jobs that may not start here; return the others."""
         if self.paused.names:
             claimed = self.paused.sift(claimed)
+        if self.paused_queues:
+            claimed = self.paused_queues.sift(claimed)
         return self.stragglers.park(claimed, self.dispatch, self.undo) if self.stragglers.have_lost_jobs else claimed
 
     def dispatch(self, lane: Lane) -> None:
@@ -215,7 +213,7 @@ class Executor:
             self.undo(running)
 
     def undo(self, running: HeldJob) -> None:
-        """Give back a job that never took a slot."""
+        """Give back one such job."""
         self.cancelling.note_keep(running)
         running.ending = GIVEN_BACK
         self._unstarted += 1
@@ -228,7 +226,7 @@ class Executor:
         """
         self._return_unstarted()
         self.undo_all(self.stragglers.return_parked())
-        await drain(self._running, self._threads.under_way, timeout)
+        await drain(self._running, self.threads.under_way, timeout)
 
     def let_go(self) -> None:
         """Give back the jobs whose handlers still run after a drain; these are stragglers from now on."""
@@ -244,13 +242,13 @@ class Executor:
         if running.withdraw():
             self.undo(running)
         elif running in self._running:
-            if running not in self._threads.under_way:
+            if running not in self.threads.under_way:
                 cancel(running)
             self.stragglers.lost(running)
 
     def close(self) -> None:
         """Let the threads of synchronous handlers go."""
-        self._threads.close()
+        self.threads.close()
         self._guard.close()
 
     def _start(self, running: HeldJob, now: float) -> None:
@@ -328,7 +326,7 @@ class Executor:
                 job=job, worker_id=self._worker_id, deps=self._deps, client=self._client, stop=running,
                 worker_stops=lambda: running.worker_stops,
             )  # fmt: skip
-        threads = self._threads.run if shape.is_async else functools.partial(self._threads.run, running)
+        threads = self.threads.run if shape.is_async else functools.partial(self.threads.run, running)
         if self._hooked is not None:
             return self._hooked.run(running, task, payload, functools.partial(task.invoke, payload, context, threads))
         return task.invoke(payload, context, threads)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
@@ -109,13 +109,11 @@ class Stragglers:
             earlier.task.add_done_callback(partial(self._unpark, running, dispatch, undo))
         return free
 
-    def return_parked(self, tasks: Collection[str] | None = None) -> list[HeldJob]:
-        """Take out the jobs that were kept back, since they go back to the queue; those of some tasks, or all."""
-        parked, self._parked = self._parked, []
-        if tasks is None:
-            return parked
-        self._parked = [running for running in parked if running.job.task_identifier not in tasks]
-        return [running for running in parked if running.job.task_identifier in tasks]
+    def return_parked(self, which: Callable[[HeldJob], bool] = lambda _: True) -> list[HeldJob]:
+        """Take out the jobs that were kept back and of which `which` is true, since they go back to the queue."""
+        parked = [running for running in self._parked if which(running)]
+        self._parked = [running for running in self._parked if running not in parked]
+        return parked
 
     async def wait(self, timeout: float) -> None:
         """Wait until all have ended, for at most `timeout` seconds."""

@@ -156,15 +156,15 @@ class Claimer:
         elif self._times.look_late(fleet):
             self._stir()
 
-    def freed_queue(self) -> None:
-        """Have all lanes look, since this worker has ended a serial job.
+    def freed_queue(self, queues: Sequence[int] = ()) -> None:
+        """Have all lanes look, since this worker has ended a serial job; try the queues that are given first.
 
-        The next job of its queue may be claimed in the same round trip as the settlement.
+        The next job of the ended job's queue may be claimed in the same round trip as the settlement.
         """
         self._wakes += 1  # a look under way does not know of the freed queue
         self._hunger()
         for one in self._lookers:
-            one.horizon.freed = True
+            one.horizon.free(queues)
 
     def forget(self) -> None:
         """Ask for the tasks' ids again: the database refused a look, perhaps because the ids have changed."""
@@ -279,7 +279,7 @@ class Claimer:
             self._limits.took(asked.limited, results, answer)
         for lane, look in asked.looks:
             count = lane.claim.count(look)
-            taken = lane.claim.read(results[:count], self._known.names)
+            taken = lane.claim.read(results[:count], self._known.names, tracked=look.tracked)
             del results[:count]
             if taken.jobs and (claimed_at := taken.jobs[0].locked_at_micros) is not None:
                 self._clock.note(claimed_at, now)
@@ -309,7 +309,7 @@ class Claimer:
             if beside:
                 lane.horizon.reset()
         complete = lane.horizon.learn(look, taken, seconds=seconds, now=now, clock=self._clock.at(asked.began))
-        if len(taken.jobs) >= look.wanted:
+        if len(taken.jobs) >= look.wanted or look.tie is not None:  # from a place it has not seen all jobs
             lane.hungry = True  # also where another look at the same time found less
             return
         if look.behind:

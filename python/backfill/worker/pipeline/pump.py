@@ -235,7 +235,7 @@ class PipelineLoop(Service):
         settled, claimed = results[: len(commands)], results[len(commands) :]
         del results  # only `claimed` still holds the claims' results, and each is taken out of it
         if batch:
-            station.settler.release(batch, settlement.missing(settled))
+            station.settler.release(batch, station.settler.answered(settlement, settled))
             for running in batch:
                 if _goes_back(running):
                     # `ended` has done this already, but a look may have passed the job before its end was written.

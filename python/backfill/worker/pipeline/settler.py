@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
@@ -21,6 +21,9 @@ from backfill.worker.execution.settled import SettledListener, tell
 from backfill.worker.limits.sources import Sources
 from backfill.worker.pipeline.hot import PASSING, QUERY_TIMEOUT
 from backfill.worker.pipeline.weaker import Form, weaker_forms
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
 
 logger = logging.getLogger(__name__)
 
@@ -126,9 +129,17 @@ class Settler:
                 if (ending := running.ending) is not COMPLETED:
                     assert ending is not None  # noqa: S101 - what is written has ended
                     settlement.add(*ending.end(running, running.keep))
+        if self._executor.paused_queues:
+            settlement.paused = self._executor.paused_queues.unlocked_by(batch)
         if self._limits is not None and self._limits.have_shares:
             settlement.passes = self._limits.passes(batch)
         return settlement
+
+    def answered(self, settlement: Settlement, results: Sequence[PGresult]) -> set[Attempt]:
+        """Take in the results of a settlement's statements; return the attempts that this worker had lost."""
+        missing = settlement.missing(results)
+        self._note_resumed(settlement)
+        return missing
 
     def release(self, batch: Sequence[HeldJob], missing: set[Attempt]) -> None:
         """Let go of the jobs of a batch that is written."""
@@ -253,9 +264,15 @@ class Settler:
             return error
 
     async def _settle(self, wire: Wire, settlement: Settlement) -> set[Attempt]:
-        return await settle(
+        missing = await settle(
             wire, settlement, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False
         )
+        self._note_resumed(settlement)
+        return missing
+
+    def _note_resumed(self, settlement: Settlement) -> None:
+        if settlement.resumed:
+            self._executor.paused_queues.are_over(settlement.resumed)
 
 
 def _light(batch: list[HeldJob]) -> list[HeldJob]:
