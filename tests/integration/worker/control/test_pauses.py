@@ -1,4 +1,4 @@
-"""Pauses of tasks and of everything, in one worker: what it claims, what goes back, what it says, and how it goes on."""
+"""Pauses of tasks and of everything, in one worker: what it claims, gives back and says, and how it goes on."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
+from operator import eq
 from typing import Any, LiteralString
 
 from hypothesis import example, given, settings
@@ -30,6 +32,10 @@ class Watched:
         self.tasks: TaskRegistry[None] = TaskRegistry()
         for name in ("a", "b"):
             self.tasks.task(name)(self._handler(name))
+
+    def ran(self, name: str) -> int:
+        """How many attempts of a task began."""
+        return sum(count for (task, _), count in self.runs.items() if task == name)
 
     def _handler(self, name: str) -> Any:
         async def handler(number: int) -> None:
@@ -71,8 +77,7 @@ async def test_a_worker_runs_all_but_what_is_paused(dsn: str, steps: list[tuple[
                     [NewJob(what, place, JobSpec(queue=queue)) for place in range(first, first + number)]
                 )
             for name in () if "all" in standing else {"a", "b"} - standing:
-                ran = lambda name=name: sum(count for (task, _), count in watched.runs.items() if task == name)  # noqa: E731
-                await wait_until(ran, lambda count, name=name: count == added[name])
+                await wait_until(partial(watched.ran, name), partial(eq, added[name]))
         for what in ("a", "b", "all"):
             await client.resume(**_meant(what))
         await wait_until(lambda: value(dsn, LEFT), lambda left: left == 0)
