@@ -8,7 +8,7 @@ claim's fresh snapshot sees the true first job of each queue.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -192,6 +192,10 @@ class LaneClaim:
             for name, first in _FIRST_PARALLEL_PARAMETER.items():
                 texts[name] = claim_statement(load(name).text, quoted, shapes, first)
         object.__setattr__(self, "_texts", texts)
+
+    def narrowed(self, tasks: Sequence[str]) -> tuple[LaneFilter, ...]:
+        """The filters of a claim of some of the lane's tasks alone, as `lanes`; the jobs stay in their lane."""
+        return (*self.lanes[:-1], replace(self.lanes[-1], tasks=tuple(tasks)))
 
     @property
     def takes_parallel(self) -> bool:

@@ -52,7 +52,7 @@ class Pauses:
         """Read what is said, and pause the tasks of which it is said."""
         if not news:
             return
-        controls = await self._client.controls()
+        controls = await self._client.find_worker_controls()
         self._warn([control for control in controls if not control.understood])
         pauses = [control for control in controls if control.kind is ControlKind.PAUSE and control.understood]
         names = {control.subject: self._names(control) for control in pauses}

@@ -232,6 +232,10 @@ class ScanCursor:
         self._known.clear()
         self._keep(taken.more, taken)
 
+    def look_apart(self, apart: bool) -> None:
+        """Say anew whether the second line may make looks from the start."""
+        self._full.allow_apart(apart)
+
     def reset(self) -> None:
         """Forget the floors, since the jobs that this lane may take have changed."""
         self._floors = dict.fromkeys(self._floors, NEVER)
