@@ -107,6 +107,7 @@ ALL: dict[str, Any] = {
     "timeout": timedelta(milliseconds=1500),
     "deadline": AT,
     "flags": ["own", "zwei \u00fc"],
+    "limit_by": "tenant",
 }
 FLAGS = {
     "own",
@@ -114,6 +115,8 @@ FLAGS = {
     "backfill.retry:2s,1m,1.5,0.25",
     "backfill.timeout:1500ms",
     "backfill.deadline:2031-05-06T01:38:09.123456+00:00",
+    "backfill.limited",
+    "backfill.limit:7",
 }
 
 
