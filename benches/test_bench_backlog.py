@@ -9,7 +9,7 @@ import pytest
 
 from backfill import QueueConfig
 
-from sides.backlog import OTHER, OWN, block, migrated, name_queues, parallel_round, serial_round
+from sides.backlog import OTHER, OWN, Round, block, migrated, name_queues, parallel_round, pause, serial_round
 from sides.queue import Queue
 from sides.ratio import Figure, compare
 
@@ -49,6 +49,31 @@ def test_parallel_jobs_behind_blocked_ones(
                 parallel_round(clear, JOBS),
             ),
             {"unit": "jobs/s", "wanted": 0.85, "rounds": 7},
+        )
+    )
+    assert figure.holds, figure
+
+
+@pytest.mark.parametrize("kind", ["parallel", "serial"])
+@pytest.mark.parametrize("queues", [1, 1_000, 20_000])
+def test_jobs_behind_paused_queues(
+    filled: str, clear: str, record: Record, benchmark: Any, queues: int, kind: str
+) -> None:
+    """Jobs whose queues are paused cost the jobs behind them next to nothing, whichever these are."""
+    pause(filled, queues, 100_000 // queues)
+
+    def side(dsn: str) -> Round:
+        return parallel_round(dsn, JOBS) if kind == "parallel" else serial_round(dsn, JOBS // 10, 10)
+
+    figure = record(
+        benchmark.pedantic(
+            compare,
+            (
+                f"20,000 {kind} jobs behind 100,000 in {queues:,} paused queues, against without",
+                side(filled),
+                side(clear),
+            ),
+            {"unit": "jobs/s", "wanted": 0.8, "rounds": 7},
         )
     )
     assert figure.holds, figure

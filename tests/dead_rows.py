@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 from backfill.storage.claims import HIGHEST, LOWEST
+from backfill.storage.ties import PAGES
 from plans import WORKER, Connection, Plan, nodes
 
 DEAD = 200_000
@@ -100,6 +101,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
     lows, highs = [LOWEST, 0, 1], [-1, 0, HIGHEST]
     floors = ["-infinity", str(now - timedelta(minutes=1)), "-infinity"]
     entries = list(range(1_000_001, 1_000_041))
+    tie = [0, [now, now], "(1000,0)", f"({1000 + PAGES},0)"]
     return {
         "complete": fences,
         "complete_keeping": [*fences, *keeping, ["completed"] * count, nothing, ["1"] * count],
@@ -139,6 +141,15 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         ],
         "free_held_queues": [],
         "list_held_queues": [],
+        "lock_paused_queues": [list(range(1, count + 1))],
+        "find_paused_queues": [],
+        "free_resumed_queues": [],
+        "find_controls": [],
+        "why_job": [ids[0]],
+        "why_limit": ["task1", "", 20],
+        "say": ["pause", "task:task1", "{}", None, ""],
+        "unsay": ["pause", "task:task1"],
+        "unsay_version": [1],
         "renew": [*fences, *claims],
         "forget_dead_letters": [WORKER, ids, times, keys, entries[:count], [now] * count],
         "find_levels": [lows, highs, floors],
@@ -169,6 +180,8 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "lock_far_queues": [100, []],
         "claim": ["nobody", 100, [], lows, highs, floors, 10, 2**24],
         "claim_parallel": ["nobody", 100, [], lows, highs, floors, 10, 2**24],
+        "claim_tied": ["nobody", 100, [], lows, highs, floors, 10, 2**24, *tie],
+        "claim_parallel_tied": ["nobody", 100, [], lows, highs, floors, 10, 2**24, *tie],
     }
 
 

@@ -20,10 +20,14 @@ OWN: Final = "noop"
 OTHER: Final = "other"
 FREE: Final = "free-"
 BLOCKED: Final = "blocked-"
+PAUSED: Final = "paused-"
 _QUEUES: LiteralString = """
 insert into graphile_worker._private_job_queues (queue_name)
 select %s || n from generate_series(0, %s::integer - 1) as n
 on conflict do nothing
+"""
+_PAUSES: LiteralString = """
+select graphile_worker.backfill_say('pause', 'queue:' || %s || n, '{}') from generate_series(0, %s::integer - 1) as n
 """
 Round = Callable[[], float]
 
@@ -89,6 +93,13 @@ def serial_round(dsn: str, queues: int, each: int) -> Round:
 def block(dsn: str, queues: int, each: int) -> None:
     """Jobs in queues that somebody else has locked, of a better priority than any other."""
     Queue(dsn).serial(OWN, queues, each, name=BLOCKED, locked=True, priority=-5)
+
+
+def pause(dsn: str, queues: int, each: int) -> None:
+    """Jobs in queues that an operator has paused, of a better priority than any other."""
+    Queue(dsn).serial(OWN, queues, each, name=PAUSED, priority=-5)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(_PAUSES, [PAUSED, queues])
 
 
 def name_queues(dsn: str, names: int) -> None:

@@ -4,6 +4,7 @@ This module holds the public names and nothing else.
 """
 
 from backfill.attempts import AttemptHow, AttemptRecord
+from backfill.breakers import Breaker
 from backfill.cancels import CancelCounts, Cancellation, CancelOutcome, CancelStatus
 from backfill.client import (
     BackfillClient,
@@ -22,6 +23,7 @@ from backfill.client.cleanup import (
     StartupCleanup,
 )
 from backfill.client.held_queues import HeldQueue
+from backfill.controls import Control, ControlKind
 from backfill.counts import Counts, Histogram, UnknownTask
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.ends import EndFilter, EndHow, EndList, JobEnd
@@ -115,6 +117,7 @@ from backfill.limits import Limit, Rate
 from backfill.middleware import CallNext, SyncCallNext
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
+from backfill.whys import ShareHolder, Why, WhyKind, WhyReason
 from backfill.worker import QueueConfig, WorkerConfig, WorkerContext, WorkerRunner
 
 __all__ = [
@@ -128,6 +131,7 @@ __all__ = [
     "BackfillError",
     "BeforeJobRun",
     "BeforeJobSchedule",
+    "Breaker",
     "BulkEnqueueError",
     "BulkOutcome",
     "CallNext",
@@ -142,6 +146,8 @@ __all__ = [
     "ConnectionTimeout",
     "Continue",
     "ContinueWith",
+    "Control",
+    "ControlKind",
     "Counts",
     "DatabaseConnectionError",
     "Discard",
@@ -214,6 +220,7 @@ __all__ = [
     "SchemaMissingError",
     "SchemaVersionError",
     "ServiceUnavailable",
+    "ShareHolder",
     "ShutdownReason",
     "Skip",
     "Snooze",
@@ -226,6 +233,9 @@ __all__ = [
     "Unauthorized",
     "UnknownTask",
     "ValidationFailed",
+    "Why",
+    "WhyKind",
+    "WhyReason",
     "WorkerConfig",
     "WorkerContext",
     "WorkerError",

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeAlias, TypeVar, overload
 
+from backfill.breakers import Breaker
 from backfill.errors import InvalidJobError, InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
 from backfill.handlers import UNANNOTATED, HandlerShape, deps_name, payload_type, result_type, shape_of
 from backfill.jobs import UNSAID, JobSpec, NewJob, Queue, job_of
@@ -60,6 +61,7 @@ class Task(Generic[P, R]):
         keep: how long the ends of its jobs are kept, with their results, or None.
         limit: how many of its jobs run in the whole fleet at once, or None.
         rate: how many of its jobs start in the whole fleet in a period, or None.
+        breaker: when dead letters pause it in the whole fleet, or None.
         defaults: the priority, queue, number of runs and delay that its jobs have if nobody says otherwise.
         handler: the function.
         runs_on_loop: whether its attempts run code of the program on the event loop: an async handler or middleware.
@@ -78,6 +80,7 @@ class Task(Generic[P, R]):
         keep: timedelta | None = None,
         limit: Limit | None = None,
         rate: Rate | None = None,
+        breaker: Breaker | None = None,
         defaults: JobSpec = UNSAID,
         queue_of: Callable[[P], Queue | None] | None = None,
         scope: dict[str, Any] | None = None,
@@ -93,6 +96,7 @@ class Task(Generic[P, R]):
         self.keep = keep
         self.limit = limit
         self.rate = rate
+        self.breaker = breaker
         self.defaults = defaults
         self.queue_of = queue_of
         self.keep_seconds: float | None = None if keep is None else keep.total_seconds()

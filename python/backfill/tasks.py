@@ -13,6 +13,7 @@ from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
+from backfill.breakers import Breaker
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
 from backfill.errors import ConfigurationError, InvalidJobError, TaskDefinitionError
 from backfill.handlers import exception_types
@@ -145,6 +146,7 @@ class TaskRegistry(Generic[D]):
         keep: timedelta | None = None,
         limit: int | Limit | None = None,
         rate: Rate | None = None,
+        breaker: Breaker | None = None,
         middleware: Iterable[AsyncMiddleware[D] | SyncMiddleware[D]] = (),
         priority: int | None = None,
         queue: Queue | Callable[[Any], Queue | None] | None = None,
@@ -169,6 +171,7 @@ class TaskRegistry(Generic[D]):
             limit: how many of its jobs run in the whole fleet at once: a number, or `Limit(4, by="tenant_id")` for as
                 many for each value of a field of the payload.
             rate: how many of its jobs start in the whole fleet in a period, such as `Rate(100)` for 100 a second.
+            breaker: when dead letters of the task pause it in the whole fleet; if not given, none do.
             middleware: functions that run around the handler, the first outermost, all within the registry's
                 `middleware`. A synchronous one needs a synchronous handler.
             priority: the priority of its jobs, -32,768 to 32,767, lower first; 0 if not given.
@@ -197,6 +200,10 @@ class TaskRegistry(Generic[D]):
             raise InvalidJobError("keep", keep, f"a timedelta up to {LONGEST_KEEP.days} days")
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TaskDefinitionError(f"task {identifier!r}: retry = {retry!r}: expected a RetryPolicy")
+        if breaker is not None and not isinstance(breaker, Breaker):
+            raise TaskDefinitionError(
+                f"task {identifier!r}: breaker = {breaker!r}: expected a Breaker, or leave it out"
+            )
 
         where = f"task {identifier!r}"
         try:
@@ -223,6 +230,7 @@ class TaskRegistry(Generic[D]):
                 keep=keep,
                 limit=most,
                 rate=pace,
+                breaker=breaker,
                 defaults=defaults,
                 queue_of=queue_of,
                 scope=scope,

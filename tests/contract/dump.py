@@ -243,7 +243,7 @@ def main() -> None:
     """Make the schema on a new server, with a role of each duty, and write the text to the file."""
     with EmbeddedPostgres() as server:
         asyncio.run(_migrate(server.dsn))
-        for duty in ("producer", "worker"):
+        for duty in ("producer", "worker", "operator"):
             with psycopg.connect(server.dsn, autocommit=True) as connection:
                 connection.execute(sql.SQL("create role {}").format(sql.Identifier(f"a_{duty}")))
             run_script(server.dsn, grants_script(duty, f"a_{duty}"))

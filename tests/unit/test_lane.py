@@ -180,3 +180,16 @@ def test_lanes_leave_out_what_those_before_them_take() -> None:
     lanes = make_lanes(configs, schema="graphile_worker", tasks=("video.a", "mail", "x"), forbidden_flags=())
     assert [len(one.claim.lanes) for one in lanes] == [1, 2]
     assert unmatched_tasks(configs, ("video.a", "mail", "x")) == ["x"]
+
+
+def test_a_lane_is_shut_while_all_of_its_tasks_are_left_out() -> None:
+    """It asks for nothing then, whatever else would be a reason to look, and goes on where a task comes back."""
+    one = lane(1)
+    one.bind({"t": 1}, frozenset({"t", "u"}))
+    assert one.shut
+    assert (one.low, one.room, one.may_look_behind) == (False, 0, False)
+    one.holding = True
+    assert not one.low
+    one.bind({"t": 1}, frozenset({"u"}))
+    assert not one.shut
+    assert one.low

@@ -21,9 +21,13 @@ INDEXES = {
     "backfill_jobs_exhausted", "backfill_jobs_stuck",
     "backfill_dlq_pkey", "backfill_dlq_key", "backfill_dlq_newest", "backfill_ends_job",
     "backfill_ends_newest", "backfill_counters_pkey", "backfill_attempts_pkey", "backfill_dlq_job",
+    "backfill_limits_pkey", "backfill_limit_states_newest", "backfill_shares_newest",
     "pg_class_relname_nsp_index", "pg_namespace_nspname_index",
 }  # fmt: skip
-_LANES = {"claim", "claim_parallel", "lock_near_queues", "lock_known_queues", "lock_far_queues"}
+_LANES = {
+    "claim", "claim_parallel", "claim_tied", "claim_parallel_tied",
+    "lock_near_queues", "lock_known_queues", "lock_far_queues", "take_values",
+}  # fmt: skip
 
 
 def _body(text: str) -> str:

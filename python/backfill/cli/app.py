@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from backfill.cli import demo, enqueue, migrate, streams, worker
+from backfill.cli import control, demo, enqueue, migrate, streams, why, worker
 from backfill.cli.common import explain
 from backfill.cli.ending import obey_as_first_process
 from backfill.cli.options import DEBUG
@@ -30,6 +30,12 @@ app = typer.Typer(
 app.command("worker")(worker.command)
 app.command("migrate")(migrate.command)
 app.command("enqueue")(enqueue.command)
+app.command("pause")(control.pause)
+app.command("resume")(control.resume)
+app.command("concurrency")(control.concurrency)
+app.command("limit")(control.limit)
+app.command("controls")(control.controls)
+app.command("why")(why.command)
 app.command("demo")(demo.command)
 
 

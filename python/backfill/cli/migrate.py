@@ -20,6 +20,7 @@ class Duty(StrEnum):
 
     PRODUCER = "producer"
     WORKER = "worker"
+    OPERATOR = "operator"
 
 
 def command(
@@ -28,8 +29,8 @@ def command(
         Duty | None,
         typer.Option(
             "--grants",
-            metavar="producer|worker",
-            help="Print what a role needs to enqueue, or to work.",
+            metavar="producer|worker|operator",
+            help="Print what a role needs to enqueue, to work, or to control the fleet.",
             show_default=False,
         ),
     ] = None,
@@ -45,7 +46,7 @@ def command(
     """
     name = SCHEMA.value(schema)
     if role is not None and grants is None:
-        raise ConfigurationError("--role: it names the role of --grants producer or --grants worker")
+        raise ConfigurationError("--role: it names the role of --grants producer, worker or operator")
     if grants is not None and role is None:
         raise ConfigurationError("--grants: name the role too, as in --grants producer --role web")
     if sql or grants is not None:

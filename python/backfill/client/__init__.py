@@ -1,11 +1,11 @@
 """The client, by which producers use the queue; each group of its verbs is a module, and here they are combined.
 
 connect (session, manner): the client's life and its connections · lent: the clients that a worker makes · scheduling:
-asks plugins before a job is added · enqueue: adds one job · bulk: adds many jobs · manage: jobs in the queue ·
-cancel: ends jobs that wait or run · attempts: the attempts of a job · dead_letters: jobs that are not tried again ·
-ends: how jobs finished · counters: how attempts ended · recovery: what dead workers held · held_queues: queues that
-wait for one job · cleanup: what others left behind · presets: the common cases by name · prepare: makes the parameters
-of statements, without I/O · execute: runs statements.
+asks plugins before a job is added · enqueue: adds one job · bulk: adds many jobs · manage: jobs in the queue · cancel:
+ends jobs that wait or run · control: what operators say to the fleet · attempts: the attempts of a job · why: what
+holds a job back · dead_letters: jobs that are not tried again · ends: how jobs finished · counters: how attempts ended
+· recovery: what dead workers held · held_queues: queues that wait for one job · cleanup: what others left behind ·
+presets: the common cases by name · prepare: makes the parameters of statements, without I/O · execute: runs statements.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from backfill.client.bulk.presets import enqueue_bulk, enqueue_bulk_with_retries
 from backfill.client.bulk.verb import BulkVerb
 from backfill.client.cancel import CancelVerbs
 from backfill.client.cleanup import CleanupVerbs
+from backfill.client.control import ControlVerbs
 from backfill.client.counters import CounterVerbs
 from backfill.client.ends.verbs import EndVerbs
 from backfill.client.enqueue import EnqueueVerb
@@ -25,6 +26,7 @@ from backfill.client.presets import (
     enqueue_fast_with_retries,
     enqueue_serial,
 )
+from backfill.client.why import WhyVerb
 
 __all__ = [
     "BackfillClient",
@@ -38,7 +40,9 @@ __all__ = [
 ]
 
 
-class BackfillClient(EnqueueVerb, BulkVerb, CancelVerbs, CleanupVerbs, EndVerbs, CounterVerbs, AttemptVerbs):
+class BackfillClient(
+    EnqueueVerb, BulkVerb, CancelVerbs, ControlVerbs, CleanupVerbs, EndVerbs, CounterVerbs, AttemptVerbs, WhyVerb
+):
     """The object by which a program uses the queue: it enqueues jobs and manages the jobs in the queue.
 
     Making a client does no I/O and needs no event loop, so a client may be a module's variable. The first verb connects

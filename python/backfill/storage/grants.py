@@ -12,19 +12,23 @@ from backfill.errors import ConfigurationError
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema
 from backfill.storage.texts import GRANTS
 
-Duty = Literal["producer", "worker"]
+Duty = Literal["producer", "worker", "operator"]
 _JOBS_SEQUENCE: Final = "jobs_id_seq1"
 _JOBS_TABLE: Final = "_private_jobs"
+_CONTROL_TABLE: Final = "backfill_control"
 _TOKEN: Final = re.compile(r""":"\w+"|:'\w+'""")
 _IDENTIFIER_BYTES: Final = 63
 
 
 def grants_script(duty: Duty, role: str, schema: str = DEFAULT_SCHEMA) -> str:
-    """The SQL that lets a role enqueue jobs (`producer`) or work (`worker`), and nothing more.
+    """The SQL that lets a role do one duty, and nothing more.
+
+    A `producer` enqueues jobs, a `worker` works, and an `operator` says to the fleet what may run.
 
     The script can be run again; it then takes back what the scripts of older versions granted beyond that. A producer
     may call functions, and has no right on any table of the queue. The tables have row level security, so a role with
-    grants alone sees no rows: for a worker each table gets a policy, named after the role.
+    grants alone sees no rows: for a worker each table gets a policy, named after the role, and for an operator each
+    table that it may read. A role may have the grants of several duties.
 
     Raises:
         ConfigurationError: the duty is unknown, or a name cannot be used.
@@ -41,6 +45,8 @@ def grants_script(duty: Duty, role: str, schema: str = DEFAULT_SCHEMA) -> str:
         ':"sequence"': _quoted(schema, _JOBS_SEQUENCE),
         ":'worker_policy'": _literal(_policy("worker", role)),
         ":'jobs'": _literal(_quoted(schema, _JOBS_TABLE)),
+        ":'operator_policy'": _literal(_policy("operator", role)),
+        ":'control'": _literal(_quoted(schema, _CONTROL_TABLE)),
     }
     body = "$body$"
     while any(body in value for value in values.values()):  # no name may end the script's own quotes

@@ -21,6 +21,14 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DOUBLE: Final = struct.Struct("!d")
 
 
+def time_of(micros: int | None) -> datetime | None:
+    """A time from Unix microseconds; None for None and for a time that no datetime can hold."""
+    try:
+        return None if micros is None else _EPOCH + timedelta(microseconds=micros)
+    except OverflowError:
+        return None
+
+
 class _Columns:
     """A row of a result, and where each column stands.
 
@@ -79,11 +87,7 @@ class Row(_Columns):
 
     def time(self, name: str) -> datetime | None:
         """A time, from Unix microseconds; None for null and for a time that no datetime can hold."""
-        micros = self.number(name)
-        try:
-            return None if micros is None else _EPOCH + timedelta(microseconds=micros)
-        except OverflowError:
-            return None
+        return time_of(self.number(name))
 
     def items(self, name: str) -> Any:
         """A JSON array; an empty one for null."""

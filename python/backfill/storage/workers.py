@@ -6,7 +6,7 @@ These are its row, its tasks' ids, and the priorities of waiting jobs.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A worker as others see it in `backfill_workers`; it is dead after `dead_after` without a heartbeat."""
+    """A worker as others see it in `backfill_workers`.
+
+    Attributes:
+        id: its id.
+        host: the machine's name.
+        pid: the process's id.
+        protocol: the version of what workers expect of each other.
+        lanes: its lanes, each with its name and concurrency.
+        tasks: the tasks that it knows, by name.
+        version: the version of backfill that it runs.
+        dead_after: it is dead after so long without a heartbeat.
+        limits: the limits that its tasks declare, by task, each as `backfill.limits.to_json` gives it. A task that it
+            knows and that is missing here expressly has none.
+    """
 
     id: str
     host: str
@@ -35,6 +48,7 @@ class WorkerRow:
     tasks: list[str]
     version: str
     dead_after: timedelta
+    limits: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,17 @@ async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> 
         How many live workers know one of its tasks, itself included, and the mark of what operators say, which is
         another one after each change.
     """
-    values = [row.id, row.host, row.pid, row.protocol, Jsonb(row.lanes), row.tasks, row.version, row.dead_after]
+    values: list[Any] = [
+        row.id,
+        row.host,
+        row.pid,
+        row.protocol,
+        Jsonb(row.lanes),
+        row.tasks,
+        row.version,
+        row.dead_after,
+    ]
+    values.append(Jsonb(row.limits))
     async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(render("add_worker", schema), values)
         found = await cursor.fetchone()

@@ -151,7 +151,7 @@ class WorkerProcess:
         one = self._incarnation()
         await one.open()
         self.one = one
-        announce(config, self._registry.identifiers(), one.worker_id)
+        announce(config, self._registry.identifiers(), one.worker_id, one.lanes)
 
     async def start(self) -> None:
         """Start the services that run in the background."""
@@ -182,7 +182,7 @@ class WorkerProcess:
         return self.pulse.health(
             worker_id=one.worker_id, held=len(one.executor.held), unsettled=one.station.settler.pending,
             live_within=live_within, ready_within=ready_within, hung=self.stragglers.hung,
-            lanes=len(self.config.lanes),
+            lanes=len(self.config.lanes), paused=one.pauses.tasks, all_paused=one.pauses.are_all,
         )  # fmt: skip
 
     async def run_available(self) -> int:

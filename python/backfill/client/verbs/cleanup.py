@@ -14,6 +14,7 @@ import psycopg
 from backfill.checks import KEY_LIMIT, check_age, check_duration, check_int, check_text
 from backfill.client.verbs.asked import Steps, Together, Verb
 from backfill.client.verbs.held_queues import free_held_queues
+from backfill.client.verbs.paused_queues import free_resumed_queues
 from backfill.client.verbs.recovery import DEAD_AFTER, recover_abandoned, recover_worker
 from backfill.errors import CleanupRefusedError
 from backfill.storage.recovery import Next
@@ -139,6 +140,7 @@ def _release_foreign_locks(
         parameters = (str(queues.total_seconds()), str(gone_for.total_seconds()))
         released = yield from _in_turn(Verb("release_queues", parameters, _whole("queues")), alone=alone)
         queue_locks += released or 0
+        queue_locks += (yield from _in_turn(free_resumed_queues(), alone=alone)) or 0
     return ReleasedLocks(queue_locks, job_locks)
 
 

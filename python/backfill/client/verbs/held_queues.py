@@ -22,12 +22,14 @@ class HeldQueue:
         job_id: the job that it waits for.
         since: when the queue began to wait for this job; later attempts of the job count as waiting.
         run_at: when the job is due next; None if Python cannot hold that time.
+        paused: whether the queue is paused too, so that the job does not start before the pause is over.
     """
 
     queue_name: str
     job_id: int
     since: datetime
     run_at: datetime | None
+    paused: bool = False
 
 
 def held_queues() -> Verb[list[HeldQueue]]:
@@ -45,5 +47,6 @@ def _held(result: PGresult) -> list[HeldQueue]:
     for row in rows(result):
         since = row.time("since")
         assert since is not None  # noqa: S101 - the database writes it, by its clock
-        held.append(HeldQueue(row.word("queue_name"), row.whole("job_id"), since, row.time("run_at")))
+        name, paused = row.word("queue_name"), row.flag("paused")
+        held.append(HeldQueue(name, row.whole("job_id"), since, row.time("run_at"), paused))
     return held

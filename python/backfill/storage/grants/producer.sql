@@ -2,9 +2,13 @@
 -- has no right on any table of the queue: functions that belong to the role that migrates do all of that for it.
 do $body$
 begin
-  -- What older versions granted is taken back, unless the role is a worker's too, whose grants include a producer's.
+  -- What older versions granted is taken back, unless the role is a worker's too, whose grants include a producer's, or an
+  -- operator's, whose grants would go with it.
   if not exists (
-    select from pg_catalog.pg_policy where polname = :'worker_policy' and polrelid = :'jobs'::pg_catalog.regclass
+    select
+    from pg_catalog.pg_policy
+    where (polname = :'worker_policy' and polrelid = :'jobs'::pg_catalog.regclass)
+      or (polname = :'operator_policy' and polrelid = :'control'::pg_catalog.regclass)
   ) then
     revoke all on all tables in schema :"schema" from :"role";
     revoke all on all sequences in schema :"schema" from :"role";

@@ -11,9 +11,25 @@ on
 to :"role";
 grant select, insert on :"schema".backfill_ends to :"role";
 grant select, insert, delete on :"schema".backfill_attempts to :"role";
-grant select on :"schema".backfill_control to :"role";
+grant select on :"schema".backfill_control, :"schema".backfill_limits to :"role";
+grant select, insert, update, delete on :"schema".backfill_limit_states, :"schema".backfill_shares to :"role";
 grant usage on sequence :"sequence", :"schema".backfill_dlq_id_seq to :"role";
 grant execute on all functions in schema :"schema" to :"role";
+do $body$
+begin
+  -- To say something to the fleet is for operators.
+  if not exists (
+    select from pg_catalog.pg_policy where polname = :'operator_policy' and polrelid = :'control'::pg_catalog.regclass
+  ) then
+    revoke execute
+    on function
+      :"schema".backfill_say(text, text, jsonb, text, text),
+      :"schema".backfill_unsay(text, text),
+      :"schema".backfill_unsay(bigint)
+    from :"role";
+  end if;
+end;
+$body$;
 
 drop policy if exists :"policy" on :"schema"._private_tasks;
 create policy :"policy" on :"schema"._private_tasks to :"role" using (true) with check (true);
@@ -37,3 +53,9 @@ drop policy if exists :"policy" on :"schema".backfill_counters;
 create policy :"policy" on :"schema".backfill_counters to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_control;
 create policy :"policy" on :"schema".backfill_control for select to :"role" using (true);
+drop policy if exists :"policy" on :"schema".backfill_limits;
+create policy :"policy" on :"schema".backfill_limits for select to :"role" using (true);
+drop policy if exists :"policy" on :"schema".backfill_limit_states;
+create policy :"policy" on :"schema".backfill_limit_states to :"role" using (true) with check (true);
+drop policy if exists :"policy" on :"schema".backfill_shares;
+create policy :"policy" on :"schema".backfill_shares to :"role" using (true) with check (true);

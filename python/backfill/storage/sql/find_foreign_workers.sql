@@ -23,5 +23,7 @@ from (
 ) as workers
 where not starts_with(id, 'backfill_')
   and not starts_with(id, 'backfill:retry:') -- a queue that is held for a job's retry
+  and id <> 'backfill:pause' -- a queue that is paused
+  and not starts_with(id, 'backfill:pause:')
 order by id
 limit 10

@@ -1,7 +1,8 @@
 -- does: Where lock_near_queues.sql saw too few, locks the free serial queues whose first jobs come first, going from the
---   queues' side by a loose scan, so that any number of jobs in busy queues can hide nothing.
---   A queue that is held for a job's retry is free for that job alone. Adds to backfill.queues. Says how many it
---   locked, how many seconds that took, and which free queues it saw, in order, 10,000 at most.
+--   queues' side by a loose scan, so that any number of jobs in busy queues can hide nothing. Where over 1,000 queues have
+--   jobs and few of all queues are not locked, as where thousands are paused, it looks at those instead. A queue that is held
+--   for a job's retry is free for that job alone. Adds to backfill.queues. Says how many it locked, how many seconds that
+--   took, and which free queues it saw, in order, 10,000 at most.
 -- locks: _private_job_queues rows for no key update, skip locked, until the transaction ends
 -- index: backfill_jobs_serial_head, job_queues_pkey1
 -- params: $1 wanted integer, $2 forbidden_flags text[] (then the lane's own)
@@ -28,10 +29,30 @@ with recursive waiting as (
   from waiting
   where waiting.job_queue_id is not null
 ),
+looked_at as materialized (
+  select queues.id, queues.locked_at is null or starts_with(queues.locked_by, 'backfill:retry:') as open
+  from :"schema"._private_job_queues as queues
+  where (select count(*) from (select from waiting limit 1001) as first) > 1000
+  order by queues.id
+  limit 100001
+),
+few as materialized (
+  select coalesce(array_agg(looked_at.id) filter (where looked_at.open), '{}') as ids
+  from looked_at
+  having count(*) between 1 and 100000 and count(*) filter (where looked_at.open) <= 5000
+),
+either as (
+  select waiting.job_queue_id
+  from waiting
+  where not exists (select from few)
+  union all
+  select unnest(few.ids)
+  from few
+),
 heads as materialized (
   select queues.id, head.priority, head.run_at, head.id as job_id
-  from waiting
-  join :"schema"._private_job_queues as queues on queues.id = any (array[waiting.job_queue_id])
+  from either
+  join :"schema"._private_job_queues as queues on queues.id = any (array[either.job_queue_id])
   -- part: queue_head
   where (queues.locked_at is null or starts_with(queues.locked_by, 'backfill:retry:'))
     and queues.id <> all (current_setting('backfill.queues')::integer[])

@@ -16,6 +16,7 @@ class CancelledJobs:
     """
 
     name = "cancelled jobs"
+    before_claims = False
 
     def __init__(self, client: ServicesClient, *, worker: str, cancelling: Cancelling) -> None:
         self._client = client

@@ -36,6 +36,11 @@ class ControlDuty(Protocol):
         """What it looks at, for the log."""
         ...
 
+    @property
+    def before_claims(self) -> bool:
+        """Whether it must have looked once before the worker claims its first job."""
+        ...
+
     async def look(self, *, news: bool) -> None:
         """Look at what is said now, and do it. It may be called although nothing is new.
 
@@ -70,6 +75,19 @@ class ControlReader(Service):
     def look_again(self) -> None:
         """Look soon, although nothing may be new: a duty could not see all when it looked."""
         self._wanted.set()
+
+    async def look_first(self) -> None:
+        """Have those duties look that must have looked before the first claim.
+
+        Raises:
+            DatabaseConnectionError: the server cannot be reached.
+            psycopg.Error: the server refused.
+            TimeoutError: the server did not answer in time.
+        """
+        for duty in self._duties:
+            if duty.before_claims:
+                async with asyncio.timeout(_TIMEOUT):
+                    await duty.look(news=True)
 
     async def _run(self) -> None:
         await self._until_stopped(self._look_for_ever())

@@ -133,7 +133,7 @@ class Hooked:
         if not isinstance(answer, Continue):
             raise Answered(self._outcomes.skipped(running.job, f"it was skipped by {name}, a hook of BeforeJobRun"))
         # A callback may have swallowed its cancellation: even then the handler must not start.
-        if running.worker_stops or running.cancellation is not None:
+        if running.worker_stops or running.given_up or running.cancellation is not None:
             raise asyncio.CancelledError
         if _is_over(running):
             raise Answered(self._outcomes.timed_out(running.job, task, running.limits))

@@ -7,6 +7,7 @@ what they know to `Pulse`, which any thread may read.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -32,6 +33,8 @@ class WorkerHealth:
         hung: the lanes that run nothing, since all of their slots are taken by handlers that still run although their
             time is over or their jobs are lost. The worker is not ready where all of its lanes hang. It stays live: a
             restart would cut such a handler off, and its job would only begin anew.
+        paused: the names of the worker's tasks that are paused in the whole fleet. A paused worker stays ready.
+        all_paused: whether all of its tasks are paused, so that it starts no job.
     """
 
     live: bool
@@ -43,6 +46,8 @@ class WorkerHealth:
     held: int = 0
     unsettled: int = 0
     hung: tuple[str, ...] = ()
+    paused: tuple[str, ...] = ()
+    all_paused: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The health as a dict that can be written as JSON."""
@@ -75,6 +80,8 @@ class Pulse:
         ready_within: timedelta,
         hung: tuple[str, ...] = (),
         lanes: int = 1,
+        paused: Collection[str] = (),
+        all_paused: bool = False,
     ) -> WorkerHealth:
         """The worker's health now.
 
@@ -86,6 +93,8 @@ class Pulse:
             ready_within: how long ago the database may have answered last.
             hung: the lanes that hang.
             lanes: how many lanes the worker has.
+            paused: the tasks that are paused.
+            all_paused: whether all of the worker's tasks are paused.
         """
         now = time.monotonic()
         lag = max(now - self.turned, 0.0)
@@ -106,7 +115,10 @@ class Pulse:
         reasons += [f"lane {lane} hangs: handlers that do not end have all of its slots" for lane in hung]
         if len(hung) >= lanes:
             ready = False
-        return WorkerHealth(live, ready, tuple(reasons), worker_id, round(lag, 3), claimed, held, unsettled, hung)
+        return WorkerHealth(
+            live, ready, tuple(reasons), worker_id, round(lag, 3), claimed, held, unsettled, hung,
+            tuple(sorted(paused)), all_paused,
+        )  # fmt: skip
 
 
 ABSENT: Final = WorkerHealth(live=True, ready=False, reasons=("it does not run",))

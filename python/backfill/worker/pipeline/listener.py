@@ -95,7 +95,7 @@ class Listener(Service):
                         await listen(connection, (CONTROL_CHANNEL, JOBS_CHANNEL, MIGRATION_CHANNEL))
                     if backoff.reset():
                         logger.info("the listener hears again")
-                        self._control()
+                    self._control()  # what was said before it listened was said to nobody here
                     self._wake()
                     await self._hear_all(connection)
             except SchemaVersionError:

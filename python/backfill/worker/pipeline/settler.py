@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
@@ -18,8 +18,12 @@ from backfill.worker.execution.endings import COMPLETE, COMPLETED
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.settled import SettledListener, tell
+from backfill.worker.limits.sources import Sources
 from backfill.worker.pipeline.hot import PASSING, QUERY_TIMEOUT
 from backfill.worker.pipeline.weaker import Form, weaker_forms
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,7 @@ class Settler:
 
     Args:
         executor: the executor that holds the jobs.
+        limits: the sources of limited tasks, which know which shares move with an end; None where there are none.
         schema: the queue's schema.
         worker: the worker's id.
         settled: called after each batch that is written.
@@ -48,6 +53,7 @@ class Settler:
     def __init__(
         self,
         executor: Executor,
+        limits: Sources | None = None,
         *,
         schema: str,
         worker: str,
@@ -56,6 +62,7 @@ class Settler:
         look_soon: Callable[[], None],
     ) -> None:
         self._executor = executor
+        self._limits = limits
         self._schema = schema
         self._worker = worker
         self._settled = settled
@@ -122,7 +129,17 @@ class Settler:
                 if (ending := running.ending) is not COMPLETED:
                     assert ending is not None  # noqa: S101 - what is written has ended
                     settlement.add(*ending.end(running, running.keep))
+        if self._executor.paused_queues:
+            settlement.paused = self._executor.paused_queues.unlocked_by(batch)
+        if self._limits is not None and self._limits.have_shares:
+            settlement.passes = self._limits.passes(batch)
         return settlement
+
+    def answered(self, settlement: Settlement, results: Sequence[PGresult]) -> set[Attempt]:
+        """Take in the results of a settlement's statements; return the attempts that this worker had lost."""
+        missing = settlement.missing(results)
+        self._note_resumed(settlement)
+        return missing
 
     def release(self, batch: Sequence[HeldJob], missing: set[Attempt]) -> None:
         """Let go of the jobs of a batch that is written."""
@@ -130,6 +147,8 @@ class Settler:
         # After a lost answer, a missing end counts as written: it was written before the answer was lost.
         tell(self._listeners, batch, () if self._doubtful else missing)
         self._executor.held.release(batch)
+        if self._limits is not None and self._limits.have_shares:
+            self._limits.settled(batch)
         if self._refused:
             self._refused.difference_update(running.job.id for running in batch)
         for running in [running for running in batch if running in missing] if missing else ():
@@ -245,9 +264,15 @@ class Settler:
             return error
 
     async def _settle(self, wire: Wire, settlement: Settlement) -> set[Attempt]:
-        return await settle(
+        missing = await settle(
             wire, settlement, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False
         )
+        self._note_resumed(settlement)
+        return missing
+
+    def _note_resumed(self, settlement: Settlement) -> None:
+        if settlement.resumed:
+            self._executor.paused_queues.are_over(settlement.resumed)
 
 
 def _light(batch: list[HeldJob]) -> list[HeldJob]:

@@ -42,13 +42,14 @@ CHANGES: dict[LiteralString, str] = {
 
 def _names(*dsns: str) -> dict[str, str]:
     return {
-        str(conninfo_to_dict(dsn)["user"]): word for dsn, word in zip(dsns, ("a_producer", "a_worker"), strict=True)
+        str(conninfo_to_dict(dsn)["user"]): word
+        for dsn, word in zip(dsns, ("a_producer", "a_worker", "a_operator"), strict=True)
     }
 
 
 def test_the_schema_is_the_one_that_is_kept(dsn: str, role: NewRole) -> None:
     """What migrations and the printed grants make is what tests/contract/schema.txt says, on every PostgreSQL."""
-    found = dump(dsn, _names(role("producer"), role("worker")))
+    found = dump(dsn, _names(role("producer"), role("worker"), role("operator")))
     kept = KEPT.read_text(encoding="utf-8")
     lines = difflib.unified_diff(kept.splitlines(), found.splitlines(), "kept", "found", lineterm="", n=1)
     assert found == kept, "`nox -s schema` writes it anew:\n" + "\n".join(lines)

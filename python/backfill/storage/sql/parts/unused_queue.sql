@@ -19,3 +19,9 @@
     where jobs.locked_by is not null
       and jobs.job_queue_id = queues.id
   )
+  and not exists (
+    select
+    from :"schema".backfill_control as control
+    where control.kind = 'pause'
+      and control.subject = 'queue:' || queues.queue_name
+  )

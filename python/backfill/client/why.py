@@ -1,0 +1,41 @@
+"""The verb that tells what holds a job back."""
+
+from __future__ import annotations
+
+from backfill.client.manage import ManageVerbs
+from backfill.client.verbs import why as verbs
+from backfill.client.verbs.jobs import JobReference
+from backfill.storage.types import Connection
+from backfill.whys import Why
+
+
+class WhyVerb(ManageVerbs):
+    """The verb that tells what holds a job back."""
+
+    async def why(self, job: JobReference, *, connection: Connection | None = None) -> Why:
+        """Tell what holds a job back at this moment, or what became of it.
+
+        All reasons that hold are given: it may be paused and wait for a full limit too. If there are none, the job
+        waits for its turn. What filters the lanes of workers have, and aliases of tasks, are known to the workers only:
+        a pause by a task's name is not seen for a job that was added under an alias.
+
+        Args:
+            job: its id; a `Job` or an `EnqueueOutcome` will do.
+            connection: a psycopg connection to read on; if not given, one of the client's.
+
+        Returns:
+            The reasons; `str` of it is a line for each.
+
+        Raises:
+            InvalidJobError: `job` is not an id.
+            psycopg.errors.InsufficientPrivilege: the role has only a producer's grants.
+
+        Example:
+            ```python
+            job = await client.enqueue("send_email", {"to": "ada@example.com"})
+            await client.pause(task="send_email", reason="the provider is down", by="ann")
+            for reason in await client.why(job):
+                print(reason.kind, reason.text)
+            ```
+        """
+        return await self._ask(lambda: verbs.why(job), connection, harmless=True)
