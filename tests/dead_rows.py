@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 from backfill.storage.claims import HIGHEST, LOWEST
+from backfill.storage.ties import PAGES
 from plans import WORKER, Connection, Plan, nodes
 
 DEAD = 200_000
@@ -100,6 +101,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
     lows, highs = [LOWEST, 0, 1], [-1, 0, HIGHEST]
     floors = ["-infinity", str(now - timedelta(minutes=1)), "-infinity"]
     entries = list(range(1_000_001, 1_000_041))
+    tie = [0, [now, now], "(1000,0)", f"({1000 + PAGES},0)"]
     return {
         "complete": fences,
         "complete_keeping": [*fences, *keeping, ["completed"] * count, nothing, ["1"] * count],
@@ -178,6 +180,8 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "lock_far_queues": [100, []],
         "claim": ["nobody", 100, [], lows, highs, floors, 10, 2**24],
         "claim_parallel": ["nobody", 100, [], lows, highs, floors, 10, 2**24],
+        "claim_tied": ["nobody", 100, [], lows, highs, floors, 10, 2**24, *tie],
+        "claim_parallel_tied": ["nobody", 100, [], lows, highs, floors, 10, 2**24, *tie],
     }
 
 

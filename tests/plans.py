@@ -82,6 +82,9 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "beat": ["worker5", 0.1],
     "look_around": [["task1", "task2"], "worker5", 6.0],
     "give_up_worker": ["worker5", 1],
+    "trip_breaker": ["task1", ["task1"], 10_000, 3600.0, 30.0, 3600.0],
+    "end_trial": ["task1", 1, True],
+    "show_lanes": ["worker5", Jsonb([{"name": "default", "concurrency": 10}])],
     "release_jobs": [14_400.0, 500, True],
     "find_abandoned": [20.0],
     "find_unused_queues": [0, 5000, 500],
@@ -229,8 +232,12 @@ FRONTS: dict[str, list[Any]] = {
     "lock_far_queues": [100, []],
     "claim": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24],
     "claim_parallel": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24],
+    "claim_tied": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24, 0, [_NOW, _NOW], "(5,0)", "(1005,0)"],
+    "claim_parallel_tied": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24, 0, [_NOW, _NOW], "(5,0)", "(1005,0)"],
 }
 """The statements of claims, with what comes before their lane's own parameters."""
+PARALLEL_CLAIMS = {"claim_parallel", "claim_parallel_tied"}
+"""Those that take the parameters of the lanes of parallel jobs alone."""
 HOT = (
     "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_attempts",
     "forget_dead_letters", "give_back", "end_cancelled",

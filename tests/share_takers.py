@@ -38,6 +38,9 @@ select task.id, now() - interval '1 hour' + n * interval '1 ms', case
   end
 from task, generate_series(1, $2) as n
 """
+_EMPTY = """
+truncate graphile_worker._private_jobs, graphile_worker.backfill_shares, graphile_worker.backfill_limit_states
+"""
 _COMPLETE = "delete from graphile_worker._private_jobs where id = any ($2::bigint[]) and locked_by = $1 returning id"
 _RETURN = """
 update graphile_worker._private_jobs set locked_at = null, locked_by = null, attempts = greatest(attempts - 1, 0)
@@ -72,6 +75,10 @@ class Field:
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self.connection = connection
         self.ids: dict[str, int] = {}
+
+    async def empty(self) -> None:
+        """Take away all jobs and slots."""
+        await self.connection.execute(_EMPTY)
 
     async def add(self, count: int, *, values: int = 0, task: str = TASK) -> None:
         """Add jobs of the limited task, each with one of so many values."""

@@ -243,6 +243,13 @@ queue_steps = st.lists(
     max_size=60,
 )
 
+tied_steps = st.lists(
+    st.tuples(st.just("add"), st.integers(1, 6), st.sampled_from([0, 0, 1, 150_000]), st.booleans())
+    | st.tuples(st.just("look"), st.integers(1, 3), st.sampled_from([0, 0, 100_000, 1_000_000]), st.just(False)),
+    max_size=60,
+)
+"""Jobs that are added by the handful, many of them at one time, some of a task that is left out; and looks."""
+
 # --- what may befall a queue in its life; places are taken modulo what there is
 
 life_places = st.integers(0, 5)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pdoc
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = ("backfill", "backfill.embedded", "backfill.logs", "backfill.testing")
+PUBLIC = ("backfill", "backfill.cron", "backfill.embedded", "backfill.logs", "backfill.testing")
 
 
 def build(folder: Path) -> None:

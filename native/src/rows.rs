@@ -40,8 +40,8 @@ impl fmt::Display for RowError {
 
 impl std::error::Error for RowError {}
 
-/// A column that a claim has beside a job's: how many of the jobs that it found it took.
-const FITS: &[u8] = b"fits";
+/// Columns that a claim has beside a job's: how many of the jobs that it found it took, and where it ended.
+const BESIDE: [&[u8]; 2] = [b"fits", b"place"];
 
 macro_rules! columns {
     ($($name:ident),* $(,)?) => {
@@ -55,7 +55,7 @@ macro_rules! columns {
                 let mut found = Self::default();
                 for column in 0..table.columns() {
                     let name = table.name(column).unwrap_or_default();
-                    if name == FITS {
+                    if BESIDE.contains(&name) {
                         continue;
                     }
                     $(if name == stringify!($name).as_bytes() { found.$name = Some(column); continue; })*

@@ -4,6 +4,7 @@ This module holds the public names and nothing else.
 """
 
 from backfill.attempts import AttemptHow, AttemptRecord
+from backfill.breakers import Breaker
 from backfill.cancels import CancelCounts, Cancellation, CancelOutcome, CancelStatus
 from backfill.client import (
     BackfillClient,
@@ -130,6 +131,7 @@ __all__ = [
     "BackfillError",
     "BeforeJobRun",
     "BeforeJobSchedule",
+    "Breaker",
     "BulkEnqueueError",
     "BulkOutcome",
     "CallNext",

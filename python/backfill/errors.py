@@ -1,8 +1,8 @@
 """Every exception of the package, in one tree under `BackfillError`.
 
 Every other module imports this one, and the native extension raises these classes; this module imports only `shown`,
-which says how a message shows a value. A message names the field, the value and the way out, since it may be read at
-night.
+which says how a message shows a value, and `rebuilt`, which says how an exception is pickled. A message names the
+field, the value and the way out, since it may be read at night.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
+from backfill.rebuilt import Rebuilt
 from backfill.shown import few, first_line, shown
 
 if TYPE_CHECKING:
@@ -25,10 +26,7 @@ class BackfillError(Exception):
 
 
 class ConfigurationError(BackfillError, ValueError):
-    """A setting of a client, a worker or the shell that cannot be used.
-
-    The message names the setting and its limits.
-    """
+    """A setting of a client, a worker or the shell that cannot be used; the message names it and its limits."""
 
 
 class TaskDefinitionError(BackfillError, TypeError):
@@ -38,7 +36,7 @@ class TaskDefinitionError(BackfillError, TypeError):
     """
 
 
-class InvalidJobError(BackfillError, ValueError):
+class InvalidJobError(Rebuilt, BackfillError, ValueError):
     """Bad input to a producer's call, refused before anything is written.
 
     Attributes:
@@ -48,15 +46,13 @@ class InvalidJobError(BackfillError, ValueError):
         limit: what would have been accepted, in words.
     """
 
+    _arguments = ("field", "value", "limit")
+
     def __init__(self, field: str, value: object, limit: str) -> None:
         self.field = field
         self.value = value
         self.limit = limit
         super().__init__(f"{field} = {shown(value)}: {limit}")
-
-    def __reduce__(self) -> tuple[type[InvalidJobError], tuple[str, object, str]]:
-        """Pickle by the arguments, since the message alone could not rebuild it."""
-        return type(self), (self.field, self.value, self.limit)
 
 
 class InvalidPayloadError(InvalidJobError):
@@ -71,11 +67,28 @@ class InvalidPayloadError(InvalidJobError):
             self.args = (f"{field} (of type {type(value).__name__}): {limit}",)
 
 
-class PayloadDecodeError(BackfillError):
-    """A row's payload that cannot be read as its handler's type, or another column that cannot be read.
+class CrontabParseError(Rebuilt, BackfillError, ValueError):
+    """A crontab's text, or the five fields of a schedule, that cannot be read.
 
-    Only the attempt that meets it fails.
+    Attributes:
+        line: the line at fault, counted from 1.
+        column: the character of the line at which reading ended, counted from 1.
+        input: what stands there, shortened; empty where something is missing. Of a payload it is one character.
+        expected: what would have been accepted, in words.
     """
+
+    _arguments = ("line", "column", "input", "expected")
+
+    def __init__(self, line: int, column: int, input: str, expected: str) -> None:
+        self.line = line
+        self.column = column
+        self.input = input
+        self.expected = expected
+        super().__init__(f"line {line}, column {column}: {shown(input) if input else 'nothing'}: expected {expected}")
+
+
+class PayloadDecodeError(BackfillError):
+    """A row whose payload is not of its handler's type, or a column that cannot be read; its attempt alone fails."""
 
 
 class BulkEnqueueError(BackfillError):
@@ -100,7 +113,7 @@ class BulkEnqueueError(BackfillError):
         super().__init__(message)
 
 
-class JobScheduleRefusedError(BackfillError):
+class JobScheduleRefusedError(Rebuilt, BackfillError):
     """A job was not added, because an interceptor of `BeforeJobSchedule` said Skip or Fail.
 
     Attributes:
@@ -110,6 +123,8 @@ class JobScheduleRefusedError(BackfillError):
         skipped: whether it said Skip.
     """
 
+    _arguments = ("task", "hook", "text")
+
     def __init__(self, task: str, hook: str, text: str | None) -> None:
         self.task = task
         self.hook = hook
@@ -118,27 +133,21 @@ class JobScheduleRefusedError(BackfillError):
         why = "skipped the job" if text is None else f"refused the job: {text}"
         super().__init__(f"task {task!r}: not added, since {hook} {why}")
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by its parts, since the message alone could not rebuild it."""
-        return type(self), (self.task, self.hook, self.text)
 
-
-class JobNotCompletedError(BackfillError):
+class JobNotCompletedError(Rebuilt, BackfillError):
     """A job whose result was awaited ended without one: it failed for good, was discarded, or was superseded.
 
     Attributes:
         end: how it ended, a `JobEnd`.
     """
 
+    _arguments = ("end",)
+
     def __init__(self, end: JobEnd) -> None:
         reason = "" if end.error is None else f": {first_line(end.error)}"
         how = "completed without a result" if end.how == "completed" else end.how
         super().__init__(f"job {end.job_id} ({end.task_identifier}) {how}{reason}")
         self.end = end
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by the end, since the message alone could not rebuild it."""
-        return type(self), (self.end,)
 
 
 class JobCancelledError(JobNotCompletedError):
@@ -158,7 +167,7 @@ class ResultTimeoutError(BackfillError, TimeoutError):
     """A job whose result was awaited has not ended in time; the job itself goes on."""
 
 
-class DlqRequeueError(BackfillError):
+class DlqRequeueError(Rebuilt, BackfillError):
     """Some dead letters could not be requeued; all others of the call are requeued.
 
     Attributes:
@@ -166,31 +175,27 @@ class DlqRequeueError(BackfillError):
         refused: for each other entry, by the entry's id, why the database refused it.
     """
 
+    _arguments = ("added", "refused")
+
     def __init__(self, added: Mapping[int, int], refused: Mapping[int, str]) -> None:
         self.added = dict(added)
         self.refused = dict(refused)
         some = few([f"id {entry}: {reason}" for entry, reason in self.refused.items()])
         super().__init__(f"{len(self.refused)} dead letters were refused, {len(self.added)} are requeued: {some}")
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by its two parts, since the message alone could not rebuild it."""
-        return type(self), (self.added, self.refused)
 
-
-class DlqJobNotFoundError(BackfillError, LookupError):
+class DlqJobNotFoundError(Rebuilt, BackfillError, LookupError):
     """A dead letter that does not exist any more: it was deleted, or it went when its requeued job completed.
 
     Attributes:
         id: the entry's id.
     """
 
+    _arguments = ("id",)
+
     def __init__(self, id: int) -> None:
         self.id = id
         super().__init__(f"there is no dead letter with the id {id}")
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        """Pickle by the id, since the message alone could not rebuild it."""
-        return type(self), (self.id,)
 
 
 class CleanupRefusedError(BackfillError):
@@ -235,10 +240,7 @@ class DatabaseConnectionError(BackfillError):
 
 
 class ReadOnlyDatabaseError(DatabaseConnectionError):
-    """The database takes no writes, as a client or a worker found when it started.
-
-    The database is a standby, or it is set to be read-only.
-    """
+    """The database is a standby or set to be read-only, as a client or a worker found when it started."""
 
 
 class CommitUnknownError(DatabaseConnectionError):
@@ -254,10 +256,7 @@ class SchemaMissingError(SchemaError):
 
 
 class SchemaVersionError(SchemaError):
-    """The schema is too new (it has a breaking migration that this version does not know) or too old.
-
-    The message names both version numbers.
-    """
+    """The schema is too old, or has a breaking migration that this version does not know; both numbers are named."""
 
 
 class MigrationError(SchemaError):

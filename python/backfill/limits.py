@@ -7,10 +7,10 @@ The decorator of tasks takes them, operators set them through a client, and work
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from backfill.checks import check_path
 from backfill.errors import LONGEST_WAIT, ConfigurationError, InvalidJobError
@@ -149,6 +149,29 @@ def from_json(stored: object) -> tuple[Limit | None, Rate | None]:
     if not isinstance(per, (int, float)) or isinstance(per, bool) or not math.isfinite(per) or abs(per) > 1e9:
         raise _refused("per", per, "a number of seconds")
     return limit, Rate(rate.get("count", 0), timedelta(seconds=per), rate.get("burst", 1), by)
+
+
+class Limited(Protocol):
+    """What is asked of a task here; `Task` provides it."""
+
+    identifier: str
+    limit: Limit | None
+    rate: Rate | None
+
+
+def declared(tasks: Iterable[Limited]) -> dict[str, dict[str, Any]]:
+    """Return the limits that the code of a worker's tasks declares, by the tasks' names, as JSON.
+
+    Jobs that stand under an alias of a task count for the limit of the task, so aliases are not among the names.
+
+    Args:
+        tasks: the tasks; those without a limit and a rate are left out.
+    """
+    return {
+        task.identifier: to_json(task.limit, task.rate)
+        for task in tasks
+        if task.limit is not None or task.rate is not None
+    }
 
 
 def _check_count(field: str, value: object, otherwise: str) -> None:

@@ -14,11 +14,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeAlias, TypeVar, overload
 
+from backfill.breakers import Breaker
 from backfill.errors import InvalidJobError, InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
 from backfill.handlers import UNANNOTATED, HandlerShape, deps_name, payload_type, result_type, shape_of
 from backfill.jobs import UNSAID, JobSpec, NewJob, Queue, job_of
+from backfill.limits import Limit, Rate
 from backfill.middleware import Function
 from backfill.payloads import NOTHING, UNTYPED, Codec, Decoder, codec_of, encode_result, name_of
+from backfill.payloads.paths import check_limit_path
 from backfill.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -56,6 +59,9 @@ class Task(Generic[P, R]):
         timeout: how long one attempt may run, or None.
         no_retry: exceptions after which no other attempt follows.
         keep: how long the ends of its jobs are kept, with their results, or None.
+        limit: how many of its jobs run in the whole fleet at once, or None.
+        rate: how many of its jobs start in the whole fleet in a period, or None.
+        breaker: when dead letters pause it in the whole fleet, or None.
         defaults: the priority, queue, number of runs and delay that its jobs have if nobody says otherwise.
         handler: the function.
         runs_on_loop: whether its attempts run code of the program on the event loop: an async handler or middleware.
@@ -72,6 +78,9 @@ class Task(Generic[P, R]):
         timeout: timedelta | None = None,
         no_retry: tuple[type[BaseException], ...] = (),
         keep: timedelta | None = None,
+        limit: Limit | None = None,
+        rate: Rate | None = None,
+        breaker: Breaker | None = None,
         defaults: JobSpec = UNSAID,
         queue_of: Callable[[P], Queue | None] | None = None,
         scope: dict[str, Any] | None = None,
@@ -85,6 +94,9 @@ class Task(Generic[P, R]):
         self.timeout = timeout
         self.no_retry = no_retry
         self.keep = keep
+        self.limit = limit
+        self.rate = rate
+        self.breaker = breaker
         self.defaults = defaults
         self.queue_of = queue_of
         self.keep_seconds: float | None = None if keep is None else keep.total_seconds()
@@ -104,6 +116,12 @@ class Task(Generic[P, R]):
     def default_max_attempts(self) -> int | None:
         """The number of runs that the task's own policy allows; None if it has no policy."""
         return None if self.retry is None else self.retry.max_attempts
+
+    @property
+    def limit_by(self) -> str | None:
+        """The field of the payload that its limit and its rate count by; None if they count all its jobs together."""
+        counted = self.limit or self.rate
+        return None if counted is None else counted.by
 
     @property
     def middleware(self) -> tuple[Function, ...]:
@@ -318,6 +336,8 @@ class Task(Generic[P, R]):
                 self._codec = UNTYPED if kind is UNANNOTATED else codec_of(kind)
             except TaskDefinitionError as error:
                 raise TaskDefinitionError(f"task {self.identifier!r}: {error}") from error.__cause__
+            if self.limit_by is not None and kind is not UNANNOTATED:
+                check_limit_path(self.identifier, self.limit_by, kind)
             if isinstance(kind, type) and _is_record(kind):
                 self._record = kind
             self._result = self._result_of(self._scope)

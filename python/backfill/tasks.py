@@ -13,11 +13,14 @@ from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
+from backfill.breakers import Breaker
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
-from backfill.errors import InvalidJobError, TaskDefinitionError
+from backfill.errors import ConfigurationError, InvalidJobError, TaskDefinitionError
 from backfill.handlers import exception_types
 from backfill.hooks.registry import Plugin, checked_plugins, distinct
 from backfill.jobs import UNSAID, JobSpec, Queue
+from backfill.limits import Limit, Rate
+from backfill.limits import checked as checked_limits
 from backfill.middleware import (
     AsyncMiddleware,
     CallNext,
@@ -141,6 +144,9 @@ class TaskRegistry(Generic[D]):
         no_retry: Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
         keep: timedelta | None = None,
+        limit: int | Limit | None = None,
+        rate: Rate | None = None,
+        breaker: Breaker | None = None,
         middleware: Iterable[AsyncMiddleware[D] | SyncMiddleware[D]] = (),
         priority: int | None = None,
         queue: Queue | Callable[[Any], Queue | None] | None = None,
@@ -162,6 +168,10 @@ class TaskRegistry(Generic[D]):
             keep: how long the ends of the task's jobs are kept, over 0 and up to ten years. An end says how a job
                 finished and what its handler returned, which must be JSON. `client.result` and `client.ends` need it;
                 if not given, no ends are kept.
+            limit: how many of its jobs run in the whole fleet at once: a number, or `Limit(4, by="tenant_id")` for as
+                many for each value of a field of the payload.
+            rate: how many of its jobs start in the whole fleet in a period, such as `Rate(100)` for 100 a second.
+            breaker: when dead letters of the task pause it in the whole fleet; if not given, none do.
             middleware: functions that run around the handler, the first outermost, all within the registry's
                 `middleware`. A synchronous one needs a synchronous handler.
             priority: the priority of its jobs, -32,768 to 32,767, lower first; 0 if not given.
@@ -169,11 +179,12 @@ class TaskRegistry(Generic[D]):
             max_attempts: the number of all runs of a job, 1 to 32,767; if not given, the policy's, else 8.
             delay: how long its jobs wait before they are due.
 
-        The last four hold if a job is enqueued by this task; a spec or a keyword goes before them. Producers that
-        enqueue by name, from the shell or by SQL do not know the task, so they have to give these settings again.
+        The last four, and `by` of a limit or a rate, hold if a job is enqueued by this task; a spec or a keyword goes
+        before them. Producers that enqueue by name, from the shell or by SQL do not know the task, so they have to give
+        these settings again.
 
         Raises:
-            TaskDefinitionError: a name is taken, or no worker could call the handler.
+            TaskDefinitionError: a name is taken, no worker could call the handler, or a limit or a rate cannot be used.
             InvalidJobError: a name or a duration is out of range.
         """
         if not isinstance(identifier, str):
@@ -189,13 +200,22 @@ class TaskRegistry(Generic[D]):
             raise InvalidJobError("keep", keep, f"a timedelta up to {LONGEST_KEEP.days} days")
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TaskDefinitionError(f"task {identifier!r}: retry = {retry!r}: expected a RetryPolicy")
+        if breaker is not None and not isinstance(breaker, Breaker):
+            raise TaskDefinitionError(
+                f"task {identifier!r}: breaker = {breaker!r}: expected a Breaker, or leave it out"
+            )
 
         where = f"task {identifier!r}"
+        try:
+            most, pace = checked_limits(limit, rate)
+        except ConfigurationError as error:
+            raise TaskDefinitionError(f"{where}: {error}") from None
+        by = most.by if most is not None else pace.by if pace is not None else None
         around = checked_list(middleware, where)
         finals = exception_types(identifier, no_retry)
         queue_of = None if queue is None or isinstance(queue, Queue) or not callable(queue) else queue
         fixed: Any = None if queue_of is not None else queue
-        said = JobSpec(priority=priority, queue=fixed, max_attempts=max_attempts, delay=delay)
+        said = JobSpec(priority=priority, queue=fixed, max_attempts=max_attempts, delay=delay, limit_by=by)
         defaults = UNSAID if said == UNSAID else said
 
         def decorate(handler: Callable[..., Any], /) -> Task[Any, Any]:
@@ -208,12 +228,17 @@ class TaskRegistry(Generic[D]):
                 timeout=timeout,
                 no_retry=finals,
                 keep=keep,
+                limit=most,
+                rate=pace,
+                breaker=breaker,
                 defaults=defaults,
                 queue_of=queue_of,
                 scope=scope,
                 middleware=around,
                 registry_middleware=self._middleware,
             )
+            if by is not None and task.shape.payload is None:
+                raise TaskDefinitionError(f"{where}: by = {by!r}: its handler takes no payload; leave `by` out")
             if task.shape.is_async:
                 refuse_synchronous(around, where)
             return self._add(task)

@@ -13,6 +13,8 @@ from typing import Any, LiteralString
 from reading import rows
 
 _PROGRAM = Path(__file__).with_name("program.py")
+TOLD = Path(__file__).with_name("told.py")
+"""The program of the workers whose fleet is told something while it runs."""
 
 TABLES: LiteralString = """
 create table runs (
@@ -22,7 +24,16 @@ create table runs (
 create table spans (
   job_id bigint primary key, number integer not null, queue text, began timestamptz not null, ended timestamptz
 );
-create table released (at integer)
+create table released (at integer);
+create table told (
+  job_id bigint not null, worker text not null, attempt integer not null,
+  began timestamptz not null default clock_timestamp(), ended timestamptz, primary key (job_id, worker, attempt)
+);
+create table sick (how text not null);
+create table attempts (
+  job_id bigint not null, attempt integer not null, worker text not null, value text,
+  began timestamptz not null, ended timestamptz
+)
 """
 JOBS: LiteralString = "select count(*) from graphile_worker._private_jobs"
 
@@ -30,10 +41,11 @@ JOBS: LiteralString = "select count(*) from graphile_worker._private_jobs"
 class Fleet:
     """Some worker processes on one database."""
 
-    def __init__(self, dsn: str, concurrency: int, dead_after: float) -> None:
+    def __init__(self, dsn: str, concurrency: int, dead_after: float, program: Path = _PROGRAM) -> None:
         self._dsn = dsn
         self._concurrency = concurrency
         self._dead_after = dead_after
+        self._program = program
         self._running: dict[str, Process] = {}
         self.killed: list[str] = []
 
@@ -46,7 +58,7 @@ class Fleet:
         """Start one more; gives its worker's id."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            str(_PROGRAM),
+            str(self._program),
             self._dsn,
             str(self._concurrency),
             str(self._dead_after),
@@ -85,10 +97,12 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet_of(number: int, dsn: str, *, concurrency: int = 8, dead_after: float = 20.0) -> AsyncIterator[Fleet]:
+async def fleet_of(
+    number: int, dsn: str, *, concurrency: int = 8, dead_after: float = 20.0, program: Path = _PROGRAM
+) -> AsyncIterator[Fleet]:
     """So many worker processes, and the tables that they write to."""
     await rows(dsn, TABLES)
-    fleet = Fleet(dsn, concurrency, dead_after)
+    fleet = Fleet(dsn, concurrency, dead_after, program)
     try:
         await asyncio.gather(*(fleet.start() for _ in range(number)))
         yield fleet

@@ -68,6 +68,33 @@ async def hold(_: dict[str, Any], ctx: WorkerContext[Records]) -> None:
         )
 
 
+@tasks.task("short_work")
+async def short_work(_: Any) -> None:
+    """Takes 20 ms and writes nothing."""
+    await asyncio.sleep(0.02)
+
+
+@tasks.task("limited_work")
+async def limited_work(_: Any) -> None:
+    """The same, for tests that limit it."""
+    await asyncio.sleep(0.02)
+
+
+@tasks.task("limited_span")
+async def limited_span(payload: dict[str, Any], ctx: WorkerContext[Records]) -> None:
+    """One row at the begin of an attempt, by the database's clock, and its end in it."""
+    async with ctx.deps.connection() as connection:
+        await connection.execute(
+            "insert into attempts (job_id, attempt, worker, value, began) values (%s, %s, %s, %s, clock_timestamp())",
+            (ctx.job.id, ctx.attempt, ctx.worker_id, payload.get("value")),
+        )
+        await asyncio.sleep(payload.get("seconds", 0.02))
+        await connection.execute(
+            "update attempts set ended = clock_timestamp() where job_id = %s and attempt = %s and worker = %s",
+            (ctx.job.id, ctx.attempt, ctx.worker_id),
+        )
+
+
 async def main() -> None:
     """Work until told to stop."""
     stop = asyncio.Event()

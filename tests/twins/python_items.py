@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from twins.python_limited import limit_value
+
 
 def encode_items(
     items: Iterator[Any],
@@ -27,10 +29,12 @@ def encode_items(
                 accept(item)
             own, payload = shape_of(item) if shape is None else shape, item
         if own.encode is not None:
-            rows.append((own, own.encode(payload)))
-            continue
-        try:
-            text = None if payload is None else dumps(payload, other, option)
-        except Exception:
-            text = None
-        rows.append((own, keep(payload, text if isinstance(text, bytes) else None)))
+            text = own.encode(payload)
+        else:
+            try:
+                dumped = None if payload is None else dumps(payload, other, option)
+            except Exception:
+                dumped = None
+            text = keep(payload, dumped if isinstance(dumped, bytes) else None)
+        value = None if own.limit_by is None else limit_value(text, own.limit_by)
+        rows.append((own if value is None else own.by_value.get(value) or own.for_value(value), text))

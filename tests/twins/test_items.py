@@ -28,6 +28,8 @@ Row = tuple[Any, bytes]
 class Shape:
     """As a JobShape to the native form: a name, and what encodes its payloads."""
 
+    limit_by = None
+
     def __init__(self, name: Any, encode: Callable[[Any], bytes] | None = None) -> None:
         self.name = name
         self.encode = encode
@@ -147,6 +149,24 @@ def test_a_shape_that_encodes_does_so_alone(form: Form) -> None:
     with pytest.raises(InvalidJobError, match="good ones"):
         form(iter(["a", None, "bad", "b"]), rows, NewJob, Shape("s", encode), None, id, id, id, 0, id)
     assert [text for _, text in rows] == [b"<a>", b"<None>" * 600]
+
+
+@pytest.mark.parametrize("form", [encode_items, python_items], ids=["native", "python"])
+def test_a_shape_with_a_limit_has_one_for_each_value(monkeypatch: pytest.MonkeyPatch, form: Form) -> None:
+    """Its jobs have the flags of their values; jobs of one value share a shape, and one without a value has none."""
+    spec = JobSpec(limit_by="a.b", flags=["own"])
+    payloads = [{"a": {"b": 1}}, {"a": {"b": "x"}}, {"a": {"b": 1}}, {"a": None}, [1], None, {"a": {"b": "x" * 200}}]
+    rows: list[Row] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "encode_items", form)
+        Encoder("t", spec).encode(iter([*payloads, NewJob("u", {"a": {"b": 1}})]), rows)
+    flags = [shape.flags[1:] for shape, _ in rows]
+    assert flags[:2] == [("backfill.limited", "backfill.limit:1"), ("backfill.limited", "backfill.limit:x")]
+    assert flags[3:6] == [(), (), ()]
+    assert flags[6][1].startswith("backfill.limit:sha256:")
+    assert flags[7] == flags[0]
+    assert rows[0][0] is rows[2][0]
+    assert all(shape.flags[0] == "own" for shape, _ in rows)
 
 
 @pytest.mark.parametrize("arguments", [(None, []), (iter([]), None), ([1], []), (iter([]), ())])

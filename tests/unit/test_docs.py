@@ -17,6 +17,7 @@ import pytest
 import typer
 
 import backfill
+import backfill.cron
 from backfill.cli.app import app
 from backfill.embedded import EmbeddedPostgres
 
@@ -26,6 +27,7 @@ DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("changelog.d/*.md"), *ROOT.glob("examples/**/*.md")]
 )
 OURS = {name: getattr(backfill, name) for name in backfill.__all__} | {"EmbeddedPostgres": EmbeddedPostgres}
+OURS |= {name: getattr(backfill.cron, name) for name in backfill.cron.__all__}
 # What the documents call an instance of a class.
 VARIABLES = {
     "client": backfill.BackfillClient,

@@ -12,6 +12,7 @@ from backfill.storage.arrays import number_array
 from backfill.storage.claims import NEVER, LaneClaim, LaneFilter
 from backfill.worker.execution.executor import Executor
 from backfill.worker.lanes.lane import Lane, make_lanes
+from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.failure_detector import FailureDetector
 from backfill.worker.liveness.health import Pulse
 from backfill.worker.pipeline.claimer import Claimer
@@ -111,8 +112,9 @@ async def test_the_claimer_asks_for_nothing_in_lanes_that_are_shut(out: frozense
     stirred = list[str]()
     executor = Executor(TaskRegistry(), worker_id="backfill_t", client=BackfillClient("postgres://h/d"), deps=None)
     both = lanes()
+    sources = Sources(executor, both, schema="s", worker="w", patience=2.0, fleet=lambda: 1, stir=lambda: None)
     claimer = Claimer(
-        executor, both, schema="s", worker="w", tasks=TASKS, poll_interval=2.0,
+        executor, both, sources, schema="s", worker="w", tasks=TASKS, poll_interval=2.0,
         stir=lambda: stirred.append("stir"), fleet=lambda: 1, watch=FailureDetector("w", dead_after=20.0),
         dead=lambda dead: None, lost=lambda: None, pulse=Pulse(),
     )  # fmt: skip

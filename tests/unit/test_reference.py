@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 import backfill
-from backfill import embedded, logs, testing
+from backfill import cron, embedded, errors, logs, testing
 
 from places import ROOT
 
 OTHERS = {"EmbeddedPostgres": embedded.EmbeddedPostgres, "run_job": testing.run_job} | {
-    name: getattr(logs, name) for name in logs.__all__ if callable(getattr(logs, name))
+    name: getattr(module, name) for module in (cron, logs) for name in module.__all__ if callable(getattr(module, name))
 }
 SECTION = re.compile(r"^(?P<name>Args|Returns|Raises|Attributes):\n(?P<body>(?:[ \t]+.*\n?|\n)*)", re.MULTILINE)
 
@@ -94,7 +94,7 @@ def test_arguments_are_those_of_the_signature(name: str) -> None:
 def test_what_is_raised_exists(name: str) -> None:
     """Each class under `Raises` is one of ours or of Python's, or of a named package."""
     for raised in _sections(SAID[name][1]).get("Raises", []):
-        assert "." in raised or hasattr(backfill, raised) or hasattr(builtins, raised), f"{name}: {raised}"
+        assert "." in raised or hasattr(errors, raised) or hasattr(builtins, raised), f"{name}: {raised}"
 
 
 @pytest.mark.parametrize("name", SAID)
@@ -119,4 +119,4 @@ def test_the_reference_is_built(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     page = (tmp_path / "backfill.html").read_text(encoding="utf-8")
     assert [name for name in backfill.__all__ if f'id="{name}"' not in page] == []
-    assert {path.stem for path in (tmp_path / "backfill").glob("*.html")} == {"embedded", "logs", "testing"}
+    assert {path.stem for path in (tmp_path / "backfill").glob("*.html")} == {"cron", "embedded", "logs", "testing"}

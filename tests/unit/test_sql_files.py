@@ -24,7 +24,10 @@ INDEXES = {
     "backfill_limits_pkey", "backfill_limit_states_newest", "backfill_shares_newest",
     "pg_class_relname_nsp_index", "pg_namespace_nspname_index",
 }  # fmt: skip
-_LANES = {"claim", "claim_parallel", "lock_near_queues", "lock_known_queues", "lock_far_queues"}
+_LANES = {
+    "claim", "claim_parallel", "claim_tied", "claim_parallel_tied",
+    "lock_near_queues", "lock_known_queues", "lock_far_queues", "take_values",
+}  # fmt: skip
 
 
 def _body(text: str) -> str:

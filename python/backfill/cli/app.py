@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from backfill.cli import control, demo, enqueue, migrate, streams, worker
+from backfill.cli import control, demo, enqueue, migrate, streams, why, worker
 from backfill.cli.common import explain
 from backfill.cli.ending import obey_as_first_process
 from backfill.cli.options import DEBUG
@@ -35,6 +35,7 @@ app.command("resume")(control.resume)
 app.command("concurrency")(control.concurrency)
 app.command("limit")(control.limit)
 app.command("controls")(control.controls)
+app.command("why")(why.command)
 app.command("demo")(demo.command)
 
 

@@ -26,6 +26,8 @@ from backfill.said import why
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from backfill.client import BackfillClient
+
 T = TypeVar("T")
 
 
@@ -98,6 +100,26 @@ def duration(text: str, option: str) -> timedelta:
         return read_duration(text)
     except ValueError:
         raise ConfigurationError(f"{option} = {text!r}: expected a time such as {EXAMPLES}") from None
+
+
+def with_client(
+    dsn: str | None, schema: str | None, operation: Callable[[BackfillClient], Coroutine[Any, Any, T]]
+) -> T:
+    """Run an operation with a client of the database that the command's options name."""
+    from backfill.client import BackfillClient
+
+    database, name = required_dsn(dsn), SCHEMA.value(schema)
+
+    async def operate() -> T:
+        async with BackfillClient(database, schema=name, max_size=1) as client:
+            return await operation(client)
+
+    return run_async(operate)
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks and control characters, which somebody may have put into a name or a reason."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backfill.cli.common import DsnOption, JsonOption, SchemaOption, duration, required_dsn, run_async
-from backfill.cli.options import SCHEMA
+from backfill.cli.common import DsnOption, JsonOption, SchemaOption, duration, one_line, with_client
 from backfill.errors import BackfillError, ConfigurationError
 
 if TYPE_CHECKING:
-    from backfill.client import BackfillClient
     from backfill.controls import Control
     from backfill.limits import Limit, Rate
 
-T = TypeVar("T")
 _Task = Annotated[str | None, typer.Option("--task", metavar="NAME", help="A task.")]
 _Queue = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="A serial queue.")]
 _Everything = Annotated[bool, typer.Option("--everything", help="All jobs of the fleet.", show_default=False)]
@@ -39,7 +35,7 @@ def pause(
     from backfill.operate import control as operate
 
     _check_one("pause", task, queue, everything)
-    said = _with_client(
+    said = with_client(
         dsn,
         schema,
         lambda client: operate.pause(client, task=task, queue=queue, everything=everything, reason=reason, by=by),
@@ -59,7 +55,7 @@ def resume(
     from backfill.operate import control as operate
 
     _check_one("resume", task, queue, everything)
-    ended = _with_client(
+    ended = with_client(
         dsn, schema, lambda client: operate.resume(client, task=task, queue=queue, everything=everything)
     )
     subject = "everything" if everything else f"task {task!r}" if task is not None else f"queue {queue!r}"
@@ -85,10 +81,10 @@ def concurrency(
         raise ConfigurationError("concurrency: give either a number or --undo, as in `backfill concurrency default 20`")
 
     if number is None:
-        lifted = _with_client(dsn, schema, lambda client: operate.lift_concurrency(client, lane))
+        lifted = with_client(dsn, schema, lambda client: operate.lift_concurrency(client, lane))
         _show_undone(lifted, f"no concurrency is set for lane {lane!r}", as_json=as_json)
         return
-    said = _with_client(dsn, schema, lambda client: operate.set_concurrency(client, lane, number, reason=reason, by=by))
+    said = with_client(dsn, schema, lambda client: operate.set_concurrency(client, lane, number, reason=reason, by=by))
     _show(said, as_json=as_json)
 
 
@@ -130,10 +126,10 @@ def limit(
         )
 
     if undo:
-        lifted = _with_client(dsn, schema, lambda client: operate.lift_limit(client, task))
+        lifted = with_client(dsn, schema, lambda client: operate.lift_limit(client, task))
         _show_undone(lifted, f"no limit is set for task {task!r}", as_json=as_json)
         return
-    said = _with_client(
+    said = with_client(
         dsn, schema, lambda client: operate.set_limit(client, task, most_at_once, starts, reason=reason, by=by)
     )
     _show(said, as_json=as_json)
@@ -150,15 +146,15 @@ def controls(
     from backfill.operate.described import data, origin, sentence
 
     if undo is not None:
-        undone = _with_client(dsn, schema, lambda client: operate.undo(client, undo))
+        undone = with_client(dsn, schema, lambda client: operate.undo(client, undo))
         _show_undone(undone, f"no control has the number {undo}", as_json=as_json)
         return
-    standing = _with_client(dsn, schema, operate.standing)
+    standing = with_client(dsn, schema, operate.standing)
     if as_json:
         typer.echo(json.dumps([data(control) for control in standing]))
         return
     for control in standing:
-        typer.echo(f"{control.id}  {_line(sentence(control))}, {_line(origin(control))}")
+        typer.echo(f"{control.id}  {one_line(sentence(control))}, {one_line(origin(control))}")
     if not standing:
         typer.echo("nothing is said: no task, queue or lane is held back")
 
@@ -191,25 +187,13 @@ def _rate(text: str, burst: int, each: str | None) -> Rate:
     return Rate(int(count), per, burst, each)
 
 
-def _with_client(dsn: str | None, schema: str | None, operation: Callable[[BackfillClient], Awaitable[T]]) -> T:
-    from backfill.client import BackfillClient
-
-    database, name = required_dsn(dsn), SCHEMA.value(schema)
-
-    async def operate() -> T:
-        async with BackfillClient(database, schema=name, max_size=1) as client:
-            return await operation(client)
-
-    return run_async(operate)
-
-
 def _show(control: Control, *, as_json: bool) -> None:
     from backfill.operate.described import data, sentence
 
     if as_json:
         typer.echo(json.dumps(data(control)))
     else:
-        typer.echo(f"{_line(sentence(control))} (control {control.id})")
+        typer.echo(f"{one_line(sentence(control))} (control {control.id})")
 
 
 def _show_undone(control: Control | None, otherwise: str, *, as_json: bool) -> None:
@@ -221,9 +205,4 @@ def _show_undone(control: Control | None, otherwise: str, *, as_json: bool) -> N
     if as_json:
         typer.echo(json.dumps(data(control)))
     else:
-        typer.echo(f"undone: {_line(sentence(control))}, {_line(origin(control))} (control {control.id})")
-
-
-def _line(text: str) -> str:
-    """A text without line breaks and control characters, which an author may have put into a name or a reason."""
-    return "".join(character if character.isprintable() else " " for character in text)
+        typer.echo(f"undone: {one_line(sentence(control))}, {one_line(origin(control))} (control {control.id})")

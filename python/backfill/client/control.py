@@ -71,7 +71,8 @@ class ControlVerbs(ManageVerbs):
     ) -> Control | None:
         """End the pause of a task, of a serial queue or of everything.
 
-        Each pause is ended by itself: to resume everything leaves a task paused that was paused by its name.
+        Each pause is ended by itself: to resume everything leaves a task paused that was paused by its name. To resume
+        a task also closes its circuit breaker, where that is open.
 
         Args:
             task: the name of the task, as it was given to `pause`.
@@ -80,7 +81,7 @@ class ControlVerbs(ManageVerbs):
             connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
-            The pause that has ended; None if there was none.
+            The pause that has ended, or else the breaker that was closed; None if there was neither.
 
         Raises:
             InvalidJobError: not exactly one of `task`, `queue` and `everything` is given, or a text cannot be used.

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
+from backfill.breakers import Breaker
 from backfill.client.connect import ClientLife
 from backfill.client.verbs import cleanup as verbs
 from backfill.client.verbs.attempts import Place, Swept, sweep_attempts
+from backfill.client.verbs.breakers import end_trial, trip_breaker
 from backfill.client.verbs.cancel import CancelledFound, find_cancelled
 from backfill.client.verbs.cleanup import ReleasedLocks
 from backfill.client.verbs.control import find_worker_controls
 from backfill.client.verbs.counters import find_unknown_tasks, write_counters
 from backfill.client.verbs.ends import tend_ends
+from backfill.client.verbs.lanes import show_lanes
+from backfill.client.verbs.limits import find_limits
 from backfill.client.verbs.paused_queues import find_paused_queues
 from backfill.client.verbs.recovery import DEAD_AFTER
 from backfill.controls import Control
 from backfill.counts import UnknownFound, UnknownTask
 from backfill.storage.counters import MinuteCounts
+from backfill.storage.shares import EffectiveLimit
 
 
 class UpkeepVerbs(ClientLife):
@@ -107,6 +113,46 @@ class UpkeepVerbs(ClientLife):
     async def is_first_worker(self, worker: str) -> bool:
         """Tell whether a worker has the smallest id of all live workers: it does what only one of them is to do."""
         return await self._run(verbs.is_first_worker(worker))
+
+    async def show_lanes(self, worker: str, lanes: Sequence[Mapping[str, Any]]) -> None:
+        """Have a worker's row show its lanes as they are now.
+
+        Args:
+            worker: the worker's id.
+            lanes: its lanes, each with its name and its concurrency.
+        """
+        await self._run(show_lanes(worker, lanes))
+
+    async def trip_breaker(self, task: str, names: Iterable[str], breaker: Breaker) -> Control | None:
+        """Open the breaker of a task if the task has dead letters enough and the breaker is not open.
+
+        Args:
+            task: the task's name.
+            names: all names under which its jobs may stand, that one included.
+            breaker: how many dead letters are enough, and how long the task is paused then.
+
+        Returns:
+            The control that says so now; None if it has not opened by this call.
+        """
+        return await self._run(trip_breaker(task, names, breaker))
+
+    async def end_trial(self, task: str, control: int, *, failed: bool) -> Control | None:
+        """Say how the job ended that was tried after a breaker's pause.
+
+        Args:
+            task: the task's name.
+            control: the id of the control by which the breaker was open.
+            failed: whether the attempt failed, so that the breaker opens again; else it closes.
+
+        Returns:
+            The control that stands now, or the one that is gone; None if this changed nothing, since another control
+            stands by now.
+        """
+        return await self._run(end_trial(task, control, failed=failed))
+
+    async def find_limits(self) -> dict[str, EffectiveLimit]:
+        """Find the limits that hold in the whole fleet now, by task; workers keep to them."""
+        return await self._run(find_limits())
 
     async def tend_ends(self, keeps: Iterable[timedelta]) -> tuple[int, int]:
         """Make the partitions of ends for today and tomorrow, and drop those whose time is over; workers do this.

@@ -6,15 +6,10 @@ concurrency can be undone by the name of its task or lane.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import psycopg
-
 from backfill.client import BackfillClient
 from backfill.controls import Control, ControlKind, named_subject
-from backfill.errors import BackfillError
 from backfill.limits import Limit, Rate
+from backfill.operate.permission import permitted
 
 
 async def standing(client: BackfillClient) -> list[Control]:
@@ -23,7 +18,7 @@ async def standing(client: BackfillClient) -> list[Control]:
     Raises:
         BackfillError: the role may not read it.
     """
-    with _permitted():
+    with permitted():
         return await client.controls()
 
 
@@ -42,7 +37,7 @@ async def pause(
         InvalidJobError: an argument cannot be used; the error names it.
         BackfillError: the role has no operator's rights.
     """
-    with _permitted():
+    with permitted():
         return await client.pause(task=task, queue=queue, everything=everything, reason=reason, by=by)
 
 
@@ -55,7 +50,7 @@ async def resume(
         InvalidJobError: an argument cannot be used; the error names it.
         BackfillError: the role has no operator's rights.
     """
-    with _permitted():
+    with permitted():
         return await client.resume(task=task, queue=queue, everything=everything)
 
 
@@ -68,7 +63,7 @@ async def set_concurrency(
         InvalidJobError: an argument cannot be used; the error names it.
         BackfillError: the role has no operator's rights.
     """
-    with _permitted():
+    with permitted():
         return await client.set_concurrency(lane, concurrency, reason=reason, by=by)
 
 
@@ -88,7 +83,7 @@ async def set_limit(
         InvalidJobError: another argument cannot be used; the error names it.
         BackfillError: the role has no operator's rights.
     """
-    with _permitted():
+    with permitted():
         return await client.set_limit(task, limit, rate, reason=reason, by=by)
 
 
@@ -121,12 +116,12 @@ async def undo(client: BackfillClient, number: int) -> Control | None:
         InvalidJobError: the number cannot be one.
         BackfillError: the role has no operator's rights.
     """
-    with _permitted():
+    with permitted():
         return await client.undo(number)
 
 
 async def _lift(client: BackfillClient, kind: ControlKind, subject: str) -> Control | None:
-    with _permitted():
+    with permitted():
         while True:
             found = [
                 control for control in await client.controls() if (control.kind, control.subject) == (kind, subject)
@@ -137,13 +132,3 @@ async def _lift(client: BackfillClient, kind: ControlKind, subject: str) -> Cont
             if undone is not None:
                 return undone
             # Somebody has said it anew or has undone it since it was read.
-
-
-@contextmanager
-def _permitted() -> Iterator[None]:
-    try:
-        yield
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise BackfillError(
-            "the database role has no operator's rights: `backfill migrate --grants operator --role NAME` prints them"
-        ) from error

@@ -49,7 +49,6 @@ def limits(limit: Limit | None, rate: Rate | None) -> str:
 
 def data(control: Control) -> dict[str, Any]:
     """A control as values of JSON; times are ISO 8601, spans are seconds."""
-    limit, rate = control.limit, control.rate
     return {
         "id": control.id,
         "kind": str(control.kind),
@@ -59,8 +58,8 @@ def data(control: Control) -> dict[str, Any]:
         "lane": control.lane,
         "everything": control.everything,
         "concurrency": control.concurrency,
-        "limit": None if limit is None else {"most": limit.most, "by": limit.by},
-        "rate": None if rate is None else _rate(rate),
+        "limit": limit_data(control.limit),
+        "rate": rate_data(control.rate),
         "until": None if control.until is None else control.until.isoformat(),
         "trips": control.trips,
         "by": control.by,
@@ -70,5 +69,13 @@ def data(control: Control) -> dict[str, Any]:
     }
 
 
-def _rate(rate: Rate) -> dict[str, Any]:
+def limit_data(limit: Limit | None) -> dict[str, Any] | None:
+    """A limit as values of JSON."""
+    return None if limit is None else {"most": limit.most, "by": limit.by}
+
+
+def rate_data(rate: Rate | None) -> dict[str, Any] | None:
+    """A rate as values of JSON; the period is in seconds."""
+    if rate is None:
+        return None
     return {"count": rate.count, "per": rate.per.total_seconds(), "burst": rate.burst, "by": rate.by}

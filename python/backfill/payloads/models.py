@@ -60,7 +60,7 @@ class ModelForm:
         if foreign is not None:
             raise TaskDefinitionError(f"payloads of type {name_of(kind)} cannot be read: {_no_way(name_of(foreign))}")
         self._adapter = adapter
-        self._by_alias = all(_read_by_alias(part.kind) for part in parts if is_model(part.kind))
+        self._by_alias = writes_aliases(parts)
         self.loads: Callable[[bytes], Any] = _reader(adapter)
 
     def dumps(self, value: object) -> bytes:
@@ -73,6 +73,11 @@ class ModelForm:
                 raise
             raise ValueError(f"Expected `{unexpected['wanted']}`, got `{unexpected['given']}`") from None
         return written
+
+
+def writes_aliases(parts: list[Part]) -> bool:
+    """Whether fields of models are written under their aliases, given the types that the payload's type is made of."""
+    return all(_read_by_alias(part.kind) for part in parts if is_model(part.kind))
 
 
 def _reader(adapter: Any) -> Callable[[bytes], Any]:

@@ -8,7 +8,7 @@ claim's fresh snapshot sees the true first job of each queue.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,7 @@ from backfill._native import Job, claim_statement, pack_array
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.rows import decode_jobs
 from backfill.storage.statements import load, quoted_schema
+from backfill.storage.ties import NO_TIE, Place, Tie
 from backfill.storage.values import double, integer
 from backfill.storage.wire import Command, Parameter, Wire
 
@@ -30,6 +31,8 @@ UNBOUNDED: Final = 2**62
 """A budget of bytes that no payloads exceed."""
 FIRST_LANE_PARAMETER: Final = {"lock_near_queues": 5, "lock_known_queues": 4, "lock_far_queues": 3, "claim": 9}
 """The first of the parameters that a lane adds to each statement of a claim."""
+_FIRST_TIED_PARAMETER: Final = {"claim_tied": 13}
+_FIRST_PARALLEL_PARAMETER: Final = {"claim_parallel": 9, "claim_parallel_tied": 13}
 Bound = tuple[tuple[str, ...], tuple[str, ...]]
 _TAKE_TIMEOUT: Final = 60.0
 _numbers = count()
@@ -115,6 +118,9 @@ class Look:
         slots: how many jobs are wanted however large their payloads are, since slots are free for them.
         budget: how many bytes the payloads of the other jobs may have, all together.
         behind: whether the look is made only for jobs before the floors, beside the looks that begin at the floors.
+        tracked: whether it passes over jobs of tasks that are left out, so that it gives the place where it ends.
+        tie: the place among the jobs of one run_at where it begins; no jobs that come after these are taken. None where
+            it begins at the floors alone.
     """
 
     wanted: int
@@ -127,6 +133,8 @@ class Look:
     slots: int = 0
     budget: int = UNBOUNDED
     behind: bool = False
+    tracked: bool = False
+    tie: Tie | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +150,7 @@ class Taken:
         near_seconds: how many seconds the look for queues among the first waiting jobs took on the server.
         far_seconds: how many seconds the look from the queues' side took on the server.
         cut: whether the look left jobs that it had found, since their payloads together were too large.
+        place: where the last of the parallel jobs were in the table; None where it is not known.
     """
 
     jobs: list[Job]
@@ -152,6 +161,7 @@ class Taken:
     near_seconds: float = 0.0
     far_seconds: float = 0.0
     cut: bool = False
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +185,17 @@ class LaneClaim:
         quoted = quoted_schema(self.schema)
         texts = {
             name: claim_statement(load(name).text, quoted, [lane.shape for lane in self.lanes], first)
-            for name, first in FIRST_LANE_PARAMETER.items()
+            for name, first in {**FIRST_LANE_PARAMETER, **_FIRST_TIED_PARAMETER}.items()
         }
         if self.takes_parallel:
             shapes = [lane.shape for lane in self._parallel_lanes]
-            texts["claim_parallel"] = claim_statement(load("claim_parallel").text, quoted, shapes, 9)
+            for name, first in _FIRST_PARALLEL_PARAMETER.items():
+                texts[name] = claim_statement(load(name).text, quoted, shapes, first)
         object.__setattr__(self, "_texts", texts)
+
+    def narrowed(self, tasks: Sequence[str]) -> tuple[LaneFilter, ...]:
+        """The filters of a claim of some of the lane's tasks alone, as `lanes`; the jobs stay in their lane."""
+        return (*self.lanes[:-1], replace(self.lanes[-1], tasks=tuple(tasks)))
 
     @property
     def takes_parallel(self) -> bool:
@@ -216,20 +231,24 @@ class LaneClaim:
         """The statements of a look, to be sent in one pipeline."""
         flags, wanted, spans = text_array(self.forbidden_flags), str(look.wanted), look.spans
         front: tuple[Parameter, ...] = (spans.lows, spans.highs)
-        claim = (worker, wanted, flags, *front, spans.floors, str(look.slots), str(look.budget))
+        claim: tuple[Parameter, ...] = (worker, wanted, flags, *front, spans.floors, str(look.slots), str(look.budget))
         every, parallel = bound
+        kind = ""
+        if look.tracked:
+            kind = "_tied"
+            claim += NO_TIE if look.tie is None else look.tie.parameters
         if look.known:
             known = pack_array(look.known, "int4")
             return [
                 self._command("lock_known_queues", (wanted, flags, known, *every)),
-                self._command("claim", (*claim, *every)),
+                self._command(f"claim{kind}", (*claim, *every)),
             ]
         if not look.scan_jobs and self.takes_parallel:
-            return [self._command("claim_parallel", (*claim, *parallel))]
+            return [self._command(f"claim_parallel{kind}", (*claim, *parallel))]
         commands = [self._command("lock_near_queues", (wanted, flags, *front, *every))]
         if look.scan_queues:
             commands.append(self._command("lock_far_queues", (wanted, flags, *every)))
-        return [*commands, self._command("claim", (*claim, *every))]
+        return [*commands, self._command(f"claim{kind}", (*claim, *every))]
 
     def count(self, look: Look) -> int:
         """How many statements a look takes."""
@@ -239,24 +258,29 @@ class LaneClaim:
             return 1
         return 3 if look.scan_queues else 2
 
-    def read(self, results: Sequence[PGresult], names: Mapping[int, str]) -> Taken:
+    def read(self, results: Sequence[PGresult], names: Mapping[int, str], *, tracked: bool = False) -> Taken:
         """What the results of a look's statements say.
 
         Args:
             results: the results of the look's commands, in their order.
             names: the tasks' names by their ids.
+            tracked: whether the look was tracked.
         """
-        jobs = decode_jobs(results[-1], names, ordered=True)
-        cut = bool(jobs) and results[-1].get_value(0, results[-1].nfields - 1) is not None
+        claimed = results[-1]
+        jobs = decode_jobs(claimed, names, ordered=True)
+        last = claimed.nfields - 1
+        raw = claimed.get_value(0, last) if jobs and tracked else None
+        place = None if raw is None else Place.read(raw)
+        cut = bool(jobs) and claimed.get_value(0, last - tracked) is not None
         if len(results) == 1:
-            return Taken(jobs, cut=cut)
+            return Taken(jobs, cut=cut, place=place)
         queues, hidden, near = (
             integer(results[0]),
             results[0].get_value(0, 1) == b"true",
             double(results[0], 0, 3) or 0.0,
         )
         if len(results) == 2:
-            return Taken(jobs, queues, hidden=hidden, near_seconds=near, cut=cut)
+            return Taken(jobs, queues, hidden=hidden, near_seconds=near, cut=cut, place=place)
         seen = results[1].get_value(0, 3) or b"{}"
         return Taken(
             jobs,
@@ -267,6 +291,7 @@ class LaneClaim:
             near,
             double(results[1], 0, 2) or 0.0 if hidden else 0.0,
             cut,
+            place,
         )
 
     async def take(self, wire: Wire, *, worker: str, wanted: int, task_ids: Mapping[str, int]) -> list[Job]:

@@ -17,12 +17,14 @@ from backfill.storage.arrays import number_array, text_array
 from backfill.storage.attempts import Attempt
 from backfill.storage.claim_kinds import ClaimKind
 from backfill.storage.results import binary_rows
+from backfill.storage.shares import pass_command, read_passed
 from backfill.storage.values import integer
 from backfill.storage.wire import Command, Parameter, Wire
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
+NOBODY: Final[frozenset[int]] = frozenset()
 Column = Callable[[Sequence[Any]], Parameter]
 """Packs a parameter's values, one for each attempt of a statement and in the attempts' order."""
 NUMBERS: Final[Column] = number_array
@@ -69,14 +71,18 @@ class Settlement:
     Attributes:
         paused: the ids of paused serial queues that this settlement unlocks, and locks again in the same transaction.
         resumed: the names of those of these queues that the database says are not paused any more; `missing` reads it.
+        passes: the shares of limits that move in the same transaction: the job that had each, and the job that has it.
+        passed: the jobs to which a share moved, once the results are read.
     """
 
-    __slots__ = ("_groups", "_tried", "forgets", "paused", "resumed")
+    __slots__ = ("_groups", "_tried", "forgets", "passed", "passes", "paused", "resumed")
 
     def __init__(self, ends: Iterable[End] = (), *, forgets: bool = True) -> None:
         self.forgets = forgets
         self.paused: Sequence[int] = ()
         self.resumed: frozenset[str] = frozenset()
+        self.passes: Sequence[tuple[int, int]] = ()
+        self.passed: frozenset[int] = NOBODY
         self._groups: dict[_Way, tuple[list[Attempt], list[tuple[Any, ...]]]] = {}
         self._tried: list[int] = []
         for end in ends:
@@ -111,6 +117,8 @@ class Settlement:
         Others may have some too, since they were put off; the worker's upkeep deletes these.
         """
         commands = []
+        if self.passes:
+            commands.append(pass_command(self.passes, worker=worker, schema=schema))
         self._tried = []
         if self.forgets:
             for (settling, claim), (over, _) in self._sorted():
@@ -140,6 +148,9 @@ class Settlement:
         if self.paused:
             self.resumed = frozenset(row.text("queue_name") for row in binary_rows(results[-1]))
             results = results[:-1]
+        if self.passes:
+            self.passed = read_passed(results[0])
+            results = results[1:]
         if self._tried:
             results = results[:-1]
         for ((settling, _), (attempts, _)), result in zip(groups, results[len(results) - len(groups) :], strict=True):

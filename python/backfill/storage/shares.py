@@ -270,13 +270,17 @@ async def resolve_limits(connection: Connection, *, schema: str) -> None:
         await connection.execute(render("resolve_limits", schema))
 
 
-async def sweep_shares(connection: Connection, *, schema: str) -> int:
-    """Delete slots that nothing needs any more; returns of how many values all were deleted. For the upkeep."""
-    raise NotImplementedError
+async def sweep_shares(connection: Connection, *, schema: str, most: int = 500) -> int:
+    """Delete slots that nothing needs any more, of so many values at most; returns of how many values it did.
+
+    The upkeep calls it now and then, again at once where it did as many as it could.
+    """
+    result = await _asked(connection, render("sweep_shares", schema), [most])
+    return next(binary_rows(result)).integer("swept")
 
 
 async def _asked(connection: Connection, statement: LiteralString, values: Sequence[object] = ()) -> PGresult:
-    """The binary result of a statement that only reads."""
+    """The binary result of a statement that is a transaction of its own."""
     async with by_itself(connection), connection.cursor(binary=True) as cursor:
         await cursor.execute(statement, values)
         return cast("PGresult", cursor.pgresult)

@@ -151,7 +151,7 @@ class WorkerProcess:
         one = self._incarnation()
         await one.open()
         self.one = one
-        announce(config, self._registry.identifiers(), one.worker_id)
+        announce(config, self._registry.identifiers(), one.worker_id, one.lanes)
 
     async def start(self) -> None:
         """Start the services that run in the background."""

@@ -52,7 +52,11 @@ def _listener(process: WorkerProcess) -> Service:
 
 def _sweeper(process: WorkerProcess) -> Service:
     assert process.config.dlq_processor_interval is not None  # noqa: S101 - the factory applies only then
-    return Sweeper(process.own, interval=process.config.dlq_processor_interval.total_seconds())
+    return Sweeper(
+        process.own,
+        interval=process.config.dlq_processor_interval.total_seconds(),
+        buried=lambda: process.one.breakers.suspect(),  # noqa: PLW0108 (another session may work by then)
+    )
 
 
 def _cleaner(process: WorkerProcess) -> Service:
@@ -81,6 +85,7 @@ PROBES: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
 ATTENDANTS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
     ServiceFactory("beat", lambda session: session.beat, drains=True),
     ServiceFactory("counters", lambda session: session.counters, drains=True),
+    ServiceFactory("breakers", lambda session: session.breakers, drains=True),
     ServiceFactory("control reader", lambda session: session.control),
     ServiceFactory("sentinel", lambda session: session.sentinel),
     ServiceFactory("recoverer", lambda session: session.recoverer, background=True),

@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import cache
@@ -22,10 +22,14 @@ from backfill.client import BackfillClient
 from backfill.client.lent import ServicesClient
 from backfill.logs import CURRENT, RetryTraceback
 from backfill.said import stripping
+from backfill.storage.shares import EffectiveLimit
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.control.breakers import Breakers
 from backfill.worker.control.cancelled_jobs import CancelledJobs
+from backfill.worker.control.concurrency import LaneConcurrency
+from backfill.worker.control.limited_tasks import LimitedTasks
 from backfill.worker.control.paused_queues import PausedQueuesDuty
 from backfill.worker.control.pauses import Pauses
 from backfill.worker.control.reader import ControlReader
@@ -34,7 +38,8 @@ from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.sentinel import Sentinel
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
-from backfill.worker.lanes.lane import make_lanes
+from backfill.worker.lanes.lane import Lane, make_lanes
+from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.beat import Beat
 from backfill.worker.liveness.failure_detector import FailureDetector
 from backfill.worker.liveness.health import Pulse
@@ -43,6 +48,7 @@ from backfill.worker.pipeline.hot import LINES, ConnectionLostError, HotConnecti
 from backfill.worker.pipeline.locks import Locks
 from backfill.worker.pipeline.pump import PipelineLoop, PipelineState
 from backfill.worker.pipeline.settler import Settler
+from backfill.worker.pipeline.stalls import Stalls
 from backfill.worker.service import Service
 from backfill.worker.service_lists import ATTENDANTS, PUMPS
 from backfill.worker.services import STOP_SECONDS, ServiceGroup
@@ -87,7 +93,9 @@ class WorkerSession:
         counters: writes the counts of its attempts.
         recoverer: recovers the jobs that dead workers held.
         control: reads what operators say to the fleet.
+        lanes: its lanes, in the order in which they are served.
         pauses: which tasks are paused.
+        breakers: opens and closes the circuit breakers of its tasks.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
         abandoned: whether it was given up, and has let go of everything.
@@ -99,6 +107,8 @@ class WorkerSession:
     counters: Counters
     recoverer: Recoverer
     control: ControlReader
+    breakers: Breakers
+    lanes: list[Lane]
     sentinel: Sentinel
     pumps: list[PipelineLoop]
 
@@ -138,40 +148,58 @@ class WorkerSession:
         self.counters = Counters(
             own, worker=self.worker_id, spare=lambda: ServicesClient(dsn, schema=config.schema, min_size=1, max_size=1)
         )
+        self.breakers = Breakers(own, registry, broken=self._break)
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
-        settler = Settler(
-            self.executor, schema=config.schema, worker=self.worker_id, settled=progressed,
-            listeners=(self.counters, *hooks.listeners(self.worker_id)), look_soon=locks.look_soon,
-        )  # fmt: skip
-        self.recoverer = Recoverer(
-            own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after),
-            tell=hooks.observers.tell,
-        )  # fmt: skip
-        cancelling = self.executor.cancelling
-        cancelled, paused = (
-            CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
-            self.executor.paused_queues,
-        )
-        self.pauses = Pauses(own, registry, pause=self._pause)
-        self.control = ControlReader([self.pauses, PausedQueuesDuty(own, queues=paused), cancelled])
-        self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
-        paused.look_again = self.control.look_again
-        lanes = make_lanes(
+        lanes = self.lanes = make_lanes(
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
             ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
         )  # fmt: skip
+        limits = Sources(
+            self.executor, lanes, schema=config.schema, worker=self.worker_id, patience=seconds(config.poll_interval),
+            fleet=lambda: self.beat.fleet, stir=self._stir,
+        )  # fmt: skip
+        self.executor.kept_back = limits.withdraw_all
+        settler = Settler(
+            self.executor, limits, schema=config.schema, worker=self.worker_id, settled=progressed,
+            listeners=(self.counters, self.breakers, *hooks.listeners(self.worker_id)), look_soon=locks.look_soon,
+        )  # fmt: skip
+        self.recoverer = Recoverer(
+            own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after),
+            tell=hooks.observers.tell, buried=self.breakers.suspect,
+        )  # fmt: skip
+        cancelling, paused = self.executor.cancelling, self.executor.paused_queues
+        self.pauses = Pauses(own, registry, pause=self._pause)
+        self.control = ControlReader([
+            self.pauses,
+            PausedQueuesDuty(own, queues=paused),
+            self.breakers,
+            LimitedTasks(own, registry, limit=self._limit),
+            LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor),
+            CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
+        ])  # fmt: skip
+        limits.read_again, paused.look_again = self.control.look, self.control.look_again
+        self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
         self.executor.stragglers = stragglers
         stragglers.occupy(lanes, self.executor.dispatch)
         claimer = Claimer(
-            self.executor, lanes, schema=config.schema, worker=self.worker_id, tasks=tasks,
+            self.executor, lanes, limits, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
             watch=FailureDetector(self.worker_id, dead_after=seconds(config.dead_after)), dead=self.recoverer.dead,
             lost=lost, pulse=pulse,
         )  # fmt: skip
         paused.resumed = self._resumed
         self.station = PipelineState(
-            config.schema, self.worker_id, tasks, self.hot, self.executor, settler, locks, claimer
+            config.schema,
+            self.worker_id,
+            tasks,
+            self.hot,
+            self.executor,
+            settler,
+            locks,
+            claimer,
+            limits,
+            Stalls(self.executor, lanes, limits),
         )
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
         self.pumps = [PipelineLoop(self.station, line, turned=progressed) for line in range(LINES)]
@@ -278,7 +306,18 @@ class WorkerSession:
     def _pause(self, tasks: frozenset[str]) -> None:
         """Let these tasks be paused, and no others: first in what is claimed, then among the jobs that are held."""
         self.station.claimer.leave_out("paused", tasks)
+        self.station.limits.pause(tasks)
         self.executor.paused.replace(tasks)
+
+    def _break(self, tasks: frozenset[str]) -> None:
+        """Let the breakers of these tasks be open, and no others: what is claimed of them without a limit goes back."""
+        self.station.claimer.leave_out("broken", tasks)
+        self.executor.broken.add(tasks)
+
+    def _limit(self, limits: Mapping[str, EffectiveLimit]) -> None:
+        """Let these limits hold, by the names of tasks: limited tasks are looked for apart from all others."""
+        self.station.claimer.leave_out("limited", frozenset(limits))
+        self.station.limits.apply(limits)
 
     def _stir(self) -> None:
         self.station.stir()

@@ -17,13 +17,14 @@ import pytest
 from backfill import BackfillClient, ConfigurationError, Control, ControlKind, InvalidJobError, Limit, Rate
 from backfill.client.control import ControlVerbs
 from backfill.client.lent import ServicesClient
+from backfill.client.why import WhyVerb
 
 from reading import rows, value
 
 COUNT = "select count(*) from graphile_worker.backfill_control"
 EXAMPLES = {
     name: textwrap.dedent(example)
-    for name, verb in vars(ControlVerbs).items()
+    for name, verb in (vars(ControlVerbs) | vars(WhyVerb)).items()
     for example in re.findall(r"```python\n(.*?)```", inspect.getdoc(verb) or "", re.DOTALL)
 }
 
@@ -311,4 +312,4 @@ async def test_the_examples_of_the_docstrings_run(client: BackfillClient, name: 
 
 def test_each_verb_has_an_example() -> None:
     """Since operators read them in a hurry."""
-    assert EXAMPLES.keys() == {name for name in vars(ControlVerbs) if not name.startswith("_")}
+    assert EXAMPLES.keys() == {name for name in vars(ControlVerbs) | vars(WhyVerb) if not name.startswith("_")}

@@ -19,6 +19,7 @@ from plans import (
     FRONTS,
     HOT,
     PARALLEL,
+    PARALLEL_CLAIMS,
     SAMPLES,
     TABLES,
     WAITING,
@@ -109,7 +110,7 @@ def test_functions_read_no_table_from_end_to_end(filled: Connection, name: str) 
 
 def _claim(lane: str, name: str) -> tuple[str, list[Any]]:
     claim = LaneClaim("graphile_worker", LANES[lane])
-    return claim._texts[name], [*FRONTS[name], *claim.bind(TASKS)[name == "claim_parallel"]]
+    return claim._texts[name], [*FRONTS[name], *claim.bind(TASKS)[name in PARALLEL_CLAIMS]]
 
 
 @pytest.mark.parametrize("lane", LANES)

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from backfill.storage.claims import LaneClaim, LaneFilter
 from backfill.storage.statements import render
 from dead_rows import DEAD, FILL, FILLED, STATISTICS, believe, buffers, samples, unbounded
-from plans import CALLS, FRONTS, HOT, Connection, Plan, explain_hot
+from plans import CALLS, FRONTS, HOT, PARALLEL_CLAIMS, Connection, Plan, explain_hot
 
 MOST_PAGES = 2_000
 """For forty rows. The table of jobs has more pages than that, and walks through its indexes read a hundred times it."""
@@ -29,7 +29,7 @@ OPERATORS = (
     "why_limit",
 )
 CONTRACT = CALLS[2:]
-CLAIMS = ("lock_near_queues", "lock_known_queues", "claim", "claim_parallel")
+CLAIMS = ("lock_near_queues", "lock_known_queues", "claim", "claim_parallel", "claim_tied", "claim_parallel_tied")
 TASKS = {"task1": 1, "task2": 2, "task3": 3}
 ADDED: LiteralString = "select * from graphile_worker.add_job('task1', queue_name := 'queue7', job_key := $1)"
 
@@ -77,7 +77,7 @@ def ran(connection: Connection, name: str, *, hot: bool) -> Plan:
     parameters = [*samples(connection)[name]]
     if name in FRONTS:
         claim = LaneClaim("graphile_worker", (LaneFilter(tasks=tuple(TASKS)),))
-        text, bound = claim._texts[name], claim.bind(TASKS)[name == "claim_parallel"]
+        text, bound = claim._texts[name], claim.bind(TASKS)[name in PARALLEL_CLAIMS]
         parameters += bound
     else:
         text = render(name)

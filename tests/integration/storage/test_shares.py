@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from backfill.storage.claims import LaneFilter, Look
-from backfill.storage.shares import LimitedClaim, ShareAsk, find_limits, resolve_limits, take_command
+from backfill.storage.shares import LimitedClaim, ShareAsk, find_limits, resolve_limits, sweep_shares, take_command
 from backfill.storage.value_claims import ValueLook
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
 from share_takers import SCHEMA, TASK, Field, Taker, session
@@ -348,3 +348,41 @@ async def test_many_workers_start_and_end_at_once(dsn: str, field: Field, sessio
             group.create_task(come_and_go(number))
     found = await find_limits(field.connection, schema=SCHEMA)
     assert found[TASK].most == 1
+
+
+async def test_the_sweep_deletes_what_nobody_needs(field: Field, make_taker: MakeTaker) -> None:
+    """Slots of idle values go, those beyond a lowered limit when none of them is taken, and no other ones."""
+    await field.limit(5)
+    taker = await make_taker("taker_a")
+    await taker.take(5)
+    assert await sweep_shares(field.connection, schema=SCHEMA) == 0
+    await field.limit(2)
+    await taker.send(taker.complete(1, 2, 3, 4))
+    assert await sweep_shares(field.connection, schema=SCHEMA) == 0  # the job in the fifth slot still runs
+    await taker.send(taker.complete(5))
+    assert (await taker.take(1)).slots == (1,)
+    assert await sweep_shares(field.connection, schema=SCHEMA) == 1
+    assert await field.rows("select slot from graphile_worker.backfill_shares order by slot") == [(1,), (2,)]
+    await field.limit(3)
+    assert (await taker.take(9)).slots == (2, 3)
+    await taker.connection.execute("begin")
+    await taker.send(taker.complete(*taker.running), taker.renew())
+    await taker.connection.execute("commit")
+    assert await sweep_shares(field.connection, schema=SCHEMA) == 1
+    assert await field.rows("select 1 from graphile_worker.backfill_shares") == []
+    assert await field.rows("select 1 from graphile_worker.backfill_limit_states") == []
+    assert (await taker.take(9)).slots == (1, 2, 3)
+
+
+async def test_the_sweep_leaves_what_a_rate_remembers(field: Field, make_taker: MakeTaker) -> None:
+    """A value whose next start lies ahead is kept, and so is one that somebody has locked."""
+    await field.limit(None, (1, 60.0, 1))
+    taker = await make_taker("taker_a")
+    await taker.take(1)
+    await taker.send(taker.complete(1))
+    assert await sweep_shares(field.connection, schema=SCHEMA) == 0
+    await field.limit(3)
+    await taker.connection.execute("begin")
+    await taker.take(1)
+    assert await sweep_shares(field.connection, schema=SCHEMA) == 0
+    await taker.connection.execute("rollback")

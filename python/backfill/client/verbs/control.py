@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from backfill.checks import ENTRY_IDS, check_int
-from backfill.client.verbs.asked import Verb
+from backfill.client.verbs.asked import Asked, Steps, Together, Verb
 from backfill.controls import (
     CONCURRENCY,
     Control,
@@ -40,9 +40,10 @@ def pause(task: str | None, queue: str | None, everything: bool, reason: str, by
     return _say(ControlKind.PAUSE, paused_subject(task, queue, everything), {}, reason, by)
 
 
-def resume(task: str | None, queue: str | None, everything: bool) -> Verb[Control | None]:
-    """End the pause of a task, a serial queue or everything."""
-    return Verb("unsay", (ControlKind.PAUSE, paused_subject(task, queue, everything)), _undone)
+def resume(task: str | None, queue: str | None, everything: bool) -> Asked[Control | None]:
+    """End the pause of a task, a serial queue or everything; a task's breaker is closed too."""
+    subject = paused_subject(task, queue, everything)
+    return _unsay(ControlKind.PAUSE, subject) if task is None else Together(_resume_task(subject))
 
 
 def set_concurrency(lane: str, concurrency: int, reason: str, by: str | None) -> Verb[Control]:
@@ -66,7 +67,7 @@ def undo(control: Control | int) -> Verb[Control | None]:
     if number is None:
         raise InvalidJobError("control", control, "a Control or its id")
     check_int("control", number, ENTRY_IDS)
-    return Verb("unsay_version", (str(int(number)),), _undone)
+    return Verb("unsay_version", (str(int(number)),), read_standing)
 
 
 def _say(kind: ControlKind, subject: str, said: dict[str, Any], reason: str, by: str | None) -> Verb[Control]:
@@ -75,7 +76,19 @@ def _say(kind: ControlKind, subject: str, said: dict[str, Any], reason: str, by:
     return Verb("say", parameters, lambda found: _control(first(found)))
 
 
-def _undone(found: PGresult) -> Control | None:
+def _resume_task(subject: str) -> Steps[Control | None]:
+    """End all that pauses a task by its name; the answer is what an operator said, where that stood."""
+    paused = yield from _unsay(ControlKind.PAUSE, subject)
+    opened = yield from _unsay(ControlKind.BREAKER, subject)
+    return paused or opened
+
+
+def _unsay(kind: ControlKind, subject: str) -> Verb[Control | None]:
+    return Verb("unsay", (kind, subject), read_standing)
+
+
+def read_standing(found: PGresult) -> Control | None:
+    """Return the control that a statement gave, or None if it gave no row."""
     return next((_control(row) for row in rows(found)), None)
 
 

@@ -81,9 +81,10 @@ def add_to_dlq(job: Job, reason: str, last_error: str | None) -> Together[DlqJob
     check_text("reason", reason, TEXT_LIMIT)
     if last_error is not None:
         check_text("last_error", last_error, TEXT_LIMIT)
+    flags = flags_json([str(flag) for flag in job.flags])  # a mark of ours is of a class that JSON refuses as a key
     parameters = (
         str(job.id), job.task_identifier, job.queue_name, job.payload_bytes, str(job.priority), job.key,
-        str(job.attempts), str(job.max_attempts), flags_json(job.flags), job.created_at.isoformat(),
+        str(job.attempts), str(job.max_attempts), flags, job.created_at.isoformat(),
         job.run_at.isoformat(), last_error or job.last_error, reason,
     )  # fmt: skip
     return Together(_add_to_dlq(parameters))

@@ -72,8 +72,8 @@ alter table :"schema".backfill_shares enable row level security;
 -- that time as the first start is later than a tenth of a second.
 --
 -- `clock` is when the next job may start (the rule is GCRA, the generic cell rate algorithm). It may lag behind for as long as
--- the burst takes but for one start, and no further. It is never later than one start after what was once given, so a rate
--- that was raised does not wait for the time of the old one.
+-- the burst takes but for one start, and no further. By this rate it can never have come to more than one start after what was
+-- given once. Where it is later, it is of a slower rate, or the server's clock went back, and the first may start now.
 create function :"schema".backfill_rate_room(
   clock timestamptz, at timestamptz, rate_count integer, rate_micros bigint, burst integer,
   out room integer, out first double precision, out step double precision
@@ -84,7 +84,7 @@ as $body$
 begin
   step := rate_micros::double precision / rate_count;
   first := extract(epoch from clock - at) * 1000000;
-  first := least(greatest(first, (1 - burst) * step), 100000 + step);
+  first := case when first > 101000 + step then 0 else greatest(first, (1 - burst) * step) end;
   room := greatest(0, floor(least((100000 - first) / step, 1000000)) + 1);
 end;
 $body$;

@@ -5,7 +5,7 @@
 
 -- Works the limits out anew; returns whether they changed, and then workers were told. A limit that an operator set wins. Else the worker counts that started last among those that know the task and whose
 -- version can declare limits. A worker counts until it is removed or given up, whenever it has last beaten: a database that
--- was away for a while must not find all limits gone. A breaker that stands lets one job try at a time.
+-- was away for a while must not find all limits gone. A breaker that stands lets one job try in each pause.
 -- It is called after each change of these rows. All who call it take turns until their transactions end, and each looks at the
 -- rows when its turn has come, so the last one has seen all changes. Whoever waits too long leaves it to the upkeep of workers,
 -- which calls it now and then. Where nothing is limited it looks at small tables only.
@@ -55,7 +55,8 @@ begin
       case when :"schema".backfill_is_whole(said -> 'most', 1, 1000000) then (said -> 'most')::integer end as most,
       case when trip is null then said ->> 'by' end as by_path,
       case
-        when (trip is null or said ->> 'by' is null) and :"schema".backfill_is_whole(said -> 'rate' -> 'count', 1, 1000000)
+        when trip is not null then jsonb_build_object('count', 1, 'per', coalesce(nullif(trip -> 'pause', 'null'), '30'))
+        when :"schema".backfill_is_whole(said -> 'rate' -> 'count', 1, 1000000)
           and jsonb_typeof(coalesce(said -> 'rate' -> 'per', '1')) = 'number' then said -> 'rate'
       end as rate
     from said

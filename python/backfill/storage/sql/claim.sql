@@ -10,36 +10,9 @@
 -- What else is asked of a head is wrapped in coalesce, so that no other index than that of its id serves it.
 with
 -- part: parallel_pick
-, heads as materialized (
-  select head.id, queues.id as queue_id
-  from :"schema"._private_job_queues as queues
-  cross join lateral (
-    (
-      select jobs.id
-      from :"schema"._private_jobs as jobs
-      where queues.locked_at is null
-        and jobs.is_available = true
-        and jobs.job_queue_id = queues.id
-        and jobs.run_at <= now()
-        and (jobs.flags is null or not jobs.flags ?| $3::text[])
-        -- lane: serial
-      order by jobs.priority, jobs.run_at, jobs.id
-      limit 1
-    )
-    union all
-    select jobs.id
-    from :"schema"._private_jobs as jobs
-    where queues.locked_at is not null
-      and jobs.id = any (array[
-        -- part: holder
-      ])
-      and coalesce(jobs.is_available and jobs.job_queue_id = queues.id and jobs.run_at <= now(), false)
-      and (jobs.flags is null or not jobs.flags ?| $3::text[])
-      -- lane: serial
-  ) as head
-  where queues.id = any (current_setting('backfill.queues')::integer[])
-),
-serial as materialized (
+,
+-- part: queue_heads
+, serial as materialized (
   select
     jobs.ctid, jobs.priority, jobs.run_at, jobs.id,
     case when pg_column_size(jobs.payload) > 512 then octet_length(jobs.payload::text) end as size

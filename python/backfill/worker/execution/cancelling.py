@@ -80,8 +80,7 @@ class Cancelling:
         if running is None or running.ending is not None or running.cancellation is not None:
             return
         running.cancellation = cancellation
-        if running in running.lane.ready:
-            running.lane.ready.remove(running)
+        if running.withdraw():
             self.note_keep(running)
             running.ending = self._outcomes.cancelled(running.job, cancellation)
             self._executor.ended(running)

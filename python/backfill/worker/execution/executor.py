@@ -14,7 +14,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from backfill.client import BackfillClient
@@ -85,6 +85,8 @@ class Executor:
         """Called when a lane should be filled up."""
         self.interrupted: Callable[[KeyboardInterrupt], None] = lambda _: None
         """Called with a KeyboardInterrupt that a handler raised, where it may come from a Ctrl-C."""
+        self.kept_back: Callable[[], list[HeldJob]] = list
+        """Takes out the claimed jobs that may not start yet although a slot may be free, and returns them."""
         self.worker_cancelled: Callable[[], bool] = lambda: False
         """Whether somebody has cancelled the worker's own tasks, as `asyncio.run` does with all tasks at its end."""
         self._loop = asyncio.get_running_loop()
@@ -93,7 +95,7 @@ class Executor:
         interrupted = lambda error: self.interrupted(error)  # noqa: E731, PLW0108 - it is set later
         self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
         self._registry = registry.wrapped(self._guard.returned)
-        self._threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
+        self.threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
         self._first_step: HeldJob | None = None
         self._draining = False
@@ -101,21 +103,17 @@ class Executor:
         self.stragglers = Stragglers()
         """The handlers that run although they should have ended; a worker's sessions share them."""
         overdue = lambda running: self.stragglers.out_of_time(running)  # noqa: E731, PLW0108 - they are set later
-        self._timed = Timed(self._registry, self._outcomes, self._threads.under_way, overdue)
-        self.started = 0
-        """How many jobs were started."""
-        self.claimed = 0
-        """How many jobs were claimed."""
+        self._timed = Timed(self._registry, self._outcomes, self.threads.under_way, overdue)
+        self.started = self.claimed = 0
+        """How many jobs were started, and how many were claimed."""
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
-        self.cancelling = Cancelling(self, registry, self._outcomes, self._threads.under_way)
-        self.paused_queues = PausedQueues(self, self._undo)
-        self.paused = PausedTasks(self, self._undo)
+        self.cancelling = Cancelling(self, registry, self._outcomes, self.threads.under_way)
+        self.paused_queues = PausedQueues(self, self.undo)
+        self.paused, self.broken = PausedTasks(self, self.undo), PausedTasks(self, self.undo)
+        """Tasks that operators have paused, and tasks whose breaker is open; what its limit lets through may start."""
         self.leased_until = math.inf
-        """The time, in monotonic seconds, until which no other worker can have given this one up.
-
-        After it no job is started, unless `renew_lease` returns a later time.
-        """
+        """When, in monotonic seconds, others may have given this worker up; no job starts after it without a renewal."""
         self.renew_lease: Callable[[], float] = lambda: self.leased_until
         """Called when `leased_until` is over; returns its new value."""
 
@@ -143,6 +141,13 @@ class Executor:
 
     def hold(self, jobs: list[Job], lane: Lane) -> None:
         """Note claimed jobs as ours, and start those for which there are slots."""
+        lane.add(self.park(self.broken.sift(self.take_in(jobs, lane))))
+        if lane.lowered:
+            self.return_surplus(lane)
+        self.dispatch(lane)
+
+    def take_in(self, jobs: list[Job], lane: Lane) -> list[HeldJob]:
+        """Note claimed jobs as ours; return them, or none where the worker stops and they go back."""
         claimed = [HeldJob(job, lane) for job in jobs]
         self.claimed += len(claimed)
         self.held.add(claimed)
@@ -150,17 +155,16 @@ class Executor:
         if self._hooked is not None:
             self._hooked.fetched(jobs)
         if self._draining:
-            for running in claimed:
-                self._undo(running)
-            return
+            self.undo_all(claimed)
+        return [] if self._draining else claimed
+
+    def park(self, claimed: list[HeldJob]) -> list[HeldJob]:
+        """Give back or keep back the claimed jobs that may not start here; return the others."""
         if self.paused.names:
             claimed = self.paused.sift(claimed)
         if self.paused_queues:
             claimed = self.paused_queues.sift(claimed)
-        if self.stragglers.have_lost_jobs:
-            claimed = self.stragglers.park(claimed, self.dispatch, self._undo)
-        lane.add(claimed)
-        self.dispatch(lane)
+        return self.stragglers.park(claimed, self.dispatch, self.undo) if self.stragglers.have_lost_jobs else claimed
 
     def dispatch(self, lane: Lane) -> None:
         """Start ready jobs while slots are free, for a few milliseconds at most, so that others can use the loop."""
@@ -168,7 +172,9 @@ class Executor:
             self._dispatch(lane, time.monotonic())
 
     def _dispatch(self, lane: Lane, began: float) -> None:
-        if began > self.leased_until and not self._renewed(began):
+        if began > self.leased_until:
+            self.leased_until = self.renew_lease()
+        if began > self.leased_until:
             return  # the process was paused, or its heartbeats do not get through: others may run what it holds
         lane.starting = True
         try:
@@ -188,10 +194,6 @@ class Executor:
         if lane.hungry and len(ready) <= lane.refill and lane.low:
             self.thirsty()
 
-    def _renewed(self, now: float) -> bool:
-        self.leased_until = self.renew_lease()
-        return now <= self.leased_until
-
     def go_on(self) -> None:
         """The lease is good again: start what is ready."""
         for lane in self.held.lanes:
@@ -199,13 +201,19 @@ class Executor:
 
     def return_ready(self, lane: Lane) -> None:
         """Give back what a lane holds and has not started."""
-        ready = list(lane.ready)
-        lane.ready.clear()
-        for running in ready:
-            self._undo(running)
+        self.undo_all(lane.take_ready())
 
-    def _undo(self, running: HeldJob) -> None:
-        """Give back a job that never took a slot."""
+    def return_surplus(self, lane: Lane) -> None:
+        """Give back the ready jobs for which a lane has no room any more, since its concurrency was lowered."""
+        self.undo_all(lane.take_surplus())
+
+    def undo_all(self, unstarted: Iterable[HeldJob]) -> None:
+        """Give back jobs that never took a slot."""
+        for running in unstarted:
+            self.undo(running)
+
+    def undo(self, running: HeldJob) -> None:
+        """Give back one such job."""
         self.cancelling.note_keep(running)
         running.ending = GIVEN_BACK
         self._unstarted += 1
@@ -216,12 +224,9 @@ class Executor:
 
         Jobs that have not begun go back at once. Attempts that still run in the end are held until `let_go`.
         """
-        self._draining = True
-        for lane in self.held.lanes:
-            self.return_ready(lane)
-        for running in self.stragglers.return_parked():
-            self._undo(running)
-        await drain(self._running, self._threads.under_way, timeout)
+        self._return_unstarted()
+        self.undo_all(self.stragglers.return_parked())
+        await drain(self._running, self.threads.under_way, timeout)
 
     def let_go(self) -> None:
         """Give back the jobs whose handlers still run after a drain; these are stragglers from now on."""
@@ -234,17 +239,16 @@ class Executor:
 
         It is given back where it has not started; else it is cancelled, unless its handler runs in a thread.
         """
-        if running in running.lane.ready:
-            running.lane.ready.remove(running)
-            self._undo(running)
+        if running.withdraw():
+            self.undo(running)
         elif running in self._running:
-            if running not in self._threads.under_way:
+            if running not in self.threads.under_way:
                 cancel(running)
             self.stragglers.lost(running)
 
     def close(self) -> None:
         """Let the threads of synchronous handlers go."""
-        self._threads.close()
+        self.threads.close()
         self._guard.close()
 
     def _start(self, running: HeldJob, now: float) -> None:
@@ -322,7 +326,7 @@ class Executor:
                 job=job, worker_id=self._worker_id, deps=self._deps, client=self._client, stop=running,
                 worker_stops=lambda: running.worker_stops,
             )  # fmt: skip
-        threads = self._threads.run if shape.is_async else functools.partial(self._threads.run, running)
+        threads = self.threads.run if shape.is_async else functools.partial(self.threads.run, running)
         if self._hooked is not None:
             return self._hooked.run(running, task, payload, functools.partial(task.invoke, payload, context, threads))
         return task.invoke(payload, context, threads)
@@ -362,10 +366,15 @@ class Executor:
         task = asyncio.current_task()
         if task is None or not task.cancelling() or not self.worker_cancelled():
             return False
+        self._return_unstarted()
+        return True
+
+    def _return_unstarted(self) -> None:
+        """Give back all jobs that have not started, now and from now on; no job gets the share of another."""
         self._draining = True
+        self.undo_all(self.kept_back())
         for lane in self.held.lanes:
             self.return_ready(lane)
-        return True
 
     def _end(self, running: HeldJob, ending: Ending) -> None:
         if running.ending is not None:

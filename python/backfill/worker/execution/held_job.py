@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
 
 from backfill.cancels import Cancellation
 from backfill.records import Job
@@ -13,6 +14,17 @@ from backfill.storage.claim_kinds import IN_ROW, ClaimKind
 from backfill.worker.execution.endings import Ending
 from backfill.worker.execution.policy import NO_LIMITS, AttemptLimits
 from backfill.worker.lanes.lane import Lane
+
+if TYPE_CHECKING:
+    from backfill.worker.limits.share import Share
+
+
+class KeepsBack(Protocol):
+    """What keeps claimed jobs back which may not start yet, although a slot may be free."""
+
+    def withdraw(self, running: HeldJob) -> None:
+        """Take out a job that is kept back."""
+        ...
 
 
 class HeldJob(Attempt):
@@ -32,6 +44,8 @@ class HeldJob(Attempt):
         task: the asyncio task; None where the attempt ended in its first step, without a wait.
         keep: how many seconds the end of the job is kept; None where it is not kept.
         cancellation: who cancelled the job, and why; None where nobody has, as far as this worker knows.
+        share: its share of its task's limit; None where the task has no limit, or the job waits for a share.
+        kept_back: what keeps it back; None where it may start as soon as a slot is free, and once it has started.
         renewed: when its lock was renewed last, in monotonic seconds; before the first time, since when it is held.
     """
 
@@ -42,10 +56,12 @@ class HeldJob(Attempt):
         "ending",
         "given_up",
         "keep",
+        "kept_back",
         "lane",
         "limits",
         "lost",
         "renewed",
+        "share",
         "slot_taken_at",
         "stopping",
         "task",
@@ -67,6 +83,8 @@ class HeldJob(Attempt):
         self.task: asyncio.Task[None] | None = None
         self.cancellation: Cancellation | None = None
         self.renewed: float | None = None
+        self.share: Share | None = None
+        self.kept_back: KeepsBack | None = None
         self._event: threading.Event | None = None
 
     def is_set(self) -> bool:
@@ -79,6 +97,16 @@ class HeldJob(Attempt):
             self._event = threading.Event()
         # `stopping` is read after the event was made, for `run_out_of_time` sets it first and looks for an event then.
         return self.stopping or self._event.wait(timeout)
+
+    def withdraw(self) -> bool:
+        """Take it out of the jobs that wait for a slot, or of those that are kept back; return whether it was there."""
+        if self in self.lane.ready:
+            self.lane.ready.remove(self)
+        elif self.kept_back is not None:
+            self.kept_back.withdraw(self)
+        else:
+            return False
+        return True
 
     def ask_to_stop(self) -> None:
         """Ask its handler to end, since the worker stops or has lost the job."""

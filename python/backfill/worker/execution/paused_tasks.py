@@ -46,7 +46,17 @@ class PausedTasks:
             self._undo(running)
         for running in list(held.values()):
             if running.ending is None and not running.handler_started and self.concern(running):
-                cancel(running)
+                if running.withdraw():
+                    self._undo(running)
+                else:
+                    cancel(running)
+
+    def add(self, names: frozenset[str]) -> None:
+        """Let these tasks be paused, and no others; only the jobs of those go back that were not paused before."""
+        added = names - self.names
+        if added:
+            self.replace(added)
+        self.names = names
 
     def concern(self, running: HeldJob) -> bool:
         """Whether a job's task is paused."""
@@ -54,6 +64,8 @@ class PausedTasks:
 
     def sift(self, waiting: list[HeldJob]) -> list[HeldJob]:
         """Give back those of some waiting jobs whose tasks are paused; return the others."""
+        if not self.names:
+            return waiting
         others = list[HeldJob]()
         for running in waiting:
             if self.concern(running):

@@ -38,11 +38,16 @@ class Stragglers:
         self._running: dict[HeldJob, float] = {}
         self._lost: dict[int, HeldJob] = {}
         self._parked: list[HeldJob] = []
+        self._lanes: dict[str, Lane] = {}
 
     @property
     def have_lost_jobs(self) -> bool:
         """Whether some of them run jobs that are not this worker's any more."""
         return bool(self._lost)
+
+    def have_lost(self, job_id: int) -> bool:
+        """Whether the handler of an earlier attempt of a job, which was lost, still runs here."""
+        return job_id in self._lost
 
     @property
     def running(self) -> list[HeldJob]:
@@ -55,7 +60,7 @@ class Stragglers:
             return
         self._running[running] = time.monotonic()
         running.task.add_done_callback(lambda _: self._ended(running))
-        asyncio.get_running_loop().call_later(HANGS_AFTER, self._count, running.lane)
+        asyncio.get_running_loop().call_later(HANGS_AFTER, self.count, running.lane.config.name)
 
     def lost(self, running: HeldJob) -> None:
         """Note an attempt whose job is not this worker's any more, and whose handler still runs."""
@@ -70,9 +75,9 @@ class Stragglers:
             lanes: the new session's lanes.
             dispatch: called with a lane in which a slot has fallen free.
         """
-        by_name = {lane.config.name: lane for lane in lanes}
+        self._lanes = {lane.config.name: lane for lane in lanes}
         for running in self.running:
-            lane = by_name[running.lane.config.name]
+            lane = self._lanes[running.lane.config.name]
             lane.free -= 1
             if running.task is not None:
                 running.task.add_done_callback(partial(_free, lane, dispatch))
@@ -144,11 +149,13 @@ class Stragglers:
         self._running.pop(running, None)
         if self._lost.get(running.job.id) is running:
             del self._lost[running.job.id]
-        self._count(running.lane)
+        self.count(running.lane.config.name)
 
-    def _count(self, lane: Lane) -> None:
+    def count(self, name: str) -> None:
         """Find out whether a lane hangs, and log it when that changes."""
-        name, slots = lane.config.name, lane.config.concurrency
+        if (lane := self._lanes.get(name)) is None:
+            return
+        slots = lane.concurrency
         asked = time.monotonic() - 0.9 * HANGS_AFTER  # the loop's timer may go off a little early
         taken = sum(since <= asked and other.lane.config.name == name for other, since in self._running.items())
         if taken >= slots and name not in self.hung:

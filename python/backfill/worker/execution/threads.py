@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import queue
 import threading
 from collections.abc import Callable
@@ -22,6 +23,9 @@ _Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", contextvars.Cont
 class HandlerThreads:
     """A pool that grows with need, without a limit of its own: it has as many threads as its callers run calls at once.
 
+    Threads stay for further calls, except for those that are more than the worker's lanes have slots: where operators
+    have lowered a lane's concurrency, these end.
+
     Args:
         name: the beginning of the threads' names.
         guard: tells whether this process is the worker's own.
@@ -33,6 +37,8 @@ class HandlerThreads:
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._idle = 0
         self._size = 0
+        self._made = 0
+        self._most = math.inf
         self._lock = threading.Lock()
         self.under_way: set[HeldJob] = set()
         """The attempts whose handlers run in threads at this moment, which nothing can end."""
@@ -50,7 +56,8 @@ class HandlerThreads:
                 self._idle -= 1
             else:
                 self._size += 1
-                threading.Thread(target=self._work, name=f"{self._name}-{self._size}", daemon=True).start()
+                self._made += 1
+                threading.Thread(target=self._work, name=f"{self._name}-{self._made}", daemon=True).start()
         self._calls.put((loop, future, contextvars.copy_context(), lambda: function(*arguments)))
         self.under_way.add(running)
         try:
@@ -69,6 +76,16 @@ class HandlerThreads:
             else:  # it was given up, and the thread goes on
                 future.add_done_callback(lambda _: self.under_way.discard(running))
 
+    def keep(self, most: int) -> None:
+        """Keep at most so many threads from now on: idle ones beyond them end now, others after their calls."""
+        with self._lock:
+            self._most = most
+            ending = min(self._idle, max(self._size - most, 0))
+            self._idle -= ending
+            self._size -= ending
+        for _ in range(ending):
+            self._calls.put(None)
+
     def close(self) -> None:
         """Let idle threads end now, and each other thread when its call has ended."""
         for _ in range(self._size):
@@ -85,10 +102,16 @@ class HandlerThreads:
             if self._guard.forked:
                 self._guard.leave(error)
             with self._lock:
-                self._idle += 1
+                ends = self._size > self._most
+                if ends:
+                    self._size -= 1
+                else:
+                    self._idle += 1
             try:
                 loop.call_soon_threadsafe(_deliver, future, result, error)
             except RuntimeError:  # the loop is closed: nobody waits any more
+                return
+            if ends:
                 return
             del call, loop, future, context, function, result, error
 

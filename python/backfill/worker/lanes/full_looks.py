@@ -57,6 +57,10 @@ class FullLooks:
     def _are_dear(self) -> bool:
         return len(self._excess) == _LAST and min(self._excess) > DEAR_SECONDS
 
+    def allow_apart(self, apart: bool) -> None:
+        """Say anew whether the second line may make them; one that is under way there ends there."""
+        self._apart = apart
+
     def begin(self, now: float) -> None:
         """Note that a look from the start begins."""
         self.at = now + _UNDER_WAY

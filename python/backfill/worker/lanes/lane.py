@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from backfill.storage.claims import Bound, LaneClaim, Look, Spans
 from backfill.worker.config import AHEAD_BYTES, QueueConfig
@@ -24,14 +24,25 @@ _FIRST_ENDS: Final = 16
 _SAMPLE: Final = 8
 
 
+class Looker(Protocol):
+    """What looks for jobs: a lane, or the source of a limited task."""
+
+    @property
+    def horizon(self) -> ScanCursor:
+        """What it has learnt of the queue."""
+        ...
+
+
 class Lane:
     """One lane of a running worker.
 
     Attributes:
-        config: its name, concurrency and filter.
+        config: its name, its filter, and the concurrency with which it starts.
+        concurrency: how many of its jobs may run at once now; operators can change it.
         claim: how it claims.
         horizon: what it has learnt of the queue.
-        free: how many slots no attempt uses.
+        free: how many slots no attempt uses. It is negative while more attempts run than may, since the concurrency was
+            lowered under them.
         ready: jobs that are claimed and wait for a slot, in the contract's order.
         asked: how many jobs the looks under way may bring.
         beside: whether a look began while another was under way; such looks pass over the jobs that the other has
@@ -44,7 +55,9 @@ class Lane:
         bound: the parameters of its filters.
         shut: whether all of its tasks are left out for a while, so that it takes no jobs.
         ordered: whether it has one slot and so runs jobs one after the other, so that one can see their order.
+        limited: how many looks for jobs of limited tasks are under way, which are made apart from its usual looks.
         starting: whether its ready jobs are being started right now.
+        lowered: whether looks that began before the concurrency was lowered may bring more jobs than there is room for.
         unseen: how many ends there are until the next one that is measured; after the first ones each eighth is.
         refill: the lane asks for more when no more jobs than this are ready or asked for.
         holding: whether a lane of one slot waits for a serial job to be settled, since the next job of its queue may
@@ -55,8 +68,8 @@ class Lane:
     __slots__ = (
         "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "behind", "beside", "bound",
         "budgets",
-        "claim", "config", "free", "heavy", "holding", "horizon", "hungry", "look_at", "ordered", "ready", "refill",
-        "shut", "started_at", "starting", "unseen",
+        "claim", "concurrency", "config", "free", "heavy", "holding", "horizon", "hungry", "limited", "look_at",
+        "lowered", "ordered", "ready", "refill", "shut", "started_at", "starting", "unseen",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +82,8 @@ class Lane:
     ) -> None:
         self.config = config
         self.claim = claim
+        self.concurrency = config.concurrency
+        self.lowered = False
         self.ordered = config.concurrency == 1
         self.horizon = ScanCursor(patience=patience, apart=not self.ordered)
         self.free = config.concurrency
@@ -85,6 +100,7 @@ class Lane:
         self.look_at: float | None = None
         self.bound: Bound = ((), ())
         self.shut = False
+        self.limited = 0
         self.starting = False
         self.holding = False
         self.started_at = 0.0
@@ -98,6 +114,7 @@ class Lane:
         """Note the ids that tasks have now, and the tasks whose jobs the lane does not take for a while."""
         self.bound = self.claim.bind(task_ids, left_out)
         self.shut = bool(left_out) and left_out.issuperset(self.claim.tasks)
+        self.horizon.tracks = not left_out.isdisjoint(self.claim.tasks)
 
     def look_anew(self) -> None:
         """Look from the start soon, since the jobs that the lane may take are others than before."""
@@ -112,13 +129,28 @@ class Lane:
     @property
     def room(self) -> int:
         """How many more jobs the lane would take now."""
-        return 0 if self.shut else self.free + self._ahead - len(self.ready) - self.asked
+        return 0 if self.shut else self.space
+
+    @property
+    def most_ahead(self) -> int:
+        """How many jobs may be claimed ahead at most, by the size of their payloads."""
+        return self._most_ahead
+
+    @property
+    def space(self) -> int:
+        """How many more jobs it has space for, whether it takes any by its usual looks or not."""
+        return self.free + self._ahead - len(self.ready) - self.asked
+
+    @property
+    def under_way(self) -> bool:
+        """Whether one of its usual looks is under way."""
+        return self.asked > 0 or self.behind
 
     @property
     def low(self) -> bool:
         """Whether the lane should be filled up now."""
-        if self.ordered and (self.asked or self.holding):
-            return self.holding and not self.asked and not self.shut
+        if self.ordered and (self.asked or self.limited or self.holding):
+            return self.holding and not self.asked and not self.limited and not self.shut and self.free > 0
         return self.hungry and len(self.ready) + self.asked <= self.refill and self.room > 0
 
     @property
@@ -138,8 +170,41 @@ class Lane:
         if self._seconds >= AHEAD_SECONDS:
             self._look_ahead(0)
         else:
-            jobs = int(self.config.concurrency * AHEAD_SECONDS / max(self._seconds, 1e-6))
-            self._look_ahead(min(self._most_ahead, jobs))
+            self._look_ahead(self._within_ahead())
+
+    def _within_ahead(self) -> int:
+        """How many jobs will start within about 50 ms, at the rate at which slots fall free."""
+        return min(self._most_ahead, int(self.concurrency * AHEAD_SECONDS / max(self._seconds, 1e-6)))
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Let this many jobs run at once from now on; no running one is touched.
+
+        The caller gives back what `take_surplus` returns, and has the lane's ready jobs started.
+        """
+        self.free += concurrency - self.concurrency
+        self.lowered = self.lowered or concurrency < self.concurrency
+        self.concurrency = concurrency
+        if self._ahead:
+            self._look_ahead(self._within_ahead())
+        if self.ordered is not (concurrency == 1):
+            self.ordered = not self.ordered
+            # A lane that becomes ordered looks before it starts the next job: one that its last attempts have freed
+            # may come before those that are ready.
+            self.holding = self.ordered
+            self.horizon.look_apart(not self.ordered)
+
+    def take_ready(self) -> list[HeldJob]:
+        """Take out the ready jobs."""
+        ready = list(self.ready)
+        self.ready.clear()
+        return ready
+
+    def take_surplus(self) -> list[HeldJob]:
+        """Take out the ready jobs that come last and for which there is no room, since the concurrency was lowered."""
+        if not self.asked and not self.behind:
+            self.lowered = False
+        fitting = max(self.free + self._ahead, 0)
+        return [self.ready.pop() for _ in range(len(self.ready) - fitting)]
 
     def note_payloads(self, jobs: int, size: int) -> None:
         """Note the size of the payloads that a look brought: the larger they are, the fewer jobs are claimed ahead.
@@ -198,6 +263,24 @@ class Lane:
         else:
             self.asked -= look.wanted
 
+    def look_limited(self, look: Look) -> Look:
+        """A look for jobs of a limited task, with the bytes that it may bring; the lane does not count on its jobs.
+
+        How many of them may run is only known with the answer, so that a usual look beside it asks for as many jobs.
+
+        Args:
+            look: the look without bounds for payloads.
+        """
+        budget = max(self._bytes - self._ready_bytes() - self.budgets, 1)
+        self.limited += 1
+        self.budgets += budget
+        return replace(look, slots=min(self._waiting_slots(), look.wanted), budget=budget)
+
+    def limited_answered(self, look: Look) -> None:
+        """Take note that a look for jobs of a limited task is not under way any more."""
+        self.limited -= 1
+        self.budgets -= look.budget
+
     def _waiting_slots(self) -> int:
         """How many free slots there are for which no job is ready and none is asked for."""
         return max(self.free - len(self.ready) - self.asked, 0)
@@ -224,13 +307,15 @@ class Lane:
     def add(self, claimed: list[HeldJob]) -> None:
         """Put claimed jobs among those that are ready."""
         if self.ready and claimed and _key(self.ready[-1]) > _key(claimed[0]):
-            self.ready = deque(sorted([*self.ready, *claimed], key=_key))
+            ordered = sorted([*self.ready, *claimed], key=_key)
+            self.ready.clear()  # the same deque is filled again, since the executor may be starting its jobs
+            self.ready.extend(ordered)
         else:
             self.ready.extend(claimed)
 
     def __repr__(self) -> str:
         """The lane's name, its free slots and its ready jobs."""
-        return f"Lane({self.config.name!r}, {self.free}/{self.config.concurrency} free, {len(self.ready)} ready)"
+        return f"Lane({self.config.name!r}, {self.free}/{self.concurrency} free, {len(self.ready)} ready)"
 
 
 def make_lanes(
@@ -260,11 +345,11 @@ def make_lanes(
     return lanes
 
 
-def common_front(lanes: Iterable[Lane]) -> Spans:
-    """Where a look at the priorities begins: for each priority at the lowest floor of all lanes."""
+def common_front(lookers: Iterable[Looker]) -> Spans:
+    """Where a look at the priorities begins: for each priority at the lowest floor of all that look for jobs."""
     floors: dict[int, int] = {}
-    for lane in lanes:
-        for level, floor in lane.horizon.floors.items():
+    for one in lookers:
+        for level, floor in one.horizon.floors.items():
             floors[level] = min(floor, floors.get(level, floor))
     return Spans.of(floors)
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from backfill.records import Job
 from backfill.storage.claims import NEVER, Look, Spans, Taken
+from backfill.storage.ties import Tie
 from backfill.worker.lanes.full_looks import PATIENCE_SECONDS, SHARE, FullLooks
 
 SLACK_MICROS: Final = 250_000
@@ -32,6 +33,8 @@ _UNDER_WAY: Final = 1.0
 """How long no other look from the queues' side begins while one is under way, in seconds."""
 _FEW: Final = 8
 """How many jobs a look behind the floors asks for at most; where it finds as many, the floors come down to them."""
+_MANY: Final = 100
+"""So many jobs of one run_at in one claim make it likely that there are more of them."""
 _NEAR_SECONDS: Final = 0.002
 """The least seconds that a look at serial queues is taken to cost, with the claim that merges both kinds of jobs."""
 
@@ -45,6 +48,7 @@ class ScanCursor:
 
     Attributes:
         freed: whether this worker has freed a serial queue since the last look at serial queues.
+        tracks: whether the lane passes over jobs of tasks that are left out, so that places in the table count.
     """
 
     __slots__ = (
@@ -58,7 +62,9 @@ class ScanCursor:
         "_near_at",
         "_own",
         "_seen",
+        "_tie",
         "freed",
+        "tracks",
     )
 
     def __init__(self, *, patience: float = PATIENCE_SECONDS, apart: bool = True) -> None:
@@ -72,7 +78,9 @@ class ScanCursor:
         self._blocked = False
         self._known: deque[int] = deque()
         self._own: deque[int] = deque(maxlen=_MOST_KNOWN)
+        self._tie: Tie | None = None
         self.freed = False
+        self.tracks = False
 
     @property
     def floors(self) -> Mapping[int, int]:
@@ -100,7 +108,7 @@ class ScanCursor:
         self._full.begin(now)
         wanted = max(min(room // 4, _FEW), 1)
         spans = Spans.of(dict.fromkeys(self._floors, NEVER))
-        return Look(wanted, spans, scan_jobs=False, scan_queues=False, era=self._era, behind=True)
+        return Look(wanted, spans, scan_jobs=False, scan_queues=False, era=self._era, behind=True, tracked=self.tracks)
 
     def look(self, wanted: int, now: float) -> Look:
         """What a look that begins now should ask for."""
@@ -114,7 +122,10 @@ class ScanCursor:
         if far:
             self._far_at = now + _UNDER_WAY
         floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
-        return Look(wanted, Spans.of(floors), scan_jobs=near, scan_queues=far, full=full, era=self._era, known=known)
+        return Look(
+            wanted, Spans.of(floors), scan_jobs=near, scan_queues=far, full=full, era=self._era, known=known,
+            tracked=self.tracks, tie=self._next_tie() if self.tracks and not full else None,
+        )  # fmt: skip
 
     def learn(self, look: Look, taken: Taken, *, seconds: float, now: float, clock: int | None = None) -> bool:
         """Take in what a look brought and how long it took; return whether the looks together have seen everything.
@@ -140,10 +151,13 @@ class ScanCursor:
             self._keep(look.known, taken)  # there was no room for the jobs of the others
         self._meet(taken.jobs, now)
         if look.era == self._era:
+            began = self._floors.get(taken.jobs[-1].priority, NEVER) if taken.jobs else NEVER
             self._move_floors(look, taken.jobs, clock)
+            if look.tracked:
+                self._learn_tie(look, taken, began)
         if look.full:
             self._era += 1  # a look that began before this one ended knows less than this one
-        return (look.full or self._is_clear) and look.scan_jobs and not self._hidden
+        return (look.full or self._is_clear) and look.scan_jobs and not self._hidden and look.tie is None
 
     def missed(self, look: Look) -> None:
         """Take in that a look brought nothing, so that a next one must look at the same places."""
@@ -218,9 +232,14 @@ class ScanCursor:
         self._known.clear()
         self._keep(taken.more, taken)
 
+    def look_apart(self, apart: bool) -> None:
+        """Say anew whether the second line may make looks from the start."""
+        self._full.allow_apart(apart)
+
     def reset(self) -> None:
         """Forget the floors, since the jobs that this lane may take have changed."""
         self._floors = dict.fromkeys(self._floors, NEVER)
+        self._tie = None
         self._full.want()
         self._era += 1  # a look under way began at the old floors
 
@@ -229,6 +248,7 @@ class ScanCursor:
         floor = self._floors.get(job.priority, NEVER)
         if job.run_at_micros < floor:
             self._floors[job.priority] = job.run_at_micros
+        self._tie = None  # the job may have another place now
         self._era += 1  # a look under way may have passed it already
 
     def _meet(self, jobs: list[Job], now: float) -> None:
@@ -243,6 +263,8 @@ class ScanCursor:
 
     def _move_floors(self, look: Look, jobs: list[Job], clock: int | None) -> None:
         """Note where a look ended: as far as it could see, nothing is left before that place."""
+        if look.tie is not None and len(jobs) < look.wanted:
+            return  # it has seen only some of the jobs
         ended_at = jobs[0].locked_at_micros if jobs else clock
         if ended_at is None:
             return
@@ -259,3 +281,34 @@ class ScanCursor:
             elif level == last.priority:
                 ended = min(last.run_at_micros, swept)  # an older job may be committed a little later than this one
                 self._floors[level] = ended if look.full else max(floor, ended)
+
+    def _next_tie(self) -> Tie | None:
+        """Where a look begins among the jobs of one run_at, as long as that is where the floor is."""
+        tie = self._tie
+        if tie is not None and self._floors.get(tie.priority, NEVER) > tie.run_at:
+            tie = self._tie = None
+        return tie
+
+    def _learn_tie(self, look: Look, taken: Taken, began: int) -> None:
+        """Note the place where a claim ended, if more jobs of the same run_at are likely to lie behind it.
+
+        They are if the claim began at that run_at, or if many jobs of it had no other. Where a look from a place found
+        too little, the next one looks for the rest by the index, which has them wherever they are.
+
+        Args:
+            look: what the look asked for.
+            taken: what it brought.
+            began: the floor of the last job's priority before the look.
+        """
+        jobs = [job for job in taken.jobs if job.job_queue_id is None]
+        if not jobs or taken.place is None or len(taken.jobs) < look.wanted:
+            self._tie = None
+            return
+        first, last = jobs[0], jobs[-1]
+        many = len(jobs) >= _MANY and (first.priority, first.run_at_micros) == (last.priority, last.run_at_micros)
+        if last.run_at_micros == NEVER or not (many or last.run_at_micros == began):
+            self._tie = None
+            return
+        tie = Tie(last.priority, last.run_at_micros, taken.place)
+        if look.full or self._tie is None or tie > self._tie:
+            self._tie = tie

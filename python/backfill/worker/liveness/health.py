@@ -33,7 +33,7 @@ class WorkerHealth:
         hung: the lanes that run nothing, since all of their slots are taken by handlers that still run although their
             time is over or their jobs are lost. The worker is not ready where all of its lanes hang. It stays live: a
             restart would cut such a handler off, and its job would only begin anew.
-        paused: the names of the worker's tasks that are paused in the whole fleet. A pause is no reason not to be ready.
+        paused: the names of the worker's tasks that are paused in the whole fleet. A paused worker stays ready.
         all_paused: whether all of its tasks are paused, so that it starts no job.
     """
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from backfill.storage.claims import Look
 from backfill.worker.lanes.lane import Lane
+from backfill.worker.limits.look import LimitedLook
 
 
 class Asked:
     """What one turn asks for: a look for each of some lanes, and what else the worker wants to know."""
 
-    __slots__ = ("around", "began", "freed", "holding", "levels", "looks", "wakes")
+    __slots__ = ("around", "began", "freed", "holding", "levels", "limited", "looks", "wakes")
 
     def __init__(
         self,
@@ -22,8 +23,10 @@ class Asked:
         around: bool,
         wakes: int,
         freed: Sequence[int] = (),
+        limited: Sequence[LimitedLook] = (),
     ) -> None:
         self.looks = looks
+        self.limited = limited
         self.freed = freed
         self.holding = [lane for lane, _ in looks if lane.holding]
         self.levels = levels
@@ -38,4 +41,4 @@ class Asked:
 
     def __bool__(self) -> bool:
         """Whether it asks for anything."""
-        return bool(self.looks) or self.levels or self.around
+        return bool(self.looks or self.limited) or self.levels or self.around

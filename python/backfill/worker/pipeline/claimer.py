@@ -6,7 +6,6 @@ each poll's interval. The claimer sends nothing itself: the pumps ask it for loo
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,11 +20,15 @@ from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.full_looks import SHARE
 from backfill.worker.lanes.lane import Lane, common_front
+from backfill.worker.limits.look import Answer, LimitedLook
+from backfill.worker.limits.source import Source
+from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.failure_detector import LOOK_SECONDS, FailureDetector
 from backfill.worker.liveness.health import Pulse
 from backfill.worker.pipeline.asked import Asked
 from backfill.worker.pipeline.database_clock import DatabaseClock
 from backfill.worker.pipeline.known_tasks import KnownTasks
+from backfill.worker.pipeline.timetable import Timetable
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -34,8 +37,6 @@ LARGEST_CLAIM: Final = 500
 BACKLOG: Final = 250
 _LEVELS_SECONDS: Final = 10.0
 _SHORTEST_WAIT: Final = 0.001
-_FIRST_MOVERS: Final = 4
-_STAGGER: Final = 0.004
 
 
 class Claimer:
@@ -44,6 +45,7 @@ class Claimer:
     Args:
         executor: runs the jobs.
         lanes: the lanes, in the order in which they are served.
+        limits: the sources of limited tasks, which look apart.
         schema: the queue's schema.
         worker: the worker's id.
         tasks: the names of the tasks that the worker knows.
@@ -60,6 +62,7 @@ class Claimer:
         self,
         executor: Executor,
         lanes: list[Lane],
+        limits: Sources,
         *,
         schema: str,
         worker: str,
@@ -74,19 +77,15 @@ class Claimer:
     ) -> None:
         self._executor = executor
         self._lanes = lanes
+        self._limits = limits
         self._schema = schema
         self._worker = worker
         self._tasks = tasks
-        self._poll_interval = poll_interval
         self._stir = stir
         self._known = KnownTasks(tasks, lanes)
         self._closed = False
         self._wakes = 0
-        self._poll_at = time.monotonic() + poll_interval
-        self._late_at: float | None = None
-        self._late_looked = False
-        self._due_at: float | None = None
-        self._due_known = False
+        self._times = Timetable(poll_interval)
         self._levels_at = 0.0
         self._clock = DatabaseClock()
         self._fleet = fleet
@@ -112,7 +111,12 @@ class Claimer:
         return not any(
             lane.asked or lane.behind or (lane.room > 0 and (lane.hungry or lane.look_at is not None))
             for lane in self._lanes
-        )
+        ) and (not self._limits or self._limits.sated)
+
+    @property
+    def _lookers(self) -> list[Lane | Source]:
+        """The lanes, and the sources of limited tasks: all that look for jobs."""
+        return [*self._lanes, *self._limits.scanning] if self._limits else list(self._lanes)
 
     def close(self) -> None:
         """Stop looking."""
@@ -121,40 +125,35 @@ class Claimer:
     def wake(self) -> None:
         """Have all lanes look, since there may be jobs for any of them."""
         self._wakes += 1
-        self._due_known = False
+        self._times.due_known = False
         self._hunger()
         self._stir()
 
     def doubt(self) -> None:
         """Distrust earlier looks from the start: only one that begins from now on can tell that nothing is left."""
-        for lane in self._lanes:
-            lane.horizon.doubt()
+        for one in self._lookers:
+            one.horizon.doubt()
 
     def insist(self) -> None:
         """Look again at once where the last look could not afford to see everything, whatever the next one costs.
 
         It is meant for a worker that has nothing to do and shall end once nothing is left.
         """
-        for lane in self._lanes:
-            if lane.look_at is not None and not lane.asked and not lane.behind:
-                lane.horizon.afford()
-                lane.look_at = 0.0
+        for one in self._lookers:
+            if one.look_at is not None and not one.under_way:
+                one.horizon.afford()
+                one.look_at = 0.0
                 self._stir()
 
     def hear(self, count: int) -> None:
         """Take note that another process has added `count` jobs, which every worker of the fleet hears.
 
-        If each worker looked at once, a fleet of 500 idle workers would claim 500 times for one job. So only as many
-        look at once as the jobs may need, and a few more. The others look a little later, after delays that grow with
-        the fleet's size, and at most once within a poll's interval.
+        Only as many workers look at once as the jobs may need, and a few more; the others look a little later.
         """
         fleet = self._fleet()
-        if fleet <= _FIRST_MOVERS or random.random() * fleet < count + _FIRST_MOVERS:  # noqa: S311 - spreads load
+        if self._times.moves_first(count, fleet):
             self.wake()
-            return
-        now = time.monotonic()
-        if self._late_at is None and not self._late_looked and self._poll_at - now > self._poll_interval / 2:
-            self._late_at = now + random.uniform(0.0, min(fleet * _STAGGER, self._poll_interval))  # noqa: S311
+        elif self._times.look_late(fleet):
             self._stir()
 
     def freed_queue(self, queues: Sequence[int] = ()) -> None:
@@ -163,9 +162,9 @@ class Claimer:
         The next job of the ended job's queue may be claimed in the same round trip as the settlement.
         """
         self._wakes += 1  # a look under way does not know of the freed queue
-        for lane in self._lanes:
-            lane.hungry = True
-            lane.horizon.free(queues)
+        self._hunger()
+        for one in self._lookers:
+            one.horizon.free(queues)
 
     def forget(self) -> None:
         """Ask for the tasks' ids again: the database refused a look, perhaps because the ids have changed."""
@@ -174,6 +173,8 @@ class Claimer:
     def returned(self, running: HeldJob) -> None:
         """Take note that a job waits again as before its attempt."""
         running.lane.horizon.returned(running.job)
+        if self._limits:
+            self._limits.returned(running)
 
     def due_in(self, now: float) -> float | None:
         """Seconds until there is a reason to look; None where there is none."""
@@ -182,8 +183,9 @@ class Claimer:
         if self._known.wanted or any(lane.low for lane in self._lanes):
             return 0.0
         times = [lane.look_at for lane in self._lanes if lane.look_at is not None and lane.room > 0]
-        times += [at for at in (self._late_at, self._due_at) if at is not None]
-        return min([self._poll_at, self._around_at, *times]) - now
+        if self._limits and (wait := self._limits.looks_in(now)) is not None:
+            times.append(now + wait)
+        return min([self._times.next_at, self._around_at, *times]) - now
 
     def backlog(self) -> bool:
         """Whether there is room, and a reason, for a large claim beside the one under way.
@@ -205,9 +207,12 @@ class Claimer:
         if self._closed:
             return Asked.nothing(freed)
         self._keep_time(now)
-        looks = []
+        looks, limited = [], list[LimitedLook]()
         for lane in self._lanes:
-            if self.knows_tasks and lane.low:
+            low = self.knows_tasks and lane.low
+            if self._limits:
+                limited += self._limits.looks(lane, now, freed)
+            if low:
                 if freed:
                     lane.horizon.free(freed)
                 looks.append((lane, lane.look(LARGEST_CLAIM, now)))
@@ -216,8 +221,8 @@ class Claimer:
         if around:
             self._around_at = now + LOOK_SECONDS
         rare = full or self._known.wanted or not self._executor.held  # a worker at rest learns at once what is due next
-        levels = rare and (now >= self._levels_at or not self._due_known) and not self._is_shut
-        return Asked(looks, levels=levels, around=around, wakes=self._wakes, freed=freed)
+        levels = rare and (now >= self._levels_at or not self._times.due_known) and not self._is_shut
+        return Asked(looks, levels=levels, around=around, wakes=self._wakes, freed=freed, limited=limited)
 
     def behind_in(self, now: float) -> float | None:
         """Seconds until a lane should look behind its floors, apart from its other looks; None where none should."""
@@ -242,8 +247,9 @@ class Claimer:
             parameters = text_array(self._tasks), self._worker, str(self._watch.dead_after)
             commands.append(Command.of("look_around", self._schema, *parameters))
         if asked.levels:
-            front = common_front(self._lanes)
+            front = common_front(self._lookers)
             commands.append(Command.of("find_levels", self._schema, front.lows, front.highs, front.floors))
+        commands += self._limits.commands(asked.limited)
         for lane, look in asked.looks:
             commands += lane.claim.commands(look, worker=self._worker, bound=lane.bound)
         return commands
@@ -266,10 +272,14 @@ class Claimer:
             self._look_around(read_around(results.pop(0)), asked.began)
         if asked.levels:
             self._know_levels(read_levels(results.pop(0)), now, seconds)
-            self._due_known = asked.wakes == self._wakes  # else a job may have come since
+            self._times.due_known = asked.wakes == self._wakes  # else a job may have come since
+        if asked.limited:
+            clock, newest = self._clock.at(asked.began), asked.wakes == self._wakes
+            answer = Answer(self._known.names, seconds, now, clock, newest, self._fleet())
+            self._limits.took(asked.limited, results, answer)
         for lane, look in asked.looks:
             count = lane.claim.count(look)
-            taken = lane.claim.read(results[:count], self._known.names)
+            taken = lane.claim.read(results[:count], self._known.names, tracked=look.tracked)
             del results[:count]
             if taken.jobs and (claimed_at := taken.jobs[0].locked_at_micros) is not None:
                 self._clock.note(claimed_at, now)
@@ -277,6 +287,7 @@ class Claimer:
             if lane in asked.holding:  # else the lane began to hold after the turn was asked for
                 lane.holding = False
             self._executor.hold(taken.jobs, lane)
+        self._limits.start(asked.limited)
 
     def missed(self, asked: Asked) -> None:
         """Take note that a turn brought nothing, since it was refused or its answer was lost."""
@@ -285,18 +296,7 @@ class Claimer:
             self._is_over(lane, look)
             lane.hungry = True
             lane.horizon.missed(look)
-
-    def give_way(self, now: float) -> None:
-        """Give back the ready jobs of lanes in which no slot falls free for too long."""
-        for lane in self._lanes:
-            if lane.stalled(now):
-                lane.slow_down()
-                self._executor.return_ready(lane)
-
-    def stall_in(self, now: float) -> float | None:
-        """Seconds until ready jobs will have waited too long; None where no jobs are ready."""
-        waits = [lane.stalls_at() - now for lane in self._lanes if lane.ready]
-        return min(waits) if waits else None
+        self._limits.missed(asked.limited)
 
     def _learn(self, lane: Lane, look: Look, taken: Taken, asked: Asked, *, seconds: float, now: float) -> None:
         beside = lane.beside or lane.behind
@@ -309,7 +309,7 @@ class Claimer:
             if beside:
                 lane.horizon.reset()
         complete = lane.horizon.learn(look, taken, seconds=seconds, now=now, clock=self._clock.at(asked.began))
-        if len(taken.jobs) >= look.wanted:
+        if len(taken.jobs) >= look.wanted or look.tie is not None:  # from a place it has not seen all jobs
             lane.hungry = True  # also where another look at the same time found less
             return
         if look.behind:
@@ -330,6 +330,8 @@ class Claimer:
     def _free_for_others(self, asked: Asked) -> None:
         """Tell the lanes that did not look in a turn which queues it freed: only now can their looks see them free."""
         looked = {lane for lane, _ in asked.looks}
+        if self._limits:
+            self._limits.free(asked.freed, asked.limited)
         for lane in self._lanes:
             if lane not in looked:
                 lane.horizon.free(asked.freed)
@@ -339,30 +341,23 @@ class Claimer:
 
     def _keep_time(self, now: float) -> None:
         """Have lanes look where it is time: for a poll, for a job that fell due, or for a look that can be afforded."""
-        if now >= self._poll_at:
-            self._poll_at = now + self._poll_interval
-            self._late_at, self._late_looked = None, False
+        if self._times.strike(now):
             self._hunger()
-        if self._due_at is not None and now >= self._due_at:
-            self._due_at, self._due_known = None, False
-            self._hunger()
-        if self._late_at is not None and now >= self._late_at:
-            self._late_at, self._late_looked, self._due_known = None, True, False
-            self._hunger()
-        for lane in self._lanes:
-            if lane.look_at is not None and now >= lane.look_at:
-                lane.look_at, lane.hungry = None, True
+        for one in self._lookers:
+            if one.look_at is not None and now >= one.look_at:
+                one.look_at, one.hungry = None, True
 
     def _hunger(self) -> None:
-        for lane in self._lanes:
-            lane.hungry = True
+        for one in self._lanes:
+            one.hungry = True
+        self._limits.hunger()
 
     def _know_levels(self, levels: Levels, now: float, seconds: float) -> None:
         self._clock.note(levels.clock, now)
-        for lane in self._lanes:
-            lane.horizon.know(levels.due, now)
+        for one in self._lookers:
+            one.horizon.know(levels.due, now)
         due = [wait for wait in levels.due.values() if wait is not None]
-        self._due_at = now + max(min(due), _SHORTEST_WAIT) if due else None
+        self._times.due_at = now + max(min(due), _SHORTEST_WAIT) if due else None
         self._levels_at = now + max(_LEVELS_SECONDS, SHARE * seconds)
 
     def _look_around(self, around: Around, began: float) -> None:
@@ -380,6 +375,7 @@ class Claimer:
     def know_tasks(self, ids: Mapping[str, int]) -> None:
         """Note the ids that tasks have now."""
         self._known.learn(ids)
+        self._limits.bind(ids)
 
     def leave_out(self, reason: str, tasks: frozenset[str]) -> None:
         """Leave tasks out of the lanes' claims for a reason, in the place of those left out for this reason before.
@@ -392,5 +388,5 @@ class Claimer:
         """
         if self._known.leave_out(reason, tasks):
             self._wakes += 1  # looks under way do not see the jobs of the tasks that came back
-            self._due_known = False
+            self._times.due_known = False
             self._stir()

@@ -22,12 +22,14 @@ from backfill.storage.workers import find_tasks
 from backfill.worker.execution.endings import COMPLETED
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
+from backfill.worker.limits.sources import Sources
 from backfill.worker.pipeline.alarm import Alarm
 from backfill.worker.pipeline.asked import Asked
 from backfill.worker.pipeline.claimer import BACKLOG, Claimer
 from backfill.worker.pipeline.hot import QUERY_TIMEOUT, ConnectionLostError, HotConnections
 from backfill.worker.pipeline.locks import Locks
 from backfill.worker.pipeline.settler import LARGEST_BATCH, Settler
+from backfill.worker.pipeline.stalls import Stalls
 from backfill.worker.service import Service
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,8 @@ class PipelineState:
         settler: gathers the ends of attempts.
         locks: looks after the locks of the jobs that are held.
         claimer: decides about looks for jobs.
+        limits: the sources of limited tasks, which know who has which share.
+        stalls: gives back claimed jobs that wait too long.
         urgent: whether an end waits that other jobs wait for.
         apart: whether a settlement and a claim go out apart, since the two together were refused.
         last_turn: when the last turn began, in monotonic seconds.
@@ -72,6 +76,8 @@ class PipelineState:
     settler: Settler
     locks: Locks
     claimer: Claimer
+    limits: Sources
+    stalls: Stalls
     alarms: tuple[Alarm, Alarm] = field(default_factory=lambda: (Alarm(), Alarm()))
     urgent: bool = False
     apart: bool = False
@@ -85,6 +91,8 @@ class PipelineState:
         """Take in an attempt that ended: have its end written soon, and together with others where many end."""
         pending = self.settler.add(running)
         lane = running.lane
+        if running.share is not None and not self.limits.ended(running):
+            self.urgent = True  # others may take the share once the end is written
         if running.is_serial:
             self.claimer.freed_queue()
             self.urgent = True
@@ -174,7 +182,7 @@ class PipelineLoop(Service):
         if station.settler.pending:
             now_due = station.urgent or station.settler.pending >= GATHER_MOST or station.executor.idle
             waits.append(0.0 if now_due or self._stopping.is_set() else station.last_turn + GATHER_SECONDS - now)
-        others = (station.claimer.due_in(now), station.claimer.stall_in(now), station.settler.blocked_in())
+        others = (station.claimer.due_in(now), station.stalls.due_in(now), station.settler.blocked_in())
         waits += [wait for wait in others if wait is not None]
         return max(min(waits), 0.0)
 
@@ -182,7 +190,7 @@ class PipelineLoop(Service):
         """Take one turn; return whether there was anything to do."""
         station = self._station
         if not self._line:
-            station.claimer.give_way(time.monotonic())
+            station.stalls.give_way(time.monotonic())
         batch, asked = list[HeldJob](), Asked.nothing()
         try:
             if not self._line and station.locks.look_in() <= 0:

@@ -18,6 +18,7 @@ from backfill.worker.execution.endings import COMPLETE, COMPLETED
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.settled import SettledListener, tell
+from backfill.worker.limits.sources import Sources
 from backfill.worker.pipeline.hot import PASSING, QUERY_TIMEOUT
 from backfill.worker.pipeline.weaker import Form, weaker_forms
 
@@ -41,6 +42,7 @@ class Settler:
 
     Args:
         executor: the executor that holds the jobs.
+        limits: the sources of limited tasks, which know which shares move with an end; None where there are none.
         schema: the queue's schema.
         worker: the worker's id.
         settled: called after each batch that is written.
@@ -51,6 +53,7 @@ class Settler:
     def __init__(
         self,
         executor: Executor,
+        limits: Sources | None = None,
         *,
         schema: str,
         worker: str,
@@ -59,6 +62,7 @@ class Settler:
         look_soon: Callable[[], None],
     ) -> None:
         self._executor = executor
+        self._limits = limits
         self._schema = schema
         self._worker = worker
         self._settled = settled
@@ -127,6 +131,8 @@ class Settler:
                     settlement.add(*ending.end(running, running.keep))
         if self._executor.paused_queues:
             settlement.paused = self._executor.paused_queues.unlocked_by(batch)
+        if self._limits is not None and self._limits.have_shares:
+            settlement.passes = self._limits.passes(batch)
         return settlement
 
     def answered(self, settlement: Settlement, results: Sequence[PGresult]) -> set[Attempt]:
@@ -141,6 +147,8 @@ class Settler:
         # After a lost answer, a missing end counts as written: it was written before the answer was lost.
         tell(self._listeners, batch, () if self._doubtful else missing)
         self._executor.held.release(batch)
+        if self._limits is not None and self._limits.have_shares:
+            self._limits.settled(batch)
         if self._refused:
             self._refused.difference_update(running.job.id for running in batch)
         for running in [running for running in batch if running in missing] if missing else ():

@@ -43,6 +43,7 @@ class Recoverer(Service):
         dead_after: seconds without a heartbeat after which a worker is dead; it is also the interval at which the
             recoverer looks for locks of workers that have no row at all.
         tell: tells the observers of plugins of each worker that was recovered.
+        buried: called when jobs have become dead letters.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Recoverer(Service):
         retry: RetryPolicy | None,
         dead_after: float,
         tell: Callable[[ObservedEvent], None] | None = None,
+        buried: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__("recoverer")
         self._client = client
@@ -62,6 +64,7 @@ class Recoverer(Service):
         self._retry = retry
         self._dead_after = dead_after
         self._tell = tell
+        self._buried = buried
         self._dead: dict[str, int] = {}
         self._wanted = asyncio.Event()
 
@@ -112,6 +115,8 @@ class Recoverer(Service):
         span = timedelta(seconds=self._dead_after)
         for gone in await self._client.recover_abandoned(gone_for=span, next_of=self._next_of):
             refused += gone.refused
+            if gone.dead_letters:
+                self._buried()
             if gone.jobs or gone.queues:
                 emit(
                     WorkerRecovered(
@@ -132,6 +137,8 @@ class Recoverer(Service):
         """Recover a worker; return what the database refused."""
         span = timedelta(seconds=self._dead_after)
         done = await self._client.recover_worker(worker, heartbeat, next_of=self._next_of, dead_after=span)
+        if done is not None and done.dead_letters:
+            self._buried()
         if done is not None and (done.jobs or done.queues or done.complete):
             emit(
                 WorkerRecovered(

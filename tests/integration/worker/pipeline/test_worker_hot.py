@@ -16,9 +16,11 @@ from backfill import BackfillClient, JobSpec, NewJob, Queue, QueueConfig, TaskRe
 from backfill.worker.execution.executor import Executor
 from backfill.worker.lanes import full_looks
 from backfill.worker.lanes.lane import make_lanes
+from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.failure_detector import FailureDetector
 from backfill.worker.liveness.health import Pulse
 from backfill.worker.pipeline import claimer as claiming
+from backfill.worker.pipeline import timetable
 from backfill.worker.pipeline.claimer import Claimer
 
 from plugins.periods import let_pass
@@ -278,13 +280,15 @@ async def test_a_fleet_that_hears_of_jobs_does_not_look_at_once(monkeypatch: pyt
     """
     clock = 1000.0
     monkeypatch.setattr(claiming, "time", SimpleNamespace(monotonic=lambda: clock))
-    monkeypatch.setattr(claiming, "random", random.Random(5))
+    monkeypatch.setattr(timetable, "time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr(timetable, "random", random.Random(5))
     executor = Executor(TaskRegistry(), worker_id="backfill_test", client=cast("BackfillClient", None), deps=None)
 
     def claimer() -> Claimer:
         lanes = make_lanes((QueueConfig.default_queue(1),), schema="s", tasks=("t",), forbidden_flags=())
+        sources = Sources(executor, lanes, schema="s", worker="w", patience=2.0, fleet=lambda: 500, stir=lambda: None)
         one = Claimer(
-            executor, lanes, schema="s", worker="w", tasks=("t",), poll_interval=2.0,
+            executor, lanes, sources, schema="s", worker="w", tasks=("t",), poll_interval=2.0,
             stir=lambda: None, fleet=lambda: 500,
             watch=FailureDetector("w", dead_after=20.0), dead=lambda dead: None, lost=lambda: None, pulse=Pulse(),
         )  # fmt: skip

@@ -1,0 +1,101 @@
+"""Gives the lanes of a running worker the concurrency that operators have set, in place of the configured one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from backfill.client.lent import ServicesClient
+from backfill.controls import Control, ControlKind
+from backfill.worker.execution.executor import Executor
+from backfill.worker.lanes.lane import Lane
+
+logger = logging.getLogger(__name__)
+
+
+class LaneConcurrency:
+    """Reads what operators have set for the lanes of this worker, by their names.
+
+    Args:
+        client: the services' client.
+        worker: this worker's id.
+        lanes: its lanes.
+        executor: runs their jobs.
+    """
+
+    name = "concurrency of lanes"
+    before_claims = True
+
+    def __init__(self, client: ServicesClient, *, worker: str, lanes: Sequence[Lane], executor: Executor) -> None:
+        self._client = client
+        self._worker = worker
+        self._lanes = {lane.config.name: lane for lane in lanes}
+        self._executor = executor
+        self._set = dict[str, Control]()
+        self._shown = described(lanes)
+
+    async def look(self, *, news: bool) -> None:
+        """Set the lanes to what stands now, and have the worker's row say so.
+
+        Args:
+            news: whether anything may have been said since the last look; else nothing is looked at.
+        """
+        if not news:
+            return
+        found = dict[str, Control]()
+        for control in await self._client.controls():
+            if control.kind is not ControlKind.CONCURRENCY or not control.understood or control.lane is None:
+                continue
+            if control.lane in self._lanes:
+                found[control.lane] = control
+            else:
+                logger.debug(
+                    "control %d is about the lane %r, which this worker does not have", control.id, control.lane
+                )
+        for name, lane in self._lanes.items():
+            self._follow(lane, self._set.get(name), found.get(name))
+        self._set = found
+        now = described(self._lanes.values())
+        if now != self._shown:
+            await self._client.show_lanes(self._worker, now)
+            self._shown = now
+
+    def _follow(self, lane: Lane, before: Control | None, control: Control | None) -> None:
+        """Give a lane the concurrency of a control; the configured one if there is none."""
+        name, was = lane.config.name, lane.concurrency
+        wanted = control.concurrency if control is not None and control.concurrency else lane.config.concurrency
+        if wanted != was:
+            set_concurrency(self._executor, lane, wanted)
+            self._executor.threads.keep(sum(one.concurrency for one in self._lanes.values()))
+        if control is not None and (before is None or before.id != control.id):
+            logger.info(
+                "lane %s runs %d jobs at once from now on, before %d: %s set this at %s%s",
+                name, wanted, was, control.by, control.said_at, f" ({control.reason})" if control.reason else "",
+            )  # fmt: skip
+        elif control is None and before is not None:
+            logger.info(
+                "lane %s runs %d jobs at once again, as its worker is configured, before %d: what %s had set is undone",
+                name, wanted, was, before.by,
+            )  # fmt: skip
+
+
+def set_concurrency(executor: Executor, lane: Lane, concurrency: int) -> None:
+    """Let so many jobs of a lane run at once from now on: start more, or give back those that do not fit any more.
+
+    Args:
+        executor: runs the lane's jobs.
+        lane: the lane.
+        concurrency: how many of its jobs run at once.
+    """
+    lane.set_concurrency(concurrency)
+    if lane.lowered:
+        executor.return_surplus(lane)
+    executor.stragglers.count(lane.config.name)
+    executor.dispatch(lane)
+    executor.thirsty()
+
+
+def described(lanes: Iterable[Lane]) -> list[dict[str, Any]]:
+    """The lanes as the worker's row shows them: each with its name and its concurrency now."""
+    return [{"name": lane.config.name, "concurrency": lane.concurrency} for lane in lanes]
