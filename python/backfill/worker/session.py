@@ -149,6 +149,7 @@ class WorkerSession:
         self.counters = Counters(
             own, worker=self.worker_id, spare=lambda: ServicesClient(dsn, schema=config.schema, min_size=1, max_size=1)
         )
+        self._broken = self._limited = frozenset[str]()
         self.breakers = Breakers(own, registry, broken=self._break)
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
@@ -313,11 +314,14 @@ class WorkerSession:
     def _break(self, tasks: frozenset[str]) -> None:
         """Let the breakers of these tasks be open, and no others: what is claimed of them without a limit goes back."""
         self.station.claimer.leave_out("broken", tasks)
-        self.executor.broken.add(tasks)
+        self._broken = tasks
+        self.executor.broken.add(tasks | self._limited)
 
     def _limit(self, limits: Mapping[str, EffectiveLimit]) -> None:
         """Let these limits hold, by the names of tasks: limited tasks are looked for apart from all others."""
-        self.station.claimer.leave_out("limited", frozenset(limits))
+        self._limited = frozenset(limits)
+        self.station.claimer.leave_out("limited", self._limited)
+        self.executor.broken.add(self._broken | self._limited)
         self.station.limits.apply(limits)
 
     def _stir(self) -> None:

@@ -84,7 +84,7 @@ class Claimable:
         raise NotImplementedError
 
     def bind(self, ids: Mapping[str, int], paused: frozenset[str]) -> None:
-        """Note the ids that tasks have now, and those that are paused; where its own are others, look from the start."""
+        """Note the ids that tasks have now, and the paused ones; where its own are others, look from the start."""
         known = {name: ids[name] for name in self.names if name in ids and name not in paused}
         if known != self.known:
             self.known = known

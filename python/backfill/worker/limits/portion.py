@@ -1,4 +1,4 @@
-"""A portion: the shares that one lane of this worker has of one limit, and the claimed jobs that wait for one of them."""
+"""A portion: the shares that one lane of this worker has of one limit, and the claimed jobs that wait for one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Portion:
 
     @property
     def has_idle(self) -> bool:
-        """Whether the job of a share has ended, whose end is not being written yet, so that another may have the share."""
+        """Whether a share is free for another job: its own has ended, and that end is not being written yet."""
         return bool(self._idle)
 
     @property
@@ -67,7 +67,7 @@ class Portion:
     def ahead(self, most: int) -> int:
         """How many more jobs to claim that wait for a share: as many as start within about 50 ms.
 
-        None are asked for while more than half of them wait, and none where attempts are long, here or as far as is known.
+        None are asked for while more than half of them wait, and none where attempts are long.
 
         Args:
             most: the most that may wait.
@@ -83,7 +83,7 @@ class Portion:
         self._shares.add(Share(self, running, slot))
 
     def wait(self, claimed: Iterable[HeldJob]) -> list[HeldJob]:
-        """Take in claimed jobs without a share; return those that can start, since shares have fallen free meanwhile."""
+        """Take in claimed jobs without a share; return those that can start, since shares fell free meanwhile."""
         start = []
         for running in claimed:
             if self._idle:

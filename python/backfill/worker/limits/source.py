@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Source(Claimable):
-    """One limited task in one lane: all its jobs, or, where the limit counts by a field, those that have no value there.
+    """One limited task in one lane: all its jobs, or those without a value, where the limit counts by a field.
 
     Args:
         lane: the lane in whose slots the jobs run.

@@ -279,6 +279,8 @@ class Sources:
         executor = self._executor
         if executor.paused.names:
             ahead = executor.paused.sift(ahead)
+        if executor.paused_queues:
+            ahead = executor.paused_queues.sift(ahead)
         if executor.stragglers.have_lost_jobs:
             self._executor.undo_all(running for running in ahead if executor.stragglers.have_lost(running.job.id))
             ahead = [running for running in ahead if running.ending is None]
