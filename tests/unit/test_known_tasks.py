@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from backfill import QueueConfig, TaskRegistry
 from backfill.client import BackfillClient
 from backfill.storage.arrays import number_array
-from backfill.storage.claims import NEVER, LaneClaim, LaneFilter
+from backfill.storage.claims import NEVER, LaneClaim, LaneFilter, Taken
+from backfill.storage.ties import Place, Tie
 from backfill.worker.execution.executor import Executor
 from backfill.worker.lanes.lane import Lane, make_lanes
 from backfill.worker.limits.sources import Sources
@@ -106,12 +109,9 @@ def test_the_lanes_are_bound_to_what_no_reason_leaves_out(steps: list[tuple[str,
         assert (first.shut, rest.shut) == (bool(out) and "mail" in out, not left)
 
 
-@pytest.mark.parametrize("out", [frozenset({"mail"}), frozenset(TASKS)])
-async def test_the_claimer_asks_for_nothing_in_lanes_that_are_shut(out: frozenset[str]) -> None:
-    """A lane with every task left out makes no look, nor is the next due job looked for where all lanes are shut."""
-    stirred = list[str]()
+def claimer_of(both: list[Lane], stirred: list[str]) -> Claimer:
+    """A claimer without a database, which knows the ids of all tasks."""
     executor = Executor(TaskRegistry(), worker_id="backfill_t", client=BackfillClient("postgres://h/d"), deps=None)
-    both = lanes()
     sources = Sources(executor, both, schema="s", worker="w", patience=2.0, fleet=lambda: 1, stir=lambda: None)
     claimer = Claimer(
         executor, both, sources, schema="s", worker="w", tasks=TASKS, poll_interval=2.0,
@@ -119,6 +119,15 @@ async def test_the_claimer_asks_for_nothing_in_lanes_that_are_shut(out: frozense
         dead=lambda dead: None, lost=lambda: None, pulse=Pulse(),
     )  # fmt: skip
     claimer.know_tasks(IDS)
+    return claimer
+
+
+@pytest.mark.parametrize("out", [frozenset({"mail"}), frozenset(TASKS)])
+async def test_the_claimer_asks_for_nothing_in_lanes_that_are_shut(out: frozenset[str]) -> None:
+    """A lane with every task left out makes no look, nor is the next due job looked for where all lanes are shut."""
+    stirred = list[str]()
+    both = lanes()
+    claimer = claimer_of(both, stirred)
     claimer.leave_out("paused", out)
     assert stirred == []
     asked = claimer.ask(0.0)
@@ -129,3 +138,19 @@ async def test_the_claimer_asks_for_nothing_in_lanes_that_are_shut(out: frozense
     claimer.leave_out("paused", frozenset())
     assert stirred == ["stir"]
     assert [lane for lane, _ in claimer.ask(0.0).looks] == both
+
+
+@pytest.mark.parametrize("tied", [True, False])
+async def test_a_look_from_a_place_leaves_the_lane_hungry(tied: bool) -> None:
+    """Although it found nothing: it has seen only some of the jobs, and the next look must not wait."""
+    both = lanes()
+    claimer = claimer_of(both, [])
+    claimer.leave_out("paused", frozenset({"pay"}))
+    rest = both[1]
+    asked = claimer.ask(0.0)
+    [look] = [look for lane, look in asked.looks if lane is rest]
+    assert look.tracked
+    look = replace(look, full=False, tie=Tie(0, 5, Place(1, 1)) if tied else None)
+    claimer._learn(rest, look, Taken([]), asked, seconds=0.01, now=0.0)
+    assert rest.hungry == tied
+    assert (rest.look_at is None) == tied
