@@ -104,21 +104,16 @@ class Executor:
         """The handlers that run although they should have ended; a worker's sessions share them."""
         overdue = lambda running: self.stragglers.out_of_time(running)  # noqa: E731, PLW0108 - they are set later
         self._timed = Timed(self._registry, self._outcomes, self.threads.under_way, overdue)
-        self.started = 0
-        """How many jobs were started."""
-        self.claimed = 0
-        """How many jobs were claimed."""
+        self.started = self.claimed = 0
+        """How many jobs were started, and how many were claimed."""
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
         self.cancelling = Cancelling(self, registry, self._outcomes, self.threads.under_way)
         self.paused_queues = PausedQueues(self, self.undo)
-        self.paused = PausedTasks(self, self.undo)
-        self.broken = PausedTasks(self, self.undo)  # by open breakers; what a breaker's limit lets through may start
+        self.paused, self.broken = PausedTasks(self, self.undo), PausedTasks(self, self.undo)
+        """Tasks that operators have paused, and tasks whose breaker is open; what its limit lets through may start."""
         self.leased_until = math.inf
-        """The time, in monotonic seconds, until which no other worker can have given this one up.
-
-        After it no job is started, unless `renew_lease` returns a later time.
-        """
+        """When, in monotonic seconds, others may have given this worker up; no job starts after it without a renewal."""
         self.renew_lease: Callable[[], float] = lambda: self.leased_until
         """Called when `leased_until` is over; returns its new value."""
 
@@ -218,7 +213,7 @@ class Executor:
             self.undo(running)
 
     def undo(self, running: HeldJob) -> None:
-        """Give back a job that never took a slot."""
+        """Give back one such job."""
         self.cancelling.note_keep(running)
         running.ending = GIVEN_BACK
         self._unstarted += 1
