@@ -83,7 +83,7 @@ async def test_a_producer_leaves_it_to_others(dsn: str, role: NewRole) -> None:
 
 @pytest.mark.leaves_rows
 async def test_a_worker_takes_shares_with_its_grants(dsn: str, role: NewRole) -> None:
-    """With the printed grants, and with those of the version before after the migration; it cannot set limits itself."""
+    """With the printed grants, and after the migration with those of the version before; it cannot set limits."""
     worker = role("worker")
     name = conninfo_to_dict(worker)["user"]
     async with await session(dsn) as outside, await session(worker) as inside:
