@@ -254,6 +254,13 @@ tied_steps = st.lists(
 )
 """Jobs that are added by the handful, many of them at one time, some of a task that is left out; and looks."""
 
+pause_steps = st.lists(
+    st.tuples(st.sampled_from(["pause", "resume"]), st.sampled_from(["a", "b", "all"]), st.just(0))
+    | st.tuples(st.just("add"), st.sampled_from(["a", "b"]), st.integers(1, 60)),
+    max_size=12,
+)
+"""What an operator and a producer do: a task or everything is paused or resumed, or jobs of a task are added."""
+
 # --- what may befall a queue in its life; places are taken modulo what there is
 
 life_places = st.integers(0, 5)

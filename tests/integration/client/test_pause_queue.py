@@ -33,7 +33,9 @@ WORKER = "backfill_0123456789abcdef00"
 CLAIM = LaneClaim(SCHEMA, (LaneFilter(tasks=("t",)),))
 LANE = Queue.serial("lane", block_on_retry=True)
 LOCK_AGAIN: LiteralString = f"""
-select graphile_worker.backfill_lock_paused_queues(array(select id from {QUEUES} where queue_name = 'lane'))"""
+select array(
+  select graphile_worker.backfill_lock_paused_queues(array(select id from {QUEUES} where queue_name = 'lane'))
+)"""
 WAITING: LiteralString = """
 select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"""
 

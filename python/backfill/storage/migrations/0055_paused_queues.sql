@@ -12,7 +12,7 @@
 -- paused. It also renews old locks, since other programs take one of 4 hours for abandoned. The row of control is held
 -- until the transaction ends, so who ends the pause waits and then sees the lock. Where somebody is ending the pause right
 -- now, the queue is left as it is. No row is waited for.
-create function :"schema".backfill_lock_paused_queues(queue_ids integer[]) returns text[]
+create function :"schema".backfill_lock_paused_queues(queue_ids integer[]) returns setof text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $body$
@@ -41,15 +41,14 @@ begin
         or idle.locked_by ~ '^backfill:pause(:[0-9]{1,18})?$' and idle.locked_at < now() - interval '30 minutes'
       for no key update of idle skip locked
     ));
-  return array(
-    select queues.queue_name
-    from unnest(queue_ids) as asked (id)
-    join :"schema"._private_job_queues as queues on queues.id = any (array[asked.id])
-    left join :"schema".backfill_control as control
-      on control.kind = 'pause'
-      and control.subject = any (array['queue:' || queues.queue_name])
-    where control.version is null
-  );
+  return query
+  select queues.queue_name
+  from unnest(queue_ids) as asked (id)
+  join :"schema"._private_job_queues as queues on queues.id = any (array[asked.id])
+  left join :"schema".backfill_control as control
+    on control.kind = 'pause'
+    and control.subject = any (array['queue:' || queues.queue_name])
+  where control.version is null;
 end;
 $body$;
 

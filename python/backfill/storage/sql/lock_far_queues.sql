@@ -46,8 +46,7 @@ either as (
   from waiting
   where not exists (select from few)
   union all
-  select unnest(few.ids)
-  from few
+  select unnest(ids) from few
 ),
 heads as materialized (
   select queues.id, head.priority, head.run_at, head.id as job_id

@@ -4,4 +4,4 @@
 -- index: none: its work is done in a function
 -- params: $1 queue_ids integer[]
 select resumed.queue_name
-from unnest(:"schema".backfill_lock_paused_queues($1::integer[])) as resumed (queue_name)
+from :"schema".backfill_lock_paused_queues($1::integer[]) as resumed (queue_name)

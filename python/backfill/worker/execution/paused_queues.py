@@ -56,7 +56,10 @@ class PausedQueues:
                 self._undo(running)
             for running in list(self._executor.held.values()):
                 if running.ending is None and not running.handler_started and self._is_paused(running):
-                    cancel(running)  # it waits for an interceptor
+                    if running.withdraw():
+                        self._undo(running)  # it waits for a share of a limit
+                    else:
+                        cancel(running)  # it waits for an interceptor
         if over := [number for name, number in before.items() if name not in queues]:
             self.resumed(over)
 

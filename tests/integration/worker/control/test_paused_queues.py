@@ -121,6 +121,21 @@ async def test_a_running_job_runs_on_and_none_follows_it(
     assert await holder(dsn) is None
 
 
+async def test_the_end_of_a_job_locks_its_queue_though_no_job_follows(
+    dsn: str, client: BackfillClient, eventually: Eventually
+) -> None:
+    """The settlement does so itself, and does not leave it to a later claim."""
+    work = Work()
+    await client.enqueue("t", "completes", queue=LANE)
+    async with WorkerRunner(WorkerConfig(dsn), work.tasks) as runner:
+        await eventually(lambda: work.began)
+        await client.pause(queue="lane")
+        await eventually(lambda: bool(runner._parts.one.executor.paused_queues))
+        work.go_on.set()
+        await eventually(lambda: value(dsn, f"select count(*) = 0 from {JOBS}"))
+        assert await holder(dsn) == "backfill:pause"
+
+
 async def test_a_cancelled_job_leaves_its_queue_paused(
     dsn: str, client: BackfillClient, eventually: Eventually
 ) -> None:
