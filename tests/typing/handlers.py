@@ -11,7 +11,7 @@ from typing import Any, TypedDict, assert_type
 import msgspec
 import pydantic
 
-from backfill import BackfillClient, JobSpec, NewJob, RetryPolicy, Task, TaskRegistry, WorkerContext
+from backfill import BackfillClient, JobSpec, Limit, NewJob, Rate, RetryPolicy, Task, TaskRegistry, WorkerContext
 
 
 @dataclass
@@ -196,6 +196,24 @@ nothing.job(Mail("a"))  # error: Mail
 nothing.job(spec=JobSpec(max_attempts=1))
 async_payload.job(Mail("a"), JobSpec(max_attempts=1))
 numbers.job(["1"])  # error: "int"
+
+
+@tasks.task("limited", limit=4, rate=Rate(100, per=timedelta(seconds=1), burst=10))
+async def limited(mail: Mail) -> int:
+    return len(mail.to)
+
+
+@tasks.task("limited_each", limit=Limit(2, by="to"), rate=Rate(1, by="to"))
+def limited_each(mail: Mail) -> str:
+    return mail.to
+
+
+assert_type(limited, Task[Mail, int])
+assert_type(limited_each, Task[Mail, str])
+assert_type(limited.limit, Limit | None)
+assert_type(limited.rate, Rate | None)
+tasks.task("bad_limit", limit="4")  # error: "limit"
+tasks.task("bad_rate", rate=100)  # error: "rate"
 
 
 async def direct(ctx: WorkerContext[Deps]) -> None:
