@@ -59,6 +59,12 @@ from generate_series(1, 3) as m, generate_series(1, 10000) as n,
   (values ('minute', interval '1 minute'), ('hour', '1 hour'), ('day', '1 day')) as spans (span, age);
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version)
 select 'worker' || n, 'host', n, 1, '0' from generate_series(1, 2000) as n;
+insert into graphile_worker.backfill_limits (task, most, source) values ('task1', 10, 'operator');
+insert into graphile_worker.backfill_limit_states (task, value, next_at, slots)
+select 'task1', 'value' || n, now(), 10 from generate_series(1, 10000) as n;
+insert into graphile_worker.backfill_shares (task, value, slot, turn, job_id, worker, attempt)
+select 'task1', 'value' || n, slot, 1, n, 'worker' || n, 1
+from generate_series(1, 10000) as n, generate_series(1, 5) as slot;
 """
 WAITING: LiteralString = """
 insert into pg_temp.bulk_waiting
@@ -76,6 +82,8 @@ TABLES = (
     "backfill_ends_default",
     "backfill_counters",
     "backfill_attempts",
+    "backfill_limit_states",
+    "backfill_shares",
 )
 
 SAMPLES: dict[str, Sequence[Any]] = {
@@ -189,6 +197,13 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "free_held_queues": [],
     "list_held_queues": [],
     "find_controls": [],
+    "find_limits": [],
+    "find_shares": [WORKER, _IDS],
+    "resolve_limits": [],
+    "take_shares": ["task1", None, 10, 0],
+    "pass_shares": [WORKER, [1, 2], [3, 4]],
+    "take_values": [WORKER, 100, [], "task1", "tenant", [1, 2], None, 500, ["a"], [1]],
+    "claim_taken": [WORKER],
     "find_worker_controls": [],
     "find_paused_queues": [],
     "lock_paused_queues": [[1, 2, 3]],
@@ -241,7 +256,7 @@ PARALLEL_CLAIMS = {"claim_parallel", "claim_parallel_tied"}
 HOT = (
     "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_attempts",
     "forget_dead_letters", "give_back", "end_cancelled",
-    "look_around", "renew",
+    "look_around", "renew", "pass_shares", "find_shares", "take_values", "claim_taken",
 )  # fmt: skip
 """What a worker's hot connections run, apart from claims."""
 CALLS = (
@@ -251,6 +266,7 @@ CALLS = (
     "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
     "lock_paused_queues", "free_resumed_queues",
     "free_held_queues", "list_held_queues", "cancel_jobs", "say", "unsay", "unsay_version",
+    "take_shares", "resolve_limits",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""
 

@@ -10,13 +10,16 @@ import psycopg
 
 from backfill.storage.claims import LaneFilter, Look
 from backfill.storage.shares import (
+    EffectiveLimit,
     Grant,
     LimitedClaim,
     ShareAsk,
     pass_command,
     read_grants,
+    read_limits,
     read_passed,
     read_shares,
+    read_swept,
     shares_command,
     take_command,
 )
@@ -96,6 +99,18 @@ class Field:
         """How many jobs have a share."""
         return int((await self.rows(_LIVE))[0][0])
 
+    async def limits(self) -> dict[str, EffectiveLimit]:
+        """The limits that hold now."""
+        return read_limits(await self._asked("find_limits"))
+
+    async def resolve(self) -> None:
+        """Have the limits worked out anew."""
+        await self._asked("resolve_limits")
+
+    async def sweep(self) -> int:
+        """Delete slots that nothing needs; returns of how many values."""
+        return read_swept(await self._asked("sweep_shares", 500))
+
     async def recover(self, worker: str) -> None:
         """Unlock all jobs of a worker, as others do that think it dead."""
         await self.rows(_RECOVER, worker)
@@ -103,6 +118,11 @@ class Field:
     async def waiting(self) -> int:
         """How many jobs are left, running ones included."""
         return int((await self.rows("select count(*) from graphile_worker._private_jobs"))[0][0])
+
+    async def _asked(self, statement: str, *values: Any) -> Any:
+        async with self.connection.cursor(binary=True) as cursor:
+            await cursor.execute(render(statement, SCHEMA), values)
+            return cursor.pgresult
 
     async def rows(self, query: Any, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query."""

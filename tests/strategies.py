@@ -65,6 +65,7 @@ def specs(draw: st.DrawFn, *, keyed: bool = True) -> JobSpec:
                 "timeout": some_time,
                 "deadline": times,
                 "flags": flag_lists,
+                "limit_by": st.sampled_from(["a", "tenant", "customer.id"]),
             },
         )
     )
@@ -94,6 +95,9 @@ not_ids = st.integers(2**63) | st.integers(max_value=-(2**63) - 1) | st.sampled_
 not_numbers = st.sampled_from([math.nan, math.inf, -math.inf])
 
 bad_keywords = st.one_of(
+    (bad_texts | too_long | st.sampled_from(["", ".", "a..b", "a."]) | st.integers()).map(
+        lambda value: ("limit_by", value)
+    ),
     not_times.map(lambda value: ("run_at", value)),
     not_durations.map(lambda value: ("delay", value)),
     (not_durations | st.just(timedelta(0))).map(lambda value: ("timeout", value)),
@@ -249,6 +253,13 @@ tied_steps = st.lists(
     max_size=60,
 )
 """Jobs that are added by the handful, many of them at one time, some of a task that is left out; and looks."""
+
+pause_steps = st.lists(
+    st.tuples(st.sampled_from(["pause", "resume"]), st.sampled_from(["a", "b", "all"]), st.just(0))
+    | st.tuples(st.just("add"), st.sampled_from(["a", "b"]), st.integers(1, 60)),
+    max_size=12,
+)
+"""What an operator and a producer do: a task or everything is paused or resumed, or jobs of a task are added."""
 
 # --- what may befall a queue in its life; places are taken modulo what there is
 

@@ -113,11 +113,13 @@ def worker_rate(
     keep: timedelta | None = None,
     plugins: Sequence[Plugin] = (),
     middleware: Sequence[AsyncMiddleware[None]] = (),
+    beside: str | None = None,
 ) -> float:
     """Jobs a second that a worker runs, from its first job's begin until the table is empty (or the last one's end).
 
     `runs` is how many attempts they take, where some fail; `retry` says how long those wait;
-    `keep` how long ends are kept; `plugins` are the worker's, and `middleware` runs around the handler.
+    `keep` how long ends are kept; `plugins` are the worker's, and `middleware` runs around the handler;
+    `beside` is another task that the worker knows.
     """
     logging.disable(logging.WARNING)
     gc.freeze()  # as the shell's worker does
@@ -126,6 +128,8 @@ def worker_rate(
         counted = Counted(handler, runs or jobs)
         registry: TaskRegistry[None] = TaskRegistry()
         registry.task(task, retry=retry, keep=keep, middleware=middleware)(counted)
+        if beside is not None:
+            registry.task(beside)(noop)
         config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(slots)])
         async with (
             await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,

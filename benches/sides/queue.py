@@ -15,6 +15,14 @@ from generate_series(1, %s::integer) as n, graphile_worker._private_tasks as tas
 where tasks.identifier = %s
 order by n
 """
+AT_ONCE: LiteralString = """
+insert into graphile_worker._private_jobs (task_id, payload, run_at)
+select tasks.id, json_build_object('user', n), now() - interval '1 hour'
+from unnest(%s::text[], %s::integer[]) with ordinality as parts (task, jobs, place)
+join graphile_worker._private_tasks as tasks on tasks.identifier = parts.task
+cross join generate_series(1, parts.jobs) as n
+order by parts.place, n
+"""
 SERIAL: LiteralString = """
 insert into graphile_worker._private_jobs (task_id, payload, run_at, priority, job_queue_id)
 select tasks.id, json_build_object('user', n), now() - interval '1 hour' + n * interval '1 microsecond', %s, queues.id
@@ -55,6 +63,19 @@ class Queue:
         """So many parallel jobs, due for an hour."""
         with self._connection() as connection:
             connection.execute(PARALLEL, [jobs, task])
+
+    def at_once(self, jobs: dict[str, int]) -> None:
+        """So many parallel jobs of each task, task by task, all of one run_at, as one bulk call adds them."""
+        with self._connection() as connection:
+            connection.execute(AT_ONCE, [list(jobs), list(jobs.values())])
+
+    def pause(self, task: str) -> None:
+        """Pause a task, and nothing else."""
+        with self._connection() as connection:
+            connection.execute("delete from graphile_worker.backfill_control where kind is not null")
+            connection.execute(
+                "select graphile_worker.backfill_say('pause', %s, '{}', 'a benchmark', '')", [f"task:{task}"]
+            )
 
     def serial(
         self, task: str, queues: int, each: int, *, name: str = "q", locked: bool = False, priority: int = 0

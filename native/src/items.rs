@@ -143,8 +143,8 @@ fn compact(text: Bound<'_, PyAny>) -> Bound<'_, PyAny> {
 /// must refuse it. Where a shape's `encode` is not None, `encode(payload)` makes the text, or raises. Else
 /// `dumps(payload, other, option)` makes it. `keep(payload, text or None)` decides what is kept of it where there is
 /// more to look at: it is long, it is None or was refused, or NaN or NUL may hide in it. Where a shape's `limit_by` is
-/// not None, it is a path in the payload, and the row has the shape in `by_value` for what stands there, or else the one
-/// that `for_value(value)` makes.
+/// not None, it is a path in the payload, and the row has the shape in `by_value` for what stands there, or else the
+/// one that `for_value(value)` makes.
 ///
 /// Raises whatever the iterator and these functions raise.
 #[pyfunction]

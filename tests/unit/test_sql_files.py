@@ -18,10 +18,11 @@ INDEXES = {
     "jobs_main_index", "jobs_no_queue_index", "jobs_pkey1", "jobs_key_key1", "tasks_pkey", "tasks_identifier_key",
     "job_queues_pkey1", "job_queues_queue_name_key", "backfill_workers_pkey", "backfill_jobs_serial_scan",
     "backfill_jobs_serial_head", "backfill_jobs_locked",
+    "backfill_jobs_limited", "backfill_shares_newest", "backfill_shares_job",
     "backfill_jobs_exhausted", "backfill_jobs_stuck",
     "backfill_dlq_pkey", "backfill_dlq_key", "backfill_dlq_newest", "backfill_ends_job",
     "backfill_ends_newest", "backfill_counters_pkey", "backfill_attempts_pkey", "backfill_dlq_job",
-    "backfill_limits_pkey", "backfill_limit_states_newest", "backfill_shares_newest",
+    "backfill_limits_pkey", "backfill_limit_states_newest",
     "pg_class_relname_nsp_index", "pg_namespace_nspname_index",
 }  # fmt: skip
 _LANES = {

@@ -115,7 +115,8 @@ class EnqueueVerb(ClientLife):
                 before then; `priority` (-32,768 to 32,767, lower first, 0 if not given); `queue` (a `Queue`, parallel
                 if not given); `max_attempts` (1 to 32,767, the number of runs in all); `retry` (RetryPolicy), `timeout`
                 (timedelta, for one attempt) and `deadline` (aware datetime), which are stored in the job's flags;
-                `flags` (names; workers can be told to skip jobs that have them); `job_key` (1 to 512 characters) and
+                `flags` (names; workers can be told to skip jobs that have them); `limit_by` (a field of the payload,
+                where only the name of a task with a limit by this field is given); `job_key` (1 to 512 characters) and
                 `job_key_mode`.
 
         Returns:

@@ -18,10 +18,10 @@ import orjson
 from backfill._native import limit_value
 from backfill.checks import check_duration, check_time
 from backfill.errors import InvalidJobError, InvalidPayloadError
-from backfill.flags import flags_of, limit_flags
+from backfill.flags import flags_of, limit_flags, limit_value_of
 from backfill.jobs import UNSAID, EnqueueStatus, JobKeyMode, JobSpec, NewJob, Queue, max_attempts_of
 from backfill.payloads import encode
-from backfill.records import Job
+from backfill.records import LIMITED_FLAG, Job
 from backfill.retry import RetryPolicy
 from backfill.storage.arrays import text_array
 
@@ -284,8 +284,16 @@ def add_job_parameters(shape: JobShape, payload: bytes) -> Parameters:
 
 
 def flags_json(flags: Sequence[str]) -> str | None:
-    """Return flags as the jobs table stores them: a JSON object whose keys are the flags, or null."""
-    return orjson.dumps(dict.fromkeys(flags, True)).decode() if flags else None
+    """Return flags as the jobs table stores them: a JSON object whose keys are the flags, or null.
+
+    The flag that marks a job of a limit has the limit's value as its own value, where an index finds it at once.
+    """
+    if not flags:
+        return None
+    stored: dict[str, bool | str] = dict.fromkeys(flags, True)
+    if LIMITED_FLAG in stored:
+        stored[LIMITED_FLAG] = limit_value_of(flags)
+    return orjson.dumps(stored).decode()
 
 
 def moment(time: datetime | None) -> str | None:

@@ -20,7 +20,7 @@ from backfill.client.verbs.control import find_worker_controls
 from backfill.client.verbs.counters import find_unknown_tasks, write_counters
 from backfill.client.verbs.ends import tend_ends
 from backfill.client.verbs.lanes import show_lanes
-from backfill.client.verbs.limits import find_limits
+from backfill.client.verbs.limits import find_limits, resolve_limits, sweep_shares
 from backfill.client.verbs.paused_queues import find_paused_queues
 from backfill.client.verbs.recovery import DEAD_AFTER
 from backfill.controls import Control
@@ -153,6 +153,22 @@ class UpkeepVerbs(ClientLife):
     async def find_limits(self) -> dict[str, EffectiveLimit]:
         """Find the limits that hold in the whole fleet now, by task; workers keep to them."""
         return await self._run(find_limits())
+
+    async def resolve_limits(self) -> None:
+        """Work out anew which limits hold, from what operators say and what workers declare; tell workers of changes.
+
+        The database does so by itself at each change. This is for changes that it missed, since it had to wait too long
+        for other changes.
+        """
+        await self._run(resolve_limits())
+
+    async def sweep_shares(self) -> int:
+        """Delete what limits keep for values that nobody uses any more, and slots beyond a limit that was lowered.
+
+        Returns:
+            For how many values it did, 500 at most.
+        """
+        return await self._run(sweep_shares())
 
     async def tend_ends(self, keeps: Iterable[timedelta]) -> tuple[int, int]:
         """Make the partitions of ends for today and tomorrow, and drop those whose time is over; workers do this.

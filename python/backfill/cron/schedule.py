@@ -74,9 +74,9 @@ class Schedule:
         payload: the payload of the jobs: an object, or a value of a class that JSON writes as an object. None means
             that the item says nothing of it. The attribute holds plain values, which must not be changed.
         fill: how far back missed runs are made up for; 0 for not at all.
-        max_attempts: the number of all runs of a job, 1 to 32,767; the task's if not given.
+        max_attempts: the number of all runs of a job, 1 to 32,767; as for other jobs if not given.
         queue: the name of a serial queue; without one the jobs run in parallel.
-        priority: -32,768 to 32,767, lower first; the task's if not given.
+        priority: -32,768 to 32,767, lower first; as for other jobs if not given.
         job_key: the key of the jobs, 1 to 512 characters; a waiting job with the key is replaced.
         job_key_mode: REPLACE, which is the default where a key is given, or PRESERVE_RUN_AT.
         jitter: the longest time by which a job may begin later than its run; `due_at` says by how much.

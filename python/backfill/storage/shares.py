@@ -19,17 +19,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, LiteralString, cast
+from typing import TYPE_CHECKING, Final
 
 from backfill._native import claim_statement
 from backfill.records import LIMITED_FLAG
 from backfill.storage.arrays import number_array
 from backfill.storage.claims import FIRST_LANE_PARAMETER, Bound, LaneClaim, LaneFilter, Look, Taken
-from backfill.storage.isolation import by_itself
 from backfill.storage.results import BinaryRow, binary_rows
-from backfill.storage.statements import load, quoted_schema, render
+from backfill.storage.statements import load, quoted_schema
 from backfill.storage.texts import PARTS
-from backfill.storage.types import Connection
 from backfill.storage.wire import Command
 
 if TYPE_CHECKING:
@@ -146,6 +144,7 @@ class LimitedClaim:
 
     def commands(self, look: Look, *, worker: str, bound: Bound) -> list[Command]:
         """The statements of a look, as `LaneClaim.commands`; `look.wanted` is what the ask wants, and ahead."""
+        look = replace(look, tracked=False, tie=None)  # there is no form of these for limited tasks
         if not look.known and not look.scan_jobs and self._claim.takes_parallel:
             # The claim of both kinds of jobs, after no queue was locked: its last part is also the one with the shares.
             return self._claim.commands(replace(look, known=(0,)), worker=worker, bound=bound)[-1:]
@@ -180,8 +179,8 @@ class Share:
 def limited(name: str) -> str:
     """The template of a claim's statement, for the claim of a limited task.
 
-    Where the usual statement takes as many as are wanted, this one takes no more than the quota that `take_command` left in
-    the transaction. The claim itself also writes the shares.
+    Where the usual statement takes as many as are wanted, this one takes no more than the quota that `take_command`
+    left in the transaction. The claim itself also writes the shares.
     """
     statement = load(name)
     wanted = f"${[word for word, _ in statement.params].index('wanted') + 1}::integer"
@@ -235,11 +234,6 @@ def read_passed(result: PGresult) -> frozenset[int]:
     return frozenset(row.integer("job_id") for row in binary_rows(result))
 
 
-async def find_limits(connection: Connection, *, schema: str) -> dict[str, EffectiveLimit]:
-    """The limits that hold now, by task."""
-    return read_limits(await _asked(connection, render("find_limits", schema)))
-
-
 def read_limits(result: PGresult) -> dict[str, EffectiveLimit]:
     """The limits that hold now, by task, from the binary result of find_limits."""
     return {row.text("task"): _limit(row) for row in binary_rows(result)}
@@ -261,29 +255,9 @@ def read_shares(result: PGresult) -> dict[int, tuple[str, Share]]:
     }
 
 
-async def resolve_limits(connection: Connection, *, schema: str) -> None:
-    """Work the limits out anew from what operators say and what workers declare; tells workers if they changed.
-
-    Triggers do that at each change. Workers call this now and then, for the case that one of these gave up waiting.
-    """
-    async with by_itself(connection):
-        await connection.execute(render("resolve_limits", schema))
-
-
-async def sweep_shares(connection: Connection, *, schema: str, most: int = 500) -> int:
-    """Delete slots that nothing needs any more, of so many values at most; returns of how many values it did.
-
-    The upkeep calls it now and then, again at once where it did as many as it could.
-    """
-    result = await _asked(connection, render("sweep_shares", schema), [most])
+def read_swept(result: PGresult) -> int:
+    """Of how many values a sweep has deleted slots, from the binary result of sweep_shares."""
     return next(binary_rows(result)).integer("swept")
-
-
-async def _asked(connection: Connection, statement: LiteralString, values: Sequence[object] = ()) -> PGresult:
-    """The binary result of a statement that is a transaction of its own."""
-    async with by_itself(connection), connection.cursor(binary=True) as cursor:
-        await cursor.execute(statement, values)
-        return cast("PGresult", cursor.pgresult)
 
 
 def _limit(row: BinaryRow) -> EffectiveLimit:

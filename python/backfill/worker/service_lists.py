@@ -15,6 +15,7 @@ from backfill.worker.pipeline.listener import Listener
 from backfill.worker.services import ServiceFactory
 from backfill.worker.upkeep.cleaner import Cleaner
 from backfill.worker.upkeep.counters import CounterFolder
+from backfill.worker.upkeep.limits import LimitKeeper
 from backfill.worker.upkeep.sweeper import Sweeper
 from backfill.worker.upkeep.unknown import UnknownTasks
 
@@ -106,6 +107,9 @@ UPKEEP: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory("keeper", lambda process: process.keeper, background=True),
     ServiceFactory("held queues", lambda process: process.held_queues, background=True),
     ServiceFactory("left attempts", lambda process: process.left_attempts, background=True),
+    ServiceFactory(
+        "limits", lambda process: LimitKeeper(process.own, worker=lambda: process.one.worker_id), background=True
+    ),
     ServiceFactory("listener", _listener, lambda config: config.listen, background=True),
     ServiceFactory("sweeper", _sweeper, lambda config: config.dlq_processor_interval is not None, background=True),
     ServiceFactory("cleaner", _cleaner, lambda config: config.stale_lock_cleanup_interval is not None, background=True),

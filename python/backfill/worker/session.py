@@ -20,6 +20,7 @@ import psycopg
 
 from backfill.client import BackfillClient
 from backfill.client.lent import ServicesClient
+from backfill.limits import declared
 from backfill.logs import CURRENT, RetryTraceback
 from backfill.said import stripping
 from backfill.storage.shares import EffectiveLimit
@@ -142,7 +143,7 @@ class WorkerSession:
             collect=collect,
             hooks=hooks if hooks.attend else None,
         )
-        self.beat = Beat(config, self._row(tasks), pulse)
+        self.beat = Beat(config, self._row(tasks, declared(registry)), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on
         self.executor.leased_until, self.executor.renew_lease = 0.0, self.beat.leased_until
         self.counters = Counters(
@@ -327,11 +328,11 @@ class WorkerSession:
         self.station.claimer.freed_queue(queues)
         self.station.claimer.wake()
 
-    def _row(self, tasks: tuple[str, ...]) -> WorkerRow:
+    def _row(self, tasks: tuple[str, ...], limits: dict[str, Any]) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]
         return WorkerRow(
             self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), _version(),
-            self._config.dead_after,
+            self._config.dead_after, limits,
         )  # fmt: skip
 
 

@@ -107,6 +107,7 @@ ALL: dict[str, Any] = {
     "timeout": timedelta(milliseconds=1500),
     "deadline": AT,
     "flags": ["own", "zwei \u00fc"],
+    "limit_by": "tenant",
 }
 FLAGS = {
     "own",
@@ -114,6 +115,8 @@ FLAGS = {
     "backfill.retry:2s,1m,1.5,0.25",
     "backfill.timeout:1500ms",
     "backfill.deadline:2031-05-06T01:38:09.123456+00:00",
+    "backfill.limited",
+    "backfill.limit:7",
 }
 
 
@@ -126,27 +129,28 @@ async def test_every_keyword_is_in_the_row(dsn: str, said_in: str, key: dict[str
     rest = {name: said[name] for name in list(said)[5:]}
     async with BackfillClient(dsn) as client:
         if said_in == "keywords":
-            outcome = await client.enqueue("task", {}, **said)
+            outcome = await client.enqueue("task", {"tenant": 7}, **said)
         elif said_in == "spec":
-            outcome = await client.enqueue("task", {}, spec=JobSpec(**said))
+            outcome = await client.enqueue("task", {"tenant": 7}, spec=JobSpec(**said))
         elif said_in == "job":
-            outcome = await client.enqueue(NewJob("task", {}, JobSpec(**said)))
+            outcome = await client.enqueue(NewJob("task", {"tenant": 7}, JobSpec(**said)))
         else:
-            outcome = await client.enqueue(NewJob("task", {}, JobSpec(**first)), spec=JobSpec(flags=["x"]))
+            outcome = await client.enqueue(NewJob("task", {"tenant": 7}, JobSpec(**first)), spec=JobSpec(flags=["x"]))
             await client.complete_jobs([outcome])
-            outcome = await client.enqueue(NewJob("task", {}, JobSpec(**first)), **rest)
+            outcome = await client.enqueue(NewJob("task", {"tenant": 7}, JobSpec(**first)), **rest)
         read = await client.get_job(outcome)
     assert await rows(dsn, "select run_at from graphile_worker.jobs") == [(AT,)]
     [(task, queue, priority, runs, found_key, attempts, revision, flags, locked_by)] = await rows(dsn, ROW)
     assert (task, queue, priority, runs, found_key) == ("task", "user:7", -32_768, 32_767, key.get("job_key"))
     assert (attempts, revision, locked_by) == (0, 0, None)
-    assert flags == dict.fromkeys(FLAGS, True)
+    assert flags.keys() == FLAGS
+    assert flags["backfill.limited"] == (True if key else "7")  # the function for keys knows names of flags alone
     assert read is not None
     for job in (outcome.job, read):
         assert (job.id, job.task_identifier, job.queue_name, job.priority) == (outcome.id, "task", "user:7", -32_768)
         assert (job.max_attempts, job.key, job.run_at) == (32_767, key.get("job_key"), AT)
         assert set(job.flags) == FLAGS
-        assert job.payload == {}
+        assert job.payload == {"tenant": 7}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ ASKERS = 6
     [(200, 20, 2.0), (40, 1, 2.0), pytest.param(100, 10, 30.0, marks=pytest.mark.long)],
 )
 async def test_starts_keep_to_the_rate(dsn: str, count: int, burst: int, seconds: float) -> None:
-    """Several sessions that ask whenever they were told to start as many jobs as the rate says, within a few per cent."""
+    """Several sessions that ask whenever they were told to start as many jobs as the rate says, but for a few."""
     starts: list[float] = []
     connections = [await session(dsn) for _ in range(ASKERS + 1)]
     field = Field(connections[0])

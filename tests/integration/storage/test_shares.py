@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from backfill.storage.claims import LaneFilter, Look
-from backfill.storage.shares import LimitedClaim, ShareAsk, find_limits, resolve_limits, sweep_shares, take_command
+from backfill.storage.shares import LimitedClaim, ShareAsk, take_command
 from backfill.storage.value_claims import ValueLook
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
 from share_takers import SCHEMA, TASK, Field, Taker, session
@@ -163,7 +163,8 @@ async def test_a_breaker_lets_one_job_try(field: Field, make_taker: MakeTaker) -
     """Until its time is over nothing is granted, then one job, and none is claimed ahead."""
     await field.limit(5)
     taker = await make_taker()
-    said = "select graphile_worker.backfill_say('breaker', $1, jsonb_build_object('trips', 1, 'until', now() + $2), 'test')"
+    values = "jsonb_build_object('trips', 1, 'until', now() + $2)"
+    said = f"select graphile_worker.backfill_say('breaker', $1, {values}, 'test')"
     await field.rows(said, f"task:{TASK}", timedelta(minutes=1))
     closed = await taker.take(5, ahead=5)
     assert (closed.granted, taker.ahead) == (0, [])
@@ -281,7 +282,7 @@ async def test_what_operators_say_wins(dsn: str, field: Field) -> None:
     """An operator's limit holds until it is undone, and then the one of the worker that started last."""
 
     async def now() -> tuple[int | None, str] | None:
-        found = (await find_limits(field.connection, schema=SCHEMA)).get(TASK)
+        found = (await field.limits()).get(TASK)
         return None if found is None else (found.most, found.source)
 
     def worker(name: str, limits: dict[str, Any], tasks: list[str]) -> WorkerRow:
@@ -322,8 +323,8 @@ async def test_what_cannot_be_read_is_no_limit(dsn: str, field: Field) -> None:
     ):
         await field.connection.execute(add, [f"w{number}", ["a", "b", "c", "d"], said])
     await field.connection.execute(add, ["last", ["e"], '{"e": {"rate": {"count": 5, "per": 0.5}}}'])
-    await resolve_limits(field.connection, schema=SCHEMA)
-    found = await find_limits(field.connection, schema=SCHEMA)
+    await field.resolve()
+    found = await field.limits()
     assert [(limit.task, limit.rate_count, limit.rate_micros, limit.burst) for limit in found.values()] == [
         ("e", 5, 500_000, 1)
     ]
@@ -346,7 +347,7 @@ async def test_many_workers_start_and_end_at_once(dsn: str, field: Field, sessio
     async with asyncio.TaskGroup() as group:
         for number in range(10):
             group.create_task(come_and_go(number))
-    found = await find_limits(field.connection, schema=SCHEMA)
+    found = await field.limits()
     assert found[TASK].most == 1
 
 
@@ -355,20 +356,20 @@ async def test_the_sweep_deletes_what_nobody_needs(field: Field, make_taker: Mak
     await field.limit(5)
     taker = await make_taker("taker_a")
     await taker.take(5)
-    assert await sweep_shares(field.connection, schema=SCHEMA) == 0
+    assert await field.sweep() == 0
     await field.limit(2)
     await taker.send(taker.complete(1, 2, 3, 4))
-    assert await sweep_shares(field.connection, schema=SCHEMA) == 0  # the job in the fifth slot still runs
+    assert await field.sweep() == 0  # the job in the fifth slot still runs
     await taker.send(taker.complete(5))
     assert (await taker.take(1)).slots == (1,)
-    assert await sweep_shares(field.connection, schema=SCHEMA) == 1
+    assert await field.sweep() == 1
     assert await field.rows("select slot from graphile_worker.backfill_shares order by slot") == [(1,), (2,)]
     await field.limit(3)
     assert (await taker.take(9)).slots == (2, 3)
     await taker.connection.execute("begin")
     await taker.send(taker.complete(*taker.running), taker.renew())
     await taker.connection.execute("commit")
-    assert await sweep_shares(field.connection, schema=SCHEMA) == 1
+    assert await field.sweep() == 1
     assert await field.rows("select 1 from graphile_worker.backfill_shares") == []
     assert await field.rows("select 1 from graphile_worker.backfill_limit_states") == []
     assert (await taker.take(9)).slots == (1, 2, 3)
@@ -380,9 +381,9 @@ async def test_the_sweep_leaves_what_a_rate_remembers(field: Field, make_taker: 
     taker = await make_taker("taker_a")
     await taker.take(1)
     await taker.send(taker.complete(1))
-    assert await sweep_shares(field.connection, schema=SCHEMA) == 0
+    assert await field.sweep() == 0
     await field.limit(3)
     await taker.connection.execute("begin")
     await taker.take(1)
-    assert await sweep_shares(field.connection, schema=SCHEMA) == 0
+    assert await field.sweep() == 0
     await taker.connection.execute("rollback")

@@ -1,11 +1,24 @@
-"""The statements by which workers learn the limits of the whole fleet, and have them worked out anew."""
+"""The statements by which workers learn the limits of the whole fleet, have them worked out anew, and clear up."""
 
 from __future__ import annotations
 
 from backfill.client.verbs.asked import Verb
-from backfill.storage.shares import EffectiveLimit, read_limits
+from backfill.storage.shares import EffectiveLimit, read_limits, read_swept
+
+SWEPT_AT_ONCE = 500
+"""How many values of limits one sweep clears up at most."""
 
 
 def find_limits() -> Verb[dict[str, EffectiveLimit]]:
     """Find the limits that hold now, by task."""
     return Verb("find_limits", (), read_limits, binary=True)
+
+
+def resolve_limits() -> Verb[None]:
+    """Work the limits out anew; workers are told if they changed."""
+    return Verb("resolve_limits", (), lambda _: None)
+
+
+def sweep_shares() -> Verb[int]:
+    """Delete slots that nothing needs any more; answers of how many values it did."""
+    return Verb("sweep_shares", (str(SWEPT_AT_ONCE),), read_swept, binary=True)

@@ -20,8 +20,7 @@ declare
     select count(candidates.place)
     from generate_series(1, cardinality(looked)) as number
     left join unnest(numbers) as candidates (place) on candidates.place = number
-    group by number order by number
-  );
+    group by number order by number);
   number integer;
   mine boolean;
   took record;
@@ -29,7 +28,7 @@ declare
   used integer[] := array_fill(0, array[cardinality(looked)]);
   before integer[];
   places tid[] := '{}';
-  place_numbers integer[] := '{}';
+  place_numbers integer[];
   states tid[] := array_fill(null::tid, array[cardinality(looked)]);
   clocks bigint[];
   first double precision[];

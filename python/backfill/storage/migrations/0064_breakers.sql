@@ -69,9 +69,9 @@ begin
           where (before ->> 'failed_at')::timestamptz > since
         ) as failures
       from :"schema".backfill_dlq as entry
-      where entry.task_identifier = named.task
-        and entry.failed_at > since
-      order by entry.failed_at desc, entry.id desc
+      -- Compared as rows, so that only the index that begins with the task can be read.
+      where (entry.task_identifier, entry.failed_at) > (named.task, since)
+        and entry.task_identifier <= named.task
       limit dead_letters
     ) as entries;
     if counted is null or counted < dead_letters then

@@ -5,11 +5,14 @@
 -- breaking: no
 
 -- Gives the value that a job's flags name, and an empty text where they name none. It is cut off after 100 characters, so
--- that an index can hold it; longer values have a flag with their hash. The body names what it uses once and for all: an
--- index is built on this function, and restoring a dump must not depend on a search path.
+-- that an index can hold it; longer values have a flag with their hash. Where a program can write the flags' JSON itself, the
+-- flag backfill.limited has the value, too, so that the other flags need not be looked through, which takes four times as
+-- long. The body names what it uses once and for all: an index is built on this function, and restoring a dump must not
+-- depend on a search path.
 create function :"schema".backfill_limit_value(flags jsonb) returns text
 language sql immutable parallel safe
 return coalesce(
+  nullif(substr(flags ->> 'backfill.limited', 1, 100), 'true'),
   substr(
     jsonb_path_query_first(flags, '$.keyvalue().key ? (@ starts with "backfill.limit:")', '{}', true) #>> '{}', 16, 100
   ),

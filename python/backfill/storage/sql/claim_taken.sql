@@ -6,7 +6,7 @@
 with claimed as (
   update :"schema"._private_jobs as jobs
   set attempts = jobs.attempts + 1, locked_by = $1::text, locked_at = now(), updated_at = now()
-  where jobs.id = any (current_setting('backfill.taken')::bigint[])
+  where jobs.id = any (nullif(current_setting('backfill.taken', true), '')::bigint[])
   returning jobs.*
 ),
 queued as (

@@ -3,8 +3,15 @@
 -- index: backfill_shares_job, jobs_pkey1
 -- params: $1 worker text, $2 held bigint[]
 select shares.job_id, shares.task, shares.value, min(shares.slot) as slot
-from :"schema".backfill_shares as shares
-join :"schema"._private_jobs as jobs on jobs.id = any (array[shares.job_id])
-where shares.job_id = any ($2::bigint[])
-  and coalesce(shares.worker = $1::text and jobs.locked_by = $1::text, false)
+from unnest($2::bigint[]) as held (id)
+cross join lateral (
+  -- looked up for each job, so that no plan can begin with all slots
+  select slots.job_id, slots.task, slots.value, slots.slot
+  from :"schema".backfill_shares as slots
+  where slots.job_id = any (array[held.id])
+    and coalesce(slots.worker = $1::text, false)
+  limit 100
+) as shares
+join :"schema"._private_jobs as jobs on jobs.id = any (array[held.id])
+where coalesce(jobs.locked_by = $1::text, false)
 group by shares.job_id, shares.task, shares.value

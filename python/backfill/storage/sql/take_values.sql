@@ -16,8 +16,7 @@ with recursive walk (value, seen) as (
       cross join lateral (
         select :"schema".backfill_limit_value(jobs.flags) collate "C" as value
         from :"schema"._private_jobs as jobs
-        where jobs.is_available = true
-          and jobs.flags ? 'backfill.limited'
+        where jobs.is_available = true and jobs.flags ? 'backfill.limited'
           and jobs.task_id = tasks.id
           and :"schema".backfill_limit_value(jobs.flags) collate "C" > walk.value
         order by :"schema".backfill_limit_value(jobs.flags) collate "C"
@@ -30,8 +29,7 @@ with recursive walk (value, seen) as (
 ),
 looked as materialized (
   select value, row_number() over (order by value) as number, count(*) over () as count
-  from (
-    select value from walk where value is not null and (seen > 0 or $7::text is null)
+  from (select value from walk where value is not null and (seen > 0 or $7::text is null)
     union select unnest($9::text[]) collate "C"
   ) as values_there
 ),
@@ -42,8 +40,7 @@ heads as materialized (
   cross join lateral (
     select jobs.id, jobs.priority, jobs.run_at, jobs.job_queue_id, jobs.task_id, jobs.flags
     from :"schema"._private_jobs as jobs
-    where jobs.is_available = true
-      and jobs.flags ? 'backfill.limited'
+    where jobs.is_available = true and jobs.flags ? 'backfill.limited'
       and jobs.task_id = tasks.id
       and :"schema".backfill_limit_value(jobs.flags) collate "C" = looked.value
       and jobs.run_at <= now()
@@ -51,13 +48,10 @@ heads as materialized (
     limit least(greatest(20, 10000 / looked.count), 100 + 4 * $2::integer)
   ) as waiting
   cross join lateral (
-    select
-    from (select waiting.*) as jobs
-    where jobs.job_queue_id is null
+    select from (select waiting.*) as jobs where jobs.job_queue_id is null
       -- lane: parallel
     union all
-    select
-    from (select waiting.*) as jobs
+    select from (select waiting.*) as jobs
     join :"schema"._private_job_queues as queues on queues.id = any (array[jobs.job_queue_id])
     where (queues.locked_at is null or queues.locked_by = 'backfill:retry:' || jobs.id)
       -- lane: serial

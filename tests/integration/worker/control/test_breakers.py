@@ -78,6 +78,7 @@ async def test_a_trial_whose_worker_dies_is_followed_by_another(dsn: str, eventu
         await rows(dsn, "insert into sick values ('fails')")
         await client.enqueue_bulk(NewJob("frail", 1, ONCE) for _ in range(60))
         await eventually(lambda: rows(dsn, STANDING), lambda found: each_trip(found, 1))
+        await eventually(lambda: value(dsn, LOCKED), lambda locked: locked == 0)
         await rows(dsn, "update sick set how = 'hangs'")
         running: LiteralString = """
         select jobs.locked_by from graphile_worker._private_jobs as jobs, graphile_worker.backfill_control as control

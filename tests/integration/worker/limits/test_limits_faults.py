@@ -1,0 +1,111 @@
+"""Limits while the database refuses ends, loses answers, or is told to take locks away: never more run than may."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, LiteralString
+
+import pytest
+
+from backfill import BackfillClient, Limit, QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
+from fleet.processes import jobs_left, nothing_locked
+
+from plugins.periods import let_pass, work_for
+from plugins.waiting import Eventually
+from reading import rows
+
+REFUSE: LiteralString = """
+create function refuse() returns trigger language plpgsql as $$
+begin
+  if old.payload::text::integer % 7 = 0 then
+    raise exception 'no';
+  end if;
+  return old;
+end $$;
+create trigger refuse before delete on graphile_worker._private_jobs for each row execute function refuse()
+"""
+CUT: LiteralString = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where datname = current_database() and application_name like 'backfill backfill_%'
+"""
+
+
+class Counted:
+    """A task whose attempts take some milliseconds, and how many of them run at once."""
+
+    def __init__(self) -> None:
+        self.tasks: TaskRegistry[None] = TaskRegistry()
+        self.now = 0
+        self.most = 0
+        self.ended = 0
+        self.tasks.task("t")(self.t)
+
+    async def t(self, _: Any) -> None:
+        """Count."""
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await work_for(0.005)
+        finally:
+            self.now -= 1
+            self.ended += 1
+
+
+async def _live(dsn: str) -> list[tuple[Any, ...]]:
+    """Shares that count in the database."""
+    return await rows(
+        dsn,
+        """select shares.slot from graphile_worker.backfill_shares as shares
+           join graphile_worker._private_jobs as jobs on jobs.id = shares.job_id and jobs.locked_by = shares.worker""",
+    )
+
+
+@pytest.mark.parametrize("fault", ["none", "refused", "cut"])
+async def test_no_more_run_than_may_whatever_becomes_of_their_ends(
+    dsn: str, eventually: Eventually, fault: str
+) -> None:
+    """Three at once in two workers, with ends that are refused, or with connections that are cut again and again."""
+    one, two = Counted(), Counted()
+    config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(8)])
+    async with BackfillClient(dsn) as client:
+        await client.set_limit("t", limit=Limit(3))
+        await client.enqueue_bulk("t", range(1, 601))
+        if fault == "refused":
+            await rows(dsn, REFUSE)
+        async with WorkerRunner(config, one.tasks), WorkerRunner(config, two.tasks):
+            for _ in range(6):
+                await let_pass(0.2)
+                assert one.now + two.now <= 3
+                assert len(await _live(dsn)) <= 3
+                if fault == "cut":
+                    await rows(dsn, CUT)
+            if fault == "refused":
+                await eventually(lambda: one.ended + two.ended, lambda ended: ended >= 3)
+                await rows(dsn, "drop trigger refuse on graphile_worker._private_jobs")
+            await eventually(lambda: jobs_left(dsn), lambda left: left == 0, timeout=90, moving=True)
+    assert max(one.most, two.most) <= 3
+    assert one.ended + two.ended >= 600
+    assert await nothing_locked(dsn) == []
+
+
+async def test_a_share_is_free_once_its_jobs_lock_was_taken_away(dsn: str, eventually: Eventually) -> None:
+    """Somebody unlocks a running job by force: its share ends with the lock, and another job has one."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    begun, release = list[int](), asyncio.Event()
+
+    @tasks.task("t")
+    async def t(number: int) -> None:
+        begun.append(number)
+        await release.wait()
+
+    async with BackfillClient(dsn) as client:
+        await client.set_limit("t", limit=Limit(1))
+        async with WorkerRunner(WorkerConfig(dsn, queues=[QueueConfig.default_queue(4)]), tasks) as runner:
+            await client.enqueue_bulk("t", [1, 2])
+            await eventually(lambda: begun, lambda now: now == [1])
+            assert runner.worker_id is not None
+            await rows(dsn, "select graphile_worker.force_unlock_workers(array[%s])", runner.worker_id)
+            await eventually(lambda: len(begun), lambda now: now >= 2)
+            release.set()
+            await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
+    assert await nothing_locked(dsn) == []
