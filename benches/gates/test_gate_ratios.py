@@ -5,6 +5,7 @@ Wider than what `nox -s bench` asserts on a machine that does nothing else: here
 
 from __future__ import annotations
 
+from sides.backlog import OWN, migrated, parallel_round, pause
 from sides.bare import bare_rate
 from sides.decode import Claimed
 from sides.ours import Observing, passing, worker_rate
@@ -58,6 +59,22 @@ def test_noop_jobs_with_middleware(dsn: str) -> None:
         unit="jobs/s",
         wanted=0.7,
         rounds=9,
+    )
+    print(f"\n{figure}")
+    assert figure.holds, figure
+
+
+def test_parallel_jobs_behind_paused_queues(dsn: str, empty_dsn: str) -> None:
+    """Behind 20,000 jobs of 1,000 paused serial queues, parallel jobs run at no less than 0.7 of the rate without."""
+    for side in (dsn, migrated(empty_dsn)):
+        Queue(side).empty(OWN)
+    pause(dsn, 1_000, 20)
+    figure = compare(
+        "parallel jobs behind 20,000 of 1,000 paused queues, against without",
+        parallel_round(dsn, JOBS),
+        parallel_round(empty_dsn, JOBS),
+        unit="jobs/s",
+        wanted=0.7,
     )
     print(f"\n{figure}")
     assert figure.holds, figure

@@ -55,7 +55,7 @@ class Form:
     kills: int
 
 
-SHORT, FULL = Form(each=25, kills=6), Form(each=120, kills=40)
+SHORT, FULL = Form(each=20, kills=6), Form(each=120, kills=40)
 
 
 @pytest.mark.timeout(900)
@@ -71,7 +71,7 @@ async def test_no_job_of_a_paused_queue_starts_late(dsn: str, tmp_path: Path, fo
             ask = Ask("add", number)
             books.ask(ask)
             queue = Queue.serial(f"q{number % QUEUES}", block_on_retry=number % 3 == 0)
-            work = {"number": number, "seconds": chance.uniform(0.0, 0.3)}
+            work = {"number": number, "seconds": chance.uniform(0.1, 0.6)}
             await client.enqueue("work", work, queue=queue)
             ask.acknowledged = True
         over = asyncio.Event()
