@@ -387,3 +387,18 @@ async def test_the_sweep_leaves_what_a_rate_remembers(field: Field, make_taker: 
     await taker.take(1)
     assert await field.sweep() == 0
     await taker.connection.execute("rollback")
+
+
+async def test_a_job_that_another_worker_has_by_now_is_no_twin(field: Field, make_taker: MakeTaker) -> None:
+    """Where two slots name one job for two workers, only the slot of the worker that has the job is taken."""
+    await field.limit(2)
+    one, two, three = [await make_taker(f"taker_{name}") for name in "abc"]
+    await one.take(1)
+    await field.recover("taker_a")
+    await three.connection.execute("begin")
+    await three.connection.execute("select from graphile_worker.backfill_shares where slot = 1 for update")
+    assert (await two.take(1)).slots == (2,)
+    await three.connection.execute("rollback")
+    assert two.running == one.running
+    assert (await three.take(2)).slots == (1,)
+    assert await field.live() == 2
