@@ -72,8 +72,8 @@ async def enqueue_fast(
         task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
-        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`, as
-            in `enqueue`.
+        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
+            as in `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
@@ -129,8 +129,8 @@ async def enqueue_emergency(
         task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
-        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`, as
-            in `enqueue`.
+        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
+            as in `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
@@ -184,8 +184,8 @@ async def enqueue_fast_with_retries(
         task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
-        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`, as
-            in `enqueue`.
+        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
+            as in `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
@@ -239,8 +239,8 @@ async def enqueue_critical(
         task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
         connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
-        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`, as
-            in `enqueue`.
+        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
+            as in `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
@@ -296,7 +296,8 @@ async def enqueue_serial(
         queue: `Queue.serial(name)` or `Queue.serial_for(entity, id)`.
         priority: -32,768 to 32,767, lower first, within the queue too.
         connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
-        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `timeout`, `deadline`, `flags`, `limit_by`, as in
+        keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `timeout`, `deadline`, `flags`, `limit_by`,
+            as in
             `enqueue`.
 
     Returns:
