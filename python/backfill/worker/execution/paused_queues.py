@@ -1,4 +1,4 @@
-"""Keeps jobs of paused serial queues from starting, and has these queues locked again whenever a settlement unlocks one.
+"""Keeps jobs of paused serial queues from starting, and has a queue locked again when a settlement unlocks it.
 
 The row of a paused queue is locked in the database, so claims pass it by. But a queue with a running job is only locked
 when that job ends, and other programs may unlock a queue at any time. So a worker that knows the paused queues gives

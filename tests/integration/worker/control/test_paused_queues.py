@@ -78,7 +78,7 @@ class Work:
 
 
 async def test_no_job_of_a_paused_queue_starts(dsn: str, client: BackfillClient) -> None:
-    """Neither in a worker that runs already nor in one that starts later; others go on, and it goes on after the end."""
+    """Neither in a worker that runs already nor in one that starts later; other jobs run."""
     work = Work()
     work.go_on.set()
     await client.pause(queue="lane")
@@ -99,7 +99,7 @@ async def test_no_job_of_a_paused_queue_starts(dsn: str, client: BackfillClient)
 async def test_a_running_job_runs_on_and_none_follows_it(
     dsn: str, client: BackfillClient, eventually: Eventually, how: str, blocks: bool
 ) -> None:
-    """However its attempt ends: its queue is locked again with its end, and at the end of the pause all is as before."""
+    """However its attempt ends, its queue is locked again with that; after the pause all is as before."""
     work = Work()
     job = await client.enqueue("t", how, queue=Queue.serial("lane", block_on_retry=blocks))
     await client.enqueue("t", "follows", queue=LANE)
@@ -232,8 +232,8 @@ async def test_a_resumed_queue_starts_soon_behind_many_paused_jobs(
     await rows(
         dsn,
         f"insert into {JOBS} (task_id, job_queue_id, run_at) "
-        f"select (select max(task_id) from {JOBS}), id, now() - interval '1 hour' from {QUEUES}, generate_series(1, 10) "
-        "where queue_name like 'p%%'",
+        f"select (select max(task_id) from {JOBS}), id, now() - interval '1 hour' from {QUEUES}, "
+        "generate_series(1, 10) where queue_name like 'p%%'",
     )
     work = Work()
     work.go_on.set()

@@ -1,4 +1,4 @@
-"""Serial queues are paused and resumed by several sessions while the workers that run their jobs are killed at random."""
+"""Several sessions pause and resume serial queues while the workers that run their jobs are killed at random."""
 
 from __future__ import annotations
 

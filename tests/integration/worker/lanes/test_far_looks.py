@@ -1,4 +1,4 @@
-"""The look from the queues' side finds the same free queues, whether it goes through those with jobs or the unlocked ones."""
+"""The look from the queues' side finds the free queues, through those with jobs or through the unlocked ones."""
 
 from __future__ import annotations
 
