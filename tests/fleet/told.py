@@ -1,7 +1,7 @@
 """A worker process for the tests of control: its handlers record when each attempt began and ended.
 
-Called as `told.py DSN CONCURRENCY DEAD_AFTER`; it says on its output which worker it is, and ends by a graceful stop when
-its input is closed or on SIGTERM.
+Called as `told.py DSN CONCURRENCY DEAD_AFTER`; it says on its output which worker it is, and ends by a graceful stop
+when its input is closed or on SIGTERM.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def test_many_jobs_of_one_time_make_a_tie_at_once() -> None:
 
 @pytest.mark.parametrize("what", ["reset", "returned", "full", "floor", "off"])
 def test_a_place_counts_no_more(what: str) -> None:
-    """After a reset, for a job that came back, in a look from the start, behind the floor, or if nothing is left out."""
+    """After a reset, if a job came back, in a look from the start, behind the floor, or if nothing is left out."""
     horizon, table = tied()
     if what == "reset":
         horizon.reset()

@@ -187,7 +187,7 @@ async def test_counting_reads_the_index_and_no_more_than_enough(dsn: str, own: S
 
 @pytest.mark.parametrize("duty", ["worker", "operator", "producer", None])
 async def test_only_workers_open_and_close_breakers_by_counting(dsn: str, role: NewRole, duty: str | None) -> None:
-    """By functions of their own: they have no right on the table, and say nothing else. Others undo a breaker, or cannot."""
+    """By functions of their own: they have no right on the table. Others undo a breaker, or cannot."""
     await rows(dsn, BURY, "a", 0, 2)
     async with await psycopg.AsyncConnection.connect(role(duty), autocommit=True) as theirs:
         calls: list[LiteralString] = [

@@ -70,7 +70,7 @@ def test_a_claim_from_a_place_reads_what_it_takes(filled: Connection, name: str)
 
 
 async def test_claims_go_on_from_place_to_place(dsn: str) -> None:
-    """All other jobs are claimed in the contract's order: what comes before the tie, the tie, and what comes after it."""
+    """All other jobs are claimed in the contract's order: those before the tie, the tie, and those after it."""
     async with await connect(dsn) as connection:
         wire = Wire(connection)
         for statement in FILL.split(";"):

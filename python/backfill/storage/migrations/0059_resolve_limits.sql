@@ -5,8 +5,8 @@
 
 -- Works the limits out anew; returns whether they changed, and then workers were told. A limit that an operator set wins. Else
 -- the worker counts that started last among those that know the task and whose version can declare limits (its column limits
--- is not null). A worker counts until it is removed or given up, whenever it has last beaten: a database that
--- was away for a while must not find all limits gone. A breaker that stands lets one job try in each pause.
+-- is not null). A worker counts until it is removed or given up, whenever it has last beaten: a database that was away for a
+-- while must not find all limits gone. A breaker that stands lets one job try in each pause.
 -- It is called after each change of these rows. All who call it take turns until their transactions end, and each looks at the
 -- rows when its turn has come, so the last one has seen all changes. Whoever waits too long leaves it to the upkeep of workers,
 -- which calls it now and then. Where nothing is limited it looks at small tables only.

@@ -1,9 +1,9 @@
-"""The circuit breakers of tasks, as one worker sees them: it counts on the database to know whether one opens or closes.
+"""The circuit breakers of tasks, as one worker sees them: the database decides whether one opens or closes.
 
 A worker that has written a dead letter of a task with a breaker asks the database to open it if there are enough in the
-whole fleet. While it is open, a limit lets no job of the task start, and after the pause one job at a time. Whoever runs
-that one, the trial, tells the database how it ended, and this closes the breaker or opens it again. If that message is
-lost, the breaker stays as it is, and the next trial's end does the same.
+whole fleet. While it is open, a limit lets no job of the task start, and after the pause one job at a time. Whoever
+runs that one, the trial, tells the database how it ended, and this closes the breaker or opens it again. If that
+message is lost, the breaker stays as it is, and the next trial's end does the same.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Executor:
         self.paused, self.broken = PausedTasks(self, self.undo), PausedTasks(self, self.undo)
         """Tasks that operators have paused, and tasks whose breaker is open; what its limit lets through may start."""
         self.leased_until = math.inf
-        """When, in monotonic seconds, others may have given this worker up; no job starts after it without a renewal."""
+        """When others may have given this worker up, in monotonic seconds; no job starts later without a renewal."""
         self.renew_lease: Callable[[], float] = lambda: self.leased_until
         """Called when `leased_until` is over; returns its new value."""
 

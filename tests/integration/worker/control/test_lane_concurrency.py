@@ -1,4 +1,4 @@
-"""Operators change the concurrency of a lane while its workers run: how soon it counts, and what becomes of its jobs."""
+"""Operators change the concurrency of a lane while its workers run: how soon it counts, and what its jobs do."""
 
 from __future__ import annotations
 
