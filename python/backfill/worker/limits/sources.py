@@ -90,16 +90,20 @@ class Sources:
         for source in self.all:
             source.bind(self._ids, self._paused)
 
-    def apply(self, limits: Mapping[str, EffectiveLimit]) -> None:
+    def apply(self, limits: Mapping[str, EffectiveLimit]) -> dict[str, list[int]]:
         """Keep to these limits from now on, by the names of the tasks whose jobs they are for.
 
         Jobs that run go on. Jobs that wait for a share of a limit that is lower now, or that is no more, go back.
 
         Args:
             limits: the limit of each task of this worker that has one.
+
+        Returns:
+            The jobs that run already and that limits begin to count, by the limits' tasks: their ids.
         """
         if limits == self._limits:
-            return
+            return {}
+        uncounted = self._uncounted(limits)
         self._limits = dict(limits)
         earlier = {(source.lane, source.limit.task, type(source)): source for source in self.all}
         self.all = []
@@ -110,6 +114,16 @@ class Sources:
         for source in earlier.values():
             self._retire(source)
         self._stir()
+        return uncounted
+
+    def _uncounted(self, limits: Mapping[str, EffectiveLimit]) -> dict[str, list[int]]:
+        """The jobs that run and have no share of a limit that begins to hold, or that counts by another field now."""
+        begun = {name: limit.task for name, limit in limits.items() if limit.begins_to_count(self._limits.get(name))}
+        uncounted: dict[str, list[int]] = {}
+        for running in self._executor.held.values() if begun else ():
+            if running.ending is None and running.slot_taken_at and running.job.task_identifier in begun:
+                uncounted.setdefault(begun[running.job.task_identifier], []).append(running.job.id)
+        return uncounted
 
     def looks(self, lane: Lane, now: float, freed: Sequence[int]) -> list[LimitedLook]:
         """The looks that a lane's sources make in a turn that begins now.
