@@ -122,7 +122,7 @@ def limit(
     most_at_once, starts = _limits(most, rate, burst, each)
     if [most_at_once is not None or starts is not None, none, undo].count(True) != 1:
         raise ConfigurationError(
-            "limit: give --most N or --rate N/TIME or both, or --none for no limit, or --undo for what the code says"
+            "limit: give either --most N or --rate N/TIME or both, or --none for no limit, or --undo for what the code says"
         )
 
     if undo:
@@ -156,7 +156,7 @@ def controls(
     for control in standing:
         typer.echo(f"{control.id}  {one_line(sentence(control))}, {one_line(origin(control))}")
     if not standing:
-        typer.echo("nothing is said: no task, queue or lane is held back")
+        typer.echo("nothing is said: neither an operator nor a breaker holds back a task, queue or lane")
 
 
 def _check_one(command: str, task: str | None, queue: str | None, everything: bool) -> None:
@@ -182,7 +182,9 @@ def _rate(text: str, burst: int, each: str | None) -> Rate:
 
     count, slash, span = text.partition("/")
     if not count.isascii() or not count.isdigit() or len(count) > 7 or (slash and not span):
-        raise ConfigurationError(f"--rate = {text!r}: expected a number and a time, such as 100/1s, 5/1m or 1000/1h")
+        raise ConfigurationError(
+            f"--rate = {text!r}: expected a number from 1 to 1000000 and a time, such as 100/1s, 5/1m or 1000/1h"
+        )
     per = duration(span if span[:1].isdigit() else f"1{span}", "--rate") if slash else duration("1s", "--rate")
     return Rate(int(count), per, burst, each)
 

@@ -16,11 +16,12 @@ def sentence(control: Control) -> str:
     if control.kind is ControlKind.PAUSE:
         return f"{about} is paused"
     if control.kind is ControlKind.CONCURRENCY:
-        return f"{about} runs {control.concurrency} jobs at once in each worker"
+        return f"{about} runs {_jobs(control.concurrency)} at once in each worker"
     if control.kind is ControlKind.LIMIT:
         return f"{about} has {limits(control.limit, control.rate)}"
-    until = "" if control.until is None else f" until {control.until.isoformat(timespec='seconds')}"
-    return f"{about} is held by its breaker{until} (opened {control.trips} times)"
+    until = "" if control.until is None else f" until {control.until.isoformat(sep=' ', timespec='seconds')}"
+    times = "once" if control.trips == 1 else f"{control.trips} times"
+    return f"{about} is held by its breaker{until} (opened {times})"
 
 
 def origin(control: Control) -> str:
@@ -37,14 +38,20 @@ def subject(control: Control) -> str:
 
 def limits(limit: Limit | None, rate: Rate | None) -> str:
     """A limit and a rate in words."""
-    words = [] if limit is None else [f"at most {limit.most} jobs at once"]
+    words = [] if limit is None else [f"at most {_jobs(limit.most)} at once"]
     if rate is not None:
         burst = "" if rate.burst == 1 else f", {rate.burst} of them at once after a pause"
-        words.append(f"at most {rate.count} starts in {rate.per.total_seconds():g} s{burst}")
+        starts = "1 start" if rate.count == 1 else f"{rate.count} starts"
+        words.append(f"at most {starts} in {rate.per.total_seconds():g} s{burst}")
     by = limit.by if limit is not None else rate.by if rate is not None else None
     if by is not None:
         words.append(f"for each {by} of the payload")
     return ", ".join(words) or "no limit"
+
+
+def _jobs(count: int | None) -> str:
+    """A number of jobs in words."""
+    return "1 job" if count == 1 else f"{count} jobs"
 
 
 def data(control: Control) -> dict[str, Any]:

@@ -21,5 +21,6 @@ def permitted() -> Iterator[None]:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise BackfillError(
-            "the database role has no operator's rights: `backfill migrate --grants operator --role NAME` prints them"
+            "the database role has no operator's rights: let the owner run what "
+            "`backfill migrate --grants operator --role NAME` prints, or connect as another role"
         ) from error

@@ -52,7 +52,10 @@ def standing(dsn: str) -> list[Control]:
 
 def test_a_task_is_paused_and_resumed(dsn: str) -> None:
     """Each prints what it has done; the list has the author and the reason."""
-    assert printed(dsn, "controls") == "nothing is said: no task, queue or lane is held back\n"
+    assert (
+        printed(dsn, "controls")
+        == "nothing is said: neither an operator nor a breaker holds back a task, queue or lane\n"
+    )
     words = ["pause", "--task", "send_email", "--reason", "the provider\nis down", "--by", "ann"]
     assert printed(dsn, *words) == "task send_email is paused (control 1)\n"
     [control] = standing(dsn)
@@ -133,12 +136,12 @@ USAGE = [
     (["concurrency", "heavy"], "concurrency: give either a number or --undo"),
     (["concurrency", "heavy", "5", "--undo"], "concurrency: give either a number or --undo"),
     (["concurrency", "heavy", "10001"], "concurrency = 10001: an integer from 1 to 10000"),
-    (["limit", "import"], "limit: give --most N or --rate N/TIME or both, or --none"),
-    (["limit", "import", "--most", "4", "--none"], "limit: give --most"),
-    (["limit", "import", "--none", "--undo"], "limit: give --most"),
+    (["limit", "import"], "limit: give either --most N or --rate N/TIME or both, or --none"),
+    (["limit", "import", "--most", "4", "--none"], "limit: give either --most"),
+    (["limit", "import", "--none", "--undo"], "limit: give either --most"),
     (["limit", "import", "--most", "0"], "limit = 0: expected an int from 1"),
-    (["limit", "import", "--rate", "x/1s"], "--rate = 'x/1s': expected a number and a time"),
-    (["limit", "import", "--rate", "5/"], "--rate = '5/': expected a number and a time"),
+    (["limit", "import", "--rate", "x/1s"], "--rate = 'x/1s': expected a number from 1 to 1000000 and a time"),
+    (["limit", "import", "--rate", "5/"], "--rate = '5/': expected a number from 1 to 1000000 and a time"),
     (["limit", "import", "--rate", "5/fortnight"], "--rate = "),
     (["limit", "import", "--burst", "5", "--most", "1"], "--burst: it belongs to --rate"),
     (["limit", "import", "--each", "a", "--none"], "--each: it belongs to --most or --rate"),
@@ -189,7 +192,7 @@ def test_a_role_without_the_rights_is_told_how_to_get_them(dsn: str, role: NewRo
     """A producer's role may do none of it."""
     result = ran(role("producer"), *words)
     assert result.returncode == 1
-    assert "no operator's rights: `backfill migrate --grants operator --role NAME` prints them" in result.stderr
+    assert "let the owner run what `backfill migrate --grants operator --role NAME` prints" in result.stderr
 
 
 def test_the_grants_of_an_operator_are_printed(dsn: str, role: NewRole) -> None:

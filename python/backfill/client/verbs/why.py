@@ -146,7 +146,8 @@ def _of_limit(task: str, row: Row, reached: Row | None) -> Iterator[WhyReason]:
     whose = "" if limit is None or limit.by is None else f" for {limit.by} = {row.word('limit_value') or 'no value'}"
     if reached.flag("is_closed"):
         until = reached.time("closed_until")
-        text = f"the breaker of the task {task} is open until {_time(until)}"
+        cause = "" if breaker is None or not breaker.reason else f": {breaker.reason}"
+        text = f"the breaker of the task {task} is open until {_time(until)}{cause}"
         yield WhyReason(kind=WhyKind.BREAKER_OPEN, text=text, until=until, control=breaker)
     elif most is not None and taken >= most:
         jobs = ", ".join(f"{holder.job_id} in {holder.worker_id}" for holder in holders[:3])
@@ -159,7 +160,8 @@ def _of_limit(task: str, row: Row, reached: Row | None) -> Iterator[WhyReason]:
             yield WhyReason(kind=WhyKind.LIMIT_FULL, text=text, limit=limit, holders=holders)
     if reached.flag("is_slowed"):
         until = reached.time("next_at")
-        text = f"the rate of the task {task} allows the next start{whose} at {_time(until, 'milliseconds')}"
+        allowed = "" if rate is None else f" ({rate.count} in {rate.per.total_seconds():g} s)"
+        text = f"the rate of the task {task}{allowed} allows the next start{whose} at {_time(until, 'milliseconds')}"
         yield WhyReason(kind=WhyKind.RATE, text=text, until=until, rate=rate)
 
 

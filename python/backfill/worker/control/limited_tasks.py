@@ -83,12 +83,17 @@ class LimitedTasks:
             logger.info("task %s has no limit any more", name)
 
 
+_SAYERS = {"worker": "its code", "operator": "an operator", "breaker": "its open breaker"}
+
+
 def _described(limit: EffectiveLimit) -> str:
     """A limit in a few words."""
     parts = []
     if limit.most is not None:
-        parts.append(f"at most {limit.most} jobs run at once in the fleet")
+        jobs = "1 job runs" if limit.most == 1 else f"{limit.most} jobs run"
+        parts.append(f"at most {jobs} at once in the fleet")
     if limit.rate_count is not None and limit.rate_micros is not None:
-        parts.append(f"at most {limit.rate_count} start in {limit.rate_micros / 1_000_000:g} s")
+        starts = "1 starts" if limit.rate_count == 1 else f"{limit.rate_count} start"
+        parts.append(f"at most {starts} in {limit.rate_micros / 1_000_000:g} s")
     each = f", for each {limit.by}" if limit.by is not None else ""
-    return f"{' and '.join(parts) or 'no limit'}{each}, as {limit.source} says"
+    return f"{' and '.join(parts) or 'no limit'}{each}, as {_SAYERS.get(limit.source, limit.source)} says"
