@@ -148,9 +148,9 @@ class Lane:
 
     @property
     def low(self) -> bool:
-        """Whether the lane should be filled up now."""
+        """Whether the lane should be filled up now, or has to find out whether it must go on waiting for a look."""
         if self.ordered and (self.asked or self.limited or self.holding):
-            return self.holding and not self.asked and not self.limited and not self.shut and self.free > 0
+            return self.holding and not self.asked and not self.limited and self.free > 0
         return self.hungry and len(self.ready) + self.asked <= self.refill and self.room > 0
 
     @property

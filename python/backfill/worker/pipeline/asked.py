@@ -28,7 +28,9 @@ class Asked:
         self.looks = looks
         self.limited = limited
         self.freed = freed
-        self.holding = [lane for lane, _ in looks if lane.holding]
+        # A lane whose tasks are all limited makes no usual looks, so it waits for one of the others.
+        shut = [one.source.lane for one in limited if one.source.lane.shut]
+        self.holding = [lane for lane in (*(lane for lane, _ in looks), *shut) if lane.holding]
         self.levels = levels
         self.around = around
         self.wakes = wakes

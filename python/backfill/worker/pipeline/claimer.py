@@ -212,7 +212,11 @@ class Claimer:
             low = self.knows_tasks and lane.low
             if self._limits:
                 limited += self._limits.looks(lane, now, freed)
-            if low:
+            if lane.shut:
+                if low and not lane.limited:  # no look will come for which it could wait
+                    lane.holding = False
+                    self._executor.dispatch(lane)
+            elif low:
                 if freed:
                     lane.horizon.free(freed)
                 looks.append((lane, lane.look(LARGEST_CLAIM, now)))
@@ -277,6 +281,8 @@ class Claimer:
             clock, newest = self._clock.at(asked.began), asked.wakes == self._wakes
             answer = Answer(self._known.names, seconds, now, clock, newest, self._fleet())
             self._limits.took(asked.limited, results, answer)
+        for lane in asked.holding:  # others began to hold after the turn was asked for
+            lane.holding = False
         for lane, look in asked.looks:
             count = lane.claim.count(look)
             taken = lane.claim.read(results[:count], self._known.names, tracked=look.tracked)
@@ -284,8 +290,6 @@ class Claimer:
             if taken.jobs and (claimed_at := taken.jobs[0].locked_at_micros) is not None:
                 self._clock.note(claimed_at, now)
             self._learn(lane, look, taken, asked, seconds=seconds, now=now)
-            if lane in asked.holding:  # else the lane began to hold after the turn was asked for
-                lane.holding = False
             self._executor.hold(taken.jobs, lane)
         self._limits.start(asked.limited)
 
