@@ -152,6 +152,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "find_paused_queues": [],
         "free_resumed_queues": [],
         "find_controls": [],
+        "count_knowing": ["task1"],
         "why_job": [ids[0]],
         "why_limit": ["task1", "", 20],
         "say": ["pause", "task:task1", "{}", None, ""],

@@ -197,6 +197,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "free_held_queues": [],
     "list_held_queues": [],
     "find_controls": [],
+    "count_knowing": ["task1"],
     "find_limits": [],
     "find_shares": [WORKER, _IDS],
     "resolve_limits": [],

@@ -65,7 +65,7 @@ class Bench:
     def _break(self, names: frozenset[str]) -> None:
         self.broken = names
 
-    async def controls(self) -> list[Control]:
+    async def find_worker_controls(self) -> list[Control]:
         """What stands said."""
         return self.stand
 

@@ -41,6 +41,8 @@ def pause(
         lambda client: operate.pause(client, task=task, queue=queue, everything=everything, reason=reason, by=by),
     )
     _show(said, as_json=as_json)
+    if task is not None:
+        _note_unknown(task, dsn, schema)
 
 
 def resume(
@@ -133,6 +135,7 @@ def limit(
         dsn, schema, lambda client: operate.set_limit(client, task, most_at_once, starts, reason=reason, by=by)
     )
     _show(said, as_json=as_json)
+    _note_unknown(task, dsn, schema)
 
 
 def controls(
@@ -196,6 +199,15 @@ def _show(control: Control, *, as_json: bool) -> None:
         typer.echo(json.dumps(data(control)))
     else:
         typer.echo(f"{one_line(sentence(control))} (control {control.id})")
+
+
+def _note_unknown(task: str, dsn: str | None, schema: str | None) -> None:
+    """Say on standard error if no worker knows a task of which something was said: its name may be misspelt."""
+    from backfill.operate import control as operate
+
+    if with_client(dsn, schema, lambda client: operate.unknown(client, task)):
+        words = f"note: no live worker of this package knows the task {task}; it holds for workers that start later"
+        typer.echo(one_line(words), err=True)
 
 
 def _show_undone(control: Control | None, otherwise: str, *, as_json: bool) -> None:

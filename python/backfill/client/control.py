@@ -199,6 +199,30 @@ class ControlVerbs(ManageVerbs):
         """
         return await self._ask(verbs.find_controls, connection, harmless=True)
 
+    async def workers_knowing(self, task: str, *, connection: Connection | None = None) -> int:
+        """Count the live workers of this package that know a task by this name, an alias included.
+
+        Where it is none, what is said of the task concerns nobody yet: the name may be misspelt.
+
+        Args:
+            task: the name of the task.
+            connection: a psycopg connection to read on; if not given, one of the client's.
+
+        Returns:
+            How many there are, those of other versions included.
+
+        Raises:
+            InvalidJobError: the name cannot be a task's.
+            psycopg.errors.InsufficientPrivilege: the role has only a producer's grants.
+
+        Example:
+            ```python
+            assert await client.workers_knowing("send_emial") == 0
+            ```
+        """
+        verb = verbs.count_knowing(task)
+        return await self._ask(lambda: verb, connection, harmless=True)
+
     async def undo(self, control: Control | int, *, connection: Connection | None = None) -> Control | None:
         """Undo one control, whatever it says.
 

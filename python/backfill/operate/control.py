@@ -41,6 +41,17 @@ async def pause(
         return await client.pause(task=task, queue=queue, everything=everything, reason=reason, by=by)
 
 
+async def unknown(client: BackfillClient, task: str) -> bool:
+    """Return whether no live worker knows a task, so that its name may be misspelt.
+
+    Raises:
+        InvalidJobError: the name cannot be a task's.
+        BackfillError: the role may not read it.
+    """
+    with permitted():
+        return await client.workers_knowing(task) == 0
+
+
 async def resume(
     client: BackfillClient, *, task: str | None = None, queue: str | None = None, everything: bool = False
 ) -> Control | None:

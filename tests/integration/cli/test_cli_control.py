@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from backfill import BackfillClient, Control, Limit, Rate
+from backfill import BackfillClient, Control, Limit, Rate, TaskRegistry, WorkerConfig, WorkerRunner
 
 from plugins.roles import NewRole
 from programs import shell
@@ -25,9 +25,10 @@ def ran(dsn: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def printed(dsn: str, *words: str) -> str:
-    """What a command prints that does its work."""
+    """What a command prints that does its work; it may note that no worker runs, as none does in these tests."""
     result = ran(dsn, *words)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
+    assert all(line.startswith("note: no live worker") for line in result.stderr.splitlines()), result.stderr
     return result.stdout
 
 
@@ -48,6 +49,22 @@ def standing(dsn: str) -> list[Control]:
             return await client.controls()
 
     return asyncio.run(read())
+
+
+async def test_a_misspelt_task_is_noted(dsn: str) -> None:
+    """Where no live worker knows it, by a pause and by a limit; the output stays what programs read."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("send_email", aliases=["mail"])
+    async def send_email(_: Any) -> None:
+        """Nothing."""
+
+    note = "note: no live worker of this package knows the task send_emial; it holds for workers that start later\n"
+    async with WorkerRunner(WorkerConfig(dsn), tasks):
+        for name, noted in (("send_email", ""), ("mail", ""), ("send_emial", note)):
+            for words in (["pause", "--task", name, "--json"], ["limit", name, "--most", "3", "--json"]):
+                result = await asyncio.to_thread(ran, dsn, *words)
+                assert (result.returncode, json.loads(result.stdout)["task"], result.stderr) == (0, name, noted)
 
 
 def test_a_task_is_paused_and_resumed(dsn: str) -> None:

@@ -35,6 +35,12 @@ def find_worker_controls() -> Verb[list[Control]]:
     return Verb("find_worker_controls", (), lambda found: [_control(row) for row in rows(found)])
 
 
+def count_knowing(task: str) -> Verb[int]:
+    """Count the live workers that know a task by this name."""
+    named_subject("task", task)
+    return Verb("count_knowing", (task,), lambda found: first(found).whole("knowing"))
+
+
 def pause(task: str | None, queue: str | None, everything: bool, reason: str, by: str | None) -> Verb[Control]:
     """Pause a task, a serial queue or everything."""
     return _say(ControlKind.PAUSE, paused_subject(task, queue, everything), {}, reason, by)

@@ -85,7 +85,7 @@ class Breakers(Service):
         if not news:
             return
         found = dict[str, Control]()
-        for control in await self._client.controls():
+        for control in await self._client.find_worker_controls():
             if control.kind is ControlKind.BREAKER and control.understood and control.task is not None:
                 task = self._registry.get(control.task)
                 if task is not None and task.identifier == control.task:

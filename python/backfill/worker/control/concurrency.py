@@ -44,7 +44,7 @@ class LaneConcurrency:
         if not news:
             return
         found = dict[str, Control]()
-        for control in await self._client.controls():
+        for control in await self._client.find_worker_controls():
             if control.kind is not ControlKind.CONCURRENCY or not control.understood or control.lane is None:
                 continue
             if control.lane in self._lanes:

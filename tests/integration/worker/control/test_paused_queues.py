@@ -13,6 +13,7 @@ from backfill import (
     BackfillClient,
     BeforeJobRun,
     Continue,
+    Control,
     Discard,
     HookRegistry,
     Queue,
@@ -263,3 +264,24 @@ async def test_a_workers_role_heeds_and_an_operators_role_pauses(
             assert await holder(dsn) == "backfill:pause"
             await operator.resume(queue="lane")
             await eventually(lambda: work.began == ["head", "follows"], timeout=HEARD)
+
+
+async def test_a_worker_reads_the_pauses_of_queues_once(
+    client: BackfillClient, dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be 20,000: only the duty for queues reads them, and no other duty reads the list of all controls."""
+
+    async def refused(*_: Any, **__: Any) -> list[Control]:
+        raise AssertionError("a duty reads all controls, those of queues included")
+
+    await client.pause(queue="lane")
+    work = Work()
+    work.go_on.set()
+    await client.enqueue("t", "ends", queue=LANE)
+    await client.enqueue("t", "ends")
+    with monkeypatch.context() as patch:
+        patch.setattr(BackfillClient, "controls", refused)
+        async with WorkerRunner(WorkerConfig(dsn), work.tasks):
+            await eventually(lambda: work.began, lambda began: len(began) == 1)
+            await client.resume(queue="lane")
+            await eventually(lambda: work.began, lambda began: len(began) == 2)
