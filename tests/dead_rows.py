@@ -141,6 +141,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         ],
         "take_shares": ["task1", None, 10, 0],
         "resolve_limits": [],
+        "count_jobs": ["task1", ids],
         "pass_shares": [WORKER, ids, ids],
         "find_shares": [WORKER, ids],
         "take_values": [WORKER, 100, [], "task1", "tenant", [1, 2, 3], None, 500, ["a"], [1]],

@@ -200,6 +200,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "find_limits": [],
     "find_shares": [WORKER, _IDS],
     "resolve_limits": [],
+    "count_jobs": ["task1", _IDS],
     "take_shares": ["task1", None, 10, 0],
     "pass_shares": [WORKER, [1, 2], [3, 4]],
     "take_values": [WORKER, 100, [], "task1", "tenant", [1, 2], None, 500, ["a"], [1]],
@@ -266,7 +267,7 @@ CALLS = (
     "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
     "lock_paused_queues", "free_resumed_queues",
     "free_held_queues", "list_held_queues", "cancel_jobs", "say", "unsay", "unsay_version",
-    "take_shares", "resolve_limits",
+    "take_shares", "resolve_limits", "count_jobs",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import psycopg
@@ -210,3 +210,7 @@ class Taker:
         self.running = [job for job in held if job in shares]
         self.slots = {job: share.slot or 0 for job, (_, share) in shares.items()}
         self.ahead = [job for job in held if job not in shares]
+
+
+MakeTaker = Callable[..., Awaitable[Taker]]
+"""Makes a session that takes shares, of a worker's id and of the field of the limit."""

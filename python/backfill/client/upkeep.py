@@ -20,7 +20,7 @@ from backfill.client.verbs.control import find_worker_controls
 from backfill.client.verbs.counters import find_unknown_tasks, write_counters
 from backfill.client.verbs.ends import tend_ends
 from backfill.client.verbs.lanes import show_lanes
-from backfill.client.verbs.limits import find_limits, resolve_limits, sweep_shares
+from backfill.client.verbs.limits import count_jobs, find_limits, resolve_limits, sweep_shares
 from backfill.client.verbs.paused_queues import find_paused_queues
 from backfill.client.verbs.recovery import DEAD_AFTER
 from backfill.controls import Control
@@ -161,6 +161,15 @@ class UpkeepVerbs(ClientLife):
         for other changes.
         """
         await self._run(resolve_limits())
+
+    async def count_jobs(self, task: str, jobs: Iterable[int]) -> None:
+        """Count jobs for the limit of their task, which began to hold while they ran; others start when they ended.
+
+        Args:
+            task: the task under whose name the limit stands.
+            jobs: the ids of jobs that a worker runs. Those that no worker has locked any more are passed over.
+        """
+        await self._run(count_jobs(task, jobs))
 
     async def sweep_shares(self) -> int:
         """Delete what limits keep for values that nobody uses any more, and slots beyond a limit that was lowered.

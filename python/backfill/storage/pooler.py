@@ -92,7 +92,7 @@ async def look_for_pooler(connection: Connection, *, wanted: bool = False, own: 
     """
     way = _WAYS.get(connection)
     if way is None:
-        way, level, reads_nulls = await _ask(connection, wanted)
+        way, level, reads_nulls = await _ask(connection, wanted, own=own)
         async with asyncio.timeout(ANSWER_SECONDS):
             await learn_level(connection, level, own=own, direct=way is Way.DIRECT)
             if not reads_nulls:
@@ -135,8 +135,8 @@ async def _read_nulls(connection: Connection, *, may_set: bool) -> None:
     await psycopg.AsyncRawCursor(connection).execute(render("set_array_nulls"), prepare=False)
 
 
-async def _ask(connection: Connection, wanted: bool) -> tuple[Way, str, bool]:
-    """How a connection reaches the server, and two settings of its session.
+async def _ask(connection: Connection, wanted: bool, *, own: bool) -> tuple[Way, str, bool]:
+    """How a connection reaches the server, and two settings of its session; one of ours compiles no statements from now on.
 
     Returns:
         The way, the isolation level of transactions that do not name one, and whether NULL in an array's text is read
@@ -144,7 +144,8 @@ async def _ask(connection: Connection, wanted: bool) -> tuple[Way, str, bool]:
     """
     cursor = psycopg.AsyncRawCursor(connection, row_factory=dict_row)
     async with asyncio.timeout(ANSWER_SECONDS):
-        await cursor.execute(render("backend_pid"), prepare=False)
+        named = connection.info.backend_pid if own else None
+        await cursor.execute(render("backend_pid"), [named], prepare=False)
         row: dict[str, Any] | None = await cursor.fetchone()
     pooled = row is not None and row["pid"] != connection.info.backend_pid
     way = way_of(pooled=pooled, wanted=wanted, libpq=pq.version())

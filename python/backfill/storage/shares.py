@@ -63,6 +63,14 @@ class EffectiveLimit:
     probing: bool
     source: str
 
+    def begins_to_count(self, before: EffectiveLimit | None) -> bool:
+        """Whether it counts jobs that the limit before it did not count, or not in this way."""
+        if self.most is None or self.probing:
+            return False
+        return (
+            before is None or before.most is None or before.probing or (before.task, before.by) != (self.task, self.by)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ShareAsk:

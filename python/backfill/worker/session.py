@@ -317,12 +317,16 @@ class WorkerSession:
         self._broken = tasks
         self.executor.broken.add(tasks | self._limited)
 
-    def _limit(self, limits: Mapping[str, EffectiveLimit]) -> None:
-        """Let these limits hold, by the names of tasks: limited tasks are looked for apart from all others."""
+    def _limit(self, limits: Mapping[str, EffectiveLimit]) -> dict[str, list[int]]:
+        """Let these limits hold, by the names of tasks: limited tasks are looked for apart from all others.
+
+        Returns:
+            The ids of jobs that run already and that limits begin to count, by the limits' tasks.
+        """
         self._limited = frozenset(limits)
         self.station.claimer.leave_out("limited", self._limited)
         self.executor.broken.add(self._broken | self._limited)
-        self.station.limits.apply(limits)
+        return self.station.limits.apply(limits)
 
     def _stir(self) -> None:
         self.station.stir()

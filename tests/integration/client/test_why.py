@@ -175,6 +175,19 @@ async def test_its_queue_is_busy(dsn: str, client: BackfillClient) -> None:
     assert "is busy with a job that is ending in" in str(await client.why(second))
 
 
+async def test_jobs_of_paused_tasks_come_first_in_its_queue(dsn: str, client: BackfillClient) -> None:
+    """They do not hold it back, since workers pass them over; a job of another task behind them does."""
+    queue = Queue.serial("q")
+    paused = [await client.enqueue("down", queue=queue) for _ in range(3)]
+    first, second = [await client.enqueue("t", queue=queue) for _ in range(2)]
+    assert only(await client.why(first)).job_id == paused[0].id
+    await client.pause(task="down")
+    assert (await client.why(first)).reasons == ()
+    assert only(await client.why(second)).job_id == first.id
+    await client.resume(task="down")
+    assert only(await client.why(second)).job_id == paused[0].id
+
+
 async def test_its_queue_is_held_for_a_retry(dsn: str, client: BackfillClient) -> None:
     """Of another job; for its own retry the job waits as any other does."""
     first = await client.enqueue("t", queue=Queue.serial("q", block_on_retry=True), delay=HOUR)

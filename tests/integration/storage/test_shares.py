@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -15,38 +13,7 @@ from backfill.storage.claims import LaneFilter, Look
 from backfill.storage.shares import LimitedClaim, ShareAsk, take_command
 from backfill.storage.value_claims import ValueLook
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
-from share_takers import SCHEMA, TASK, Field, Taker, session
-
-MakeTaker = Callable[..., Awaitable[Taker]]
-
-
-@pytest.fixture
-async def sessions(dsn: str) -> AsyncIterator[Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]]:
-    """Makes sessions, which are closed at the end."""
-    async with AsyncExitStack() as stack:
-
-        async def make() -> psycopg.AsyncConnection[Any]:
-            return await stack.enter_async_context(await session(dsn))
-
-        yield make
-
-
-@pytest.fixture
-async def field(sessions: Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]) -> Field:
-    """The queue with 1,000 jobs of the limited task; the limit is still to be said."""
-    made = Field(await sessions())
-    await made.add(1000)
-    return made
-
-
-@pytest.fixture
-def make_taker(sessions: Callable[[], Awaitable[psycopg.AsyncConnection[Any]]], field: Field) -> MakeTaker:
-    """Makes takers of that queue."""
-
-    async def make(worker: str = "taker_a", by: str | None = None) -> Taker:
-        return Taker(await sessions(), worker, field, by)
-
-    return make
+from share_takers import SCHEMA, TASK, Field, MakeTaker, Taker, session
 
 
 async def test_no_more_than_the_limit_are_granted(field: Field, make_taker: MakeTaker) -> None:
@@ -349,44 +316,6 @@ async def test_many_workers_start_and_end_at_once(dsn: str, field: Field, sessio
             group.create_task(come_and_go(number))
     found = await field.limits()
     assert found[TASK].most == 1
-
-
-async def test_the_sweep_deletes_what_nobody_needs(field: Field, make_taker: MakeTaker) -> None:
-    """Slots of idle values go, those beyond a lowered limit when none of them is taken, and no other ones."""
-    await field.limit(5)
-    taker = await make_taker("taker_a")
-    await taker.take(5)
-    assert await field.sweep() == 0
-    await field.limit(2)
-    await taker.send(taker.complete(1, 2, 3, 4))
-    assert await field.sweep() == 0  # the job in the fifth slot still runs
-    await taker.send(taker.complete(5))
-    assert (await taker.take(1)).slots == (1,)
-    assert await field.sweep() == 1
-    assert await field.rows("select slot from graphile_worker.backfill_shares order by slot") == [(1,), (2,)]
-    await field.limit(3)
-    assert (await taker.take(9)).slots == (2, 3)
-    await taker.connection.execute("begin")
-    await taker.send(taker.complete(*taker.running), taker.renew())
-    await taker.connection.execute("commit")
-    assert await field.sweep() == 1
-    assert await field.rows("select 1 from graphile_worker.backfill_shares") == []
-    assert await field.rows("select 1 from graphile_worker.backfill_limit_states") == []
-    assert (await taker.take(9)).slots == (1, 2, 3)
-
-
-async def test_the_sweep_leaves_what_a_rate_remembers(field: Field, make_taker: MakeTaker) -> None:
-    """A value whose next start lies ahead is kept, and so is one that somebody has locked."""
-    await field.limit(None, (1, 60.0, 1))
-    taker = await make_taker("taker_a")
-    await taker.take(1)
-    await taker.send(taker.complete(1))
-    assert await field.sweep() == 0
-    await field.limit(3)
-    await taker.connection.execute("begin")
-    await taker.take(1)
-    assert await field.sweep() == 0
-    await taker.connection.execute("rollback")
 
 
 async def test_a_job_that_another_worker_has_by_now_is_no_twin(field: Field, make_taker: MakeTaker) -> None:

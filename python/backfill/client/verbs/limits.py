@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from backfill.client.verbs.asked import Verb
+from backfill.storage.arrays import number_array
 from backfill.storage.shares import EffectiveLimit, read_limits, read_swept
 
 SWEPT_AT_ONCE = 500
@@ -17,6 +20,11 @@ def find_limits() -> Verb[dict[str, EffectiveLimit]]:
 def resolve_limits() -> Verb[None]:
     """Work the limits out anew; workers are told if they changed."""
     return Verb("resolve_limits", (), lambda _: None)
+
+
+def count_jobs(task: str, jobs: Iterable[int]) -> Verb[None]:
+    """Count jobs that run without a share for the limit of their task."""
+    return Verb("count_jobs", (task, number_array(jobs)), lambda _: None)
 
 
 def sweep_shares() -> Verb[int]:

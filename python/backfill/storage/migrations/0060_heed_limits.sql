@@ -1,8 +1,73 @@
 -- does: Has the limits worked out anew whenever an operator, or a breaker, says something about one, and whenever a worker
---   starts, ends or is given up; and makes the function that locks what a limit has reached.
+--   starts, ends or is given up.
 -- foundation: no
 -- transaction: yes
 -- breaking: no
+
+-- Works the limits out anew; returns whether they changed, and then workers were told.
+-- It is called after each change of these rows. All who call it take turns until their transactions end, and each looks at the
+-- rows when its turn has come, so the last one has seen all changes. Whoever waits too long leaves it to the upkeep of workers,
+-- which calls it now and then. Where nothing is limited it looks at small tables only.
+-- Where a limit begins to count jobs, or counts them in another way, the jobs that workers have locked get slots.
+create function :"schema".backfill_resolve_limits() returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '2s'
+as $body$
+declare
+  changed bigint;
+  begun text[];
+begin
+  if not exists (select from :"schema".backfill_limits)
+    and not exists (select from :"schema".backfill_workers as workers where workers.limits <> '{}')
+    and not exists (select from :"schema".backfill_control as control where control.kind in ('limit', 'breaker')) then
+    return false;
+  end if;
+  begin
+    perform pg_advisory_xact_lock(hashtextextended('backfill_limits', pg_typeof(null:::"schema".backfill_limits)::oid::bigint));
+  exception when lock_not_available then return false;
+  end;
+  with wanted as materialized (
+    select * from :"schema".backfill_wanted_limits()
+  ),
+  dropped as (
+    delete from :"schema".backfill_limits as limits
+    where limits.task not in (select wanted.task from wanted)
+    returning 1
+  ),
+  written as (
+    insert into :"schema".backfill_limits as limits select * from wanted
+    on conflict (task) do update
+    set
+      most = excluded.most, by_path = excluded.by_path, rate_count = excluded.rate_count, rate_micros = excluded.rate_micros,
+      burst = excluded.burst, closed_until = excluded.closed_until, probing = excluded.probing, source = excluded.source
+    where limits.* is distinct from excluded.*
+    returning 1
+  )
+  select
+    (select count(*) from dropped) + (select count(*) from written),
+    array(
+      select wanted.task
+      from wanted
+      left join :"schema".backfill_limits as before on before.task = wanted.task -- as it was before this statement
+      where wanted.most is not null
+        and not wanted.probing
+        and (before.most is null or before.probing or before.by_path is distinct from wanted.by_path)
+      order by wanted.task
+    )
+  into changed, begun;
+  for place in 1..cardinality(begun) loop
+    begin
+      perform :"schema".backfill_count_jobs(begun[place], null);
+    exception when lock_not_available then null; -- each worker has its own jobs counted when it hears of the limit
+    end;
+  end loop;
+  if changed > 0 then
+    perform :"schema".backfill_tell_workers('limits');
+  end if;
+  return changed > 0;
+end;
+$body$;
 
 create function :"schema".backfill_heed_limits() returns trigger
 language plpgsql volatile security definer
@@ -27,40 +92,4 @@ create trigger backfill_heed_workers
 after insert or delete or update of given_up_at, limits on :"schema".backfill_workers
 for each statement execute function :"schema".backfill_heed_limits();
 
--- Locks the row of what a limit has reached; where there is none, it makes one, as if nothing had started for a year. It gives
--- no place where somebody else has the row locked, or has just changed it. Nobody waits here: who makes a row holds a lock
--- until the transaction ends, and others give way.
-create function :"schema".backfill_lock_state(
-  of_task text, of_value text, out place tid, out clock timestamptz, out made integer
-)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $body$
-declare
-  newest tid;
-begin
-  for attempt in 1..2 loop
-    select states.ctid into newest
-    from :"schema".backfill_limit_states as states
-    where states.task = of_task and states.value collate "C" = of_value
-    order by states.next_at desc
-    limit 1;
-    if found then
-      select states.ctid, states.next_at, states.slots into place, clock, made
-      from :"schema".backfill_limit_states as states
-      where states.ctid = any (array[newest])
-      for update skip locked;
-      return;
-    elsif attempt = 2 then -- nobody else can have made it since the lock was taken
-      insert into :"schema".backfill_limit_states as states (task, value, next_at)
-      values (of_task, of_value, clock_timestamp() - interval '366 days')
-      returning states.ctid, states.next_at, states.slots into place, clock, made;
-    end if;
-    exit when not pg_try_advisory_xact_lock(
-      hashtextextended(of_task || chr(10) || of_value, pg_typeof(null:::"schema".backfill_limit_states)::oid::bigint)
-    );
-  end loop;
-end;
-$body$;
-
-revoke execute on function :"schema".backfill_heed_limits(), :"schema".backfill_lock_state(text, text) from public;
+revoke execute on function :"schema".backfill_resolve_limits(), :"schema".backfill_heed_limits() from public;

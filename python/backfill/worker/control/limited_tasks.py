@@ -20,7 +20,7 @@ class LimitedTasks:
         client: the services' client.
         registry: the worker's tasks, with their aliases.
         limit: called with the limits of this worker's tasks whenever they may be others than before, by every name
-            under which jobs of a task may stand.
+            under which jobs of a task may stand. It returns the jobs that run already and that limits begin to count.
     """
 
     name = "limits"
@@ -31,12 +31,13 @@ class LimitedTasks:
         client: ServicesClient,
         registry: TaskRegistry[Any],
         *,
-        limit: Callable[[Mapping[str, EffectiveLimit]], None],
+        limit: Callable[[Mapping[str, EffectiveLimit]], Mapping[str, list[int]]],
     ) -> None:
         self._client = client
         self._registry = registry
         self._limit = limit
         self._limits: dict[str, EffectiveLimit] = {}
+        self._uncounted: dict[str, list[int]] = {}
 
     async def look(self, *, news: bool) -> None:
         """Read the limits, and let them hold."""
@@ -44,7 +45,20 @@ class LimitedTasks:
             return
         before, self._limits = self._limits, self._named(await self._client.find_limits())
         self._tell(before)
-        self._limit(self._limits)
+        for task, jobs in self._limit(self._limits).items():
+            self._uncounted[task] = [*self._uncounted.get(task, ()), *jobs]
+        await self._count()
+
+    async def _count(self) -> None:
+        """Have the jobs counted that ran before this worker heard of their limit; other workers wait for them then.
+
+        The database does so itself for the jobs that run when the limit is set. But this worker may have started some
+        more since then, and it alone knows of jobs that stand under an alias.
+        """
+        while self._uncounted:
+            task = next(iter(self._uncounted))
+            await self._client.count_jobs(task, self._uncounted[task])
+            del self._uncounted[task]
 
     def _named(self, found: Mapping[str, EffectiveLimit]) -> dict[str, EffectiveLimit]:
         """The limits by the names of this worker's tasks.

@@ -57,6 +57,7 @@ class Sources:
         self.read_again: Callable[[], None] = lambda: None
         """Called when a limit is not what this worker knows."""
         self._have_shares = False
+        self._without_share = set[HeldJob]()
         self._limits: dict[str, EffectiveLimit] = {}
         self._ids: Mapping[str, int] = {}
         self._paused = frozenset[str]()
@@ -90,16 +91,20 @@ class Sources:
         for source in self.all:
             source.bind(self._ids, self._paused)
 
-    def apply(self, limits: Mapping[str, EffectiveLimit]) -> None:
+    def apply(self, limits: Mapping[str, EffectiveLimit]) -> dict[str, list[int]]:
         """Keep to these limits from now on, by the names of the tasks whose jobs they are for.
 
         Jobs that run go on. Jobs that wait for a share of a limit that is lower now, or that is no more, go back.
 
         Args:
             limits: the limit of each task of this worker that has one.
+
+        Returns:
+            The jobs that run already and that limits begin to count, by the limits' tasks: their ids.
         """
+        uncounted = self._uncounted(limits)
         if limits == self._limits:
-            return
+            return uncounted
         self._limits = dict(limits)
         earlier = {(source.lane, source.limit.task, type(source)): source for source in self.all}
         self.all = []
@@ -110,6 +115,22 @@ class Sources:
         for source in earlier.values():
             self._retire(source)
         self._stir()
+        return uncounted
+
+    def _uncounted(self, limits: Mapping[str, EffectiveLimit]) -> dict[str, list[int]]:
+        """The jobs that run and have no share of a limit that begins to hold, or that counts by another field now."""
+        begun = {name for name, limit in limits.items() if limit.begins_to_count(self._limits.get(name))}
+        lost, self._without_share = self._without_share, set()
+        uncounted: dict[str, list[int]] = {}
+        for running in self._executor.held.values() if begun or lost else ():
+            name = running.job.task_identifier
+            if (
+                running.ending is None
+                and running.slot_taken_at
+                and (name in begun or (running in lost and name in limits))
+            ):
+                uncounted.setdefault(limits[name].task, []).append(running.job.id)
+        return uncounted
 
     def looks(self, lane: Lane, now: float, freed: Sequence[int]) -> list[LimitedLook]:
         """The looks that a lane's sources make in a turn that begins now.
@@ -197,6 +218,21 @@ class Sources:
     def passes(self, batch: Iterable[HeldJob]) -> list[tuple[int, int]]:
         """Which shares must move in the transaction that writes these ends: from which job to which."""
         return passes(batch)
+
+    def passed(self, asked: Iterable[tuple[int, int]], passed: frozenset[int]) -> None:
+        """Take note of which shares moved in a transaction, and of those that did not, since they were lost before.
+
+        The job that runs with a lost share runs on; no other one starts with it, and it is counted in another slot.
+        """
+        lost = {begun for _, begun in asked} - passed
+        if not lost:
+            return
+        for running in self._executor.held.values():
+            share = running.share
+            if share is not None and share.rows & lost and not share.over:
+                share.portion.close(share)
+                self._without_share.add(share.holder)
+                self.read_again()
 
     def settled(self, batch: Iterable[HeldJob]) -> None:
         """Take note that these ends are written."""

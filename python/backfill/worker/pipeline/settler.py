@@ -138,7 +138,7 @@ class Settler:
     def answered(self, settlement: Settlement, results: Sequence[PGresult]) -> set[Attempt]:
         """Take in the results of a settlement's statements; return the attempts that this worker had lost."""
         missing = settlement.missing(results)
-        self._note_resumed(settlement)
+        self._note(settlement)
         return missing
 
     def release(self, batch: Sequence[HeldJob], missing: set[Attempt]) -> None:
@@ -267,10 +267,12 @@ class Settler:
         missing = await settle(
             wire, settlement, schema=self._schema, worker=self._worker, timeout=QUERY_TIMEOUT, patient=False
         )
-        self._note_resumed(settlement)
+        self._note(settlement)
         return missing
 
-    def _note_resumed(self, settlement: Settlement) -> None:
+    def _note(self, settlement: Settlement) -> None:
+        if settlement.passes and self._limits is not None:
+            self._limits.passed(settlement.passes, settlement.passed)
         if settlement.resumed:
             self._executor.paused_queues.are_over(settlement.resumed)
 

@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 
 import pytest
 
-from backfill import BackfillClient, Limit, QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import BackfillClient, Limit, QueueConfig, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from fleet.processes import jobs_left, nothing_locked
 
 from plugins.periods import let_pass, work_for
@@ -108,4 +108,50 @@ async def test_a_share_is_free_once_its_jobs_lock_was_taken_away(dsn: str, event
             await eventually(lambda: len(begun), lambda now: now >= 2)
             release.set()
             await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
+    assert await nothing_locked(dsn) == []
+
+
+STEAL: LiteralString = """
+with named as (select %s::bigint as lost, %s::bigint as other),
+stolen as (
+  update graphile_worker._private_jobs set locked_at = null, locked_by = null from named where id = lost
+),
+taken as (
+  update graphile_worker._private_jobs set locked_at = now(), locked_by = 'other' from named where id = other
+)
+update graphile_worker.backfill_shares set job_id = other, worker = 'other', turn = turn + 1
+from named
+where job_id = lost
+returning slot
+"""
+
+
+async def test_a_share_that_was_lost_is_not_used_for_ever(dsn: str, eventually: Eventually) -> None:
+    """Another worker has a job's slot by now: the job that follows it here is the last one that starts with it."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    begun, stolen = list[int](), list[Any]()
+    last = 2000
+
+    @tasks.task("t")
+    async def t(number: int, context: WorkerContext[None]) -> None:
+        begun.append(number)
+        if number == 100 and not stolen:
+            # so that jobs wait here for its share
+            stolen.extend(await rows(dsn, STEAL, context.job.id, context.job.id + 1000))
+        await work_for(0.005)
+
+    async with BackfillClient(dsn) as client:
+        await client.set_limit("t", limit=Limit(1))
+        await client.enqueue_bulk("t", range(last))
+        async with WorkerRunner(WorkerConfig(dsn, queues=[QueueConfig.default_queue(4)]), tasks):
+            await eventually(lambda: stolen, lambda slots: slots == [(1,)])
+            await let_pass(0.5)
+            seen = len(begun)
+            assert seen < 300
+            await let_pass(0.7)
+            assert len(begun) == seen
+            await rows(dsn, "update graphile_worker._private_jobs set locked_at = null, locked_by = null "
+                            "where locked_by = 'other' returning id")  # fmt: skip
+            await eventually(lambda: jobs_left(dsn), lambda left: left == 0, timeout=90, moving=True)
+    assert set(begun) == set(range(last))
     assert await nothing_locked(dsn) == []

@@ -1,4 +1,5 @@
--- The serial queue of a job: who has it locked, the job of it that this holder runs, and the job that is its first now.
+-- The serial queue of a job: who has it locked, the job of it that this holder runs, and the job that is its first now. Jobs
+-- of tasks that are paused or whose breaker is open are passed over, as workers pass them over; so many are looked at at most.
 queue as materialized (
   select
     queues.queue_name, queues.locked_by, queues.locked_at,
@@ -15,12 +16,24 @@ queue as materialized (
       limit 1
     ) as running_job,
     (
-      select waiting.id
-      from :"schema"._private_jobs as waiting
-      where waiting.is_available = true
-        and waiting.job_queue_id = queues.id
-        and waiting.run_at <= now()
-      order by waiting.priority, waiting.run_at, waiting.id
+      select ahead.id
+      from (
+        select waiting.id, waiting.task_id, waiting.priority, waiting.run_at
+        from :"schema"._private_jobs as waiting
+        where waiting.is_available = true
+          and waiting.job_queue_id = queues.id
+          and waiting.run_at <= now()
+        order by waiting.priority, waiting.run_at, waiting.id
+        limit 1000
+      ) as ahead
+      where not exists (
+        select
+        from :"schema"._private_tasks as tasks
+        join :"schema".backfill_control as control on control.subject = any (array['task:' || tasks.identifier])
+        where tasks.id = any (array[ahead.task_id])
+          and control.kind = any (array['pause', 'breaker'])
+      )
+      order by ahead.priority, ahead.run_at, ahead.id
       limit 1
     ) as first_job
   from job

@@ -77,7 +77,7 @@ begin
       where pronamespace = here
         and proname in (
           'backfill_resolve_limits', 'backfill_rate_room', 'backfill_lock_state', 'backfill_lock_job', 'backfill_lock_slots',
-          'backfill_take_value', 'backfill_take_shares', 'backfill_take_values'
+          'backfill_take_value', 'backfill_take_shares', 'backfill_take_values', 'backfill_count_jobs'
         )
     loop
       execute format('grant execute on function %s to %I', called, granted.name);
