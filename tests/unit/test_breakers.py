@@ -65,10 +65,6 @@ class Bench:
     def _break(self, names: frozenset[str]) -> None:
         self.broken = names
 
-    async def find_worker_controls(self) -> list[Control]:
-        """What stands said."""
-        return self.stand
-
     async def trip_breaker(self, task: str, names: tuple[str, ...], breaker: Breaker) -> None:
         """Note the question; nothing opens."""
         self.asked.append(("trip", task, names, breaker.dead_letters))
@@ -84,7 +80,7 @@ class Bench:
             by="breaker", said_at=OPENED,
         )  # fmt: skip
         self.stand = [control]
-        await self.breakers.look(news=True)
+        await self.breakers.follow(self.stand)
 
     async def settle(
         self, ending: Ending, *, task: str = "frail", at: timedelta = PAUSE, began: bool = True, lost: bool = False

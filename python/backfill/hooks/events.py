@@ -37,7 +37,8 @@ class WorkerInit(ObservedEvent):
     Attributes:
         database: the host, port and name of the database; never the user's password.
         schema: the schema of the queue.
-        concurrency: how many jobs the worker runs at once, all lanes together.
+        concurrency: how many jobs the worker runs at once, all lanes together, as it is configured: what operators have
+            set for lanes is read later, and may change while it runs.
     """
 
     database: str

@@ -30,6 +30,7 @@ from backfill.worker.config import WorkerConfig
 from backfill.worker.control.breakers import Breakers
 from backfill.worker.control.cancelled_jobs import CancelledJobs
 from backfill.worker.control.concurrency import LaneConcurrency
+from backfill.worker.control.controls import Controls
 from backfill.worker.control.limited_tasks import LimitedTasks
 from backfill.worker.control.paused_queues import PausedQueuesDuty
 from backfill.worker.control.pauses import Pauses
@@ -171,13 +172,12 @@ class WorkerSession:
             tell=hooks.observers.tell, buried=self.breakers.suspect,
         )  # fmt: skip
         cancelling, paused = self.executor.cancelling, self.executor.paused_queues
-        self.pauses = Pauses(own, registry, pause=self._pause)
+        self.pauses = Pauses(registry, pause=self._pause)
+        concurrency = LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor)
         self.control = ControlReader([
-            self.pauses,
+            Controls(own, [self.pauses, self.breakers, concurrency]),
             PausedQueuesDuty(own, queues=paused),
-            self.breakers,
             LimitedTasks(own, registry, limit=self._limit),
-            LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor),
             CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
         ])  # fmt: skip
         limits.read_again, paused.look_again = self.control.look, self.control.look_again

@@ -224,3 +224,11 @@ async def test_roles_that_were_granted_a_workers_rights_before_may_too(dsn: str,
     assert await rows(allowed, call) == []
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         await rows(refused, call)
+
+
+async def test_functions_with_forbidden_plans_are_not_compiled(dsn: str) -> None:
+    """Such a plan counts as so dear that the server would compile it, which takes seconds while others wait."""
+    compiled: LiteralString = """
+    select proname from pg_proc
+    where array_to_string(proconfig, ' ') like '%enable_%=off%' and not 'jit=off' = any (proconfig)"""
+    assert await rows(dsn, compiled) == []

@@ -29,16 +29,16 @@ create trigger _900_backfill_note_closed_breaker
 after delete on :"schema".backfill_control
 for each row when (old.kind = 'breaker') execute function :"schema".backfill_note_closed_breaker();
 
--- Opens the breaker of a task if the task has had so many dead letters within a time (seconds), and gives the control that
--- says so; no row where it has fewer, or where its breaker is open already. Workers call this after each dead letter, so it
--- waits for its turn only where there are enough, and reads no more than those, by the index, whatever the statistics say.
+-- Opens the breaker of a task if it has had so many dead letters within a time (seconds), and gives the control that says so;
+-- no row where it has fewer, or where the breaker is open. Workers call it after each dead letter: it waits for its turn only
+-- where there are enough, and reads no more than those, by the index. Plans of forbidden kinds count as very dear, so that the
+-- server would compile what is called from here, which takes seconds: hence no jit.
 create function :"schema".backfill_trip_breaker(
   of_task text, names text[], dead_letters integer, within float8, pause float8, longest float8
 ) returns setof :"schema".backfill_control
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_bitmapscan = off
-set enable_seqscan = off
+set enable_bitmapscan = off set enable_seqscan = off set jit = off
 as $body$
 declare
   subject_said text := 'task:' || of_task;

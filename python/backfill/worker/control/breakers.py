@@ -46,7 +46,7 @@ _TROUBLES: Final = (BackfillError, psycopg.Error, TimeoutError, OSError)
 class Breakers(Service):
     """Opens and closes the breakers of the tasks of one worker.
 
-    It is a duty of the reader of control, which tells it what stands, and a listener of the settler.
+    It follows the controls, which say what stands, and is a listener of the settler.
 
     Args:
         client: the services' client.
@@ -56,8 +56,6 @@ class Breakers(Service):
     Attributes:
         standing: the open breakers of the worker's tasks, by the tasks' names.
     """
-
-    before_claims = True
 
     def __init__(
         self, client: ServicesClient, registry: TaskRegistry[Any], *, broken: Callable[[frozenset[str]], None]
@@ -76,17 +74,11 @@ class Breakers(Service):
         self._wanted = asyncio.Event()
         self._ration = Ration(CALLS_AT_ONCE, CALLS_PER_SECOND)
 
-    async def look(self, *, news: bool) -> None:
-        """Read which breakers are open.
-
-        Args:
-            news: whether anything may have been said since the last look; else nothing is looked at.
-        """
-        if not news:
-            return
+    async def follow(self, controls: Sequence[Control]) -> None:
+        """Take note of which breakers are open."""
         found = dict[str, Control]()
-        for control in await self._client.find_worker_controls():
-            if control.kind is ControlKind.BREAKER and control.understood and control.task is not None:
+        for control in controls:
+            if control.kind is ControlKind.BREAKER and control.task is not None:
                 task = self._registry.get(control.task)
                 if task is not None and task.identifier == control.task:
                     found[control.task] = control

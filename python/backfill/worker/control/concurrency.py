@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class LaneConcurrency:
-    """Reads what operators have set for the lanes of this worker, by their names.
+    """Sets the lanes of this worker to what operators have said of their names.
 
     Args:
         client: the services' client.
@@ -23,9 +23,6 @@ class LaneConcurrency:
         lanes: its lanes.
         executor: runs their jobs.
     """
-
-    name = "concurrency of lanes"
-    before_claims = True
 
     def __init__(self, client: ServicesClient, *, worker: str, lanes: Sequence[Lane], executor: Executor) -> None:
         self._client = client
@@ -35,17 +32,11 @@ class LaneConcurrency:
         self._set = dict[str, Control]()
         self._shown = described(lanes)
 
-    async def look(self, *, news: bool) -> None:
-        """Set the lanes to what stands now, and have the worker's row say so.
-
-        Args:
-            news: whether anything may have been said since the last look; else nothing is looked at.
-        """
-        if not news:
-            return
+    async def follow(self, controls: Sequence[Control]) -> None:
+        """Set the lanes to what stands now, and have the worker's row say so."""
         found = dict[str, Control]()
-        for control in await self._client.find_worker_controls():
-            if control.kind is not ControlKind.CONCURRENCY or not control.understood or control.lane is None:
+        for control in controls:
+            if control.kind is not ControlKind.CONCURRENCY or control.lane is None:
                 continue
             if control.lane in self._lanes:
                 found[control.lane] = control

@@ -6,10 +6,9 @@ What is paused stands in the table of control. The pauses of serial queues are n
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from backfill.client.lent import ServicesClient
 from backfill.controls import Control, ControlKind
 from backfill.tasks import TaskRegistry
 
@@ -17,44 +16,31 @@ logger = logging.getLogger(__name__)
 
 
 class Pauses:
-    """Reads which tasks are paused.
+    """Knows which tasks are paused.
 
     Args:
-        client: the services' client.
         registry: the worker's tasks, with their aliases.
         pause: called with the names of the paused tasks whenever they may be others than before.
 
     Attributes:
         standing: the pauses of tasks of this worker and of everything, by their subjects.
         tasks: the names of this worker's tasks that are paused, aliases included.
-        unread: the ids of the controls that this version cannot read, each of which was logged.
     """
 
-    name = "pauses"
-    before_claims = True
-
-    def __init__(
-        self, client: ServicesClient, registry: TaskRegistry[Any], *, pause: Callable[[frozenset[str]], None]
-    ) -> None:
-        self._client = client
+    def __init__(self, registry: TaskRegistry[Any], *, pause: Callable[[frozenset[str]], None]) -> None:
         self._registry = registry
         self._pause = pause
         self.standing: dict[str, Control] = {}
         self.tasks = frozenset[str]()
-        self.unread = frozenset[int]()
 
     @property
     def are_all(self) -> bool:
         """Whether all tasks of this worker are paused, so that it starts no job."""
         return bool(self.standing) and self.tasks.issuperset(self._registry.identifiers())
 
-    async def look(self, *, news: bool) -> None:
-        """Read what is said, and pause the tasks of which it is said."""
-        if not news:
-            return
-        controls = await self._client.find_worker_controls()
-        self._warn([control for control in controls if not control.understood])
-        pauses = [control for control in controls if control.kind is ControlKind.PAUSE and control.understood]
+    async def follow(self, controls: Sequence[Control]) -> None:
+        """Pause the tasks of which it is said."""
+        pauses = [control for control in controls if control.kind is ControlKind.PAUSE]
         names = {control.subject: self._names(control) for control in pauses}
         self.tasks = frozenset[str]().union(*names.values())
         before, self.standing = self.standing, {one.subject: one for one in pauses if names[one.subject]}
@@ -76,26 +62,17 @@ class Pauses:
         """Log which pauses have begun and which have ended since the last look."""
         for subject, control in self.standing.items():
             if subject not in before or before[subject].id != control.id:
-                logger.info("%s is paused by %s", _named(control), _said(control))
+                logger.info("%s is paused by %s", _named(control), said_by(control))
         for subject, control in before.items():
             if subject not in self.standing:
-                logger.info("%s is paused no more; it was paused by %s", _named(control), _said(control))
-
-    def _warn(self, controls: list[Control]) -> None:
-        for control in controls:
-            if control.id not in self.unread:
-                logger.warning(
-                    "control %d (%s of %s, said by %s) cannot be read by this version, and is left out",
-                    control.id, control.kind, control.subject, _said(control),
-                )  # fmt: skip
-        self.unread = frozenset(control.id for control in controls)
+                logger.info("%s is paused no more; it was paused by %s", _named(control), said_by(control))
 
 
 def _named(control: Control) -> str:
     return f"task {control.task}" if control.task is not None else control.subject
 
 
-def _said(control: Control) -> str:
+def said_by(control: Control) -> str:
     """Who said it, and why, in one line."""
     said = f"{control.by}: {control.reason}" if control.reason else control.by
     return " ".join(said.split())
