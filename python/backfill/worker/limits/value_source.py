@@ -6,6 +6,7 @@ whose values have free shares. Looks go round all values in turn, so that many v
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 _STATEMENTS: Final = 2
 _MOST_AHEAD: Final = 100
 """The most jobs of one value that wait for a share."""
+_AHEAD_SECONDS: Final = 0.2
+"""How long after a look for all values jobs are claimed ahead. Passed shares keep their slots for one value each; if they
+did so for ever, the jobs of others would never have their turn, however urgent they are."""
 
 
 class ValueSource(Claimable):
@@ -54,6 +58,7 @@ class ValueSource(Claimable):
         self.round = Round()
         self.dry: set[str] = set()
         self._portions: dict[str, Portion] = {}
+        self._looked_at = 0.0
 
     @property
     def portions(self) -> Sequence[Portion]:
@@ -84,6 +89,8 @@ class ValueSource(Claimable):
         """The look that it makes now, when it has a reason."""
         self._portions = {value: portion for value, portion in self._portions.items() if not portion.empty}
         slots = max(self.slots(), 0) if now >= self.again.at else 0
+        if slots:
+            self._looked_at = now
         self.under_way = True
         self.lane.limited += 1
         return ValueSourceLook(self, ValueLook(slots, self.round.after, self._ahead()))
@@ -98,7 +105,7 @@ class ValueSource(Claimable):
 
     def _ahead(self) -> dict[str, int]:
         """How many jobs to claim of each value that wait for a share which this worker has."""
-        if not self.passes:
+        if not self.passes or time.monotonic() > self._looked_at + _AHEAD_SECONDS:
             return {}
         wanted = {
             value: portion.ahead(_MOST_AHEAD) for value, portion in self._portions.items() if value not in self.dry

@@ -102,8 +102,8 @@ class Claimer:
 
     @property
     def _is_shut(self) -> bool:
-        """Whether no lane takes any jobs, so that it does not matter which jobs there are."""
-        return all(lane.shut for lane in self._lanes)
+        """Whether neither a lane nor a source takes any jobs, so that it does not matter which jobs there are."""
+        return all(lane.shut for lane in self._lanes) and not any(source.known for source in self._limits.scanning)
 
     @property
     def sated(self) -> bool:

@@ -171,6 +171,18 @@ async def test_a_limit_and_serial_queues_hold_together(
     assert await nothing_locked(dsn) == []
 
 
+async def test_a_delayed_limited_job_starts_when_it_is_due(
+    dsn: str, client: BackfillClient, runs: Runs, eventually: Eventually
+) -> None:
+    """A worker whose tasks are all limited knows when the next job is due, and does not wait for its next poll."""
+    await client.set_limit("t", limit=Limit(2))
+    await client.set_limit("free", limit=Limit(2))
+    config = WorkerConfig(dsn, poll_interval=timedelta(minutes=5))
+    async with WorkerRunner(config, runs.tasks):
+        await client.enqueue("free", 1, delay=timedelta(seconds=1.5))
+        await eventually(lambda: runs.ended, lambda ended: ended == [1], timeout=10)
+
+
 async def test_available_jobs_end_where_the_rest_may_not_run(dsn: str, client: BackfillClient, runs: Runs) -> None:
     """All limited jobs are run; of those with a slow rate only what may start now, and others do not wait for them."""
     await client.set_limit("t", limit=Limit(2))
