@@ -183,13 +183,13 @@ def test_lanes_leave_out_what_those_before_them_take() -> None:
 
 
 def test_a_lane_is_shut_while_all_of_its_tasks_are_left_out() -> None:
-    """It asks for nothing then, whatever else would be a reason to look, and goes on where a task comes back."""
+    """It asks for nothing then, but a turn finds out whether it waits in vain; it goes on where a task comes back."""
     one = lane(1)
     one.bind({"t": 1}, frozenset({"t", "u"}))
     assert one.shut
     assert (one.low, one.room, one.may_look_behind) == (False, 0, False)
     one.holding = True
-    assert not one.low
+    assert (one.low, one.room) == (True, 0)
     one.bind({"t": 1}, frozenset({"u"}))
     assert not one.shut
     assert one.low
