@@ -66,7 +66,7 @@ class WhyReason:
         until: when it ends by itself; None if it does not, or if that is not known.
         worker_id: the worker that holds the job, or its queue; None for other reasons.
         job_id: the other job that runs in the queue, that the queue waits for, or that comes first.
-        control: what was said to the fleet, for a pause and a breaker.
+        control: what was said to the fleet, for a pause, a breaker, and a limit or rate that an operator has set.
         limit: the limit that is full.
         rate: the rate that is used up.
         holders: jobs that have the limit's shares; the first 20 of them.

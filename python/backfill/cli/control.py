@@ -124,7 +124,7 @@ def limit(
     most_at_once, starts = _limits(most, rate, burst, each)
     if [most_at_once is not None or starts is not None, none, undo].count(True) != 1:
         raise ConfigurationError(
-            "limit: give either --most N or --rate N/TIME or both, or --none for no limit, or --undo for what the code says"
+            "limit: give --most N or --rate N/TIME or both, or --none for no limit, or --undo for what the code says"
         )
 
     if undo:

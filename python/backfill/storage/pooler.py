@@ -136,7 +136,9 @@ async def _read_nulls(connection: Connection, *, may_set: bool) -> None:
 
 
 async def _ask(connection: Connection, wanted: bool, *, own: bool) -> tuple[Way, str, bool]:
-    """How a connection reaches the server, and two settings of its session; one of ours compiles no statements from now on.
+    """How a connection reaches the server, and two settings of its session.
+
+    A session of ours compiles no statements from now on.
 
     Returns:
         The way, the isolation level of transactions that do not name one, and whether NULL in an array's text is read

@@ -233,6 +233,31 @@ async def test_its_limit_is_full(dsn: str, client: BackfillClient) -> None:
     ]  # fmt: skip
     assert all(isinstance(holder, ShareHolder) and holder.since is not None for holder in reason.holders)
     assert f"the limit of the task t is full: 2 of 2 jobs run ({running[0].id} in {WORKER}, " in reason.text
+    assert reason.control is None
+
+
+async def test_a_limit_of_an_operators_names_who_has_set_it(dsn: str, client: BackfillClient) -> None:
+    """The limit that is full, and the rate that is used up, have the control with its author and reason."""
+    running, job = [await client.enqueue("t") for _ in range(2)]
+    said = await client.set_limit("t", 1, rate=Rate(5), reason="the licence", by="ann")
+    await rows(dsn, STATE, "", datetime(2035, 1, 1, tzinfo=UTC), 1)
+    await rows(dsn, SHARE, "", 1, 1, running.id, WORKER)
+    await rows(dsn, LOCK, WORKER, running.id)
+    full, slow = (await client.why(job)).reasons
+    assert (full.kind, full.control) == (WhyKind.LIMIT_FULL, said)
+    assert (slow.kind, slow.control) == (WhyKind.RATE, said)
+    assert "; set by ann since " in full.text
+    assert full.text.endswith(": the licence")
+
+
+async def test_a_breaker_between_two_trials_is_no_rate(dsn: str, client: BackfillClient) -> None:
+    """One job is tried in each pause: until the next one the breaker holds the others back."""
+    job = await client.enqueue("t")
+    await rows(dsn, LIMITED, 1, None, 1, 30_000_000, None, True)
+    await rows(dsn, STATE, "", datetime(2035, 1, 1, tzinfo=UTC), 0)
+    reason = only(await client.why(job))
+    assert (reason.kind, reason.until) == (WhyKind.BREAKER_OPEN, datetime(2035, 1, 1, tzinfo=UTC))
+    assert "tries one job in each pause" in reason.text
 
 
 async def test_the_limit_of_its_value_is_full(dsn: str, client: BackfillClient) -> None:

@@ -1,4 +1,4 @@
-"""Our own sessions compile no statements: where the table is large, that takes longer than all the rest of a statement."""
+"""Our own sessions compile no statements: where the table is large, that takes longer than the statement itself."""
 
 from __future__ import annotations
 

@@ -139,6 +139,7 @@ def _of_limit(task: str, row: Row, reached: Row | None) -> Iterator[WhyReason]:
     if reached is None:
         return
     breaker = next((control for control in _controls(row) if control.kind is ControlKind.BREAKER), None)
+    setting = next((control for control in _controls(row) if control.kind is ControlKind.LIMIT), None)
     limit, rate = _limits(reached)
     most, taken = reached.number("most"), reached.whole("taken")
     holders = tuple(_holder(one) for one in reached.items("holders"))
@@ -157,12 +158,25 @@ def _of_limit(task: str, row: Row, reached: Row | None) -> Iterator[WhyReason]:
             yield WhyReason(kind=WhyKind.BREAKER_OPEN, text=text, control=breaker, holders=holders)
         else:
             text = f"the limit of the task {task} is full{whose}: {taken} of {most} jobs run ({jobs}{more})"
-            yield WhyReason(kind=WhyKind.LIMIT_FULL, text=text, limit=limit, holders=holders)
-    if reached.flag("is_slowed"):
+            text += _set(setting)
+            yield WhyReason(kind=WhyKind.LIMIT_FULL, text=text, limit=limit, holders=holders, control=setting)
+    elif probing and reached.flag("is_slowed"):
+        until = reached.time("next_at")
+        text = f"the breaker of the task {task} tries one job in each pause: the next one at {_time(until)}"
+        yield WhyReason(kind=WhyKind.BREAKER_OPEN, text=text, until=until, control=breaker)
+    if reached.flag("is_slowed") and not probing:
         until = reached.time("next_at")
         allowed = "" if rate is None else f" ({rate.count} in {rate.per.total_seconds():g} s)"
         text = f"the rate of the task {task}{allowed} allows the next start{whose} at {_time(until, 'milliseconds')}"
-        yield WhyReason(kind=WhyKind.RATE, text=text, until=until, rate=rate)
+        text += _set(setting)
+        yield WhyReason(kind=WhyKind.RATE, text=text, until=until, rate=rate, control=setting)
+
+
+def _set(control: Control | None) -> str:
+    """Who has set a limit, and why; nothing where the code says it."""
+    if control is None:
+        return ""
+    return f"; set by {control.by}{_since(control.said_at)}" + (f": {control.reason}" if control.reason else "")
 
 
 def _limits(reached: Row) -> tuple[Limit | None, Rate | None]:

@@ -39,7 +39,7 @@ select
         'said_at', (extract(epoch from control.said_at) * 1000000)::bigint
       ) order by control.version)
     from :"schema".backfill_control as control
-    where control.kind = any (array['pause', 'breaker'])
+    where control.kind = any (array['pause', 'breaker', 'limit'])
       and control.subject = any (array['everything', 'task:' || job.task, 'queue:' || queue.queue_name])
   ) as controls,
   ended.how, (extract(epoch from ended.ended_at) * 1000000)::bigint as ended_at,

@@ -29,7 +29,7 @@ _STATEMENTS: Final = 2
 _MOST_AHEAD: Final = 100
 """The most jobs of one value that wait for a share."""
 _AHEAD_SECONDS: Final = 0.2
-"""How long after a look for all values jobs are claimed ahead.
+"""How long after a look for all values jobs are claimed ahead, in seconds.
 
 Passed shares keep their slots for one value each. If they did so for ever, the jobs of others would never have their
 turn, however urgent they are.

@@ -60,6 +60,7 @@ async def controls_the_fleet(theirs: str) -> bool:
                     await refused
             return False
         assert await client.controls() == [pause]
+        assert await client.workers_knowing("t") == 0
         assert await client.undo(pause) == pause
         assert await client.resume(task="t") is None
         return True
