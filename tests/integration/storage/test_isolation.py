@@ -34,7 +34,7 @@ NOTE: LiteralString = """
     create table levels (place text, what text, level text, name text);
     create function note() returns trigger language plpgsql as $$
     begin
-      insert into levels
+      insert into public.levels  -- functions of the queue write with a search_path of their own
       values (tg_table_name, tg_op, current_setting('transaction_isolation'), current_setting('application_name'));
       return null;
     end $$"""
