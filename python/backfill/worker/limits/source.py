@@ -126,7 +126,8 @@ class SourceLook:
         else:
             self.missed()
         if grant.wait is not None or grant.granted < self.ask.wanted:
-            source.again.refused(answer.now, wait=grant.wait, busy=grant.busy, fleet=answer.fleet)
+            busy = grant.busy or grant.stale  # a limit that is another one is read again soon
+            source.again.refused(answer.now, wait=grant.wait, busy=busy, fleet=answer.fleet)
         elif self.ask.wanted:
             source.again.hurry()
         return Brought(taken.jobs, [_share(grant, number) for number in range(len(taken.jobs))], grant.stale)

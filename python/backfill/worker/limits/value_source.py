@@ -123,7 +123,7 @@ class Round:
     Attributes:
         after: the value behind which the next look begins; None for the first.
         refused: whether jobs were left alone, since their values were full or their time had not come.
-        busy: whether another worker was just being served.
+        busy: whether another worker was just being served, or the limit is another one, so that it is read again.
         wait: the seconds after which asking again may give more, as far as the database has said.
     """
 
@@ -135,8 +135,9 @@ class Round:
     def note(self, taken: ValuesTaken) -> None:
         """Take in what a look has found."""
         self.after = taken.after
-        self.refused = self.refused or taken.full or taken.busy or taken.wait is not None
-        self.busy = self.busy or taken.busy
+        busy = taken.busy or taken.stale
+        self.refused = self.refused or taken.full or busy or taken.wait is not None
+        self.busy = self.busy or busy
         if taken.wait is not None:
             self.wait = taken.wait if self.wait is None else min(self.wait, taken.wait)
 

@@ -108,10 +108,11 @@ class Claimer:
     @property
     def sated(self) -> bool:
         """Whether no look is under way, and no lane that has room could get more jobs by another look."""
-        return not any(
+        looks = any(
             lane.asked or lane.behind or (lane.room > 0 and (lane.hungry or lane.look_at is not None))
             for lane in self._lanes
-        ) and (not self._limits or self._limits.sated)
+        )
+        return not (looks or self._known.wanted) and (not self._limits or self._limits.sated)
 
     @property
     def _lookers(self) -> list[Lane | Source]:

@@ -69,3 +69,11 @@ async def test_each_tenant_has_a_limit_of_its_own(dsn: str) -> None:
     ran = await asyncio.gather(*[WorkerRunner(config, tasks).process_available_jobs() for _ in range(2)])
     assert sum(ran) == 60
     assert most == {"a": 2, "b": 2, "c": 2}
+
+
+async def test_a_pass_runs_the_jobs_of_a_worker_whose_tasks_are_all_limited(dsn: str) -> None:
+    """It does not end before it has looked for them: at its start it does not know the ids of its tasks yet."""
+    async with BackfillClient(dsn) as client:
+        for count in range(1, 9):
+            await client.enqueue_bulk("t", [{}] * count)
+            assert await _worker(dsn, limit=1).process_available_jobs() == count
