@@ -163,10 +163,10 @@ def drop_ours(connection: psycopg.Connection) -> None:
         select 'drop table ' || oid::regclass || ' cascade' from pg_class
         where relname like 'backfill\\_%' and relkind in ('r', 'p') and not relispartition
         union all
-        select 'drop routine ' || oid::regprocedure || ' cascade' from pg_proc
+        select 'drop routine if exists ' || oid::regprocedure || ' cascade' from pg_proc
         where proname like 'backfill\\_%' and proname <> 'backfill_add'
         union all
-        select 'drop function ' || oid::regprocedure from pg_proc where proname = 'backfill_add'"""
+        select 'drop function if exists ' || oid::regprocedure from pg_proc where proname = 'backfill_add'"""
     for (statement,) in connection.execute(ours).fetchall():
         connection.execute(statement)
 
