@@ -20,7 +20,7 @@ declare
   last integer := coalesce((
     select states.slots
     from :"schema".backfill_limit_states as states
-    where states.task = of_task and states.value collate "C" = of_value
+    where states.task = of_task collate "default" and states.value collate "C" = of_value
     order by states.next_at desc
     limit 1
   ), 0);
@@ -48,7 +48,7 @@ begin
     cross join lateral (
       select shares.ctid as place, shares.slot, shares.job_id, shares.worker
       from :"schema".backfill_shares as shares
-      where shares.task = of_task and shares.value collate "C" = of_value and shares.slot = number
+      where shares.task = of_task collate "default" and shares.value collate "C" = of_value and shares.slot = number
       order by shares.turn desc
       limit 1
     ) as newest

@@ -30,7 +30,7 @@ begin
     newest := (
       select states.next_at
       from :"schema".backfill_limit_states as states
-      where states.task = held.task and states.value collate "C" = of_value
+      where states.task = held.task collate "default" and states.value collate "C" = of_value
       order by states.next_at desc
       limit 1
     );
