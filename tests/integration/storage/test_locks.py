@@ -97,6 +97,25 @@ async def test_no_function_and_no_statement_goes_by_advisory_locks(dsn: str) -> 
     assert named == {"release_migration_lock", "try_migration_lock"}
 
 
+async def test_turns_are_taken_where_their_rows_are_missing(dsn: str) -> None:
+    """A schema may have been restored without what its tables had in them."""
+    await rows(dsn, "delete from graphile_worker.backfill_turns")
+    assert await value(dsn, "select (graphile_worker.backfill_say('limit', 'task:t', '{\"most\": 1}')).kind") == "limit"
+    assert await value(dsn, "select made from graphile_worker.backfill_lock_state('t', '')") == 0
+    found = await rows(dsn, "select split_part(name, ' ', 1) from graphile_worker.backfill_turns order by name")
+    assert found == [("control",), ("limits",), ("state",)]
+
+
+async def test_who_may_not_wait_for_a_turn_goes_without(dsn: str) -> None:
+    """Another transaction makes a state; the same one is not made twice, and nobody waits for it."""
+    async with await psycopg.AsyncConnection.connect(dsn) as other:
+        await other.execute("select graphile_worker.backfill_lock_state('t', 'a')")
+        state = "select made from graphile_worker.backfill_lock_state('t', 'a')"
+        assert await asyncio.wait_for(value(dsn, state), 5) is None
+        await other.rollback()
+    assert await value(dsn, state) == 0
+
+
 async def test_who_keeps_a_migration_waiting_is_named(
     empty_dsn: str, role: NewRole, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
