@@ -11,7 +11,7 @@ as $body$
 declare
   row_said :"schema".backfill_control;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('backfill_control', pg_typeof(row_said)::oid::bigint));
+  perform :"schema".backfill_take_turn('control');
   delete from :"schema".backfill_control as control
   where control.kind = of_kind
     and control.subject = about
@@ -31,7 +31,7 @@ as $body$
 declare
   row_said :"schema".backfill_control;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('backfill_control', pg_typeof(row_said)::oid::bigint));
+  perform :"schema".backfill_take_turn('control');
   delete from :"schema".backfill_control as control
   where control.version = standing
     and control.kind is not null

@@ -24,7 +24,7 @@ begin
     return false;
   end if;
   begin
-    perform pg_advisory_xact_lock(hashtextextended('backfill_limits', pg_typeof(null:::"schema".backfill_limits)::oid::bigint));
+    perform :"schema".backfill_take_turn('limits');
   exception when lock_not_available then return false;
   end;
   with wanted as materialized (

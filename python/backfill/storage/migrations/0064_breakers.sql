@@ -77,9 +77,7 @@ begin
     if counted is null or counted < dead_letters then
       return;
     elsif round = 1 then
-      perform pg_advisory_xact_lock(
-        hashtextextended('backfill_control', pg_typeof(null:::"schema".backfill_control)::oid::bigint)
-      );
+      perform :"schema".backfill_take_turn('control');
     end if;
   end loop;
   return next :"schema".backfill_say(

@@ -17,7 +17,7 @@ declare
   longest double precision;
   trips bigint;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('backfill_control', pg_typeof(open)::oid::bigint));
+  perform :"schema".backfill_take_turn('control');
   select * into open
   from :"schema".backfill_control as control
   where control.kind = 'breaker'

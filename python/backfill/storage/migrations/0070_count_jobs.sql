@@ -6,9 +6,10 @@
 -- Gives slots to jobs that workers of ours have locked without any: to all of the task, or to those with the given ids. A limit
 -- begins to hold while jobs run; or it counts by another field from now on, and then the slots by the old one fall free.
 -- The slots are added behind those that are there, and so may be beyond the limit: the jobs count as they do where a limit was
--- lowered. Whoever adds slots of a value waits for others who do, and those who add to several values take them in order.
+-- lowered. All who add slots so take turns, and the turn at each value's state after that. So no two of them wait for each other,
+-- though several values share a turn; and those who take shares do not wait.
 create function :"schema".backfill_count_jobs(of_task text, job_ids bigint[]) returns void
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
@@ -47,12 +48,11 @@ begin
     group by named.value
     order by named.value collate "C"
   loop
-    perform pg_advisory_xact_lock(
-      hashtextextended(of_task || chr(10) || line.value, pg_typeof(null:::"schema".backfill_limit_states)::oid::bigint)
-    );
+    perform :"schema".backfill_take_turn('counts');
+    perform :"schema".backfill_take_turn('state ' || (hashtextextended(of_task || chr(10) || line.value, 0) & 1023));
     select states.ctid as place, states.slots into state
     from :"schema".backfill_limit_states as states
-    where states.task = of_task and states.value collate "C" = line.value
+    where states.task = of_task collate "default" and states.value collate "C" = line.value
     order by states.next_at desc
     limit 1
     for update;
@@ -63,7 +63,7 @@ begin
     end if;
     update :"schema".backfill_shares as shares
     set job_id = 0, worker = '', turn = shares.turn + 1
-    where shares.task = of_task and shares.value <> line.value and shares.job_id = any (line.ids);
+    where shares.task = of_task collate "default" and shares.value <> line.value and shares.job_id = any (line.ids);
     insert into :"schema".backfill_shares as shares (task, value, slot, turn, job_id, worker, attempt, locked_at)
     select
       of_task, line.value, state.slots + row_number() over (order by jobs.id),

@@ -1,6 +1,6 @@
 -- does: Closes the breaker of a task whose trial has not failed, and opens it again for longer where it has; gives the control that
 --   is gone, or the one that stands now, as find_controls does. No row if the control of that version does not stand any more.
--- locks: an advisory lock of the schema's control until the transaction ends; backfill_control rows (update, delete)
+-- locks: the turn at control until the transaction ends; backfill_control rows (update, delete)
 -- index: none: its work is done in a function
 -- params: $1 task text, $2 version bigint, $3 failed boolean
 select

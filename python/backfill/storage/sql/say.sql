@@ -1,6 +1,6 @@
 -- does: Says one thing of one subject to the fleet, in the place of what was said of it before; gives its version, kind,
 --   subject, values, author, reason, and when it was said (Unix microseconds).
--- locks: an advisory lock of the schema's control until the transaction ends; backfill_control rows (insert, update)
+-- locks: the turn at control until the transaction ends; backfill_control rows (insert, update)
 -- index: none: its work is done in a function
 -- params: $1 kind text, $2 subject text, $3 said jsonb, $4 author text (null for the session's role), $5 reason text
 select

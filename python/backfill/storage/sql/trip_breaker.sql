@@ -1,6 +1,6 @@
 -- does: Opens the breaker of a task if it has had so many dead letters within a time, and if it is not open; gives the control
 --   that says so, as find_controls does, and else no row.
--- locks: an advisory lock of the schema's control until the transaction ends; backfill_control rows (insert)
+-- locks: the turn at control until the transaction ends; backfill_control rows (insert)
 -- index: none: its work is done in a function
 -- params: $1 task text, $2 names text[], $3 dead_letters integer, $4 within double precision (seconds), $5 pause double
 --   precision (seconds), $6 longest double precision (seconds)

@@ -1,5 +1,5 @@
 -- does: Undoes what is said of a kind and a subject; gives the row that stood, as find_controls does.
--- locks: an advisory lock of the schema's control until the transaction ends; backfill_control rows (delete)
+-- locks: the turn at control until the transaction ends; backfill_control rows (delete)
 -- index: none: its work is done in a function
 -- params: $1 kind text, $2 subject text
 select
