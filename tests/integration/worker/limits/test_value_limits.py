@@ -72,7 +72,7 @@ async def test_a_rate_holds_for_each_value(dsn: str, eventually: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("full", "jobs", "least"), [(20_000, 1_000, 0.6), pytest.param(100_000, 5_000, 0.8, marks=pytest.mark.long)]
+    ("full", "jobs", "least"), [(20_000, 1_000, 0.5), pytest.param(100_000, 5_000, 0.8, marks=pytest.mark.long)]
 )
 async def test_jobs_of_a_full_value_do_not_hinder_others(
     dsn: str, eventually: Any, full: int, jobs: int, least: float
@@ -93,11 +93,11 @@ async def test_jobs_of_a_full_value_do_not_hinder_others(
         return jobs / (time.monotonic() - begun)
 
     async with BackfillClient(dsn) as client, fleet_of(2, dsn, concurrency=8) as fleet:
-        alone = max([await pace(client) for _ in range(2)])
+        alone = max([await pace(client) for _ in range(3)])
         await client.enqueue(limited_span.job({"value": "full", "seconds": 100_000}))
         await client.enqueue_bulk(limited_span.job({"value": "full", "seconds": 0.0}) for _ in range(full))
         await eventually(lambda: value(dsn, "select count(*) from attempts where value = 'full'"), lambda now: now == 1)
-        behind = max([await pace(client) for _ in range(2)])
+        behind = max([await pace(client) for _ in range(3)])
         assert await value(dsn, "select count(*) from attempts where value = 'full'") == 1
         for worker in fleet.workers:
             await fleet.kill(worker)
