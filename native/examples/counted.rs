@@ -17,7 +17,10 @@ const BATCH: usize = 500;
 const CHUNK: usize = 1_000;
 /// Delays drawn.
 const DELAYS: u32 = 10_000;
-const TEMPLATE: &str = include_str!("../../python/backfill/storage/sql/claim.sql");
+const TEMPLATE: &str = concat!(
+    include_str!("../../python/backfill/storage/sql/parts/queue_heads.sql"),
+    include_str!("../../python/backfill/storage/sql/claim.sql"),
+);
 type Done = Result<(), Box<dyn Error>>;
 
 fn main() -> Done {
