@@ -24,9 +24,9 @@ from backfill.records import Job
 from backfill.retry import RetryPolicy
 from backfill.storage.rows import unreadable
 from backfill.tasks import TaskRegistry
-from backfill.worker.context import WorkerContext
 from backfill.worker.events import Tally
 from backfill.worker.execution.cancelling import Cancelling
+from backfill.worker.execution.contexts import Contexts
 from backfill.worker.execution.draining import cancel, drain
 from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Answered, Ending
 from backfill.worker.execution.forks import ForkGuard
@@ -76,9 +76,7 @@ class Executor:
         hooks: WorkerHooks | None = None,
     ) -> None:
         self._outcomes = Outcomes(registry, retry, traceback, collect)
-        self._worker_id = worker_id
-        self._client = client
-        self._deps = deps
+        self.contexts = Contexts(worker_id=worker_id, client=client, deps=deps)
         self.ended: Callable[[HeldJob], None]
         """Called on the loop, once for each attempt that has ended; it must not block."""
         self.thirsty: Callable[[], None]
@@ -320,12 +318,7 @@ class Executor:
         except PayloadDecodeError as error:
             error.__cause__ = None  # its message says the same, and the decoder's frames say nothing
             return self._outcomes.failure(job, task, error.with_traceback(None))
-        context = None
-        if shape.context:
-            context = WorkerContext(
-                job=job, worker_id=self._worker_id, deps=self._deps, client=self._client, stop=running,
-                worker_stops=lambda: running.worker_stops,
-            )  # fmt: skip
+        context = self.contexts.make(running) if shape.context else None
         threads = self.threads.run if shape.is_async else functools.partial(self.threads.run, running)
         if self._hooked is not None:
             return self._hooked.run(running, task, payload, functools.partial(task.invoke, payload, context, threads))

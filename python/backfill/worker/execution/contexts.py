@@ -1,0 +1,35 @@
+"""Makes the contexts that handlers get: what they can ask of their worker and of their own attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backfill.client import BackfillClient
+from backfill.worker.context import WorkerContext
+from backfill.worker.execution.held_job import HeldJob
+
+
+class Contexts:
+    """Makes the context of each attempt whose handler asks for one.
+
+    Args:
+        worker_id: the worker's id.
+        client: the client for handlers.
+        deps: what the registry's lifespan yielded.
+    """
+
+    def __init__(self, *, worker_id: str, client: BackfillClient, deps: Any) -> None:
+        self._worker_id = worker_id
+        self._client = client
+        self._deps = deps
+
+    def make(self, running: HeldJob) -> WorkerContext[Any]:
+        """The context for one attempt."""
+        return WorkerContext(
+            job=running.job,
+            worker_id=self._worker_id,
+            deps=self._deps,
+            client=self._client,
+            stop=running,
+            worker_stops=lambda: running.worker_stops,
+        )
