@@ -184,10 +184,22 @@ def test_looks_at_serial_queues_keep_to_their_share() -> None:
     assert not horizon.look(10, 1.0).scan_queues
     look = horizon.look(10, 2.7)
     assert look.scan_queues
-    horizon.learn(look, Taken([], near_seconds=0.1), seconds=0.2, now=2.7)
-    assert not horizon.look(10, 2.8).scan_jobs
+    for _ in range(5):
+        horizon.learn(look, Taken([], near_seconds=0.1), seconds=0.2, now=2.7)
+    assert not horizon.look(10, 5.0).scan_jobs
     horizon.free([7])
     assert horizon.look(10, 2.8).scan_jobs
+
+
+@given(slow=st.integers(1, 5), seconds=st.floats(0.01, 1.0))
+def test_only_looks_that_are_all_slow_put_the_next_one_off(slow: int, seconds: float) -> None:
+    """A server whose processors are busy answers one look late, and serial jobs must not wait 24 times as long."""
+    horizon = ScanCursor()
+    for took in (*[0.0001] * (5 - slow), *[seconds] * slow):
+        horizon.free([7])  # so that it looks at serial queues whatever the looks before have cost
+        horizon.learn(horizon.look(10, 0.0), Taken([], near_seconds=took), seconds=took, now=0.0)
+    assert horizon.look(10, 0.05).scan_jobs is (slow < 5)
+    assert horizon.look(10, 1.01 * SHARE * seconds).scan_jobs
 
 
 def blocked_horizon(more: tuple[int, ...], wanted: int) -> ScanCursor:

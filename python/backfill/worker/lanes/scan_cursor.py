@@ -37,6 +37,11 @@ _MANY: Final = 100
 """So many jobs of one run_at in one claim make it likely that there are more of them."""
 _NEAR_SECONDS: Final = 0.002
 """The least seconds that a look at serial queues is taken to cost, with the claim that merges both kinds of jobs."""
+_NEAR_LOOKS: Final = 5
+"""Where no blocked jobs lie ahead, a look at serial queues is taken to cost what the fastest of so many took.
+
+A single one may be slow because the server's process waited for a processor.
+"""
 
 
 class ScanCursor:
@@ -60,6 +65,7 @@ class ScanCursor:
         "_hidden",
         "_known",
         "_near_at",
+        "_near_costs",
         "_own",
         "_seen",
         "_tie",
@@ -73,6 +79,7 @@ class ScanCursor:
         self._full = FullLooks(patience=patience, apart=apart)
         self._era = 0
         self._near_at = 0.0
+        self._near_costs: deque[float] = deque([0.0], maxlen=_NEAR_LOOKS)
         self._far_at = 0.0
         self._hidden = False
         self._blocked = False
@@ -218,7 +225,9 @@ class ScanCursor:
         self._hidden = self._blocked = taken.hidden
         enough = look.wanted / _PRODUCTIVE if taken.hidden else 1
         worth = taken.queues >= enough
-        self._near_at = now if worth else now + SHARE * max(taken.near_seconds, _NEAR_SECONDS)
+        self._near_costs.append(taken.near_seconds)
+        cost = taken.near_seconds if taken.hidden else min(self._near_costs)
+        self._near_at = now if worth else now + SHARE * max(cost, _NEAR_SECONDS)
         if not taken.hidden:
             self._known.clear()
             self._own.clear()  # the look has seen those that are free
