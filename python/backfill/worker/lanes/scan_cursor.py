@@ -64,6 +64,7 @@ class ScanCursor:
         "_full",
         "_hidden",
         "_known",
+        "_lacked_near",
         "_near_at",
         "_near_costs",
         "_own",
@@ -80,6 +81,7 @@ class ScanCursor:
         self._era = 0
         self._near_at = 0.0
         self._near_costs: deque[float] = deque([0.0], maxlen=_NEAR_LOOKS)
+        self._lacked_near = False
         self._far_at = 0.0
         self._hidden = False
         self._blocked = False
@@ -146,6 +148,7 @@ class ScanCursor:
                 where it is not known. Where the look claimed jobs, the time in their rows is used, which is exact.
         """
         seconds -= taken.near_seconds + taken.far_seconds
+        self._lacked_near = not look.scan_jobs
         if look.full:
             self._full.end(seconds, now, found_all=len(taken.jobs) < look.wanted)
         else:
@@ -180,11 +183,18 @@ class ScanCursor:
         self.freed = True
         self._own.extend(queues)
 
-    def next_look_at(self) -> float:
-        """When the next look that sees everything can be afforded; 0 where known queues are to be tried first."""
+    def next_look_at(self, now: float) -> float:
+        """When the next look can be afforded; 0 where known queues are to be tried first.
+
+        That is a look that sees everything. But where the last one could not afford to look for serial queues, and that
+        can be afforded earlier than all together, an earlier look comes first: else serial jobs would wait for a look
+        from the start, which they do not need.
+        """
         if self._blocked and (self._known or self._own):
             return 0.0
         full_at = 0.0 if self._is_clear else self._full.at
+        if self._lacked_near and now < self._near_at < full_at:
+            return self._near_at
         return max(full_at, self._near_at, self._far_at if self._hidden else 0.0)
 
     @property
