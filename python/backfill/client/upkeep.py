@@ -22,6 +22,7 @@ from backfill.client.verbs.ends import tend_ends
 from backfill.client.verbs.lanes import show_lanes
 from backfill.client.verbs.limits import count_jobs, find_limits, resolve_limits, sweep_shares
 from backfill.client.verbs.paused_queues import find_paused_queues
+from backfill.client.verbs.places import show_place
 from backfill.client.verbs.recovery import DEAD_AFTER
 from backfill.controls import Control
 from backfill.counts import UnknownFound, UnknownTask
@@ -122,6 +123,18 @@ class UpkeepVerbs(ClientLife):
             lanes: its lanes, each with its name and its concurrency.
         """
         await self._run(show_lanes(worker, lanes))
+
+    async def show_place(self, worker: str, place: Mapping[str, Any] | None) -> bool:
+        """Have a worker's row say where its processes run, as `worker/liveness/places.py` gives it.
+
+        Args:
+            worker: the worker's id.
+            place: the place; None where it cannot be told.
+
+        Returns:
+            Whether it does now; it does not if the worker was given up.
+        """
+        return await self._run(show_place(worker, place))
 
     async def trip_breaker(self, task: str, names: Iterable[str], breaker: Breaker) -> Control | None:
         """Open the breaker of a task if the task has dead letters enough and the breaker is not open.
