@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,9 @@ from typing import Final
 from backfill.cli.signals import GAP_SECONDS
 from backfill.cli.supervise.link import VARIABLE
 from backfill.cli.supervise.output import Relay, to_stderr, to_stdout
+from backfill.cli.supervise.policies import Policies
 from backfill.cli.supervise.report import Report
+from backfill.worker.liveness.places import Place
 
 LAST_LINES_SECONDS: Final = 1.0
 """How long the output of a process that has ended may take to come to its end."""
@@ -56,6 +59,8 @@ class WorkerChild:
         began: when it was started, in monotonic seconds.
         report: its last report.
         reported: when that came, in monotonic seconds.
+        policies: what its tasks say of jobs that are cut off, once it has told; None before.
+        place: where it runs, by which others can tell for certain that it is gone; None where that cannot be told.
         ended: a future that gets its exit code, or the negative number of the signal that has killed it.
         stops: how often it was told to stop.
     """
@@ -73,8 +78,11 @@ class WorkerChild:
         self.pid = 0
         self.began = self.reported = time.monotonic()
         self.report = Report()
+        self.policies: Policies | None = None
+        self.place: Place | None = None
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.stops = 0
+        self._started = False
         self._command = command
         self._changed = changed
         self._environment = os.environ if environment is None else environment
@@ -117,6 +125,7 @@ class WorkerChild:
                 self._close()
                 raise
         self.pid = self._process.pid
+        self.place = Place.of(self.pid)  # before it is waited for, since its pid may be another's afterwards
         threading.Thread(
             target=self._wait, args=[self._process, loop], name=f"backfill-process-{self.number}", daemon=True
         ).start()
@@ -124,7 +133,7 @@ class WorkerChild:
     @property
     def started(self) -> bool:
         """Whether its worker has said that it has started."""
-        return self.report.started
+        return self._started
 
     @property
     def seconds(self) -> float:
@@ -189,10 +198,16 @@ class WorkerChild:
         self._changed()
 
     def _read(self, lines: bytes) -> None:
-        last = lines.splitlines()[-1]
-        with contextlib.suppress(ValueError):  # the process may be killed while it writes
-            self.report, self.reported = Report.read(last), time.monotonic()
-            self._changed()
+        for line in lines.splitlines():
+            with contextlib.suppress(ValueError, KeyError):  # the process may be killed while it writes a line
+                said = json.loads(line)
+                if "retry" in said:
+                    self.policies = Policies.read(said)
+                else:
+                    self.report = Report.read(said)
+                    self._started = self._started or self.report.started
+        self.reported = time.monotonic()
+        self._changed()
 
     def _tell(self, count: int) -> None:
         self.stops = max(self.stops, count)

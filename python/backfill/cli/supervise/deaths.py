@@ -19,10 +19,10 @@ QUIET_SECONDS: Final = 60.0
 
 
 class Restarts:
-    """When one place of the fleet gets its next process.
+    """When one post of the fleet gets its next process.
 
     Attributes:
-        count: how often a process was started in the place of one that had died.
+        count: how often a process was started in place of one that had died.
     """
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ class FleetHealth:
 
     Attributes:
         live: always true, since the supervisor answers; it restarts worker processes that die.
-        ready: whether every place of the fleet has a worker process that is ready.
+        ready: whether every post of the fleet has a worker process that is ready.
         reasons: why it is not ready.
         processes: what is known of each worker process, also of those that are being stopped.
     """
@@ -38,18 +38,18 @@ class FleetHealth:
 
 
 def fleet_health(
-    places: Sequence[tuple[int, WorkerChild | None, int]], leaving: Sequence[WorkerChild], *, stopping: bool
+    posts: Sequence[tuple[int, WorkerChild | None, int]], leaving: Sequence[WorkerChild], *, stopping: bool
 ) -> FleetHealth:
     """The health of a fleet now.
 
     Args:
-        places: for each place its number, its process if it has one, and how often a dead one was replaced.
+        posts: for each post its number, its process if it has one, and how often a dead one was replaced.
         leaving: the processes that are being stopped.
         stopping: whether the whole fleet is being stopped.
     """
     reasons = ["it is stopping"] if stopping else []
     processes = []
-    for number, child, restarts in places:
+    for number, child, restarts in posts:
         if child is None:
             if not stopping:
                 reasons.append(f"worker process {number} is not running, and is started again")
@@ -65,6 +65,8 @@ def fleet_health(
 
 def _unready(child: WorkerChild) -> list[str]:
     """Why a process is not ready; empty where it is."""
+    if not child.started:
+        return ["it starts"]
     silent = time.monotonic() - child.reported
     if silent > READY_WITHIN.total_seconds():
         return [f"it has not reported for {silent:.1f} s"]

@@ -18,12 +18,15 @@ from dataclasses import replace
 from typing import Final, Self
 
 from backfill.cli.supervise.memory import resident_bytes
+from backfill.cli.supervise.policies import Policies
 from backfill.cli.supervise.report import REPORT_SECONDS, Report
+from backfill.worker import WorkerRunner
 
 logger = logging.getLogger("backfill.cli.supervise")
 
 VARIABLE: Final = "BACKFILL_SUPERVISED_BY"
 """Holds the number of the socket's descriptor and the process's number in its fleet, such as `5:2`."""
+_ROOM: Final = 2**20
 
 
 class Link:
@@ -35,14 +38,12 @@ class Link:
 
     Attributes:
         number: this process's number in its fleet.
-        watch: makes the reports; it is called in a thread of the link's own.
-        is_stopping: returns whether the worker is being stopped already.
     """
 
     def __init__(self, ours: socket.socket, number: int) -> None:
         self.number = number
-        self.watch: Callable[[], Report] = Report
-        self.is_stopping: Callable[[], bool] = lambda: False
+        self._watch: Callable[[], Report] = Report
+        self._is_stopping: Callable[[], bool] = lambda: False
         self._socket = ours
         self._unsent = b""
         self._lock = threading.Lock()
@@ -64,13 +65,25 @@ class Link:
         """Report from now on."""
         self._thread.start()
 
+    def attend(self, runner: WorkerRunner, *, is_stopping: Callable[[], bool]) -> None:
+        """Report how a worker fares, and tell first what its tasks say of jobs that are cut off.
+
+        Args:
+            runner: the worker.
+            is_stopping: returns whether it was told to stop; called in a thread.
+        """
+        self._is_stopping = is_stopping
+        self._watch = lambda: Report(runner.health(), runner.tally, runner.left)
+        with self._lock:
+            self._unsent += Policies.of(runner.registry).line()
+
     def tell(self) -> None:
         """Report now; the last time this is done, the supervisor learns how the worker ended."""
         with self._lock:
             try:
-                # The rest of an older report goes first. Where the supervisor does not read, nothing is added to it.
-                if not self._unsent:
-                    self._unsent = replace(self.watch(), rss=resident_bytes()).line()
+                # What is left of older lines goes first. Where the supervisor does not read, nothing is added to it.
+                if len(self._unsent) < _ROOM:
+                    self._unsent += replace(self._watch(), rss=resident_bytes()).line()
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]
             except BlockingIOError:
                 pass
@@ -83,7 +96,7 @@ class Link:
     def _serve(self) -> None:
         while not self._is_gone():
             self.tell()
-        if self.is_stopping():
+        if self._is_stopping():
             return
         logger.warning("the supervisor is gone, so this worker stops")
         os.kill(os.getpid(), signal.SIGTERM)

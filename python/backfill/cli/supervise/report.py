@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
@@ -45,17 +46,9 @@ class Report:
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
-    def read(cls, line: bytes) -> Self:
-        """The report that a line has.
-
-        Raises:
-            ValueError: the line has none.
-        """
-        try:
-            said: dict[str, Any] = json.loads(line)
-            health = dict(said["health"])
-            for name in _LISTS:
-                health[name] = tuple(health[name])
-            return cls(WorkerHealth(**health), Tally(**said["tally"]), int(said["left"]), int(said["rss"]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"no report: {error!r}") from None
+    def read(cls, said: Mapping[str, Any]) -> Self:
+        """The report that a line's object is."""
+        health = dict(said["health"])
+        for name in _LISTS:
+            health[name] = tuple(health[name])
+        return cls(WorkerHealth(**health), Tally(**said["tally"]), int(said["left"]), int(said["rss"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -14,11 +14,12 @@ from typing import Final
 from backfill.cli.common import ExitCode
 from backfill.cli.ending import end_now
 from backfill.cli.signals import LATE_SECONDS, Signals
-from backfill.cli.supervise.child import WorkerChild
+from backfill.cli.supervise.child import WorkerChild, own_command
 from backfill.cli.supervise.deaths import Deaths, said_of
 from backfill.cli.supervise.fleet_health import FleetHealth, fleet_health
-from backfill.cli.supervise.place import Limits, Place
+from backfill.cli.supervise.post import Limits, Post
 from backfill.cli.supervise.recovering import Recovering
+from backfill.errors import ConfigurationError
 from backfill.worker.address import parse_address
 from backfill.worker.config import WorkerConfig
 from backfill.worker.events import Tally
@@ -49,7 +50,7 @@ class Supervisor:
     Attributes:
         stopping: set when the fleet stops.
         first: set when a worker of the fleet has started for the first time.
-        turn: the place whose process is being recycled.
+        turn: the post whose process is being recycled.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class Supervisor:
     ) -> None:
         self.stopping = asyncio.Event()
         self.first = asyncio.Event()
-        self.turn: Place | None = None
+        self.turn: Post | None = None
         self._command = command
         self._config = config
         self._prefixed = prefixed
         self._patience = config.shutdown_timeout.total_seconds() + hang
-        self._places = [Place(number, self, limits) for number in range(1, size + 1)]
+        self._posts = [Post(number, self, limits) for number in range(1, size + 1)]
         self._leaving: dict[WorkerChild, asyncio.Task[None]] = {}
         self._deaths = Deaths()
         self._recovering = Recovering(config)
@@ -79,6 +80,20 @@ class Supervisor:
         self._failure: int | None = None
         self._hurried = False
         self._probes: list[Service] = []
+
+    @classmethod
+    def of_this_program(cls, config: WorkerConfig, *, size: int, limits: Limits, prefixed: bool) -> Supervisor:
+        """A supervisor whose processes run this program again, with the arguments that it was given.
+
+        Args:
+            config: the settings of the workers, as the arguments have them.
+            size: how many processes.
+            limits: when a process is replaced.
+            prefixed: whether each line of a process's output gets its number in front.
+        """
+        if sys.platform == "win32":
+            raise ConfigurationError("--processes, --max-jobs and --max-rss: there is no supervisor on Windows")
+        return cls(own_command(sys.argv[1:]), config, size=size, limits=limits, prefixed=prefixed)
 
     async def run(self, signals: Signals) -> int:
         """Work until a signal comes, and return the exit code.
@@ -91,9 +106,9 @@ class Supervisor:
         try:
             self._open_probes()
             logger.info(
-                "the supervisor starts %d worker processes", len(self._places), extra={"processes": len(self._places)}
+                "the supervisor starts %d worker processes", len(self._posts), extra={"processes": len(self._posts)}
             )
-            await asyncio.gather(*(place.keep() for place in self._places))
+            await asyncio.gather(*(post.keep() for post in self._posts))
             while self._leaving:
                 await asyncio.wait(self._leaving.values())
             await self._recovering.close()
@@ -105,11 +120,11 @@ class Supervisor:
 
     def health(self) -> FleetHealth:
         """The health of the fleet; any thread may ask."""
-        places = [(place.number, place.child, place.restarts.count) for place in self._places]
-        return fleet_health(places, list(self._leaving), stopping=self.stopping.is_set())
+        posts = [(post.number, post.child, post.restarts.count) for post in self._posts]
+        return fleet_health(posts, list(self._leaving), stopping=self.stopping.is_set())
 
     def begin(self, number: int, changed: Callable[[], None]) -> WorkerChild:
-        """Make a process for a place; it is not started yet."""
+        """Make a process for a post; it is not started yet."""
         prefix = f"[{number}] ".encode() if self._prefixed else b""
         return WorkerChild(number, self._command, changed=changed, prefix=prefix)
 
@@ -128,8 +143,9 @@ class Supervisor:
             self._failure = code
             self._stop()
             return
-        self._deaths.tell(child.number, child.pid, code, lived=child.seconds, pause=pause)
-        self._recovering.take(child, code)
+        if child.pid:
+            self._deaths.tell(child.number, child.pid, code, lived=child.seconds, pause=pause)
+            self._recovering.take(child)
 
     async def _see_off(self, child: WorkerChild) -> None:
         child.stop()
@@ -145,14 +161,16 @@ class Supervisor:
             child.kill()
         code = await child.wait()
         self._add(child)
+        if not child.started:  # it had no jobs, however it ended
+            code = ExitCode.OK
         if self.stopping.is_set():
             self._codes.append(code)
-        if code and not (code < 0 and not child.started):
+        if code:
             logger.warning(
                 "worker process %d (pid %d) %s at its stop", child.number, child.pid, said_of(code),
                 extra={"process_number": child.number, "pid": child.pid, "exit_code": code},
             )  # fmt: skip
-            self._recovering.take(child, code)
+            self._recovering.take(child)
         del self._leaving[child]
 
     def _add(self, child: WorkerChild) -> None:
@@ -162,8 +180,8 @@ class Supervisor:
 
     def _stop(self) -> None:
         self.stopping.set()
-        for place in self._places:
-            place.look()
+        for post in self._posts:
+            post.look()
 
     def _on_signal(self, count: int) -> None:
         if count == 1:
@@ -181,7 +199,7 @@ class Supervisor:
     def _end_on_the_spot(self) -> None:
         """End all processes and this one, without waiting for anything that a worker does."""
         logger.warning("the third signal: all worker processes are killed; other workers run their jobs again")
-        children = [*self._leaving, *(place.child for place in self._places if place.child is not None)]
+        children = [*self._leaving, *(post.child for post in self._posts if post.child is not None)]
         for child in children:
             child.kill()
         end_now(ExitCode.INTERRUPTED)
@@ -202,16 +220,16 @@ class Supervisor:
 
     def _sum_up(self, seconds: float) -> None:
         tally = self._tally
-        restarts = sum(place.restarts.count for place in self._places)
-        recycled = sum(place.recycled for place in self._places)
+        restarts = sum(post.restarts.count for post in self._posts)
+        recycled = sum(post.recycled for post in self._posts)
         left = f", {self._left} left locked" if self._left else ""
         logger.info(
             "the supervisor stopped after %.1f s: %d worker processes, %d restarts, %d replaced; attempts: %d done, "
             "%d failed, %d put off, %d given back%s",
-            seconds, len(self._places), restarts, recycled, tally.done, tally.failed, tally.put_off, tally.given_back,
+            seconds, len(self._posts), restarts, recycled, tally.done, tally.failed, tally.put_off, tally.given_back,
             left,
             extra={
-                "seconds": round(seconds, 3), "processes": len(self._places), "restarts": restarts,
+                "seconds": round(seconds, 3), "processes": len(self._posts), "restarts": restarts,
                 "replaced": recycled, **asdict(tally), "left": self._left,
             },
         )  # fmt: skip
@@ -220,10 +238,10 @@ class Supervisor:
         """The exit code of the whole: the gravest of those with which the processes ended at the stop."""
         if self._failure is not None:
             return self._failure
-        if ExitCode.LEFT in self._codes or any(_was_cut_off(code) for code in self._codes):
+        if ExitCode.LEFT in self._codes or any(code < 0 for code in self._codes):
             return ExitCode.LEFT
         if ExitCode.STILL_RUNNING in self._codes:
             return ExitCode.STILL_RUNNING
         if self._hurried or ExitCode.INTERRUPTED in self._codes:
             return ExitCode.INTERRUPTED
-        return ExitCode.OK
+        return max(self._codes, default=ExitCode.OK)

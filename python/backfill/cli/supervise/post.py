@@ -1,4 +1,4 @@
-"""One place of a fleet: it has a worker process at all times, restarts one that dies, and recycles one that is due."""
+"""One post of a fleet: it has a worker process at all times, restarts one that dies, and recycles one that is due."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class Limits:
 
 
 class Fleet(Protocol):
-    """What a place needs of the fleet."""
+    """What a post needs of the fleet."""
 
     stopping: asyncio.Event
     """Set when the fleet stops."""
     first: asyncio.Event
     """Set when a worker of the fleet has started for the first time."""
-    turn: Place | None
-    """The place whose process is being recycled; only one is at a time."""
+    turn: Post | None
+    """The post whose process is being recycled; only one is at a time."""
 
     def begin(self, number: int, changed: Callable[[], None]) -> WorkerChild:
-        """Make a process for a place; it is not started yet."""
+        """Make a process for a post; it is not started yet."""
         ...
 
     def see_off(self, child: WorkerChild) -> None:
@@ -76,7 +76,7 @@ class Fleet(Protocol):
         ...
 
 
-class Place:
+class Post:
     """Keeps one worker process running.
 
     Args:
