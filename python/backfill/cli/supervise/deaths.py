@@ -19,14 +19,9 @@ QUIET_SECONDS: Final = 60.0
 
 
 class Restarts:
-    """When one post of the fleet gets its next process.
-
-    Attributes:
-        count: how often a process was started in place of one that had died.
-    """
+    """When one post of the fleet gets its next process."""
 
     def __init__(self) -> None:
-        self.count = 0
         self._short = 0
 
     def pause(self, lived: float) -> float:
@@ -35,7 +30,6 @@ class Restarts:
         Args:
             lived: how many seconds the process lived. After a minute of life it begins at 1 s again.
         """
-        self.count += 1
         self._short = 1 if lived >= WELL_SECONDS else self._short + 1
         return min(FIRST_PAUSE * 2.0 ** min(self._short - 1, 10), LONGEST_PAUSE)
 

@@ -94,11 +94,11 @@ class Post:
     def __init__(self, number: int, fleet: Fleet, limits: Limits) -> None:
         self.number = number
         self.child: WorkerChild | None = None
-        self.restarts = Restarts()
+        self.restarts = 0
         self.recycled = 0
         self._fleet = fleet
         self._limits = limits
-        self._grown = Restarts()
+        self._died, self._grown = Restarts(), Restarts()
         self._patience = 0.0
         self._news = asyncio.Event()
 
@@ -173,9 +173,10 @@ class Post:
 
     async def _bury(self, child: WorkerChild) -> None:
         """See to what a process that died has left, and wait until the next is to be started."""
-        code, pause = child.ended.result(), self.restarts.pause(child.seconds)
+        code, pause = child.ended.result(), self._died.pause(child.seconds)
         if child.pid:
             await child.wait()
         self.child = None
         self._fleet.mourn(child, code, pause)
-        await wait_for_event(self._fleet.stopping, pause)
+        if not await wait_for_event(self._fleet.stopping, pause):
+            self.restarts += 1

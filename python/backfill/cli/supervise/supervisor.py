@@ -120,7 +120,7 @@ class Supervisor:
 
     def health(self) -> FleetHealth:
         """The health of the fleet; any thread may ask."""
-        posts = [(post.number, post.child, post.restarts.count) for post in self._posts]
+        posts = [(post.number, post.child, post.restarts) for post in self._posts]
         return fleet_health(posts, list(self._leaving), stopping=self.stopping.is_set())
 
     def begin(self, number: int, changed: Callable[[], None]) -> WorkerChild:
@@ -220,7 +220,7 @@ class Supervisor:
 
     def _sum_up(self, seconds: float) -> None:
         tally = self._tally
-        restarts = sum(post.restarts.count for post in self._posts)
+        restarts = sum(post.restarts for post in self._posts)
         recycled = sum(post.recycled for post in self._posts)
         left = f", {self._left} left locked" if self._left else ""
         logger.info(
