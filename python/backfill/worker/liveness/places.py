@@ -140,10 +140,13 @@ class Place:
             return None
         return cls(Surroundings(*texts), *own, tuple(processes))
 
+    def process(self) -> dict[str, Any]:
+        """The worker's process without its children, as a worker's row names it."""
+        return {**self.surroundings.to_json(), "pid": self.pid, "started": self.started}
+
     def to_json(self) -> dict[str, Any]:
         """The place as a worker's row names it."""
-        children = [list(child) for child in self.children]
-        return {**self.surroundings.to_json(), "pid": self.pid, "started": self.started, "children": children}
+        return {**self.process(), "children": [list(child) for child in self.children]}
 
     def fate(self, seen_from: Surroundings | None = None) -> Fate:
         """Tell what became of the worker's process and of its children.
