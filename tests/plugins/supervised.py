@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,10 +56,8 @@ class Fleet(Program):
         super().kill()
         for child in children:
             child.kill()
-        try:
-            psutil.wait_procs(children, timeout=10)
-        except subprocess.TimeoutExpired:
-            pytest.fail("a worker process does not end, although it was killed")
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert alive == []
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def command(
     from backfill.worker import WorkerConfig, WorkerRunner
 
     link = Link.found()
-    never_wait_for_readers()
+    never_wait_for_readers(by_line=link is not None)  # what a worker prints before it crashes is not to be lost
     as_json = options.JSON.is_on(json_logs)
     set_up_logs(
         options.LOG_LEVEL.value(log_level), as_json=as_json, process_number=None if link is None else link.number

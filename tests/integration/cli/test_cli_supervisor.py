@@ -52,6 +52,21 @@ async def clings() -> None:
             pass
 """
 
+LIFESPAN = """
+from contextlib import asynccontextmanager
+from backfill import TaskRegistry
+
+@asynccontextmanager
+async def life(client):
+    raise OSError("no model here")
+    yield
+
+tasks = TaskRegistry(lifespan=life)
+
+@tasks.task("x")
+async def x() -> None: ...
+"""
+
 
 def rows(dsn: str, query: str) -> list[tuple[Any, ...]]:
     """What a query gives."""
@@ -78,9 +93,7 @@ def asked(port: int, path: str) -> tuple[int, dict[str, Any]]:
         return 0, {}
 
 
-async def test_one_signal_ends_all_and_one_line_sums_up(
-    dsn: str, supervise: Supervise, eventually: Eventually
-) -> None:
+async def test_one_signal_ends_all_and_one_line_sums_up(dsn: str, supervise: Supervise, eventually: Eventually) -> None:
     """Each line of output names its process; the jobs run, the fleet ends with 0, and its rows are gone."""
     async with BackfillClient(dsn) as client:
         fleet = supervise(TASKS, "--processes", "2")
@@ -207,13 +220,7 @@ async def test_workers_stop_when_their_supervisor_is_gone(
     [
         ("import no_such_module", 2, "no_such_module"),
         ("tasks = 3", 2, "app_jobs"),
-        (
-            "from contextlib import asynccontextmanager\nfrom backfill import TaskRegistry\n"
-            "@asynccontextmanager\nasync def life(client):\n    raise OSError('no model here')\n    yield\n"
-            "tasks = TaskRegistry(lifespan=life)\n@tasks.task('x')\nasync def x(): ...\n",
-            1,
-            "no model here",
-        ),
+        (LIFESPAN, 1, "no model here"),
     ],
     ids=["import", "registry", "lifespan"],
 )

@@ -98,27 +98,19 @@ class WorkerChild:
             OSError: the system has no room for one more process, or for its descriptors.
         """
         loop = asyncio.get_running_loop()
+        self.began = self.reported = time.monotonic()
         with contextlib.ExitStack() as stack:
-            ours, theirs = socket.socketpair()
-            stack.callback(theirs.close)
             try:
-                ours.setblocking(False)
-                await loop.create_unix_connection(lambda: self._reports, sock=ours)
-            except BaseException:
-                ours.close()
-                raise
-            ends = [await self._pipe(relay, stack) for relay in self._relays]
-            variables = {**self._environment, VARIABLE: f"{theirs.fileno()}:{self.number}"}
-            self.began = self.reported = time.monotonic()
-            try:
+                theirs = await self._socket(stack)
+                ends = [await self._pipe(relay, stack) for relay in self._relays]
                 # This waits until the new program runs, which takes some milliseconds.
                 self._process = subprocess.Popen(  # noqa: ASYNC220, S603 (see above; the command is our own)
                     self._command,
                     stdin=subprocess.DEVNULL,
                     stdout=ends[0],
                     stderr=ends[1],
-                    env=variables,
-                    pass_fds=(theirs.fileno(),),
+                    env={**self._environment, VARIABLE: f"{theirs}:{self.number}"},
+                    pass_fds=(theirs,),
                     start_new_session=True,
                 )
             except BaseException:
@@ -169,6 +161,18 @@ class WorkerChild:
                 one.cancel()
             self._close()
         return code
+
+    async def _socket(self, stack: contextlib.ExitStack) -> int:
+        """Make the socket for the reports; the process's end of it is closed with the stack."""
+        ours, theirs = socket.socketpair()
+        stack.callback(theirs.close)
+        try:
+            ours.setblocking(False)
+            await asyncio.get_running_loop().create_unix_connection(lambda: self._reports, sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        return theirs.fileno()
 
     async def _pipe(self, relay: Relay, stack: contextlib.ExitStack) -> int:
         """Make a pipe whose lines the relay passes on; its other end is closed with the stack."""

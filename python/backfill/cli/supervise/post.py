@@ -114,15 +114,24 @@ class Post:
             child = self.child = self._fleet.begin(self.number, self.look)
             try:
                 await child.start()
+                logger.info(
+                    "worker process %d starts: pid %d", self.number, child.pid,
+                    extra={"process_number": self.number, "pid": child.pid},
+                )  # fmt: skip
             except OSError as error:
-                logger.error("worker process %d cannot be started: %s", self.number, error)
+                logger.error(
+                    "worker process %d cannot be started: %s", self.number, error, extra={"process_number": self.number}
+                )
                 child.ended.set_result(_NO_ROOM)
             why = await self._attend(child, self._limits.of_one())
             if child.ended.done() and not self._fleet.stopping.is_set():
                 await self._bury(child)
                 continue
             if why is not None:
-                logger.info("worker process %d (pid %d) is replaced, since %s", self.number, child.pid, why)
+                logger.info(
+                    "worker process %d (pid %d) is replaced, since %s", self.number, child.pid, why,
+                    extra={"process_number": self.number, "pid": child.pid},
+                )  # fmt: skip
                 self.recycled += 1
             self.child = None
             self._fleet.see_off(child)
