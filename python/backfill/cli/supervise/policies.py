@@ -1,4 +1,4 @@
-"""What the tasks of a worker process say of a job whose attempt was cut off: when it is tried again, what is kept of it.
+"""What the tasks of a worker process say of jobs that are cut off: when to try them again, how long to keep their ends.
 
 The supervisor recovers the jobs of a process that died, and does not import the program. So each worker process tells
 it once what its tasks say.
