@@ -123,6 +123,11 @@ class WorkerChild:
         ).start()
 
     @property
+    def began_work(self) -> bool:
+        """Whether its program is imported, and a worker begins; before that it can have no job."""
+        return self.policies is not None
+
+    @property
     def started(self) -> bool:
         """Whether its worker has said that it has started."""
         return self._started

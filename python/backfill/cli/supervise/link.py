@@ -76,6 +76,7 @@ class Link:
         self._watch = lambda: Report(runner.health(), runner.tally, runner.left)
         with self._lock:
             self._unsent += Policies.of(runner.registry).line()
+        self.tell()
 
     def tell(self) -> None:
         """Report now; the last time this is done, the supervisor learns how the worker ended."""

@@ -20,6 +20,7 @@ from backfill.hooks.events import WorkerRecovered
 from backfill.said import why
 from backfill.worker.config import WorkerConfig
 from backfill.worker.events import emit
+from backfill.worker.liveness.places import Place
 from backfill.worker.upkeep.gone import recover_gone
 
 logger = logging.getLogger("backfill.cli.supervise")
@@ -42,12 +43,10 @@ class Recovering:
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
         self._tasks = set[asyncio.Task[None]]()
-        self._policies = Policies()
 
     def take(self, child: WorkerChild) -> None:
         """Recover the jobs of a process that has died, in a task of its own."""
-        self._policies = child.policies or self._policies
-        task = asyncio.ensure_future(self._recover(child, self._policies))
+        task = asyncio.ensure_future(self._recover(child))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -61,25 +60,24 @@ class Recovering:
         if left:
             await asyncio.wait(left)
 
-    async def _recover(self, child: WorkerChild, policies: Policies) -> None:
-        if child.place is None:
+    async def _recover(self, child: WorkerChild) -> None:
+        place, policies = child.place, child.policies or Policies()
+        if place is None:  # this system does not tell it; the other workers go by the heartbeat
             return
         try:
             async with asyncio.timeout(SECONDS):
-                await self._recover_all(child, policies)
+                await self._recover_all(place, policies)
         except (BackfillError, psycopg.Error, TimeoutError, OSError) as error:
             logger.warning(
                 "the jobs of worker process %d (pid %d) could not be recovered here, so another worker does it: %s",
                 child.number, child.pid, why(error), extra={"process_number": child.number, "pid": child.pid},
             )  # fmt: skip
 
-    async def _recover_all(self, child: WorkerChild, policies: Policies) -> None:
-        if child.place is None:
-            return
+    async def _recover_all(self, place: Place, policies: Policies) -> None:
         config = self._config
         client = ServicesClient(config.required_dsn(), schema=config.schema, min_size=1, max_size=1)
         async with client:
-            found = await recover_gone(client, child.place, next_of=policies.next_of)
+            found = await recover_gone(client, place, next_of=policies.next_of)
         for worker, done in found.items():
             emit(
                 WorkerRecovered(

@@ -31,7 +31,6 @@ logger = logging.getLogger("backfill.cli.supervise")
 HANG_SECONDS: Final = LATE_SECONDS + 5.0
 """How many seconds after the shutdown timeout a process is killed that still runs; it should have ended itself."""
 _ON_THE_SPOT: Final = 3
-_KILLED_SECONDS: Final = 5.0
 _ERRORS: Final = {ExitCode.FAILED, ExitCode.USAGE, ExitCode.UNREACHABLE, ExitCode.SCHEMA}
 """How a worker ends whose start failed with an error that it has shown."""
 
@@ -130,7 +129,8 @@ class Supervisor:
 
     def see_off(self, child: WorkerChild) -> None:
         """Tell a process to stop, and see to its end."""
-        self._leaving[child] = asyncio.ensure_future(self._see_off(child))
+        task = self._leaving[child] = asyncio.ensure_future(self._see_off(child))
+        task.add_done_callback(lambda _: self._leaving.pop(child))
 
     def mourn(self, child: WorkerChild, code: int, pause: float) -> None:
         """See to what a process that died has left."""
@@ -145,7 +145,7 @@ class Supervisor:
             return
         if child.pid:
             self._deaths.tell(child.number, child.pid, code, lived=child.seconds, pause=pause)
-            self._recovering.take(child)
+        self._recover(child)
 
     async def _see_off(self, child: WorkerChild) -> None:
         child.stop()
@@ -161,17 +161,21 @@ class Supervisor:
             child.kill()
         code = await child.wait()
         self._add(child)
-        if not child.started:  # it had no jobs, however it ended
-            code = ExitCode.OK
+        if not child.began_work or (code > 0 and not child.started):
+            code = ExitCode.OK  # it had no job yet, whatever has ended its start
         if self.stopping.is_set():
             self._codes.append(code)
-        if code:
+        if code != ExitCode.OK:
             logger.warning(
                 "worker process %d (pid %d) %s at its stop", child.number, child.pid, said_of(code),
                 extra={"process_number": child.number, "pid": child.pid, "exit_code": code},
             )  # fmt: skip
+            self._recover(child)
+
+    def _recover(self, child: WorkerChild) -> None:
+        """Recover the jobs of a process that has ended, if it had come so far that it may have some."""
+        if child.began_work:
             self._recovering.take(child)
-        del self._leaving[child]
 
     def _add(self, child: WorkerChild) -> None:
         """Add what a process that has ended did to the fleet's totals."""
