@@ -30,6 +30,22 @@ class StopSignal(Protocol):
         ...
 
 
+class Reports(Protocol):
+    """Where a handler says how far it has come."""
+
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Note how far the attempt has come."""
+        ...
+
+    def checkpoint(self, value: Any) -> None:
+        """Note a checkpoint."""
+        ...
+
+    def checkpointed(self) -> Any:
+        """The job's last checkpoint."""
+        ...
+
+
 class _JobLogger(logging.LoggerAdapter[logging.Logger]):
     """Adds its fields to the caller's `extra`; before Python 3.13 the standard adapter replaces the caller's."""
 
