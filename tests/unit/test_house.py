@@ -87,7 +87,7 @@ INNER_PLACES = {
         {"address", "context", "events", "lifespan", "service"},
         {"config"},
         {"services"},
-        {"lanes", "liveness"},
+        {"lanes", "liveness", "processes"},
         {"execution"},
         {"limits"},
         {"control", "pipeline", "upkeep"},
