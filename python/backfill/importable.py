@@ -65,3 +65,11 @@ def is_found(function: Callable[..., Any], *, as_part_of: Callable[[Any], object
     """
     module = sys.modules.get(function.__module__)
     return as_part_of(getattr(module, function.__qualname__, None)) is function
+
+
+def is_found_class(kind: type) -> bool:
+    """Whether a module that is imported here has a class under the class's own name."""
+    found: Any = sys.modules.get(str(kind.__module__))
+    for part in str(kind.__qualname__).split("."):
+        found = getattr(found, part, None)
+    return found is kind

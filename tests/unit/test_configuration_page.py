@@ -13,7 +13,7 @@ import pytest
 from backfill import BackfillClient, QueueConfig, WorkerConfig
 from backfill.cli.durations import show_duration
 from backfill.cli.options import SETTINGS, VARIABLES
-from backfill.cli.readers import OneOf, Size, YesOrNo
+from backfill.cli.readers import OneOf, Size, SizeOrOff, YesOrNo
 from backfill.cli.settings import Setting
 from backfill.worker.config import COUNTS, SPANS
 
@@ -47,10 +47,10 @@ def range_of(setting: Setting[Any], field: str) -> str:
         return "100ms to a quarter of `dead_after`"
     if field in SPANS:
         return f"{show_duration(SPANS[field][0])} to {show_duration(SPANS[field][1])}{off}"
-    if isinstance(setting.read, Size):
-        return f"{COUNTS[field][0]} to {COUNTS[field][1] // 2**30}GB"
+    if isinstance(setting.read, (Size, SizeOrOff)):
+        return f"{COUNTS[field][0]} to {COUNTS[field][1] // 2**30}GB{off}"
     if field in COUNTS:
-        return f"{COUNTS[field][0]} to {COUNTS[field][1]}"
+        return f"{COUNTS[field][0]} to {COUNTS[field][1]}{off}"
     if isinstance(setting.read, OneOf):
         return ", ".join(setting.read.words)
     return "on, off" if isinstance(setting.read, YesOrNo) else ""

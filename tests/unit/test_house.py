@@ -20,8 +20,10 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # A module may import what stands before its own place, and its own room. `embedded` stands beside storage.
 PLACES = [
     {"rebuilt", "shown"},
+    {"error_roots"},
+    {"handler_errors"},
     {"errors"},
-    {"retry", "checks", "said", "logs", "_native"},
+    {"retry", "checks", "importable", "said", "logs", "_native"},
     {"records", "payloads"},
     {"flags"},
     {"specs"},
@@ -32,7 +34,7 @@ PLACES = [
     {"storage", "embedded", "embedded_keeper"},
     {"handlers", "middleware"},
     {"task"},
-    {"wrapped"},
+    {"task_decorator", "wrapped"},
     {"tasks"},
     {"client"},
     {"worker"},

@@ -72,6 +72,36 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
+class CountOrOff:
+    """An integer within the limits of a field, or `off` for None."""
+
+    field: str
+
+    def __call__(self, text: str) -> int | None:
+        """The number, or None."""
+        return None if text.lower() == OFF else Count(self.field)(text)
+
+    def expected(self) -> str:
+        """Its limits, and the word `off`."""
+        return f"{Count(self.field).expected()}; or {OFF}"
+
+
+@dataclass(frozen=True, slots=True)
+class SizeOrOff:
+    """A number of bytes within the limits of a field, or `off` for None."""
+
+    field: str
+
+    def __call__(self, text: str) -> int | None:
+        """The number of bytes, or None."""
+        return None if text.lower() == OFF else Size(self.field)(text)
+
+    def expected(self) -> str:
+        """Its limits, examples, and the word `off`."""
+        return f"{Size(self.field).expected()}; or {OFF}"
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A time within the limits of a field."""
 

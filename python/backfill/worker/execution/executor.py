@@ -37,6 +37,7 @@ from backfill.worker.execution.outcomes import Collect, Outcomes
 from backfill.worker.execution.paused_queues import PausedQueues
 from backfill.worker.execution.paused_tasks import PausedTasks
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
+from backfill.worker.execution.processes import HandlerProcesses
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
 from backfill.worker.execution.timed import Timed
@@ -77,6 +78,8 @@ class Executor:
     ) -> None:
         self._outcomes = Outcomes(registry, retry, traceback, collect)
         self.contexts = Contexts(worker_id=worker_id, client=client, deps=deps)
+        self.processes: HandlerProcesses
+        """Runs the handlers whose tasks say that they run in processes; set where there are such tasks."""
         self.ended: Callable[[HeldJob], None]
         """Called on the loop, once for each attempt that has ended; it must not block."""
         self.thirsty: Callable[[], None]
@@ -313,6 +316,8 @@ class Executor:
             if (ending := self._outcomes.at_once(job, running.limits)) is not None:
                 return ending
         shape = task.shape
+        if shape.in_process:
+            return self.processes.prepare(running, task)
         try:
             payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
         except PayloadDecodeError as error:

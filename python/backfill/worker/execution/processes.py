@@ -1,0 +1,237 @@
+"""Runs synchronous handlers in child processes, where their tasks say so.
+
+The attempt stays a task on the worker's loop, which waits for its child. So it is cancelled like an async handler, and
+the pool ends the child then: no handler in a process outlives its attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import pickle
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from backfill.errors import BackfillError, PayloadDecodeError, ProcessDiedError
+from backfill.importable import reference_to
+from backfill.middleware import is_async
+from backfill.tasks import Task, TaskRegistry
+from backfill.worker.execution.endings import Answered, Ending
+from backfill.worker.execution.held_job import HeldJob
+from backfill.worker.execution.policy import NO_LIMITS
+from backfill.worker.execution.time_limit import TimeLimit
+from backfill.worker.in_child.crossing import (
+    CHECKPOINT,
+    DONE,
+    NO_RESULT,
+    PROGRESS,
+    RAISED,
+    RECORD,
+    RESULT,
+    Request,
+    ResultInJson,
+    ResultNotInJson,
+    said_to_stop,
+)
+from backfill.worker.in_child.raised import unpacked
+from backfill.worker.in_child.records import replay
+from backfill.worker.processes.calls import Call
+from backfill.worker.processes.deaths import ChildDied, ChildNotStarted
+from backfill.worker.processes.pool import ChildPool
+
+if TYPE_CHECKING:
+    from backfill.worker.execution.contexts import Contexts
+    from backfill.worker.execution.hooked import Hooked
+    from backfill.worker.execution.outcomes import Outcomes
+    from backfill.worker.execution.progress import ProgressBook
+
+logger = logging.getLogger(__name__)
+
+
+class HandlerProcesses:
+    """Runs the attempts of one session whose handlers run in processes.
+
+    Args:
+        pool: the children, which all sessions of a worker share.
+        registry: the tasks, without their middleware.
+        worker_id: the worker's id.
+        outcomes: makes the endings.
+        contexts: makes the contexts of async middleware.
+        hooked: runs attempts with the interceptors of plugins around them; None where there are none.
+        book: what handlers say about their progress.
+    """
+
+    def __init__(
+        self,
+        pool: ChildPool,
+        *,
+        registry: TaskRegistry[Any],
+        worker_id: str,
+        outcomes: Outcomes,
+        contexts: Contexts,
+        hooked: Hooked | None,
+        book: ProgressBook | None,
+    ) -> None:
+        self._pool = pool
+        self._worker_id = worker_id
+        self._outcomes = outcomes
+        self._contexts = contexts
+        self._hooked = hooked
+        self._book = book
+        self._names = {
+            task.identifier: (reference_to(task.handler), _middleware_in(registry, task))
+            for task in registry
+            if task.shape.in_process
+        }
+        self._limits: dict[HeldJob, TimeLimit] = {}
+
+    def prepare(self, running: HeldJob, task: Task[Any, Any]) -> Awaitable[Any] | Ending:
+        """Prepare the call of a handler, as the executor does for the others.
+
+        The payload is decoded here only where interceptors or async middleware come before the handler: an attempt
+        whose payload does not fit must not reach them. Otherwise the child alone decodes it.
+        """
+        payload, looked_at = None, self._hooked is not None or task.runs_on_loop
+        if looked_at and task.shape.payload is not None:
+            try:
+                payload = task.decode(running.job.payload_bytes)
+            except PayloadDecodeError as error:
+                return self._unfit(running, task, error)
+        wanted = running.keep is not None or looked_at
+        run = functools.partial(self._run, running, task, wanted, looked_at)
+        context = self._contexts.make(running) if task.runs_on_loop else None
+        call: Callable[[], Awaitable[Any]] = (
+            functools.partial(task.invoke, payload, context, run) if task.runs_on_loop else run
+        )
+        work = call() if self._hooked is None else self._hooked.run(running, task, payload, call)
+        return work if running.limits is NO_LIMITS else self._within(running, task, work)
+
+    async def _within(self, running: HeldJob, task: Task[Any, Any], work: Awaitable[Any]) -> Any:
+        """Await an attempt that has a time limit.
+
+        Raises:
+            Answered: the time was over; it holds the failure.
+        """
+        timed = self._limits[running] = TimeLimit(running.limits)
+        try:
+            async with timed.limit:
+                return await work
+        except TimeoutError as error:
+            if not timed.limit.expired() or running.given_up or running.cancellation is not None:
+                raise
+            raise Answered(self._outcomes.timed_out(running.job, task, timed.reached, error)) from None
+        finally:
+            del self._limits[running]
+
+    async def _run(
+        self, running: HeldJob, task: Task[Any, Any], wanted: bool, looked_at: bool, *_: Any
+    ) -> Any:
+        """Run a handler in a child, and return its result or raise its error.
+
+        Until a child begins, the attempt counts as one that has not started, so that a stop gives its job back at once.
+
+        Raises:
+            Answered: the payload did not fit the handler's type.
+            ProcessDiedError: the child died, or none could be started.
+            BaseException: whatever the handler raised.
+        """
+        name, middleware = self._names[task.identifier]
+        checkpoint = None if self._book is None else self._book.checkpointed_encoded(running)
+        call = Call(Request(name, middleware, running.job, self._worker_id, checkpoint, wanted).packed())
+        timed = self._limits.get(running)
+
+        def begin() -> None:
+            running.handler_started = True
+            running.tell_stops(_StopTeller(running, functools.partial(self._pool.stop, call)))
+            if timed is not None:
+                timed.begin()
+
+        running.handler_started = False
+        if timed is not None:
+            timed.hold()
+        error: BaseException
+        try:
+            outcome = await self._pool.run(call, functools.partial(self._hear, running), begin)
+            data = outcome.data
+        except asyncio.CancelledError:
+            raise
+        except (ChildDied, ChildNotStarted) as died:
+            running.handler_started, data = True, b""
+            error = _died(died)
+        except BaseException:
+            running.handler_started = True
+            raise
+        if data:
+            kind, rest = data[:1], data[1:]
+            if kind == DONE:
+                return None
+            if kind == RESULT:
+                return _seen(task, rest) if looked_at else ResultInJson(rest)
+            if kind == NO_RESULT:
+                return ResultNotInJson(unpacked(rest))
+            if kind != RAISED:
+                text = rest.decode("utf-8", "surrogatepass")
+                raise Answered(self._unfit(running, task, PayloadDecodeError(text)))
+            error = unpacked(rest)
+        if isinstance(error, StopIteration):  # a coroutine cannot raise it
+            error = RuntimeError(f"the handler raised StopIteration: {error}")
+        raise error
+
+    def _hear(self, running: HeldJob, kind: str, data: bytes) -> None:
+        """Handle a message of a running handler. Nothing that it holds may harm the worker or other jobs."""
+        try:
+            if kind == RECORD:
+                replay(data)
+            elif self._book is None:
+                return
+            elif kind == PROGRESS:
+                self._book.progress(running, *pickle.loads(data))  # noqa: S301 - from a child of this worker
+            elif kind == CHECKPOINT:
+                self._book.checkpoint_encoded(running, data)
+        except Exception:
+            logger.exception("a message of the process that runs job %d cannot be used", running.job.id)
+
+    def _unfit(self, running: HeldJob, task: Task[Any, Any], error: PayloadDecodeError) -> Ending:
+        error.__cause__ = None
+        return self._outcomes.failure(running.job, task, error.with_traceback(None))
+
+
+class _StopTeller(threading.Event):
+    """An event that tells an attempt's child each time it is set.
+
+    Args:
+        running: the attempt.
+        tell: called with the reason.
+    """
+
+    def __init__(self, running: HeldJob, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._running = running
+        self._tell = tell
+
+    def set(self) -> None:
+        """Set the event, and tell the child why its handler should end."""
+        super().set()
+        self._tell(said_to_stop(worker_stops=self._running.worker_stops, cancellation=self._running.cancellation))
+
+
+def _died(died: ChildDied | ChildNotStarted) -> ProcessDiedError:
+    """The error of an attempt whose child died."""
+    if isinstance(died, ChildDied):
+        return ProcessDiedError(died.reason, died.signal, died.exit_code)
+    return ProcessDiedError(f"could not be started: {died}")
+
+
+def _middleware_in(registry: TaskRegistry[Any], task: Task[Any, Any]) -> tuple[str, ...]:
+    """The names of the middleware that runs in the child: the synchronous functions around the handler."""
+    return tuple(reference_to(function) for function in registry.middleware_of(task) if not is_async(function))
+
+
+def _seen(task: Task[Any, Any], raw: bytes) -> Any:
+    """A handler's result as interceptors and middleware see it; as JSON where it cannot be read as its type."""
+    try:
+        return task.decode_result(raw)
+    except BackfillError:
+        return ResultInJson(raw)
