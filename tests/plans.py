@@ -88,8 +88,11 @@ TABLES = (
 
 SAMPLES: dict[str, Sequence[Any]] = {
     "beat": ["worker5", 0.1],
-    "look_around": [["task1", "task2"], "worker5", 6.0],
+    "look_around": [["task1", "task2"], "worker5", 6.0, Jsonb({"host": "host"})],
     "give_up_worker": ["worker5", 1],
+    "give_up_gone": ["worker5", Jsonb({"host": "host"})],
+    "find_places": [Jsonb({"host": "host", "pid": 7})],
+    "show_place": ["worker5", Jsonb({"host": "host"})],
     "trip_breaker": ["task1", ["task1"], 10_000, 3600.0, 30.0, 3600.0],
     "end_trial": ["task1", 1, True],
     "show_lanes": ["worker5", Jsonb([{"name": "default", "concurrency": 10}])],

@@ -25,10 +25,12 @@ from backfill.worker.announcing import announce
 from backfill.worker.config import WorkerConfig
 from backfill.worker.events import Tally, WorkerStopped, emit
 from backfill.worker.execution.forks import ForkGuard
+from backfill.worker.execution.interrupts import raise_again
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.liveness.beat import TURN_SECONDS
+from backfill.worker.liveness.children import Children
 from backfill.worker.liveness.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth
 from backfill.worker.pipeline.hot import QUERY_TIMEOUT
 from backfill.worker.service import Service
@@ -65,6 +67,7 @@ class WorkerProcess:
     Attributes:
         config: the settings of the deployment.
         own: the services' client, once it is open.
+        children: the child processes in which handlers run, as the worker's row names them.
         keeper: makes and drops the partitions of ends.
         held_queues: frees the queues that are held for ended jobs.
         left_attempts: deletes the records of attempts whose jobs are gone.
@@ -79,6 +82,7 @@ class WorkerProcess:
     """
 
     own: ServicesClient
+    children: Children
     keeper: EndPartitions
     held_queues: HeldQueues
     left_attempts: LeftAttempts
@@ -134,6 +138,7 @@ class WorkerProcess:
         self.own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
         self._stack.push_async_callback(within, _CLOSE_SECONDS, self.own.close)
         await self.own.open()
+        self.children = Children(self.own, worker=lambda: self.one.worker_id)
         await self._hooks.tell_init(config)
         # The handlers' client is opened by its first use, so that a worker whose handlers do not use it has no extra
         # connection.
@@ -271,7 +276,7 @@ class WorkerProcess:
             self.config, self._registry, self._client, self.own, self._deps,
             progressed=self._progress.set, lost=self._lost,
             interrupted=self._interrupted, pulse=self.pulse, stragglers=self.stragglers, collect=self._collect,
-            hooks=self._hooks,
+            hooks=self._hooks, children=self.children,
         )  # fmt: skip
 
     def _lost(self) -> None:
@@ -295,7 +300,7 @@ class WorkerProcess:
             self.failed.set_exception(error)
             self.failed.exception()
         if not self.attended:
-            asyncio.get_running_loop().call_soon(_raise, error)
+            asyncio.get_running_loop().call_soon(raise_again, error)
 
     async def _go_on(self) -> None:
         """Renew the worker, and keep its health live meanwhile, however long that takes."""
@@ -391,7 +396,3 @@ class WorkerProcess:
         )
         self.failed.set_exception(error or BackfillError(f"the worker's {service.name} ended by itself"))
         self.failed.exception()  # read here, so that asyncio does not warn where nobody waits for the runner
-
-
-def _raise(error: KeyboardInterrupt) -> None:
-    raise error

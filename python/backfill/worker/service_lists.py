@@ -90,6 +90,7 @@ ATTENDANTS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
     ServiceFactory("control reader", lambda session: session.control),
     ServiceFactory("sentinel", lambda session: session.sentinel),
     ServiceFactory("recoverer", lambda session: session.recoverer, background=True),
+    ServiceFactory("neighbour watch", lambda session: session.neighbours, background=True),
     ServiceFactory(
         "unknown tasks", lambda session: UnknownTasks(session.own, worker=session.worker_id), background=True
     ),
