@@ -115,6 +115,7 @@ from backfill.jobs import (
 )
 from backfill.limits import Limit, Rate
 from backfill.middleware import CallNext, SyncCallNext
+from backfill.progress import Progress
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
 from backfill.whys import ShareHolder, Why, WhyKind, WhyReason
@@ -208,6 +209,7 @@ __all__ = [
     "PayloadDecodeError",
     "Plugin",
     "Priority",
+    "Progress",
     "Queue",
     "QueueConfig",
     "Rate",

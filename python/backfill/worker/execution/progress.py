@@ -21,7 +21,7 @@ from backfill.progress import Step, checked_step, encode_checkpoint
 from backfill.records import PROGRESS_FLAG
 from backfill.said import why
 from backfill.storage.progress import Entry
-from backfill.worker.execution.endings import Answered, Snoozed
+from backfill.worker.execution.endings import CANCELLED, Answered, Snoozed
 from backfill.worker.execution.held_job import HeldJob
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,10 @@ class ProgressBook:
     def in_use(self) -> bool:
         """Whether it knows anything of a job that this worker holds."""
         return bool(self._noted)
+
+    def knows(self, running: HeldJob) -> bool:
+        """Whether an attempt has said anything, or its job has a checkpoint."""
+        return running in self._noted
 
     def progress(self, running: HeldJob, done: float, total: float | None = None, note: str | None = None) -> None:
         """Note how far an attempt has come. What it said before is replaced, the total and the note too.
@@ -178,16 +182,12 @@ class ProgressBook:
         return [
             noted.entry(running)
             for running, noted in found
-            if (noted.stepped or noted.saved) and not (running.ending is not None and running.ending.ends_job)
+            if (noted.stepped or noted.saved) and not _is_over(running)
         ]
 
     def over(self, batch: Sequence[HeldJob]) -> list[int]:
         """The ids of jobs that end with these attempts and may have a row of progress."""
-        return [
-            running.job.id
-            for running in batch
-            if running in self._noted and running.ending is not None and running.ending.ends_job
-        ]
+        return [running.job.id for running in batch if running in self._noted and _is_over(running)]
 
     def size(self, running: HeldJob) -> int:
         """How many bytes of a checkpoint an attempt leaves to the next one and are not known to be written."""
@@ -212,3 +212,8 @@ class ProgressBook:
         first = not self._changed
         self._changed.add(running)
         return first
+
+
+def _is_over(running: HeldJob) -> bool:
+    """Whether the job ends with the attempt and leaves no dead letter."""
+    return running.ending is not None and (running.ending.ends_job or running.ending is CANCELLED)
