@@ -116,6 +116,7 @@ from backfill.jobs import (
 )
 from backfill.limits import Limit, Rate
 from backfill.middleware import CallNext, SyncCallNext
+from backfill.progress import Progress
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
 from backfill.whys import ShareHolder, Why, WhyKind, WhyReason
@@ -210,6 +211,7 @@ __all__ = [
     "Plugin",
     "Priority",
     "ProcessDiedError",
+    "Progress",
     "Queue",
     "QueueConfig",
     "Rate",

@@ -38,6 +38,7 @@ from backfill.worker.execution.paused_queues import PausedQueues
 from backfill.worker.execution.paused_tasks import PausedTasks
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
 from backfill.worker.execution.processes import HandlerProcesses
+from backfill.worker.execution.progress import ProgressBook
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
 from backfill.worker.execution.timed import Timed
@@ -77,9 +78,10 @@ class Executor:
         hooks: WorkerHooks | None = None,
     ) -> None:
         self._outcomes = Outcomes(registry, retry, traceback, collect)
-        self.contexts = Contexts(worker_id=worker_id, client=client, deps=deps)
-        self.processes: HandlerProcesses
-        """Runs the handlers whose tasks say that they run in processes; set where there are such tasks."""
+        self.progress = ProgressBook()
+        self.contexts = Contexts(worker_id=worker_id, client=client, deps=deps, progress=self.progress)
+        self.processes: HandlerProcesses | None = None
+        """Runs the handlers whose tasks say that they run in processes; None where there are no such tasks."""
         self.ended: Callable[[HeldJob], None]
         """Called on the loop, once for each attempt that has ended; it must not block."""
         self.thirsty: Callable[[], None]
@@ -277,6 +279,8 @@ class Executor:
     async def _attempt(self, running: HeldJob) -> None:
         CURRENT.set(running.job)  # the context is this attempt's own
         try:
+            if running.job.has_flags:
+                await self.progress.read(running)
             work = self._prepare(running)
             if isinstance(work, Ending):
                 ending: Ending = work
