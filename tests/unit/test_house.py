@@ -87,12 +87,13 @@ INNER_PLACES = {
         {"lent"},
     ],
     "worker": [
-        {"address", "context", "events", "lifespan", "service"},
+        {"address", "context", "events", "lifespan", "reachable", "service"},
         {"config"},
         {"services"},
         {"lanes", "liveness", "processes"},
+        {"in_child"},
         {"execution"},
-        {"limits"},
+        {"handler_pool", "limits"},
         {"control", "pipeline", "upkeep"},
         {"announcing", "service_lists"},
         {"session"},
@@ -274,7 +275,9 @@ def test_errors_and_retry_know_nothing() -> None:
     allowances = {
         "rebuilt": set[str](),
         "shown": set[str](),
-        "errors": {"backfill.rebuilt", "backfill.shown"},
+        "error_roots": set[str](),
+        "handler_errors": {"backfill.error_roots", "backfill.rebuilt"},
+        "errors": {"backfill.error_roots", "backfill.handler_errors", "backfill.rebuilt", "backfill.shown"},
         "retry": {"backfill.errors"},
     }
     for name, allowed in allowances.items():

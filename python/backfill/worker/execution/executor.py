@@ -77,11 +77,10 @@ class Executor:
         collect: Collect | None = None,
         hooks: WorkerHooks | None = None,
     ) -> None:
-        self._outcomes = Outcomes(registry, retry, traceback, collect)
+        self.outcomes = Outcomes(registry, retry, traceback, collect)
         self.progress = ProgressBook()
         self.contexts = Contexts(worker_id=worker_id, client=client, deps=deps, progress=self.progress)
-        self.processes: HandlerProcesses | None = None
-        """Runs the handlers whose tasks say that they run in processes; None where there are no such tasks."""
+        self.processes: HandlerProcesses | None = None  # set where tasks have handlers that run in processes
         self.ended: Callable[[HeldJob], None]
         """Called on the loop, once for each attempt that has ended; it must not block."""
         self.thirsty: Callable[[], None]
@@ -96,7 +95,7 @@ class Executor:
         self._context = contextvars.copy_context()
         self._guard = ForkGuard()
         interrupted = lambda error: self.interrupted(error)  # noqa: E731, PLW0108 - it is set later
-        self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
+        self.hooked = None if hooks is None else Hooked(hooks, worker_id, self.outcomes, self._guard, interrupted)
         self._registry = registry.wrapped(self._guard.returned)
         self.threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
@@ -106,12 +105,12 @@ class Executor:
         self.stragglers = Stragglers()
         """The handlers that run although they should have ended; a worker's sessions share them."""
         overdue = lambda running: self.stragglers.out_of_time(running)  # noqa: E731, PLW0108 - they are set later
-        self._timed = Timed(self._registry, self._outcomes, self.threads.under_way, overdue)
+        self._timed = Timed(self._registry, self.outcomes, self.threads.under_way, overdue)
         self.started = self.claimed = 0
         """How many jobs were started, and how many were claimed."""
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
-        self.cancelling = Cancelling(self, registry, self._outcomes, self.threads.under_way)
+        self.cancelling = Cancelling(self, registry, self.outcomes, self.threads.under_way)
         self.paused_queues = PausedQueues(self, self.undo)
         self.paused, self.broken = PausedTasks(self, self.undo), PausedTasks(self, self.undo)
         """Tasks that operators have paused, and tasks whose breaker is open; what its limit lets through may start."""
@@ -128,7 +127,7 @@ class Executor:
     @property
     def tally(self) -> Tally:
         """How many attempts ended in each way; it is right once all of them have ended."""
-        return self._outcomes.tally(self.started - len(self._running), self._unstarted)
+        return self.outcomes.tally(self.started - len(self._running), self._unstarted)
 
     def under_way(self) -> HeldJob | None:
         """The attempt whose code the event loop runs at this moment; None where it runs none. Safe from any thread.
@@ -155,8 +154,8 @@ class Executor:
         self.claimed += len(claimed)
         self.held.add(claimed)
         self.cancelling.came(jobs)
-        if self._hooked is not None:
-            self._hooked.fetched(jobs)
+        if self.hooked is not None:
+            self.hooked.fetched(jobs)
         if self._draining:
             self.undo_all(claimed)
         return [] if self._draining else claimed
@@ -289,9 +288,7 @@ class Executor:
             else:
                 running.handler_started = True
                 value = await (work if running.limits is NO_LIMITS else self._timed.run(running, work))
-                ending = (
-                    COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
-                )
+                ending = COMPLETED if running.keep is None else self.outcomes.kept(running.job, value, self.interrupted)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
             if self._guard.forked:
                 self._guard.leave(error)
@@ -312,26 +309,30 @@ class Executor:
         if task is not None and task.keep_seconds is not None:
             running.keep = task.keep_seconds
         if not job.readable:
-            return self._outcomes.failure(job, task, PayloadDecodeError(unreadable(job)))
+            return self.outcomes.failure(job, task, PayloadDecodeError(unreadable(job)))
         if task is None:
             return None
         if job.has_flags or task.timeout is not None:
             running.limits = limits_of(job, task)
-            if (ending := self._outcomes.at_once(job, running.limits)) is not None:
+            if (ending := self.outcomes.at_once(job, running.limits)) is not None:
                 return ending
         shape = task.shape
         if shape.in_process:
+            assert self.processes is not None  # noqa: S101 - it is set where there are such tasks
             return self.processes.prepare(running, task)
         try:
             payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
         except PayloadDecodeError as error:
             error.__cause__ = None  # its message says the same, and the decoder's frames say nothing
-            return self._outcomes.failure(job, task, error.with_traceback(None))
+            return self.outcomes.failure(job, task, error.with_traceback(None))
         context = self.contexts.make(running) if shape.context else None
         threads = self.threads.run if shape.is_async else functools.partial(self.threads.run, running)
-        if self._hooked is not None:
-            return self._hooked.run(running, task, payload, functools.partial(task.invoke, payload, context, threads))
-        return task.invoke(payload, context, threads)
+        if self.hooked is None:
+            work = task.invoke(payload, context, threads)
+        else:
+            call = functools.partial(task.invoke, payload, context, threads)
+            work = self.hooked.run(running, task, payload, call)
+        return work
 
     def _raised(self, running: HeldJob, error: BaseException) -> Ending:
         """How an attempt ends whose handler raised.
@@ -341,7 +342,7 @@ class Executor:
         try:
             return self._looked_at(running, error)
         except BaseException as broken:  # noqa: BLE001 - see above
-            return self._outcomes.unknown(running.job, error, broken)
+            return self.outcomes.unknown(running.job, error, broken)
 
     def _looked_at(self, running: HeldJob, error: BaseException) -> Ending:
         if isinstance(error, Answered):
@@ -350,7 +351,7 @@ class Executor:
         if (task is None or task.runs_on_loop) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
         if running.cancellation is not None:
-            return self._outcomes.cancelled(running.job, running.cancellation)
+            return self.outcomes.cancelled(running.job, running.cancellation)
         if running.given_up or self._was_swept_away():
             return GIVEN_BACK
         if not running.handler_started and isinstance(error, asyncio.CancelledError):
@@ -358,7 +359,7 @@ class Executor:
         if not running.handler_started and not isinstance(error, SystemExit):
             # The handler did not raise it: it is a bug of ours, or the task cannot be resolved. The job must still end.
             logger.error("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier, exc_info=error)
-        return self._outcomes.judged(running.job, error)
+        return self.outcomes.judged(running.job, error)
 
     def _was_swept_away(self) -> bool:
         """Whether this task was cancelled together with the worker's own tasks, so that the worker ends.
@@ -383,7 +384,7 @@ class Executor:
             return
         if ending is not COMPLETED:
             ending = self.cancelling.instead_of(running, ending)
-            self._outcomes.count(ending)
+            self.outcomes.count(ending)
         running.ending = ending
         self._running.discard(running)
         lane = running.lane

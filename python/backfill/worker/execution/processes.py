@@ -12,13 +12,17 @@ import logging
 import pickle
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
 
 from backfill.errors import BackfillError, PayloadDecodeError, ProcessDiedError
 from backfill.importable import reference_to
+from backfill.logs import fields_of
 from backfill.middleware import is_async
+from backfill.said import why
 from backfill.tasks import Task, TaskRegistry
-from backfill.worker.execution.endings import Answered, Ending
+from backfill.worker.execution.endings import Answered, Ending, Snoozed
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.policy import NO_LIMITS
 from backfill.worker.execution.time_limit import TimeLimit
@@ -27,9 +31,9 @@ from backfill.worker.in_child.crossing import (
     DONE,
     NO_RESULT,
     PROGRESS,
-    RAISED,
     RECORD,
     RESULT,
+    UNFIT,
     Request,
     ResultInJson,
     ResultNotInJson,
@@ -42,12 +46,13 @@ from backfill.worker.processes.deaths import ChildDied, ChildNotStarted
 from backfill.worker.processes.pool import ChildPool
 
 if TYPE_CHECKING:
-    from backfill.worker.execution.contexts import Contexts
-    from backfill.worker.execution.hooked import Hooked
-    from backfill.worker.execution.outcomes import Outcomes
-    from backfill.worker.execution.progress import ProgressBook
+    from backfill.worker.execution.executor import Executor
 
 logger = logging.getLogger(__name__)
+
+PUT_OFF_SECONDS: Final = 5.0
+"""How long a job is put off for which no process could be made, since the database did not take the worker's row."""
+_TROUBLES: Final = (BackfillError, psycopg.Error, TimeoutError, OSError)
 
 
 class HandlerProcesses:
@@ -55,37 +60,33 @@ class HandlerProcesses:
 
     Args:
         pool: the children, which all sessions of a worker share.
+        executor: the session's executor.
         registry: the tasks, without their middleware.
         worker_id: the worker's id.
-        outcomes: makes the endings.
-        contexts: makes the contexts of async middleware.
-        hooked: runs attempts with the interceptors of plugins around them; None where there are none.
-        book: what handlers say about their progress.
+        follows: whether there are as many children as the lanes have slots.
     """
 
     def __init__(
-        self,
-        pool: ChildPool,
-        *,
-        registry: TaskRegistry[Any],
-        worker_id: str,
-        outcomes: Outcomes,
-        contexts: Contexts,
-        hooked: Hooked | None,
-        book: ProgressBook | None,
+        self, pool: ChildPool, executor: Executor, registry: TaskRegistry[Any], worker_id: str, *, follows: bool
     ) -> None:
+        self._follows = follows
         self._pool = pool
         self._worker_id = worker_id
-        self._outcomes = outcomes
-        self._contexts = contexts
-        self._hooked = hooked
-        self._book = book
+        self._outcomes = executor.outcomes
+        self._contexts = executor.contexts
+        self._hooked = executor.hooked
+        self._book = executor.progress
         self._names = {
             task.identifier: (reference_to(task.handler), _middleware_in(registry, task))
             for task in registry
             if task.shape.in_process
         }
         self._limits: dict[HeldJob, TimeLimit] = {}
+
+    def keep(self, slots: int) -> None:
+        """Let there be as many children as the lanes have slots, unless the settings say how many there are."""
+        if self._follows:
+            self._pool.resize(slots)
 
     def prepare(self, running: HeldJob, task: Task[Any, Any]) -> Awaitable[Any] | Ending:
         """Prepare the call of a handler, as the executor does for the others.
@@ -125,9 +126,7 @@ class HandlerProcesses:
         finally:
             del self._limits[running]
 
-    async def _run(
-        self, running: HeldJob, task: Task[Any, Any], wanted: bool, looked_at: bool, *_: Any
-    ) -> Any:
+    async def _run(self, running: HeldJob, task: Task[Any, Any], wanted: bool, looked_at: bool, *_: Any) -> Any:
         """Run a handler in a child, and return its result or raise its error.
 
         Until a child begins, the attempt counts as one that has not started, so that a stop gives its job back at once.
@@ -138,7 +137,7 @@ class HandlerProcesses:
             BaseException: whatever the handler raised.
         """
         name, middleware = self._names[task.identifier]
-        checkpoint = None if self._book is None else self._book.checkpointed_encoded(running)
+        checkpoint = self._book.checkpointed_encoded(running)
         call = Call(Request(name, middleware, running.job, self._worker_id, checkpoint, wanted).packed())
         timed = self._limits.get(running)
 
@@ -151,41 +150,49 @@ class HandlerProcesses:
         running.handler_started = False
         if timed is not None:
             timed.hold()
-        error: BaseException
         try:
             outcome = await self._pool.run(call, functools.partial(self._hear, running), begin)
-            data = outcome.data
         except asyncio.CancelledError:
             raise
         except (ChildDied, ChildNotStarted) as died:
-            running.handler_started, data = True, b""
-            error = _died(died)
-        except BaseException:
             running.handler_started = True
-            raise
-        if data:
-            kind, rest = data[:1], data[1:]
-            if kind == DONE:
-                return None
-            if kind == RESULT:
-                return _seen(task, rest) if looked_at else ResultInJson(rest)
-            if kind == NO_RESULT:
-                return ResultNotInJson(unpacked(rest))
-            if kind != RAISED:
-                text = rest.decode("utf-8", "surrogatepass")
-                raise Answered(self._unfit(running, task, PayloadDecodeError(text)))
-            error = unpacked(rest)
-        if isinstance(error, StopIteration):  # a coroutine cannot raise it
-            error = RuntimeError(f"the handler raised StopIteration: {error}")
+            error = _died(died)
+        except _TROUBLES as trouble:  # the worker's row could not be told of a new child, so that it began nothing
+            raise self._put_off(running, trouble) from None
+        else:
+            return self._came(running, task, outcome.data, looked_at=looked_at)
         raise error
+
+    def _came(self, running: HeldJob, task: Task[Any, Any], reply: bytes, *, looked_at: bool) -> Any:
+        """The result of a handler, from its child's reply; or what the handler raised is raised here."""
+        kind, rest = reply[:1], reply[1:]
+        if kind == DONE:
+            return None
+        if kind == RESULT:
+            return _seen(task, rest) if looked_at else ResultInJson(rest)
+        if kind == NO_RESULT:
+            return ResultNotInJson(unpacked(rest))
+        if kind == UNFIT:
+            error = PayloadDecodeError(rest.decode("utf-8", "surrogatepass"))
+            raise Answered(self._unfit(running, task, error))
+        raised = unpacked(rest)
+        if isinstance(raised, StopIteration):  # a coroutine cannot raise it
+            raised = RuntimeError(f"the handler raised StopIteration: {raised}")
+        raise raised
+
+    def _put_off(self, running: HeldJob, trouble: Exception) -> Answered:
+        job = running.job
+        logger.warning(
+            "job %d (%s) is tried again in %g seconds, since no process could be made for it: %s",
+            job.id, job.task_identifier, PUT_OFF_SECONDS, why(trouble), extra=fields_of(job),
+        )  # fmt: skip
+        return Answered(Snoozed(PUT_OFF_SECONDS, recorded=False))
 
     def _hear(self, running: HeldJob, kind: str, data: bytes) -> None:
         """Handle a message of a running handler. Nothing that it holds may harm the worker or other jobs."""
         try:
             if kind == RECORD:
                 replay(data)
-            elif self._book is None:
-                return
             elif kind == PROGRESS:
                 self._book.progress(running, *pickle.loads(data))  # noqa: S301 - from a child of this worker
             elif kind == CHECKPOINT:

@@ -180,9 +180,7 @@ class ProgressBook:
         with self._lock:
             found = [(running, noted) for running in batch if (noted := self._noted.get(running)) is not None]
         return [
-            noted.entry(running)
-            for running, noted in found
-            if (noted.stepped or noted.saved) and not _is_over(running)
+            noted.entry(running) for running, noted in found if (noted.stepped or noted.saved) and not _is_over(running)
         ]
 
     def over(self, batch: Sequence[HeldJob]) -> list[int]:

@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 from backfill.cancels import Cancellation
 from backfill.records import Job
 
+_LONGEST_STOP: Final = 1_000
+"""How many bytes a pool brings to a call that is to stop."""
 PROGRESS: Final = "progress"
 """The kind of a message whose data is the pickled arguments of `set_progress`."""
 CHECKPOINT: Final = "checkpoint"
@@ -127,11 +129,16 @@ def unpacked_request(data: bytes) -> Request:
 
 
 def said_to_stop(*, worker_stops: bool, cancellation: Cancellation | None) -> str:
-    """Why a handler should end, as the text that the pool brings to its child."""
+    """Why a handler should end, as the text that the pool brings to its child; a long reason is cut."""
     if cancellation is None:
         return json.dumps([worker_stops, None])
     at = None if cancellation.at is None else cancellation.at.isoformat()
-    return json.dumps([worker_stops, [cancellation.by, cancellation.reason, at]])
+    reason = cancellation.reason
+    while True:
+        text = json.dumps([worker_stops, [cancellation.by, reason, at]])
+        if reason is None or len(text) <= _LONGEST_STOP:
+            return text
+        reason = reason[: len(reason) // 2]
 
 
 def why_to_stop(text: str | None) -> tuple[bool, Cancellation | None]:

@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Final, NoReturn
 
@@ -251,9 +252,12 @@ def _direct(task: Task[Any, Any]) -> SyncCall:
 def _dsn_of(setup: Setup) -> Dsn:
     if setup.dsn is not None:
         return setup.dsn
-    if (name := setup.dsn_function) is not None:
-        return lambda: found_by(name)()
-    return _no_dsn
+    return _no_dsn if setup.dsn_function is None else partial(_asked, setup.dsn_function)
+
+
+def _asked(name: str) -> Any:
+    """What the function of the worker's settings gives; its module is imported when it is first needed."""
+    return found_by(name)()
 
 
 def _no_dsn() -> str:

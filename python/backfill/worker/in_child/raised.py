@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -92,7 +92,7 @@ def _make(number: int, nodes: list[_Node], made: dict[int, BaseException]) -> Ba
         return made[number]
     node = nodes[number]
     error = None if node.pickled is None else _loaded(node.pickled)
-    if error is None:
+    if not isinstance(error, BaseException):
         members = [_make(member, nodes, made) for member in node.members]
         error = _stand_in(node, members)
         made[number] = error
@@ -143,8 +143,8 @@ def _pickled(error: BaseException, text: str) -> bytes | None:
         again = pickle.loads(data)  # noqa: S301 - pickled above
         if type(again) is not type(error) or _text_of(again) != text:
             return None
-        if isinstance(error, BaseExceptionGroup) and not _same_members(error, again):
-            return None
+        if isinstance(error, BaseExceptionGroup) and isinstance(again, BaseExceptionGroup):
+            return data if _same_members(error.exceptions, again.exceptions) else None
     except Terminated:
         raise
     except BaseException:  # noqa: BLE001 - an error's own code may fail in any way
@@ -152,11 +152,11 @@ def _pickled(error: BaseException, text: str) -> bytes | None:
     return data
 
 
-def _same_members(one: BaseExceptionGroup[BaseException], other: BaseExceptionGroup[BaseException]) -> bool:
-    """Whether two groups have members of the same classes and texts."""
-    return len(one.exceptions) == len(other.exceptions) and all(
+def _same_members(some: Sequence[BaseException], others: Sequence[BaseException]) -> bool:
+    """Whether the members of two groups have the same classes and texts."""
+    return len(some) == len(others) and all(
         type(mine) is type(theirs) and _text_of(mine) == _text_of(theirs)
-        for mine, theirs in zip(one.exceptions, other.exceptions, strict=True)
+        for mine, theirs in zip(some, others, strict=True)
     )
 
 
@@ -204,7 +204,7 @@ def _stand_in(node: _Node, members: list[BaseException]) -> BaseException:
     """An exception with the name, the text and the attributes of one that could not cross."""
     for base in _bases_of(node, members):
         try:
-            kind = _kind(base, node.module, node.name)
+            kind: Any = _kind(base, node.module, node.name)  # type: ignore[arg-type] # classes can be hashed
             grouped = issubclass(base, BaseExceptionGroup)
             error: BaseException = kind.__new__(kind, node.text, members) if grouped else kind.__new__(kind)
             setattr(error, _TEXT, node.text)

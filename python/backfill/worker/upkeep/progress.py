@@ -76,9 +76,7 @@ class ProgressWriter(Service):
                 for some in _portions(entries):
                     await self._write(some)
             except _TROUBLES as error:
-                logger.log(
-                    backoff.level(), "the progress of jobs could not be written, trying again: %s", why(error)
-                )
+                logger.log(backoff.level(), "the progress of jobs could not be written, trying again: %s", why(error))
                 await backoff.wait(self._stopping)
             else:
                 backoff.reset()
