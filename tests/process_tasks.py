@@ -13,10 +13,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from backfill import BackfillClient, Discard, InvalidInput, JobFailed, Snooze, TaskRegistry, WorkerContext
+from backfill.worker.in_child.records import LOOP_THREAD
 
 logger = logging.getLogger("shop.work")
 
@@ -112,41 +114,41 @@ def _raise_noted() -> NoReturn:
     raise error
 
 
-def _of(error: BaseException) -> Callable[[], NoReturn]:
+def _of(kind: Callable[..., BaseException], *arguments: object) -> Callable[[], NoReturn]:
     def fail() -> NoReturn:
-        raise error
+        raise kind(*arguments)
 
     return fail
 
 
 RAISES: dict[str, Callable[[], object]] = {
-    "plain": _of(ValueError("no \0 good \ud800 text")),
-    "without a text": _of(ValueError()),
-    "os": _of(FileNotFoundError(2, "No such file", "/nowhere")),
-    "unicode": _of(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")),
-    "key": _of(KeyError("missing")),
-    "two arguments": _of(NeedsTwoError("a", 1)),
-    "with a lock": _of(HoldsLockError("locked")),
-    "broken text": _of(BrokenTextError()),
-    "worker error": _of(JobFailed("again", retry_after=timedelta(seconds=50))),
-    "own worker error": lambda: _of(LaterError())(),
+    "plain": _of(ValueError, "no \0 good \ud800 text"),
+    "without a text": _of(ValueError),
+    "os": _of(FileNotFoundError, 2, "No such file", "/nowhere"),
+    "unicode": _of(UnicodeDecodeError, "utf-8", b"\xff", 0, 1, "bad"),
+    "key": _of(KeyError, "missing"),
+    "two arguments": _of(NeedsTwoError, "a", 1),
+    "with a lock": _of(HoldsLockError, "locked"),
+    "broken text": _of(BrokenTextError),
+    "worker error": _of(partial(JobFailed, "again", retry_after=timedelta(seconds=50))),
+    "own worker error": _of(LaterError),
     "local class": _raise_local,
-    "final": _of(InvalidInput("nonsense")),
+    "final": _of(InvalidInput, "nonsense"),
     "deep": lambda: _deep(40),
     "from": _raise_from,
     "while handling": _raise_in_handling,
     "group": _raise_group,
     "noted": _raise_noted,
-    "system exit": _of(SystemExit(3)),
-    "interrupt": _of(KeyboardInterrupt("mine")),
-    "cancelled": _of(asyncio.CancelledError("mine")),
-    "stop iteration": _of(StopIteration("end")),
-    "generator exit": _of(GeneratorExit()),
-    "assertion": _of(AssertionError()),
-    "snooze": _of(Snooze(timedelta(hours=1))),
-    "discard": _of(Discard("not needed")),
-    "group of wishes": _of(ExceptionGroup("wishes", [Discard("one"), Discard("two")])),
-    "timeout": _of(TimeoutError("of its own")),
+    "system exit": _of(SystemExit, 3),
+    "interrupt": _of(KeyboardInterrupt, "mine"),
+    "cancelled": _of(asyncio.CancelledError, "mine"),
+    "stop iteration": _of(StopIteration, "end"),
+    "generator exit": _of(GeneratorExit),
+    "assertion": _of(AssertionError),
+    "snooze": _of(Snooze, timedelta(hours=1)),
+    "discard": _of(Discard, "not needed"),
+    "group of wishes": _of(ExceptionGroup, "wishes", [Discard("one"), Discard("two")]),
+    "timeout": _of(TimeoutError, "of its own"),
 }
 RETURNS: dict[str, Callable[[], object]] = {
     "none": lambda: None,
@@ -198,7 +200,7 @@ def waits(where: str, ctx: WorkerContext[Any]) -> str:
     """Say that it has begun, and wait until it should stop; then say why."""
     Path(where).write_text(str(os.getpid()), encoding="utf-8")
     while not ctx.should_stop:
-        time.sleep(0.01)
+        threading.Event().wait(0.01)
     by = ctx.cancelled_by
     Path(where).write_text(f"stopping={ctx.stopping} by={by.reason if by else None}", encoding="utf-8")
     if ctx.stopping:
@@ -209,7 +211,7 @@ def waits(where: str, ctx: WorkerContext[Any]) -> str:
 def hangs(where: str) -> None:
     """Say that it has begun, and never end by itself."""
     Path(where).write_text(str(os.getpid()), encoding="utf-8")
-    time.sleep(600)
+    threading.Event().wait(600)
 
 
 def burns(milliseconds: int) -> int:
@@ -260,7 +262,7 @@ entered = 0
 @asynccontextmanager
 async def lifespan(client: BackfillClient) -> AsyncIterator[Deps]:
     """Count how often this process has entered it."""
-    global entered  # noqa: PLW0603 - it is about the process
+    global entered
     entered += 1
     yield Deps(os.getpid(), entered)
 
@@ -268,7 +270,7 @@ async def lifespan(client: BackfillClient) -> AsyncIterator[Deps]:
 @asynccontextmanager
 async def broken_lifespan(client: BackfillClient) -> AsyncIterator[Deps]:
     """Fail in child processes."""
-    if "worker" not in threading.current_thread().name and threading.current_thread().name == "backfill-loop":
+    if threading.current_thread().name == LOOP_THREAD:
         raise RuntimeError("no deps here")
     yield Deps(os.getpid(), 0)
 

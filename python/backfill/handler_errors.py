@@ -124,7 +124,7 @@ class ProcessDiedError(Rebuilt, WorkerError):
     Attributes:
         reason: what happened, such as "was killed by signal 11 (SIGSEGV)".
         signal: the number of the signal that killed the process; None if none did.
-        exit_code: the process's exit code; None if a signal killed it, or if it could not be started.
+        exit_code: the process's exit code; None if a signal killed it.
     """
 
     _arguments = ("reason", "signal", "exit_code")

@@ -80,9 +80,7 @@ class HandlerPool:
 
 def _setup_of(config: WorkerConfig, registry: TaskRegistry[Any]) -> Setup:
     dsn = config.required_dsn()
-    modules = dict.fromkeys(task.handler.__module__ for task in registry if task.shape.in_process)
     return Setup(
-        modules=tuple(modules),
         lifespan=reference_to(registry.lifespan) if registry.in_processes and registry.lifespan is not None else None,
         has_lifespan=registry.lifespan is not None,
         dsn=None if is_function(dsn) else str(dsn),

@@ -30,6 +30,8 @@ from backfill.worker.in_child.crossing import (
     CHECKPOINT,
     DONE,
     NO_RESULT,
+    PREPARED,
+    PREPARING,
     PROGRESS,
     RECORD,
     RESULT,
@@ -42,7 +44,7 @@ from backfill.worker.in_child.crossing import (
 from backfill.worker.in_child.raised import unpacked
 from backfill.worker.in_child.records import replay
 from backfill.worker.processes.calls import Call
-from backfill.worker.processes.deaths import ChildDied, ChildNotStarted
+from backfill.worker.processes.deaths import ChildDied, ChildFailed
 from backfill.worker.processes.pool import ChildPool
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PUT_OFF_SECONDS: Final = 5.0
-"""How long a job is put off for which no process could be made, since the database did not take the worker's row."""
+"""How many seconds a job is put off for which no process could be started, or none that the worker's row names."""
 _TROUBLES: Final = (BackfillError, psycopg.Error, TimeoutError, OSError)
 
 
@@ -132,8 +134,8 @@ class HandlerProcesses:
         Until a child begins, the attempt counts as one that has not started, so that a stop gives its job back at once.
 
         Raises:
-            Answered: the payload did not fit the handler's type.
-            ProcessDiedError: the child died, or none could be started.
+            Answered: the payload did not fit the handler's type, or no child could be started.
+            ProcessDiedError: the child died.
             BaseException: whatever the handler raised.
         """
         name, middleware = self._names[task.identifier]
@@ -154,10 +156,13 @@ class HandlerProcesses:
             outcome = await self._pool.run(call, functools.partial(self._hear, running), begin)
         except asyncio.CancelledError:
             raise
-        except (ChildDied, ChildNotStarted) as died:
+        except ChildDied as died:
             running.handler_started = True
-            error = _died(died)
-        except _TROUBLES as trouble:  # the worker's row could not be told of a new child, so that it began nothing
+            error = ProcessDiedError(died.reason, died.signal, died.exit_code)
+        except ChildFailed:  # a mistake of this package
+            running.handler_started = True
+            raise
+        except _TROUBLES as trouble:  # none could be started, or the worker's row could not be told of it
             raise self._put_off(running, trouble) from None
         else:
             return self._came(running, task, outcome.data, looked_at=looked_at)
@@ -183,7 +188,7 @@ class HandlerProcesses:
     def _put_off(self, running: HeldJob, trouble: Exception) -> Answered:
         job = running.job
         logger.warning(
-            "job %d (%s) is tried again in %g seconds, since no process could be made for it: %s",
+            "job %d (%s) is tried again in %g seconds, since no process could be started for it: %s",
             job.id, job.task_identifier, PUT_OFF_SECONDS, why(trouble), extra=fields_of(job),
         )  # fmt: skip
         return Answered(Snoozed(PUT_OFF_SECONDS, recorded=False))
@@ -193,6 +198,10 @@ class HandlerProcesses:
         try:
             if kind == RECORD:
                 replay(data)
+            elif kind == PREPARING and running in self._limits:
+                self._limits[running].prepare()
+            elif kind == PREPARED and running in self._limits:
+                self._limits[running].begin()
             elif kind == PROGRESS:
                 self._book.progress(running, *pickle.loads(data))  # noqa: S301 - from a child of this worker
             elif kind == CHECKPOINT:
@@ -222,13 +231,6 @@ class _StopTeller(threading.Event):
         """Set the event, and tell the child why its handler should end."""
         super().set()
         self._tell(said_to_stop(worker_stops=self._running.worker_stops, cancellation=self._running.cancellation))
-
-
-def _died(died: ChildDied | ChildNotStarted) -> ProcessDiedError:
-    """The error of an attempt whose child died."""
-    if isinstance(died, ChildDied):
-        return ProcessDiedError(died.reason, died.signal, died.exit_code)
-    return ProcessDiedError(f"could not be started: {died}")
 
 
 def _middleware_in(registry: TaskRegistry[Any], task: Task[Any, Any]) -> tuple[str, ...]:

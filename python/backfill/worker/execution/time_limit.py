@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from backfill.worker.execution.policy import AttemptLimits
+
+LONGEST_PREPARATION: Final = 60.0
+"""How many seconds a child may take to import a handler's module and to enter the lifespan."""
 
 
 class TimeLimit:
@@ -27,6 +31,10 @@ class TimeLimit:
     def hold(self) -> None:
         """Let only the deadline count from now on, since the attempt waits for a child."""
         self._set(self._deadline)
+
+    def prepare(self) -> None:
+        """Let the timeout count only after what the child must do first, which may take `LONGEST_PREPARATION`."""
+        self._set(self._with_timeout(self._loop.time() + LONGEST_PREPARATION))
 
     def begin(self) -> None:
         """Let the whole timeout count from now on, since the child begins."""

@@ -23,6 +23,10 @@ PROGRESS: Final = "progress"
 """The kind of a message whose data is the pickled arguments of `set_progress`."""
 CHECKPOINT: Final = "checkpoint"
 """The kind of a message whose data is an encoded checkpoint."""
+PREPARING: Final = "preparing"
+"""The kind of a message that says: the child imports the handler and enters the lifespan before it calls it."""
+PREPARED: Final = "prepared"
+"""The kind of a message that says: the handler is called now."""
 RECORD: Final = "record"
 """The kind of a message whose data is a log record (`records.py`)."""
 
@@ -44,7 +48,6 @@ class Setup:
 
     Attributes:
         path: where modules are looked for.
-        modules: the modules of the handlers, which the child imports before it takes a call.
         lifespan: the name of the lifespan that the child enters; None where it enters none.
         has_lifespan: whether the registry has a lifespan at all.
         dsn: the connection string of the client; None where a function gives it.
@@ -55,7 +58,6 @@ class Setup:
         disabled: the level up to which `logging.disable` keeps all records back.
     """
 
-    modules: tuple[str, ...]
     lifespan: str | None
     has_lifespan: bool
     dsn: str | None = field(repr=False)

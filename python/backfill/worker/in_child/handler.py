@@ -6,7 +6,6 @@ needs them.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import pickle
@@ -33,6 +32,8 @@ from backfill.worker.in_child.crossing import (
     CHECKPOINT,
     DONE,
     NO_RESULT,
+    PREPARED,
+    PREPARING,
     PROGRESS,
     RAISED,
     RESULT,
@@ -69,16 +70,7 @@ class JobHandler:
         self._calls: dict[tuple[str, tuple[str, ...]], tuple[Task[Any, Any], SyncCall]] = {}
         self._deps: Any = _NoDeps() if setup.has_lifespan and setup.lifespan is None else None
         self._lifespan: AbstractAsyncContextManager[Any] | None = None
-        self._broken: BaseException | None = None
-        for module in setup.modules:
-            # The job that needs the module imports it again, and fails with the reason.
-            with suppress(BaseException):
-                importlib.import_module(module)
         self._records.take_over(setup)
-        try:
-            self._enter()
-        except BaseException as error:  # noqa: BLE001 - the first job fails with it
-            self._broken = error
 
     def run(self, call: ChildCall) -> bytes:
         """Run one job and say how it ended."""
@@ -109,9 +101,8 @@ class JobHandler:
         self._loop.close(_LOOK_SECONDS)
 
     def _run(self, call: ChildCall, request: Request) -> bytes:
-        task, run = self._call_of(request)
+        task, run = self._calls.get((request.handler, request.middleware)) or self._prepared(call, request)
         job = request.job
-        self._be_ready()
         try:
             payload = task.decode(job.payload_bytes) if task.shape.payload is not None else None
         except PayloadDecodeError as error:
@@ -139,25 +130,25 @@ class JobHandler:
         except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way
             return NO_RESULT + packed(error)
 
-    def _call_of(self, request: Request) -> tuple[Task[Any, Any], SyncCall]:
-        """The task of a request, and the call of its handler within the middleware that runs here."""
-        key = request.handler, request.middleware
-        if (known := self._calls.get(key)) is not None:
-            return known
+    def _prepared(self, call: ChildCall, request: Request) -> tuple[Task[Any, Any], SyncCall]:
+        """The task of a request that is the first of its kind here, and the call of its handler within middleware.
+
+        The modules are imported and the lifespan is entered meanwhile. That takes time, which the worker is told of, so
+        that it does not count as the handler's.
+        """
+        call.send(PREPARING, b"")
         found = found_by(request.handler)
         task: Task[Any, Any] = found if isinstance(found, Task) else Task(request.job.task_identifier, found)
-        functions = [found_by(name) for name in request.middleware]
-        self._calls[key] = made = task, around_thread(functions, _direct(task), self._returned)
-        return made
-
-    def _be_ready(self) -> None:
-        """Enter the lifespan, if it is not entered. Raises why it could not be entered when the child began."""
-        broken, self._broken = self._broken, None
-        if broken is not None:
-            raise broken
+        task.resolve()
+        run = around_thread([found_by(name) for name in request.middleware], _direct(task), self._returned)
+        self._records.take_over(self._setup)  # a module may have set up logs of its own
         self._enter()
+        self._calls[request.handler, request.middleware] = task, run
+        call.send(PREPARED, b"")
+        return task, run
 
     def _enter(self) -> None:
+        """Enter the lifespan, if there is one and it is not entered. What it raises is the attempt's failure."""
         name = self._setup.lifespan
         if name is None or self._lifespan is not None:
             return
