@@ -249,6 +249,30 @@ def with_deps(ctx: WorkerContext[Deps]) -> dict[str, int]:
     return {"pid": os.getpid(), "deps": ctx.deps.pid, "entered": ctx.deps.entered}
 
 
+def any_deps(ctx: WorkerContext[Any]) -> object:
+    """Use what the lifespan made."""
+    return ctx.deps.pid
+
+
+@dataclass
+class Loop:
+    """The loop on which the lifespan runs."""
+
+    loop: asyncio.AbstractEventLoop
+
+
+@asynccontextmanager
+async def enqueuing(client: BackfillClient) -> AsyncIterator[Loop]:
+    """Give handlers the loop on which they may use the client."""
+    yield Loop(asyncio.get_running_loop())
+
+
+def enqueues(ctx: WorkerContext[Loop]) -> int:
+    """Add another job by the context's client."""
+    adding = ctx.client.enqueue("takes", {"number": 1})
+    return asyncio.run_coroutine_threadsafe(adding, ctx.deps.loop).result(10).job.id
+
+
 def around(call_next: Callable[[], object], ctx: WorkerContext[Any]) -> object:
     """Add the process of a synchronous middleware to the result."""
     result = call_next()

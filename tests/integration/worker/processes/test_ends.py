@@ -55,7 +55,9 @@ def children_of(runner: WorkerRunner, *, in_call: bool = False) -> list[int]:
 
 
 @asynccontextmanager
-async def working(dsn: str, concurrency: int = 2, **settings: Any) -> AsyncIterator[tuple[BackfillClient, WorkerRunner]]:
+async def working(
+    dsn: str, concurrency: int = 2, **settings: Any
+) -> AsyncIterator[tuple[BackfillClient, WorkerRunner]]:
     """A client, and a worker that runs the handlers of `process_tasks` in processes."""
     tasks = process_tasks.registry(keep=KEEP, **settings.pop("tasks", {}))
     config = WorkerConfig(dsn, concurrency=concurrency, poll_interval=SECOND / 10, retry=AT_ONCE, **settings)
@@ -160,21 +162,22 @@ async def test_a_lost_lease_ends_the_children_of_its_jobs(dsn: str, eventually: 
         assert runner.health().hung == ()
 
 
-async def test_children_that_are_killed_at_random_cost_their_attempts(dsn: str, eventually: Eventually) -> None:
-    """As many attempts fail as children were killed in one, and all jobs complete."""
-    draw = random.Random(18)
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.long)])
+async def test_children_that_are_killed_at_random_cost_their_attempts(
+    dsn: str, eventually: Eventually, kills: int
+) -> None:
+    """As many attempts fail as children were killed while they ran a handler, and all jobs complete."""
+    draw, jobs = random.Random(18), 5 * kills
     async with working(dsn, concurrency=2) as (client, runner):
-        jobs = await client.enqueue_bulk("burns", [60] * 60)
-        assert jobs.written == 60
+        await client.enqueue_bulk("burns", [100] * jobs, max_attempts=100)
         killed = set[int]()
-        while len(killed) < 10 and await value(dsn, JOBS):
-            pids = [pid for pid in children_of(runner, in_call=True) if pid not in killed]
-            if pids:
+        while len(killed) < kills and await value(dsn, JOBS):
+            if pids := [pid for pid in children_of(runner, in_call=True) if pid not in killed]:
                 pid = draw.choice(pids)
                 os.kill(pid, draw.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS]))
                 killed.add(pid)
             await let_pass(0.05)
-        await eventually(lambda: value(dsn, JOBS), lambda count: count == 0)
+        await eventually(lambda: value(dsn, JOBS), lambda count: count == 0, timeout=30 + kills)
         failed = await value(dsn, "select coalesce(sum(attempts - 1), 0) from graphile_worker.backfill_ends")
-        assert failed == len(killed) == 10
-        assert await value(dsn, "select count(*) from graphile_worker.backfill_ends where how = 'completed'") == 60
+        assert failed == len(killed) == kills
+        assert await value(dsn, "select count(*) from graphile_worker.backfill_ends where how = 'completed'") == jobs
