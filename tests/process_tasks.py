@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 from backfill import BackfillClient, Discard, InvalidInput, JobFailed, Snooze, TaskRegistry, WorkerContext
 from backfill.worker.in_child.records import LOOP_THREAD
 
+from plugins.periods import between_looks, block_for
+
 logger = logging.getLogger("shop.work")
 
 
@@ -200,7 +202,7 @@ def waits(where: str, ctx: WorkerContext[Any]) -> str:
     """Say that it has begun, and wait until it should stop; then say why."""
     Path(where).write_text(str(os.getpid()), encoding="utf-8")
     while not ctx.should_stop:
-        threading.Event().wait(0.01)
+        between_looks()
     by = ctx.cancelled_by
     Path(where).write_text(f"stopping={ctx.stopping} by={by.reason if by else None}", encoding="utf-8")
     if ctx.stopping:
@@ -211,7 +213,7 @@ def waits(where: str, ctx: WorkerContext[Any]) -> str:
 def hangs(where: str) -> None:
     """Say that it has begun, and never end by itself."""
     Path(where).write_text(str(os.getpid()), encoding="utf-8")
-    threading.Event().wait(600)
+    block_for(600)
 
 
 def burns(milliseconds: int) -> int:

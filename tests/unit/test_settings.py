@@ -30,7 +30,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "--ahead-bytes": ("1GB", 2**30),
     "--pool-size": ("7", 7),
     "--process-slots": ("4", 4),
-    "--max-jobs-per-process": ("off", None),
+    "--max-jobs-per-process": ("1000", 1000),
     "--max-process-rss": ("512MB", 2**29),
     "--heartbeat-interval": ("1.5", timedelta(seconds=1.5)),
     "--dead-after": ("1m", timedelta(minutes=1)),

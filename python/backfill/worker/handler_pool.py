@@ -11,7 +11,6 @@ from backfill.storage.pasted import is_function
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.execution.executor import Executor
-from backfill.worker.execution.processes import HandlerProcesses
 from backfill.worker.in_child.crossing import Setup
 from backfill.worker.liveness.children import Children
 from backfill.worker.processes.pool import ChildPool
@@ -54,9 +53,8 @@ class HandlerPool:
             return
         if self._pool is None:
             self._pool = self._made()
-        follows = self._config.process_slots is None
-        executor.processes = HandlerProcesses(self._pool, executor, self._registry, worker_id, follows=follows)
-        executor.processes.keep(self._config.slots)
+        slots = self._config.slots if self._config.process_slots is None else None
+        executor.processes.attach(self._pool, self._registry, worker_id, slots)
 
     async def close(self) -> None:
         """End all children; their lifespans end before."""

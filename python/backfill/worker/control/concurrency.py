@@ -60,8 +60,7 @@ class LaneConcurrency:
             set_concurrency(self._executor, lane, wanted)
             slots = sum(one.concurrency for one in self._lanes.values())
             self._executor.threads.keep(slots)
-            if self._executor.processes is not None:
-                self._executor.processes.keep(slots)
+            self._executor.processes.keep(slots)
         if control is not None and (before is None or before.id != control.id):
             logger.info(
                 "lane %s runs %d jobs at once from now on, before %d: %s set this at %s%s",

@@ -11,10 +11,9 @@ import asyncio
 import contextvars
 import functools
 import logging
-import math
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Final
 
 from backfill.client import BackfillClient
@@ -42,6 +41,7 @@ from backfill.worker.execution.progress import ProgressBook
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
 from backfill.worker.execution.timed import Timed
+from backfill.worker.execution.wiring import Wiring
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane
 
@@ -51,7 +51,7 @@ _TURN_SECONDS: Final = 0.004
 _TURN_LOOK: Final = 16
 
 
-class Executor:
+class Executor(Wiring):
     """Runs attempts and hands their ends on.
 
     Args:
@@ -77,26 +77,17 @@ class Executor:
         collect: Collect | None = None,
         hooks: WorkerHooks | None = None,
     ) -> None:
-        self.outcomes = Outcomes(registry, retry, traceback, collect)
+        super().__init__()
+        self._outcomes = Outcomes(registry, retry, traceback, collect)
         self.progress = ProgressBook()
         self.contexts = Contexts(worker_id=worker_id, client=client, deps=deps, progress=self.progress)
-        self.processes: HandlerProcesses | None = None  # set where tasks have handlers that run in processes
-        self.ended: Callable[[HeldJob], None]
-        """Called on the loop, once for each attempt that has ended; it must not block."""
-        self.thirsty: Callable[[], None]
-        """Called when a lane should be filled up."""
-        self.interrupted: Callable[[KeyboardInterrupt], None] = lambda _: None
-        """Called with a KeyboardInterrupt that a handler raised, where it may come from a Ctrl-C."""
-        self.kept_back: Callable[[], list[HeldJob]] = list
-        """Takes out the claimed jobs that may not start yet although a slot may be free, and returns them."""
-        self.worker_cancelled: Callable[[], bool] = lambda: False
-        """Whether somebody has cancelled the worker's own tasks, as `asyncio.run` does with all tasks at its end."""
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._guard = ForkGuard()
         interrupted = lambda error: self.interrupted(error)  # noqa: E731, PLW0108 - it is set later
-        self.hooked = None if hooks is None else Hooked(hooks, worker_id, self.outcomes, self._guard, interrupted)
+        self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
         self._registry = registry.wrapped(self._guard.returned)
+        self.processes = HandlerProcesses(self._outcomes, self.contexts, self._hooked, self.progress)
         self.threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
         self._first_step: HeldJob | None = None
@@ -105,19 +96,15 @@ class Executor:
         self.stragglers = Stragglers()
         """The handlers that run although they should have ended; a worker's sessions share them."""
         overdue = lambda running: self.stragglers.out_of_time(running)  # noqa: E731, PLW0108 - they are set later
-        self._timed = Timed(self._registry, self.outcomes, self.threads.under_way, overdue)
+        self._timed = Timed(self._registry, self._outcomes, self.threads.under_way, overdue)
         self.started = self.claimed = 0
         """How many jobs were started, and how many were claimed."""
         self.held = HeldJobs(self._lost)
         """The jobs that this worker has claimed and not settled, by the job's id."""
-        self.cancelling = Cancelling(self, registry, self.outcomes, self.threads.under_way)
+        self.cancelling = Cancelling(self, registry, self._outcomes, self.threads.under_way)
         self.paused_queues = PausedQueues(self, self.undo)
         self.paused, self.broken = PausedTasks(self, self.undo), PausedTasks(self, self.undo)
         """Tasks that operators have paused, and tasks whose breaker is open; what its limit lets through may start."""
-        self.leased_until = math.inf
-        """When others may have given this worker up, in monotonic seconds; no job starts later without a renewal."""
-        self.renew_lease: Callable[[], float] = lambda: self.leased_until
-        """Called when `leased_until` is over; returns its new value."""
 
     @property
     def idle(self) -> bool:
@@ -127,7 +114,7 @@ class Executor:
     @property
     def tally(self) -> Tally:
         """How many attempts ended in each way; it is right once all of them have ended."""
-        return self.outcomes.tally(self.started - len(self._running), self._unstarted)
+        return self._outcomes.tally(self.started - len(self._running), self._unstarted)
 
     def under_way(self) -> HeldJob | None:
         """The attempt whose code the event loop runs at this moment; None where it runs none. Safe from any thread.
@@ -154,8 +141,8 @@ class Executor:
         self.claimed += len(claimed)
         self.held.add(claimed)
         self.cancelling.came(jobs)
-        if self.hooked is not None:
-            self.hooked.fetched(jobs)
+        if self._hooked is not None:
+            self._hooked.fetched(jobs)
         if self._draining:
             self.undo_all(claimed)
         return [] if self._draining else claimed
@@ -288,7 +275,9 @@ class Executor:
             else:
                 running.handler_started = True
                 value = await (work if running.limits is NO_LIMITS else self._timed.run(running, work))
-                ending = COMPLETED if running.keep is None else self.outcomes.kept(running.job, value, self.interrupted)
+                ending = (
+                    COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
+                )
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
             if self._guard.forked:
                 self._guard.leave(error)
@@ -309,29 +298,28 @@ class Executor:
         if task is not None and task.keep_seconds is not None:
             running.keep = task.keep_seconds
         if not job.readable:
-            return self.outcomes.failure(job, task, PayloadDecodeError(unreadable(job)))
+            return self._outcomes.failure(job, task, PayloadDecodeError(unreadable(job)))
         if task is None:
             return None
         if job.has_flags or task.timeout is not None:
             running.limits = limits_of(job, task)
-            if (ending := self.outcomes.at_once(job, running.limits)) is not None:
+            if (ending := self._outcomes.at_once(job, running.limits)) is not None:
                 return ending
         shape = task.shape
         if shape.in_process:
-            assert self.processes is not None  # noqa: S101 - it is set where there are such tasks
             return self.processes.prepare(running, task)
         try:
             payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
         except PayloadDecodeError as error:
             error.__cause__ = None  # its message says the same, and the decoder's frames say nothing
-            return self.outcomes.failure(job, task, error.with_traceback(None))
+            return self._outcomes.failure(job, task, error.with_traceback(None))
         context = self.contexts.make(running) if shape.context else None
         threads = self.threads.run if shape.is_async else functools.partial(self.threads.run, running)
-        if self.hooked is None:
+        if self._hooked is None:
             work = task.invoke(payload, context, threads)
         else:
             call = functools.partial(task.invoke, payload, context, threads)
-            work = self.hooked.run(running, task, payload, call)
+            work = self._hooked.run(running, task, payload, call)
         return work
 
     def _raised(self, running: HeldJob, error: BaseException) -> Ending:
@@ -342,7 +330,7 @@ class Executor:
         try:
             return self._looked_at(running, error)
         except BaseException as broken:  # noqa: BLE001 - see above
-            return self.outcomes.unknown(running.job, error, broken)
+            return self._outcomes.unknown(running.job, error, broken)
 
     def _looked_at(self, running: HeldJob, error: BaseException) -> Ending:
         if isinstance(error, Answered):
@@ -351,7 +339,7 @@ class Executor:
         if (task is None or task.runs_on_loop) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
         if running.cancellation is not None:
-            return self.outcomes.cancelled(running.job, running.cancellation)
+            return self._outcomes.cancelled(running.job, running.cancellation)
         if running.given_up or self._was_swept_away():
             return GIVEN_BACK
         if not running.handler_started and isinstance(error, asyncio.CancelledError):
@@ -359,7 +347,7 @@ class Executor:
         if not running.handler_started and not isinstance(error, SystemExit):
             # The handler did not raise it: it is a bug of ours, or the task cannot be resolved. The job must still end.
             logger.error("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier, exc_info=error)
-        return self.outcomes.judged(running.job, error)
+        return self._outcomes.judged(running.job, error)
 
     def _was_swept_away(self) -> bool:
         """Whether this task was cancelled together with the worker's own tasks, so that the worker ends.
@@ -384,7 +372,7 @@ class Executor:
             return
         if ending is not COMPLETED:
             ending = self.cancelling.instead_of(running, ending)
-            self.outcomes.count(ending)
+            self._outcomes.count(ending)
         running.ending = ending
         self._running.discard(running)
         lane = running.lane

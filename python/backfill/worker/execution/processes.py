@@ -48,7 +48,10 @@ from backfill.worker.processes.deaths import ChildDied, ChildFailed
 from backfill.worker.processes.pool import ChildPool
 
 if TYPE_CHECKING:
-    from backfill.worker.execution.executor import Executor
+    from backfill.worker.execution.contexts import Contexts
+    from backfill.worker.execution.hooked import Hooked
+    from backfill.worker.execution.outcomes import Outcomes
+    from backfill.worker.execution.progress import ProgressBook
 
 logger = logging.getLogger(__name__)
 
@@ -61,29 +64,42 @@ class HandlerProcesses:
     """Runs the attempts of one session whose handlers run in processes.
 
     Args:
-        pool: the children, which all sessions of a worker share.
-        executor: the session's executor.
-        registry: the tasks, without their middleware.
-        worker_id: the worker's id.
-        follows: whether there are as many children as the lanes have slots.
+        outcomes: makes the endings.
+        contexts: makes the contexts of async middleware.
+        hooked: runs attempts with the interceptors of plugins around them; None where there are none.
+        book: what handlers say about their progress.
     """
 
-    def __init__(
-        self, pool: ChildPool, executor: Executor, registry: TaskRegistry[Any], worker_id: str, *, follows: bool
-    ) -> None:
-        self._follows = follows
+    def __init__(self, outcomes: Outcomes, contexts: Contexts, hooked: Hooked | None, book: ProgressBook) -> None:
+        self._outcomes = outcomes
+        self._contexts = contexts
+        self._hooked = hooked
+        self._book = book
+        self._limits: dict[HeldJob, TimeLimit] = {}
+        self._names: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._pool: ChildPool
+        self._worker_id = ""
+        self._follows = False
+
+    def attach(self, pool: ChildPool, registry: TaskRegistry[Any], worker_id: str, slots: int | None) -> None:
+        """Run handlers in these children. It is called only where tasks have such handlers.
+
+        Args:
+            pool: the children, which all sessions of a worker share.
+            registry: the tasks, without their middleware.
+            worker_id: the worker's id.
+            slots: how many slots the lanes have; None where the settings say how many children there are.
+        """
         self._pool = pool
         self._worker_id = worker_id
-        self._outcomes = executor.outcomes
-        self._contexts = executor.contexts
-        self._hooked = executor.hooked
-        self._book = executor.progress
         self._names = {
             task.identifier: (reference_to(task.handler), _middleware_in(registry, task))
             for task in registry
             if task.shape.in_process
         }
-        self._limits: dict[HeldJob, TimeLimit] = {}
+        if slots is not None:
+            self._follows = True
+            pool.resize(slots)
 
     def keep(self, slots: int) -> None:
         """Let there be as many children as the lanes have slots, unless the settings say how many there are."""

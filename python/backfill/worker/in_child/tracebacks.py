@@ -1,6 +1,6 @@
 """Tracebacks that cross to another process: the places of one as plain values, and a traceback made of such places.
 
-A traceback made here has the same files, lines and functions, so that messages, logs and error trackers show it like any
+A traceback made here has the same files, lines and functions, so that messages and logs show it like any
 other. It has no local variables.
 """
 
