@@ -54,8 +54,10 @@ class _Noted:
 
 
 class ProgressBook:
-    """Holds the latest progress and checkpoint of each attempt of one worker. `progress`, `checkpoint` and
-    `checkpointed` with their variants are safe from any thread; the other methods are for the worker's loop.
+    """Holds the latest progress and checkpoint of each attempt of one worker.
+
+    `progress`, `checkpoint` and `checkpointed` with their variants are safe from any thread; the other methods are for
+    the worker's loop.
     """
 
     def __init__(self) -> None:
@@ -180,9 +182,7 @@ class ProgressBook:
         with self._lock:
             found = [(running, noted) for running in batch if (noted := self._noted.get(running)) is not None]
         return [
-            noted.entry(running)
-            for running, noted in found
-            if (noted.stepped or noted.saved) and not _is_over(running)
+            noted.entry(running) for running, noted in found if (noted.stepped or noted.saved) and not _is_over(running)
         ]
 
     def over(self, batch: Sequence[HeldJob]) -> list[int]:

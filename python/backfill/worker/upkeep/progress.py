@@ -31,6 +31,8 @@ MOST_BYTES: Final = 2**24
 """The most bytes of checkpoints in a statement."""
 _WRITE_TIMEOUT: Final = 30.0
 _READ_TIMEOUT: Final = 30.0
+_REFUSALS: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException)
+"""Errors by which a database refuses values: its encoding lacks a character, or somebody has added a constraint."""
 _TROUBLES: Final = (BackfillError, psycopg.Error, TimeoutError, OSError)
 
 
@@ -76,9 +78,7 @@ class ProgressWriter(Service):
                 for some in _portions(entries):
                     await self._write(some)
             except _TROUBLES as error:
-                logger.log(
-                    backoff.level(), "the progress of jobs could not be written, trying again: %s", why(error)
-                )
+                logger.log(backoff.level(), "the progress of jobs could not be written, trying again: %s", why(error))
                 await backoff.wait(self._stopping)
             else:
                 backoff.reset()
@@ -92,7 +92,7 @@ class ProgressWriter(Service):
         try:
             async with asyncio.timeout(_WRITE_TIMEOUT):
                 written = await self._client.write_progress(self._worker, entries)
-        except psycopg.DataError as error:
+        except _REFUSALS as error:
             if len(entries) > 1:
                 half = len(entries) // 2
                 await self._write(entries[:half])
