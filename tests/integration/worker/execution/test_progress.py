@@ -302,11 +302,14 @@ async def test_a_dead_letter_shows_it_and_its_requeue_goes_on(dsn: str) -> None:
         again = await client.requeue_dlq_job(letter.id)
         assert said(await client.progress(again)) == (1, 1, 10, None, 1)
         await run(dsn, tasks)
-        assert seen == [None, 1]
+        assert said(await client.progress(again)) == (1, 2, 10, None, 2)
+        again = await client.requeue_dlq_job(letter.id)
+        assert said(await client.progress(again)) == (1, 2, 10, None, 2)
+        await run(dsn, tasks)
         again = await client.requeue_dlq_job(letter.id, payload={"other": 1})
         assert await client.progress(again) is None
         await run(dsn, tasks)
-        assert seen == [None, 1, None]
+        assert seen == [None, 1, 2, None]
 
 
 async def test_a_cancelled_job_leaves_nothing(dsn: str, eventually: Eventually) -> None:
