@@ -120,10 +120,10 @@ async def run_job(
         spec: how the job would be enqueued: its timeout goes before the task's, and `ctx.job` has its queue, priority,
             key, number of runs and flags. What it leaves unsaid is the task's.
         stopping: whether the worker is stopping from the start: `ctx.should_stop` and `ctx.stopping` are true then.
-        progress: takes what the handler says by `ctx.set_progress` and `ctx.checkpoint`, and has the checkpoint that it
-            finds in `ctx.checkpointed`.
         registry: the registry that the worker would run. Left out, it is the one that made the task; name one that
             includes it, if the middleware of that one should run too.
+        progress: takes what the handler says by `ctx.set_progress` and `ctx.checkpoint`, and has the checkpoint that it
+            finds in `ctx.checkpointed`.
 
     Raises:
         InvalidJobError: `attempt` is less than 1.

@@ -35,7 +35,8 @@ create table attempts (
   began timestamptz not null, ended timestamptz
 );
 create table steps (
-  step integer not null, attempt integer not null, worker text not null, at timestamptz not null default clock_timestamp()
+  step integer not null, attempt integer not null, worker text not null,
+  at timestamptz not null default clock_timestamp()
 )
 """
 JOBS: LiteralString = "select count(*) from graphile_worker._private_jobs"

@@ -21,7 +21,7 @@ from backfill.storage.statements import render_text
 from backfill.worker.upkeep.left_attempts import LeftAttempts
 
 from plugins.roles import NewRole
-from reading import rows, value
+from reading import rows
 
 JOBS = "graphile_worker._private_jobs"
 KEPT = "select count(*) from graphile_worker.backfill_progress"
@@ -46,7 +46,9 @@ async def test_many_jobs_are_read_at_once(dsn: str) -> None:
     async with ServicesClient(dsn) as client:
         jobs = [await client.enqueue("t", number) for number in range(4)]
         attempts = await held(client, dsn, ONE, *(job.id for job in jobs[:3]))
-        written = await client.write_progress(ONE, [word(one, done) for one, done in zip(attempts, (1, 2.5, 0), strict=True)])
+        written = await client.write_progress(
+            ONE, [word(one, done) for one, done in zip(attempts, (1, 2.5, 0), strict=True)]
+        )
         assert written == {job.id for job in jobs[:3]}
         row = await client.get_job(jobs[1])
         found = await client.progress([jobs[0], cast("Any", row), jobs[2].id, jobs[3], 10**12])
@@ -60,7 +62,8 @@ async def test_many_jobs_are_read_at_once(dsn: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "field"), [("5", "job"), (b"5", "job"), (True, "job"), (1.5, "job"), ([1, "2"], "jobs[1]"), ([None], "jobs[0]")]
+    ("given", "field"),
+    [("5", "job"), (b"5", "job"), (True, "job"), (1.5, "job"), ([1, "2"], "jobs[1]"), ([None], "jobs[0]")],
 )
 async def test_what_is_no_job_is_refused(dsn: str, given: Any, field: str) -> None:
     """The error names the place in a list."""
@@ -155,9 +158,9 @@ async def test_who_may_read_it(dsn: str, role: NewRole, duty: Duty) -> None:
     assert found.checkpoint == (1 if duty == "worker" else None)
     assert "checkpoint" not in repr(found)
     if duty != "worker":
-        for query in ("select checkpoint from graphile_worker.backfill_progress", "delete from graphile_worker.backfill_progress"):
+        for query in ("select checkpoint from", "delete from"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                await rows(theirs, cast("LiteralString", query))
+                await rows(theirs, cast("LiteralString", f"{query} graphile_worker.backfill_progress"))
 
 
 @pytest.mark.parametrize("duty", ["producer", "operator", "worker"])

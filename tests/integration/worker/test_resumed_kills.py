@@ -54,8 +54,9 @@ async def _holder(fleet: Fleet, dsn: str, attempt: int, eventually: Eventually) 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("form", [SHORT, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
 async def test_a_kill_costs_three_seconds_of_work_at_most(dsn: str, eventually: Eventually, form: Form) -> None:
-    """The times of the kills are drawn. Every step is done, each attempt goes on behind the first step of the one before,
-    and each kill has at most three seconds' steps repeated; the first attempt is killed after more than three seconds.
+    """Every step is done, and each attempt goes on behind the first step of the one before.
+
+    The first attempt is killed after more than three seconds, the others at times that are drawn.
     """
     seed = int(os.environ.get("BACKFILL_SEED", "1"))
     draw, loop = random.Random(seed), asyncio.get_running_loop()
