@@ -91,6 +91,28 @@ def test_a_lost_job_is_not_written() -> None:
     assert book.take() == []
 
 
+def test_a_quiet_attempt_waits() -> None:
+    """While a transaction of its handler's reads the row of its job, nothing of it is written; the others are."""
+    book, one, other = ProgressBook(), held(), held(2)
+    book.quiet = lambda running: running is one
+    book.progress(one, 1)
+    book.progress(other, 1)
+    assert [entry.attempt for entry in book.take()] == [other]
+    assert book.pending()
+    book.quiet = lambda _: False
+    assert [entry.attempt for entry in book.take()] == [one]
+
+
+def test_a_job_that_something_else_has_completed() -> None:
+    """Its row is deleted soon, if it may have one."""
+    book, one, silent = ProgressBook(), held(), held(2)
+    book.progress(one, 1)
+    book.forget_later(one)
+    book.forget_later(silent)
+    assert book.take_gone() == [1]
+    assert book.take_gone() == []
+
+
 def test_many_threads_say_things() -> None:
     """Each attempt's last word is there in the end, whatever was taken meanwhile."""
     book, attempts = ProgressBook(), [held(number) for number in range(8)]
@@ -126,7 +148,7 @@ def test_numbers_are_checked(value: Any) -> None:
 def test_checkpoints_are_json_without_what_postgresql_cannot_hold(value: Any) -> None:
     """A text with NUL or a lone surrogate is refused, by the checkpoint's name; others come back as they are."""
     if any(character == "\0" or 0xD800 <= ord(character) < 0xE000 for character in _characters(value)):
-        with pytest.raises(InvalidPayloadError, match="^checkpoint"):
+        with pytest.raises(InvalidPayloadError, match=r"^checkpoint"):
             encode_checkpoint(value)
     else:
         assert decode_plain(encode_checkpoint(value)) == value

@@ -90,6 +90,28 @@ async def test_a_refused_word_holds_up_nothing(
     assert "written without its progress" in caplog.text
 
 
+async def test_an_outage_loses_no_word(dsn: str, eventually: Eventually, caplog: pytest.LogCaptureFixture) -> None:
+    """While nothing can be written, the handler goes on; afterwards its latest word is written."""
+    tasks, go = TaskRegistry[None](), asyncio.Event()
+
+    @tasks.task("t")
+    async def step(_: dict[str, Any], context: Context) -> None:
+        context.set_progress(1)
+        await go.wait()
+        context.set_progress(2)
+        await asyncio.Event().wait()
+
+    config = WorkerConfig(dsn, shutdown_timeout=timedelta(seconds=0))
+    async with BackfillClient(dsn) as client, WorkerRunner(config, tasks):
+        await rows(dsn, "alter table graphile_worker.backfill_progress rename to elsewhere")
+        job = await client.enqueue(step, {})
+        await eventually(lambda: "the progress of jobs could not be written" in caplog.text)
+        go.set()
+        await rows(dsn, "alter table graphile_worker.elsewhere rename to backfill_progress")
+        await eventually(lambda: client.progress(job))
+        await eventually(lambda: client.progress(job), lambda found: found is not None and found.done == 2)
+
+
 async def test_jobs_that_say_nothing_cost_nothing(dsn: str) -> None:
     """Neither a row, nor a statement: the table's triggers never fire."""
     await rows(dsn, COUNT_STATEMENTS)
