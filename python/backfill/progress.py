@@ -91,8 +91,11 @@ def encode_checkpoint(value: object) -> bytes:
             f"checkpoint{error.field.removeprefix('payload')}", error.value, error.limit
         ) from error
     if len(encoded) > CHECKPOINT_LIMIT:
-        limit = f"at most {CHECKPOINT_LIMIT:,} bytes of JSON; keep the rest elsewhere, and where it is here"
-        raise InvalidPayloadError("checkpoint", f"{len(encoded):,} bytes", limit)
+        limit = (
+            f"at most {CHECKPOINT_LIMIT:,} bytes of JSON, not {len(encoded):,}; keep what is large elsewhere, and say "
+            "here where it is"
+        )
+        raise InvalidPayloadError("checkpoint", value, limit)
     return encoded
 
 

@@ -2,10 +2,11 @@
 
 connect (session, manner): the client's life and its connections · lent: the clients that a worker makes · scheduling:
 asks plugins before a job is added · enqueue: adds one job · bulk: adds many jobs · manage: jobs in the queue · cancel:
-ends jobs that wait or run · control: what operators say to the fleet · attempts: the attempts of a job · progress: how far jobs have come · why: what
-holds a job back · dead_letters: jobs that are not tried again · ends: how jobs finished · counters: how attempts ended
-· recovery: what dead workers held · held_queues: queues that wait for one job · cleanup: what others left behind ·
-presets: the common cases by name · prepare: makes the parameters of statements, without I/O · execute: runs statements.
+ends jobs that wait or run · control: what operators say to the fleet · attempts: the attempts of a job · progress: how
+far jobs have come · why: what holds a job back · dead_letters: jobs that are not tried again · ends: how jobs finished
+· counters: how attempts ended · recovery: what dead workers held · held_queues: queues that wait for one job · cleanup:
+what others left behind · presets: the common cases by name · prepare: makes the parameters of statements, without I/O ·
+execute: runs statements.
 """
 
 from __future__ import annotations

@@ -24,7 +24,13 @@ from backfill.client.verbs.lanes import show_lanes
 from backfill.client.verbs.limits import count_jobs, find_limits, resolve_limits, sweep_shares
 from backfill.client.verbs.paused_queues import find_paused_queues
 from backfill.client.verbs.places import find_places, show_place
-from backfill.client.verbs.progress import SweptProgress, read_checkpoint, sweep_progress, write_progress
+from backfill.client.verbs.progress import (
+    SweptProgress,
+    forget_progress,
+    read_checkpoint,
+    sweep_progress,
+    write_progress,
+)
 from backfill.client.verbs.recovery import DEAD_AFTER, Recovered
 from backfill.controls import Control
 from backfill.counts import UnknownFound, UnknownTask
@@ -291,6 +297,10 @@ class UpkeepVerbs(ClientLife):
     async def read_checkpoint(self, job: int) -> bytes | None:
         """Read the checkpoint of a job as JSON text; None if there is none. Workers do this before an attempt."""
         return await self._run(read_checkpoint(job))
+
+    async def forget_progress(self, jobs: Collection[int]) -> None:
+        """Delete the progress of jobs, of those that are gone by now."""
+        await self._run(forget_progress(jobs))
 
     async def sweep_progress(self, place: int) -> SweptProgress:
         """Delete the progress of jobs that are gone, among 1,000 rows; workers do this now and then.

@@ -37,15 +37,15 @@ class Reports(Protocol):
     Each method is given the attempt that it is about: the object that the context got as its stop signal.
     """
 
-    def progress(self, running: Any, done: float, total: float | None = None, note: str | None = None) -> None:
+    def progress(self, running: Any, /, done: float, total: float | None = None, note: str | None = None) -> None:
         """Note how far an attempt has come."""
         ...
 
-    def checkpoint(self, running: Any, value: Any) -> None:
+    def checkpoint(self, running: Any, value: Any, /) -> None:
         """Note a checkpoint of an attempt."""
         ...
 
-    def checkpointed(self, running: Any) -> Any:
+    def checkpointed(self, running: Any, /) -> Any:
         """The last checkpoint of the attempt's job; None if there is none."""
         ...
 

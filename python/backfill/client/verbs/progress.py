@@ -13,7 +13,7 @@ from backfill.payloads import decode_plain
 from backfill.progress import Progress
 from backfill.storage.arrays import number_array
 from backfill.storage.progress import Entry, progress_parameters
-from backfill.storage.results import Row, first, integers, rows
+from backfill.storage.results import Row, first, integers, nothing, rows
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -66,6 +66,11 @@ def write_progress(worker: str, entries: Sequence[Entry]) -> Verb[set[int]]:
 def read_checkpoint(job: int) -> Verb[bytes | None]:
     """Read the checkpoint of a job as JSON text; the answer is None if there is none."""
     return Verb("read_checkpoint", (str(job),), _checkpoint)
+
+
+def forget_progress(jobs: Iterable[int]) -> Verb[None]:
+    """Delete the progress of jobs, of those that are gone."""
+    return Verb("forget_progress", (number_array(jobs),), nothing)
 
 
 def sweep_progress(place: int) -> Verb[SweptProgress]:

@@ -265,9 +265,9 @@ class Executor(Wiring):
     async def _attempt(self, running: HeldJob) -> None:
         CURRENT.set(running.job)  # the context is this attempt's own
         try:
-            if running.job.has_flags:
+            if flagged := running.job.has_flags:
                 await self.progress.read(running)
-            work = self._prepare(running)
+            work = self._prepare(running, flagged)
             if isinstance(work, Ending):
                 ending: Ending = work
             elif work is None:
@@ -286,7 +286,7 @@ class Executor(Wiring):
             self._guard.leave()
         self._end(running, ending)
 
-    def _prepare(self, running: HeldJob) -> Awaitable[Any] | Ending | None:
+    def _prepare(self, running: HeldJob, flagged: bool) -> Awaitable[Any] | Ending | None:
         """Prepare the handler's call.
 
         Returns:
@@ -301,7 +301,7 @@ class Executor(Wiring):
             return self._outcomes.failure(job, task, PayloadDecodeError(unreadable(job)))
         if task is None:
             return None
-        if job.has_flags or task.timeout is not None:
+        if flagged or task.timeout is not None:
             running.limits = limits_of(job, task)
             if (ending := self._outcomes.at_once(job, running.limits)) is not None:
                 return ending

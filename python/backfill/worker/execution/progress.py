@@ -54,8 +54,10 @@ class _Noted:
 
 
 class ProgressBook:
-    """Holds the latest progress and checkpoint of each attempt of one worker. `progress`, `checkpoint` and
-    `checkpointed` with their variants are safe from any thread; the other methods are for the worker's loop.
+    """Holds the latest progress and checkpoint of each attempt of one worker.
+
+    `progress`, `checkpoint` and `checkpointed` with their variants are safe from any thread; the other methods are for
+    the worker's loop.
     """
 
     def __init__(self) -> None:
@@ -63,6 +65,9 @@ class ProgressBook:
         """Called, in any thread, when something is to be written and nothing was before."""
         self.fetch: Callable[[int], Awaitable[bytes | None]]
         """Reads the checkpoint of a job from the database."""
+        self.quiet: Callable[[HeldJob], bool] = lambda _: False
+        """Whether the row of an attempt's job must not be written now, since a transaction of its handler's reads it."""
+        self._gone: set[int] = set()
         self._noted: dict[HeldJob, _Noted] = {}
         self._changed: set[HeldJob] = set()
         self._lock = threading.Lock()
@@ -147,10 +152,10 @@ class ProgressBook:
     def take(self) -> list[Entry]:
         """Take out what running attempts have said since it was last taken; attempts that have ended are left out."""
         with self._lock:
-            changed, self._changed = self._changed, set()
+            changed, self._changed = self._changed, {running for running in self._changed if self.quiet(running)}
             return [
                 self._noted[running].entry(running)
-                for running in changed
+                for running in changed - self._changed
                 if running.ending is None and not running.lost and running in self._noted
             ]
 
@@ -170,6 +175,20 @@ class ProgressBook:
                     noted.saved = noted.saved and noted.checkpoint is not entry.checkpoint
                 if noted.stepped or noted.saved:
                     self._changed.add(running)
+
+    def forget_later(self, running: HeldJob) -> None:
+        """Have the row of a job's progress deleted soon: something else than a settlement has completed the job."""
+        with self._lock:
+            if running not in self._noted:
+                return
+            self._gone.add(running.job.id)
+        self.changed()
+
+    def take_gone(self) -> list[int]:
+        """Take out the ids of jobs whose rows of progress are to be deleted."""
+        with self._lock:
+            gone, self._gone = self._gone, set()
+        return list(gone)
 
     def pending(self) -> bool:
         """Whether something is to be written."""

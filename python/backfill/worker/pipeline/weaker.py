@@ -25,7 +25,7 @@ class Form:
         ending: how the attempt ended.
         keep: for how many seconds the end is kept; None where it is not kept.
         forgets: whether the dead letters that the job leaves behind are deleted with it.
-        progress: whether what the attempt leaves to the next one, or the row of an ended job's progress, is written too.
+        progress: whether what the attempt leaves to the next one is written too, or that of an ended job deleted.
         lacks: what this form leaves out, as the log says it; "" for the whole end.
     """
 

@@ -1,4 +1,4 @@
-"""Deletes the progress of jobs that are gone: other programs delete jobs without knowing it, and a dead letter may go too.
+"""Deletes the progress of jobs that are gone: other programs delete jobs without knowing it, and dead letters go too.
 
 The worker's own settlements delete the progress of the jobs that they complete.
 """

@@ -31,6 +31,10 @@ MOST_BYTES: Final = 2**24
 """The most bytes of checkpoints in a statement."""
 _WRITE_TIMEOUT: Final = 30.0
 _READ_TIMEOUT: Final = 30.0
+_LAST_SECONDS: Final = 2.0
+"""How many seconds a worker that ends tries to delete what is left; others delete it otherwise."""
+_REFUSALS: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException)
+"""Errors by which a database refuses values: its encoding lacks a character, or somebody has added a constraint."""
 _TROUBLES: Final = (BackfillError, psycopg.Error, TimeoutError, OSError)
 
 
@@ -63,6 +67,11 @@ class ProgressWriter(Service):
 
     async def _run(self) -> None:
         await self._until_stopped(self._write_again_and_again())
+        try:
+            async with asyncio.timeout(_LAST_SECONDS):
+                await self._forget()
+        except _TROUBLES as error:
+            logger.debug("the progress of completed jobs is left to the upkeep: %s", why(error))
 
     async def _write_again_and_again(self) -> None:
         backoff = Backoff()
@@ -75,6 +84,7 @@ class ProgressWriter(Service):
             try:
                 for some in _portions(entries):
                     await self._write(some)
+                await self._forget()
             except _TROUBLES as error:
                 logger.log(backoff.level(), "the progress of jobs could not be written, trying again: %s", why(error))
                 await backoff.wait(self._stopping)
@@ -85,12 +95,17 @@ class ProgressWriter(Service):
             if self._book.pending():
                 self._changed.set()
 
+    async def _forget(self) -> None:
+        """Delete the progress of jobs that their handlers' own transactions have completed."""
+        if gone := self._book.take_gone():
+            await self._client.forget_progress(gone)
+
     async def _write(self, entries: Sequence[Entry]) -> None:
         """Write some entries; those that the database refuses for their values are found and left out."""
         try:
             async with asyncio.timeout(_WRITE_TIMEOUT):
                 written = await self._client.write_progress(self._worker, entries)
-        except psycopg.DataError as error:
+        except _REFUSALS as error:
             if len(entries) > 1:
                 half = len(entries) // 2
                 await self._write(entries[:half])
