@@ -26,8 +26,8 @@ from backfill.worker.processes.resident import resident_bytes
 _LOST: Final = 71
 """The exit code of a child that cannot talk to its worker any more."""
 _PARENT_LOOK_SECONDS: Final = 0.5
-_PIECE: Final = 1 << 20
-_SMALL: Final = 1 << 16
+_PIECE: Final = 1 << 16
+_LARGE_PIECE: Final = 1 << 20
 
 
 class _Call:
@@ -69,6 +69,7 @@ class Inside:
         self._parent = parent
         self._calls_identity = _identity(calls)
         self._control_identity = _identity(control)
+        self._reader = frames.Reader()
         self._sending = threading.Lock()
         self._torn = False
         self._forked = False
@@ -86,9 +87,9 @@ class Inside:
         first = self._receive()
         if first is None:
             return
-        limits_memory = first[0].number == 1
+        limits_memory = first.number == 1
         try:
-            handler = _made(path, first[1])
+            handler = _made(path, first.data)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the parent says it
             self._write(frames.NOT_READY, 0, frames.pack_texts(_text(traceback.format_exception, error)))
             return
@@ -96,9 +97,8 @@ class Inside:
         self._write(frames.READY, 0, b"")
         try:
             while (received := self._receive()) is not None:
-                head, data = received
-                call = _Call(self, head.number, data)
-                del received, data
+                call = _Call(self, received.number, received.data)
+                del received
                 if not self._run(handler, call, limits_memory=limits_memory):
                     break
         finally:
@@ -163,7 +163,7 @@ class Inside:
                 _lose("the handler has closed or torn the connection of this child to its worker")
             self._torn = True  # an exception of a signal handler may leave a frame half written
             try:
-                if len(data) < _SMALL:
+                if len(data) < _PIECE:
                     self._calls.sendall(head + data)
                 else:
                     self._calls.sendall(head)
@@ -172,26 +172,12 @@ class Inside:
                 _lose(f"the connection of this child to its worker is gone: {error}")
             self._torn = False
 
-    def _receive(self) -> tuple[frames.Header, bytes] | None:
-        """The next frame; None at the socket's end."""
-        head = self._exactly(frames.HEADER_SIZE)
-        if head is None:
-            return None
-        found = frames.read_header(head)
-        data = self._exactly(found.data_length)
-        return None if data is None else (found, bytes(data))
-
-    def _exactly(self, count: int) -> bytes | bytearray | None:
-        if count == 0:
-            return b""
-        piece = self._calls.recv(min(count, _PIECE))
-        if len(piece) == count:
-            return piece
-        data = bytearray(piece)
-        while piece and len(data) < count:
-            piece = self._calls.recv(min(count - len(data), _PIECE))
-            data += piece
-        return data if len(data) == count else None
+    def _receive(self) -> frames.Frame | None:
+        """The next frame; None at the socket's end. Nothing comes after a frame before it is answered."""
+        while piece := self._calls.recv(_LARGE_PIECE if self._reader.missing > _PIECE else _PIECE):
+            if found := self._reader.feed(piece):
+                return found[0]
+        return None
 
     def _watch(self) -> None:
         """Hear what the parent says about the running call, and end this process at the pipe's end."""
