@@ -298,23 +298,31 @@ class ChildPool:
         if self._closing:
             child.kill("was not needed any more")
         try:
-            async with asyncio.timeout(self._start_timeout) as limit:
+            await self._make_ready(child)
+        except Exception:
+            child.kill()
+            await asyncio.wait([child.gone], timeout=self._exit_timeout)
+            raise
+        except BaseException:
+            child.kill()
+            raise
+        return child
+
+    async def _make_ready(self, child: Child) -> None:
+        limit = asyncio.timeout(self._start_timeout)
+        try:
+            async with limit:
                 await child.ready
                 if self._closing:
                     raise ChildNotStarted("the pool of child processes is closed")
                 if self._announcer is not None:
                     await self._announcer.announce()
-            if child.gone.done():
-                raise ChildNotStarted(f"a child process {child.gone.result()} before it had a call")
         except TimeoutError:
-            child.kill()
             if not limit.expired():
                 raise
             raise ChildNotStarted(f"a child process was not ready within {self._start_timeout:g} seconds") from None
-        except BaseException:
-            child.kill()
-            raise
-        return child
+        if child.gone.done():
+            raise ChildNotStarted(f"a child process {child.gone.result()} before it had a call")
 
 
 def _refuse(waiter: asyncio.Future[Child], error: Exception) -> bool:
