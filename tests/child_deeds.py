@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -124,8 +125,8 @@ class Deeds:
 
     def wait_with_end(self, call: ChildCall, path: str) -> None:
         """Wait until it is terminated, and leave a file then."""
-        call.send("began", b"")
         try:
+            call.send("began", b"")
             block_for(60)
         except Terminated:
             Path(path).write_text("terminated", encoding="utf-8")
@@ -133,9 +134,12 @@ class Deeds:
 
     def defy(self, call: ChildCall) -> None:
         """Go on after it was terminated."""
-        call.send("began", b"")
+        said = False
         while True:
             try:
+                if not said:
+                    said = True
+                    call.send("began", b"")
                 block_for(60)
             except Terminated:
                 continue
@@ -184,7 +188,7 @@ class Deeds:
 
     def write_rubbish(self, _call: ChildCall) -> None:
         """Write something of one's own to the socket by which the child talks to its worker."""
-        os.write(_sockets()[0], b"GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n")
+        os.write(_writable_pipes()[0], b"GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n")
         block_for(60)
 
     def close_everything(self, call: ChildCall) -> None:
@@ -287,12 +291,17 @@ def open_files() -> list[str]:
     return found
 
 
-def _sockets() -> list[int]:
-    return [int(name) for name in os.listdir("/proc/self/fd") if _is_socket(name)]
+def _writable_pipes() -> list[int]:
+    """The descriptors beyond standard error of pipes that can be written to."""
+    return [
+        int(name)
+        for name in os.listdir("/proc/self/fd")
+        if int(name) > 2 and _is_pipe(name) and fcntl.fcntl(int(name), fcntl.F_GETFL) & os.O_WRONLY
+    ]
 
 
-def _is_socket(name: str) -> bool:
+def _is_pipe(name: str) -> bool:
     try:
-        return os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+        return os.readlink(f"/proc/self/fd/{name}").startswith("pipe:")
     except FileNotFoundError:
         return False

@@ -1,6 +1,6 @@
-"""How frames stand on the socket between a worker and a child: a header of fixed size, then the bytes it announces.
+"""How frames stand in the pipes between a worker and a child: a header of fixed size, then the bytes it announces.
 
-The header begins with two bytes that other writers would hardly send, so that rubbish on the socket is told at once.
+The header begins with two bytes that other writers would hardly send, so that rubbish in a pipe is told at once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ RAISED: Final = 6
 """Child to worker: the call raised; the data is three texts, see `pack_texts`."""
 SETUP: Final = 7
 """Worker to child: the first frame; the data is what the handler's factory is given."""
+END: Final = 8
+"""Worker to child: no call comes any more. The pipe's end says the same, unless somebody else holds a copy of it."""
 
 STOP: Final = 1
 """On the control pipe: the call should stop; the text says why."""
@@ -34,6 +36,7 @@ LARGEST: Final = 1 << 30
 _MAGIC: Final = b"\xbf\x42"
 _HEADER: Final = struct.Struct("!2sBBIIQ")
 HEADER_SIZE: Final = _HEADER.size
+_SMALL: Final = 1 << 14
 _CONTROL: Final = struct.Struct("!BIH")
 _LONGEST_REASON: Final = 1000
 
@@ -84,7 +87,7 @@ class Reader:
         Raises:
             RubbishError: what was read is no frame.
         """
-        if not self._buffer:  # as a rule a piece is one frame, or begins a long one
+        if not self._buffer:
             found: list[Frame] = []
             at = self._take(piece, found)
             if at < len(piece):
@@ -111,8 +114,11 @@ class Reader:
                 self._whole = end - at
                 return at
             name = bytes(data[at + HEADER_SIZE : start]).decode(errors="replace") if name_length else ""
-            with memoryview(data) as view:
-                found.append(Frame(kind, number, name, bytes(view[start:end]), rss))
+            if data_length < _SMALL:
+                found.append(Frame(kind, number, name, bytes(data[start:end]), rss))
+            else:  # copied once only
+                with memoryview(data) as view:
+                    found.append(Frame(kind, number, name, bytes(view[start:end]), rss))
             at = end
         self._whole = 0
         return at

@@ -32,7 +32,7 @@ class ChildPool:
     Args:
         size: how many children take calls at most.
         handler: the import path ("package.module:name") of the factory of the `ChildHandler`.
-        setup: what the factory is given in each child; it crosses by a socket, so it may hold secrets.
+        setup: what the factory is given in each child; it crosses by a pipe, so it may hold secrets.
         max_jobs: after so many calls a child is replaced; None: never.
         max_rss: a child whose memory in bytes is larger after a call is replaced; None: never.
         on_children: awaited before a new child gets its first call.

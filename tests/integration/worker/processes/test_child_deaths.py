@@ -137,16 +137,27 @@ async def test_an_error_of_who_listens(eventually: Eventually) -> None:
 async def test_an_idle_child_that_is_killed_costs_nothing(
     caplog: pytest.LogCaptureFixture, eventually: Eventually
 ) -> None:
-    """No call fails: also not one that was given to it before anybody knew, since it had not read that."""
+    """No call fails: the next one has another child, and the log tells of the death."""
     async with pool_of(1) as pool:
-        for noticed in (True, False) * 5:
+        for _ in range(3):
             pid = await do(pool, "pid")
             os.kill(pid, signal.SIGKILL)
-            if noticed:
-                await eventually(lambda: not pool.children)
+            await eventually(lambda: not pool.children)
             assert await do(pool, "pid") != pid
     assert "which ran no call, was killed by signal 9" in caplog.text
     assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
+
+
+async def test_a_call_that_a_dead_child_has_not_read() -> None:
+    """It has not begun, so that another child gets it and it does not fail."""
+    async with pool_of(1) as pool:
+        for _ in range(3):
+            pid = await do(pool, "pid")
+            os.kill(pid, signal.SIGSTOP)
+            begun = Begun(pool, "pid")
+            await asyncio.sleep(0)
+            os.kill(pid, signal.SIGKILL)
+            assert (await begun.task).data != str(pid).encode()
 
 
 async def test_a_stopped_child_that_is_killed_has_not_read_a_long_call() -> None:

@@ -54,5 +54,5 @@ def test_a_killed_parent_takes_its_children_along(copied: bool) -> None:
 
 def test_a_parent_that_is_gone_before_the_first_line() -> None:
     """A child whose parent ended before it could tie itself to it ends at once."""
-    code = f"import sys; sys.argv = ['', '0', '0', '1']; exec(open({birth.__file__!r}).read())"
+    code = f"import sys; sys.argv = ['', '0', '0', '0', '1']; exec(open({birth.__file__!r}).read())"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 1
