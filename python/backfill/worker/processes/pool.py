@@ -13,6 +13,7 @@ from backfill.worker.processes.announcer import Announcer
 from backfill.worker.processes.calls import Call, OnBegin, OnChildren, OnMessage, Outcome
 from backfill.worker.processes.child import Child, UnreadError
 from backfill.worker.processes.deaths import ChildDied, ChildNotStarted
+from backfill.worker.processes.frames import LARGEST
 from backfill.worker.processes.spawner import Spawner
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,10 @@ class ChildPool:
             ChildDied: the child ended before the call did.
             ChildNotStarted: no child could be started.
             ChildFailed: the child's own code raised where it should have returned bytes.
+            ValueError: the call's data is larger than a gigabyte.
         """
+        if len(call.data) > LARGEST:
+            raise ValueError(f"{len(call.data)} bytes: a call in a child process may have at most {LARGEST}")
         for _ in range(_TRIES):
             child = self._idle.pop() if self._idle else await self._wait_for_child()
             if self._closing:

@@ -148,23 +148,25 @@ async def test_an_idle_child_that_is_killed_costs_nothing(
     assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
 
 
-async def test_a_call_that_a_dead_child_has_not_read() -> None:
+async def test_a_call_that_a_dead_child_has_not_read(eventually: Eventually) -> None:
     """It has not begun, so that another child gets it and it does not fail."""
     async with pool_of(1) as pool:
         for _ in range(3):
             pid = await do(pool, "pid")
             os.kill(pid, signal.SIGSTOP)
+            await eventually(lambda: psutil.Process(pid).status() == "stopped")  # noqa: B023 - it is awaited here
             begun = Begun(pool, "pid")
             await asyncio.sleep(0)
             os.kill(pid, signal.SIGKILL)
             assert (await begun.task).data != str(pid).encode()
 
 
-async def test_a_stopped_child_that_is_killed_has_not_read_a_long_call() -> None:
+async def test_a_stopped_child_that_is_killed_has_not_read_a_long_call(eventually: Eventually) -> None:
     """A call that is only partly read has not begun: another child gets it."""
     async with pool_of(1) as pool:
         pid = await do(pool, "pid")
         os.kill(pid, signal.SIGSTOP)
+        await eventually(lambda: psutil.Process(pid).status() == "stopped")
         long = Begun(pool, "length", "x" * 50_000_000)
         await asyncio.sleep(0)
         os.kill(pid, signal.SIGKILL)
