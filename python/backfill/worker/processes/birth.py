@@ -39,10 +39,10 @@ def begin() -> None:
     """Become a child that serves calls."""
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if entry != here]  # our modules must not hide those of the library
-    calls, control, parent = (int(word) for word in sys.argv[1:4])
+    calls, answers, control, parent = (int(word) for word in sys.argv[1:5])
     tied = _tie_to_parent(parent)
-    os.set_inheritable(calls, False)
-    os.set_inheritable(control, False)
+    for end in (calls, answers, control):
+        os.set_inheritable(end, False)
     import json  # noqa: PLC0415 - not before the import path is right
 
     length = int.from_bytes(_receive(calls, 4), "big")
@@ -51,7 +51,7 @@ def begin() -> None:
     sys.argv[:] = like_parent["argv"]
     from backfill.worker.processes.inside import Inside  # noqa: PLC0415 - not before the parent's path is known
 
-    Inside(calls, control, None if tied else parent).serve(like_parent["handler"])
+    Inside(calls, answers, control, None if tied else parent).serve(like_parent["handler"])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Final
 from backfill.worker.processes import frames
 from backfill.worker.processes.calls import Call, OnMessage, Outcome
 from backfill.worker.processes.deaths import ChildDied, ChildFailed, ChildNotStarted, described
-from backfill.worker.processes.launch import Launched, setup_frame
+from backfill.worker.processes.launch import Launched, setup_frame, unread_bytes
 
 _PIECE: Final = 1 << 16
 _LARGE_PIECE: Final = 1 << 20
@@ -49,11 +49,13 @@ class Child:
         self._loop = asyncio.get_running_loop()
         self._process = launched.process
         self._launched = launched
-        self._socket = launched.calls
+        self._calls = launched.calls
+        self._answers = launched.answers
         self._ended = ended
         self._reader = frames.Reader()
         self._unsent = bytearray()
         self._reads = True
+        self._takes_calls = True
         self._deaf = False
         self._broken = ""
         self._unread = False
@@ -75,7 +77,7 @@ class Child:
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.gone: asyncio.Future[str] = self._loop.create_future()
         """How it ended, in words, when it has been waited for."""
-        self._loop.add_reader(self._socket.fileno(), self._read)
+        self._loop.add_reader(self._answers, self._read)
         self._watch(by_thread=by_thread)
         self._write(setup_frame(setup, limits_memory=limits_memory))
 
@@ -115,8 +117,9 @@ class Child:
     def end(self, timeout: float) -> None:
         """Let an idle child end by itself, and kill it where it has not ended after `timeout` seconds."""
         self.ending = True
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(1)  # SHUT_WR: it reads the end where its next call would stand
+        if not self.gone.done() and self._takes_calls:
+            self._write(frames.header(frames.END, 0, 0))
+            self._stop_writing()
         self._kill_after(timeout, f"did not end within {timeout:g} seconds")
 
     def kill(self, why: str | None = None) -> None:
@@ -154,7 +157,7 @@ class Child:
             self._unsent += data
             return
         try:
-            sent = self._socket.send(data)
+            sent = os.write(self._calls, data)
         except BlockingIOError:
             sent = 0
         except OSError:  # its end is noticed elsewhere, and this was never read
@@ -162,12 +165,12 @@ class Child:
             return
         if sent < len(data):
             self._unsent += memoryview(data)[sent:]
-            self._loop.add_writer(self._socket.fileno(), self._write_more)
+            self._loop.add_writer(self._calls, self._write_more)
 
     def _write_more(self) -> None:
         try:
             with memoryview(self._unsent) as view, view[:_LARGE_PIECE] as piece:
-                sent = self._socket.send(piece)
+                sent = os.write(self._calls, piece)
         except BlockingIOError:
             return
         except OSError:
@@ -176,17 +179,24 @@ class Child:
         else:
             del self._unsent[:sent]
         if not self._unsent:
-            self._loop.remove_writer(self._socket.fileno())
+            self._loop.remove_writer(self._calls)
+
+    def _stop_writing(self) -> None:
+        """Close the pipe of calls; whether the child has left something of a call unread is known from now on."""
+        if self._takes_calls:
+            self._takes_calls = False
+            if self._unsent:
+                self._unread = True
+                self._unsent.clear()
+                self._loop.remove_writer(self._calls)
+            self._launched.close_calls()
 
     def _read(self) -> bool:
         """Read what is there, once, so that other callbacks of the loop have their turn; whether there was anything."""
         try:
-            piece = self._socket.recv(_LARGE_PIECE if self._reader.missing > _PIECE else _PIECE)
+            piece = os.read(self._answers, _LARGE_PIECE if self._reader.missing > _PIECE else _PIECE)
         except (BlockingIOError, InterruptedError):
             return False
-        except ConnectionResetError:  # it ended with something unread, and that can only be a call
-            self._unread = True
-            piece = b""
         except OSError:
             piece = b""
         if not piece:
@@ -247,7 +257,7 @@ class Child:
     def _stop_reading(self) -> None:
         if self._reads:
             self._reads = False
-            self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_reader(self._answers)
 
     def _watch(self, *, by_thread: bool) -> None:
         """Have `_died` called on the loop when the process has ended."""
@@ -278,12 +288,13 @@ class Child:
         """The process has ended: read what it still said, wait for it, and say so."""
         if self.gone.done():
             return
-        in_call = self._future is not None
         was_ending, self.ending = self.ending, True
         while self._reads and self._read():
             pass
-        if in_call:
+        if self._future is not None:
             self._signal_group()
+            # What is left in the pipe can only be of this call, whose handler has not begun then.
+            self._unread = self._unread or bool(self._unsent) or (self._takes_calls and unread_bytes(self._calls) > 0)
         code = self._process.wait()
         why = self._why if self._why is not None and code == -signal.SIGKILL else described(code)
         self._let_go()
@@ -306,9 +317,7 @@ class Child:
         if self._killing is not None:
             self._killing.cancel()
         self._stop_reading()
-        if self._unsent:
-            self._unsent.clear()
-            self._loop.remove_writer(self._socket.fileno())
+        self._stop_writing()
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)

@@ -1,6 +1,6 @@
-"""How frames stand on the socket between a worker and a child: a header of fixed size, then the bytes it announces.
+"""How frames stand in the pipes between a worker and a child: a header of fixed size, then the bytes it announces.
 
-The header begins with two bytes that other writers would hardly send, so that rubbish on the socket is told at once.
+The header begins with two bytes that other writers would hardly send, so that rubbish in a pipe is told at once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ RAISED: Final = 6
 """Child to worker: the call raised; the data is three texts, see `pack_texts`."""
 SETUP: Final = 7
 """Worker to child: the first frame; the data is what the handler's factory is given."""
+END: Final = 8
+"""Worker to child: no call comes any more. The pipe's end says the same, unless somebody else holds a copy of it."""
 
 STOP: Final = 1
 """On the control pipe: the call should stop; the text says why."""
@@ -34,6 +36,7 @@ LARGEST: Final = 1 << 30
 _MAGIC: Final = b"\xbf\x42"
 _HEADER: Final = struct.Struct("!2sBBIIQ")
 HEADER_SIZE: Final = _HEADER.size
+_SMALL: Final = 1 << 14
 _CONTROL: Final = struct.Struct("!BIH")
 _LONGEST_REASON: Final = 1000
 
@@ -55,16 +58,6 @@ class Frame(NamedTuple):
     """The child's memory in bytes; 0 where it is not said."""
 
 
-class Header(NamedTuple):
-    """The header of a frame whose data may not be there yet."""
-
-    kind: int
-    number: int
-    name_length: int
-    data_length: int
-    rss: int
-
-
 def header(kind: int, number: int, data_length: int, name: bytes = b"", rss: int = 0) -> bytes:
     """The bytes that stand before a frame's data: the header and the name.
 
@@ -76,58 +69,59 @@ def header(kind: int, number: int, data_length: int, name: bytes = b"", rss: int
     return _HEADER.pack(_MAGIC, kind, len(name), number, data_length, rss) + name
 
 
-def read_header(data: bytes | bytearray) -> Header:
-    """The header that the bytes begin with.
-
-    Raises:
-        RubbishError: they begin with something else.
-    """
-    magic, kind, name_length, number, data_length, rss = _HEADER.unpack_from(data)
-    if magic != _MAGIC or data_length > LARGEST:
-        raise RubbishError
-    return Header(kind, number, name_length, data_length, rss)
-
-
 class Reader:
     """Puts frames together from the pieces in which they are read."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._header: Header | None = None
+        self._whole = 0
 
     @property
     def missing(self) -> int:
         """How many bytes of the frame that has begun are not there yet; 0 where that is not known."""
-        if (found := self._header) is None:
-            return 0
-        return max(HEADER_SIZE + found.name_length + found.data_length - len(self._buffer), 0)
+        return max(self._whole - len(self._buffer), 0)
 
-    def feed(self, piece: bytes) -> Iterator[Frame]:
+    def feed(self, piece: bytes) -> list[Frame]:
         """The frames that are whole with this piece.
 
         Raises:
             RubbishError: what was read is no frame.
         """
-        buffer = self._buffer
-        buffer += piece
-        at = 0
-        try:
-            while True:
-                if (head := self._header) is None:
-                    if len(buffer) - at < HEADER_SIZE:
-                        return
-                    head = read_header(bytes(buffer[at : at + HEADER_SIZE]))
-                start = at + HEADER_SIZE + head.name_length
-                end = start + head.data_length
-                if len(buffer) < end:
-                    self._header = head
-                    return
-                self._header = None
-                name = buffer[at + HEADER_SIZE : start].decode(errors="replace") if head.name_length else ""
-                at = end
-                yield Frame(head.kind, head.number, name, bytes(memoryview(buffer)[start:end]), head.rss)
-        finally:
-            del buffer[:at]
+        if not self._buffer:
+            found: list[Frame] = []
+            at = self._take(piece, found)
+            if at < len(piece):
+                self._buffer += piece[at:] if at else piece
+            return found
+        self._buffer += piece
+        if self.missing:
+            return []
+        found = []
+        at = self._take(self._buffer, found)
+        del self._buffer[:at]
+        return found
+
+    def _take(self, data: bytes | bytearray, found: list[Frame]) -> int:
+        """Append the whole frames that stand in the data; where the rest of the data begins."""
+        at, length = 0, len(data)
+        while length - at >= HEADER_SIZE:
+            magic, kind, name_length, number, data_length, rss = _HEADER.unpack_from(data, at)
+            if magic != _MAGIC or data_length > LARGEST:
+                raise RubbishError
+            start = at + HEADER_SIZE + name_length
+            end = start + data_length
+            if end > length:
+                self._whole = end - at
+                return at
+            name = bytes(data[at + HEADER_SIZE : start]).decode(errors="replace") if name_length else ""
+            if data_length < _SMALL:
+                found.append(Frame(kind, number, name, bytes(data[start:end]), rss))
+            else:  # copied once only
+                with memoryview(data) as view:
+                    found.append(Frame(kind, number, name, bytes(view[start:end]), rss))
+            at = end
+        self._whole = 0
+        return at
 
 
 def pack_control(kind: int, number: int, text: str = "") -> bytes:

@@ -1,7 +1,7 @@
-"""The main loop of a child: takes calls from its socket, runs them in the main thread, and sends what came of them.
+"""The main loop of a child: reads calls from a pipe, runs them in the main thread, and sends what came of them.
 
 A second thread waits at the control pipe: for words about the running call, and for the pipe's end, which is the
-parent's end too. So the socket has one reader, and a call costs no change of threads.
+parent's end too. So the pipe of calls has one reader, and a call costs no change of threads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import importlib
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 import traceback
@@ -26,8 +25,8 @@ from backfill.worker.processes.resident import resident_bytes
 _LOST: Final = 71
 """The exit code of a child that cannot talk to its worker any more."""
 _PARENT_LOOK_SECONDS: Final = 0.5
-_PIECE: Final = 1 << 20
-_SMALL: Final = 1 << 16
+_PIECE: Final = 1 << 16
+_LARGE_PIECE: Final = 1 << 20
 
 
 class _Call:
@@ -58,17 +57,19 @@ class Inside:
     """One child, from within.
 
     Args:
-        calls: the descriptor of the socket by which calls come.
+        calls: the descriptor of the pipe by which calls come.
+        answers: the descriptor of the pipe by which messages and outcomes go.
         control: the descriptor of the pipe that tells about the running call.
         parent: the parent's process, where the kernel does not end this process with it; else None.
     """
 
-    def __init__(self, calls: int, control: int, parent: int | None) -> None:
-        self._calls = socket.socket(fileno=calls)
+    def __init__(self, calls: int, answers: int, control: int, parent: int | None) -> None:
+        self._calls = calls
+        self._answers = answers
         self._control = control
         self._parent = parent
-        self._calls_identity = _identity(calls)
-        self._control_identity = _identity(control)
+        self._identities = {end: _identity(end) for end in (calls, answers, control)}
+        self._reader = frames.Reader()
         self._sending = threading.Lock()
         self._torn = False
         self._forked = False
@@ -86,9 +87,9 @@ class Inside:
         first = self._receive()
         if first is None:
             return
-        limits_memory = first[0].number == 1
+        limits_memory = first.number == 1
         try:
-            handler = _made(path, first[1])
+            handler = _made(path, first.data)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the parent says it
             self._write(frames.NOT_READY, 0, frames.pack_texts(_text(traceback.format_exception, error)))
             return
@@ -96,9 +97,8 @@ class Inside:
         self._write(frames.READY, 0, b"")
         try:
             while (received := self._receive()) is not None:
-                head, data = received
-                call = _Call(self, head.number, data)
-                del received, data
+                call = _Call(self, received.number, received.data)
+                del received
                 if not self._run(handler, call, limits_memory=limits_memory):
                     break
         finally:
@@ -159,39 +159,23 @@ class Inside:
         with self._sending:
             if call is not None and call.ended:
                 return
-            if self._torn or _identity(self._calls.fileno()) != self._calls_identity:
+            if self._torn or self._lost(self._answers):
                 _lose("the handler has closed or torn the connection of this child to its worker")
             self._torn = True  # an exception of a signal handler may leave a frame half written
             try:
-                if len(data) < _SMALL:
-                    self._calls.sendall(head + data)
-                else:
-                    self._calls.sendall(head)
-                    self._calls.sendall(data)
+                _write_all(self._answers, head + data if len(data) < _PIECE else head)
+                if len(data) >= _PIECE:
+                    _write_all(self._answers, data)
             except OSError as error:
                 _lose(f"the connection of this child to its worker is gone: {error}")
             self._torn = False
 
-    def _receive(self) -> tuple[frames.Header, bytes] | None:
-        """The next frame; None at the socket's end."""
-        head = self._exactly(frames.HEADER_SIZE)
-        if head is None:
-            return None
-        found = frames.read_header(head)
-        data = self._exactly(found.data_length)
-        return None if data is None else (found, bytes(data))
-
-    def _exactly(self, count: int) -> bytes | bytearray | None:
-        if count == 0:
-            return b""
-        piece = self._calls.recv(min(count, _PIECE))
-        if len(piece) == count:
-            return piece
-        data = bytearray(piece)
-        while piece and len(data) < count:
-            piece = self._calls.recv(min(count - len(data), _PIECE))
-            data += piece
-        return data if len(data) == count else None
+    def _receive(self) -> frames.Frame | None:
+        """The next frame; None where no more come. Nothing comes after a frame before it is answered."""
+        while piece := os.read(self._calls, _LARGE_PIECE if self._reader.missing > _PIECE else _PIECE):
+            if found := self._reader.feed(piece):
+                return None if found[0].kind == frames.END else found[0]
+        return None
 
     def _watch(self) -> None:
         """Hear what the parent says about the running call, and end this process at the pipe's end."""
@@ -203,8 +187,8 @@ class Inside:
                 while not poll.poll(_PARENT_LOOK_SECONDS * 1000):
                     if os.getppid() != self._parent:
                         os._exit(_LOST)
-            if _identity(self._control) != self._control_identity:
-                return  # the handler closed it; the kernel or the socket's end tells what is left to tell
+            if self._lost(self._control):
+                return  # the handler closed it; what is left to hear is its parent's end, which the kernel tells
             piece = os.read(self._control, 65536)
             if not piece:
                 os._exit(_LOST)
@@ -230,14 +214,16 @@ class Inside:
         """Whether the call that runs in this moment is to be ended."""
         return self._handling and self._terminated == self._number
 
+    def _lost(self, end: int) -> bool:
+        """Whether the handler has closed a descriptor of ours; its number may be another file's now."""
+        return _identity(end) != self._identities[end]
+
     def _leave_to_parent(self) -> None:
         """In a process that a handler has forked: let go of the connection, so that it can neither write nor hold it."""
         self._forked = True
-        with contextlib.suppress(OSError):
-            if _identity(self._calls.fileno()) == self._calls_identity:
-                self._calls.close()
-            if _identity(self._control) == self._control_identity:
-                os.close(self._control)
+        for end in self._identities:
+            if not self._lost(end):
+                os.close(end)
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -266,6 +252,13 @@ def _made(path: str, setup: bytes) -> ChildHandler:
     for part in name.split("."):
         factory = getattr(factory, part)
     return cast("Callable[[bytes], ChildHandler]", factory)(setup)
+
+
+def _write_all(end: int, data: bytes) -> None:
+    written = os.write(end, data)
+    while written < len(data):  # a signal has come
+        with memoryview(data) as view, view[written:] as rest:
+            written += os.write(end, rest)
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from backfill.worker.processes.announcer import Announcer
 from backfill.worker.processes.calls import Call, OnBegin, OnChildren, OnMessage, Outcome
 from backfill.worker.processes.child import Child, UnreadError
 from backfill.worker.processes.deaths import ChildDied, ChildNotStarted
+from backfill.worker.processes.frames import LARGEST
 from backfill.worker.processes.spawner import Spawner
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class ChildPool:
     Args:
         size: how many children take calls at most.
         handler: the import path ("package.module:name") of the factory of the `ChildHandler`.
-        setup: what the factory is given in each child; it crosses by a socket, so it may hold secrets.
+        setup: what the factory is given in each child; it crosses by a pipe, so it may hold secrets.
         max_jobs: after so many calls a child is replaced; None: never.
         max_rss: a child whose memory in bytes is larger after a call is replaced; None: never.
         on_children: awaited before a new child gets its first call.
@@ -100,7 +101,10 @@ class ChildPool:
             ChildDied: the child ended before the call did.
             ChildNotStarted: no child could be started.
             ChildFailed: the child's own code raised where it should have returned bytes.
+            ValueError: the call's data is larger than a gigabyte.
         """
+        if len(call.data) > LARGEST:
+            raise ValueError(f"{len(call.data)} bytes: a call in a child process may have at most {LARGEST}")
         for _ in range(_TRIES):
             child = self._idle.pop() if self._idle else await self._wait_for_child()
             if self._closing:
@@ -298,23 +302,31 @@ class ChildPool:
         if self._closing:
             child.kill("was not needed any more")
         try:
-            async with asyncio.timeout(self._start_timeout) as limit:
+            await self._make_ready(child)
+        except Exception:
+            child.kill()
+            await asyncio.wait([child.gone], timeout=self._exit_timeout)
+            raise
+        except BaseException:
+            child.kill()
+            raise
+        return child
+
+    async def _make_ready(self, child: Child) -> None:
+        limit = asyncio.timeout(self._start_timeout)
+        try:
+            async with limit:
                 await child.ready
                 if self._closing:
                     raise ChildNotStarted("the pool of child processes is closed")
                 if self._announcer is not None:
                     await self._announcer.announce()
-            if child.gone.done():
-                raise ChildNotStarted(f"a child process {child.gone.result()} before it had a call")
         except TimeoutError:
-            child.kill()
             if not limit.expired():
                 raise
             raise ChildNotStarted(f"a child process was not ready within {self._start_timeout:g} seconds") from None
-        except BaseException:
-            child.kill()
-            raise
-        return child
+        if child.gone.done():
+            raise ChildNotStarted(f"a child process {child.gone.result()} before it had a call")
 
 
 def _refuse(waiter: asyncio.Future[Child], error: Exception) -> bool:
