@@ -115,8 +115,8 @@ def claimer_of(both: list[Lane], stirred: list[str]) -> Claimer:
     sources = Sources(executor, both, schema="s", worker="w", patience=2.0, fleet=lambda: 1, stir=lambda: None)
     claimer = Claimer(
         executor, both, sources, schema="s", worker="w", tasks=TASKS, poll_interval=2.0,
-        stir=lambda: stirred.append("stir"), fleet=lambda: 1, lookout=Lookout("w", dead_after=20.0, dead=lambda dead: None),
-        lost=lambda: None, pulse=Pulse(),
+        stir=lambda: stirred.append("stir"), fleet=lambda: 1,
+        lookout=Lookout("w", dead_after=20.0, dead=lambda dead: None), lost=lambda: None, pulse=Pulse(),
     )  # fmt: skip
     claimer.know_tasks(IDS)
     return claimer

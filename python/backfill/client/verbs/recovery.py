@@ -21,7 +21,7 @@ from backfill.said import said
 from backfill.storage.arrays import number_array
 from backfill.storage.attempts import named
 from backfill.storage.recovery import CutOff, Next, Page
-from backfill.storage.results import first, rows
+from backfill.storage.results import first, nothing, rows
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +161,7 @@ def _give_up_and_recover(
     if where is None:
         return None
     done, turn = yield from _recover_jobs(_dead(worker, _died(worker, *where), next_of, dead_after))
+    yield from _tell_of(done)
     queues, complete = 0, False
     if turn:
         queues = yield from _recover_queues(worker)
@@ -174,6 +175,7 @@ def _recover_late(
 ) -> Steps[Recovered]:
     dead = _dead(worker, _died(worker, before.host, before.pid), next_of, dead_after)
     done, turn = yield from _recover_jobs(dead)
+    yield from _tell_of(done)
     queues = 0
     if turn:
         queues = yield from _recover_queues(worker)
@@ -198,6 +200,13 @@ def _recover_abandoned(gone_for: timedelta, next_of: Callable[[CutOff], Next]) -
             superseded = len(some.superseded)
             done.append(Abandoned(worker, len(some.ids), queues, some.dead_letters, some.refused, superseded))
     return done
+
+
+def _tell_of(done: Page) -> Steps[None]:
+    """Have workers look for the jobs that were unlocked, most of which are due."""
+    unlocked = len(done.ids) - done.dead_letters - len(done.superseded)
+    if unlocked > 0:
+        yield from Verb("notify_jobs", (str(unlocked),), nothing)
 
 
 def _died(worker: str, host: str, pid: int) -> str:
