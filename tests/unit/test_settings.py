@@ -29,6 +29,9 @@ OTHER: dict[str, tuple[str, Any]] = {
     "--shutdown-timeout": ("1h30m", timedelta(minutes=90)),
     "--ahead-bytes": ("1GB", 2**30),
     "--pool-size": ("7", 7),
+    "--process-slots": ("4", 4),
+    "--max-jobs-per-process": ("1000", 1000),
+    "--max-process-rss": ("512MB", 2**29),
     "--heartbeat-interval": ("1.5", timedelta(seconds=1.5)),
     "--dead-after": ("1m", timedelta(minutes=1)),
     "--stuck-after": ("90s", timedelta(seconds=90)),
@@ -49,7 +52,8 @@ OTHER: dict[str, tuple[str, Any]] = {
 # What none of these can be.
 WRONG = {
     "--schema": "x" * 64, "--debug": "maybe", "--concurrency": "0", "--poll-interval": "2h", "--listen": "2",
-    "--shutdown-timeout": "2d", "--ahead-bytes": "2048GB", "--pool-size": "ten", "--heartbeat-interval": "soon",
+    "--shutdown-timeout": "2d", "--ahead-bytes": "2048GB", "--pool-size": "ten", "--process-slots": "0",
+    "--max-jobs-per-process": "-1", "--max-process-rss": "1MB", "--heartbeat-interval": "soon",
     "--dead-after": "-5s", "--stuck-after": "0", "--blocked-after": "1us", "--health-address": "8080",
     "--health-file": "/tmp/", "--retry-traceback": "long", "--dlq-processor-interval": "0",
     "--stale-lock-cleanup-interval": "2d", "--stale-queue-lock-timeout": "0.5", "--stale-job-lock-timeout": "366d",

@@ -84,6 +84,18 @@ AHEAD_BYTES: Final = Setting(
 POOL_SIZE: Final = Setting(
     "--pool-size", "N", "How many connections handlers may use at most.", Count("pool_size"), "10"
 )
+PROCESS_SLOTS: Final = Setting(
+    "--process-slots", "N", "How many processes run handlers at most; else as many as jobs run at once.",
+    CountOrOff("process_slots"), "off",
+)  # fmt: skip
+MAX_JOBS_PER_PROCESS: Final = Setting(
+    "--max-jobs-per-process", "N", "Replace a process of handlers after so many jobs.",
+    CountOrOff("max_jobs_per_process"), "off",
+)  # fmt: skip
+MAX_PROCESS_RSS: Final = Setting(
+    "--max-process-rss", "SIZE", "Replace a process of handlers whose memory is larger after a job.",
+    SizeOrOff("max_process_rss"), "off",
+)  # fmt: skip
 HEARTBEAT_INTERVAL: Final = Setting(
     "--heartbeat-interval", "TIME", "How often the worker says that it lives; at most a quarter of --dead-after.",
     Span("heartbeat_interval"), "5s",

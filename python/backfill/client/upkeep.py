@@ -24,10 +24,18 @@ from backfill.client.verbs.lanes import show_lanes
 from backfill.client.verbs.limits import count_jobs, find_limits, resolve_limits, sweep_shares
 from backfill.client.verbs.paused_queues import find_paused_queues
 from backfill.client.verbs.places import find_places, show_place
+from backfill.client.verbs.progress import (
+    SweptProgress,
+    forget_progress,
+    read_checkpoint,
+    sweep_progress,
+    write_progress,
+)
 from backfill.client.verbs.recovery import DEAD_AFTER, Recovered
 from backfill.controls import Control
 from backfill.counts import UnknownFound, UnknownTask
 from backfill.storage.counters import MinuteCounts
+from backfill.storage.progress import Entry
 from backfill.storage.recovery import CutOff, Next
 from backfill.storage.shares import EffectiveLimit
 
@@ -273,3 +281,31 @@ class UpkeepVerbs(ClientLife):
             place: where to begin; anywhere if it is None.
         """
         return await self._run(sweep_attempts(place))
+
+    async def write_progress(self, worker: str, entries: Sequence[Entry]) -> set[int]:
+        """Write what running attempts have said about their progress; workers do this once a second at most.
+
+        Args:
+            worker: the worker's id.
+            entries: what each of the attempts has said since it was written last.
+
+        Returns:
+            The ids of the jobs for which it was written; the others are held by somebody right now, or lost.
+        """
+        return await self._run(write_progress(worker, entries))
+
+    async def read_checkpoint(self, job: int) -> bytes | None:
+        """Read the checkpoint of a job as JSON text; None if there is none. Workers do this before an attempt."""
+        return await self._run(read_checkpoint(job))
+
+    async def forget_progress(self, jobs: Collection[int]) -> None:
+        """Delete the progress of jobs, of those that are gone by now."""
+        await self._run(forget_progress(jobs))
+
+    async def sweep_progress(self, place: int) -> SweptProgress:
+        """Delete the progress of jobs that are gone, among 1,000 rows; workers do this now and then.
+
+        Args:
+            place: the id of the job after which to begin.
+        """
+        return await self._run(sweep_progress(place))

@@ -29,6 +29,7 @@ from backfill.worker.execution.interrupts import raise_again
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
+from backfill.worker.handler_pool import HandlerPool
 from backfill.worker.liveness.beat import TURN_SECONDS
 from backfill.worker.liveness.children import Children
 from backfill.worker.liveness.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth
@@ -67,7 +68,7 @@ class WorkerProcess:
     Attributes:
         config: the settings of the deployment.
         own: the services' client, once it is open.
-        children: the child processes in which handlers run, as the worker's row names them.
+        pool: the child processes in which handlers run.
         keeper: makes and drops the partitions of ends.
         held_queues: frees the queues that are held for ended jobs.
         left_attempts: deletes the records of attempts whose jobs are gone.
@@ -82,7 +83,6 @@ class WorkerProcess:
     """
 
     own: ServicesClient
-    children: Children
     keeper: EndPartitions
     held_queues: HeldQueues
     left_attempts: LeftAttempts
@@ -114,6 +114,8 @@ class WorkerProcess:
         self._stack = AsyncExitStack()
         # The guard is made first and closed last, since a lifespan may fork too, for example a pool of processes.
         self._stack.callback(ForkGuard().close)
+        self.pool = HandlerPool(config, registry, self.hurry)
+        self._stack.push_async_callback(self.pool.close)
         self._probes = ServiceGroup(PROBES)
         self._upkeep = ServiceGroup(UPKEEP)
         self._watchers: dict[Service, asyncio.Task[None]] = {}
@@ -138,7 +140,7 @@ class WorkerProcess:
         self.own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
         self._stack.push_async_callback(within, _CLOSE_SECONDS, self.own.close)
         await self.own.open()
-        self.children = Children(self.own, worker=lambda: self.one.worker_id)
+        self.pool.children = Children(self.own, worker=lambda: self.one.worker_id)
         await self._hooks.tell_init(config)
         # The handlers' client is opened by its first use, so that a worker whose handlers do not use it has no extra
         # connection.
@@ -282,7 +284,7 @@ class WorkerProcess:
             self.config, self._registry, self._client, self.own, self._deps,
             progressed=self._progress.set, lost=self._lost,
             interrupted=self._interrupted, pulse=self.pulse, stragglers=self.stragglers, collect=self._collect,
-            hooks=self._hooks, children=self.children,
+            hooks=self._hooks, pool=self.pool,
         )  # fmt: skip
 
     def _lost(self) -> None:

@@ -22,6 +22,7 @@ from backfill.worker.execution.interrupts import ctrl_c_came
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.liveness.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
 from backfill.worker.process import WorkerProcess
+from backfill.worker.reachable import refuse_unreachable
 from backfill.worker.service import finish
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ class WorkerRunner:
     Raises:
         ConfigurationError: the registry has no task, or `plugins` holds something that is no plugin.
         TaskDefinitionError: an annotation of a handler cannot be resolved, or names a type that cannot be sent; or a
-            handler expects `ctx.deps` of some type, and the registry has no lifespan that makes them.
+            handler expects `ctx.deps` of some type, and the registry has no lifespan that makes them; or a handler with
+            `run_in="process"` could not be found by a child process.
     """
 
     def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any], *, plugins: Iterable[Plugin] = ()) -> None:
@@ -51,6 +53,7 @@ class WorkerRunner:
             task.resolve()  # so that a wrong annotation is reported now, and not by each attempt
         _refuse_missing_deps(registry)
         _tell_unused_middleware(registry)
+        refuse_unreachable(registry)
         self.config = config
         self.registry = registry
         self.plugins = distinct([*registry.plugins, *checked_plugins(plugins)])

@@ -40,10 +40,10 @@ from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.sentinel import Sentinel
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
+from backfill.worker.handler_pool import HandlerPool
 from backfill.worker.lanes.lane import Lane, make_lanes
 from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.beat import Beat
-from backfill.worker.liveness.children import Children
 from backfill.worker.liveness.health import Pulse
 from backfill.worker.liveness.lookout import Lookout
 from backfill.worker.liveness.neighbour_watch import NeighbourWatch
@@ -89,7 +89,7 @@ class WorkerSession:
         stragglers: the handlers of earlier sessions that still run, which keep their slots in this one.
         collect: called with the job and the error of each failed attempt.
         hooks: the callbacks of the worker's plugins.
-        children: the child processes in which handlers run.
+        pool: the child processes in which handlers run.
 
     Attributes:
         worker_id: the worker's id, which is new for each session.
@@ -136,7 +136,7 @@ class WorkerSession:
         stragglers: Stragglers,
         collect: Collect | None = None,
         hooks: WorkerHooks,
-        children: Children,
+        pool: HandlerPool,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
         self.own = own
@@ -152,7 +152,8 @@ class WorkerSession:
             collect=collect,
             hooks=hooks if hooks.attend else None,
         )
-        self.beat = Beat(config, self._row(tasks, declared(registry), Place.here(children.now)), pulse)
+        pool.attach(self.executor, self.worker_id)
+        self.beat = Beat(config, self._row(tasks, declared(registry), Place.here(pool.children.now)), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on
         self.executor.leased_until, self.executor.renew_lease = 0.0, self.beat.leased_until
         self.counters = Counters(

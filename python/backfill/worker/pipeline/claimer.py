@@ -317,12 +317,12 @@ class Claimer:
             return
         if look.behind:
             if lane.look_at is not None:
-                lane.look_at = max(lane.horizon.next_look_at(), now)
+                lane.look_at = max(lane.horizon.next_look_at(now), now)
             return
         if asked.wakes != self._wakes:
             return
         lane.hungry = False
-        lane.look_at = None if complete else max(lane.horizon.next_look_at(), now)
+        lane.look_at = None if complete else max(lane.horizon.next_look_at(now), now)
 
     def _is_over(self, lane: Lane, look: Look) -> None:
         """Take note that a look is not under way any more."""
