@@ -68,7 +68,7 @@ class ProgressBook:
         self.fetch: Callable[[int], Awaitable[bytes | None]]
         """Reads the checkpoint of a job from the database."""
         self.quiet: Callable[[HeldJob], bool] = lambda _: False
-        """Whether the row of an attempt's job must not be written now, since a transaction of its handler's reads it."""
+        """Whether the row of an attempt's job must not be written now, since its handler's transaction reads it."""
         self._gone: set[int] = set()
         self._noted: dict[HeldJob, _Noted] = {}
         self._changed: set[HeldJob] = set()
@@ -197,7 +197,7 @@ class ProgressBook:
         ]
 
     def over(self, batch: Sequence[HeldJob]) -> list[int]:
-        """The ids of jobs that end with these attempts and may have a row of progress; the caller deletes these rows."""
+        """The ids of jobs that end with these attempts and may have rows of progress, which the caller deletes."""
         over = [running for running in batch if running in self._noted and _is_over(running)]
         for running in over:
             self._noted[running].deleted = True
