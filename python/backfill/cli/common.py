@@ -158,9 +158,14 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
     text = why(error, _LONGEST)
     if not isinstance(error, BackfillError):
         text = f"{type(error).__name__}: {text} (backfill --debug shows the traceback)"
+    return without_secrets(text), _code(error)
+
+
+def without_secrets(text: str) -> str:
+    """A text in which the passwords of all connection strings that the command was given are replaced by stars."""
     for secret in _secrets:
         text = text.replace(secret, "***")
-    return text, _code(error)
+    return text
 
 
 def _code(error: Exception) -> ExitCode:

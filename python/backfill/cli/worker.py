@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -21,9 +21,13 @@ from backfill.hooks.events import ShutdownReason
 
 if TYPE_CHECKING:
     from backfill.cli.signals import Signals
+    from backfill.hooks import Plugin
     from backfill.worker import QueueConfig, WorkerRunner
 
 logger = logging.getLogger("backfill.cli.worker")
+
+beside: Final[list[Plugin]] = []
+"""The plugins that this process's worker has beside those of its registry: `backfill dev` has one in its workers."""
 
 
 def command(
@@ -109,7 +113,7 @@ def command(
     signals = Signals(config.shutdown_timeout.total_seconds())
 
     async def work() -> ExitCode:
-        runner = WorkerRunner(config, tasks)
+        runner = WorkerRunner(config, tasks, plugins=beside)
         try:
             orderly = await _Shift(runner, signals).run()
         except HandlersStillRunningError as error:
