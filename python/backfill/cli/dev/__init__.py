@@ -6,12 +6,13 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from backfill.cli import options
 from backfill.cli.common import DsnOption, ExitCode, SchemaOption, duration, run_async
+from backfill.cli.settings import Setting
 from backfill.errors import ConfigurationError
 
 _LONGEST_DRAIN = timedelta(hours=1)
@@ -22,7 +23,9 @@ def command(
     keep: Annotated[
         Path | None,
         typer.Option(
-            "--keep", metavar="DIR", help="Keep the data of its own PostgreSQL there, for the next run.",
+            "--keep",
+            metavar="DIR",
+            help="Keep the data of its own PostgreSQL there, for the next run.",
             show_default=False,
         ),
     ] = None,
@@ -35,7 +38,9 @@ def command(
     watch: Annotated[
         list[Path] | None,
         typer.Option(
-            "--watch", metavar="DIR", help="Watch this folder in place of the current one; may be repeated.",
+            "--watch",
+            metavar="DIR",
+            help="Watch this folder in place of the current one; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -89,7 +94,7 @@ def command(
         "--concurrency": concurrency,
         "--pool-size": pool_size,
         "--blocked-after": blocked_after,
-        "--retry-traceback": retry_traceback or ("short" if not _says(options.RETRY_TRACEBACK) else None),
+        "--retry-traceback": retry_traceback or (None if _says(options.RETRY_TRACEBACK) else "full"),
         "--health-address": health_address,
         "--log-level": log_level,
         "--schema": name,
@@ -98,7 +103,7 @@ def command(
     words = [*(["--debug"] if _debugging() else []), "worker", *registry, "--json" if as_json else "--no-json"]
     words += [f"{option}={value}" for option, value in given.items() if value is not None]
     words += [f"--queue={glob}" for glob in queue or ()] + [f"--task={glob}" for glob in task or ()]
-    plan = Plan(words, choice, name, project, patience)
+    plan = Plan(registry, words, choice, name, project, patience)
 
     async def run() -> ExitCode:
         return await Course(plan, Teller(as_json=as_json)).run()
@@ -108,7 +113,7 @@ def command(
         raise typer.Exit(code)
 
 
-def _says(setting: options.Setting[object]) -> bool:
+def _says(setting: Setting[Any]) -> bool:
     """Whether a variable of the environment gives a setting."""
     return any(os.environ.get(name, "").strip() for name in setting.variables)
 

@@ -34,8 +34,8 @@ class Child:
         self._process = process
         self._orders: int | None = orders
         self._pipe = pipe
-        self.database = ""
-        """Where its database is, without a password; empty before it has reached it."""
+        self.tasks = list[str]()
+        """The names of its tasks; empty before it works."""
         self.returned = list[str]()
         """The tasks of the jobs that it has interrupted and given back at its stop."""
         self.working = asyncio.Event()
@@ -47,11 +47,12 @@ class Child:
         """Its exit code, once it has ended; the number of a signal that has ended it is negative."""
 
     @classmethod
-    async def start(cls, words: Sequence[str], environment: Mapping[str, str]) -> Self:
+    async def start(cls, registries: Sequence[str], words: Sequence[str], environment: Mapping[str, str]) -> Self:
         """Start a process, which waits for `go` before it imports the user's code.
 
         Args:
-            words: the command line of `backfill`, from the command's name on.
+            registries: the names of the registries.
+            words: the command line of `backfill`, which names the same registries.
             environment: all variables of the process.
         """
         its_orders, orders = os.pipe()
@@ -59,8 +60,8 @@ class Child:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-P", "-X", "faulthandler", "-m", "backfill.cli.dev.inside"),
-                *(str(its_orders), str(its_reports), *words),
+                *("-P", "-m", "backfill.cli.dev.inside"),
+                *(str(its_orders), str(its_reports), ",".join(registries), *words),
                 stdin=asyncio.subprocess.DEVNULL,
                 env=dict(environment),
                 pass_fds=(its_orders, its_reports),
@@ -138,8 +139,8 @@ class Child:
                 self._note(json.loads(line))
 
     def _note(self, report: dict[str, Any]) -> None:
-        self.database = report.get("database", self.database)
         if "returned" in report:
             self.returned.append(report["returned"])
-        if "working" in report:
+        if "tasks" in report:
+            self.tasks = report["tasks"]
             self.working.set()

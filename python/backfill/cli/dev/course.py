@@ -8,11 +8,11 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from backfill.cli.common import ExitCode
 from backfill.cli.dev import telling
@@ -34,13 +34,15 @@ class Plan:
     """What the command's options say.
 
     Attributes:
-        words: the command line of the worker: `worker`, its registries and its options.
+        registries: the names of the registries.
+        words: the command line of the worker, which has them and its options.
         choice: the database.
         schema: the queue's schema.
         project: the files that are watched.
         drain: how long running jobs may take to end at a reload and at the end.
     """
 
+    registries: Sequence[str]
     words: Sequence[str]
     choice: Choice
     schema: str
@@ -63,6 +65,7 @@ class Course:
         self._changed_at = 0.0
         self._news = asyncio.Event()
         self._signals = 0
+        self._tasks = list[str]()
         self._worker: Child | None = None
         self._standby: Child | None = None
 
@@ -89,7 +92,8 @@ class Course:
             tell_where(plan.choice, database, self._teller, "enqueue TASK '{}'")
             async with Watcher(plan.project, self._on_change, self._teller.warn) as watcher:
                 roots = ", ".join(map(str, plan.project.roots))
-                self._teller.say(f"watching {watcher.files} Python files in {roots}; Ctrl-C ends this")
+                count = f"{watcher.files} Python file{'s' * (watcher.files != 1)}"
+                self._teller.say(f"watching {count} in {roots}; Ctrl-C ends this")
                 try:
                     await self._work(database)
                 finally:
@@ -101,23 +105,29 @@ class Course:
         loop = asyncio.get_running_loop()
         began, reason = loop.time(), list[str]()
         while not self._signals:
-            worker = self._worker = self._standby or await Child.start(self._plan.words, environment)
+            worker = self._worker = self._standby or await self._spawn(environment)
             self._standby = None
             started = loop.time()
             worker.go()
             if await self._until(worker, worker.working):
-                self._tell_working(loop.time() - began, reason)
-                self._standby = await Child.start(self._plan.words, environment)
+                self._tell_working(worker, loop.time() - began, reason)
+                self._standby = await self._spawn(environment)
                 await self._until(worker, None)
             if worker.code is not None and not self._news.is_set():
                 await self._after_end(worker, loop.time() - started)
             if not self._signals:
                 began, reason = self._take_news()
-            await self._end(worker, reason)
+            await self._end(worker)
+
+    async def _spawn(self, environment: Mapping[str, str]) -> Child:
+        """Start a process, which does not work yet."""
+        return await Child.start(self._plan.registries, self._plan.words, environment)
 
     async def _until(self, worker: Child, event: asyncio.Event | None) -> bool:
         """Wait until the event is set, and return True; False if the worker ends or there is news before."""
-        waits = [asyncio.ensure_future(self._news.wait()), *([asyncio.ensure_future(event.wait())] if event else [])]
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._news.wait())]
+        if event is not None:
+            waits.append(asyncio.ensure_future(event.wait()))
         try:
             await asyncio.wait([*waits, worker.ended], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -149,7 +159,7 @@ class Course:
             self._teller.say(f"{telling.files(names)} changed: reloading")
         return began, names
 
-    async def _end(self, worker: Child, reason: list[str]) -> None:
+    async def _end(self, worker: Child) -> None:
         """End a worker in an orderly way, and say what became of its jobs."""
         if worker.code is None:
             await worker.end(self._plan.drain.total_seconds())
@@ -172,9 +182,13 @@ class Course:
             if child is not None:
                 await child.close()
 
-    def _tell_working(self, seconds: float, reason: list[str]) -> None:
-        because = f"reloaded in {seconds:.1f} s because {telling.files(reason)} changed" if reason else "working"
-        self._teller.say(because)
+    def _tell_working(self, worker: Child, seconds: float, reason: list[str]) -> None:
+        """Say that a worker works, after how long and why."""
+        how = f"reloaded in {seconds:.1f} s because {telling.files(reason)} changed" if reason else "the worker runs"
+        if worker.tasks != self._tasks:
+            self._tasks = worker.tasks
+            how += f"; it has {telling.tasks(worker.tasks)}"
+        self._teller.say(how)
 
     def _on_change(self, paths: list[str]) -> None:
         """Note that files have changed."""

@@ -99,11 +99,11 @@ def tell_where(choice: Choice, database: Database, teller: Teller, example: str)
     """
     if choice.given is not None:
         return
-    kept = "only while this command runs (--keep DIR would keep its data)" if choice.keep is None else str(choice.keep)
-    teller.say(f"PostgreSQL runs; its data is kept in {kept}" if choice.keep else f"PostgreSQL runs, {kept}")
+    kept = "goes at the end (--keep DIR would keep it)" if choice.keep is None else f"is kept in {choice.keep}"
+    teller.say(f"PostgreSQL runs; its data {kept}")
     teller.say("to enqueue jobs, paste this into another terminal:")
-    teller.say(f"  export DATABASE_URL={shlex.quote(database.dsn)}")
-    teller.say(f"  {this_command()} {example}")
+    teller.show(f"export DATABASE_URL={shlex.quote(database.dsn)}")
+    teller.show(f"{this_command()} {example}")
 
 
 def this_command() -> str:

@@ -29,6 +29,10 @@ class Teller:
         """Say what goes as it should."""
         self._write(logging.INFO, without_secrets(text))
 
+    def show(self, text: str) -> None:
+        """Show something to be copied, on a line of its own."""
+        self._write(logging.INFO, without_secrets(f"  {text}"))
+
     def warn(self, text: str) -> None:
         """Say what goes wrong."""
         self._write(logging.WARNING, without_secrets(text))
@@ -47,12 +51,12 @@ def tasks(names: Sequence[str]) -> str:
 
 
 def _as_line(level: int, text: str) -> None:
-    first = "dev: warning: " if level > logging.INFO else "dev: "
+    first = "dev: warning: " if level > logging.INFO else "" if text.startswith(" ") else "dev: "
     with contextlib.suppress(OSError, ValueError):  # nobody reads any more
         print(first + text, file=sys.stderr, flush=True)
 
 
 def _as_json(level: int, text: str) -> None:
-    record = logging.LogRecord("backfill.dev", level, __file__, 0, text, None, None)
+    record = logging.LogRecord("backfill.dev", level, __file__, 0, text.strip(), None, None)
     with contextlib.suppress(OSError, ValueError):
         print(JsonFormatter().format(record), file=sys.stderr, flush=True)
