@@ -39,7 +39,7 @@ def _cut(error: traceback.TracebackException | None, seen: set[int]) -> None:
         return
     seen.add(id(error))
     users = [frame for frame in error.stack if is_users(frame.filename)]
-    if users or isinstance(error.filename, str):  # a syntax error names its line, even if no frame is the user's
+    if users or issubclass(error.exc_type or Exception, SyntaxError):  # which names its line without a frame
         error.stack = traceback.StackSummary.from_list(users)
     for other in (error.__cause__, error.__context__, *(error.exceptions or ())):
         _cut(other, seen)
