@@ -146,6 +146,8 @@ def run_steadily(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 try:
                     return loop.run_until_complete(task)
                 except (KeyboardInterrupt, SystemExit, RuntimeError) as error:
+                    if task.done() and not task.cancelled() and task.exception() is error:
+                        raise  # to ask the task for its result a second time would lose the traceback
                     if task.done() or loop.is_closed():
                         return task.result()
                     logger.error("the event loop was stopped by a job (%s), and goes on", type(error).__name__)

@@ -39,7 +39,7 @@ def _cut(error: traceback.TracebackException | None, seen: set[int]) -> None:
         return
     seen.add(id(error))
     users = [frame for frame in error.stack if is_users(frame.filename)]
-    if users or issubclass(error.exc_type or Exception, SyntaxError):  # which names its line without a frame
+    if users or getattr(error, "filename", None):  # a syntax error names its file and line without a frame
         error.stack = traceback.StackSummary.from_list(users)
     for other in (error.__cause__, error.__context__, *(error.exceptions or ())):
         _cut(other, seen)
