@@ -68,7 +68,7 @@ async def test_changes_are_told(watched: Callable[..., Watched], tmp_path: Path,
 
 
 async def test_a_burst_is_told_once(watched: Callable[..., Watched], tmp_path: Path, eventually: Eventually) -> None:
-    """Many files that are written at once, as a change of branch does, are one change, or two where one look is late."""
+    """Many files that are written at once, as by a change of branch, are one change, or a few on a slow machine."""
     async with (one := watched()).watcher:
         for number in range(200):
             (tmp_path / f"m{number}.py").write_text("x")

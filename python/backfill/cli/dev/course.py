@@ -69,6 +69,7 @@ class Course:
         self._news = asyncio.Event()
         self._signals = 0
         self._tasks = list[str]()
+        self._begun = False
         self._worker: Child | None = None
         self._standby: Child | None = None
 
@@ -107,9 +108,11 @@ class Course:
         environment = {**without(os.environ, OF_FLEETS), **database.variables}
         loop = asyncio.get_running_loop()
         began, reason = loop.time(), list[str]()
-        while not self._signals:
-            worker = self._worker = self._standby or await self._spawn(environment)
-            self._standby = None
+        while not self._stopping():
+            self._begun = True
+            worker = self._worker = await self._next(environment)
+            if self._stopping():
+                break
             started = loop.time()
             worker.go()
             if await self._until(worker, worker.working):
@@ -118,9 +121,22 @@ class Course:
                 await self._until(worker, None)
             if worker.code is not None and not self._news.is_set():
                 await self._after_end(worker, loop.time() - started)
-            if not self._signals:
+            if not self._stopping():
                 began, reason = self._take_news()
             await self._end(worker)
+
+    def _stopping(self) -> bool:
+        """Whether a signal has come."""
+        return self._signals > 0
+
+    async def _next(self, environment: Mapping[str, str]) -> Child:
+        """The process that waits, or a new one if there is none, or if it has ended."""
+        waiting, self._standby = self._standby, None
+        if waiting is not None and waiting.code is None:
+            return waiting
+        if waiting is not None:
+            await waiting.close()
+        return await self._spawn(environment)
 
     async def _spawn(self, environment: Mapping[str, str]) -> Child:
         """Start a process, which does not work yet."""
@@ -207,7 +223,7 @@ class Course:
         worker = self._worker
         if self._signals == 1:
             self._teller.say("stopping; another Ctrl-C interrupts running jobs at once")
-            if worker is None:
+            if not self._begun:
                 task.cancel()
         elif worker is not None:
             (worker.tell_to_stop if self._signals == 2 else worker.kill)()
