@@ -8,10 +8,11 @@ import subprocess
 import threading
 from collections import Counter
 
+import psutil
 import psycopg
 
 from plugins.developing import JOBS, Developing, add, rows, until_reloaded, until_works
-from plugins.periods import block_for
+from plugins.periods import between_looks
 from programs import assert_nothing_left, between_signals, processes_of, wait_until_gone
 
 RELOAD_SECONDS = 2.0
@@ -45,11 +46,10 @@ def test_reloads_are_in_time_and_lose_no_job(developing: Developing) -> None:
         stop.set()
         producer.join()
     add(dsn, "say", "last")
-    program_waits = threading.Event()
-    for _ in range(600):
+    for _ in range(1000):
         if not rows(dsn, "select 1 from graphile_worker.jobs"):
             break
-        program_waits.wait(0.05)
+        between_looks()
     assert rows(dsn, "select * from graphile_worker.jobs") == []
     assert rows(dsn, "select * from graphile_worker.backfill_dlq") == []
     said = developing.said()
@@ -133,8 +133,12 @@ def test_a_killed_command_leaves_nothing(developing: Developing) -> None:
     """If it is killed, its worker, the worker that waits and its PostgreSQL end."""
     program = developing.start()
     until_works(program)
-    block_for(0.5)  # the next worker is started meanwhile
-    workers = [one for one in processes_of(developing.project) if one.pid != program.process.pid]
+    workers: list[psutil.Process] = []
+    for _ in range(500):  # the next worker is started, and waits
+        workers = [one for one in processes_of(developing.project) if one.pid != program.process.pid]
+        if len(workers) >= 2:
+            break
+        between_looks()
     servers = [one for one in processes_of(developing.temp) if one.pid != program.process.pid]
     assert len(workers) >= 2
     assert servers
