@@ -25,6 +25,7 @@ pytest_plugins = [
     "plugins.pooler",
     "plugins.away",
     "plugins.roles",
+    "plugins.supervised",
     "plugins.developing",
 ]
 

@@ -22,11 +22,12 @@ from backfill.cli.dev.files import Project
 from backfill.cli.dev.telling import Teller
 from backfill.cli.dev.watching import Watcher
 from backfill.cli.migrate import bring_up_to_date
+from backfill.cli.options import MAX_JOBS, MAX_RSS, PROCESSES
 from backfill.cli.settings import without
 
 SOON_SECONDS: Final = 10.0
 """A worker that ends by itself so soon after its start is not started again before the code changes."""
-OF_FLEETS: Final = frozenset({"BACKFILL_PROCESSES", "BACKFILL_MAX_JOBS", "BACKFILL_MAX_RSS"})
+_OF_FLEETS: Final = frozenset(name for one in (PROCESSES, MAX_JOBS, MAX_RSS) for name in one.variables)
 """Variables that are meant for a fleet of worker processes; there is one worker here."""
 AGAIN_SECONDS: Final = 2.0
 """How long after a failure of the database a worker is started again."""
@@ -105,7 +106,7 @@ class Course:
 
     async def _work(self, database: Database) -> None:
         """Have one worker after the other, until a signal comes."""
-        environment = {**without(os.environ, OF_FLEETS), **database.variables}
+        environment = {**without(os.environ, _OF_FLEETS), **database.variables}
         loop = asyncio.get_running_loop()
         began, reason = loop.time(), list[str]()
         while not self._stopping():
