@@ -124,7 +124,11 @@ class Course:
                 await self._after_end(worker, loop.time() - started)
             if not self._stopping():
                 began, reason = self._take_news()
+                if reason:
+                    self._teller.say(f"{telling.files(reason)} changed: reloading")
             await self._end(worker)
+            if self._changed:  # meanwhile; the next worker will import these files too, as they are now
+                reason = sorted({*reason, *self._take_news()[1]})
 
     def _stopping(self) -> bool:
         """Whether a signal has come."""
@@ -175,8 +179,6 @@ class Course:
             _forget_compiled(path)
         self._changed.clear()
         self._news.clear()
-        if names:
-            self._teller.say(f"{telling.files(names)} changed: reloading")
         return began, names
 
     async def _end(self, worker: Child) -> None:
