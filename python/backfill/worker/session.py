@@ -333,8 +333,7 @@ class WorkerSession:
 
     def _resumed(self, queues: Sequence[int]) -> None:
         """Look for the jobs of queues that are not paused any more."""
-        self.station.claimer.freed_queue(queues)
-        self.station.claimer.wake()
+        self.station.claimer.resumed(queues)
 
     def _row(self, tasks: tuple[str, ...], limits: dict[str, Any]) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]

@@ -8,7 +8,9 @@ that found nothing.
 
 Where thousands of blocked serial jobs lie ahead, free queues are looked for from the queues' side, which goes through
 all queues that have waiting jobs. So the free queues that such a look saw are remembered, for the next looks to try,
-and so are the queues that this worker frees itself.
+and so are the queues that this worker frees itself. Where that look finds that the jobs ahead are all of paused queues,
+or of tasks that the lane does not take, the next looks at serial jobs begin behind these (`serial_floors.py`). Looks
+from the queues' side are repeated within each poll interval, and whenever the others find too little.
 """
 
 from __future__ import annotations
@@ -19,11 +21,10 @@ from typing import Final
 
 from backfill.records import Job
 from backfill.storage.claims import NEVER, Look, Spans, Taken
+from backfill.storage.serial_floors import SLACK_MICROS, SerialFloor
 from backfill.storage.ties import Tie
 from backfill.worker.lanes.full_looks import PATIENCE_SECONDS, SHARE, FullLooks
 
-SLACK_MICROS: Final = 250_000
-"""How far a floor stays behind the time of the claim, since jobs are committed a little after the time in their row."""
 NAMED_LEVELS: Final = (-20, -10, -5, 0, 5, 10)
 _MOST_LEVELS: Final = 100
 _PRODUCTIVE: Final = 4
@@ -35,6 +36,8 @@ _FEW: Final = 8
 """How many jobs a look behind the floors asks for at most; where it finds as many, the floors come down to them."""
 _MANY: Final = 100
 """So many jobs of one run_at in one claim make it likely that there are more of them."""
+_LEAST_APART: Final = 4.0
+"""Looks from the queues' side are at least this many times as long apart as one takes, in any poll interval."""
 _NEAR_SECONDS: Final = 0.002
 """The least seconds that a look at serial queues is taken to cost, with the claim that merges both kinds of jobs."""
 
@@ -55,13 +58,18 @@ class ScanCursor:
         "_blocked",
         "_era",
         "_far_at",
+        "_floor",
         "_floors",
         "_full",
         "_hidden",
         "_known",
         "_near_at",
         "_own",
+        "_patience",
+        "_returns",
         "_seen",
+        "_short",
+        "_stale_at",
         "_tie",
         "freed",
         "tracks",
@@ -79,6 +87,11 @@ class ScanCursor:
         self._known: deque[int] = deque()
         self._own: deque[int] = deque(maxlen=_MOST_KNOWN)
         self._tie: Tie | None = None
+        self._floor: SerialFloor | None = None
+        self._patience = patience
+        self._returns = 0
+        self._short = False
+        self._stale_at = 0.0
         self.freed = False
         self.tracks = False
 
@@ -115,7 +128,10 @@ class ScanCursor:
         full = now >= self._full.at and not self._full.are_apart
         near = now >= self._near_at or (self.freed and not self._blocked)
         far = near and self._hidden and not self._known and now >= self._far_at
-        known = () if near else self._take_known(wanted)
+        if self._floor is not None:
+            near = far = now >= self._far_at and (self._short or now >= self._stale_at)
+        beyond = None if near else self._floor
+        known = () if near or beyond is not None else self._take_known(wanted)
         self.freed = False  # set here, since this look may not see a queue that is freed from now on
         if full:
             self._full.begin(now)
@@ -124,7 +140,7 @@ class ScanCursor:
         floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
         return Look(
             wanted, Spans.of(floors), scan_jobs=near, scan_queues=far, full=full, era=self._era, known=known,
-            tracked=self.tracks, tie=self._next_tie() if self.tracks and not full else None,
+            beyond=beyond, returns=self._returns, tracked=self.tracks, tie=self._next_tie() if self.tracks and not full else None,
         )  # fmt: skip
 
     def learn(self, look: Look, taken: Taken, *, seconds: float, now: float, clock: int | None = None) -> bool:
@@ -147,6 +163,8 @@ class ScanCursor:
             self._learn_near(look, taken, now)
         if look.scan_queues:
             self._learn_far(look, taken, now)
+        if look.beyond is not None:
+            self._learn_beyond(look, taken)
         if look.known and len(taken.jobs) >= look.wanted:
             self._keep(look.known, taken)  # there was no room for the jobs of the others
         self._meet(taken.jobs, now)
@@ -173,12 +191,25 @@ class ScanCursor:
         self.freed = True
         self._own.extend(queues)
 
+    def resumed(self, queues: Iterable[int]) -> None:
+        """Note serial queues that are not paused any more, whose jobs may lie before the floor."""
+        queues = tuple(queues)
+        self._watch(queues)
+        self.free(queues)
+
     def next_look_at(self) -> float:
         """When the next look that sees everything can be afforded; 0 where known queues are to be tried first."""
-        if self._blocked and (self._known or self._own):
+        if self._tries_known:
             return 0.0
         full_at = 0.0 if self._is_clear else self._full.at
+        if self._floor is not None:
+            return max(full_at, self._far_at)
         return max(full_at, self._near_at, self._far_at if self._hidden else 0.0)
+
+    @property
+    def _tries_known(self) -> bool:
+        """Whether the next look may try queues that are known to be free."""
+        return self._floor is None and self._blocked and bool(self._known or self._own)
 
     @property
     def _is_clear(self) -> bool:
@@ -187,10 +218,11 @@ class ScanCursor:
 
     def afford(self) -> None:
         """Let the next look see everything, whatever it costs, unless known queues are to be tried first."""
-        if not (self._blocked and (self._known or self._own)):
+        if not self._tries_known:
             if not self._is_clear:
                 self._full.want()
             self._near_at = self._far_at = 0.0
+            self._short = True
 
     def doubt(self) -> None:
         """Distrust earlier looks behind the floors, since jobs may have been committed there after them."""
@@ -220,6 +252,7 @@ class ScanCursor:
         worth = taken.queues >= enough
         self._near_at = now if worth else now + SHARE * max(taken.near_seconds, _NEAR_SECONDS)
         if not taken.hidden:
+            self._floor = None
             self._known.clear()
             self._own.clear()  # the look has seen those that are free
 
@@ -231,6 +264,34 @@ class ScanCursor:
             self._hidden = False
         self._known.clear()
         self._keep(taken.more, taken)
+        if look.returns != self._returns:
+            return  # what has come back since the look began may lie before the floor that it found
+        self._floor = None if taken.floor is None else taken.floor.cover(self._floors)
+        if self._floor is not None:
+            seconds = taken.near_seconds + taken.far_seconds
+            apart = max(self._patience, _LEAST_APART * seconds)
+            self._far_at, self._stale_at, self._short = now + min(SHARE * seconds, apart), now + apart, False
+
+    def _learn_beyond(self, look: Look, taken: Taken) -> None:
+        """Note whether a look behind the floor found enough; where other jobs hide the rest, the floor is of no use."""
+        self._short = len(taken.jobs) < look.wanted
+        if taken.hidden and taken.queues * _PRODUCTIVE < look.wanted and look.beyond is self._floor:
+            self._floor = None
+
+    def _watch(self, queues: Iterable[int]) -> None:
+        """Look at the jobs of some queues wherever they lie, since they may lie before the floor."""
+        self._returns += 1  # a look under way may not have seen them
+        if self._floor is None:
+            return
+        self._floor = self._floor.watching(queues)
+        if self._floor is None:
+            self._forget_floor()
+
+    def _forget_floor(self) -> None:
+        """Look for serial queues from the start again, and from the queues' side where they are hidden there."""
+        self._floor = None
+        self._known.clear()
+        self._near_at = self._far_at = 0.0
 
     def look_apart(self, apart: bool) -> None:
         """Say anew whether the second line may make looks from the start."""
@@ -242,6 +303,9 @@ class ScanCursor:
         self._tie = None
         self._full.want()
         self._era += 1  # a look under way began at the old floors
+        self._returns += 1
+        if self._floor is not None:
+            self._forget_floor()
 
     def returned(self, job: Job) -> None:
         """Lower the floor of a job's priority to the job, since it waits again as before."""
@@ -250,6 +314,8 @@ class ScanCursor:
             self._floors[job.priority] = job.run_at_micros
         self._tie = None  # the job may have another place now
         self._era += 1  # a look under way may have passed it already
+        if job.job_queue_id is not None:
+            self._watch((job.job_queue_id,))
 
     def _meet(self, jobs: list[Job], now: float) -> None:
         """Make floors for the priorities of claimed jobs: all may be claimed before the priorities are asked for."""

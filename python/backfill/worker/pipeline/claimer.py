@@ -167,6 +167,12 @@ class Claimer:
         for one in self._lookers:
             one.horizon.free(queues)
 
+    def resumed(self, queues: Sequence[int]) -> None:
+        """Have all lanes look, since these serial queues are not paused any more."""
+        for one in self._lookers:
+            one.horizon.resumed(queues)
+        self.wake()
+
     def forget(self) -> None:
         """Ask for the tasks' ids again: the database refused a look, perhaps because the ids have changed."""
         self._known.wanted = True
