@@ -12,12 +12,15 @@
 with recursive
 -- part: waiting_queues
 ,
+near as materialized (
+  select current_setting('backfill.queues')::integer[] as ids
+),
 heads as materialized (
   select queues.id, head.priority, head.run_at, head.id as job_id
   from either as queues
   -- part: queue_head
   where (queues.locked_at is null or starts_with(queues.locked_by, 'backfill:retry:'))
-    and queues.id <> all (current_setting('backfill.queues')::integer[])
+    and queues.id <> all ((select ids from near)::integer[])
   order by head.priority, head.run_at, head.id
   limit 10000
 ),
@@ -36,7 +39,7 @@ select
   count(*)::integer,
   set_config(
     'backfill.queues',
-    (current_setting('backfill.queues')::integer[] || coalesce(array_agg(id), '{}'))::text,
+    ((select ids from near) || coalesce(array_agg(id), '{}'))::text,
     true
   ) as queues,
   extract(epoch from clock_timestamp() - statement_timestamp())::double precision as seconds,
@@ -45,5 +48,5 @@ select
   (select run_at from edge) as floor_run_at,
   (select job_id from edge) as floor_id,
   now() as looked_at,
-  (select array_agg(distinct watched.id)::text from watched having count(*) <= 1000) as watched
+  (select coalesce(array_agg(distinct watched.id), '{}')::text from watched having count(*) <= 1000) as watched
 from free

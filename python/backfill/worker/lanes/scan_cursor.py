@@ -204,7 +204,7 @@ class ScanCursor:
         full_at = 0.0 if self._is_clear else self._full.at
         if self._floor is not None:
             return max(full_at, self._far_at)
-        return max(full_at, self._near_at, self._far_at if self._hidden else 0.0)
+        return max(self._near_at, self._far_at) if self._hidden else max(full_at, self._near_at)
 
     @property
     def _tries_known(self) -> bool:
@@ -247,9 +247,10 @@ class ScanCursor:
 
     def _learn_near(self, look: Look, taken: Taken, now: float) -> None:
         """Note whether blocked jobs lie ahead, and when another look at the first waiting jobs is worth its cost."""
+        is_news = taken.hidden and not self._hidden
         self._hidden = self._blocked = taken.hidden
         enough = look.wanted / _PRODUCTIVE if taken.hidden else 1
-        worth = taken.queues >= enough
+        worth = taken.queues >= enough or is_news  # the look from the queues' side comes at once where it is news
         self._near_at = now if worth else now + SHARE * max(taken.near_seconds, _NEAR_SECONDS)
         if not taken.hidden:
             self._floor = None

@@ -12,7 +12,7 @@ edge as materialized (
   limit 1
 ),
 watched as materialized (
-  select id from unnest(current_setting('backfill.queues')::integer[]) as near (id)
+  select unnest(ids) as id from near
   union all
   select busy.id
   from (select either.id from either where either.locked_at is not null limit 1001) as busy
