@@ -184,6 +184,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "reschedule_jobs": [ids, None, None, 3, None, None, ["key3"]],
         **_producers(ids, now),
         "lock_near_queues": [100, [], lows, highs],
+        "lock_beyond_queues": [100, [], lows, highs, floors, [0] * len(lows), list(range(last - 999, last - 979))],
         "lock_known_queues": [20, [], list(range(last - 999, last - 979))],
         "lock_far_queues": [100, []],
         "claim": ["nobody", 100, [], lows, highs, floors, 10, 2**24],

@@ -245,6 +245,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
 }
 FRONTS: dict[str, list[Any]] = {
     "lock_near_queues": [100, [], LOWS, HIGHS],
+    "lock_beyond_queues": [100, [], LOWS, HIGHS, FLOORS, [0] * len(LOWS), [1, 2, 3]],
     "lock_known_queues": [100, [], [1, 2, 3]],
     "lock_far_queues": [100, []],
     "claim": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24],

@@ -52,7 +52,7 @@ INNER_PLACES = {
         {"cancelling"},
         {"connection"},
         {"pool", "schema", "wire", "workers", "writable"},
-        {"claim_kinds", "ties"},
+        {"claim_kinds", "serial_floors", "ties"},
         {"claims"},
         {"shares"},
         {"value_claims"},

@@ -16,7 +16,7 @@ from the queues' side are repeated within each poll interval, and whenever the o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from backfill.records import Job
@@ -140,7 +140,8 @@ class ScanCursor:
         floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
         return Look(
             wanted, Spans.of(floors), scan_jobs=near, scan_queues=far, full=full, era=self._era, known=known,
-            beyond=beyond, returns=self._returns, tracked=self.tracks, tie=self._next_tie() if self.tracks and not full else None,
+            beyond=beyond, returns=self._returns, tracked=self.tracks,
+            tie=self._next_tie() if self.tracks and not full else None,
         )  # fmt: skip
 
     def learn(self, look: Look, taken: Taken, *, seconds: float, now: float, clock: int | None = None) -> bool:
@@ -186,16 +187,12 @@ class ScanCursor:
         if look.scan_queues:
             self._far_at = 0.0
 
-    def free(self, queues: Iterable[int]) -> None:
-        """Note serial queues that this worker has freed."""
+    def free(self, queues: Sequence[int], *, resumed: bool = False) -> None:
+        """Note serial queues that this worker has freed, or that are not paused any more, which may have earlier jobs."""
         self.freed = True
         self._own.extend(queues)
-
-    def resumed(self, queues: Iterable[int]) -> None:
-        """Note serial queues that are not paused any more, whose jobs may lie before the floor."""
-        queues = tuple(queues)
-        self._watch(queues)
-        self.free(queues)
+        if resumed:
+            self._watch(queues)
 
     def next_look_at(self) -> float:
         """When the next look that sees everything can be afforded; 0 where known queues are to be tried first."""
@@ -247,10 +244,10 @@ class ScanCursor:
 
     def _learn_near(self, look: Look, taken: Taken, now: float) -> None:
         """Note whether blocked jobs lie ahead, and when another look at the first waiting jobs is worth its cost."""
-        is_news = taken.hidden and not self._hidden
+        is_news = taken.hidden and not self._hidden and now >= self._far_at
         self._hidden = self._blocked = taken.hidden
         enough = look.wanted / _PRODUCTIVE if taken.hidden else 1
-        worth = taken.queues >= enough or is_news  # the look from the queues' side comes at once where it is news
+        worth = taken.queues >= enough or is_news  # the look from the queues' side is to come at once then
         self._near_at = now if worth else now + SHARE * max(taken.near_seconds, _NEAR_SECONDS)
         if not taken.hidden:
             self._floor = None

@@ -157,7 +157,7 @@ class Claimer:
         elif self._times.look_late(fleet):
             self._stir()
 
-    def freed_queue(self, queues: Sequence[int] = ()) -> None:
+    def freed_queue(self, queues: Sequence[int] = (), *, resumed: bool = False) -> None:
         """Have all lanes look, since this worker has ended a serial job; try the queues that are given first.
 
         The next job of the ended job's queue may be claimed in the same round trip as the settlement.
@@ -165,12 +165,11 @@ class Claimer:
         self._wakes += 1  # a look under way does not know of the freed queue
         self._hunger()
         for one in self._lookers:
-            one.horizon.free(queues)
+            one.horizon.free(queues, resumed=resumed)
 
     def resumed(self, queues: Sequence[int]) -> None:
         """Have all lanes look, since these serial queues are not paused any more."""
-        for one in self._lookers:
-            one.horizon.resumed(queues)
+        self.freed_queue(queues, resumed=True)
         self.wake()
 
     def forget(self) -> None:
