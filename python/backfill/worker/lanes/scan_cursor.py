@@ -63,6 +63,7 @@ class ScanCursor:
         "_full",
         "_hidden",
         "_known",
+        "_lost",
         "_near_at",
         "_own",
         "_patience",
@@ -88,6 +89,7 @@ class ScanCursor:
         self._own: deque[int] = deque(maxlen=_MOST_KNOWN)
         self._tie: Tie | None = None
         self._floor: SerialFloor | None = None
+        self._lost = False
         self._patience = patience
         self._returns = 0
         self._short = False
@@ -128,6 +130,8 @@ class ScanCursor:
         full = now >= self._full.at and not self._full.are_apart
         near = now >= self._near_at or (self.freed and not self._blocked)
         far = near and self._hidden and not self._known and now >= self._far_at
+        if self._lost and now >= self._far_at:
+            near = far = True
         if self._floor is not None:
             near = far = now >= self._far_at and (self._short or now >= self._stale_at)
         beyond = None if near else self._floor
@@ -250,7 +254,7 @@ class ScanCursor:
         worth = taken.queues >= enough or is_news  # the look from the queues' side is to come at once then
         self._near_at = now if worth else now + SHARE * max(taken.near_seconds, _NEAR_SECONDS)
         if not taken.hidden:
-            self._floor = None
+            self._floor, self._lost = None, False
             self._known.clear()
             self._own.clear()  # the look has seen those that are free
 
@@ -262,6 +266,7 @@ class ScanCursor:
             self._hidden = False
         self._known.clear()
         self._keep(taken.more, taken)
+        self._lost = False
         if look.returns != self._returns:
             return  # what has come back since the look began may lie before the floor that it found
         self._floor = None if taken.floor is None else taken.floor.cover(self._floors)
@@ -274,7 +279,7 @@ class ScanCursor:
         """Note whether a look behind the floor found enough; where other jobs hide the rest, the floor is of no use."""
         self._short = len(taken.jobs) < look.wanted
         if taken.hidden and taken.queues * _PRODUCTIVE < look.wanted and look.beyond is self._floor:
-            self._floor = None
+            self._floor, self._lost = None, True
 
     def _watch(self, queues: Iterable[int]) -> None:
         """Look at the jobs of some queues wherever they lie, since they may lie before the floor."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
@@ -22,6 +22,7 @@ from reading import rows, value
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
+BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
 LEVELS = (-5, 0, 3)
 LANE = LaneClaim("graphile_worker", (LaneFilter(tasks=("t",)),))
 CLEAR: LiteralString = """
@@ -63,8 +64,8 @@ LOCKED: LiteralString = "select current_setting('backfill.queues')"
 PAUSED: LiteralString = """
 select graphile_worker.backfill_say('pause', 'queue:paused' || n, '{}') from generate_series(1, 3) as n"""
 AHEAD: LiteralString = """
-insert into graphile_worker._private_jobs (task_id, job_queue_id, priority)
-select tasks.id, queues.id, -5
+insert into graphile_worker._private_jobs (task_id, job_queue_id, priority, run_at)
+select tasks.id, queues.id, -5, now() - interval '1 hour'
 from graphile_worker._private_tasks as tasks
 join graphile_worker._private_job_queues as queues on starts_with(queues.queue_name, 'paused')
 cross join generate_series(1, 800)"""
@@ -73,7 +74,7 @@ cross join generate_series(1, 800)"""
 async def _locked(wire: Wire, name: str, parameters: Sequence[Parameter]) -> tuple[PGresult, list[int]]:
     """The result of a statement that locks queues, which saw nothing before it, and the queues that it has locked."""
     clear, locked = Command("clear", CLEAR, ()), Command("locked", LOCKED, ())
-    results = await wire.send([clear, Command("lock", LANE._texts[name], tuple(parameters)), locked], timeout=10)
+    results = await wire.send([clear, Command(name, LANE._texts[name], tuple(parameters)), locked], timeout=10)
     raw = results[2].get_value(0, 0)
     assert raw is not None
     return results[1], [int(number) for number in raw[1:-1].split(b",") if number]
@@ -106,7 +107,8 @@ async def test_a_floor_hides_only_paused_queues(dsn: str, seed: int) -> None:
 async def _fill(dsn: str, client: BackfillClient, jobs: int, queues: int) -> None:
     """Three paused queues with 2,400 jobs ahead of all others, and the others."""
     await client.enqueue_bulk(
-        NewJob("note", number, JobSpec(queue=Queue.serial(f"q{number % queues}"))) for number in range(jobs)
+        NewJob("note", number, JobSpec(queue=Queue.serial(f"q{number % queues}"), run_at=BEGINNING))
+        for number in range(jobs)
     )
     await rows(dsn, PAUSED)
     await rows(dsn, AHEAD)
