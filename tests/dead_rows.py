@@ -161,6 +161,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "renew": [*fences, *claims],
         "forget_dead_letters": [WORKER, ids, times, keys, entries[:count], [now] * count],
         "find_levels": [lows, highs, floors],
+        "find_waiting_tasks": [[1, 2], lows, highs, floors],
         "look_around": [["task1", "task2"], WORKER, 6.0],
         "find_tasks": [["task1", "task2"]],
         "recover_jobs": [WORKER, ids, nothing, nothing, "died"],

@@ -223,6 +223,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "insert_serial_job": ["task1", Json({}), None, None, 5, 0, None, "queue1"],
     "name_job": [1, 1],
     "find_levels": [LOWS, HIGHS, FLOORS],
+    "find_waiting_tasks": [[1, 2], LOWS, HIGHS, FLOORS],
     "permanently_fail_jobs": [_IDS, "no"],
     "remove_job": ["key5"],
     "remove_worker": ["worker5"],
@@ -257,7 +258,7 @@ FRONTS: dict[str, list[Any]] = {
 PARALLEL_CLAIMS = {"claim_parallel", "claim_parallel_tied"}
 """Those that take the parameters of the lanes of parallel jobs alone."""
 HOT = (
-    "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_attempts",
+    "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "find_waiting_tasks", "forget_attempts",
     "forget_dead_letters", "give_back", "end_cancelled",
     "look_around", "renew", "pass_shares", "find_shares", "take_values", "claim_taken",
 )  # fmt: skip

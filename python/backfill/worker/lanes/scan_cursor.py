@@ -310,6 +310,12 @@ class ScanCursor:
         if self._floor is not None:
             self._forget_floor()
 
+    def adopt(self, floors: Mapping[int, int], other: ScanCursor) -> None:
+        """Begin at floors that looks of another cursor have found, and look from the start when it does."""
+        for level, floor in floors.items():
+            self._floors[level] = max(floor, self._floors.get(level, NEVER))
+        self._full.at = max(self._full.at, other._full.at)
+
     def returned(self, job: Job) -> None:
         """Lower the floor of a job's priority to the job, since it waits again as before."""
         floor = self._floors.get(job.priority, NEVER)
