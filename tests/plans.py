@@ -258,7 +258,8 @@ FRONTS: dict[str, list[Any]] = {
 PARALLEL_CLAIMS = {"claim_parallel", "claim_parallel_tied"}
 """Those that take the parameters of the lanes of parallel jobs alone."""
 HOT = (
-    "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "find_waiting_tasks", "forget_attempts",
+    "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_attempts",
+    "find_waiting_tasks",
     "forget_dead_letters", "give_back", "end_cancelled",
     "look_around", "renew", "pass_shares", "find_shares", "take_values", "claim_taken",
 )  # fmt: skip

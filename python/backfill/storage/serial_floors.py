@@ -62,8 +62,8 @@ class SerialFloor:
             return None
         watched = tuple(map(int, raw[1:-1].split(b","))) if len(raw) > 2 else ()
         swept = integer(result, 0, _LOOKED_AT) - SLACK_MICROS
-        place = (integer(result, 0, column) for column in (_PRIORITY, _RUN_AT, _ID))
-        return cls(*place, swept=swept, watched=watched)
+        priority, run_at, number = (integer(result, 0, column) for column in (_PRIORITY, _RUN_AT, _ID))
+        return cls(priority, run_at, number, swept, watched)
 
     def cover(self, levels: Iterable[int]) -> Self:
         """The same with parameters for looks that go through all priorities, of which some are known to have jobs."""

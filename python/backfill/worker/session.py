@@ -333,7 +333,8 @@ class WorkerSession:
 
     def _resumed(self, queues: Sequence[int]) -> None:
         """Look for the jobs of queues that are not paused any more."""
-        self.station.claimer.resumed(queues)
+        self.station.claimer.freed_queue(queues, resumed=True)
+        self.station.claimer.wake()
 
     def _row(self, tasks: tuple[str, ...], limits: dict[str, Any]) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]

@@ -34,22 +34,20 @@ class CommonLook:
 
     Attributes:
         look: where it looks.
-        tasks: the ids of their tasks.
+        tasks: the ids of their tasks, as the statement takes them.
         quiet: those that might sleep.
         floors: where looks began before it.
     """
 
     look: Look
-    tasks: tuple[int, ...]
+    tasks: str
     quiet: frozenset[AnySource]
     floors: Mapping[int, int]
 
     def commands(self, schema: str) -> list[Command]:
         """Its statement."""
         spans = self.look.spans
-        return [
-            Command.of("find_waiting_tasks", schema, number_array(self.tasks), spans.lows, spans.highs, spans.floors)
-        ]
+        return [Command.of("find_waiting_tasks", schema, self.tasks, spans.lows, spans.highs, spans.floors)]
 
 
 class Roster:
@@ -80,6 +78,7 @@ class Roster:
         self._resting: dict[AnySource, float] = {}
         self._rested_at: float | None = None
         self._renewed = False
+        self._tasks: str | None = None
 
     def renew(self, sources: list[AnySource], changed: Iterable[AnySource]) -> None:
         """Take in the sources that there are now; those that have changed look again, together if they are many."""
@@ -102,7 +101,9 @@ class Roster:
         if found:
             self.activate(source)
             return
-        self._quiet.discard(source)
+        if source in self._quiet:
+            self._quiet.discard(source)
+            self._tasks = None
         if source.retired or source in self._asleep or any(not portion.empty for portion in source.portions):
             return
         if source.waits_until - now > LONG_SECONDS:
@@ -110,6 +111,7 @@ class Roster:
             self._list()
         elif source.waits_until <= now:
             self._quiet.add(source)
+            self._tasks = None
             if self._has_tasks and self.look_at is None:
                 self.look_at = self.horizon.next_look_at()
 
@@ -144,8 +146,10 @@ class Roster:
         self.under_way, self._renewed = True, False
         floors = dict(self.horizon.floors)
         look = self.horizon.look(1, now)
-        tasks = {number for source in (self._asleep | self._quiet) for number in source.known.values()}
-        return CommonLook(look, tuple(tasks), frozenset(self._quiet), floors)
+        if self._tasks is None:
+            sources = self._asleep | self._quiet
+            self._tasks = number_array({number for source in sources for number in source.known.values()})
+        return CommonLook(look, self._tasks, frozenset(self._quiet), floors)
 
     def missed(self, common: CommonLook) -> None:
         """Take note that a common look brought nothing, since it was refused or its answer was lost."""
@@ -162,7 +166,7 @@ class Roster:
         if answer.newest and not self._renewed:
             self.hungry = False
         self.look_at = None if look.full else max(self.horizon.next_look_at(), answer.now)
-        woken = {source for source in self._asleep if not busy.isdisjoint(source.known.values())}
+        woken = {source for source in self._asleep if not busy.isdisjoint(source.known.values())} if busy else set()
         for source in woken:
             if isinstance(source, Source) and not look.full:
                 source.horizon.adopt(common.floors, self.horizon)
@@ -170,7 +174,9 @@ class Roster:
             quiet = common.quiet & self._quiet
             self._asleep |= {one for one in quiet if busy.isdisjoint(one.known.values())}
             self._quiet -= quiet
-        self._wake(woken)
+            self._list()
+        if woken:
+            self._wake(woken)
 
     @property
     def _has_tasks(self) -> bool:
@@ -189,4 +195,5 @@ class Roster:
     def _list(self) -> None:
         away = self._asleep | self._resting.keys()
         self.active = [source for source in self._all if source not in away]
+        self._tasks = None
         self._rested_at = min(self._resting.values(), default=None)

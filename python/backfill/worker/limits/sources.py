@@ -12,7 +12,7 @@ from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.lane import Lane
 from backfill.worker.limits.look import Answer, AnySource, LimitedLook
 from backfill.worker.limits.portion import Portion
-from backfill.worker.limits.roster import Roster
+from backfill.worker.limits.roster import CommonLook, Roster
 from backfill.worker.limits.share import passes, settled
 from backfill.worker.limits.source import Source
 from backfill.worker.limits.value_source import ValueSource
@@ -179,26 +179,37 @@ class Sources:
 
     def looks_in(self, now: float) -> float | None:
         """Seconds until a source has a reason to look; None where there is none."""
-        waits = (source.looks_in(now) for source in (*self.roster.active, self.roster))
+        waits = [source.looks_in(now) for source in self.roster.active]
+        waits.append(self.roster.looks_in(now))
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def commands(self, looks: Iterable[LimitedLook]) -> list[Command]:
+    def commands(self, looks: Iterable[LimitedLook], common: CommonLook | None) -> list[Command]:
         """The statements of looks: each takes shares first, and then claims as many jobs as may start."""
-        return [command for one in looks for command in one.commands(schema=self._schema, worker=self._worker)]
+        commands = [] if common is None else common.commands(self._schema)
+        return commands + [
+            command for one in looks for command in one.commands(schema=self._schema, worker=self._worker)
+        ]
 
-    def missed(self, looks: Iterable[LimitedLook]) -> None:
+    def missed(self, looks: Iterable[LimitedLook], common: CommonLook | None) -> None:
         """Take note that looks brought nothing, since their turn was refused or its answer was lost."""
         for one in looks:
             one.missed()
+        if common is not None:
+            self.roster.missed(common)
 
-    def took(self, looks: Iterable[LimitedLook], results: list[PGresult], answer: Answer) -> None:
+    def took(
+        self, looks: Iterable[LimitedLook], common: CommonLook | None, results: list[PGresult], answer: Answer
+    ) -> None:
         """Take in what looks brought; the jobs that may start are among their lanes' ready ones then.
 
         Args:
             looks: the looks.
+            common: the look for all sources that sleep, if there was one.
             results: the results of a turn, of which those of the looks come first; these are taken out.
             answer: when and how the turn was answered.
         """
+        if common is not None:
+            self.roster.took(common, results.pop(0), answer)
         for one in looks:
             brought = one.took(results, answer)
             self.roster.note(one.source, answer.now, found=bool(brought.jobs))

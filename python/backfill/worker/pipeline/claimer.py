@@ -159,7 +159,7 @@ class Claimer:
             self._stir()
 
     def freed_queue(self, queues: Sequence[int] = (), *, resumed: bool = False) -> None:
-        """Have all lanes look, since this worker has ended a serial job; try the queues that are given first.
+        """Have all lanes look, since serial jobs have ended here or queues were resumed; try the given queues first.
 
         The next job of the ended job's queue may be claimed in the same round trip as the settlement.
         """
@@ -167,11 +167,6 @@ class Claimer:
         self._hunger()
         for one in self._lookers:
             one.horizon.free(queues, resumed=resumed)
-
-    def resumed(self, queues: Sequence[int]) -> None:
-        """Have all lanes look, since these serial queues are not paused any more."""
-        self.freed_queue(queues, resumed=True)
-        self.wake()
 
     def forget(self) -> None:
         """Ask for the tasks' ids again: the database refused a look, perhaps because the ids have changed."""
@@ -214,8 +209,7 @@ class Claimer:
         if self._closed:
             return Asked.nothing(freed)
         self._keep_time(now)
-        looks, limited = [], list[LimitedLook]()
-        common = self._limits.roster.look(now) if self._limits else None
+        looks, limited, common = [], list[LimitedLook](), self._limits.roster.look(now) if self._limits else None
         for lane in self._lanes:
             low = self.knows_tasks and lane.low
             if self._limits:
@@ -234,7 +228,9 @@ class Claimer:
             self._around_at = now + LOOK_SECONDS
         rare = full or self._known.wanted or not self._executor.held  # a worker at rest learns at once what is due next
         levels = rare and (now >= self._levels_at or not self._times.due_known) and not self._is_shut
-        return Asked(looks, levels=levels, around=around, wakes=self._wakes, freed=freed, limited=limited, common=common)
+        return Asked(
+            looks, levels=levels, around=around, wakes=self._wakes, freed=freed, limited=limited, common=common
+        )
 
     def behind_in(self, now: float) -> float | None:
         """Seconds until a lane should look behind its floors, apart from its other looks; None where none should."""
@@ -261,9 +257,7 @@ class Claimer:
         if asked.levels:
             front = common_front(self._lookers)
             commands.append(Command.of("find_levels", self._schema, front.lows, front.highs, front.floors))
-        if asked.common is not None:
-            commands += asked.common.commands(self._schema)
-        commands += self._limits.commands(asked.limited)
+        commands += self._limits.commands(asked.limited, asked.common)
         for lane, look in asked.looks:
             commands += lane.claim.commands(look, worker=self._worker, bound=lane.bound)
         return commands
@@ -290,9 +284,7 @@ class Claimer:
         if asked.limited or asked.common:
             clock, newest = self._clock.at(asked.began), asked.wakes == self._wakes
             answer = Answer(self._known.names, seconds, now, clock, newest, self._fleet())
-            if asked.common is not None:
-                self._limits.roster.took(asked.common, results.pop(0), answer)
-            self._limits.took(asked.limited, results, answer)
+            self._limits.took(asked.limited, asked.common, results, answer)
         for lane in asked.holding:  # others began to hold after the turn was asked for
             lane.holding = False
         for lane, look in asked.looks:
@@ -312,9 +304,7 @@ class Claimer:
             self._is_over(lane, look)
             lane.hungry = True
             lane.horizon.missed(look)
-        self._limits.missed(asked.limited)
-        if asked.common is not None:
-            self._limits.roster.missed(asked.common)
+        self._limits.missed(asked.limited, asked.common)
 
     def _learn(self, lane: Lane, look: Look, taken: Taken, asked: Asked, *, seconds: float, now: float) -> None:
         beside = lane.beside or lane.behind
