@@ -273,7 +273,8 @@ class ScanCursor:
         if self._floor is not None:
             seconds = taken.near_seconds + taken.far_seconds
             apart = max(self._patience, _LEAST_APART * seconds)
-            self._far_at, self._stale_at, self._short = now + min(SHARE * seconds, apart), now + apart, False
+            self._far_at, self._stale_at = now + min(SHARE * seconds, apart), now + apart
+            self._short = len(taken.jobs) < look.wanted
 
     def _learn_beyond(self, look: Look, taken: Taken) -> None:
         """Note whether a look behind the floor found enough; where other jobs hide the rest, the floor is of no use."""
