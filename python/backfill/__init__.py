@@ -54,6 +54,7 @@ from backfill.errors import (
     MigrationError,
     NetworkError,
     PayloadDecodeError,
+    ProcessDiedError,
     RateLimitExceeded,
     ReadOnlyDatabaseError,
     ResourceNotFound,
@@ -115,6 +116,7 @@ from backfill.jobs import (
 )
 from backfill.limits import Limit, Rate
 from backfill.middleware import CallNext, SyncCallNext
+from backfill.progress import Progress
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
 from backfill.whys import ShareHolder, Why, WhyKind, WhyReason
@@ -208,6 +210,8 @@ __all__ = [
     "PayloadDecodeError",
     "Plugin",
     "Priority",
+    "ProcessDiedError",
+    "Progress",
     "Queue",
     "QueueConfig",
     "Rate",

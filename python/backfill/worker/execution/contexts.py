@@ -7,6 +7,7 @@ from typing import Any
 from backfill.client import BackfillClient
 from backfill.worker.context import WorkerContext
 from backfill.worker.execution.held_job import HeldJob
+from backfill.worker.execution.progress import ProgressBook
 
 
 class Contexts:
@@ -16,12 +17,14 @@ class Contexts:
         worker_id: the worker's id.
         client: the client for handlers.
         deps: what the registry's lifespan yielded.
+        progress: takes what handlers say about their progress.
     """
 
-    def __init__(self, *, worker_id: str, client: BackfillClient, deps: Any) -> None:
+    def __init__(self, *, worker_id: str, client: BackfillClient, deps: Any, progress: ProgressBook) -> None:
         self._worker_id = worker_id
         self._client = client
         self._deps = deps
+        self._progress = progress
 
     def make(self, running: HeldJob) -> WorkerContext[Any]:
         """The context for one attempt."""
@@ -32,4 +35,5 @@ class Contexts:
             client=self._client,
             stop=running,
             worker_stops=lambda: running.worker_stops,
+            reports=self._progress,
         )

@@ -40,6 +40,11 @@ _LEAST_APART: Final = 4.0
 """Looks from the queues' side are at least this many times as long apart as one takes, in any poll interval."""
 _NEAR_SECONDS: Final = 0.002
 """The least seconds that a look at serial queues is taken to cost, with the claim that merges both kinds of jobs."""
+_NEAR_LOOKS: Final = 5
+"""Where no blocked jobs lie ahead, a look at serial queues is taken to cost what the fastest of so many took.
+
+A single one may be slow because the server's process waited for a processor.
+"""
 
 
 class ScanCursor:
@@ -55,26 +60,10 @@ class ScanCursor:
     """
 
     __slots__ = (
-        "_blocked",
-        "_era",
-        "_far_at",
-        "_floor",
-        "_floors",
-        "_full",
-        "_hidden",
-        "_known",
-        "_lost",
-        "_near_at",
-        "_own",
-        "_patience",
-        "_returns",
-        "_seen",
-        "_short",
-        "_stale_at",
-        "_tie",
-        "freed",
+        "_blocked", "_era", "_far_at", "_floor", "_floors", "_full", "_hidden", "_known", "_lacked_near", "_lost",
+        "_near_at", "_near_costs", "_own", "_patience", "_returns", "_seen", "_short", "_stale_at", "_tie", "freed",
         "tracks",
-    )
+    )  # fmt: skip
 
     def __init__(self, *, patience: float = PATIENCE_SECONDS, apart: bool = True) -> None:
         self._floors: dict[int, int] = dict.fromkeys(NAMED_LEVELS, NEVER)
@@ -82,6 +71,8 @@ class ScanCursor:
         self._full = FullLooks(patience=patience, apart=apart)
         self._era = 0
         self._near_at = 0.0
+        self._near_costs: deque[float] = deque([0.0], maxlen=_NEAR_LOOKS)
+        self._lacked_near = False
         self._far_at = 0.0
         self._hidden = False
         self._blocked = False
@@ -160,6 +151,7 @@ class ScanCursor:
                 where it is not known. Where the look claimed jobs, the time in their rows is used, which is exact.
         """
         seconds -= taken.near_seconds + taken.far_seconds
+        self._lacked_near = not look.scan_jobs
         if look.full:
             self._full.end(seconds, now, found_all=len(taken.jobs) < look.wanted)
         else:
@@ -198,14 +190,22 @@ class ScanCursor:
         if resumed:
             self._watch(queues)
 
-    def next_look_at(self) -> float:
-        """When the next look that sees everything can be afforded; 0 where known queues are to be tried first."""
+    def next_look_at(self, now: float) -> float:
+        """When the next look can be afforded; 0 where known queues are to be tried first.
+
+        That is a look that sees everything. But where the last one could not afford to look for serial queues, and that
+        can be afforded earlier than all together, an earlier look comes first: else serial jobs would wait for a look
+        from the start, which they do not need.
+        """
         if self._tries_known:
             return 0.0
         full_at = 0.0 if self._is_clear else self._full.at
-        if self._floor is not None:
-            return max(full_at, self._far_at)
-        return max(self._near_at, self._far_at) if self._hidden else max(full_at, self._near_at)
+        serial_at = self._near_at if self._floor is None else self._far_at
+        if self._floor is None and self._hidden:
+            return max(self._near_at, self._far_at)
+        if self._lacked_near and now < serial_at < full_at:
+            return serial_at
+        return max(full_at, serial_at)
 
     @property
     def _tries_known(self) -> bool:
@@ -252,7 +252,9 @@ class ScanCursor:
         self._hidden = self._blocked = taken.hidden
         enough = look.wanted / _PRODUCTIVE if taken.hidden else 1
         worth = taken.queues >= enough or is_news  # the look from the queues' side is to come at once then
-        self._near_at = now if worth else now + SHARE * max(taken.near_seconds, _NEAR_SECONDS)
+        self._near_costs.append(taken.near_seconds)
+        cost = taken.near_seconds if taken.hidden else min(self._near_costs)
+        self._near_at = now if worth else now + SHARE * max(cost, _NEAR_SECONDS)
         if not taken.hidden:
             self._floor, self._lost = None, False
             self._known.clear()
