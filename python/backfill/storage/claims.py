@@ -167,8 +167,8 @@ class Taken:
         far_seconds: how many seconds the look from the queues' side took on the server.
         cut: whether the look left jobs that it had found, since their payloads together were too large.
         place: where the last of the parallel jobs were in the table; None where it is not known.
-        floor: where serial queues may be looked for from now on, as the look from the queues' side has found; None where
-            it is not known.
+        floor: where looks at serial queues may begin, as the look from the queues' side has found; None where it is not
+            known.
     """
 
     jobs: list[Job]

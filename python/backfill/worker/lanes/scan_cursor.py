@@ -184,7 +184,7 @@ class ScanCursor:
             self._far_at = 0.0
 
     def free(self, queues: Sequence[int], *, resumed: bool = False) -> None:
-        """Note serial queues that this worker has freed, or that are not paused any more, which may have earlier jobs."""
+        """Note serial queues that this worker has freed, or that are resumed, so that their jobs may come first."""
         self.freed = True
         self._own.extend(queues)
         if resumed:
