@@ -82,7 +82,7 @@ async def _locked(wire: Wire, name: str, parameters: Sequence[Parameter]) -> tup
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_floor_hides_only_paused_queues(dsn: str, seed: int) -> None:
-    """All else that is due lies beyond it or in a watched queue: a look beyond it locks what one from the start would."""
+    """All else that is due lies beyond it or is watched: a look beyond it locks what one from the start would."""
     async with await connect(dsn) as connection:
         await connection.execute("select setseed($1)", [seed / 10])
         await connection.execute(FILL, [list(LEVELS)])
