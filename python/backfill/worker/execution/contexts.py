@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backfill.client import BackfillClient
 from backfill.worker.context import WorkerContext
 from backfill.worker.execution.held_job import HeldJob
+
+if TYPE_CHECKING:
+    from backfill.worker.execution.transaction_blocks import TransactionBlocks
 
 
 class Contexts:
@@ -22,6 +25,8 @@ class Contexts:
         self._worker_id = worker_id
         self._client = client
         self._deps = deps
+        self.transactions: TransactionBlocks | None = None
+        """Opens the transactions in which handlers complete their jobs."""
 
     def make(self, running: HeldJob) -> WorkerContext[Any]:
         """The context for one attempt."""
@@ -32,4 +37,5 @@ class Contexts:
             client=self._client,
             stop=running,
             worker_stops=lambda: running.worker_stops,
+            transactions=self.transactions,
         )

@@ -149,6 +149,16 @@ class CompletedWithResult(Ending):
         return CompletedWithResult(None, cleansed(f"its result was refused by the database\n{reason}"))
 
 
+class Committed(Ending):
+    """The attempt ended well, and the handler's own transaction has written its end: nothing is left to be written."""
+
+    __slots__ = ()
+
+    counted: ClassVar[Counted] = "done"
+    total: ClassVar[Total] = "done"
+    ends_job: ClassVar[bool] = True
+
+
 @dataclass(frozen=True, slots=True)
 class Skipped(Ending):
     """A hook has had the job count as done, although its handler did not run, or failed.
@@ -351,6 +361,7 @@ class Answered(BaseException):
 
 
 COMPLETED: Final = Completed()
+COMMITTED: Final = Committed()
 GIVEN_BACK: Final = GivenBack()
 CANCELLED: Final = Cancelled()
 

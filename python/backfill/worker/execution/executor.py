@@ -34,12 +34,15 @@ from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.hooked import Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
+from backfill.worker.execution.own_end import ending_after
+from backfill.worker.execution.own_transactions import OwnTransactions
 from backfill.worker.execution.paused_queues import PausedQueues
 from backfill.worker.execution.paused_tasks import PausedTasks
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
 from backfill.worker.execution.timed import Timed
+from backfill.worker.execution.transaction_blocks import TransactionBlocks
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane
 
@@ -114,6 +117,7 @@ class Executor:
         """When others may have given this worker up, in monotonic seconds; no job starts later without a renewal."""
         self.renew_lease: Callable[[], float] = lambda: self.leased_until
         """Called when `leased_until` is over; returns its new value."""
+        self.contexts.transactions = TransactionBlocks(OwnTransactions(self, client, worker_id, self._outcomes), client)
 
     @property
     def idle(self) -> bool:
@@ -340,6 +344,8 @@ class Executor:
         task = self._registry.get(running.job.task_identifier)
         if (task is None or task.runs_on_loop) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
+        if (decided := ending_after(running, error)) is not None:
+            return decided
         if running.cancellation is not None:
             return self._outcomes.cancelled(running.job, running.cancellation)
         if running.given_up or self._was_swept_away():
@@ -372,6 +378,8 @@ class Executor:
     def _end(self, running: HeldJob, ending: Ending) -> None:
         if running.ending is not None:
             return
+        if running.own is not None:
+            ending = running.own.ending or ending
         if ending is not COMPLETED:
             ending = self.cancelling.instead_of(running, ending)
             self._outcomes.count(ending)
