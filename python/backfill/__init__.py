@@ -117,8 +117,16 @@ from backfill.limits import Limit, Rate
 from backfill.middleware import CallNext, SyncCallNext
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
+from backfill.transaction_errors import LeaseLostError, TransactionUseError
 from backfill.whys import ShareHolder, Why, WhyKind, WhyReason
-from backfill.worker import QueueConfig, WorkerConfig, WorkerContext, WorkerRunner
+from backfill.worker import (
+    HandlerTransaction,
+    QueueConfig,
+    ThreadTransaction,
+    WorkerConfig,
+    WorkerContext,
+    WorkerRunner,
+)
 
 __all__ = [
     "DEFAULT_STALE_JOB_LOCK_TIMEOUT",
@@ -168,6 +176,7 @@ __all__ = [
     "Fail",
     "FailReason",
     "Forbidden",
+    "HandlerTransaction",
     "HandlersStillRunningError",
     "HeldQueue",
     "Histogram",
@@ -199,6 +208,7 @@ __all__ = [
     "JobStart",
     "JobState",
     "LeaseLost",
+    "LeaseLostError",
     "Limit",
     "LoggingPlugin",
     "MalformedData",
@@ -230,6 +240,8 @@ __all__ = [
     "TaskDefinitionError",
     "TaskRegistry",
     "TemporaryUnavailable",
+    "ThreadTransaction",
+    "TransactionUseError",
     "Unauthorized",
     "UnknownTask",
     "ValidationFailed",

@@ -38,7 +38,8 @@ class ThreadTransaction:
     Args:
         connection: the connection on which it is open.
         client: knows the queue, and the plugins that are asked before a job is added.
-        owner: makes the ending that keeps a result, and knows the event loop.
+        loop: the worker's event loop.
+        owner: makes the ending that keeps a result.
         running: the attempt; None where there is no job to be completed (`backfill.testing.run_job`).
     """
 
@@ -46,11 +47,13 @@ class ThreadTransaction:
         self,
         connection: psycopg.Connection[Any],
         client: BackfillClient,
-        owner: OwnTransactions,
-        running: HeldJob | None,
+        loop: asyncio.AbstractEventLoop,
+        owner: OwnTransactions | None = None,
+        running: HeldJob | None = None,
     ) -> None:
         self._connection = connection
         self._client = client
+        self._loop = loop
         self._owner = owner
         self._running = running
         self._over: str | None = None
@@ -87,7 +90,7 @@ class ThreadTransaction:
             TransactionUseError: `complete` was called, or the block is over.
         """
         connection = self._usable()
-        checked = _on_loop(self._owner.loop, shaped(self._client, job, payload, spec, keywords))
+        checked = on_loop(self._loop, shaped(self._client, job, payload, spec, keywords))
         return write_blocking(connection, self._client.schema, checked)
 
     def complete(self, result: Any = None) -> None:
@@ -104,7 +107,7 @@ class ThreadTransaction:
         self._usable()
         self._over = "tx.complete() was called, and the job is completed after all that was written before it"
         self._result = result
-        if self._running is not None:
+        if self._owner is not None and self._running is not None:
             self._ending = self._owner.encoded(self._running, result)
 
     @property
@@ -158,11 +161,11 @@ class OpenedInThread:
             DatabaseConnectionError: the server cannot be reached.
         """
         try:
-            _on_loop(self._owner.loop, self._slot.__aenter__())
+            on_loop(self._owner.loop, self._slot.__aenter__())
             self._has_slot = True
             if self._own.quiet:
-                _on_loop(self._owner.loop, self._owner.wait_for_renewal())
-            self._connection = connection = self._connected(_on_loop(self._owner.loop, self._owner.blocks.conninfo()))
+                on_loop(self._owner.loop, self._owner.wait_for_renewal())
+            self._connection = connection = connected(on_loop(self._owner.loop, self._owner.blocks.conninfo()))
             connection.isolation_level = self._isolation
             self._transaction = connection.transaction()
             self._transaction.__enter__()
@@ -170,7 +173,7 @@ class OpenedInThread:
             self._own.is_open = self._own.quiet = False
             self._release()
             raise
-        self._tx = ThreadTransaction(connection, self._client, self._owner, self._running)
+        self._tx = ThreadTransaction(connection, self._client, self._owner.loop, self._owner, self._running)
         return self._tx
 
     def end(self, error: BaseException | None) -> None:
@@ -209,7 +212,7 @@ class OpenedInThread:
             if isinstance(error, psycopg.Error) and not connection.closed:
                 raise
             connection.close()
-            if not _on_loop(self._owner.loop, self._owner.look_back(running, completion)):
+            if not on_loop(self._owner.loop, self._owner.look_back(running, completion)):
                 raise DatabaseConnectionError(
                     f"the connection was lost at the commit of ctx.transaction(): {said(error)}; nothing was written"
                 ) from error
@@ -217,22 +220,28 @@ class OpenedInThread:
         with suppress(RuntimeError):  # the loop is closed: nobody counts shares any more
             self._owner.loop.call_soon_threadsafe(self._owner.followed, running, completion)
 
-    def _connected(self, conninfo: str) -> psycopg.Connection[Any]:
-        try:
-            return psycopg.Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
-        except psycopg.OperationalError as error:
-            raise unreachable(conninfo, error) from error
-
     def _release(self) -> None:
         if self._connection is not None:
             with suppress(psycopg.Error, OSError):
                 self._connection.close()
         if self._has_slot:
             with suppress(RuntimeError):  # the loop is closed: nobody waits for a slot any more
-                _on_loop(self._owner.loop, self._slot.__aexit__(None, None, None))
+                on_loop(self._owner.loop, self._slot.__aexit__(None, None, None))
 
 
-def _on_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+def connected(conninfo: str) -> psycopg.Connection[Any]:
+    """A synchronous connection in autocommit, on which nothing is prepared.
+
+    Raises:
+        DatabaseConnectionError: the server cannot be reached.
+    """
+    try:
+        return psycopg.Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
+    except psycopg.OperationalError as error:
+        raise unreachable(conninfo, error) from error
+
+
+def on_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     """Have the worker's event loop do some work, wait for it in this thread, and return what it gives.
 
     Raises:

@@ -48,7 +48,11 @@ class HandlerTransaction:
     """
 
     def __init__(
-        self, connection: Connection, client: BackfillClient, owner: OwnTransactions | None, running: HeldJob | None
+        self,
+        connection: Connection,
+        client: BackfillClient,
+        owner: OwnTransactions | None = None,
+        running: HeldJob | None = None,
     ) -> None:
         self._connection = connection
         self._client = client
@@ -216,7 +220,7 @@ class OpenedOnLoop:
         for left in reversed(range(_TRIES)):
             connection = await self._stack.enter_async_context(self._owner.blocks.connection())
             try:
-                await self._stack.enter_async_context(_as_handlers_have_it(connection, self._isolation))
+                await self._stack.enter_async_context(as_handlers_have_it(connection, self._isolation))
                 transaction = connection.transaction()
                 await transaction.__aenter__()
             except psycopg.OperationalError as error:
@@ -295,7 +299,7 @@ class OpenedOnLoop:
 
 
 @asynccontextmanager
-async def _as_handlers_have_it(connection: Connection, isolation: IsolationLevel) -> AsyncIterator[None]:
+async def as_handlers_have_it(connection: Connection, isolation: IsolationLevel | None) -> AsyncIterator[None]:
     """Set a connection up as psycopg's users know it, and restore our settings after that."""
     before = connection.row_factory, connection.cursor_factory, connection.isolation_level
     connection.row_factory, connection.cursor_factory = tuple_row, psycopg.AsyncCursor
