@@ -99,7 +99,8 @@ class ThreadTransaction:
         A block that is left without this call completes its job too, with None as the result.
 
         Args:
-            result: the result, kept where the task keeps its jobs' ends. What the handler returns is not kept.
+            result: the result, of the type that the handler's annotation names, kept where the task keeps its jobs'
+                ends. What the handler returns is not kept.
 
         Raises:
             TransactionUseError: it was called before, or the block is over.
