@@ -108,10 +108,10 @@ async def test_a_cancel_that_came_meanwhile_does_not_undo_it(sums: str) -> None:
 async def test_a_stop_rolls_back_and_gives_back(sums: str) -> None:
     """A stop does not wait for the block for longer than its deadline; the job goes back with its attempt."""
     blocked = Blocked()
-    async with BackfillClient(sums) as client:
-        async with WorkerRunner(WorkerConfig(sums, shutdown_timeout=timedelta(milliseconds=50)), blocked.tasks):
-            await client.enqueue("blocked")
-            await blocked.began.wait()
+    config = WorkerConfig(sums, shutdown_timeout=timedelta(milliseconds=50))
+    async with BackfillClient(sums) as client, WorkerRunner(config, blocked.tasks):
+        await client.enqueue("blocked")
+        await blocked.began.wait()
     assert await rows(sums, ONE_LEFT) == [(0, True, None)]
     assert await summed(sums) == 0
 

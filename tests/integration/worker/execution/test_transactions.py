@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ from backfill import (
 )
 from own_transactions import ADD, JOBS, ONE_LEFT, Adding, make_sums, run_due, summed
 
+from plugins.waiting import Eventually
 from reading import rows, value
 
 HOUR = timedelta(hours=1)
@@ -170,7 +172,7 @@ async def test_a_queue_that_waits_for_a_retry_is_free_again(sums: str) -> None:
     assert await value(sums, "select count(locked_by) from graphile_worker._private_job_queues") == 0
 
 
-async def test_a_paused_queue_stays_paused(sums: str) -> None:
+async def test_a_paused_queue_stays_paused(sums: str, eventually: Eventually) -> None:
     """It is paused while its job runs: the completion frees it for nobody."""
     adding, tasks = Adding(), TaskRegistry[None]()
     began, paused = asyncio.Event(), asyncio.Event()
@@ -186,20 +188,14 @@ async def test_a_paused_queue_stays_paused(sums: str) -> None:
     async with BackfillClient(sums) as client:
         await client.enqueue("first", queue=Queue.serial("one"))
         await client.enqueue("async", 5, queue=Queue.serial("one"))
-        async with WorkerRunner(WorkerConfig(sums), tasks) as runner:
+        async with WorkerRunner(WorkerConfig(sums), tasks):
             await began.wait()
             await client.pause(queue="one")
             paused.set()
-            await asyncio.wait_for(_until_sum(sums, 1), 30)
-            assert runner is not None
+            await eventually(lambda: summed(sums), lambda total: total == 1)
     assert (await summed(sums), await value(sums, JOBS)) == (1, 1)
     held = "select locked_by from graphile_worker._private_job_queues"
     assert await value(sums, held) is not None  # the lock of the pause
-
-
-async def _until_sum(dsn: str, wanted: int) -> None:
-    while await summed(dsn) != wanted:
-        await asyncio.sleep(0)
 
 
 async def test_dead_letters_of_the_key_are_forgotten(sums: str) -> None:
@@ -329,10 +325,9 @@ async def test_one_block_completes_the_job(sums: str) -> None:
 
     @tasks.task("twice")
     async def twice(ctx: WorkerContext[None]) -> None:
-        with pytest.raises(ValueError, match="first"):
+        with suppress(ZeroDivisionError):
             async with ctx.transaction() as tx:
-                await tx.connection.execute(ADD, [100])
-                raise ValueError("first")
+                await tx.connection.execute(ADD, [1 // 0])
         async with ctx.transaction() as tx:
             await tx.connection.execute(ADD, [1])
         with pytest.raises(TransactionUseError) as refused:
