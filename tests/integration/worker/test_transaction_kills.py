@@ -28,7 +28,7 @@ select count(pg_terminate_backend(pid)) from (
   where backend_type = 'client backend' and pid <> pg_backend_pid() and datname = current_database()
   order by md5(pid::text || %s)
   limit %s
-) as some
+) as ended
 """
 
 
@@ -66,12 +66,13 @@ async def test_the_sum_is_exact(own_server: OwnServer, form: Form, eventually: E
     fleet = Fleet(dsn, 8, 2.0, PROGRAM)
     try:
         await asyncio.gather(*(fleet.start() for _ in range(WORKERS)))
-        await _bear(own_server, fleet, form, chance)
+        ended = await _bear(own_server, fleet, form, chance)
         await eventually(lambda: jobs_left(dsn), lambda left: left == 0, timeout=120, moving=True)
         assert await fleet.stop() == [0] * WORKERS
     finally:
         await fleet.close()
-    print(f"BACKFILL_SEED={SEED}; {len(fleet.killed)} workers killed")
+    print(f"BACKFILL_SEED={SEED}; {len(fleet.killed)} workers killed, {ended} backends ended")
+    assert ended > 0
     twice = await rows(dsn, "select number, count(*) from added group by number having count(*) > 1")
     assert twice == []
     assert await value(dsn, "select sum from sums") == form.jobs
@@ -80,14 +81,15 @@ async def test_the_sum_is_exact(own_server: OwnServer, form: Form, eventually: E
     assert await nothing_locked(dsn) == []
 
 
-async def _bear(server: OwnServer, fleet: Fleet, form: Form, chance: random.Random) -> None:
-    """Strike as the form says, while the workers work."""
+async def _bear(server: OwnServer, fleet: Fleet, form: Form, chance: random.Random) -> int:
+    """Strike as the form says, while the workers work; gives how many backends were ended."""
     loop = asyncio.get_running_loop()
-    began, away = loop.time(), asyncio.Lock()
+    began, starting, away = loop.time(), asyncio.Lock(), asyncio.Lock()
+    ended = 0
 
     async def kill(at: float) -> None:
         await let_pass_until(began + at)
-        async with away:
+        async with starting:
             await fleet.kill(chance.choice(fleet.workers))
             await fleet.start()
 
@@ -98,9 +100,11 @@ async def _bear(server: OwnServer, fleet: Fleet, form: Form, chance: random.Rand
             await server.start()
 
     async def end_backends(at: float) -> None:
+        nonlocal ended
         await let_pass_until(began + at)
-        if not away.locked():
-            await rows(server.dsn, BACKENDS, str(chance.random()), chance.randint(3, 12))
+        salt, most = str(chance.random()), chance.randint(3, 12)
+        async with away:  # a server that is away has none
+            ended += await value(server.dsn, BACKENDS, salt, most)
 
     async with asyncio.TaskGroup() as group:
         for at in form.kills:
@@ -108,3 +112,4 @@ async def _bear(server: OwnServer, fleet: Fleet, form: Form, chance: random.Rand
         for at in form.backends:
             group.create_task(end_backends(at))
         group.create_task(restart(form.restart))
+    return ended
