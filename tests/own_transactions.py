@@ -1,4 +1,4 @@
-"""What tests of `ctx.transaction()` share: a table of sums, and tasks that add to it in async and synchronous handlers."""
+"""What tests of `ctx.transaction()` share: a table of sums, and tasks that add to it, async and synchronous ones."""
 
 from __future__ import annotations
 

@@ -77,9 +77,8 @@ async def run_job(
 ) -> R:
     """Run one job's handler as a worker would, with its middleware, and return its result. No database is needed.
 
-    `ctx.transaction()` opens a transaction on a connection of `client`, and commits it at the end of its block. There is
-    no job to be completed, so nothing else happens at that end, and no lease can be lost. What the handler says by
-    `tx.complete` is the result then.
+    `ctx.transaction()` opens a transaction on a connection of `client`, and commits it at the end of its block. No job
+    is completed there, and no lease can be lost. What the handler says by `tx.complete` is the result then.
 
     The payload is written as JSON and read again, as on its way through a queue. The handler's own exception is raised,
     and so are `Snooze` and `Discard`. The result of a task with `keep=` is written and read in the same way.

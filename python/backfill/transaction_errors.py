@@ -9,9 +9,9 @@ class LeaseLostError(BackfillError):
     """The job is not this worker's any more, so what its handler wrote in `ctx.transaction()` was not committed.
 
     It is also raised where the answer to the commit was lost, and nobody can tell whether the job was completed by this
-    attempt or by another one. The attempt ends with it, whatever the handler does: what it returns or raises is left out.
+    attempt or by another one. The attempt ends with it, whatever the handler returns or raises after that.
     """
 
 
 class TransactionUseError(BackfillError):
-    """`ctx.transaction()` was used in a way in which it cannot complete the job; the message says what to do instead."""
+    """`ctx.transaction()` was used in a way in which it cannot complete the job; the message says the way out."""

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import psycopg
@@ -50,7 +51,10 @@ class Blocks:
 
     def __init__(self, client: ClientLife) -> None:
         self._client = client
-        self._free = asyncio.Semaphore(client._settings.max_size)  # noqa: SLF001 - a class of the same package
+
+    @cached_property
+    def _free(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(self._client._settings.max_size)  # noqa: SLF001 - a class of the same package
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

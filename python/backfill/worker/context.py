@@ -155,8 +155,8 @@ class WorkerContext(Generic[D]):
         """
         if self._transactions is None:
             raise TransactionUseError(
-                "ctx.transaction() is for handlers that a worker runs on its event loop or in a thread; for a test, run "
-                "the handler by backfill.testing.run_job with client="
+                "ctx.transaction() is for handlers that a worker runs on its event loop or in a thread; for a test, "
+                "run the handler by backfill.testing.run_job with client="
             )
         return self._transactions.block(self._stop, isolation)
 

@@ -1,4 +1,4 @@
-"""`ctx.transaction()` under faults: workers are killed, the server is restarted, backends are ended; the sum is exact."""
+"""`ctx.transaction()` while workers are killed, the server is restarted and backends are ended: the sum is exact."""
 
 from __future__ import annotations
 

@@ -76,8 +76,8 @@ def completing(
         running.job.id, running.job.task_identifier, running.job.attempts, extra=fields_of(running.job),
     )  # fmt: skip
     raise LeaseLostError(
-        f"job {running.job.id} ({running.job.task_identifier}): attempt {running.job.attempts} is not this worker's any "
-        "more, so what it wrote in ctx.transaction() was rolled back"
+        f"job {running.job.id} ({running.job.task_identifier}): attempt {running.job.attempts} is not this worker's "
+        "any more, so what it wrote in ctx.transaction() was rolled back"
     )
 
 
@@ -86,8 +86,8 @@ def looking_back(
 ) -> Generator[Commands, list[PGresult], bool | None]:
     """Find out what became of a commit whose answer was lost.
 
-    The fate of the transaction is read first, and the job's row after that by a statement of its own, so that the row is
-    as the transaction has left it.
+    The fate of the transaction is read first, and the job's row after that by a statement of its own, so that the row
+    is as the transaction has left it.
 
     Returns:
         Whether the job was completed; None while the transaction is in progress.

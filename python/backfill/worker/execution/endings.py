@@ -149,14 +149,17 @@ class CompletedWithResult(Ending):
         return CompletedWithResult(None, cleansed(f"its result was refused by the database\n{reason}"))
 
 
+@dataclass(frozen=True, slots=True)
 class Committed(Ending):
-    """The attempt ended well, and the handler's own transaction has written its end: nothing is left to be written."""
-
-    __slots__ = ()
+    """The attempt ended well, and its handler's own transaction has written that."""
 
     counted: ClassVar[Counted] = "done"
     total: ClassVar[Total] = "done"
     ends_job: ClassVar[bool] = True
+
+    def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - the end is kept already
+        """Nothing is left to be written: the settler does not ask, and the statement would find no job."""
+        return COMPLETE, attempt, ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,7 +198,7 @@ class Hooked:
             raise Answered(ending) from None
 
     async def _ask_too_late(self, running: HeldJob, event: AfterJobRun) -> None:
-        """Ask the interceptors about a run whose job its handler's own transaction has completed: nothing can undo it."""
+        """Ask the interceptors about a run whose job is completed by its handler's own transaction, which stands."""
         answer, name = await self._asked_after(event)
         if isinstance(answer, Fail):
             logger.warning(

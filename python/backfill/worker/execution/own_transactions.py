@@ -67,8 +67,8 @@ class OwnTransactions:
         own = running.own
         if own is not None and own.is_open:
             raise TransactionUseError(
-                "ctx.transaction() is open already: the job is completed once, at the end of that block; for a part that "
-                "can be undone alone, use `async with tx.connection.transaction()`, which makes a savepoint"
+                "ctx.transaction() is open already: the job is completed once, at the end of that block; for a part "
+                "that can be undone alone, use `async with tx.connection.transaction()`, which makes a savepoint"
             )
         if running.ending is not None or (own is not None and own.ending is not None):
             raise TransactionUseError(

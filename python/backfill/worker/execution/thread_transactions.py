@@ -1,4 +1,4 @@
-"""`ctx.transaction()` for synchronous handlers, in their threads: the same as on the event loop, on a connection of its own."""
+"""`ctx.transaction()` for synchronous handlers in their threads, on a connection that is made for the block."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ T = TypeVar("T")
 
 
 class ThreadTransaction:
-    """An open transaction of a synchronous handler, at whose commit its job is completed: `with ctx.transaction() as tx`.
+    """An open transaction of a synchronous handler, at whose commit its job is completed.
+
+    It is what `with ctx.transaction() as tx` gives.
 
     Args:
         connection: the connection on which it is open.

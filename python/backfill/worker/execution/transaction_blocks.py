@@ -1,4 +1,4 @@
-"""What `ctx.transaction()` gives: a block that is entered by `async with` on the event loop, and by `with` in a thread."""
+"""What `ctx.transaction()` gives: a block that is entered by `async with` on the loop, and by `with` in a thread."""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ _TRIES: Final = 3
 
 
 class HandlerTransaction:
-    """An open transaction of a handler, at whose commit its job is completed: `async with ctx.transaction() as tx`.
+    """An open transaction of a handler, at whose commit its job is completed.
+
+    It is what `async with ctx.transaction() as tx` gives.
 
     Args:
         connection: the connection on which it is open.
@@ -329,8 +331,8 @@ def refuse_ended(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[A
         )
     if status == TransactionStatus.INERROR:
         raise TransactionUseError(
-            "ctx.transaction(): a statement failed, and the handler caught its error, so that nothing of the block can be "
-            "committed; run what may fail within `async with tx.connection.transaction()`, which makes a savepoint"
+            "ctx.transaction(): a statement failed, and the handler caught its error, so that nothing of the block can "
+            "be committed; run what may fail within `async with tx.connection.transaction()`, which makes a savepoint"
         )
     raise TransactionUseError(
         "ctx.transaction(): the handler has ended the transaction itself, or has left a statement under way; the block "
