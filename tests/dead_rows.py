@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 from backfill.storage.claims import HIGHEST, LOWEST
 from backfill.storage.ties import PAGES
 from plans import WORKER, Connection, Plan, nodes
 
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 DEAD = 200_000
 """How many rows the table of jobs has that nobody can see any more, and that cannot be vacuumed."""
 FILL: LiteralString = f"""
@@ -41,6 +42,9 @@ select n, 1, 'failed', 'no' from generate_series(1, 100000) as n;
 insert into graphile_worker.backfill_attempts (job_id, attempt, how, message)
 select 400000 + n % 80, 1, 'snoozed', 'no' from generate_series(1, 100000) as n;
 delete from graphile_worker.backfill_attempts;
+insert into graphile_worker.backfill_progress (job_id, attempt, done, checkpoint)
+select n, 1, n, '{{"at": 1}}' from generate_series(1, 100000) as n;
+delete from graphile_worker.backfill_progress;
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version, tasks)
 values ('{WORKER}', 'host', 1, 99, '0', array['task1']);
 insert into graphile_worker._private_jobs (task_id, run_at, key)
@@ -56,7 +60,7 @@ select 1000000 + n, 'task1', '{{}}', case when n % 2 = 0 then 'key' || n end, 'w
   now() - interval '1 hour'
 from generate_series(1, 40) as n;
 """
-QUEUE_TABLES = ("_private_jobs", "_private_job_queues", "backfill_attempts")
+QUEUE_TABLES = ("_private_jobs", "_private_job_queues", "backfill_attempts", "backfill_progress")
 FILLED = (*QUEUE_TABLES, "backfill_ends_default", "backfill_dlq")
 """What has dead rows."""
 COUNTED = (*QUEUE_TABLES, "backfill_ends", "backfill_ends_default", "backfill_workers")
@@ -98,6 +102,9 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
     claims = [numbers, no]
     records = [times, ["failed"] * count, ["app.No"] * count, ["no"] * count, ["at a:1"] * count]
     keeping = [[60.0] * count, times]
+    since = [round((time - EPOCH) / timedelta(microseconds=1)) for time in times]
+    yes, texts = [True] * count, ["1"] * count
+    progress = [since, numbers, yes, [1.0] * count, [2.0] * count, texts, yes, texts]
     lows, highs = [LOWEST, 0, 1], [-1, 0, HIGHEST]
     floors = ["-infinity", str(now - timedelta(minutes=1)), "-infinity"]
     entries = list(range(1_000_001, 1_000_041))
@@ -119,6 +126,12 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "forget_attempts": [ids],
         "list_attempts": [ids[0]],
         "sweep_attempts": [0, 0, 1000],
+        "write_progress": [WORKER, ids, *progress],
+        "end_progress": [WORKER, ids, *progress],
+        "forget_progress": [ids],
+        "read_checkpoint": [ids[0]],
+        "list_progress": [ids],
+        "sweep_progress": [0, 1000],
         "end_cancelled": [*fences, *claims, *keeping, nothing],
         "find_cancelled": [WORKER, ids],
         "cancel_jobs": [ids, "no", None],
@@ -161,7 +174,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "renew": [*fences, *claims],
         "forget_dead_letters": [WORKER, ids, times, keys, entries[:count], [now] * count],
         "find_levels": [lows, highs, floors],
-        "look_around": [["task1", "task2"], WORKER, 6.0],
+        "look_around": [["task1", "task2"], WORKER, 6.0, '{"host": "host"}'],
         "find_tasks": [["task1", "task2"]],
         "recover_jobs": [WORKER, ids, nothing, nothing, "died"],
         "find_ends": [ids],

@@ -27,6 +27,9 @@ _TIMES = [_NOW] * 100
 _NUMBERS = [1] * 100
 _KEYED = [False] * 100
 _RECORDS: list[Sequence[Any]] = [_TIMES, ["failed"] * 100, ["app.No"] * 100, ["no"] * 100, ["at a:1"] * 100]
+_PROGRESS: list[Sequence[Any]] = [
+    _IDS, [0] * 100, _NUMBERS, [True] * 100, [1.0] * 100, [2.0] * 100, ["note"] * 100, [True] * 100, ["1"] * 100,
+]  # fmt: skip
 LOWS, HIGHS = [-32768, -1, 0, 1, 2, 3], [-2, -1, 0, 1, 2, 32767]
 FLOORS = ["-infinity"] * len(LOWS)
 
@@ -53,6 +56,8 @@ select n, 'task' || n % 50, 'completed', 1, 8, 0, now(), now(), now() - n * inte
 from generate_series(1, 50000) as n;
 insert into graphile_worker.backfill_attempts (job_id, attempt, how, message)
 select n % 20000, 1, 'failed', 'no' from generate_series(1, 100000) as n;
+insert into graphile_worker.backfill_progress (job_id, attempt, done, checkpoint)
+select n, 1, n, '{{"at": 1}}' from generate_series(51, 50050) as n;
 insert into graphile_worker.backfill_counters
 select span, now() - n * age, 'task' || m, 'worker', 1, 0, 0, 0, 0, 0, 0, 1, 1, '{{0,1}}', '{{1}}'
 from generate_series(1, 3) as m, generate_series(1, 10000) as n,
@@ -82,14 +87,18 @@ TABLES = (
     "backfill_ends_default",
     "backfill_counters",
     "backfill_attempts",
+    "backfill_progress",
     "backfill_limit_states",
     "backfill_shares",
 )
 
 SAMPLES: dict[str, Sequence[Any]] = {
     "beat": ["worker5", 0.1],
-    "look_around": [["task1", "task2"], "worker5", 6.0],
+    "look_around": [["task1", "task2"], "worker5", 6.0, Jsonb({"host": "host"})],
     "give_up_worker": ["worker5", 1],
+    "give_up_gone": ["worker5", Jsonb({"host": "host"})],
+    "find_places": [Jsonb({"host": "host", "pid": 7})],
+    "show_place": ["worker5", Jsonb({"host": "host"})],
     "trip_breaker": ["task1", ["task1"], 10_000, 3600.0, 30.0, 3600.0],
     "end_trial": ["task1", 1, True],
     "show_lanes": ["worker5", Jsonb([{"name": "default", "concurrency": 10}])],
@@ -193,6 +202,12 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "forget_attempts": [_IDS],
     "list_attempts": [5],
     "sweep_attempts": [0, 0, 1000],
+    "write_progress": [WORKER, *_PROGRESS],
+    "end_progress": [WORKER, *_PROGRESS],
+    "forget_progress": [_IDS],
+    "read_checkpoint": [5],
+    "list_progress": [_IDS],
+    "sweep_progress": [0, 1000],
     "give_back_strays": [WORKER, _IDS],
     "free_held_queues": [],
     "list_held_queues": [],
@@ -257,7 +272,7 @@ PARALLEL_CLAIMS = {"claim_parallel", "claim_parallel_tied"}
 """Those that take the parameters of the lanes of parallel jobs alone."""
 HOT = (
     "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_attempts",
-    "forget_dead_letters", "give_back", "end_cancelled",
+    "forget_dead_letters", "give_back", "end_cancelled", "end_progress", "forget_progress",
     "look_around", "renew", "pass_shares", "find_shares", "take_values", "claim_taken",
 )  # fmt: skip
 """What a worker's hot connections run, apart from claims."""
@@ -266,7 +281,7 @@ CALLS = (
     "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_create_queues",
     "producer_create_tasks", "producer_make_queues", "producer_make_tasks",
     "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
-    "lock_paused_queues", "free_resumed_queues",
+    "list_progress", "lock_paused_queues", "free_resumed_queues",
     "free_held_queues", "list_held_queues", "cancel_jobs", "say", "unsay", "unsay_version",
     "take_shares", "resolve_limits", "count_jobs",
 )  # fmt: skip

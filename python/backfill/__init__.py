@@ -50,10 +50,12 @@ from backfill.errors import (
     JobFailed,
     JobNotCompletedError,
     JobScheduleRefusedError,
+    LeaseLostError,
     MalformedData,
     MigrationError,
     NetworkError,
     PayloadDecodeError,
+    ProcessDiedError,
     RateLimitExceeded,
     ReadOnlyDatabaseError,
     ResourceNotFound,
@@ -65,6 +67,7 @@ from backfill.errors import (
     Snooze,
     TaskDefinitionError,
     TemporaryUnavailable,
+    TransactionUseError,
     Unauthorized,
     ValidationFailed,
     WorkerError,
@@ -115,9 +118,9 @@ from backfill.jobs import (
 )
 from backfill.limits import Limit, Rate
 from backfill.middleware import CallNext, SyncCallNext
+from backfill.progress import Progress
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
-from backfill.transaction_errors import LeaseLostError, TransactionUseError
 from backfill.whys import ShareHolder, Why, WhyKind, WhyReason
 from backfill.worker import (
     HandlerTransaction,
@@ -218,6 +221,8 @@ __all__ = [
     "PayloadDecodeError",
     "Plugin",
     "Priority",
+    "ProcessDiedError",
+    "Progress",
     "Queue",
     "QueueConfig",
     "Rate",

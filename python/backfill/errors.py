@@ -1,32 +1,87 @@
 """Every exception of the package, in one tree under `BackfillError`.
 
-Every other module imports this one, and the native extension raises these classes; this module imports only `shown`,
-which says how a message shows a value, and `rebuilt`, which says how an exception is pickled. A message names the
-field, the value and the way out, since it may be read at night.
+Every other module imports them from here, and the native extension raises these classes. The roots and the exceptions
+about handlers stand in two modules of their own, `error_roots` and `handler_errors`. A message names the field, the
+value and the way out, since it may be read at night.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
+from backfill.error_roots import BackfillError, ConfigurationError
+from backfill.handler_errors import (
+    LONGEST_WAIT,
+    ConnectionTimeout,
+    Discard,
+    ExternalServiceFailure,
+    Forbidden,
+    InvalidInput,
+    JobFailed,
+    MalformedData,
+    NetworkError,
+    ProcessDiedError,
+    RateLimitExceeded,
+    ResourceNotFound,
+    ServiceUnavailable,
+    Snooze,
+    TemporaryUnavailable,
+    Unauthorized,
+    ValidationFailed,
+    WorkerError,
+)
 from backfill.rebuilt import Rebuilt
 from backfill.shown import few, first_line, shown
 
 if TYPE_CHECKING:
     from backfill.ends import JobEnd
 
-LONGEST_WAIT = timedelta(days=366)
-"""The longest time between two attempts."""
-
-
-class BackfillError(Exception):
-    """The root of all exceptions that backfill raises on purpose."""
-
-
-class ConfigurationError(BackfillError, ValueError):
-    """A setting of a client, a worker or the shell that cannot be used; the message names it and its limits."""
+__all__ = [
+    "LONGEST_WAIT",
+    "BackfillError",
+    "BulkEnqueueError",
+    "CleanupRefusedError",
+    "ClientClosedError",
+    "CommitUnknownError",
+    "ConfigurationError",
+    "ConnectionTimeout",
+    "CrontabParseError",
+    "DatabaseConnectionError",
+    "Discard",
+    "DlqJobNotFoundError",
+    "DlqRequeueError",
+    "EndNotKeptError",
+    "ExternalServiceFailure",
+    "Forbidden",
+    "HandlersStillRunningError",
+    "InvalidInput",
+    "InvalidJobError",
+    "InvalidPayloadError",
+    "JobCancelledError",
+    "JobFailed",
+    "JobNotCompletedError",
+    "JobScheduleRefusedError",
+    "MalformedData",
+    "MigrationError",
+    "NetworkError",
+    "PayloadDecodeError",
+    "ProcessDiedError",
+    "RateLimitExceeded",
+    "ReadOnlyDatabaseError",
+    "ResourceNotFound",
+    "ResultTimeoutError",
+    "SchemaError",
+    "SchemaMissingError",
+    "SchemaVersionError",
+    "ServiceUnavailable",
+    "Snooze",
+    "TaskDefinitionError",
+    "TemporaryUnavailable",
+    "Unauthorized",
+    "ValidationFailed",
+    "WorkerError",
+]
 
 
 class TaskDefinitionError(BackfillError, TypeError):
@@ -247,6 +302,18 @@ class CommitUnknownError(DatabaseConnectionError):
     """The connection was lost while the server worked: what was being written is committed as a whole or not at all."""
 
 
+class LeaseLostError(BackfillError):
+    """The job is not this worker's any more, so what its handler wrote in `ctx.transaction()` was not committed.
+
+    It is also raised where the answer to the commit was lost, and nobody can tell whether the job was completed by this
+    attempt or by another one. The attempt ends with it, whatever the handler returns or raises after that.
+    """
+
+
+class TransactionUseError(BackfillError):
+    """`ctx.transaction()` was used in a way in which it cannot complete the job; the message says the way out."""
+
+
 class SchemaError(BackfillError):
     """The database's schema is not one that this version can work with."""
 
@@ -263,136 +330,25 @@ class MigrationError(SchemaError):
     """A migration could not be carried out; what was done before stands, and a second run continues from there."""
 
 
-class WorkerError(BackfillError):
-    """The root of the errors by which a handler says whether another attempt is worthwhile; only the class decides.
-
-    If this class itself is raised, the job is retried, as after any other exception of a handler.
-
-    Args:
-        message: what happened; it is written to `last_error`.
-        retry_after: how long to wait before the next attempt, instead of the retry policy's delay; from 0 to 366 days.
-            The attempt still counts, so no job is tried without end.
-
-    Attributes:
-        retryable: whether another attempt may follow.
-
-    Raises:
-        ConfigurationError: `retry_after` is not a time from 0 to 366 days.
-    """
-
-    retryable: ClassVar[bool] = True
-    retry_after: timedelta | None = None
-
-    def __init__(self, message: str = "", *, retry_after: timedelta | None = None) -> None:
-        super().__init__(*([message] if message else []))
-        self.retry_after = None if retry_after is None else _wait("retry_after", retry_after)
-
-
-class InvalidInput(WorkerError):  # noqa: N818 - the names of these classes are shared with the crate of the same queue
-    """The payload asks for something that makes no sense; the job is not retried."""
-
-    retryable = False
-
-
-class MalformedData(WorkerError):  # noqa: N818
-    """Data cannot be read; the job is not retried."""
-
-    retryable = False
-
-
-class Unauthorized(WorkerError):  # noqa: N818
-    """Nobody is logged in, or the wrong user is; the job is not retried."""
-
-    retryable = False
-
-
-class Forbidden(WorkerError):  # noqa: N818
-    """What the job should do is not allowed; the job is not retried."""
-
-    retryable = False
-
-
-class ResourceNotFound(WorkerError):  # noqa: N818
-    """What the job is about does not exist; the job is not retried."""
-
-    retryable = False
-
-
-class ValidationFailed(WorkerError):  # noqa: N818
-    """A rule of the program forbids what the job should do; the job is not retried."""
-
-    retryable = False
-
-
-class ConnectionTimeout(WorkerError):  # noqa: N818
-    """No answer came in time; the job is retried."""
-
-
-class NetworkError(WorkerError):
-    """The network failed; the job is retried."""
-
-
-class ServiceUnavailable(WorkerError):  # noqa: N818
-    """A service is down; the job is retried."""
-
-
-class RateLimitExceeded(WorkerError):  # noqa: N818
-    """A service was asked too often, and `retry_after` is the wait that it demands; the job is retried."""
-
-
-class TemporaryUnavailable(WorkerError):  # noqa: N818
-    """The database will answer later; the job is retried."""
-
-
-class JobFailed(WorkerError):  # noqa: N818
-    """The job failed for a reason of its own; it is retried."""
-
-
-class ExternalServiceFailure(WorkerError):  # noqa: N818
-    """Another service failed, and the message names it and its error; the job is retried.
-
-    Args:
-        service: the name of the service.
-        error: what the service said.
-        retry_after: how long to wait before the next attempt.
-    """
-
-    def __init__(self, service: str, error: str = "", *, retry_after: timedelta | None = None) -> None:
-        super().__init__(f"{service}: {error}" if error else service, retry_after=retry_after)
-        self.service = service
-        self.error = error
-
-
-class Snooze(BackfillError):  # noqa: N818 - no error: a handler says "later" by it
-    """Raised by a handler to put its job off: it costs no attempt and counts as no failure.
-
-    Args:
-        delay: how long from now, by the database's clock; from 0 to 366 days. A delay under 100 ms counts as 100 ms.
-
-    Raises:
-        ConfigurationError: `delay` is not a time from 0 to 366 days.
-    """
-
-    def __init__(self, delay: timedelta) -> None:
-        self.delay = _wait("delay", delay)
-        super().__init__(delay)
-
-
-class Discard(BackfillError):  # noqa: N818 - no error: a handler says "never mind" by it
-    """Raised by a handler to end its job for good, without failure.
-
-    The job is not tried again, and it does not become a dead letter.
-
-    Args:
-        reason: why the job is discarded; it is logged.
-    """
-
-    def __init__(self, reason: str = "") -> None:
-        self.reason = reason
-        super().__init__(*([reason] if reason else []))
-
-
-def _wait(field: str, value: object) -> timedelta:
-    if not isinstance(value, timedelta) or not timedelta(0) <= value <= LONGEST_WAIT:
-        raise ConfigurationError(f"{field} = {value!r}: expected a datetime.timedelta from 0 to 366 days")
-    return value
+for _kind in (
+    BackfillError,
+    ConfigurationError,
+    WorkerError,
+    InvalidInput,
+    MalformedData,
+    Unauthorized,
+    Forbidden,
+    ResourceNotFound,
+    ValidationFailed,
+    ConnectionTimeout,
+    NetworkError,
+    ServiceUnavailable,
+    RateLimitExceeded,
+    TemporaryUnavailable,
+    JobFailed,
+    ExternalServiceFailure,
+    ProcessDiedError,
+    Snooze,
+    Discard,
+):
+    _kind.__module__ = __name__  # records of attempts and pickled errors name the module that programs import

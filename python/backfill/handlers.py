@@ -14,9 +14,10 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from backfill.errors import TaskDefinitionError
+from backfill.importable import fault_of
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _SHAPES: Final = "(payload), (payload, ctx), (ctx: WorkerContext) or ()"
@@ -24,6 +25,8 @@ _CONTEXT: Final = re.compile(r"\bWorkerContext\b")
 _CONTEXT_NAME: Final = "ctx"
 _SECOND_NAMES: Final = frozenset({"ctx", "context", "_ctx", "_context", "_"})
 """A second parameter with one of these names is the context, whatever its annotation is."""
+RunIn: TypeAlias = Literal["thread", "process"]
+"""Where a synchronous handler runs."""
 
 
 class _Unannotated:
@@ -39,22 +42,29 @@ class HandlerShape:
     """How a handler is called.
 
     Attributes:
-        is_async: whether it is a coroutine function; other handlers run in threads.
+        is_async: whether it is a coroutine function; other handlers run in threads or processes.
         payload: the parameter that takes the payload, or None.
         context: whether it takes the worker's context.
+        in_process: whether it runs in a child process.
     """
 
     is_async: bool
     payload: inspect.Parameter | None
     context: bool
+    in_process: bool = False
 
 
-def shape_of(identifier: str, handler: Callable[..., Any]) -> HandlerShape:
+def shape_of(identifier: str, handler: Callable[..., Any], run_in: RunIn | None = None) -> HandlerShape:
     """The shape of a handler.
+
+    Args:
+        identifier: the task's name, for the error.
+        handler: the function.
+        run_in: where it is to run; None if nobody says.
 
     Raises:
         TaskDefinitionError: the handler is not a Python function, or is a generator, or has parameters that a worker
-            could not fill.
+            could not fill; or it cannot run where it is to run.
     """
     if not callable(handler):
         raise TaskDefinitionError(f"task {identifier!r}: {handler!r} is not callable; decorate a function")
@@ -70,9 +80,41 @@ def shape_of(identifier: str, handler: Callable[..., Any]) -> HandlerShape:
         positional = _positional(identifier, handler)
     except ValueError as error:  # a callable that is written in C may have no signature
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} cannot be looked at: {error}") from error
+    in_process = _in_process(identifier, handler, run_in, is_async=is_async)
     if len(positional) == 1 and _is_context(positional[0], handler):
-        return HandlerShape(is_async, None, context=True)
-    return HandlerShape(is_async, positional[0] if positional else None, context=len(positional) == 2)
+        return HandlerShape(is_async, None, context=True, in_process=in_process)
+    payload = positional[0] if positional else None
+    return HandlerShape(is_async, payload, context=len(positional) == 2, in_process=in_process)
+
+
+def _in_process(identifier: str, handler: Callable[..., Any], run_in: object, *, is_async: bool) -> bool:
+    """Whether a handler runs in a child process, according to what was given as `run_in`."""
+    if run_in not in (None, "thread", "process"):
+        raise TaskDefinitionError(
+            f'task {identifier!r}: run_in = {run_in!r}: expected "thread" or "process", or leave it out'
+        )
+    if run_in is not None and is_async:
+        raise TaskDefinitionError(
+            f"task {identifier!r}: run_in = {run_in!r}: {_name(handler)} is async and runs on the event loop; write it "
+            "as a plain `def`, or leave run_in out"
+        )
+    if run_in != "process":
+        return False
+    if (fault := fault_of(handler)) is not None:
+        raise TaskDefinitionError(
+            f'task {identifier!r}: run_in = "process": {_name(handler)} {fault}, so a child process cannot import it; '
+            "define the handler by `def` at the top level of a module that can be imported"
+        )
+    return True
+
+
+def is_record(kind: type) -> bool:
+    """Whether a payload's class is one that producers make instances of, so that any other type must be a mistake."""
+    return (
+        hasattr(kind, "__dataclass_fields__")
+        or hasattr(kind, "__struct_fields__")
+        or hasattr(kind, "__pydantic_fields__")
+    )
 
 
 def payload_type(identifier: str, handler: Callable[..., Any], shape: HandlerShape, local: Mapping[str, Any]) -> object:

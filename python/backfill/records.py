@@ -21,6 +21,7 @@ __all__ = [
     "LIMITED_FLAG",
     "LIMIT_FLAG",
     "PG_EPOCH",
+    "PROGRESS_FLAG",
     "Job",
     "Mark",
     "flags_from_jsonb",
@@ -38,11 +39,13 @@ LIMITED_FLAG: Final = "backfill.limited"
 """The flag of a job whose payload has a value for its task's limit; an index of such jobs alone looks for it."""
 LIMIT_FLAG: Final = "backfill.limit:"
 """The prefix of the flag that names this value."""
+PROGRESS_FLAG: Final = "backfill.progress"
+"""The flag of a job whose handler has said how far it has come, so that its next attempt reads its checkpoint."""
 PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 INFINITY: Final = 2**63 - 1
 NEGATIVE_INFINITY: Final = -(2**63)
 _MARKS: Final = (DEAD_LETTER_FLAG, LIMIT_FLAG)
-_WHOLE_MARKS: Final = (CANCEL_FLAG, LIMITED_FLAG)
+_WHOLE_MARKS: Final = (CANCEL_FLAG, LIMITED_FLAG, PROGRESS_FLAG)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 

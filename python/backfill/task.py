@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, Generic, Never, TypeAlias, TypeVar, overl
 
 from backfill.breakers import Breaker
 from backfill.errors import InvalidJobError, InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
-from backfill.handlers import UNANNOTATED, HandlerShape, deps_name, payload_type, result_type, shape_of
+from backfill.handlers import (
+    UNANNOTATED,
+    HandlerShape,
+    RunIn,
+    deps_name,
+    is_record,
+    payload_type,
+    result_type,
+    shape_of,
+)
 from backfill.jobs import UNSAID, JobSpec, NewJob, Queue, job_of
 from backfill.limits import Limit, Rate
 from backfill.middleware import Function
@@ -81,6 +90,7 @@ class Task(Generic[P, R]):
         limit: Limit | None = None,
         rate: Rate | None = None,
         breaker: Breaker | None = None,
+        run_in: RunIn | None = None,
         defaults: JobSpec = UNSAID,
         queue_of: Callable[[P], Queue | None] | None = None,
         scope: dict[str, Any] | None = None,
@@ -100,7 +110,7 @@ class Task(Generic[P, R]):
         self.defaults = defaults
         self.queue_of = queue_of
         self.keep_seconds: float | None = None if keep is None else keep.total_seconds()
-        self.shape: HandlerShape = shape_of(identifier, handler)
+        self.shape: HandlerShape = shape_of(identifier, handler, run_in)
         self.runs_on_loop = self.shape.is_async
         self._middleware = middleware
         self._registry_middleware = registry_middleware
@@ -338,7 +348,7 @@ class Task(Generic[P, R]):
                 raise TaskDefinitionError(f"task {self.identifier!r}: {error}") from error.__cause__
             if self.limit_by is not None and kind is not UNANNOTATED:
                 check_limit_path(self.identifier, self.limit_by, kind)
-            if isinstance(kind, type) and _is_record(kind):
+            if isinstance(kind, type) and is_record(kind):
                 self._record = kind
             self._result = self._result_of(self._scope)
             self.deps_name = deps_name(self.handler, self.shape, self._scope)
@@ -388,12 +398,3 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         """The task's name and its handler's."""
         return f"Task({self.identifier!r}, {getattr(self.handler, '__qualname__', self.handler)})"
-
-
-def _is_record(kind: type) -> bool:
-    """Whether a payload's class is one that producers make instances of, so that any other type must be a mistake."""
-    return (
-        hasattr(kind, "__dataclass_fields__")
-        or hasattr(kind, "__struct_fields__")
-        or hasattr(kind, "__pydantic_fields__")
-    )

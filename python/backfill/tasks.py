@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from copy import copy
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from backfill.breakers import Breaker
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
 from backfill.errors import ConfigurationError, InvalidJobError, TaskDefinitionError
-from backfill.handlers import exception_types
+from backfill.handlers import RunIn, exception_types
 from backfill.hooks.registry import Plugin, checked_plugins, distinct
 from backfill.jobs import UNSAID, JobSpec, Queue
 from backfill.limits import Limit, Rate
@@ -33,6 +33,7 @@ from backfill.middleware import (
 )
 from backfill.retry import RetryPolicy
 from backfill.task import PayloadOf, Task
+from backfill.task_decorator import TaskDecorator
 from backfill.wrapped import wrapped
 
 if TYPE_CHECKING:
@@ -41,44 +42,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LONGEST_KEEP", "Lifespan", "PayloadOf", "Task", "TaskDecorator", "TaskRegistry"]
 
-P = TypeVar("P")
 R = TypeVar("R")
 D = TypeVar("D")
 
 LONGEST_KEEP = timedelta(days=3650)
-
-
-class _Anything:
-    """A type that no payload has: a handler that accepts it accepts anything (`Any`, `object`), so any payload fits."""
-
-
-class TaskDecorator(Protocol[D]):
-    """The decorator that `registry.task(...)` returns: it turns each shape of a handler into a Task of the right types.
-
-    `D` is the registry's type of `ctx.deps`; type checkers refuse a handler whose context has another. The shape with
-    two arguments stands first and last: if no overload fits, mypy shows the first one, and pyright the last.
-    """
-
-    @overload
-    def __call__(self, handler: Callable[[P, WorkerContext[D]], Awaitable[R]], /) -> Task[P, R]: ...
-    @overload
-    def __call__(self, handler: Callable[[_Anything], Awaitable[R]], /) -> Task[Any, R]: ...
-    @overload
-    def __call__(self, handler: Callable[[WorkerContext[D]], Awaitable[R]], /) -> Task[None, R]: ...
-    @overload  # a handler that takes only a context is matched above; to a checker both shapes look alike
-    def __call__(self, handler: Callable[[P], Awaitable[R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, handler: Callable[[], Awaitable[R]], /) -> Task[None, R]: ...
-    @overload
-    def __call__(self, handler: Callable[[_Anything], R], /) -> Task[Any, R]: ...
-    @overload
-    def __call__(self, handler: Callable[[WorkerContext[D]], R], /) -> Task[None, R]: ...
-    @overload
-    def __call__(self, handler: Callable[[P], R], /) -> Task[P, R]: ...
-    @overload
-    def __call__(self, handler: Callable[[], R], /) -> Task[None, R]: ...
-    @overload
-    def __call__(self, handler: Callable[[P, WorkerContext[D]], R], /) -> Task[P, R]: ...
 
 
 Lifespan = Callable[["BackfillClient"], AbstractAsyncContextManager[D]]
@@ -90,6 +57,8 @@ class TaskRegistry(Generic[D]):
     Args:
         lifespan: a function that takes the worker's client and returns an async context manager. Each worker process
             enters it once, on its loop; what it yields is every handler's `ctx.deps`.
+        in_processes: whether each child process that runs handlers enters the lifespan too, once. Without it, handlers
+            with `run_in="process"` have no `ctx.deps`.
         deps: the class of `ctx.deps`, for a registry that is included in another one with a lifespan. It tells type
             checkers which context the handlers take; a worker does not run such a registry by itself.
         plugins: plugins of the workers that run this registry, whose callbacks come before those of the worker's own
@@ -99,20 +68,24 @@ class TaskRegistry(Generic[D]):
         plugins: the registry's plugins, with those of the registries that it includes; each object once.
 
     Raises:
-        TaskDefinitionError: the lifespan is not such a function, `deps` is not a class, or both are given.
+        TaskDefinitionError: the lifespan is not such a function, `deps` is not a class, both are given, or
+            `in_processes` is given without a lifespan.
         ConfigurationError: `plugins` holds something that is no plugin.
     """
 
     @overload
     def __init__(self: TaskRegistry[None], *, plugins: Iterable[Plugin] = ()) -> None: ...
     @overload
-    def __init__(self, *, lifespan: Lifespan[D], plugins: Iterable[Plugin] = ()) -> None: ...
+    def __init__(
+        self, *, lifespan: Lifespan[D], in_processes: bool = False, plugins: Iterable[Plugin] = ()
+    ) -> None: ...
     @overload
     def __init__(self, *, deps: type[D], plugins: Iterable[Plugin] = ()) -> None: ...
     def __init__(
         self,
         *,
         lifespan: Lifespan[Any] | None = None,
+        in_processes: bool = False,
         deps: type[Any] | None = None,
         plugins: Iterable[Plugin] = (),
     ) -> None:
@@ -127,7 +100,10 @@ class TaskRegistry(Generic[D]):
                 "another "
                 "registry includes"
             )
+        if in_processes and lifespan is None:
+            raise TaskDefinitionError("in_processes = True: it is about a lifespan, and this registry has none")
         self.lifespan = lifespan
+        self.in_processes = in_processes
         self.deps = deps
         self.plugins = checked_plugins(plugins)
         self._tasks: dict[str, Task[Any, Any]] = {}
@@ -147,6 +123,7 @@ class TaskRegistry(Generic[D]):
         limit: int | Limit | None = None,
         rate: Rate | None = None,
         breaker: Breaker | None = None,
+        run_in: RunIn | None = None,
         middleware: Iterable[AsyncMiddleware[D] | SyncMiddleware[D]] = (),
         priority: int | None = None,
         queue: Queue | Callable[[Any], Queue | None] | None = None,
@@ -172,6 +149,9 @@ class TaskRegistry(Generic[D]):
                 many for each value of a field of the payload.
             rate: how many of its jobs start in the whole fleet in a period, such as `Rate(100)` for 100 a second.
             breaker: when dead letters of the task pause it in the whole fleet; if not given, none do.
+            run_in: where a synchronous handler runs: in a "thread", which is meant if nothing is given, or in a child
+                "process", which can use a processor of its own and is ended when the time of an attempt is over. The
+                handler of a process is a function of a module, which the child imports.
             middleware: functions that run around the handler, the first outermost, all within the registry's
                 `middleware`. A synchronous one needs a synchronous handler.
             priority: the priority of its jobs, -32,768 to 32,767, lower first; 0 if not given.
@@ -231,6 +211,7 @@ class TaskRegistry(Generic[D]):
                 limit=most,
                 rate=pace,
                 breaker=breaker,
+                run_in=run_in,
                 defaults=defaults,
                 queue_of=queue_of,
                 scope=scope,

@@ -1,4 +1,7 @@
-"""What the tests of an application need: `run_job` runs one task's handler as a worker would, without a database."""
+"""What the tests of an application need: `run_job` runs one task's handler as a worker would, without a database.
+
+`SaidProgress` takes what the handler says of its progress meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from backfill.client import BackfillClient
 from backfill.client.blocks import Blocks
 from backfill.client.prepare import shape_of, with_defaults
-from backfill.errors import ConfigurationError, InvalidJobError
+from backfill.errors import ConfigurationError, InvalidJobError, TransactionUseError
 from backfill.jobs import UNSAID, JobSpec
-from backfill.payloads import NOTHING
+from backfill.payloads import NOTHING, decode_plain
+from backfill.progress import Step, checked_step, encode_checkpoint
 from backfill.records import Job
 from backfill.storage.rows import micros
 from backfill.task import PayloadOf, Task
 from backfill.tasks import TaskRegistry
-from backfill.transaction_errors import TransactionUseError
 from backfill.worker.context import WorkerContext
 from backfill.worker.execution.policy import limits_of
 from backfill.worker.execution.thread_transactions import ThreadTransaction, connected, on_loop
@@ -32,10 +35,43 @@ if TYPE_CHECKING:
 
     from backfill.worker.execution.transaction_blocks import TransactionBlocks
 
-__all__ = ["run_job"]
+__all__ = ["SaidProgress", "run_job"]
 
 P = TypeVar("P")
 R = TypeVar("R")
+
+
+class SaidProgress:
+    """What a handler has said of its progress in `run_job`, checked as in a worker.
+
+        said = SaidProgress(checkpoint={"row": 500})
+        await run_job(copy_rows, {}, progress=said)
+        assert said.checkpoints[-1] == {"row": 1000}
+
+    Args:
+        checkpoint: what the handler finds in `ctx.checkpointed` at first, as if an earlier attempt had left it.
+
+    Attributes:
+        steps: the calls of `ctx.set_progress`, each with `done`, `total` and `note`.
+        checkpoints: the values of the calls of `ctx.checkpoint`, as the next attempt would read them.
+    """
+
+    def __init__(self, *, checkpoint: Any = None) -> None:
+        self.steps: list[Step] = []
+        self.checkpoints: list[Any] = []
+        self._first = decode_plain(encode_checkpoint(checkpoint))
+
+    def progress(self, _running: Any, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Note a call of `ctx.set_progress`."""
+        self.steps.append(checked_step(done, total, note))
+
+    def checkpoint(self, _running: Any, value: Any) -> None:
+        """Note a call of `ctx.checkpoint`."""
+        self.checkpoints.append(decode_plain(encode_checkpoint(value)))
+
+    def checkpointed(self, _running: Any) -> Any:
+        """The last checkpoint, or the first one if there was none since."""
+        return self.checkpoints[-1] if self.checkpoints else self._first
 
 
 @overload
@@ -49,6 +85,7 @@ async def run_job(
     spec: JobSpec | None = None,
     stopping: bool = False,
     registry: TaskRegistry[Any] | None = None,
+    progress: SaidProgress | None = None,
 ) -> R: ...
 @overload
 async def run_job(
@@ -62,6 +99,7 @@ async def run_job(
     spec: JobSpec | None = None,
     stopping: bool = False,
     registry: TaskRegistry[Any] | None = None,
+    progress: SaidProgress | None = None,
 ) -> R: ...
 async def run_job(
     task: Task[Any, R],
@@ -74,6 +112,7 @@ async def run_job(
     spec: JobSpec | None = None,
     stopping: bool = False,
     registry: TaskRegistry[Any] | None = None,
+    progress: SaidProgress | None = None,
 ) -> R:
     """Run one job's handler as a worker would, with its middleware, and return its result. No database is needed.
 
@@ -96,6 +135,8 @@ async def run_job(
         stopping: whether the worker is stopping from the start: `ctx.should_stop` and `ctx.stopping` are true then.
         registry: the registry that the worker would run. Left out, it is the one that made the task; name one that
             includes it, if the middleware of that one should run too.
+        progress: takes what the handler says by `ctx.set_progress` and `ctx.checkpoint`, and has the checkpoint that it
+            finds in `ctx.checkpointed`.
 
     Raises:
         InvalidJobError: `attempt` is less than 1.
@@ -117,6 +158,7 @@ async def run_job(
     context = WorkerContext(
         job=job, worker_id="run_job", deps=deps, client=lent, stop=stop, worker_stops=lambda: stopping,
         transactions=cast("TransactionBlocks", blocks),
+        reports=SaidProgress() if progress is None else progress,
     )  # fmt: skip
     middleware = task.middleware if registry is None else registry.middleware_of(task)
     whole = wrapped(task, middleware, lambda _: None)

@@ -125,11 +125,15 @@ class Crew:
         return member
 
     async def kill(self, member: Member) -> None:
-        """End one without warning, and note when it was dead."""
+        """End one without warning, and note when.
+
+        The time is noted first: the process does nothing any more once the signal is sent, and others may begin its
+        jobs before this process learns that it has ended.
+        """
         del self._members[member.slot]
+        self.books.killed(member.name)
         member.process.kill()
         await member.process.communicate()
-        self.books.killed(member.name)
 
     def stop(self, member: Member) -> None:
         """Let one run no more for now."""

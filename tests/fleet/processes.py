@@ -33,6 +33,10 @@ create table sick (how text not null);
 create table attempts (
   job_id bigint not null, attempt integer not null, worker text not null, value text,
   began timestamptz not null, ended timestamptz
+);
+create table steps (
+  step integer not null, attempt integer not null, worker text not null,
+  at timestamptz not null default clock_timestamp()
 )
 """
 JOBS: LiteralString = "select count(*) from graphile_worker._private_jobs"

@@ -95,6 +95,19 @@ async def limited_span(payload: dict[str, Any], ctx: WorkerContext[Records]) -> 
         )
 
 
+@tasks.task("steps")
+async def steps(total: int, ctx: WorkerContext[Records]) -> None:
+    """So many steps of 15 ms, each with a row, from the checkpoint on."""
+    for step in range(ctx.checkpointed or 0, total):
+        async with ctx.deps.connection() as connection:
+            await connection.execute(
+                "insert into steps (step, attempt, worker) values (%s, %s, %s)", (step, ctx.attempt, ctx.worker_id)
+            )
+        await asyncio.sleep(0.015)
+        ctx.checkpoint(step + 1)
+        ctx.set_progress(step + 1, total)
+
+
 async def main() -> None:
     """Work until told to stop."""
     stop = asyncio.Event()

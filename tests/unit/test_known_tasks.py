@@ -16,8 +16,8 @@ from backfill.storage.ties import Place, Tie
 from backfill.worker.execution.executor import Executor
 from backfill.worker.lanes.lane import Lane, make_lanes
 from backfill.worker.limits.sources import Sources
-from backfill.worker.liveness.failure_detector import FailureDetector
 from backfill.worker.liveness.health import Pulse
+from backfill.worker.liveness.lookout import Lookout
 from backfill.worker.pipeline.claimer import Claimer
 from backfill.worker.pipeline.known_tasks import KnownTasks
 
@@ -115,8 +115,8 @@ def claimer_of(both: list[Lane], stirred: list[str]) -> Claimer:
     sources = Sources(executor, both, schema="s", worker="w", patience=2.0, fleet=lambda: 1, stir=lambda: None)
     claimer = Claimer(
         executor, both, sources, schema="s", worker="w", tasks=TASKS, poll_interval=2.0,
-        stir=lambda: stirred.append("stir"), fleet=lambda: 1, watch=FailureDetector("w", dead_after=20.0),
-        dead=lambda dead: None, lost=lambda: None, pulse=Pulse(),
+        stir=lambda: stirred.append("stir"), fleet=lambda: 1,
+        lookout=Lookout("w", dead_after=20.0, dead=lambda dead: None), lost=lambda: None, pulse=Pulse(),
     )  # fmt: skip
     claimer.know_tasks(IDS)
     return claimer

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import backfill
-from backfill import cron, embedded, errors, logs, testing, transaction_errors
+from backfill import cron, embedded, errors, logs, testing
 
 from places import ROOT
 
@@ -94,7 +94,7 @@ def test_arguments_are_those_of_the_signature(name: str) -> None:
 def test_what_is_raised_exists(name: str) -> None:
     """Each class under `Raises` is one of ours or of Python's, or of a named package."""
     for raised in _sections(SAID[name][1]).get("Raises", []):
-        known = any(hasattr(place, raised) for place in (errors, transaction_errors, builtins))
+        known = any(hasattr(place, raised) for place in (errors, builtins))
         assert "." in raised or known, f"{name}: {raised}"
 
 

@@ -116,7 +116,7 @@ def test_a_full_look_finds_what_came_late(steps: list[tuple[str, int, int]], lat
             horizon.learn(look, queue.take(look), seconds=0.01, now=clock)
     for priority, run_at in late:
         queue.add(priority, run_at)
-    look = horizon.look(1000, horizon.next_look_at())
+    look = horizon.look(1000, horizon.next_look_at(float("inf")))
     assert look.full
     assert [job.id for job in queue.due()] == [job.id for job in queue.take(look).jobs]
 
@@ -184,10 +184,41 @@ def test_looks_at_serial_queues_keep_to_their_share() -> None:
     assert not horizon.look(10, 1.0).scan_queues
     look = horizon.look(10, 2.7)
     assert look.scan_queues
-    horizon.learn(look, Taken([], near_seconds=0.1), seconds=0.2, now=2.7)
-    assert not horizon.look(10, 2.8).scan_jobs
+    for _ in range(5):
+        horizon.learn(look, Taken([], near_seconds=0.1), seconds=0.2, now=2.7)
+    assert not horizon.look(10, 5.0).scan_jobs
     horizon.free([7])
     assert horizon.look(10, 2.8).scan_jobs
+
+
+@given(front=st.floats(0.0001, 0.5), serial=st.floats(0.0, 0.1))
+def test_serial_queues_are_looked_for_before_a_dear_look_from_the_start(front: float, serial: float) -> None:
+    """A look that could afford neither is followed by one at serial queues, then by one at all, and then by none."""
+    horizon = ScanCursor()
+    took = Taken([], near_seconds=serial)
+    for _ in range(5):
+        horizon.free([7])
+        horizon.learn(horizon.look(10, 0.0), took, seconds=serial + front, now=0.0)
+    now, kinds = 0.0, []
+    while not horizon.learn(look := horizon.look(10, now), took, seconds=serial + front * look.full, now=now):
+        kinds.append((look.full, look.scan_jobs))
+        before, now = now, horizon.next_look_at(now)
+        assert before < now
+    both_at = SHARE * max(serial, front, 0.002)
+    assert kinds in ([(False, False)], [(False, False), (False, True)])
+    assert len(kinds) == 2 or now <= 1.01 * both_at
+    assert now <= 1.01 * both_at + SHARE * max(serial, 0.002)
+
+
+@given(slow=st.integers(1, 5), seconds=st.floats(0.01, 1.0))
+def test_only_looks_that_are_all_slow_put_the_next_one_off(slow: int, seconds: float) -> None:
+    """A server whose processors are busy answers one look late, and serial jobs must not wait 24 times as long."""
+    horizon = ScanCursor()
+    for took in (*[0.0001] * (5 - slow), *[seconds] * slow):
+        horizon.free([7])  # so that it looks at serial queues whatever the looks before have cost
+        horizon.learn(horizon.look(10, 0.0), Taken([], near_seconds=took), seconds=took, now=0.0)
+    assert horizon.look(10, 0.05).scan_jobs is (slow < 5)
+    assert horizon.look(10, 1.01 * SHARE * seconds).scan_jobs
 
 
 def blocked_horizon(more: tuple[int, ...], wanted: int) -> ScanCursor:
@@ -234,7 +265,7 @@ def test_queues_that_were_seen_behind_blocked_ones_are_tried(
         taken = () if outcome == "none" else taken
         horizon.learn(look, Taken(ran(taken)), seconds=0.01, now=0.3)
         left -= set(taken if len(taken) >= wanted else look.known)
-    assert (horizon.next_look_at() == 0.0) == bool(left)
+    assert (horizon.next_look_at(0.3) == 0.0) == bool(left)
 
 
 def test_seen_queues_come_in_order_and_are_forgotten_when_nothing_is_blocked() -> None:

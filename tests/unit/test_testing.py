@@ -19,7 +19,8 @@ from backfill import (
     TaskRegistry,
     WorkerContext,
 )
-from backfill.testing import run_job
+from backfill.progress import Step
+from backfill.testing import SaidProgress, run_job
 
 tasks: TaskRegistry[Any] = TaskRegistry()
 
@@ -142,3 +143,34 @@ async def test_without_a_client_nothing_is_written_anywhere(monkeypatch: pytest.
     monkeypatch.setenv("PGHOST", "localhost")
     with pytest.raises(ConfigurationError, match="pass client=BackfillClient"):
         await run_job(adds)
+
+
+@tasks.task("resumes")
+def resumes(total: int, ctx: WorkerContext[None]) -> Any:
+    """Do some steps from the checkpoint on."""
+    for step in range((ctx.checkpointed or {"step": 0})["step"], total):
+        ctx.checkpoint({"step": step + 1})
+        ctx.set_progress(step + 1, total, "step")
+    return ctx.checkpointed
+
+
+async def test_what_a_handler_says_of_its_progress() -> None:
+    """It is noted in the order of the calls, and the handler finds the checkpoint that it is given."""
+    said = SaidProgress(checkpoint={"step": 3})
+    assert await run_job(resumes, 5, progress=said) == {"step": 5}
+    assert said.steps == [Step(4, 5, "step"), Step(5, 5, "step")]
+    assert said.checkpoints == [{"step": 4}, {"step": 5}]
+    assert await run_job(resumes, 1) == {"step": 1}
+    with pytest.raises(InvalidPayloadError, match="checkpoint"):
+        SaidProgress(checkpoint=object())
+
+
+async def test_bad_progress_is_refused_as_in_a_worker() -> None:
+    """The handler's own mistake shows in its test."""
+
+    @tasks.task("bad_progress")
+    async def bad(ctx: WorkerContext[None]) -> None:
+        ctx.set_progress(-1)
+
+    with pytest.raises(InvalidJobError, match="done = -1"):
+        await run_job(bad)

@@ -67,6 +67,16 @@ def test_no_form_decides_otherwise(ending: Ending, keep: float | None) -> None:
         assert [form.ending for form in forms] == [replace(ending, recorded=False)]
 
 
+@given(ending=endings, keep=st.none() | st.just(60.0))
+def test_progress_is_left_out_first(ending: Ending, keep: float | None) -> None:
+    """It is the least that is lost; then each form of the end is tried with it, and then without it."""
+    plain = list(weaker_forms(Form(ending, keep), "no"))
+    first, *forms = weaker_forms(Form(ending, keep, progress=True), "no")
+    assert first == Form(ending, keep, lacks="its progress")
+    assert forms[: len(plain)] == [replace(form, progress=True) for form in plain]
+    assert forms[len(plain) :] == [replace(form, lacks=f"its progress, and {form.lacks}") for form in plain]
+
+
 def _refused(ending: Failed) -> Raised | None:
     """What is left of an error whose texts are refused: its class, where that is in ASCII."""
     if ending.raised is None:

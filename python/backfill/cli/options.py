@@ -12,12 +12,14 @@ from backfill.cli.logs import LogLevel
 from backfill.cli.readers import (
     AddressOrOff,
     Count,
+    CountOrOff,
     FileOrOff,
     Number,
     NumberOrOff,
     OneOf,
     SchemaName,
     Size,
+    SizeOrOff,
     Span,
     SpanOrOff,
     TextOrOff,
@@ -82,6 +84,18 @@ AHEAD_BYTES: Final = Setting(
 POOL_SIZE: Final = Setting(
     "--pool-size", "N", "How many connections handlers may use at most.", Count("pool_size"), "10"
 )
+PROCESS_SLOTS: Final = Setting(
+    "--process-slots", "N", "How many processes run handlers at most; else as many as jobs run at once.",
+    CountOrOff("process_slots"), "off",
+)  # fmt: skip
+MAX_JOBS_PER_PROCESS: Final = Setting(
+    "--max-jobs-per-process", "N", "Replace a process of handlers after so many jobs.",
+    CountOrOff("max_jobs_per_process"), "off",
+)  # fmt: skip
+MAX_PROCESS_RSS: Final = Setting(
+    "--max-process-rss", "SIZE", "Replace a process of handlers whose memory is larger after a job.",
+    SizeOrOff("max_process_rss"), "off",
+)  # fmt: skip
 HEARTBEAT_INTERVAL: Final = Setting(
     "--heartbeat-interval", "TIME", "How often the worker says that it lives; at most a quarter of --dead-after.",
     Span("heartbeat_interval"), "5s",
@@ -124,6 +138,16 @@ STALE_JOB_LOCK_TIMEOUT: Final = Setting(
     "--stale-job-lock-timeout", "TIME", "The age at which another program's lock of a job is stale.",
     Span("stale_job_lock_timeout"), "4h",
 )  # fmt: skip
+PROCESSES: Final = Setting(
+    "--processes", "N", "Run N worker processes under a supervisor, which restarts those that die.",
+    CountOrOff("processes"), "off",
+)  # fmt: skip
+MAX_JOBS: Final = Setting(
+    "--max-jobs", "N", "Replace a worker process after about so many attempts.", CountOrOff("max_jobs"), "off"
+)
+MAX_RSS: Final = Setting(
+    "--max-rss", "SIZE", "Replace a worker process that has more memory than this.", SizeOrOff("max_rss"), "off"
+)
 LOG_LEVEL: Final = Setting("--log-level", "debug|info|warning|error", "How much to log.", OneOf(LogLevel), "info")
 JSON: Final = Switch(
     "--json", "", "Log JSON, an object a line.", YesOrNo(), "off", foreign=Foreign("LOG_FORMAT", LogForm())

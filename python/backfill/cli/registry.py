@@ -43,9 +43,12 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
             "of them"
         )
     lifespan = found[with_lifespan[0]].lifespan if with_lifespan else None
+    in_processes = any(registry.in_processes for registry in found.values())
     plugins = [plugin for registry in found.values() for plugin in registry.plugins]
     whole: TaskRegistry[Any] = (
-        TaskRegistry(plugins=plugins) if lifespan is None else TaskRegistry(lifespan=lifespan, plugins=plugins)
+        TaskRegistry(plugins=plugins)
+        if lifespan is None
+        else TaskRegistry(lifespan=lifespan, in_processes=in_processes, plugins=plugins)
     )
     owners: dict[str, tuple[str, Task[Any, Any]]] = {}
     for name, registry in found.items():

@@ -5,13 +5,14 @@ The public client does not have these verbs; `client/lent.py` adds them to the c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from backfill.breakers import Breaker
 from backfill.client.connect import ClientLife
 from backfill.client.verbs import cleanup as verbs
+from backfill.client.verbs import recovery
 from backfill.client.verbs.attempts import Place, Swept, sweep_attempts
 from backfill.client.verbs.breakers import end_trial, trip_breaker
 from backfill.client.verbs.cancel import CancelledFound, find_cancelled
@@ -22,10 +23,20 @@ from backfill.client.verbs.ends import tend_ends
 from backfill.client.verbs.lanes import show_lanes
 from backfill.client.verbs.limits import count_jobs, find_limits, resolve_limits, sweep_shares
 from backfill.client.verbs.paused_queues import find_paused_queues
-from backfill.client.verbs.recovery import DEAD_AFTER
+from backfill.client.verbs.places import find_places, show_place
+from backfill.client.verbs.progress import (
+    SweptProgress,
+    forget_progress,
+    read_checkpoint,
+    sweep_progress,
+    write_progress,
+)
+from backfill.client.verbs.recovery import DEAD_AFTER, Recovered
 from backfill.controls import Control
 from backfill.counts import UnknownFound, UnknownTask
 from backfill.storage.counters import MinuteCounts
+from backfill.storage.progress import Entry
+from backfill.storage.recovery import CutOff, Next
 from backfill.storage.shares import EffectiveLimit
 
 
@@ -123,6 +134,73 @@ class UpkeepVerbs(ClientLife):
         """
         await self._run(show_lanes(worker, lanes))
 
+    async def show_place(self, worker: str, place: Mapping[str, Any] | None) -> bool:
+        """Have a worker's row say where its processes run, as `worker/liveness/places.py` gives it.
+
+        Args:
+            worker: the worker's id.
+            place: the place; None where it cannot be told.
+
+        Returns:
+            Whether it does now; it does not if the worker was given up.
+        """
+        return await self._run(show_place(worker, place))
+
+    async def find_places(self, process: Mapping[str, Any]) -> dict[str, str]:
+        """Find the workers whose rows name a process as theirs.
+
+        Args:
+            process: the process, as a place without children.
+
+        Returns:
+            The place of each worker, as its row's JSON, by the worker's id.
+        """
+        return await self._run(find_places(process))
+
+    async def recover_gone(
+        self,
+        worker: str,
+        place: str,
+        *,
+        next_of: Callable[[CutOff], Next] = lambda _: Next(),
+        dead_after: timedelta = DEAD_AFTER,
+    ) -> Recovered | None:
+        """Unlock the jobs and queues of a worker whose processes are gone for certain.
+
+        Args:
+            worker: the worker's id.
+            place: the JSON of its row's place, whose processes were all found to be gone.
+            next_of: decides what happens to a job next, as for `recover_worker`.
+            dead_after: how long a worker may be silent, as for `recover_worker`.
+
+        Returns:
+            What was done; None if the row names other processes by now, or is gone.
+        """
+        return await self._run(recovery.recover_gone(worker, place, next_of, dead_after))
+
+    async def recover_late(
+        self,
+        worker: str,
+        before: Recovered,
+        *,
+        next_of: Callable[[CutOff], Next] = lambda _: Next(),
+        dead_after: timedelta = DEAD_AFTER,
+    ) -> Recovered:
+        """Unlock what a worker's last claim has locked after the worker was recovered as gone.
+
+        The server may still carry out a claim when the process that sent it is gone already.
+
+        Args:
+            worker: the worker's id; nobody may call this for a worker that was not gone for certain.
+            before: what `recover_gone` has recovered.
+            next_of: decides what happens to a job next, as for `recover_worker`.
+            dead_after: how long a worker may be silent, as for `recover_worker`.
+
+        Returns:
+            What was recovered now, without what was recovered before.
+        """
+        return await self._run(recovery.recover_late(worker, before, next_of, dead_after))
+
     async def trip_breaker(self, task: str, names: Iterable[str], breaker: Breaker) -> Control | None:
         """Open the breaker of a task if the task has dead letters enough and the breaker is not open.
 
@@ -203,3 +281,31 @@ class UpkeepVerbs(ClientLife):
             place: where to begin; anywhere if it is None.
         """
         return await self._run(sweep_attempts(place))
+
+    async def write_progress(self, worker: str, entries: Sequence[Entry]) -> set[int]:
+        """Write what running attempts have said about their progress; workers do this once a second at most.
+
+        Args:
+            worker: the worker's id.
+            entries: what each of the attempts has said since it was written last.
+
+        Returns:
+            The ids of the jobs for which it was written; the others are held by somebody right now, or lost.
+        """
+        return await self._run(write_progress(worker, entries))
+
+    async def read_checkpoint(self, job: int) -> bytes | None:
+        """Read the checkpoint of a job as JSON text; None if there is none. Workers do this before an attempt."""
+        return await self._run(read_checkpoint(job))
+
+    async def forget_progress(self, jobs: Collection[int]) -> None:
+        """Delete the progress of jobs, of those that are gone by now."""
+        await self._run(forget_progress(jobs))
+
+    async def sweep_progress(self, place: int) -> SweptProgress:
+        """Delete the progress of jobs that are gone, among 1,000 rows; workers do this now and then.
+
+        Args:
+            place: the id of the job after which to begin.
+        """
+        return await self._run(sweep_progress(place))

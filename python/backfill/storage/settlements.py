@@ -16,6 +16,7 @@ from backfill.flags import dead_letter_of
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.attempts import Attempt
 from backfill.storage.claim_kinds import ClaimKind
+from backfill.storage.progress import Entry, end_command, forget_command
 from backfill.storage.results import binary_rows
 from backfill.storage.shares import pass_command, read_passed
 from backfill.storage.values import integer
@@ -73,9 +74,11 @@ class Settlement:
         resumed: the names of those of these queues that the database says are not paused any more; `missing` reads it.
         passes: the shares of limits that move in the same transaction: the job that had each, and the job that has it.
         passed: the jobs to which a share moved, once the results are read.
+        progress: what the attempts leave to the next attempts of their jobs.
+        progressed: the ids of jobs that are over and whose rows of progress are deleted.
     """
 
-    __slots__ = ("_groups", "_tried", "forgets", "passed", "passes", "paused", "resumed")
+    __slots__ = ("_groups", "_tried", "forgets", "passed", "passes", "paused", "progress", "progressed", "resumed")
 
     def __init__(self, ends: Iterable[End] = (), *, forgets: bool = True) -> None:
         self.forgets = forgets
@@ -83,6 +86,8 @@ class Settlement:
         self.resumed: frozenset[str] = frozenset()
         self.passes: Sequence[tuple[int, int]] = ()
         self.passed: frozenset[int] = NOBODY
+        self.progress: Sequence[Entry] = ()
+        self.progressed: Sequence[int] = ()
         self._groups: dict[_Way, tuple[list[Attempt], list[tuple[Any, ...]]]] = {}
         self._tried: list[int] = []
         for end in ends:
@@ -125,6 +130,8 @@ class Settlement:
                 if settling.ends_job:
                     commands += _forget(over, claim, schema=schema, worker=worker)
                     self._tried += [attempt.job.id for attempt in over if attempt.job.attempts > 1]
+        if self.progress:
+            commands.append(end_command(self.progress, schema=schema, worker=worker))
         for (settling, claim), (attempts, rows) in self._sorted():
             columns = zip(*rows, strict=True) if rows else ()
             parameters = [pack(values) for pack, values in zip(settling.columns, columns, strict=True)]
@@ -133,6 +140,8 @@ class Settlement:
             commands.append(Command.of(statement, schema, worker, *named, *parameters))
         if self._tried:
             commands.append(Command.of("forget_attempts", schema, number_array(self._tried)))
+        if self.progressed:
+            commands.append(forget_command(self.progressed, schema=schema))
         if self.paused:
             commands.append(Command.of("lock_paused_queues", schema, pack_array(self.paused, "int4")))
         return commands
@@ -151,8 +160,8 @@ class Settlement:
         if self.passes:
             self.passed = read_passed(results[0])
             results = results[1:]
-        if self._tried:
-            results = results[:-1]
+        after = bool(self._tried) + bool(self.progressed)
+        results = results[: len(results) - after]
         for ((settling, _), (attempts, _)), result in zip(groups, results[len(results) - len(groups) :], strict=True):
             if settling.tells_last:
                 told = {_key(result, row): result.get_value(row, 2) == b"\x01" for row in range(result.ntuples)}

@@ -38,6 +38,7 @@ class WorkerRow:
         dead_after: it is dead after so long without a heartbeat.
         limits: the limits that its tasks declare, by task, each as `backfill.limits.to_json` gives it. A task that it
             knows and that is missing here expressly has none.
+        place: where its processes run, as `worker/liveness/places.py` gives it; None where that cannot be told.
     """
 
     id: str
@@ -49,6 +50,7 @@ class WorkerRow:
     version: str
     dead_after: timedelta
     limits: dict[str, Any] = field(default_factory=dict)
+    place: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,14 @@ class Around:
         heartbeats: the last heartbeats, in microseconds, of this worker and of those that have been silent for a while.
         dead_after: the seconds without a heartbeat after which each worker is dead, for those whose rows say it.
         given_up: the workers that were given up as dead and whose jobs may not all be recovered yet.
+        places: the places of the other workers that run in the same surroundings, each as its row's JSON.
     """
 
     tasks: dict[str, int]
     heartbeats: dict[str, int]
     dead_after: dict[str, float]
     given_up: frozenset[str]
+    places: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> 
         row.version,
         row.dead_after,
     ]
-    values.append(Jsonb(row.limits))
+    values += [Jsonb(row.limits), None if row.place is None else Jsonb(row.place)]
     async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(render("add_worker", schema), values)
         found = await cursor.fetchone()
@@ -126,6 +130,7 @@ async def find_tasks(connection: Connection, identifiers: Iterable[str], *, sche
 def read_around(result: PGresult) -> Around:
     """What a look around found, read from its binary result."""
     tasks, heartbeats, dead_after, given_up = dict[str, int](), dict[str, int](), dict[str, float](), set[str]()
+    places = dict[str, str]()
     for row in binary_rows(result):
         name = row.text("name")
         is_task = row.raw("given_up") is None
@@ -134,7 +139,9 @@ def read_around(result: PGresult) -> Around:
             given_up.add(name)
         if (seconds := row.double("dead_after")) is not None:
             dead_after[name] = seconds
-    return Around(tasks, heartbeats, dead_after, frozenset(given_up))
+        if row.raw("place") is not None:
+            places[name] = row.text("place")
+    return Around(tasks, heartbeats, dead_after, frozenset(given_up), places)
 
 
 def read_levels(result: PGresult) -> Levels:

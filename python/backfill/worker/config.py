@@ -24,10 +24,14 @@ DEFAULT_CONCURRENCY: Final = 10
 MOST_CONCURRENT: Final = 10_000
 AHEAD_BYTES: Final = 32 * 2**20
 MOST_AHEAD_BYTES: Final = 2**40
+MOST_JOBS: Final = 10**9
 COUNTS: Final = {
     "concurrency": (1, MOST_CONCURRENT),
     "ahead_bytes": (0, MOST_AHEAD_BYTES),
     "pool_size": (1, 1000),
+    "process_slots": (1, MOST_CONCURRENT),
+    "max_jobs_per_process": (1, MOST_JOBS),
+    "max_process_rss": (2**24, MOST_AHEAD_BYTES),
 }
 """The least and the most of each setting that is a number."""
 SPANS: Final = {
@@ -46,6 +50,8 @@ SPANS: Final = {
 _MAY_BE_NONE: Final = frozenset(
     {"stuck_after", "blocked_after", "dlq_processor_interval", "stale_lock_cleanup_interval"}
 )
+_UNSAID: Final = frozenset({"concurrency", "process_slots", "max_jobs_per_process", "max_process_rss"})
+"""The numbers that may be left unsaid."""
 _SMALLINT: Final = range(-32768, 32768)
 Globs = str | Sequence[str]
 
@@ -161,6 +167,12 @@ class WorkerConfig:
         ahead_bytes: how many bytes of payloads may be claimed ahead, beyond those of the running jobs; 0 to 1 TiB, and
             32 MiB if not given. The lanes share it equally. With 0 nothing is claimed ahead.
         pool_size: how many connections the handlers and their client may use at most; 1 to 1,000.
+        process_slots: how many child processes run handlers with `run_in="process"` at most; 1 to 10,000. If it is not
+            given, as many as all lanes have slots. A process is started when a job needs it, and kept.
+        max_jobs_per_process: after how many jobs such a process is replaced; 1 to 1,000,000,000. With None it never is
+            for that reason.
+        max_process_rss: the memory in bytes beyond which such a process is replaced after its job; 16 MiB to 1 TiB.
+            With None it never is for that reason.
         heartbeat_interval: how often the worker writes its row; 100 ms to a quarter of `dead_after`.
         dead_after: how long without a heartbeat until this worker counts as dead and its jobs are run again; 1 second
             to 1 hour. It is written to the worker's row, from which the other workers know it.
@@ -204,6 +216,9 @@ class WorkerConfig:
     forbidden_flags: Sequence[str] = ()
     ahead_bytes: int = AHEAD_BYTES
     pool_size: int = 10
+    process_slots: int | None = None
+    max_jobs_per_process: int | None = None
+    max_process_rss: int | None = None
     heartbeat_interval: timedelta = timedelta(seconds=5)
     dead_after: timedelta = timedelta(seconds=20)
     stuck_after: timedelta | None = None
@@ -221,7 +236,7 @@ class WorkerConfig:
         """Refuse settings with which no worker could run, and put the default lane last."""
         quoted_schema(self.schema)
         for name, (least, most) in COUNTS.items():
-            if name != "concurrency" or self.concurrency is not None:
+            if name not in _UNSAID or getattr(self, name) is not None:
                 check_count(f"WorkerConfig.{name}", getattr(self, name), most, least=least)
         for name, (shortest, longest) in SPANS.items():
             span = getattr(self, name)

@@ -8,9 +8,10 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from backfill.cancels import Cancellation
+from backfill.errors import TransactionUseError
 from backfill.logs import fields_of
+from backfill.progress import checked_step, encode_checkpoint
 from backfill.records import Job
-from backfill.transaction_errors import TransactionUseError
 
 if TYPE_CHECKING:
     from psycopg import IsolationLevel
@@ -34,6 +35,25 @@ class StopSignal(Protocol):
         ...
 
 
+class Reports(Protocol):
+    """Takes what handlers say about their progress; in a worker it is the book of progress.
+
+    Each method is given the attempt that it is about: the object that the context got as its stop signal.
+    """
+
+    def progress(self, running: Any, /, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Note how far an attempt has come."""
+        ...
+
+    def checkpoint(self, running: Any, value: Any, /) -> None:
+        """Note a checkpoint of an attempt."""
+        ...
+
+    def checkpointed(self, running: Any, /) -> Any:
+        """The last checkpoint of the attempt's job; None if there is none."""
+        ...
+
+
 class _JobLogger(logging.LoggerAdapter[logging.Logger]):
     """Adds its fields to the caller's `extra`; before Python 3.13 the standard adapter replaces the caller's."""
 
@@ -54,7 +74,7 @@ class WorkerContext(Generic[D]):
             the end of `async with ctx.client`, close nothing.
     """
 
-    __slots__ = ("_stop", "_transactions", "_worker_stops", "client", "deps", "job", "worker_id")
+    __slots__ = ("_reports", "_stop", "_transactions", "_worker_stops", "client", "deps", "job", "worker_id")
 
     def __init__(
         self,
@@ -65,6 +85,7 @@ class WorkerContext(Generic[D]):
         client: BackfillClient,
         stop: StopSignal | None = None,
         worker_stops: Callable[[], bool] | None = None,
+        reports: Reports | None = None,
         transactions: TransactionBlocks | None = None,
     ) -> None:
         self.job = job
@@ -73,6 +94,7 @@ class WorkerContext(Generic[D]):
         self.client = client
         self._stop: StopSignal = threading.Event() if stop is None else stop
         self._worker_stops = worker_stops
+        self._reports = reports
         self._transactions = transactions
 
     @property
@@ -84,6 +106,48 @@ class WorkerContext(Generic[D]):
     def attempt(self) -> int:
         """Which run of the job this is; the first is 1."""
         return self.job.attempts
+
+    def set_progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Say how far this attempt has come; `client.progress(job)` reads it. Safe from any thread.
+
+        The call only notes the values, so it may be made for every step of a loop. The worker writes the latest values
+        of all its jobs once a second at most, and with the end of the attempt. Each call replaces all three values.
+
+        Args:
+            done: how much is done: a number from 0 to 2**53. It may be larger than `total`, which is often an estimate.
+            total: how much there is in all; None if that is not known.
+            note: a text for people, of at most 1,000 characters.
+
+        Raises:
+            InvalidJobError: one of the values cannot be used; the message names it.
+        """
+        if self._reports is None:
+            checked_step(done, total, note)
+        else:
+            self._reports.progress(self._stop, done, total, note)
+
+    def checkpoint(self, value: Any) -> None:
+        """Note from where the next attempt of this job can go on; it finds the value in `checkpointed`.
+
+        The value is plain JSON of at most 1 MiB, and is encoded at the call: later changes of it do not count. It is
+        written as `set_progress` says, so an attempt that is killed may lose what it noted in its last second or two.
+        Safe from any thread.
+
+        Args:
+            value: what the next attempt needs to know, such as the id of the last row that was done.
+
+        Raises:
+            InvalidPayloadError: the value has no form in JSON or is too large; the message names the place in it.
+        """
+        if self._reports is None:
+            encode_checkpoint(value)
+        else:
+            self._reports.checkpoint(self._stop, value)
+
+    @property
+    def checkpointed(self) -> Any:
+        """The value of the last `checkpoint` of this job, by this attempt or an earlier one; None if there is none."""
+        return None if self._reports is None else self._reports.checkpointed(self._stop)
 
     async def attempts(self) -> list[AttemptRecord]:
         """Read which attempts of the job did not complete so far, as `client.attempts` does.
@@ -155,8 +219,8 @@ class WorkerContext(Generic[D]):
         """
         if self._transactions is None:
             raise TransactionUseError(
-                "ctx.transaction() is for handlers that a worker runs on its event loop or in a thread; for a test, "
-                "run the handler by backfill.testing.run_job with client="
+                "ctx.transaction() is for handlers that a worker runs on its event loop or in a thread, not in a process "
+                '(run_in="process"); in a test, run the handler by backfill.testing.run_job with client='
             )
         return self._transactions.block(self._stop, isolation)
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -19,16 +19,19 @@ from backfill.hooks.registry import HookRegistry
 from backfill.said import named, stripped
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
-from backfill.storage.until import until, within
+from backfill.storage.until import done_unless, within
 from backfill.tasks import TaskRegistry
 from backfill.worker.announcing import announce
 from backfill.worker.config import WorkerConfig
 from backfill.worker.events import Tally, WorkerStopped, emit
 from backfill.worker.execution.forks import ForkGuard
+from backfill.worker.execution.interrupts import raise_again
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
+from backfill.worker.handler_pool import HandlerPool
 from backfill.worker.liveness.beat import TURN_SECONDS
+from backfill.worker.liveness.children import Children
 from backfill.worker.liveness.health import LIVE_WITHIN, READY_WITHIN, STARTING, Pulse, WorkerHealth
 from backfill.worker.pipeline.hot import QUERY_TIMEOUT
 from backfill.worker.service import Service
@@ -65,6 +68,7 @@ class WorkerProcess:
     Attributes:
         config: the settings of the deployment.
         own: the services' client, once it is open.
+        pool: the child processes in which handlers run.
         keeper: makes and drops the partitions of ends.
         held_queues: frees the queues that are held for ended jobs.
         left_attempts: deletes the records of attempts whose jobs are gone.
@@ -110,6 +114,8 @@ class WorkerProcess:
         self._stack = AsyncExitStack()
         # The guard is made first and closed last, since a lifespan may fork too, for example a pool of processes.
         self._stack.callback(ForkGuard().close)
+        self.pool = HandlerPool(config, registry, self.hurry)
+        self._stack.push_async_callback(self.pool.close)
         self._probes = ServiceGroup(PROBES)
         self._upkeep = ServiceGroup(UPKEEP)
         self._watchers: dict[Service, asyncio.Task[None]] = {}
@@ -134,6 +140,7 @@ class WorkerProcess:
         self.own = ServicesClient(dsn, schema=schema, min_size=1, max_size=SERVICES_MOST)
         self._stack.push_async_callback(within, _CLOSE_SECONDS, self.own.close)
         await self.own.open()
+        self.pool.children = Children(self.own, worker=lambda: self.one.worker_id)
         await self._hooks.tell_init(config)
         # The handlers' client is opened by its first use, so that a worker whose handlers do not use it has no extra
         # connection.
@@ -162,6 +169,13 @@ class WorkerProcess:
     def left(self) -> int:
         """How many jobs were still locked when the worker had ended, since the database did not take their ends."""
         return self._stop.left
+
+    @property
+    def tally(self) -> Tally:
+        """How the attempts ended so far, under all of its ids; any thread may ask."""
+        if not hasattr(self, "one"):
+            return self._tally
+        return self._tally if self.one.abandoned else self._tally + self.one.executor.tally
 
     @property
     def services(self) -> list[Service]:
@@ -247,8 +261,7 @@ class WorkerProcess:
     def tell_end(self) -> None:
         """Log that the worker has stopped, and what it did, unless it never worked."""
         if hasattr(self, "one"):
-            tally = self._tally if self.one.abandoned else self._tally + self.one.executor.tally
-            emit(WorkerStopped(self.one.worker_id, time.monotonic() - self._began, tally, self.left))
+            emit(WorkerStopped(self.one.worker_id, time.monotonic() - self._began, self.tally, self.left))
 
     def wake(self) -> None:
         """Have the session that works now look, since there may be jobs."""
@@ -271,7 +284,7 @@ class WorkerProcess:
             self.config, self._registry, self._client, self.own, self._deps,
             progressed=self._progress.set, lost=self._lost,
             interrupted=self._interrupted, pulse=self.pulse, stragglers=self.stragglers, collect=self._collect,
-            hooks=self._hooks,
+            hooks=self._hooks, pool=self.pool,
         )  # fmt: skip
 
     def _lost(self) -> None:
@@ -295,7 +308,7 @@ class WorkerProcess:
             self.failed.set_exception(error)
             self.failed.exception()
         if not self.attended:
-            asyncio.get_running_loop().call_soon(_raise, error)
+            asyncio.get_running_loop().call_soon(raise_again, error)
 
     async def _go_on(self) -> None:
         """Renew the worker, and keep its health live meanwhile, however long that takes."""
@@ -331,7 +344,7 @@ class WorkerProcess:
         while not self._closing.is_set():
             one = self._incarnation()
             try:
-                opened = await self._unless_closing(one.open())
+                opened = await done_unless(self._closing, one.open(), timeout=QUERY_TIMEOUT)
             except Exception as error:  # noqa: BLE001 - a dsn's function may raise anything; it is asked again
                 logger.log(backoff.level(), "the worker cannot go on yet: %s", shown(error))
                 await backoff.wait(self._closing)
@@ -344,16 +357,6 @@ class WorkerProcess:
                 await self._begin(one, replaces=old.worker_id)
                 logger.warning("worker %s goes on as %s", old.worker_id, one.worker_id)
             return
-
-    async def _unless_closing(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Run work until it is done or the worker must end, for a minute at most; return whether it was done."""
-        task = await until(self._closing, work, timeout=QUERY_TIMEOUT)
-        if not task.cancelled():
-            task.result()
-            return True
-        if self._closing.is_set():
-            return False
-        raise TimeoutError
 
     async def _progress_or_failure(self) -> None:
         """Wait until a pump has taken a turn or a part has failed. Raises what the part failed with."""
@@ -391,7 +394,3 @@ class WorkerProcess:
         )
         self.failed.set_exception(error or BackfillError(f"the worker's {service.name} ended by itself"))
         self.failed.exception()  # read here, so that asyncio does not warn where nobody waits for the runner
-
-
-def _raise(error: KeyboardInterrupt) -> None:
-    raise error

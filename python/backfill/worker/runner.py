@@ -17,10 +17,12 @@ from backfill.middleware import is_async, name_of
 from backfill.records import Job
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.events import Tally
 from backfill.worker.execution.interrupts import ctrl_c_came
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.liveness.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
 from backfill.worker.process import WorkerProcess
+from backfill.worker.reachable import refuse_unreachable
 from backfill.worker.service import finish
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,8 @@ class WorkerRunner:
     Raises:
         ConfigurationError: the registry has no task, or `plugins` holds something that is no plugin.
         TaskDefinitionError: an annotation of a handler cannot be resolved, or names a type that cannot be sent; or a
-            handler expects `ctx.deps` of some type, and the registry has no lifespan that makes them.
+            handler expects `ctx.deps` of some type, and the registry has no lifespan that makes them; or a handler with
+            `run_in="process"` could not be found by a child process.
     """
 
     def __init__(self, config: WorkerConfig, registry: TaskRegistry[Any], *, plugins: Iterable[Plugin] = ()) -> None:
@@ -50,6 +53,7 @@ class WorkerRunner:
             task.resolve()  # so that a wrong annotation is reported now, and not by each attempt
         _refuse_missing_deps(registry)
         _tell_unused_middleware(registry)
+        refuse_unreachable(registry)
         self.config = config
         self.registry = registry
         self.plugins = distinct([*registry.plugins, *checked_plugins(plugins)])
@@ -60,6 +64,7 @@ class WorkerRunner:
         self._starting: WorkerProcess | None = None
         self._changing = asyncio.Lock()
         self._left = 0
+        self._last_tally = Tally()
 
     @property
     def worker_id(self) -> str | None:
@@ -183,6 +188,12 @@ class WorkerRunner:
         return self._left
 
     @property
+    def tally(self) -> Tally:
+        """How the attempts of the running worker ended so far, or those of the last one; any thread may ask."""
+        parts = self._parts
+        return self._last_tally if parts is None else parts.tally
+
+    @property
     def hook_failures(self) -> HookFailures:
         """How often callbacks of plugins failed or were not called, since this runner was made."""
         return self._hook_tally.so_far
@@ -266,6 +277,7 @@ class WorkerRunner:
         finally:
             self._reason = None
             if parts is not None and self._parts is parts:
+                self._last_tally = parts.tally
                 self._parts = None
                 parts.tell_end()
 

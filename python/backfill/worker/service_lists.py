@@ -16,6 +16,7 @@ from backfill.worker.services import ServiceFactory
 from backfill.worker.upkeep.cleaner import Cleaner
 from backfill.worker.upkeep.counters import CounterFolder
 from backfill.worker.upkeep.limits import LimitKeeper
+from backfill.worker.upkeep.progress import ProgressWriter
 from backfill.worker.upkeep.sweeper import Sweeper
 from backfill.worker.upkeep.unknown import UnknownTasks
 
@@ -76,6 +77,10 @@ def _watchdog(process: WorkerProcess) -> Service:
     return Watchdog(limit=process.config.blocked_after.total_seconds(), under_way=process.under_way)
 
 
+def _progress(session: WorkerSession) -> Service:
+    return ProgressWriter(session.own, worker=session.worker_id, book=session.executor.progress)
+
+
 HTTP_PROBE: Final = "health probe"
 PROBES: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory(HTTP_PROBE, _http_probe, lambda config: config.health_address is not None, background=True),
@@ -87,9 +92,11 @@ ATTENDANTS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
     ServiceFactory("beat", lambda session: session.beat, drains=True),
     ServiceFactory("counters", lambda session: session.counters, drains=True),
     ServiceFactory("breakers", lambda session: session.breakers, drains=True),
+    ServiceFactory("progress", _progress, drains=True),
     ServiceFactory("control reader", lambda session: session.control),
     ServiceFactory("sentinel", lambda session: session.sentinel),
     ServiceFactory("recoverer", lambda session: session.recoverer, background=True),
+    ServiceFactory("neighbour watch", lambda session: session.neighbours, background=True),
     ServiceFactory(
         "unknown tasks", lambda session: UnknownTasks(session.own, worker=session.worker_id), background=True
     ),

@@ -40,11 +40,15 @@ from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.sentinel import Sentinel
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.worker_hooks import WorkerHooks
+from backfill.worker.handler_pool import HandlerPool
 from backfill.worker.lanes.lane import Lane, make_lanes
 from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.beat import Beat
-from backfill.worker.liveness.failure_detector import FailureDetector
 from backfill.worker.liveness.health import Pulse
+from backfill.worker.liveness.lookout import Lookout
+from backfill.worker.liveness.neighbour_watch import NeighbourWatch
+from backfill.worker.liveness.neighbours import Neighbours
+from backfill.worker.liveness.places import Place, Surroundings
 from backfill.worker.pipeline.claimer import Claimer
 from backfill.worker.pipeline.hot import LINES, ConnectionLostError, HotConnections
 from backfill.worker.pipeline.locks import Locks
@@ -85,6 +89,7 @@ class WorkerSession:
         stragglers: the handlers of earlier sessions that still run, which keep their slots in this one.
         collect: called with the job and the error of each failed attempt.
         hooks: the callbacks of the worker's plugins.
+        pool: the child processes in which handlers run.
 
     Attributes:
         worker_id: the worker's id, which is new for each session.
@@ -94,6 +99,7 @@ class WorkerSession:
         beat: its heartbeat.
         counters: writes the counts of its attempts.
         recoverer: recovers the jobs that dead workers held.
+        neighbours: looks at the processes of the other workers on this machine.
         control: reads what operators say to the fleet.
         lanes: its lanes, in the order in which they are served.
         pauses: which tasks are paused.
@@ -108,6 +114,7 @@ class WorkerSession:
     beat: Beat
     counters: Counters
     recoverer: Recoverer
+    neighbours: NeighbourWatch
     control: ControlReader
     breakers: Breakers
     lanes: list[Lane]
@@ -129,6 +136,7 @@ class WorkerSession:
         stragglers: Stragglers,
         collect: Collect | None = None,
         hooks: WorkerHooks,
+        pool: HandlerPool,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
         self.own = own
@@ -144,7 +152,8 @@ class WorkerSession:
             collect=collect,
             hooks=hooks if hooks.attend else None,
         )
-        self.beat = Beat(config, self._row(tasks, declared(registry)), pulse)
+        pool.attach(self.executor, self.worker_id)
+        self.beat = Beat(config, self._row(tasks, declared(registry), Place.here(pool.children.now)), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on
         self.executor.leased_until, self.executor.renew_lease = 0.0, self.beat.leased_until
         self.counters = Counters(
@@ -171,6 +180,10 @@ class WorkerSession:
             own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after),
             tell=hooks.observers.tell, buried=self.breakers.suspect,
         )  # fmt: skip
+        dead_after, surroundings = seconds(config.dead_after), Surroundings.here()
+        neighbours = Neighbours(self.worker_id, dead_after=dead_after, surroundings=surroundings)
+        self.neighbours = NeighbourWatch(neighbours, gone=self.recoverer.gone)
+        lookout = Lookout(self.worker_id, dead_after=dead_after, dead=self.recoverer.dead, watch=self.neighbours)
         cancelling, paused = self.executor.cancelling, self.executor.paused_queues
         self.pauses = Pauses(registry, pause=self._pause)
         concurrency = LaneConcurrency(own, worker=self.worker_id, lanes=lanes, executor=self.executor)
@@ -187,8 +200,7 @@ class WorkerSession:
         claimer = Claimer(
             self.executor, lanes, limits, schema=config.schema, worker=self.worker_id, tasks=tasks,
             poll_interval=seconds(config.poll_interval), stir=self._stir, fleet=lambda: self.beat.fleet,
-            watch=FailureDetector(self.worker_id, dead_after=seconds(config.dead_after)), dead=self.recoverer.dead,
-            lost=lost, pulse=pulse,
+            lookout=lookout, lost=lost, pulse=pulse,
         )  # fmt: skip
         paused.resumed = self._resumed
         self.station = PipelineState(
@@ -336,11 +348,11 @@ class WorkerSession:
         self.station.claimer.freed_queue(queues)
         self.station.claimer.wake()
 
-    def _row(self, tasks: tuple[str, ...], limits: dict[str, Any]) -> WorkerRow:
+    def _row(self, tasks: tuple[str, ...], limits: dict[str, Any], place: Place | None) -> WorkerRow:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]
         return WorkerRow(
             self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), _version(),
-            self._config.dead_after, limits,
+            self._config.dead_after, limits, None if place is None else place.to_json(),
         )  # fmt: skip
 
 

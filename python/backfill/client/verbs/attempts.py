@@ -50,7 +50,7 @@ class Swept(NamedTuple):
 
 def attempts(job: AttemptedJob) -> Steps[list[AttemptRecord]]:
     """Read the attempts of a job that did not complete."""
-    return _attempts(_number(job))
+    return _attempts(job_number("job", job))
 
 
 def sweep_attempts(place: Place | None) -> Verb[Swept]:
@@ -59,17 +59,17 @@ def sweep_attempts(place: Place | None) -> Verb[Swept]:
     return Verb("sweep_attempts", (*began, str(PAGE)), _swept)
 
 
-def _number(job: object) -> int | None:
-    """The id of a job; None if a dead letter does not say which job it was."""
+def job_number(field: str, job: object) -> int | None:
+    """The id of a job that is given as an argument; None if a dead letter does not say which job it was."""
     if isinstance(job, JobEnd):
         return job.job_id
     if isinstance(job, DlqJob):
         return job.original_job_id
     try:
-        return reference_id("job", job)
+        return reference_id(field, job)
     except InvalidJobError:
         raise InvalidJobError(
-            "job", job, "a job's id: an integer from -2^63 to 2^63 - 1; a Job, EnqueueOutcome, JobEnd or DlqJob"
+            field, job, "a job's id: an integer from -2^63 to 2^63 - 1; a Job, EnqueueOutcome, JobEnd or DlqJob"
         ) from None
 
 

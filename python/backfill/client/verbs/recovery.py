@@ -21,7 +21,7 @@ from backfill.said import said
 from backfill.storage.arrays import number_array
 from backfill.storage.attempts import named
 from backfill.storage.recovery import CutOff, Next, Page
-from backfill.storage.results import first, rows
+from backfill.storage.results import first, nothing, rows
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,25 @@ def recover_worker(
         raise InvalidJobError("heartbeat", heartbeat, "a heartbeat as it was seen, in microseconds since 1970")
     check_int("heartbeat", heartbeat, BIGINT)
     check_age("dead_after", dead_after)
-    return _recover_worker(worker, heartbeat, next_of, dead_after)
+    return _give_up_and_recover("give_up_worker", (worker, str(int(heartbeat))), next_of, dead_after)
+
+
+def recover_gone(
+    worker: str, place: str, next_of: Callable[[CutOff], Next], dead_after: timedelta
+) -> Steps[Recovered | None]:
+    """Unlock what a worker held that is gone for certain; the answer is None if its row does not name this place."""
+    check_text("worker", worker, KEY_LIMIT)
+    check_age("dead_after", dead_after)
+    return _give_up_and_recover("give_up_gone", (worker, place), next_of, dead_after)
+
+
+def recover_late(
+    worker: str, before: Recovered, next_of: Callable[[CutOff], Next], dead_after: timedelta
+) -> Steps[Recovered]:
+    """Unlock what the last claim of a worker has locked that is gone for certain and was recovered already."""
+    check_text("worker", worker, KEY_LIMIT)
+    check_age("dead_after", dead_after)
+    return _recover_late(worker, before, next_of, dead_after)
 
 
 def recover_abandoned(gone_for: timedelta, next_of: Callable[[CutOff], Next]) -> Steps[list[Abandoned]]:
@@ -130,24 +148,39 @@ def recover_abandoned(gone_for: timedelta, next_of: Callable[[CutOff], Next]) ->
     return _recover_abandoned(gone_for, next_of)
 
 
-def _recover_worker(
-    worker: str, heartbeat: int, next_of: Callable[[CutOff], Next], dead_after: timedelta
+def _give_up_and_recover(
+    statement: str, parameters: tuple[str, str], next_of: Callable[[CutOff], Next], dead_after: timedelta
 ) -> Steps[Recovered | None]:
+    """Give a worker up by a statement that says whether it is the one that was seen; then unlock what it held."""
+    worker = parameters[0]
     where = yield from Verb(
-        "give_up_worker",
-        (worker, str(int(heartbeat))),
+        statement,
+        parameters,
         lambda found: next((_Process(row.word("host"), row.whole("pid")) for row in rows(found)), None),
     )
     if where is None:
         return None
-    error = f"WorkerDied: its worker {worker} ({where.host}, process {where.pid}) died while it ran"
-    done, turn = yield from _recover_jobs(_dead(worker, error, next_of, dead_after))
+    done, turn = yield from _recover_jobs(_dead(worker, _died(worker, *where), next_of, dead_after))
+    yield from _tell_of(done)
     queues, complete = 0, False
     if turn:
         queues = yield from _recover_queues(worker)
         complete = yield from Verb("forget_worker", (worker,), lambda found: first(found).whole("gone") > 0)
     superseded = len(done.superseded)
     return Recovered(*where, len(done.ids), queues, done.dead_letters, complete, done.refused, superseded)
+
+
+def _recover_late(
+    worker: str, before: Recovered, next_of: Callable[[CutOff], Next], dead_after: timedelta
+) -> Steps[Recovered]:
+    dead = _dead(worker, _died(worker, before.host, before.pid), next_of, dead_after)
+    done, turn = yield from _recover_jobs(dead)
+    yield from _tell_of(done)
+    queues = 0
+    if turn:
+        queues = yield from _recover_queues(worker)
+    superseded = len(done.superseded)
+    return Recovered(before.host, before.pid, len(done.ids), queues, done.dead_letters, False, done.refused, superseded)
 
 
 def _recover_abandoned(gone_for: timedelta, next_of: Callable[[CutOff], Next]) -> Steps[list[Abandoned]]:
@@ -167,6 +200,17 @@ def _recover_abandoned(gone_for: timedelta, next_of: Callable[[CutOff], Next]) -
             superseded = len(some.superseded)
             done.append(Abandoned(worker, len(some.ids), queues, some.dead_letters, some.refused, superseded))
     return done
+
+
+def _tell_of(done: Page) -> Steps[None]:
+    """Have workers look for the jobs that were unlocked, most of which are due."""
+    unlocked = len(done.ids) - done.dead_letters - len(done.superseded)
+    if unlocked > 0:
+        yield from Verb("notify_jobs", (str(unlocked),), nothing)
+
+
+def _died(worker: str, host: str, pid: int) -> str:
+    return f"WorkerDied: its worker {worker} ({host}, process {pid}) died while it ran"
 
 
 def _dead(worker: str, error: str, next_of: Callable[[CutOff], Next], dead_after: timedelta) -> _Dead:

@@ -7,7 +7,9 @@ grant execute
 on function
   :"schema".backfill_say(text, text, jsonb, text, text),
   :"schema".backfill_unsay(text, text),
-  :"schema".backfill_unsay(bigint)
+  :"schema".backfill_unsay(bigint),
+  :"schema".backfill_see_progress(bigint[]),
+  :"schema".backfill_checkpoint(bigint)
 to :"role";
 
 drop policy if exists :"policy" on :"schema".backfill_control;

@@ -39,6 +39,8 @@ on function
   ),
   :"schema".backfill_see_job(bigint),
   :"schema".backfill_see_ends(bigint[]),
+  :"schema".backfill_see_progress(bigint[]),
+  :"schema".backfill_checkpoint(bigint),
   :"schema".backfill_remove_job(bigint, text),
   :"schema".backfill_free_queues(bigint[]),
   :"schema".backfill_cancel_jobs(bigint[], text, double precision),

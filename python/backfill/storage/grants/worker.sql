@@ -11,6 +11,7 @@ on
 to :"role";
 grant select, insert on :"schema".backfill_ends to :"role";
 grant select, insert, delete on :"schema".backfill_attempts to :"role";
+grant select, insert, update, delete on :"schema".backfill_progress to :"role";
 grant select on :"schema".backfill_control, :"schema".backfill_limits to :"role";
 grant select, insert, update, delete on :"schema".backfill_limit_states, :"schema".backfill_shares to :"role";
 grant usage on sequence :"sequence", :"schema".backfill_dlq_id_seq to :"role";
@@ -49,6 +50,8 @@ drop policy if exists :"policy" on :"schema".backfill_ends;
 create policy :"policy" on :"schema".backfill_ends to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_attempts;
 create policy :"policy" on :"schema".backfill_attempts to :"role" using (true) with check (true);
+drop policy if exists :"policy" on :"schema".backfill_progress;
+create policy :"policy" on :"schema".backfill_progress to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_counters;
 create policy :"policy" on :"schema".backfill_counters to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_control;

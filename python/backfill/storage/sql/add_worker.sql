@@ -3,13 +3,14 @@
 -- locks: its backfill_workers row (insert)
 -- index: none: the table has a row a worker
 -- params: $1 id text, $2 host text, $3 pid integer, $4 protocol integer, $5 lanes jsonb, $6 tasks text[], $7 version text,
---   $8 dead_after interval, $9 limits jsonb (by task)
+--   $8 dead_after interval, $9 limits jsonb (by task), $10 place jsonb
 with added as (
   insert into :"schema".backfill_workers (
-    id, host, pid, started_at, heartbeat_at, protocol, lanes, tasks, version, dead_after, limits
+    id, host, pid, started_at, heartbeat_at, protocol, lanes, tasks, version, dead_after, limits, place
   )
   values (
-    $1::text, $2::text, $3::integer, now(), now(), $4::integer, $5::jsonb, $6::text[], $7::text, $8::interval, $9::jsonb
+    $1::text, $2::text, $3::integer, now(), now(), $4::integer, $5::jsonb, $6::text[], $7::text, $8::interval, $9::jsonb,
+    $10::jsonb
   )
 )
 select

@@ -3,15 +3,17 @@
 --   without a key whose job is there still is passed over, and one with a key whose job runs; an old deadline is dropped.
 --   Where an entry with a key was renewed or deleted before its job was added, or that of a requeue before has begun to run,
 --   nothing takes effect (SQLSTATE 40001).
--- locks: new backfill_attempts rows, backfill_dlq rows (update; those without a key before their jobs are added, so that two calls add one job each), the
+-- locks: new backfill_attempts and backfill_progress rows, backfill_dlq rows (update; those without a key before their jobs are added, so that two calls add one job each), the
 --   _private_jobs rows of their keys, what add_job locks
--- index: backfill_dlq_pkey
+-- index: backfill_dlq_pkey, backfill_progress_pkey
 -- params: $1 ids bigint[], $2 notes text, $3 payload json, $4 priority integer, $5 run_at timestamptz, $6 delay interval
 -- Rows are found by `any (array[...])` where an equality would do: by one the planner could as well begin with all of them.
 -- part: requeued_entries
 ,
 added as materialized (
-  select chosen.id as entry, chosen.failure_count, chosen.failed_at, chosen.attempt_records, jobs.id, jobs.revision
+  select
+    chosen.id as entry, chosen.failure_count, chosen.failed_at, chosen.attempt_records, chosen.original_job_id, jobs.id,
+    jobs.revision
   from chosen
   cross join lateral :"schema".add_job(
     identifier := chosen.task_identifier,
@@ -25,28 +27,15 @@ added as materialized (
       select flag
       from jsonb_object_keys(case when jsonb_typeof(chosen.flags) = 'object' then chosen.flags else '{}' end) as flag
       where flag !~ '^backfill\.(deadline|dead_letter):'
+        and ($3::json is null or flag <> 'backfill.progress')
       union all
       select 'backfill.dead_letter:' || chosen.id where chosen.job_key is null
     ),
     job_key_mode := 'replace'
   ) as jobs
 ),
--- A new job begins with the attempts of its dead letter; one that was waiting, and is replaced, has its own.
-copied as (
-  insert into :"schema".backfill_attempts (
-    job_id, attempt, how, worker_id, started_at, ended_at, error_type, message, traceback
-  )
-  select
-    added.id, old.attempt, old.how, old.worker_id, old.started_at, old.ended_at, old.error_type, old.message, old.traceback
-  from added
-  cross join lateral json_to_recordset(
-    case when json_typeof(added.attempt_records) = 'array' then added.attempt_records else '[]' end
-  ) as old (
-    attempt integer, how text, worker_id text, started_at timestamptz, ended_at timestamptz, error_type text, message text,
-    traceback text
-  )
-  where added.revision = 0
-),
+-- part: requeued_traces
+,
 noted as (
   update :"schema".backfill_dlq as entries
   set

@@ -58,7 +58,9 @@ class LaneConcurrency:
         wanted = control.concurrency if control is not None and control.concurrency else lane.config.concurrency
         if wanted != was:
             set_concurrency(self._executor, lane, wanted)
-            self._executor.threads.keep(sum(one.concurrency for one in self._lanes.values()))
+            slots = sum(one.concurrency for one in self._lanes.values())
+            self._executor.threads.keep(slots)
+            self._executor.processes.keep(slots)
         if control is not None and (before is None or before.id != control.id):
             logger.info(
                 "lane %s runs %d jobs at once from now on, before %d: %s set this at %s%s",

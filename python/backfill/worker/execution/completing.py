@@ -11,13 +11,13 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from backfill.errors import LeaseLostError
 from backfill.logs import fields_of
 from backfill.storage.arrays import number_array
 from backfill.storage.attempts import read_locks
 from backfill.storage.commits import Fate, TransactionId, ask_fate, ask_id, read_fate, read_id
 from backfill.storage.settlements import Settlement
 from backfill.storage.wire import Command
-from backfill.transaction_errors import LeaseLostError
 from backfill.worker.execution.endings import Ending
 from backfill.worker.execution.held_job import HeldJob
 
@@ -43,7 +43,13 @@ class Completion:
 
 
 def completing(
-    running: HeldJob, ending: Ending, *, schema: str, worker: str, paused: Sequence[int]
+    running: HeldJob,
+    ending: Ending,
+    *,
+    schema: str,
+    worker: str,
+    paused: Sequence[int],
+    progressed: Sequence[int],
 ) -> Generator[Commands, list[PGresult], Completion]:
     """Write the end of an attempt, which must be the last that the transaction does.
 
@@ -56,13 +62,14 @@ def completing(
         schema: the queue's schema.
         worker: the worker's id.
         paused: the ids of paused serial queues that this unlocks.
+        progressed: the job's id, where it may have a row of progress.
 
     Raises:
         LeaseLostError: the job is not this attempt's any more.
     """
     for last in (False, True):
         settlement = Settlement([ending.end(running, running.keep)])
-        settlement.paused = paused
+        settlement.paused, settlement.progressed = paused, progressed
         results = yield [*settlement.commands(schema=schema, worker=worker), ask_id(schema)]
         if not settlement.missing(results[:-1]):
             return Completion(read_id(results[-1]), settlement)

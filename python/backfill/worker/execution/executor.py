@@ -11,10 +11,9 @@ import asyncio
 import contextvars
 import functools
 import logging
-import math
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Final
 
 from backfill.client import BackfillClient
@@ -39,10 +38,13 @@ from backfill.worker.execution.own_transactions import OwnTransactions
 from backfill.worker.execution.paused_queues import PausedQueues
 from backfill.worker.execution.paused_tasks import PausedTasks
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
+from backfill.worker.execution.processes import HandlerProcesses
+from backfill.worker.execution.progress import ProgressBook
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
 from backfill.worker.execution.timed import Timed
 from backfill.worker.execution.transaction_blocks import TransactionBlocks
+from backfill.worker.execution.wiring import Wiring
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane
 
@@ -52,7 +54,7 @@ _TURN_SECONDS: Final = 0.004
 _TURN_LOOK: Final = 16
 
 
-class Executor:
+class Executor(Wiring):
     """Runs attempts and hands their ends on.
 
     Args:
@@ -78,24 +80,17 @@ class Executor:
         collect: Collect | None = None,
         hooks: WorkerHooks | None = None,
     ) -> None:
+        super().__init__()
         self._outcomes = Outcomes(registry, retry, traceback, collect)
-        self.contexts = Contexts(worker_id=worker_id, client=client, deps=deps)
-        self.ended: Callable[[HeldJob], None]
-        """Called on the loop, once for each attempt that has ended; it must not block."""
-        self.thirsty: Callable[[], None]
-        """Called when a lane should be filled up."""
-        self.interrupted: Callable[[KeyboardInterrupt], None] = lambda _: None
-        """Called with a KeyboardInterrupt that a handler raised, where it may come from a Ctrl-C."""
-        self.kept_back: Callable[[], list[HeldJob]] = list
-        """Takes out the claimed jobs that may not start yet although a slot may be free, and returns them."""
-        self.worker_cancelled: Callable[[], bool] = lambda: False
-        """Whether somebody has cancelled the worker's own tasks, as `asyncio.run` does with all tasks at its end."""
+        self.progress = ProgressBook()
+        self.contexts = Contexts(worker_id=worker_id, client=client, deps=deps, progress=self.progress)
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._guard = ForkGuard()
         interrupted = lambda error: self.interrupted(error)  # noqa: E731, PLW0108 - it is set later
         self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
         self._registry = registry.wrapped(self._guard.returned)
+        self.processes = HandlerProcesses(self._outcomes, self.contexts, self._hooked, self.progress)
         self.threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
         self._running: set[HeldJob] = set()
         self._first_step: HeldJob | None = None
@@ -113,11 +108,8 @@ class Executor:
         self.paused_queues = PausedQueues(self, self.undo)
         self.paused, self.broken = PausedTasks(self, self.undo), PausedTasks(self, self.undo)
         """Tasks that operators have paused, and tasks whose breaker is open; what its limit lets through may start."""
-        self.leased_until = math.inf
-        """When others may have given this worker up, in monotonic seconds; no job starts later without a renewal."""
-        self.renew_lease: Callable[[], float] = lambda: self.leased_until
-        """Called when `leased_until` is over; returns its new value."""
-        self.contexts.transactions = TransactionBlocks(OwnTransactions(self, client, worker_id, self._outcomes), client)
+        own = OwnTransactions(self, client, worker_id, self._outcomes)
+        self.contexts.transactions = TransactionBlocks(own, client)
 
     @property
     def idle(self) -> bool:
@@ -278,7 +270,9 @@ class Executor:
     async def _attempt(self, running: HeldJob) -> None:
         CURRENT.set(running.job)  # the context is this attempt's own
         try:
-            work = self._prepare(running)
+            if flagged := running.job.has_flags:
+                await self.progress.read(running)
+            work = self._prepare(running, flagged)
             if isinstance(work, Ending):
                 ending: Ending = work
             elif work is None:
@@ -297,7 +291,7 @@ class Executor:
             self._guard.leave()
         self._end(running, ending)
 
-    def _prepare(self, running: HeldJob) -> Awaitable[Any] | Ending | None:
+    def _prepare(self, running: HeldJob, flagged: bool) -> Awaitable[Any] | Ending | None:
         """Prepare the handler's call.
 
         Returns:
@@ -312,11 +306,13 @@ class Executor:
             return self._outcomes.failure(job, task, PayloadDecodeError(unreadable(job)))
         if task is None:
             return None
-        if job.has_flags or task.timeout is not None:
+        if flagged or task.timeout is not None:
             running.limits = limits_of(job, task)
             if (ending := self._outcomes.at_once(job, running.limits)) is not None:
                 return ending
         shape = task.shape
+        if shape.in_process:
+            return self.processes.prepare(running, task)
         try:
             payload = (task.decoder or task.resolve())(job.payload_bytes) if shape.payload is not None else None
         except PayloadDecodeError as error:
@@ -324,9 +320,12 @@ class Executor:
             return self._outcomes.failure(job, task, error.with_traceback(None))
         context = self.contexts.make(running) if shape.context else None
         threads = self.threads.run if shape.is_async else functools.partial(self.threads.run, running)
-        if self._hooked is not None:
-            return self._hooked.run(running, task, payload, functools.partial(task.invoke, payload, context, threads))
-        return task.invoke(payload, context, threads)
+        if self._hooked is None:
+            work = task.invoke(payload, context, threads)
+        else:
+            call = functools.partial(task.invoke, payload, context, threads)
+            work = self._hooked.run(running, task, payload, call)
+        return work
 
     def _raised(self, running: HeldJob, error: BaseException) -> Ending:
         """How an attempt ends whose handler raised.

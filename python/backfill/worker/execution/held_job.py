@@ -122,6 +122,12 @@ class HeldJob(Attempt):
         self.worker_stops = True
         self.run_out_of_time()
 
+    def tell_stops(self, event: threading.Event) -> None:
+        """Have an event set each time its handler is asked to end, and at once if it was asked already."""
+        self._event = event
+        if self.stopping:
+            event.set()
+
     def run_out_of_time(self) -> None:
         """Ask its handler to end, since the attempt's time is over."""
         self.stopping = True

@@ -36,3 +36,8 @@ def ctrl_c_in(error: BaseException) -> KeyboardInterrupt | None:
     """The KeyboardInterrupt that an error is or, as a group, holds; None where there is none that may be a Ctrl-C."""
     found = interrupt_in(error)
     return found if found is not None and may_be_ctrl_c() else None
+
+
+def raise_again(error: KeyboardInterrupt) -> None:
+    """Raise a KeyboardInterrupt that came from a handler; as a callback of the loop, this ends the loop."""
+    raise error

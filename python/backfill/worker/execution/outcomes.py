@@ -36,6 +36,7 @@ from backfill.worker.execution.failures import Description, cleansed, describe, 
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.policy import AttemptLimits, delay_of, retry_policy_of
 from backfill.worker.execution.verdict import RETRY, Verdict, judge
+from backfill.worker.in_child.crossing import ResultInJson, ResultNotInJson
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,10 @@ class Outcomes:
             interrupted: called with a KeyboardInterrupt that the encoding raised, where it may come from a Ctrl-C.
         """
         try:
+            if isinstance(value, ResultInJson):
+                return CompletedWithResult(value.raw)
+            if isinstance(value, ResultNotInJson):
+                raise value.error
             task = self._registry.get(job.task_identifier)
             return CompletedWithResult(encode_result(value) if task is None else task.encode_result(value))
         except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way; no await here

@@ -11,12 +11,11 @@ import psycopg
 
 from backfill.client import BackfillClient
 from backfill.client.blocks import Blocks
-from backfill.errors import BackfillError
+from backfill.errors import BackfillError, LeaseLostError, TransactionUseError
 from backfill.logs import fields_of
 from backfill.said import said
 from backfill.storage.backoff import Backoff
 from backfill.storage.unprepared import send_unprepared
-from backfill.transaction_errors import LeaseLostError, TransactionUseError
 from backfill.worker.execution.completing import Commands, Completion, completing, looking_back
 from backfill.worker.execution.endings import COMMITTED, COMPLETED, GIVEN_BACK, Ending
 from backfill.worker.execution.held_job import HeldJob
@@ -52,6 +51,7 @@ class OwnTransactions:
         self._executor = executor
         self._worker_id = worker_id
         self._outcomes = outcomes
+        executor.progress.quiet = _is_quiet
 
     def enter(self, running: HeldJob, *, quiet: bool) -> OwnEnd:
         """Take note that a handler opens a transaction.
@@ -94,8 +94,11 @@ class OwnTransactions:
     def completing(self, running: HeldJob, ending: Ending) -> Generator[Commands, list[PGresult], Completion]:
         """The steps that complete a job, and mark its attempt: its lock is left alone from now on."""
         paused = self._executor.paused_queues
-        queues = paused.unlocked_by([running]) if paused else ()
-        return completing(running, ending, schema=self.blocks.schema, worker=self._worker_id, paused=queues)
+        return completing(
+            running, ending, schema=self.blocks.schema, worker=self._worker_id,
+            paused=paused.unlocked_by([running]) if paused else (),
+            progressed=[running.job.id] if self._executor.progress.knows(running) else (),
+        )  # fmt: skip
 
     def committed(self, running: HeldJob) -> None:
         """Take note that a transaction is committed. On the event loop `followed` has to be called after this."""
@@ -155,6 +158,11 @@ class OwnTransactions:
             finally:
                 await connection.close()
         return answer
+
+
+def _is_quiet(running: HeldJob) -> bool:
+    """Whether nobody else may write the row of an attempt's job now."""
+    return running.own is not None and (running.own.quiet or running.own.leaves_lock_alone)
 
 
 async def driven(steps: Generator[Commands, list[PGresult], Any], send: Callable[[Commands], Any]) -> Any:

@@ -11,12 +11,11 @@ import psycopg
 from psycopg import IsolationLevel
 
 from backfill.client.blocks import shaped, write_blocking
-from backfill.errors import DatabaseConnectionError
+from backfill.errors import DatabaseConnectionError, LeaseLostError, TransactionUseError
 from backfill.payloads import NOTHING
 from backfill.said import said
 from backfill.storage.connection import unreachable
 from backfill.storage.unprepared import send_blocking
-from backfill.transaction_errors import LeaseLostError, TransactionUseError
 from backfill.worker.execution.completing import Completion
 from backfill.worker.execution.endings import GIVEN_BACK, Ending
 from backfill.worker.execution.held_job import HeldJob

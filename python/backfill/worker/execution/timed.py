@@ -45,6 +45,8 @@ class Timed:
         """
         task, seconds = self._registry.get(running.job.task_identifier), running.limits.seconds
         assert task is not None  # noqa: S101 - the handler is one of its
+        if task.shape.in_process:
+            return await work  # its own time limit is around it, which begins with its child
         limit = asyncio.timeout(seconds if task.shape.is_async else None)
         alarm = None
         if seconds is not None and not task.shape.is_async:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import IsolationLevel
 
-from backfill.transaction_errors import TransactionUseError
+from backfill.errors import TransactionUseError
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.own_transactions import OwnTransactions
 from backfill.worker.execution.thread_transactions import OpenedInThread, ThreadTransaction

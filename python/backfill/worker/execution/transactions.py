@@ -12,11 +12,10 @@ from psycopg import IsolationLevel
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from backfill.errors import DatabaseConnectionError
+from backfill.errors import DatabaseConnectionError, LeaseLostError, TransactionUseError
 from backfill.payloads import NOTHING
 from backfill.said import said
 from backfill.storage.unprepared import send_unprepared
-from backfill.transaction_errors import LeaseLostError, TransactionUseError
 from backfill.worker.execution.endings import GIVEN_BACK, Ending
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.own_transactions import ANSWER_SECONDS, OwnTransactions, driven

@@ -37,6 +37,11 @@ _MANY: Final = 100
 """So many jobs of one run_at in one claim make it likely that there are more of them."""
 _NEAR_SECONDS: Final = 0.002
 """The least seconds that a look at serial queues is taken to cost, with the claim that merges both kinds of jobs."""
+_NEAR_LOOKS: Final = 5
+"""Where no blocked jobs lie ahead, a look at serial queues is taken to cost what the fastest of so many took.
+
+A single one may be slow because the server's process waited for a processor.
+"""
 
 
 class ScanCursor:
@@ -59,7 +64,9 @@ class ScanCursor:
         "_full",
         "_hidden",
         "_known",
+        "_lacked_near",
         "_near_at",
+        "_near_costs",
         "_own",
         "_seen",
         "_tie",
@@ -73,6 +80,8 @@ class ScanCursor:
         self._full = FullLooks(patience=patience, apart=apart)
         self._era = 0
         self._near_at = 0.0
+        self._near_costs: deque[float] = deque([0.0], maxlen=_NEAR_LOOKS)
+        self._lacked_near = False
         self._far_at = 0.0
         self._hidden = False
         self._blocked = False
@@ -139,6 +148,7 @@ class ScanCursor:
                 where it is not known. Where the look claimed jobs, the time in their rows is used, which is exact.
         """
         seconds -= taken.near_seconds + taken.far_seconds
+        self._lacked_near = not look.scan_jobs
         if look.full:
             self._full.end(seconds, now, found_all=len(taken.jobs) < look.wanted)
         else:
@@ -173,11 +183,18 @@ class ScanCursor:
         self.freed = True
         self._own.extend(queues)
 
-    def next_look_at(self) -> float:
-        """When the next look that sees everything can be afforded; 0 where known queues are to be tried first."""
+    def next_look_at(self, now: float) -> float:
+        """When the next look can be afforded; 0 where known queues are to be tried first.
+
+        That is a look that sees everything. But where the last one could not afford to look for serial queues, and that
+        can be afforded earlier than all together, an earlier look comes first: else serial jobs would wait for a look
+        from the start, which they do not need.
+        """
         if self._blocked and (self._known or self._own):
             return 0.0
         full_at = 0.0 if self._is_clear else self._full.at
+        if self._lacked_near and now < self._near_at < full_at:
+            return self._near_at
         return max(full_at, self._near_at, self._far_at if self._hidden else 0.0)
 
     @property
@@ -218,7 +235,9 @@ class ScanCursor:
         self._hidden = self._blocked = taken.hidden
         enough = look.wanted / _PRODUCTIVE if taken.hidden else 1
         worth = taken.queues >= enough
-        self._near_at = now if worth else now + SHARE * max(taken.near_seconds, _NEAR_SECONDS)
+        self._near_costs.append(taken.near_seconds)
+        cost = taken.near_seconds if taken.hidden else min(self._near_costs)
+        self._near_at = now if worth else now + SHARE * max(cost, _NEAR_SECONDS)
         if not taken.hidden:
             self._known.clear()
             self._own.clear()  # the look has seen those that are free

@@ -142,7 +142,7 @@ class SourceLook:
             source.hungry = True
         elif answer.newest:
             source.hungry = False
-            source.look_at = None if complete else max(source.horizon.next_look_at(), answer.now)
+            source.look_at = None if complete else max(source.horizon.next_look_at(answer.now), answer.now)
 
     def _is_over(self) -> None:
         self.source.under_way = False

@@ -13,7 +13,8 @@ from typing import Final
 
 LOOK_SECONDS: Final = 2.0
 """How often the heartbeats are looked at."""
-_LONGEST_GAP: Final = 3 * LOOK_SECONDS
+LONGEST_GAP: Final = 3 * LOOK_SECONDS
+"""The longest time between two looks, in seconds, after which this worker cannot have missed anything."""
 
 
 class FailureDetector:
@@ -55,7 +56,7 @@ class FailureDetector:
             now: when the look was asked for, in monotonic seconds.
             dead_after: the dead times, in seconds, of the workers whose rows name one.
         """
-        if self._looked is not None and not 0 <= now - self._looked <= _LONGEST_GAP:
+        if self._looked is not None and not 0 <= now - self._looked <= LONGEST_GAP:
             self.forget()
         self._looked = now
         own = heartbeats.get(self._worker)

@@ -23,8 +23,9 @@ from backfill.worker.lanes.lane import Lane, common_front
 from backfill.worker.limits.look import Answer, LimitedLook
 from backfill.worker.limits.source import Source
 from backfill.worker.limits.sources import Sources
-from backfill.worker.liveness.failure_detector import LOOK_SECONDS, FailureDetector
+from backfill.worker.liveness.failure_detector import LOOK_SECONDS
 from backfill.worker.liveness.health import Pulse
+from backfill.worker.liveness.lookout import Lookout
 from backfill.worker.pipeline.asked import Asked
 from backfill.worker.pipeline.database_clock import DatabaseClock
 from backfill.worker.pipeline.known_tasks import KnownTasks
@@ -52,8 +53,7 @@ class Claimer:
         poll_interval: seconds between looks that nothing asked for.
         stir: called when there is a reason to look now.
         fleet: returns how many live workers know a task that this worker knows, this worker included.
-        watch: tells which other workers are dead.
-        dead: called with the dead workers and those that were given up already, each with its last heartbeat.
+        lookout: takes in what is seen of the other workers.
         lost: called when a look finds that this worker itself was given up.
         pulse: told of each answer of the database.
     """
@@ -70,8 +70,7 @@ class Claimer:
         poll_interval: float,
         stir: Callable[[], None],
         fleet: Callable[[], int],
-        watch: FailureDetector,
-        dead: Callable[[Mapping[str, int]], None],
+        lookout: Lookout,
         lost: Callable[[], None],
         pulse: Pulse,
     ) -> None:
@@ -89,8 +88,7 @@ class Claimer:
         self._levels_at = 0.0
         self._clock = DatabaseClock()
         self._fleet = fleet
-        self._watch = watch
-        self._dead = dead
+        self._lookout = lookout
         self._lost = lost
         self._around_at = 0.0
         self._pulse = pulse
@@ -249,7 +247,7 @@ class Claimer:
         """The statements of a turn, to be sent after its settlement."""
         commands = []
         if asked.around:
-            parameters = text_array(self._tasks), self._worker, str(self._watch.dead_after)
+            parameters = text_array(self._tasks), *self._lookout.parameters()
             commands.append(Command.of("look_around", self._schema, *parameters))
         if asked.levels:
             front = common_front(self._lookers)
@@ -296,7 +294,7 @@ class Claimer:
 
     def missed(self, asked: Asked) -> None:
         """Take note that a turn brought nothing, since it was refused or its answer was lost."""
-        self._watch.forget()
+        self._lookout.forget()
         for lane, look in asked.looks:
             self._is_over(lane, look)
             lane.hungry = True
@@ -319,12 +317,12 @@ class Claimer:
             return
         if look.behind:
             if lane.look_at is not None:
-                lane.look_at = max(lane.horizon.next_look_at(), now)
+                lane.look_at = max(lane.horizon.next_look_at(now), now)
             return
         if asked.wakes != self._wakes:
             return
         lane.hungry = False
-        lane.look_at = None if complete else max(lane.horizon.next_look_at(), now)
+        lane.look_at = None if complete else max(lane.horizon.next_look_at(now), now)
 
     def _is_over(self, lane: Lane, look: Look) -> None:
         """Take note that a look is not under way any more."""
@@ -367,15 +365,10 @@ class Claimer:
 
     def _look_around(self, around: Around, began: float) -> None:
         self.know_tasks(around.tasks)
-        if self._worker not in around.heartbeats or self._worker in around.given_up:
+        if not self._lookout.take_in(around, began):
             # The heartbeat has its own connection, and may be the one part that cannot learn this from the database.
             self._closed = True
             self._lost()
-            return
-        dead = self._watch.see(around.heartbeats, began, around.dead_after)
-        given_up = {worker: around.heartbeats[worker] for worker in around.given_up if worker != self._worker}
-        if dead or given_up:
-            self._dead({**dead, **given_up})
 
     def know_tasks(self, ids: Mapping[str, int]) -> None:
         """Note the ids that tasks have now."""

@@ -17,6 +17,7 @@ from backfill.storage.wire import Wire
 from backfill.worker.execution.endings import COMMITTED, COMPLETE, COMPLETED
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
+from backfill.worker.execution.progress import ProgressBook
 from backfill.worker.execution.settled import SettledListener, tell
 from backfill.worker.limits.sources import Sources
 from backfill.worker.pipeline.hot import PASSING, QUERY_TIMEOUT
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 LARGEST_BATCH: Final = 500
 MOST_RESULTS: Final = 2**24
-"""The most bytes of kept results in a batch."""
+"""The most bytes of kept results and of checkpoints in a batch."""
 BLOCKED_SECONDS: Final = 1.0
 REFUSED_SECONDS: Final = 15.0
 """Seconds between two tries of an end that the database refuses in every form; somebody must remove the cause first."""
@@ -62,6 +63,7 @@ class Settler:
         look_soon: Callable[[], None],
     ) -> None:
         self._executor = executor
+        self._progress = executor.progress
         self._limits = limits
         self._schema = schema
         self._worker = worker
@@ -111,8 +113,8 @@ class Settler:
     def take(self) -> list[HeldJob]:
         """Take the next batch, which the caller settles or puts back."""
         batch = self._pending[:LARGEST_BATCH]
-        if self._keeping:
-            batch = _light(batch)
+        if self._keeping or self._progress.in_use:
+            batch = _light(batch, self._progress)
         del self._pending[: len(batch)]
         self._under_way += len(batch)
         return batch
@@ -138,6 +140,8 @@ class Settler:
             settlement.paused = self._executor.paused_queues.unlocked_by(batch)
         if self._limits is not None and self._limits.have_shares:
             settlement.passes = self._limits.passes(batch)
+        if self._progress.in_use:
+            settlement.progress, settlement.progressed = self._progress.left(batch), self._progress.over(batch)
         return settlement
 
     def answered(self, settlement: Settlement, results: Sequence[PGresult]) -> set[Attempt]:
@@ -170,6 +174,8 @@ class Settler:
 
     def _let_go(self, batch: Sequence[HeldJob]) -> None:
         self._executor.held.release(batch)
+        if self._progress.in_use:
+            self._progress.release(batch)
         if self._limits is not None and self._limits.have_shares:
             self._limits.settled(batch)
 
@@ -220,7 +226,7 @@ class Settler:
         known = running.job.id in self._refused
         self._refused.discard(running.job.id)
         assert running.ending is not None  # noqa: S101 - what is written has ended
-        whole = Form(running.ending, running.keep)
+        whole = Form(running.ending, running.keep, progress=self._progress.knows(running))
         answer: set[Attempt] | psycopg.Error | None = None
         try:
             answer = await self._try(wire, running, whole)
@@ -264,6 +270,8 @@ class Settler:
         running.ending, running.keep = form.ending, form.keep
         settlement = self.settlement([running])
         settlement.forgets = form.forgets
+        if not form.progress:
+            settlement.progress, settlement.progressed = (), ()
         try:
             return await self._settle(wire, settlement)
         except psycopg.Error as error:
@@ -285,11 +293,11 @@ class Settler:
             self._executor.paused_queues.are_over(settlement.resumed)
 
 
-def _light(batch: list[HeldJob]) -> list[HeldJob]:
-    """The first attempts of a batch, at least one, as many as have results that can be written together."""
+def _light(batch: list[HeldJob], progress: ProgressBook) -> list[HeldJob]:
+    """The first attempts of a batch, at least one, whose results and checkpoints can be written together."""
     size = 0
     for place, running in enumerate(batch):
-        if running.ending is not None and (written := running.ending.size):
+        if running.ending is not None and (written := running.ending.size + progress.size(running)):
             size += written
             if size > MOST_RESULTS and place:
                 return batch[:place]

@@ -25,12 +25,14 @@ class Form:
         ending: how the attempt ended.
         keep: for how many seconds the end is kept; None where it is not kept.
         forgets: whether the dead letters that the job leaves behind are deleted with it.
+        progress: whether what the attempt leaves to the next one is written too, or that of an ended job deleted.
         lacks: what this form leaves out, as the log says it; "" for the whole end.
     """
 
     ending: Ending
     keep: float | None
     forgets: bool = True
+    progress: bool = False
     lacks: str = ""
 
 
@@ -43,6 +45,16 @@ def weaker_forms(whole: Form, reason: str) -> Iterator[Form]:
         whole: the whole end, which was refused.
         reason: what the database said.
     """
+    if whole.progress:
+        yield replace(whole, progress=False, lacks="its progress")
+    yield from _weaker_ends(whole, reason)
+    if whole.progress:
+        for form in _weaker_ends(replace(whole, progress=False), reason):
+            yield replace(form, lacks=f"its progress, and {form.lacks}")
+
+
+def _weaker_ends(whole: Form, reason: str) -> Iterator[Form]:
+    """The forms in which the end itself says less."""
     ending = whole.ending
     if whole.keep is not None:
         if (without := ending.without_result(reason)) is not None:

@@ -1,5 +1,7 @@
 """Deletes the records of attempts whose jobs are gone: other programs delete jobs without knowing those records.
 
+The progress of such jobs is looked for in the same rounds (`left_progress`).
+
 The worker's own settlements delete the records of the jobs that they end, except for jobs that were only put off before
 they completed. Records beyond the newest 20 of a job, which are left where somebody lowers its number of attempts, are
 deleted too.
@@ -16,6 +18,7 @@ import psycopg
 from backfill.client.lent import ServicesClient
 from backfill.client.verbs.attempts import FRONT, PAGE, Place
 from backfill.said import said
+from backfill.worker.upkeep.left_progress import LeftProgress
 from backfill.worker.upkeep.periodic import Periodic
 
 logger = logging.getLogger(__name__)
@@ -51,11 +54,13 @@ class LeftAttempts(Periodic):
         self._worker = worker
         self._rounds_taken = 0
         self._place: Place | None = None
+        self._progress = LeftProgress(client)
 
     async def _round(self) -> None:
         self._rounds_taken += 1
         if self._rounds_taken % _EVERY != 1 and not await self._client.is_first_worker(self._worker()):
             return
+        await self._progress.look()
         deleted = 0
         try:
             for page in range(_MOST_PAGES):

@@ -17,8 +17,8 @@ from backfill.worker.execution.executor import Executor
 from backfill.worker.lanes import full_looks
 from backfill.worker.lanes.lane import make_lanes
 from backfill.worker.limits.sources import Sources
-from backfill.worker.liveness.failure_detector import FailureDetector
 from backfill.worker.liveness.health import Pulse
+from backfill.worker.liveness.lookout import Lookout
 from backfill.worker.pipeline import claimer as claiming
 from backfill.worker.pipeline import timetable
 from backfill.worker.pipeline.claimer import Claimer
@@ -290,7 +290,7 @@ async def test_a_fleet_that_hears_of_jobs_does_not_look_at_once(monkeypatch: pyt
         one = Claimer(
             executor, lanes, sources, schema="s", worker="w", tasks=("t",), poll_interval=2.0,
             stir=lambda: None, fleet=lambda: 500,
-            watch=FailureDetector("w", dead_after=20.0), dead=lambda dead: None, lost=lambda: None, pulse=Pulse(),
+            lookout=Lookout("w", dead_after=20.0, dead=lambda dead: None), lost=lambda: None, pulse=Pulse(),
         )  # fmt: skip
         one.know_tasks({"t": 1})
         lanes[0].hungry = False

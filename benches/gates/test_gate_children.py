@@ -1,0 +1,41 @@
+"""Gates on what calls in child processes cost, against bare processes in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sides.children import bare_rate, pooled_rate, trip_seconds
+from sides.ratio import Side, compare
+
+
+@pytest.fixture
+def trips() -> Iterator[tuple[Side, Side]]:
+    """Both sides of a round trip."""
+    pooled, bare, close = trip_seconds(500)
+    yield pooled, bare
+    close()
+
+
+def test_a_call_that_does_nothing(trips: tuple[Side, Side]) -> None:
+    """A call in a child costs at most three bare round trips through a process, made by the same event loop."""
+    pooled, bare = trips
+    figure = compare(
+        "a call in a child, against a bare round trip", pooled, bare, unit="s", wanted=3.0, less=True, rounds=21
+    )
+    print(f"\n{figure}")
+    assert figure.holds, figure
+
+
+def test_calls_that_compute() -> None:
+    """Calls of 20 ms on two children reach 0.85 of the rate of two bare processes."""
+    figure = compare(
+        "calls of 20 ms of computing on 2 children, against 2 bare processes",
+        lambda: pooled_rate(50, 0.02),
+        lambda: bare_rate(50, 0.02),
+        unit="calls/s",
+        wanted=0.85,
+    )
+    print(f"\n{figure}")
+    assert figure.holds, figure

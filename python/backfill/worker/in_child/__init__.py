@@ -1,0 +1,1 @@
+"""What crosses between a worker and its child processes, and what runs in a child: handlers of jobs with a context."""
