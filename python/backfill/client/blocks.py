@@ -1,8 +1,8 @@
 """Connections of a client for blocks of a handler's code, each of which is one transaction.
 
 Used by the transactions in which handlers complete their jobs. A block keeps its connection while the handler's code
-runs, which may itself use the client. So blocks never take the client's last connection, and at most as many of them
-are open at a time as the client has connections; the others wait.
+runs, which may itself use the client. So blocks never take the client's last connection, and the others wait. Where the
+client has one connection only, one block at a time has a connection of its own.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Blocks:
 
     @cached_property
     def _free(self) -> asyncio.Semaphore:
-        return asyncio.Semaphore(self._client._settings.max_size)  # noqa: SLF001 - a class of the same package
+        # One connection less than the pool has: a block beyond that would get one that is made for it alone.
+        most = self._client._settings.max_size  # noqa: SLF001 - a class of the same package
+        return asyncio.Semaphore(max(most - 1, 1))
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
