@@ -219,8 +219,8 @@ class WorkerContext(Generic[D]):
         """
         if self._transactions is None:
             raise TransactionUseError(
-                "ctx.transaction() is for handlers that a worker runs on its event loop or in a thread, not in a process "
-                '(run_in="process"); in a test, run the handler by backfill.testing.run_job with client='
+                "ctx.transaction() is for handlers that a worker runs on its event loop or in a thread, not in a "
+                'process (run_in="process"); in a test, run the handler by backfill.testing.run_job with client='
             )
         return self._transactions.block(self._stop, isolation)
 
