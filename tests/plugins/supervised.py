@@ -41,6 +41,11 @@ class Fleet(Program):
         """The pids of the worker processes by their numbers; none while the fleet is not ready."""
         return {one["process_number"]: one["pid"] for one in self.health().get("processes", [])}
 
+    def is_whole(self, size: int) -> bool:
+        """Whether it has so many processes now, and the health file says that just these are ready."""
+        pids = sorted(self.pids().values())
+        return len(pids) == size and pids == sorted(child.pid for child in self.children())
+
     def children(self) -> list[psutil.Process]:
         """The processes that the supervisor has now."""
         return psutil.Process(self.process.pid).children()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,6 +150,7 @@ def command(
         shift = _Shift(runner, signals)
         if link is not None:
             link.attend(runner, is_stopping=lambda: shift.signals > 0)
+            shift.ended = link.tell
         try:
             orderly = await shift.run()
         except HandlersStillRunningError as error:
@@ -158,9 +160,6 @@ def command(
         except Exception as error:
             end_soon(explain(error)[1])
             raise
-        finally:
-            if link is not None:
-                link.tell()
         code = ExitCode.LEFT if runner.left else ExitCode.OK if orderly else ExitCode.INTERRUPTED
         end_soon(code)
         return code
@@ -215,6 +214,7 @@ class _Shift:
 
     Attributes:
         signals: how many signals have come.
+        ended: called when the worker has ended.
     """
 
     def __init__(self, runner: WorkerRunner, signals: Signals) -> None:
@@ -222,6 +222,7 @@ class _Shift:
         self._came = signals
         self._stop = asyncio.Event()
         self.signals = 0
+        self.ended: Callable[[], None] = lambda: None
         self._task: asyncio.Task[Any] | None = None
 
     async def run(self) -> bool:
@@ -235,6 +236,7 @@ class _Shift:
                 )
         finally:
             self._came.leave()
+            self.ended()
         return self.signals < 2
 
     async def _work(self) -> bool:

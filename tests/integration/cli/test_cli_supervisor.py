@@ -165,6 +165,19 @@ async def test_a_second_signal_hurries_all(dsn: str, supervise: Supervise, event
     assert rows(dsn, "select attempts, locked_by from graphile_worker.jobs") == [(0, None), (0, None)]
 
 
+async def test_a_handler_that_does_not_end(dsn: str, supervise: Supervise) -> None:
+    """The fleet's exit code is that of its worker, and its job goes back last of all."""
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("clings", max_attempts=1)
+        fleet = supervise(TASKS, "--processes", "2", "--shutdown-timeout", "100ms")
+        fleet.wait_for("holding")
+    fleet.process.send_signal(signal.SIGTERM)
+    assert fleet.end() == 6, fleet.output
+    assert "ended with exit code 6 at its stop" in fleet.output
+    assert "1 given back" in fleet.output.splitlines()[-1]
+    assert rows(dsn, "select attempts, locked_by from graphile_worker.jobs") == [(0, None)]
+
+
 @pytest.mark.leaves_rows
 async def test_a_third_signal_kills_all(dsn: str, supervise: Supervise) -> None:
     """Whatever a worker is busy with, it does not outlive its supervisor."""
@@ -231,6 +244,13 @@ def test_an_error_at_the_first_start_is_shown_once(supervise: Supervise, source:
     assert sum(text in line for line in fleet.output.splitlines()) == 1, fleet.output
     assert "worker process 2" not in fleet.output
     assert "is started again" not in fleet.output
+
+
+def test_a_database_that_cannot_be_reached_at_the_first_start(supervise: Supervise) -> None:
+    """It is told once, with the exit code of a single worker, so that whoever runs the fleet decides what to do."""
+    fleet = supervise(TASKS, "--processes", "3", "--dsn", "host=127.0.0.1 port=1 dbname=nowhere")
+    assert fleet.end() == 3, fleet.output
+    assert sum("[" in line[:1] and "backfill: " in line for line in fleet.output.splitlines()) == 1, fleet.output
 
 
 def test_an_error_of_the_options_starts_nothing(supervise: Supervise) -> None:
