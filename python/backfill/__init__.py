@@ -50,6 +50,7 @@ from backfill.errors import (
     JobFailed,
     JobNotCompletedError,
     JobScheduleRefusedError,
+    LeaseLostError,
     MalformedData,
     MigrationError,
     NetworkError,
@@ -66,6 +67,7 @@ from backfill.errors import (
     Snooze,
     TaskDefinitionError,
     TemporaryUnavailable,
+    TransactionUseError,
     Unauthorized,
     ValidationFailed,
     WorkerError,
@@ -120,7 +122,14 @@ from backfill.progress import Progress
 from backfill.retry import RetryPolicy
 from backfill.tasks import Task, TaskRegistry
 from backfill.whys import ShareHolder, Why, WhyKind, WhyReason
-from backfill.worker import QueueConfig, WorkerConfig, WorkerContext, WorkerRunner
+from backfill.worker import (
+    HandlerTransaction,
+    QueueConfig,
+    ThreadTransaction,
+    WorkerConfig,
+    WorkerContext,
+    WorkerRunner,
+)
 
 __all__ = [
     "DEFAULT_STALE_JOB_LOCK_TIMEOUT",
@@ -170,6 +179,7 @@ __all__ = [
     "Fail",
     "FailReason",
     "Forbidden",
+    "HandlerTransaction",
     "HandlersStillRunningError",
     "HeldQueue",
     "Histogram",
@@ -201,6 +211,7 @@ __all__ = [
     "JobStart",
     "JobState",
     "LeaseLost",
+    "LeaseLostError",
     "Limit",
     "LoggingPlugin",
     "MalformedData",
@@ -234,6 +245,8 @@ __all__ = [
     "TaskDefinitionError",
     "TaskRegistry",
     "TemporaryUnavailable",
+    "ThreadTransaction",
+    "TransactionUseError",
     "Unauthorized",
     "UnknownTask",
     "ValidationFailed",

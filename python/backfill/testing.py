@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack, closing
 from datetime import UTC, datetime
-from typing import Any, TypeVar, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from backfill.client import BackfillClient
+from backfill.client.blocks import Blocks
 from backfill.client.prepare import shape_of, with_defaults
-from backfill.errors import ConfigurationError, InvalidJobError
+from backfill.errors import ConfigurationError, InvalidJobError, TransactionUseError
 from backfill.jobs import UNSAID, JobSpec
 from backfill.payloads import NOTHING, decode_plain
 from backfill.progress import Step, checked_step, encode_checkpoint
@@ -23,7 +26,14 @@ from backfill.task import PayloadOf, Task
 from backfill.tasks import TaskRegistry
 from backfill.worker.context import WorkerContext
 from backfill.worker.execution.policy import limits_of
+from backfill.worker.execution.thread_transactions import ThreadTransaction, connected, on_loop
+from backfill.worker.execution.transactions import HandlerTransaction, as_handlers_have_it
 from backfill.wrapped import wrapped
+
+if TYPE_CHECKING:
+    from psycopg import IsolationLevel
+
+    from backfill.worker.execution.transaction_blocks import TransactionBlocks
 
 __all__ = ["SaidProgress", "run_job"]
 
@@ -106,6 +116,9 @@ async def run_job(
 ) -> R:
     """Run one job's handler as a worker would, with its middleware, and return its result. No database is needed.
 
+    `ctx.transaction()` opens a transaction on a connection of `client`, and commits it at the end of its block. No job
+    is completed there, and no lease can be lost. What the handler says by `tx.complete` is the result then.
+
     The payload is written as JSON and read again, as on its way through a queue. The handler's own exception is raised,
     and so are `Snooze` and `Discard`. The result of a task with `keep=` is written and read in the same way.
 
@@ -141,21 +154,88 @@ async def run_job(
         stop.set()
     lent = BackfillClient(_no_database) if client is None else client
     job = _job(task, text, given, spec or UNSAID, id=job_id, attempt=attempt)
+    blocks = _Blocks(lent)
     context = WorkerContext(
         job=job, worker_id="run_job", deps=deps, client=lent, stop=stop, worker_stops=lambda: stopping,
+        transactions=cast("TransactionBlocks", blocks),
         reports=SaidProgress() if progress is None else progress,
     )  # fmt: skip
     middleware = task.middleware if registry is None else registry.middleware_of(task)
     whole = wrapped(task, middleware, lambda _: None)
     result = await _within(limits_of(job, task).seconds, whole, value, context, stop)
+    if blocks.committed is not None:
+        result = blocks.committed.result
     return result if task.keep is None else task.decode_result(task.encode_result(result))
 
 
 def _no_database() -> str:
     raise ConfigurationError(
-        "run_job: the handler uses ctx.client or ctx.attempts(), and no client was given; "
+        "run_job: the handler uses ctx.client, ctx.attempts() or ctx.transaction(), and no client was given; "
         "pass client=BackfillClient(...)"
     )
+
+
+class _Blocks:
+    """Makes the block of `ctx.transaction()` where there is no job to be completed at its end.
+
+    Args:
+        client: on whose connections the transactions are.
+
+    Attributes:
+        committed: the transaction that was committed; None where none was.
+    """
+
+    def __init__(self, client: BackfillClient) -> None:
+        self.client = client
+        self.committed: HandlerTransaction | ThreadTransaction | None = None
+        self.loop = asyncio.get_running_loop()
+
+    def block(self, _stop: object, isolation: IsolationLevel | None) -> _Block:
+        """A block; the handler may open another one until one is committed."""
+        if self.committed is not None:
+            raise TransactionUseError("ctx.transaction(): the job is completed already")
+        return _Block(self, isolation)
+
+
+class _Block:
+    """A transaction of a handler that `run_job` runs, on the event loop or in a thread."""
+
+    def __init__(self, blocks: _Blocks, isolation: IsolationLevel | None) -> None:
+        self._blocks = blocks
+        self._isolation = isolation
+
+    async def __aenter__(self) -> HandlerTransaction:
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(Blocks(self._blocks.client).connection())
+            await stack.enter_async_context(as_handlers_have_it(connection, self._isolation))
+            await stack.enter_async_context(connection.transaction())
+            self._async_stack = stack.pop_all()
+        self._tx: HandlerTransaction | ThreadTransaction = HandlerTransaction(connection, self._blocks.client)
+        return self._tx
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tx.close()
+        await self._async_stack.__aexit__(kind, error, trace)
+        self._blocks.committed = self._tx if error is None else None
+
+    def __enter__(self) -> ThreadTransaction:
+        conninfo = on_loop(self._blocks.loop, Blocks(self._blocks.client).conninfo())
+        with ExitStack() as stack:
+            connection = stack.enter_context(closing(connected(conninfo)))
+            connection.isolation_level = self._isolation
+            stack.enter_context(connection.transaction())
+            self._stack = stack.pop_all()
+        self._tx = ThreadTransaction(connection, self._blocks.client, self._blocks.loop)
+        return self._tx
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tx.close()
+        self._stack.__exit__(kind, error, trace)
+        self._blocks.committed = self._tx if error is None else None
 
 
 def _job(task: Task[Any, Any], text: bytes, payload: Any, spec: JobSpec, *, id: int, attempt: int) -> Job:

@@ -13,6 +13,7 @@ from backfill.storage.statements import load
 from backfill.worker.events import Tally as Totals
 from backfill.worker.execution.endings import (
     CANCELLED,
+    COMMITTED,
     COMPLETED,
     GIVEN_BACK,
     CompletedWithResult,
@@ -28,6 +29,7 @@ from backfill.worker.upkeep.tallies import Tally
 
 ALL: list[Ending] = [
     COMPLETED,
+    COMMITTED,
     GIVEN_BACK,
     CANCELLED,
     CompletedWithResult(b"1"),

@@ -54,7 +54,7 @@ INNER_PLACES = {
         {"cancelling"},
         {"connection"},
         {"pool", "schema", "wire", "workers", "writable"},
-        {"claim_kinds", "progress", "serial_floors", "ties"},
+        {"claim_kinds", "commits", "progress", "serial_floors", "ties", "unprepared"},
         {"claims"},
         {"shares"},
         {"value_claims"},
@@ -82,7 +82,7 @@ INNER_PLACES = {
             "recovery",
             "upkeep",
         },
-        {"cancel", "cleanup", "control", "presets", "why"},
+        {"blocks", "cancel", "cleanup", "control", "presets", "why"},
         {"__init__"},
         {"lent"},
     ],
@@ -120,7 +120,14 @@ WHOLE = {
     "test_upgraded_in_place",
 }
 # Processes of their own, which are worked with from outside; and where a pause is written once for all.
-MAY_SLEEP = {"fleet/booked.py", "fleet/program.py", "fleet/told.py", "plugins/periods.py", "plugins/waiting.py"}
+MAY_SLEEP = {
+    "fleet/adding.py",
+    "fleet/booked.py",
+    "fleet/program.py",
+    "fleet/told.py",
+    "plugins/periods.py",
+    "plugins/waiting.py",
+}
 # A statement that takes long is what these are about.
 SLOW_STATEMENTS = {"test_main_ends.py", "test_poolers_lost.py", "test_wire.py", "test_worker_faults.py"}
 LIMITS = {".py": 400, ".rs": 350}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from psycopg.rows import dict_row
 
@@ -21,6 +21,9 @@ from backfill.storage.statements import render
 from backfill.storage.types import Connection
 from backfill.storage.values import integer
 from backfill.storage.wire import Command, Wire
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
 
 _PREDECESSOR_PAUSE: Final = 0.05
 """Seconds between two checks of whether the server has finished what was under way on lost connections."""
@@ -95,6 +98,11 @@ async def find_locks(
         else Command.of("find_held_locks", schema, worker, number_array(held))
     )
     [result] = await wire.send([command], timeout=timeout)
+    return read_locks(result)
+
+
+def read_locks(result: PGresult) -> dict[int, Lock]:
+    """The locks that a statement gave, by the jobs' ids."""
     return {
         row.integer("id"): Lock(
             row.integer("locked_at"),

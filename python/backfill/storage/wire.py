@@ -128,7 +128,7 @@ class Wire:
             pgconn.send_query_prepared(name, values, formats, _BINARY)
             sent.append(None)
         pgconn.pipeline_sync()
-        results = yield from _results(pgconn)
+        results = yield from results_of(pgconn)
         pgconn.exit_pipeline_mode()
         wanted = []
         # A result beyond those of what was sent is the error of the commit: a deferred constraint failed, or the wait
@@ -142,7 +142,7 @@ class Wire:
         return wanted
 
 
-def _results(pgconn: PGconn) -> PQGen[list[PGresult]]:
+def results_of(pgconn: PGconn) -> PQGen[list[PGresult]]:
     """Send what is still to be sent, and read results up to the pipeline's sync."""
     results: list[PGresult] = []
     sending = True

@@ -13,6 +13,15 @@ handlers, `liveness` tells who is alive, and `upkeep` does what the queue needs 
 
 from backfill.worker.config import QueueConfig, WorkerConfig
 from backfill.worker.context import WorkerContext
+from backfill.worker.execution.thread_transactions import ThreadTransaction
+from backfill.worker.execution.transactions import HandlerTransaction
 from backfill.worker.runner import WorkerRunner
 
-__all__ = ["QueueConfig", "WorkerConfig", "WorkerContext", "WorkerRunner"]
+__all__ = [
+    "HandlerTransaction",
+    "QueueConfig",
+    "ThreadTransaction",
+    "WorkerConfig",
+    "WorkerContext",
+    "WorkerRunner",
+]

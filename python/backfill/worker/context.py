@@ -8,13 +8,17 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from backfill.cancels import Cancellation
+from backfill.errors import TransactionUseError
 from backfill.logs import fields_of
 from backfill.progress import checked_step, encode_checkpoint
 from backfill.records import Job
 
 if TYPE_CHECKING:
+    from psycopg import IsolationLevel
+
     from backfill.attempts import AttemptRecord
     from backfill.client import BackfillClient
+    from backfill.worker.execution.transaction_blocks import TransactionBlock, TransactionBlocks
 
 D = TypeVar("D")
 
@@ -70,7 +74,7 @@ class WorkerContext(Generic[D]):
             the end of `async with ctx.client`, close nothing.
     """
 
-    __slots__ = ("_reports", "_stop", "_worker_stops", "client", "deps", "job", "worker_id")
+    __slots__ = ("_reports", "_stop", "_transactions", "_worker_stops", "client", "deps", "job", "worker_id")
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class WorkerContext(Generic[D]):
         stop: StopSignal | None = None,
         worker_stops: Callable[[], bool] | None = None,
         reports: Reports | None = None,
+        transactions: TransactionBlocks | None = None,
     ) -> None:
         self.job = job
         self.worker_id = worker_id
@@ -90,6 +95,7 @@ class WorkerContext(Generic[D]):
         self._stop: StopSignal = threading.Event() if stop is None else stop
         self._worker_stops = worker_stops
         self._reports = reports
+        self._transactions = transactions
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -187,6 +193,36 @@ class WorkerContext(Generic[D]):
         handler returns, the job is completed.
         """
         return getattr(self._stop, "cancellation", None)
+
+    def transaction(self, *, isolation: IsolationLevel | None = None) -> TransactionBlock:
+        """Open a transaction in which the job is completed: what the handler writes in it takes effect exactly once.
+
+        `async with ctx.transaction() as tx:` in an async handler, `with ctx.transaction() as tx:` in a synchronous one.
+        Write on `tx.connection`, and enqueue with `tx.enqueue`. At the end of the block the job is completed and all is
+        committed as one. If the block ends with an error, all is rolled back, and the attempt ends as by any error.
+
+        Args:
+            isolation: the isolation level; `read committed` if not given. Above that, the job's lock is not renewed
+                while the block is open.
+
+        Raises:
+            TransactionUseError: a block is open, the job is completed already, or this context has no transactions.
+            LeaseLostError: at the end of the block: the job is not this worker's any more, and nothing was committed.
+            DatabaseConnectionError: there was no connection, or it was lost, and nothing was committed.
+
+        Example:
+            >>> @tasks.task("pay")
+            ... async def pay(order: Order, ctx: WorkerContext) -> None:
+            ...     async with ctx.transaction() as tx:
+            ...         await tx.connection.execute("update orders set paid = true where id = %s", [order.id])
+            ...         await tx.enqueue("send_receipt", {"order": order.id})
+        """
+        if self._transactions is None:
+            raise TransactionUseError(
+                "ctx.transaction() is for handlers that a worker runs on its event loop or in a thread, not in a "
+                'process (run_in="process"); in a test, run the handler by backfill.testing.run_job with client='
+            )
+        return self._transactions.block(self._stop, isolation)
 
     def __repr__(self) -> str:
         """The job and the worker."""

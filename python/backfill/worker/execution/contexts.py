@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backfill.client import BackfillClient
 from backfill.worker.context import WorkerContext
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.progress import ProgressBook
+
+if TYPE_CHECKING:
+    from backfill.worker.execution.transaction_blocks import TransactionBlocks
 
 
 class Contexts:
@@ -24,6 +27,8 @@ class Contexts:
         self._worker_id = worker_id
         self._client = client
         self._deps = deps
+        self.transactions: TransactionBlocks | None = None
+        """Opens the transactions in which handlers complete their jobs."""
         self._progress = progress
 
     def make(self, running: HeldJob) -> WorkerContext[Any]:
@@ -35,5 +40,6 @@ class Contexts:
             client=self._client,
             stop=running,
             worker_stops=lambda: running.worker_stops,
+            transactions=self.transactions,
             reports=self._progress,
         )

@@ -150,6 +150,19 @@ class CompletedWithResult(Ending):
 
 
 @dataclass(frozen=True, slots=True)
+class Committed(Ending):
+    """The attempt ended well, and its handler's own transaction has written that."""
+
+    counted: ClassVar[Counted] = "done"
+    total: ClassVar[Total] = "done"
+    ends_job: ClassVar[bool] = True
+
+    def end(self, attempt: Attempt, keep: float | None) -> End:  # noqa: ARG002 - the end is kept already
+        """Nothing is left to be written: the settler does not ask, and the statement would find no job."""
+        return COMPLETE, attempt, ()
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped(Ending):
     """A hook has had the job count as done, although its handler did not run, or failed.
 
@@ -351,6 +364,7 @@ class Answered(BaseException):
 
 
 COMPLETED: Final = Completed()
+COMMITTED: Final = Committed()
 GIVEN_BACK: Final = GivenBack()
 CANCELLED: Final = Cancelled()
 

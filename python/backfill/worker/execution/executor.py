@@ -33,6 +33,8 @@ from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.hooked import Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
+from backfill.worker.execution.own_end import ending_after
+from backfill.worker.execution.own_transactions import OwnTransactions
 from backfill.worker.execution.paused_queues import PausedQueues
 from backfill.worker.execution.paused_tasks import PausedTasks
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
@@ -41,6 +43,7 @@ from backfill.worker.execution.progress import ProgressBook
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
 from backfill.worker.execution.timed import Timed
+from backfill.worker.execution.transaction_blocks import TransactionBlocks
 from backfill.worker.execution.wiring import Wiring
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane
@@ -105,6 +108,8 @@ class Executor(Wiring):
         self.paused_queues = PausedQueues(self, self.undo)
         self.paused, self.broken = PausedTasks(self, self.undo), PausedTasks(self, self.undo)
         """Tasks that operators have paused, and tasks whose breaker is open; what its limit lets through may start."""
+        own = OwnTransactions(self, client, worker_id, self._outcomes)
+        self.contexts.transactions = TransactionBlocks(own, client)
 
     @property
     def idle(self) -> bool:
@@ -338,6 +343,8 @@ class Executor(Wiring):
         task = self._registry.get(running.job.task_identifier)
         if (task is None or task.runs_on_loop) and (found := ctrl_c_in(error)) is not None:
             self.interrupted(found)
+        if (decided := ending_after(running, error)) is not None:
+            return decided
         if running.cancellation is not None:
             return self._outcomes.cancelled(running.job, running.cancellation)
         if running.given_up or self._was_swept_away():
@@ -370,6 +377,8 @@ class Executor(Wiring):
     def _end(self, running: HeldJob, ending: Ending) -> None:
         if running.ending is not None:
             return
+        if running.own is not None:
+            ending = running.own.ending or ending
         if ending is not COMPLETED:
             ending = self.cancelling.instead_of(running, ending)
             self._outcomes.count(ending)

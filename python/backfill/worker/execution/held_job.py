@@ -11,11 +11,12 @@ from backfill.cancels import Cancellation
 from backfill.records import Job
 from backfill.storage.attempts import Attempt
 from backfill.storage.claim_kinds import IN_ROW, ClaimKind
-from backfill.worker.execution.endings import Ending
+from backfill.worker.execution.endings import COMMITTED, Ending
 from backfill.worker.execution.policy import NO_LIMITS, AttemptLimits
 from backfill.worker.lanes.lane import Lane
 
 if TYPE_CHECKING:
+    from backfill.worker.execution.own_end import OwnEnd
     from backfill.worker.limits.share import Share
 
 
@@ -46,6 +47,7 @@ class HeldJob(Attempt):
         cancellation: who cancelled the job, and why; None where nobody has, as far as this worker knows.
         share: its share of its task's limit; None where the task has no limit, or the job waits for a share.
         kept_back: what keeps it back; None where it may start as soon as a slot is free, and once it has started.
+        own: the state of its handler's own transaction; None where the handler has opened none.
         renewed: when its lock was renewed last, in monotonic seconds; before the first time, since when it is held.
     """
 
@@ -60,6 +62,7 @@ class HeldJob(Attempt):
         "lane",
         "limits",
         "lost",
+        "own",
         "renewed",
         "share",
         "slot_taken_at",
@@ -84,8 +87,14 @@ class HeldJob(Attempt):
         self.cancellation: Cancellation | None = None
         self.renewed: float | None = None
         self.share: Share | None = None
+        self.own: OwnEnd | None = None
         self.kept_back: KeepsBack | None = None
         self._event: threading.Event | None = None
+
+    @property
+    def has_committed(self) -> bool:
+        """Whether its handler's own transaction has completed the job."""
+        return self.own is not None and self.own.ending is COMMITTED
 
     def is_set(self) -> bool:
         """Whether its handler should end; the handlers' context asks this."""
@@ -134,6 +143,9 @@ class HeldJobs(dict[int, HeldJob]):
     Args:
         on_loss: called with a job that is not this worker's any more.
         on_release: called with jobs that are let go of.
+
+    Attributes:
+        renewal: held while locks are renewed.
     """
 
     def __init__(
@@ -144,6 +156,7 @@ class HeldJobs(dict[int, HeldJob]):
         super().__init__()
         self._on_loss = on_loss
         self._on_release = on_release
+        self.renewal = asyncio.Lock()
 
     @property
     def lanes(self) -> set[Lane]:

@@ -10,6 +10,7 @@ put off or discarded.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
@@ -18,6 +19,7 @@ from typing import Any, Final
 from backfill.hooks.answers import CONTINUE, AfterJobRun, BeforeJobRun, Continue, Fail, HookResult
 from backfill.hooks.events import JobFetch, JobStart
 from backfill.hooks.registry import answer_of, name_of
+from backfill.logs import fields_of
 from backfill.records import Job
 from backfill.tasks import Task
 from backfill.worker.execution.endings import Answered
@@ -27,6 +29,8 @@ from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Outcomes
 from backfill.worker.execution.verdict import Verdict, judge
 from backfill.worker.execution.worker_hooks import WorkerHooks
+
+logger = logging.getLogger(__name__)
 
 LONGEST_AFTER: Final = 60.0
 """Seconds that the interceptors of AfterJobRun may take together; then the attempt ends as if nobody was asked."""
@@ -100,6 +104,8 @@ class Hooked:
         except BaseException as error:
             if self._guard.forked:
                 self._guard.leave(error)
+            if self._after and running.has_committed:
+                await self._ask_too_late(running, AfterJobRun(running.job, self._worker_id, None, _since(began), error))
             verdict = self._failure_of(running, task, error) if self._after else None
             if verdict is not None:
                 await self._reconsider(running, task, error, verdict, began)
@@ -108,6 +114,9 @@ class Hooked:
             self._guard.leave()
         if self._after and not (running.given_up or running.lost):
             event = AfterJobRun(running.job, self._worker_id, value, _since(began))
+            if running.has_committed:
+                await self._ask_too_late(running, event)
+                return value
             answer, name = await self._asked_after(event)
             if isinstance(answer, Fail):
                 raise Answered(self._outcomes.refused(running.job, task, _said(answer, name, AfterJobRun)))
@@ -158,7 +167,7 @@ class Hooked:
 
     def _failure_of(self, running: HeldJob, task: Task[Any, Any], error: BaseException) -> Verdict | None:
         """The verdict on a plain failure; None where the attempt was given up, or its job is put off or discarded."""
-        if running.given_up or running.lost or running.cancellation is not None:
+        if running.given_up or running.lost or running.cancellation is not None or running.has_committed:
             return None
         if _is_cancelled(error) and not _is_over(running):
             return None
@@ -187,6 +196,15 @@ class Hooked:
                 else self._outcomes.judged(running.job, error)
             )
             raise Answered(ending) from None
+
+    async def _ask_too_late(self, running: HeldJob, event: AfterJobRun) -> None:
+        """Ask the interceptors about a run whose job is completed by its handler's own transaction, which stands."""
+        answer, name = await self._asked_after(event)
+        if isinstance(answer, Fail):
+            logger.warning(
+                "job %d (%s): %s, a hook of AfterJobRun, said Fail too late: its own transaction has completed it",
+                running.job.id, running.job.task_identifier, name, extra=fields_of(running.job),
+            )  # fmt: skip
 
     async def _asked_after(self, event: AfterJobRun) -> tuple[HookResult, str]:
         """What the interceptors of AfterJobRun say; Continue where one fails, or is cut off by a stop or a time limit.

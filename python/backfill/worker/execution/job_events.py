@@ -21,6 +21,7 @@ from backfill.storage.attempts import Attempt
 from backfill.worker.execution.endings import (
     COMPLETED,
     Cancelled,
+    Committed,
     Completed,
     CompletedWithResult,
     Discarded,
@@ -110,6 +111,7 @@ def _duration(running: HeldJob) -> timedelta:
 
 _MAKERS: Final[dict[type[Any], Callable[[HeldJob, Any, str], ObservedEvent | None]]] = {
     Completed: _completed,
+    Committed: _completed,
     CompletedWithResult: _completed,
     Skipped: _skipped,
     Failed: _failed,

@@ -55,7 +55,7 @@ class Timed:
             async with limit:
                 return await work
         except TimeoutError as error:
-            if not limit.expired() or running.given_up or running.cancellation is not None:
+            if not limit.expired() or running.given_up or running.cancellation is not None or running.has_committed:
                 raise
             raise Answered(self._outcomes.timed_out(running.job, task, running.limits, error)) from None
         finally:

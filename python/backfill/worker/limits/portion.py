@@ -98,13 +98,13 @@ class Portion:
         """Take note that a job with a share has ended; return the waiting job that starts with it now, if there is one.
 
         A job that goes back before it has started hands its share to nobody: its lane has no slot, or the worker stops.
-        Nor does a job that was lost, since its share ended with its lock.
+        Nor does a job that was lost or that its handler's own transaction has completed: its share ended with its lock.
         """
         started = running.slot_taken_at > 0.0
         self._moved_at = time.monotonic()
         if started:
             self._pace.note(running.ended - running.slot_taken_at)
-        if running.lost or share.over or (not started and running.ending is GIVEN_BACK):
+        if running.lost or running.has_committed or share.over or (not started and running.ending is GIVEN_BACK):
             self.close(share)
             return None
         if not self._waiting:

@@ -39,8 +39,8 @@ class Share:
 
     @property
     def used(self) -> bool:
-        """Whether its job has not ended yet."""
-        return self.holder.ending is None
+        """Whether its job has not ended yet; one that its handler's own transaction has completed has."""
+        return self.holder.ending is None and not self.holder.has_committed
 
     def pass_on(self, waiting: HeldJob) -> None:
         """Let a waiting job have it."""

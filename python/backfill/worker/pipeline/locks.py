@@ -67,12 +67,13 @@ class Locks:
         self._looks += 1
         async with hot.alone() as wire:
             await self._compare_if_allowed(wire, whole=whole)
-            due = self._due(now)
-            for start in range(0, len(due), _BATCH):
-                some = due[start : start + _BATCH]
-                if not await self._renew(wire, some, now):
-                    for running in some:
-                        await self._renew(wire, [running], now)
+            async with self._executor.held.renewal:
+                due = self._due(now)
+                for start in range(0, len(due), _BATCH):
+                    some = due[start : start + _BATCH]
+                    if not await self._renew(wire, some, now):
+                        for running in some:
+                            await self._renew(wire, [running], now)
         self._next_look = now + LOOK_SECONDS
 
     async def compare(self, wire: Wire, *, whole: bool = True) -> int:
@@ -116,6 +117,8 @@ class Locks:
         return len(returned) + len(superseded)
 
     def _mend(self, running: HeldJob, lock: Lock | None) -> None:
+        if running.own is not None and running.own.leaves_lock_alone:
+            return
         held = running.claim.is_held(running, lock)
         if not held and running.ending is None and not running.lost:  # one that has ended may be written already
             logger.warning(
@@ -155,6 +158,8 @@ class Locks:
         due = []
         for running in self._executor.held.values():
             if not running.claim.in_row:
+                continue
+            if (own := running.own) is not None and (own.quiet or own.leaves_lock_alone):
                 continue
             if running.renewed is None:
                 running.renewed = now

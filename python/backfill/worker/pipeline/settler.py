@@ -14,7 +14,7 @@ from backfill.said import named, said
 from backfill.storage.attempts import Attempt
 from backfill.storage.settlements import Settlement, settle
 from backfill.storage.wire import Wire
-from backfill.worker.execution.endings import COMPLETE, COMPLETED
+from backfill.worker.execution.endings import COMMITTED, COMPLETE, COMPLETED
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.progress import ProgressBook
@@ -82,8 +82,13 @@ class Settler:
         """Take in an attempt that has ended; return how many wait to be written now.
 
         In a lane with large payloads the payload is dropped: the end is written without it, and other jobs need the
-        memory.
+        memory. An end that the handler's own transaction has written is let go of at once.
         """
+        if running.ending is COMMITTED:
+            tell(self._listeners, [running], ())
+            self._let_go([running])
+            self._settled()
+            return len(self._pending)
         if running.lane.heavy:
             running.job = running.job.without_payload()
         self._pending.append(running)
@@ -150,9 +155,7 @@ class Settler:
         self._under_way -= len(batch)
         # After a lost answer, a missing end counts as written: it was written before the answer was lost.
         tell(self._listeners, batch, () if self._doubtful else missing)
-        self._executor.held.release(batch)
-        if self._limits is not None and self._limits.have_shares:
-            self._limits.settled(batch)
+        self._let_go(batch)
         if self._refused:
             self._refused.difference_update(running.job.id for running in batch)
         for running in [running for running in batch if running in missing] if missing else ():
@@ -168,6 +171,11 @@ class Settler:
         if not self._pending:
             self._doubtful = False
         self._settled()
+
+    def _let_go(self, batch: Sequence[HeldJob]) -> None:
+        self._executor.held.release(batch)
+        if self._limits is not None and self._limits.have_shares:
+            self._limits.settled(batch)
 
     def blocked_in(self) -> float | None:
         """Seconds until ends that could not be written are tried again; None where there are none."""

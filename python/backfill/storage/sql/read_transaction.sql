@@ -1,0 +1,6 @@
+-- does: Gives the id of this transaction, by which it can be asked later whether it was committed, and the history of the
+--   database in which that id stands for it; null where the server does not say which one that is.
+-- locks: none
+-- index: none: it reads no table
+-- params: none
+select pg_current_xact_id()::text as transaction, :"schema".backfill_timeline() as timeline
