@@ -25,6 +25,7 @@ pytest_plugins = [
     "plugins.pooler",
     "plugins.away",
     "plugins.roles",
+    "plugins.supervised",
 ]
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]

@@ -13,16 +13,16 @@ import pytest
 from backfill import BackfillClient, QueueConfig, WorkerConfig
 from backfill.cli.durations import show_duration
 from backfill.cli.options import SETTINGS, VARIABLES
-from backfill.cli.readers import OneOf, Size, SizeOrOff, YesOrNo
+from backfill.cli.readers import LIMITS, OneOf, Size, SizeOrOff, YesOrNo
 from backfill.cli.settings import Setting
-from backfill.worker.config import COUNTS, SPANS
+from backfill.worker.config import SPANS
 
 from places import ROOT
 
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 OF_PROGRAMS = {"retry": ("the contract's schedule", "a `RetryPolicy`")}
 """Settings that no text can say."""
-OF_THE_SHELL = {"--task", "--log-level", "--json", "--debug"}
+OF_THE_SHELL = {"--task", "--processes", "--max-jobs", "--max-rss", "--log-level", "--json", "--debug"}
 FIELDS = {"--queue": "queues", "--forbidden-flag": "forbidden_flags"}
 
 
@@ -48,9 +48,9 @@ def range_of(setting: Setting[Any], field: str) -> str:
     if field in SPANS:
         return f"{show_duration(SPANS[field][0])} to {show_duration(SPANS[field][1])}{off}"
     if isinstance(setting.read, (Size, SizeOrOff)):
-        return f"{COUNTS[field][0]} to {COUNTS[field][1] // 2**30}GB{off}"
-    if field in COUNTS:
-        return f"{COUNTS[field][0]} to {COUNTS[field][1]}{off}"
+        return f"{LIMITS[field][0]} to {LIMITS[field][1] // 2**30}GB{off}"
+    if field in LIMITS:
+        return f"{LIMITS[field][0]} to {LIMITS[field][1]}{off}"
     if isinstance(setting.read, OneOf):
         return ", ".join(setting.read.words)
     return "on, off" if isinstance(setting.read, YesOrNo) else ""

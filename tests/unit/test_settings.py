@@ -43,6 +43,9 @@ OTHER: dict[str, tuple[str, Any]] = {
     "--stale-lock-cleanup-interval": ("5m", timedelta(minutes=5)),
     "--stale-queue-lock-timeout": ("2d", timedelta(days=2)),
     "--stale-job-lock-timeout": ("12h", timedelta(hours=12)),
+    "--processes": ("4", 4),
+    "--max-jobs": ("10000", 10_000),
+    "--max-rss": ("512MB", 2**29),
     "--log-level": ("DEBUG", "debug"),
     "--json": ("1", True),
 }
@@ -54,6 +57,7 @@ WRONG = {
     "--dead-after": "-5s", "--stuck-after": "0", "--blocked-after": "1us", "--health-address": "8080",
     "--health-file": "/tmp/", "--retry-traceback": "long", "--dlq-processor-interval": "0",
     "--stale-lock-cleanup-interval": "2d", "--stale-queue-lock-timeout": "0.5", "--stale-job-lock-timeout": "366d",
+    "--processes": "1001", "--max-jobs": "0", "--max-rss": "512kB",
     "--log-level": "trace", "--json": "json", "--queue": ",", "--task": " , ,", "--forbidden-flag": ",",
 }  # fmt: skip
 FOREIGN: dict[str, list[tuple[str, Any]]] = {
@@ -162,7 +166,7 @@ def test_defaults_are_those_of_the_worker() -> None:
     shell = {names.get(word := option.removeprefix("--"), word.replace("-", "_")): option for option in NAMES}
     own = {field.name for field in fields(WorkerConfig)}
     assert own - set(shell) == {"retry"}
-    assert set(shell) - own == {"task", "debug", "log_level", "json"}
+    assert set(shell) - own == {"task", "processes", "max_jobs", "max_rss", "debug", "log_level", "json"}
     for name in own - {"retry", "dsn", "concurrency"}:
         assert held(SETTINGS[NAMES.index(shell[name])]) == getattr(config, name), name
     assert options.CONCURRENCY.value(None) == config.slots

@@ -26,11 +26,18 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-def set_up_logs(level: LogLevel, *, as_json: bool) -> None:
-    """Send all records of this level and above to standard error."""
+def set_up_logs(level: LogLevel, *, as_json: bool, process_number: int | None = None) -> None:
+    """Send all records of this level and above to standard error.
+
+    Args:
+        level: the lowest level that is logged.
+        as_json: whether each record is an object of JSON, else a line.
+        process_number: this process's number in the fleet of its supervisor; None where it has none. Each object names
+            it; before lines the supervisor writes it.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(JobLogFilter())
-    handler.setFormatter(JsonFormatter() if as_json else LineFormatter())
+    handler.setFormatter(JsonFormatter(process_number) if as_json else LineFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
@@ -47,13 +54,22 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record as one line of JSON: time, level, logger, message, its own fields and a traceback if any."""
+    """Writes a record as one line of JSON: time, level, logger, message, its own fields and a traceback if any.
+
+    Args:
+        process_number: a number that each object names; None for none.
+    """
+
+    def __init__(self, process_number: int | None = None) -> None:
+        super().__init__()
+        self._common = {} if process_number is None else {"process_number": process_number}
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as an object."""
         import orjson
 
         entry = {
+            **self._common,
             **_fields(record),
             "time": _time(record),
             "level": record.levelname.lower(),

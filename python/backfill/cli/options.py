@@ -138,6 +138,16 @@ STALE_JOB_LOCK_TIMEOUT: Final = Setting(
     "--stale-job-lock-timeout", "TIME", "The age at which another program's lock of a job is stale.",
     Span("stale_job_lock_timeout"), "4h",
 )  # fmt: skip
+PROCESSES: Final = Setting(
+    "--processes", "N", "Run N worker processes under a supervisor, which restarts those that die.",
+    CountOrOff("processes"), "off",
+)  # fmt: skip
+MAX_JOBS: Final = Setting(
+    "--max-jobs", "N", "Replace a worker process after about so many attempts.", CountOrOff("max_jobs"), "off"
+)
+MAX_RSS: Final = Setting(
+    "--max-rss", "SIZE", "Replace a worker process that has more memory than this.", SizeOrOff("max_rss"), "off"
+)
 LOG_LEVEL: Final = Setting("--log-level", "debug|info|warning|error", "How much to log.", OneOf(LogLevel), "info")
 JSON: Final = Switch(
     "--json", "", "Log JSON, an object a line.", YesOrNo(), "off", foreign=Foreign("LOG_FORMAT", LogForm())

@@ -1,6 +1,6 @@
 """Readers of the texts of settings, one class for each kind of value.
 
-The limits are those of `WorkerConfig`; a reader finds them by the name of the field.
+The limits are those of `WorkerConfig` and of the supervisor; a reader finds them by the name of the field.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ from backfill.worker.config import COUNTS, SPANS, check_path
 E = TypeVar("E", bound=StrEnum)
 OFF: Final = "off"
 """The word that means None, for a setting that may be None."""
+LIMITS: Final = {
+    **COUNTS,
+    "processes": (1, 1_000),
+    "max_jobs": (1, 10**12),
+    "max_rss": (2**20, 2**40),
+}
+"""The least and the most of each number: of the fields of `WorkerConfig`, and of the settings of the supervisor."""
 _YES: Final = ("true", "yes", "on", "1")
 _NO: Final = ("false", "no", "off", "0")
 _WHOLE: Final = re.compile(r"-?\d{1,18}", re.ASCII)
@@ -31,20 +38,20 @@ _SIZES: Final = {"": 1, "b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30}
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """An integer within the limits of a field of `WorkerConfig`."""
+    """An integer within the limits of a field."""
 
     field: str
 
     def __call__(self, text: str) -> int:
         """The number that the text means."""
-        least, most = COUNTS[self.field]
+        least, most = LIMITS[self.field]
         if not _WHOLE.fullmatch(text) or not least <= int(text) <= most:
             raise ValueError
         return int(text)
 
     def expected(self) -> str:
         """Its limits."""
-        least, most = COUNTS[self.field]
+        least, most = LIMITS[self.field]
         return f"an integer from {least} to {most}"
 
 
@@ -59,7 +66,7 @@ class Size:
 
     def __call__(self, text: str) -> int:
         """The number of bytes."""
-        least, most = COUNTS[self.field]
+        least, most = LIMITS[self.field]
         match = _SIZE.fullmatch(text)
         if match is None or not least <= int(match[1]) * _SIZES[match[2].lower()] <= most:
             raise ValueError
@@ -67,7 +74,7 @@ class Size:
 
     def expected(self) -> str:
         """Its limits and examples."""
-        least, most = COUNTS[self.field]
+        least, most = LIMITS[self.field]
         return f"a size such as 65536, 512kB, 32MB or 1GB, from {least} to {most // 2**30}GB"
 
 

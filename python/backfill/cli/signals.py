@@ -35,13 +35,14 @@ class Signals:
 
     Args:
         shutdown_timeout: how many seconds running jobs have to end after the first signal.
+        last: the number of signals at which the process ends at once.
     """
 
-    def __init__(self, shutdown_timeout: float) -> None:
+    def __init__(self, shutdown_timeout: float, *, last: int = LAST) -> None:
         self._tell: Callable[[int], None] = lambda _: None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told = 0
-        self._last, self._came = float("-inf"), 0
+        self._last, self._came, self._limit = float("-inf"), 0, last
         if sys.platform == "win32":
             signal.signal(signal.SIGINT, self._count_here)
             return
@@ -57,7 +58,7 @@ class Signals:
             signal.signal(number, _do_nothing)
         release_in_children(_do_nothing)
         self._counter = SignalCounter(
-            numbers, GAP_SECONDS, LAST, ExitCode.INTERRUPTED, shutdown_timeout + LATE_SECONDS,
+            numbers, GAP_SECONDS, last, ExitCode.INTERRUPTED, shutdown_timeout + LATE_SECONDS,
             shutdown_timeout + DEAF_SECONDS, ExitCode.STILL_RUNNING,
         )  # fmt: skip
 
@@ -88,7 +89,7 @@ class Signals:
         if now - self._last < GAP_SECONDS:
             return
         self._last, self._came = now, self._came + 1
-        if self._came >= LAST:
+        if self._came >= self._limit:
             raise SystemExit(ExitCode.INTERRUPTED)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._catch_up, self._came)

@@ -47,8 +47,12 @@ def open_missing() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 (held until the end)
 
 
-def never_wait_for_readers() -> None:
-    """Make sure that prints and logs from now on never wait for their readers and never fail because of them."""
+def never_wait_for_readers(*, by_line: bool = False) -> None:
+    """Make sure that prints and logs from now on never wait for their readers and never fail because of them.
+
+    Args:
+        by_line: whether each line is written at once, also where a pipe is written to.
+    """
     if sys.platform == "win32":
         return
     for name in ("stdout", "stderr"):
@@ -58,7 +62,7 @@ def never_wait_for_readers() -> None:
             stream.flush()
         with contextlib.suppress(Exception):
             patient = Patient(stream.fileno(), name)
-            setattr(sys, name, _as_text(patient, stream))
+            setattr(sys, name, _as_text(patient, stream, by_line=by_line))
             os.register_at_fork(after_in_child=patient.begin_anew)
             _streams.append(patient)
     # Functions that the program registers later are called before this one.
@@ -206,12 +210,13 @@ def _own_description(number: int) -> int:
     return number
 
 
-def _as_text(patient: Patient, stream: TextIO) -> TextIO:
+def _as_text(patient: Patient, stream: TextIO, *, by_line: bool) -> TextIO:
     """A text stream with the encoding and buffering of `stream` that writes to `patient`."""
     unbuffered = isinstance(getattr(stream, "buffer", None), io.RawIOBase)
     buffer = cast("Any", patient) if unbuffered else io.BufferedWriter(patient)
     return io.TextIOWrapper(
-        buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=getattr(stream, "line_buffering", False),
+        buffer, encoding=stream.encoding, errors=stream.errors,
+        line_buffering=by_line or getattr(stream, "line_buffering", False),
         write_through=getattr(stream, "write_through", False),
     )  # fmt: skip
 

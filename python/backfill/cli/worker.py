@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from backfill.cli import options
-from backfill.cli.common import DsnOption, ExitCode, SchemaOption, checked_dsn, explain, required_dsn, run_steadily
+from backfill.cli.common import (
+    DsnOption,
+    ExitCode,
+    SchemaOption,
+    checked_dsn,
+    explain,
+    required_dsn,
+    run_async,
+    run_steadily,
+)
 from backfill.cli.durations import show_duration
 from backfill.cli.ending import end_now, end_soon
 from backfill.cli.logs import set_up_logs
@@ -21,7 +32,8 @@ from backfill.hooks.events import ShutdownReason
 
 if TYPE_CHECKING:
     from backfill.cli.signals import Signals
-    from backfill.worker import QueueConfig, WorkerRunner
+    from backfill.cli.supervise.post import Limits
+    from backfill.worker import QueueConfig, WorkerConfig, WorkerRunner
 
 logger = logging.getLogger("backfill.cli.worker")
 
@@ -55,6 +67,9 @@ def command(
     stale_lock_cleanup_interval: Annotated[str | None, options.STALE_LOCK_CLEANUP_INTERVAL.as_option()] = None,
     stale_queue_lock_timeout: Annotated[str | None, options.STALE_QUEUE_LOCK_TIMEOUT.as_option()] = None,
     stale_job_lock_timeout: Annotated[str | None, options.STALE_JOB_LOCK_TIMEOUT.as_option()] = None,
+    processes: Annotated[str | None, options.PROCESSES.as_option()] = None,
+    max_jobs: Annotated[str | None, options.MAX_JOBS.as_option()] = None,
+    max_rss: Annotated[str | None, options.MAX_RSS.as_option()] = None,
     log_level: Annotated[str | None, options.LOG_LEVEL.as_option()] = None,
     json_logs: Annotated[bool | None, options.JSON.as_option()] = None,
     dsn: DsnOption = None,
@@ -70,11 +85,19 @@ def command(
     """
     from backfill.cli.registry import load_registries
     from backfill.cli.signals import Signals
+    from backfill.cli.supervise.link import Link
+    from backfill.cli.supervise.post import Limits
     from backfill.worker import WorkerConfig, WorkerRunner
 
-    never_wait_for_readers()
-    set_up_logs(options.LOG_LEVEL.value(log_level), as_json=options.JSON.is_on(json_logs))
-    for name, meant in mistyped(options.VARIABLES).items():
+    link = Link.found()
+    never_wait_for_readers(by_line=link is not None)  # what a worker prints before it crashes is not to be lost
+    as_json = options.JSON.is_on(json_logs)
+    set_up_logs(
+        options.LOG_LEVEL.value(log_level), as_json=as_json, process_number=None if link is None else link.number
+    )
+    if link is not None:
+        link.start()
+    for name, meant in {} if link else mistyped(options.VARIABLES).items():
         logger.warning("the environment has %s, which backfill does not read; was %s meant?", name, meant)
     _check_heartbeat(heartbeat_interval, dead_after)
     config = WorkerConfig(
@@ -109,6 +132,14 @@ def command(
         stale_queue_lock_timeout=options.STALE_QUEUE_LOCK_TIMEOUT.value(stale_queue_lock_timeout),
         stale_job_lock_timeout=options.STALE_JOB_LOCK_TIMEOUT.value(stale_job_lock_timeout),
     )
+    size, limits = (
+        options.PROCESSES.value(processes),
+        Limits(options.MAX_JOBS.value(max_jobs), options.MAX_RSS.value(max_rss)),
+    )
+    if link is None and (size is not None or limits != Limits()):
+        raise typer.Exit(_supervise(config, size or 1, limits, prefixed=not as_json))
+    if link is not None:  # the supervisor answers for all of them
+        config = replace(config, health_address=None, health_file=None)
     tasks = load_registries(registry)
     # What was imported stays in use, so the garbage collector need not look at it: that would cost a tenth of the rate.
     gc.freeze()
@@ -116,8 +147,12 @@ def command(
 
     async def work() -> ExitCode:
         runner = WorkerRunner(config, tasks)
+        shift = _Shift(runner, signals)
+        if link is not None:
+            link.attend(runner, is_stopping=lambda: shift.signals > 0)
+            shift.ended = link.tell
         try:
-            orderly = await _Shift(runner, signals).run()
+            orderly = await shift.run()
         except HandlersStillRunningError as error:
             still_running, _, _advice = str(error).rpartition(". ")  # the advice is for programs of one's own
             logger.error("%s; the process ends now, and they end with it", still_running)
@@ -130,6 +165,21 @@ def command(
         return code
 
     raise typer.Exit(run_steadily(work))
+
+
+def _supervise(config: WorkerConfig, size: int, limits: Limits, *, prefixed: bool) -> int:
+    """Run worker processes under a supervisor until a signal comes, and return the exit code of the whole."""
+    from backfill.cli.signals import LAST, Signals
+    from backfill.cli.supervise.supervisor import HANG_SECONDS, Supervisor
+
+    # The supervisor itself ends the processes at the last signal, so that it can end them before it ends; and it must
+    # outlive the processes that it kills because they hang.
+    signals = Signals(config.shutdown_timeout.total_seconds() + HANG_SECONDS, last=LAST + 1)
+
+    async def work() -> int:
+        return await Supervisor.of_this_program(config, size=size, limits=limits, prefixed=prefixed).run(signals)
+
+    return run_async(work)
 
 
 def _lane(concurrency: int, *, tasks: tuple[str, ...], queues: tuple[str, ...]) -> QueueConfig:
@@ -160,13 +210,19 @@ def _check_heartbeat(heartbeat_interval: str | None, dead_after: str | None) -> 
 
 
 class _Shift:
-    """Runs a worker under this process's signals: the first drains, the second hurries, the third ends the process."""
+    """Runs a worker under this process's signals: the first drains, the second hurries, the third ends the process.
+
+    Attributes:
+        signals: how many signals have come.
+        ended: called when the worker has ended.
+    """
 
     def __init__(self, runner: WorkerRunner, signals: Signals) -> None:
         self._runner = runner
         self._came = signals
         self._stop = asyncio.Event()
-        self._signals = 0
+        self.signals = 0
+        self.ended: Callable[[], None] = lambda: None
         self._task: asyncio.Task[Any] | None = None
 
     async def run(self) -> bool:
@@ -180,7 +236,8 @@ class _Shift:
                 )
         finally:
             self._came.leave()
-        return self._signals < 2
+            self.ended()
+        return self.signals < 2
 
     async def _work(self) -> bool:
         """Work until a signal comes; False if a job cancelled the worker instead."""
@@ -188,13 +245,13 @@ class _Shift:
             await self._runner.run_until_cancelled(self._stop)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._signals == 0 and task is not None:
+            if self.signals == 0 and task is not None:
                 task.uncancel()
                 return False
         return True
 
     def _on_signal(self, count: int) -> None:
-        self._signals = count
+        self.signals = count
         if self._runner.worker_id is None and self._task is not None:
             logger.info("stopping%s: the worker has not started yet, and holds no job", " at once" * (count > 1))
             self._stop.set()

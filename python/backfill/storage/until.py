@@ -45,6 +45,27 @@ async def until(event: asyncio.Event, work: Coroutine[Any, Any, T], *, timeout: 
     return task
 
 
+async def done_unless(event: asyncio.Event, work: Coroutine[Any, Any, None], *, timeout: float) -> bool:
+    """Carry work on until it is done or an event is set, and return whether it was done.
+
+    Args:
+        event: the event that ends the work.
+        work: what is carried on, in a task of its own.
+        timeout: how many seconds the work may take.
+
+    Raises:
+        BaseException: what the work raises.
+        TimeoutError: the work was not done in its time, and the event was not set.
+    """
+    task = await until(event, work, timeout=timeout)
+    if not task.cancelled():
+        task.result()
+        return True
+    if event.is_set():
+        return False
+    raise TimeoutError
+
+
 async def ended_in_time(task: asyncio.Future[Any], *, timeout: float, hurry: asyncio.Event, least: float) -> bool:
     """Wait until a task has ended, and return whether it has; its result is not looked at, and it is not cancelled.
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -19,7 +19,7 @@ from backfill.hooks.registry import HookRegistry
 from backfill.said import named, stripped
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
-from backfill.storage.until import until, within
+from backfill.storage.until import done_unless, within
 from backfill.tasks import TaskRegistry
 from backfill.worker.announcing import announce
 from backfill.worker.config import WorkerConfig
@@ -171,6 +171,13 @@ class WorkerProcess:
         return self._stop.left
 
     @property
+    def tally(self) -> Tally:
+        """How the attempts ended so far, under all of its ids; any thread may ask."""
+        if not hasattr(self, "one"):
+            return self._tally
+        return self._tally if self.one.abandoned else self._tally + self.one.executor.tally
+
+    @property
     def services(self) -> list[Service]:
         """The services that look after the queue and the process, once they are started."""
         return self._upkeep.services
@@ -254,8 +261,7 @@ class WorkerProcess:
     def tell_end(self) -> None:
         """Log that the worker has stopped, and what it did, unless it never worked."""
         if hasattr(self, "one"):
-            tally = self._tally if self.one.abandoned else self._tally + self.one.executor.tally
-            emit(WorkerStopped(self.one.worker_id, time.monotonic() - self._began, tally, self.left))
+            emit(WorkerStopped(self.one.worker_id, time.monotonic() - self._began, self.tally, self.left))
 
     def wake(self) -> None:
         """Have the session that works now look, since there may be jobs."""
@@ -338,7 +344,7 @@ class WorkerProcess:
         while not self._closing.is_set():
             one = self._incarnation()
             try:
-                opened = await self._unless_closing(one.open())
+                opened = await done_unless(self._closing, one.open(), timeout=QUERY_TIMEOUT)
             except Exception as error:  # noqa: BLE001 - a dsn's function may raise anything; it is asked again
                 logger.log(backoff.level(), "the worker cannot go on yet: %s", shown(error))
                 await backoff.wait(self._closing)
@@ -351,16 +357,6 @@ class WorkerProcess:
                 await self._begin(one, replaces=old.worker_id)
                 logger.warning("worker %s goes on as %s", old.worker_id, one.worker_id)
             return
-
-    async def _unless_closing(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Run work until it is done or the worker must end, for a minute at most; return whether it was done."""
-        task = await until(self._closing, work, timeout=QUERY_TIMEOUT)
-        if not task.cancelled():
-            task.result()
-            return True
-        if self._closing.is_set():
-            return False
-        raise TimeoutError
 
     async def _progress_or_failure(self) -> None:
         """Wait until a pump has taken a turn or a part has failed. Raises what the part failed with."""

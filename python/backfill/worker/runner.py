@@ -17,6 +17,7 @@ from backfill.middleware import is_async, name_of
 from backfill.records import Job
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.events import Tally
 from backfill.worker.execution.interrupts import ctrl_c_came
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.liveness.health import ABSENT, LIVE_WITHIN, READY_WITHIN, WorkerHealth
@@ -63,6 +64,7 @@ class WorkerRunner:
         self._starting: WorkerProcess | None = None
         self._changing = asyncio.Lock()
         self._left = 0
+        self._last_tally = Tally()
 
     @property
     def worker_id(self) -> str | None:
@@ -186,6 +188,12 @@ class WorkerRunner:
         return self._left
 
     @property
+    def tally(self) -> Tally:
+        """How the attempts of the running worker ended so far, or those of the last one; any thread may ask."""
+        parts = self._parts
+        return self._last_tally if parts is None else parts.tally
+
+    @property
     def hook_failures(self) -> HookFailures:
         """How often callbacks of plugins failed or were not called, since this runner was made."""
         return self._hook_tally.so_far
@@ -269,6 +277,7 @@ class WorkerRunner:
         finally:
             self._reason = None
             if parts is not None and self._parts is parts:
+                self._last_tally = parts.tally
                 self._parts = None
                 parts.tell_end()
 

@@ -104,6 +104,19 @@ async def test_a_row_that_somebody_holds_is_passed_over(dsn: str) -> None:
         assert await client.write_progress(ONE, [word(one, 1) for one in attempts]) == {job.id for job in jobs}
 
 
+async def test_a_held_row_of_progress_holds_up_nobody_for_long(dsn: str) -> None:
+    """The statement gives up after a quarter of a second, so that settlements of the same jobs hardly wait behind it."""
+    async with ServicesClient(dsn) as client, await psycopg.AsyncConnection.connect(dsn) as other:
+        job = await client.enqueue("t")
+        [attempt] = await held(client, dsn, ONE, job.id)
+        await client.write_progress(ONE, [word(attempt, 1)])
+        await other.execute("select from graphile_worker.backfill_progress for update")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            await client.write_progress(ONE, [word(attempt, 2)])
+        await other.rollback()
+        assert await client.write_progress(ONE, [word(attempt, 2)]) == {job.id}
+
+
 async def test_the_job_is_marked_and_else_as_it_was(dsn: str) -> None:
     """Its other flags stay, and `updated_at` too, by which others see which jobs were replaced."""
     async with ServicesClient(dsn) as client:

@@ -10,10 +10,28 @@ import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 LIVE_WITHIN: Final = timedelta(seconds=60)
 READY_WITHIN: Final = timedelta(seconds=15)
+
+
+class Health(Protocol):
+    """What a probe needs of the health of a worker, or of several together."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it is live."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is ready."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """The health as a dict that can be written as JSON."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from backfill.errors import ConfigurationError
 from backfill.storage.until import in_own_thread
-from backfill.worker.liveness.health import WorkerHealth
+from backfill.worker.liveness.health import Health
 from backfill.worker.liveness.probe_server import CONNECTION_SECONDS, LARGEST_REQUEST, ProbeServer, listen
 from backfill.worker.service import Service, wait_for_event
 
@@ -37,13 +37,13 @@ class HttpProbe(Service):
 
     Args:
         address: where to listen: host (empty: everywhere) and port (0: any that is free).
-        health: returns the worker's health; called from other threads.
+        health: returns the health; called from other threads.
 
     Attributes:
         port: the port on which it listens, once it is open.
     """
 
-    def __init__(self, address: tuple[str, int], health: Callable[[], WorkerHealth]) -> None:
+    def __init__(self, address: tuple[str, int], health: Callable[[], Health]) -> None:
         super().__init__("health probe")
         self._address = address
         self._health = health
@@ -87,10 +87,10 @@ class FileProbe(Service):
 
     Args:
         path: the file; the time of its last change says how fresh it is.
-        health: returns the worker's health.
+        health: returns the health.
     """
 
-    def __init__(self, path: Path, health: Callable[[], WorkerHealth]) -> None:
+    def __init__(self, path: Path, health: Callable[[], Health]) -> None:
         super().__init__("health file")
         self._path = path
         self._health = health
@@ -106,7 +106,7 @@ class FileProbe(Service):
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
 
-    def _write(self, health: WorkerHealth) -> None:
+    def _write(self, health: Health) -> None:
         """Write the file beside its path and move it into place, so that readers always see the whole of it."""
         beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
@@ -123,14 +123,14 @@ class FileProbe(Service):
             self._failed = False
 
 
-def respond(read: bytes, health: Callable[[], WorkerHealth]) -> bytes | None:
+def respond(read: bytes, health: Callable[[], Health]) -> bytes | None:
     """The response to the part of a request that has come; None where its head is not complete.
 
     What follows the head is not looked at: a GET has no body, and every connection ends with its first answer.
 
     Args:
         read: the bytes that have come so far.
-        health: returns the worker's health.
+        health: returns the health.
     """
     head = read.lstrip(b"\r\n")  # an empty line in front must be ignored (RFC 9112, 2.2)
     end = _END_OF_HEAD.search(head)
@@ -144,7 +144,7 @@ def respond(read: bytes, health: Callable[[], WorkerHealth]) -> bytes | None:
     return None
 
 
-def _answer(first_line: bytes, health: Callable[[], WorkerHealth]) -> bytes:
+def _answer(first_line: bytes, health: Callable[[], Health]) -> bytes:
     """The response to a request whose head is complete."""
     line = _REQUEST_LINE.fullmatch(first_line)
     if line is None:
@@ -172,7 +172,7 @@ def _path(target: bytes) -> str:
     return text.rstrip("/")
 
 
-def _status(path: str, now: WorkerHealth) -> tuple[HTTPStatus, dict[str, Any]]:
+def _status(path: str, now: Health) -> tuple[HTTPStatus, dict[str, Any]]:
     well = {"/live": now.live, "/ready": now.ready, "/health": True}.get(path)
     if well is None:
         return HTTPStatus.NOT_FOUND, {"error": _PATHS}

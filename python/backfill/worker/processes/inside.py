@@ -219,7 +219,7 @@ class Inside:
         return _identity(end) != self._identities[end]
 
     def _leave_to_parent(self) -> None:
-        """In a process that a handler has forked: let go of the connection, so that it can neither write nor hold it."""
+        """In a process that a handler has forked: let go of the pipes, so that it can neither use nor hold them."""
         self._forked = True
         for end in self._identities:
             if not self._lost(end):

@@ -108,7 +108,7 @@ def setup_frame(setup: bytes, *, limits_memory: bool) -> bytes:
 
 
 def unread_bytes(end: int) -> int:
-    """How much of what was written to a pipe nobody has read, also where its reader has ended; 0 where that is unknown."""
+    """How much is left in a pipe unread, also where its reader has ended; 0 where that is unknown."""
     try:
         return int.from_bytes(fcntl.ioctl(end, termios.FIONREAD, bytes(4)), sys.byteorder)
     except OSError:

@@ -107,7 +107,7 @@ async def test_a_child_that_hangs_on_exit() -> None:
 
 
 async def test_prints_go_to_the_workers_outputs(capfd: pytest.CaptureFixture[str]) -> None:
-    """A child has the standard output and the standard error of its worker, and writes what is buffered when it ends."""
+    """A child has its worker's standard output and standard error, and writes what is buffered when it ends."""
     async with pool_of(1) as pool:
         await do(pool, "print_it", "printed by a child")
     output = capfd.readouterr()

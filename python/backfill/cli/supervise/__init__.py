@@ -1,0 +1,1 @@
+"""Worker processes under one supervisor: how they are started, watched, restarted, recycled and stopped."""
