@@ -28,6 +28,7 @@ FAST = ["tests/unit", "tests/properties"]
 DATABASE = ["tests/twins", "tests/integration", "tests/interop"]
 ALL = [*FAST, *DATABASE, "tests/faults"]
 ONCE = (
+    "test_child",
     "test_cleanup",
     "test_cli_",
     "test_collect",

@@ -183,7 +183,7 @@ class Deeds:
             "KeyboardInterrupt": KeyboardInterrupt(),
             "ValueError": ValueError("no such value"),
             "MemoryError": MemoryError(),
-            "unshowable": Unshowable(),
+            "Unshowable": Unshowable(),
         }[kind]
 
     def write_rubbish(self, _call: ChildCall) -> None:

@@ -69,7 +69,6 @@ class Child:
         self.started = launched.started
         self.jobs = 0
         """How many calls it was given."""
-        self.announced = False
         self.ending = False
         """Whether it takes no calls any more."""
         self.released: asyncio.Future[None] | None = None
@@ -80,6 +79,11 @@ class Child:
         self._loop.add_reader(self._answers, self._read)
         self._watch(by_thread=by_thread)
         self._write(setup_frame(setup, limits_memory=limits_memory))
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given a call: it is not to end, and its connection is whole."""
+        return self._reads and not self.ending
 
     @property
     def in_call(self) -> bool:
@@ -149,7 +153,9 @@ class Child:
             os.killpg(self.pid, signal.SIGKILL)
 
     def _tell(self, frame: bytes) -> None:
-        with contextlib.suppress(OSError):  # it has ended, or it does not read: then it is killed in the end
+        if self.gone.done():  # the descriptor is closed, and its number may be another one's now
+            return
+        with contextlib.suppress(OSError):  # it has just ended, or it does not read: then it is killed in the end
             os.write(self._launched.control, frame)
 
     def _write(self, data: bytes) -> None:

@@ -106,7 +106,7 @@ class ChildPool:
         if len(call.data) > LARGEST:
             raise ValueError(f"{len(call.data)} bytes: a call in a child process may have at most {LARGEST}")
         for _ in range(_TRIES):
-            child = self._idle.pop() if self._idle else await self._wait_for_child()
+            child = self._take_idle() or await self._wait_for_child()
             if self._closing:
                 break
             try:
@@ -149,8 +149,6 @@ class ChildPool:
             self._again.cancel()
         while self._waiters:
             _refuse(self._waiters.popleft(), ChildNotStarted("the pool of child processes is closed"))
-        if self._announcer is not None:
-            await self._announcer.close()
         for child in list(self._children):
             if child.in_call:
                 child.terminate(timeout / 2)
@@ -161,6 +159,8 @@ class ChildPool:
         self._idle.clear()
         try:
             async with asyncio.timeout(timeout):
+                if self._announcer is not None:
+                    await self._announcer.close()
                 while self._births or self._children:
                     left: list[asyncio.Future[Any]] = [*self._births, *(child.gone for child in self._children)]
                     await asyncio.wait(left)
@@ -195,6 +195,12 @@ class ChildPool:
             except asyncio.CancelledError:
                 child.kill()
 
+    def _take_idle(self) -> Child | None:
+        while self._idle:
+            if (child := self._idle.pop()).usable:
+                return child
+        return None
+
     def _came_back(self, child: Child, future: asyncio.Future[Outcome]) -> None:
         """A child's call has ended: it is free, or it is not used any more."""
         if child.gone.done():
@@ -202,7 +208,7 @@ class ChildPool:
         rss = future.result().rss if not future.cancelled() and future.exception() is None else None
         full = self._max_rss is not None and rss is not None and rss > self._max_rss
         worn = self._max_jobs is not None and child.jobs >= self._max_jobs
-        if child.ending or full or worn or len(self._serving) > self._size:
+        if not child.usable or full or worn or len(self._serving) > self._size:
             self._retire(child)
         else:
             self._free(child)
