@@ -13,6 +13,8 @@ import pytest
 from programs import Program, shell
 
 MODULE = "app_jobs"
+START = 120.0
+"""How many seconds all processes of a fleet may take to start on a busy machine; they start one after the other."""
 Supervise = Callable[..., "Fleet"]
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from backfill import RetryPolicy, TaskRegistry
 from backfill.cli.supervise.child import own_command
 from backfill.cli.supervise.deaths import LONGEST_PAUSE, QUIET_SECONDS, WELL_SECONDS, Deaths, Restarts, said_of
-from backfill.cli.supervise.memory import resident_bytes
 from backfill.cli.supervise.output import LONGEST, Relay
 from backfill.cli.supervise.policies import Policies
 from backfill.cli.supervise.post import Limits
@@ -166,8 +165,3 @@ def test_the_program_runs_itself_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     assert own_command(["worker"]) == [sys.executable, "/bin/backfill", "worker"]
     monkeypatch.setattr(sys, "argv", ["backfill", "something", "else"])
     assert own_command(["worker"]) == [sys.executable, "-m", "backfill", "worker"]
-
-
-def test_memory_is_known() -> None:
-    """This process has some megabytes."""
-    assert 2**20 < resident_bytes() < 2**40

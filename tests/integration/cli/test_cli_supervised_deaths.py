@@ -16,7 +16,7 @@ import pytest
 
 from backfill import BackfillClient
 
-from plugins.supervised import Fleet, Supervise
+from plugins.supervised import START, Fleet, Supervise
 from plugins.waiting import Eventually
 from programs import PATIENCE
 
@@ -75,7 +75,7 @@ async def test_a_fleet_under_random_kills_keeps_its_number(
     chance = random.Random(seed)
     async with BackfillClient(dsn) as client:
         fleet = supervise(TASKS, "--processes", "4", "-c", "5", "--log-level", "error")
-        await eventually(fleet.pids, lambda found: len(found) == 4)
+        await eventually(fleet.pids, lambda found: len(found) == 4, timeout=START)
         supervisor = psutil.Process(fleet.process.pid)
         descriptors = supervisor.num_fds()
         for _ in range(kills):
@@ -131,7 +131,7 @@ async def test_a_crash_loop_backs_off_and_is_said_once(
 ) -> None:
     """Processes that die at their start are started again ever later; the log has one line of it in a minute."""
     fleet = supervise(TASKS, "--processes", "2")
-    await eventually(fleet.pids)
+    await eventually(fleet.pids, timeout=START)
     (tmp_path / "broken").touch()
     began = time.monotonic()
     for pid in fleet.pids().values():
@@ -159,7 +159,7 @@ async def test_processes_are_replaced_after_so_many_jobs(
     """Without a job that is lost or run twice; the limit alone makes a supervisor of one process."""
     async with BackfillClient(dsn) as client:
         fleet = supervise(TASKS, "--max-jobs", "50", "-c", "1")
-        await eventually(fleet.pids)
+        await eventually(fleet.pids, timeout=START)
         await client.enqueue_bulk("work", [None] * 150)
         await eventually(
             lambda: rows(dsn, "select count(*) from graphile_worker.jobs"), lambda found: found == [(0,)],
@@ -180,7 +180,7 @@ async def test_a_process_with_too_much_memory_is_replaced(
     """It drains while its successor starts: a job that it runs may end, and another process takes what comes."""
     async with BackfillClient(dsn) as client:
         fleet = supervise(TASKS, "--processes", "2", "--max-rss", "200MB")
-        before = await eventually(fleet.pids)
+        before = await eventually(fleet.pids, timeout=START)
         await client.enqueue("hoards")
         after = await eventually(fleet.pids, lambda found: len(found) == 2 and found != before, timeout=PATIENCE)
         assert len(set(before.values()) & set(after.values())) == 1
@@ -195,7 +195,7 @@ async def test_a_worker_that_was_told_to_stop_by_somebody_else_is_replaced(
 ) -> None:
     """Whoever ends one worker in good order does not make the fleet smaller."""
     fleet = supervise(TASKS, "--processes", "1")
-    (before,) = (await eventually(fleet.pids)).values()
+    (before,) = (await eventually(fleet.pids, timeout=START)).values()
     os.kill(before, signal.SIGTERM)
     (after,) = (await eventually(fleet.pids, lambda found: bool(found) and set(found.values()) != {before})).values()
     assert psutil.pid_exists(after)

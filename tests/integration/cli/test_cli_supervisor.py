@@ -16,7 +16,7 @@ import pytest
 
 from backfill import BackfillClient
 
-from plugins.supervised import Supervise
+from plugins.supervised import START, Supervise
 from plugins.waiting import Eventually
 from programs import between_signals, wait_until_gone
 
@@ -97,7 +97,7 @@ async def test_one_signal_ends_all_and_one_line_sums_up(dsn: str, supervise: Sup
     """Each line of output names its process; the jobs run, the fleet ends with 0, and its rows are gone."""
     async with BackfillClient(dsn) as client:
         fleet = supervise(TASKS, "--processes", "2")
-        await eventually(fleet.pids)
+        await eventually(fleet.pids, timeout=START)
         assert len(set(fleet.pids().values())) == 2
         await client.enqueue_bulk("say", [f"w{number}" for number in range(20)])
         await eventually(lambda: rows(dsn, "select 1 from graphile_worker.jobs"), lambda found: not found)
@@ -117,7 +117,7 @@ async def test_logs_as_json(dsn: str, supervise: Supervise, eventually: Eventual
     """Every line of the log is an object; those of workers name their process, and the last has the totals."""
     async with BackfillClient(dsn) as client:
         fleet = supervise(TASKS, "--processes", "2", "--json")
-        await eventually(fleet.pids)
+        await eventually(fleet.pids, timeout=START)
         await client.enqueue("say", "hello")
         fleet.wait_for("noted")
     fleet.process.send_signal(signal.SIGINT)
@@ -136,7 +136,7 @@ async def test_one_health_address_for_all(dsn: str, supervise: Supervise, eventu
     port = free_port()
     fleet = supervise(TASKS, "--processes", "2", "--health-address", f"127.0.0.1:{port}")
     assert (await eventually(lambda: asked(port, "/live"), lambda found: found[0]))[0] == 200
-    status, told = await eventually(lambda: asked(port, "/ready"), lambda found: found[0] == 200)
+    status, told = await eventually(lambda: asked(port, "/ready"), lambda found: found[0] == 200, timeout=START)
     assert status == 200
     assert told["ready"]
     assert told["live"]
@@ -217,7 +217,7 @@ async def test_workers_stop_when_their_supervisor_is_gone(
         await client.enqueue("short", max_attempts=1)
         fleet = supervise(TASKS, "--processes", "2")
         fleet.wait_for("holding")
-        await eventually(fleet.pids)
+        await eventually(fleet.pids, timeout=START)
     children = fleet.children()
     assert len(children) == 2
     fleet.process.send_signal(number)

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Self
 
-from backfill.cli.supervise.memory import resident_bytes
 from backfill.cli.supervise.policies import Policies
 from backfill.cli.supervise.report import REPORT_SECONDS, Report
 from backfill.worker import WorkerRunner
@@ -84,7 +83,7 @@ class Link:
             try:
                 # What is left of older lines goes first. Where the supervisor does not read, nothing is added to it.
                 if len(self._unsent) < _ROOM:
-                    self._unsent += replace(self._watch(), rss=resident_bytes()).line()
+                    self._unsent += self._report()
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]
             except BlockingIOError:
                 pass
@@ -93,6 +92,12 @@ class Link:
             except Exception:
                 logger.exception("the supervisor cannot be told how this worker fares")
                 self._unsent = b""
+
+    def _report(self) -> bytes:
+        # Imported here, since it needs a module that Windows lacks, where there is no link.
+        from backfill.worker.processes.resident import resident_bytes
+
+        return replace(self._watch(), rss=resident_bytes()).line()
 
     def _serve(self) -> None:
         while not self._is_gone():
