@@ -8,7 +8,7 @@ value and the way out, since it may be read at night.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar  # noqa: F401 - tools read the annotations of `handler_errors` here
 
 from backfill.error_roots import BackfillError, ConfigurationError
 from backfill.handler_errors import (
