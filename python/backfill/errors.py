@@ -8,7 +8,8 @@ value and the way out, since it may be read at night.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from datetime import timedelta  # noqa: F401 (the annotations of classes of handler_errors are read in this module)
+from typing import TYPE_CHECKING, ClassVar  # noqa: F401 (as above)
 
 from backfill.error_roots import BackfillError, ConfigurationError
 from backfill.handler_errors import (
