@@ -8,7 +8,8 @@ value and the way out, since it may be read at night.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar  # noqa: F401 - tools read the annotations of `handler_errors` here
+from datetime import timedelta  # noqa: F401 (the annotations of classes of handler_errors are read in this module)
+from typing import TYPE_CHECKING, ClassVar  # noqa: F401 (as above)
 
 from backfill.error_roots import BackfillError, ConfigurationError
 from backfill.handler_errors import (
@@ -300,18 +301,6 @@ class ReadOnlyDatabaseError(DatabaseConnectionError):
 
 class CommitUnknownError(DatabaseConnectionError):
     """The connection was lost while the server worked: what was being written is committed as a whole or not at all."""
-
-
-class LeaseLostError(BackfillError):
-    """The job is not this worker's any more, so what its handler wrote in `ctx.transaction()` was not committed.
-
-    It is also raised where the answer to the commit was lost, and nobody can tell whether the job was completed by this
-    attempt or by another one. The attempt ends with it, whatever the handler returns or raises after that.
-    """
-
-
-class TransactionUseError(BackfillError):
-    """`ctx.transaction()` was used in a way in which it cannot complete the job; the message says the way out."""
 
 
 class SchemaError(BackfillError):
