@@ -66,7 +66,7 @@ class ProgressBook:
         self.fetch: Callable[[int], Awaitable[bytes | None]]
         """Reads the checkpoint of a job from the database."""
         self.quiet: Callable[[HeldJob], bool] = lambda _: False
-        """Whether the row of an attempt's job must not be written now, since a transaction of its handler's reads it."""
+        """Whether the row of an attempt's job must not be written now, since its handler's transaction reads it."""
         self._gone: set[int] = set()
         self._noted: dict[HeldJob, _Noted] = {}
         self._changed: set[HeldJob] = set()
