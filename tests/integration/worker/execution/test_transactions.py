@@ -26,6 +26,7 @@ from backfill import (
 )
 from own_transactions import ADD, JOBS, ONE_LEFT, Adding, make_sums, run_due, summed
 
+from plugins.pooler import MakePooler
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -341,3 +342,15 @@ async def test_one_block_completes_the_job(sums: str) -> None:
         await run_due(sums, tasks)
     assert said == ["tx: the block of ctx.transaction() is over"]
     assert (await summed(sums), await value(sums, JOBS)) == (1, 0)
+
+
+@KINDS
+async def test_behind_a_pooler(sums: str, kind: str, make_pooler: MakePooler) -> None:
+    """In transaction mode, with fewer sessions than there are blocks at a time."""
+    adding, through = Adding(), make_pooler(sums)
+    async with BackfillClient(sums) as client:
+        await client.enqueue_bulk(kind, [1] * 30)
+    config = WorkerConfig(through, listen=False, poll_interval=timedelta(milliseconds=100))
+    async with asyncio.timeout(60):
+        await WorkerRunner(config, adding.tasks).process_available_jobs()
+    assert (await summed(sums), await value(sums, JOBS)) == (30, 0)
