@@ -26,6 +26,7 @@ pytest_plugins = [
     "plugins.away",
     "plugins.roles",
     "plugins.supervised",
+    "plugins.developing",
 ]
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]

@@ -238,6 +238,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "insert_serial_job": ["task1", Json({}), None, None, 5, 0, None, "queue1"],
     "name_job": [1, 1],
     "find_levels": [LOWS, HIGHS, FLOORS],
+    "find_waiting_tasks": [[1, 2], LOWS, HIGHS, FLOORS],
     "permanently_fail_jobs": [_IDS, "no"],
     "remove_job": ["key5"],
     "remove_worker": ["worker5"],
@@ -260,6 +261,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
 }
 FRONTS: dict[str, list[Any]] = {
     "lock_near_queues": [100, [], LOWS, HIGHS],
+    "lock_beyond_queues": [100, [], LOWS, HIGHS, FLOORS, [0] * len(LOWS), [1, 2, 3]],
     "lock_known_queues": [100, [], [1, 2, 3]],
     "lock_far_queues": [100, []],
     "claim": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24],
@@ -272,6 +274,7 @@ PARALLEL_CLAIMS = {"claim_parallel", "claim_parallel_tied"}
 """Those that take the parameters of the lanes of parallel jobs alone."""
 HOT = (
     "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_attempts",
+    "find_waiting_tasks",
     "forget_dead_letters", "give_back", "end_cancelled", "end_progress", "forget_progress",
     "look_around", "renew", "pass_shares", "find_shares", "take_values", "claim_taken",
 )  # fmt: skip

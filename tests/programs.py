@@ -153,7 +153,8 @@ def own_temp_folder() -> Iterator[Path]:
         yield folder
     finally:
         for process in processes_of(folder):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended meanwhile
+                process.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 

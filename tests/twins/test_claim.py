@@ -20,6 +20,7 @@ from twins.python_claim import claim_statement as python_statement
 
 _TEMPLATES = [
     "lock_near_queues",
+    "lock_beyond_queues",
     "lock_known_queues",
     "lock_far_queues",
     "claim",

@@ -54,7 +54,7 @@ INNER_PLACES = {
         {"cancelling"},
         {"connection"},
         {"pool", "schema", "wire", "workers", "writable"},
-        {"claim_kinds", "progress", "ties"},
+        {"claim_kinds", "progress", "serial_floors", "ties"},
         {"claims"},
         {"shares"},
         {"value_claims"},

@@ -94,6 +94,14 @@ def test_a_pid_that_another_process_has_tells_nothing() -> None:
     assert replace(place, started=place.started + 1).fate() is Fate.GONE
 
 
+def test_a_start_that_is_not_known_tells_nothing() -> None:
+    """Only that there is no process with the pid tells that it is gone."""
+    place = here()
+    assert replace(place, children=((os.getpid(), 0),)).fate() is Fate.ALIVE
+    assert replace(place, started=0).fate() is Fate.UNKNOWN
+    assert replace(place, pid=2**22, started=0, children=((2**22, 0),)).fate() is Fate.GONE
+
+
 async def test_one_whose_first_thread_has_ended_is_alive(program: Program, eventually: Eventually) -> None:
     """It looks as if it only had to be waited for; but its other thread still runs."""
     one = program(FIRST_THREAD_ENDS)

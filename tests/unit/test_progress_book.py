@@ -104,13 +104,18 @@ def test_a_quiet_attempt_waits() -> None:
 
 
 def test_a_job_that_something_else_has_completed() -> None:
-    """Its row is deleted soon, if it may have one."""
-    book, one, silent = ProgressBook(), held(), held(2)
+    """Its row is deleted soon, if it may have one; that of a job whose settlement deletes it is not deleted again."""
+    book, one, other, silent = ProgressBook(), held(), held(2), held(3)
     book.progress(one, 1)
-    book.forget_later(one)
-    book.forget_later(silent)
+    book.progress(other, 1)
+    one.ending = other.ending = silent.ending = COMPLETED
+    assert book.over([other, silent]) == [2]
+    told = list[int]()
+    book.changed = lambda: told.append(1)
+    book.release([one, other, silent])
     assert book.take_gone() == [1]
     assert book.take_gone() == []
+    assert told == [1]
 
 
 def test_many_threads_say_things() -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from backfill import Job
 from backfill.storage.claims import HIGHEST, LOWEST, NEVER, Look, Spans, Taken
+from backfill.storage.serial_floors import SLACK_MICROS
 from backfill.worker.lanes.full_looks import DEAR_SHARE, SHARE
-from backfill.worker.lanes.scan_cursor import NAMED_LEVELS, SLACK_MICROS, ScanCursor
+from backfill.worker.lanes.scan_cursor import NAMED_LEVELS, ScanCursor
 
 from strategies import queue_steps, smallints
 
@@ -167,7 +168,7 @@ def test_full_looks_keep_to_a_twentieth_of_the_time(seconds: float, now: float) 
 
 
 def test_looks_at_serial_queues_keep_to_their_share() -> None:
-    """In vain, the near look and then the far one wait 24 times what they cost.
+    """In vain, the near look and the far one wait 24 times what they cost; the first far look waits for nothing.
 
     An own queue that was freed is looked at.
     """
@@ -176,10 +177,10 @@ def test_looks_at_serial_queues_keep_to_their_share() -> None:
     assert (look.scan_jobs, look.scan_queues) == (True, False)
     blocked = Taken([], hidden=True, near_seconds=0.01)
     assert not horizon.learn(look, blocked, seconds=0.02, now=0.0)
-    assert not horizon.look(10, 0.23).scan_jobs
-    look = horizon.look(10, 0.25)
+    look = horizon.look(10, 0.01)
     assert (look.scan_jobs, look.scan_queues) == (True, True)
     horizon.learn(look, Taken([], 0, 2, (), True, 0.01, 0.1), seconds=0.2, now=0.25)
+    assert not horizon.look(10, 0.48).scan_jobs
     horizon.learn(horizon.look(10, 0.5), blocked, seconds=0.02, now=0.5)
     assert not horizon.look(10, 1.0).scan_queues
     look = horizon.look(10, 2.7)

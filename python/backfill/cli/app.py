@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from backfill.cli import control, demo, enqueue, migrate, streams, why, worker
+from backfill.cli import control, demo, dev, enqueue, migrate, streams, why, worker
 from backfill.cli.common import explain
 from backfill.cli.ending import obey_as_first_process
 from backfill.cli.options import DEBUG
@@ -37,6 +37,7 @@ app.command("limit")(control.limit)
 app.command("controls")(control.controls)
 app.command("why")(why.command)
 app.command("demo")(demo.command)
+app.command("dev")(dev.command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,6 +58,11 @@ def options(
     """The options that go before a command."""
     global _debug
     _debug = DEBUG.is_on(debug)
+
+
+def debugging() -> bool:
+    """Whether tracebacks are to be shown in full."""
+    return _debug
 
 
 def run() -> None:

@@ -146,6 +146,8 @@ def run_steadily(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 try:
                     return loop.run_until_complete(task)
                 except (KeyboardInterrupt, SystemExit, RuntimeError) as error:
+                    if task.done() and not task.cancelled() and task.exception() is error:
+                        raise  # to ask the task for its result a second time would lose the traceback
                     if task.done() or loop.is_closed():
                         return task.result()
                     logger.error("the event loop was stopped by a job (%s), and goes on", type(error).__name__)
@@ -158,9 +160,14 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
     text = why(error, _LONGEST)
     if not isinstance(error, BackfillError):
         text = f"{type(error).__name__}: {text} (backfill --debug shows the traceback)"
+    return without_secrets(text), _code(error)
+
+
+def without_secrets(text: str) -> str:
+    """A text in which the passwords of all connection strings that the command was given are replaced by stars."""
     for secret in _secrets:
         text = text.replace(secret, "***")
-    return text, _code(error)
+    return text
 
 
 def _code(error: Exception) -> ExitCode:

@@ -54,7 +54,7 @@ def command(
             raise ConfigurationError("--json: --sql and --grants print SQL")
         typer.echo("\n".join(_texts(sql, grants, role, dsn, name)), nl=False)
         return
-    report = run_async(lambda: _migrate(required_dsn(dsn), name))
+    report = run_async(lambda: bring_up_to_date(required_dsn(dsn), name))
     if as_json:
         import orjson
 
@@ -97,7 +97,14 @@ async def _script(dsn: str, schema: str) -> str:
     return migration_script(schema, state)
 
 
-async def _migrate(dsn: str, schema: str) -> MigrationReport:
+async def bring_up_to_date(dsn: str, schema: str) -> MigrationReport:
+    """Make the schema of a database, or bring it up to date.
+
+    Raises:
+        DatabaseConnectionError: the database cannot be reached.
+        SchemaError: the schema is of a version that this one does not know, or cannot be changed.
+        ConfigurationError: the connection string leads to a pooler.
+    """
     from backfill.storage.connection import connect
     from backfill.storage.schema.migrate import migrate
 

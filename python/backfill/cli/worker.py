@@ -7,7 +7,7 @@ import gc
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -33,9 +33,13 @@ from backfill.hooks.events import ShutdownReason
 if TYPE_CHECKING:
     from backfill.cli.signals import Signals
     from backfill.cli.supervise.post import Limits
+    from backfill.hooks import Plugin
     from backfill.worker import QueueConfig, WorkerConfig, WorkerRunner
 
 logger = logging.getLogger("backfill.cli.worker")
+
+beside: Final[list[Plugin]] = []
+"""The plugins that this process's worker has beside those of its registry: `backfill dev` has one in its workers."""
 
 
 def command(
@@ -146,7 +150,7 @@ def command(
     signals = Signals(config.shutdown_timeout.total_seconds())
 
     async def work() -> ExitCode:
-        runner = WorkerRunner(config, tasks)
+        runner = WorkerRunner(config, tasks, plugins=beside)
         shift = _Shift(runner, signals)
         if link is not None:
             link.attend(runner, is_stopping=lambda: shift.signals > 0)

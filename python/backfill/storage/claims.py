@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from backfill._native import Job, claim_statement, pack_array
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.rows import decode_jobs
+from backfill.storage.serial_floors import SerialFloor
 from backfill.storage.statements import load, quoted_schema
 from backfill.storage.ties import NO_TIE, Place, Tie
 from backfill.storage.values import double, integer
@@ -29,7 +30,13 @@ NEVER: Final = -(2**63)
 """-infinity as PostgreSQL stores a time: a floor that leaves out no job."""
 UNBOUNDED: Final = 2**62
 """A budget of bytes that no payloads exceed."""
-FIRST_LANE_PARAMETER: Final = {"lock_near_queues": 5, "lock_known_queues": 4, "lock_far_queues": 3, "claim": 9}
+FIRST_LANE_PARAMETER: Final = {
+    "lock_near_queues": 5,
+    "lock_beyond_queues": 8,
+    "lock_known_queues": 4,
+    "lock_far_queues": 3,
+    "claim": 9,
+}
 """The first of the parameters that a lane adds to each statement of a claim."""
 _FIRST_TIED_PARAMETER: Final = {"claim_tied": 13}
 _FIRST_PARALLEL_PARAMETER: Final = {"claim_parallel": 9, "claim_parallel_tied": 13}
@@ -115,6 +122,8 @@ class Look:
         era: a number that says which floors the look began with.
         known: ids of serial queues that were seen to be free and to have jobs; these are tried, and no others are
             looked for.
+        beyond: the floor beyond which serial queues are looked for, where jobs of paused queues come first.
+        returns: a number that says which jobs and queues had come back before the look began.
         slots: how many jobs are wanted however large their payloads are, since slots are free for them.
         budget: how many bytes the payloads of the other jobs may have, all together.
         behind: whether the look is made only for jobs before the floors, beside the looks that begin at the floors.
@@ -130,11 +139,18 @@ class Look:
     full: bool = True
     era: int = 0
     known: tuple[int, ...] = ()
+    beyond: SerialFloor | None = None
+    returns: int = 0
     slots: int = 0
     budget: int = UNBOUNDED
     behind: bool = False
     tracked: bool = False
     tie: Tie | None = None
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether it looks for no serial jobs."""
+        return not self.known and not self.scan_jobs and self.beyond is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +167,8 @@ class Taken:
         far_seconds: how many seconds the look from the queues' side took on the server.
         cut: whether the look left jobs that it had found, since their payloads together were too large.
         place: where the last of the parallel jobs were in the table; None where it is not known.
+        floor: where looks at serial queues may begin, as the look from the queues' side has found; None where it is not
+            known.
     """
 
     jobs: list[Job]
@@ -162,6 +180,7 @@ class Taken:
     far_seconds: float = 0.0
     cut: bool = False
     place: Place | None = None
+    floor: SerialFloor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +262,12 @@ class LaneClaim:
                 self._command("lock_known_queues", (wanted, flags, known, *every)),
                 self._command(f"claim{kind}", (*claim, *every)),
             ]
-        if not look.scan_jobs and self.takes_parallel:
+        if look.beyond is not None:
+            return [
+                self._command("lock_beyond_queues", (wanted, flags, *look.beyond.parameters, *every)),
+                self._command(f"claim{kind}", (*claim, *every)),
+            ]
+        if look.is_parallel and self.takes_parallel:
             return [self._command(f"claim_parallel{kind}", (*claim, *parallel))]
         commands = [self._command("lock_near_queues", (wanted, flags, *front, *every))]
         if look.scan_queues:
@@ -252,9 +276,9 @@ class LaneClaim:
 
     def count(self, look: Look) -> int:
         """How many statements a look takes."""
-        if look.known:
+        if look.known or look.beyond is not None:
             return 2
-        if not look.scan_jobs and self.takes_parallel:
+        if look.is_parallel and self.takes_parallel:
             return 1
         return 3 if look.scan_queues else 2
 
@@ -292,6 +316,7 @@ class LaneClaim:
             double(results[1], 0, 2) or 0.0 if hidden else 0.0,
             cut,
             place,
+            SerialFloor.read(results[1]) if hidden else None,
         )
 
     async def take(self, wire: Wire, *, worker: str, wanted: int, task_ids: Mapping[str, int]) -> list[Job]:

@@ -153,7 +153,7 @@ class LimitedClaim:
     def commands(self, look: Look, *, worker: str, bound: Bound) -> list[Command]:
         """The statements of a look, as `LaneClaim.commands`; `look.wanted` is what the ask wants, and ahead."""
         look = replace(look, tracked=False, tie=None)  # there is no form of these for limited tasks
-        if not look.known and not look.scan_jobs and self._claim.takes_parallel:
+        if look.is_parallel and self._claim.takes_parallel:
             # The claim of both kinds of jobs, after no queue was locked: its last part is also the one with the shares.
             return self._claim.commands(replace(look, known=(0,)), worker=worker, bound=bound)[-1:]
         return self._claim.commands(look, worker=worker, bound=bound)

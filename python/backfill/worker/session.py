@@ -345,7 +345,7 @@ class WorkerSession:
 
     def _resumed(self, queues: Sequence[int]) -> None:
         """Look for the jobs of queues that are not paused any more."""
-        self.station.claimer.freed_queue(queues)
+        self.station.claimer.freed_queue(queues, resumed=True)
         self.station.claimer.wake()
 
     def _row(self, tasks: tuple[str, ...], limits: dict[str, Any], place: Place | None) -> WorkerRow:

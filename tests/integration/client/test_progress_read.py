@@ -105,7 +105,7 @@ async def test_a_row_that_somebody_holds_is_passed_over(dsn: str) -> None:
 
 
 async def test_a_held_row_of_progress_holds_up_nobody_for_long(dsn: str) -> None:
-    """The statement gives up after a quarter of a second, so that settlements of the same jobs hardly wait behind it."""
+    """The statement gives up after a quarter of a second, so that settlements hardly wait behind it."""
     async with ServicesClient(dsn) as client, await psycopg.AsyncConnection.connect(dsn) as other:
         job = await client.enqueue("t")
         [attempt] = await held(client, dsn, ONE, job.id)

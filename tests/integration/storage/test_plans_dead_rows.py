@@ -29,7 +29,10 @@ OPERATORS = (
     "why_limit",
 )
 CONTRACT = CALLS[2:]
-CLAIMS = ("lock_near_queues", "lock_known_queues", "claim", "claim_parallel", "claim_tied", "claim_parallel_tied")
+CLAIMS = (
+    "lock_near_queues", "lock_beyond_queues", "lock_known_queues", "claim", "claim_parallel", "claim_tied",
+    "claim_parallel_tied",
+)  # fmt: skip
 TASKS = {"task1": 1, "task2": 2, "task3": 3}
 ADDED: LiteralString = "select * from graphile_worker.add_job('task1', queue_name := 'queue7', job_key := $1)"
 

@@ -136,7 +136,9 @@ def test_a_full_limit_reads_no_jobs(dead: Connection) -> None:
         assert buffers(plan) <= 5
 
 
-@pytest.mark.parametrize("name", ["claim", "lock_near_queues", "lock_known_queues", "lock_far_queues"])
+@pytest.mark.parametrize(
+    "name", ["claim", "lock_near_queues", "lock_beyond_queues", "lock_known_queues", "lock_far_queues"]
+)
 def test_limited_claims_go_by_the_indexes_of_the_usual_ones(dsn: str, name: str) -> None:
     """The forms of the claim's statements for limited tasks have the same indexes, planned on empty tables."""
     claim = LimitedClaim(SCHEMA, (LaneFilter(tasks=(TASK,)),), by="tenant")

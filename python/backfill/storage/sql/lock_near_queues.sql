@@ -23,42 +23,12 @@ with scan as materialized (
       limit 2000
     ) as level
     union all
-    select gap.*
-    from (
-      select job_queue_id, task_id, priority, run_at, id, flags
-      from :"schema"._private_jobs
-      where is_available = true
-        and job_queue_id is not null
-        and span.low < span.high
-        and priority between span.low and span.high
-        and run_at <= now()
-      order by priority, run_at, id
-      limit 2000
-    ) as gap
+    -- part: serial_gap
   ) as waiting
   limit 2000
 ),
-first as (
-  select distinct on (jobs.job_queue_id) jobs.job_queue_id, jobs.priority, jobs.run_at, jobs.id
-  from scan as jobs
-  join :"schema"._private_job_queues as queues on queues.id = any (array[jobs.job_queue_id])
-  where (
-      queues.locked_at is null
-      or starts_with(queues.locked_by, 'backfill:retry:') and queues.locked_by = 'backfill:retry:' || jobs.id
-    )
-    and (jobs.flags is null or not jobs.flags ?| $2::text[])
-    -- lane: serial
-  order by jobs.job_queue_id, jobs.priority, jobs.run_at, jobs.id
-),
-free as materialized (
-  select queues.id
-  from first
-  join :"schema"._private_job_queues as queues on queues.id = any (array[first.job_queue_id])
-  where (queues.locked_at is null or queues.locked_by = 'backfill:retry:' || first.id)
-  order by first.priority, first.run_at, first.id
-  limit $1::integer
-  for no key update of queues skip locked
-),
+-- part: first_queues
+,
 noted as (
   select
     count(*) as locked,

@@ -99,7 +99,7 @@ class Executor(Wiring):
         self._timed = Timed(self._registry, self._outcomes, self.threads.under_way, overdue)
         self.started = self.claimed = 0
         """How many jobs were started, and how many were claimed."""
-        self.held = HeldJobs(self._lost)
+        self.held = HeldJobs(self._lost, self.progress.release)
         """The jobs that this worker has claimed and not settled, by the job's id."""
         self.cancelling = Cancelling(self, registry, self._outcomes, self.threads.under_way)
         self.paused_queues = PausedQueues(self, self.undo)

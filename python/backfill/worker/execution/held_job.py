@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from backfill.cancels import Cancellation
@@ -133,11 +133,17 @@ class HeldJobs(dict[int, HeldJob]):
 
     Args:
         on_loss: called with a job that is not this worker's any more.
+        on_release: called with jobs that are let go of.
     """
 
-    def __init__(self, on_loss: Callable[[HeldJob], None]) -> None:
+    def __init__(
+        self,
+        on_loss: Callable[[HeldJob], None],
+        on_release: Callable[[Collection[HeldJob]], None] = lambda _: None,
+    ) -> None:
         super().__init__()
         self._on_loss = on_loss
+        self._on_release = on_release
 
     @property
     def lanes(self) -> set[Lane]:
@@ -149,7 +155,7 @@ class HeldJobs(dict[int, HeldJob]):
         for running in claimed:
             self[running.job.id] = running
 
-    def release(self, batch: Iterable[HeldJob]) -> None:
+    def release(self, batch: Collection[HeldJob]) -> None:
         """Let go of jobs whose ends are written.
 
         A job that was claimed again meanwhile is held as another attempt, and stays.
@@ -158,6 +164,7 @@ class HeldJobs(dict[int, HeldJob]):
             number = running.job.id
             if self.get(number) is running:
                 del self[number]
+        self._on_release(batch)
 
     def lose(self, running: HeldJob) -> None:
         """Note that a job is not this worker's any more; it is still held until the end of its attempt is written."""

@@ -39,14 +39,16 @@ class _Noted:
         checkpoint: the job's last checkpoint, of this attempt or an earlier one; None if there is none.
         stepped: whether `step` is to be written.
         saved: whether `checkpoint` is to be written.
+        deleted: whether the settlement that ends the job deletes its row.
     """
 
-    __slots__ = ("checkpoint", "saved", "step", "stepped")
+    __slots__ = ("checkpoint", "deleted", "saved", "step", "stepped")
 
     def __init__(self, checkpoint: bytes | None = None, *, fresh: bool) -> None:
         self.step: Step | None = None
         self.checkpoint = checkpoint
         self.stepped = self.saved = fresh
+        self.deleted = False
 
     def entry(self, running: HeldJob) -> Entry:
         """What is to be written of it."""
@@ -66,7 +68,7 @@ class ProgressBook:
         self.fetch: Callable[[int], Awaitable[bytes | None]]
         """Reads the checkpoint of a job from the database."""
         self.quiet: Callable[[HeldJob], bool] = lambda _: False
-        """Whether the row of an attempt's job must not be written now, since a transaction of its handler's reads it."""
+        """Whether the row of an attempt's job must not be written now, since its handler's transaction reads it."""
         self._gone: set[int] = set()
         self._noted: dict[HeldJob, _Noted] = {}
         self._changed: set[HeldJob] = set()
@@ -176,14 +178,6 @@ class ProgressBook:
                 if noted.stepped or noted.saved:
                     self._changed.add(running)
 
-    def forget_later(self, running: HeldJob) -> None:
-        """Have the row of a job's progress deleted soon: something else than a settlement has completed the job."""
-        with self._lock:
-            if running not in self._noted:
-                return
-            self._gone.add(running.job.id)
-        self.changed()
-
     def take_gone(self) -> list[int]:
         """Take out the ids of jobs whose rows of progress are to be deleted."""
         with self._lock:
@@ -203,20 +197,32 @@ class ProgressBook:
         ]
 
     def over(self, batch: Sequence[HeldJob]) -> list[int]:
-        """The ids of jobs that end with these attempts and may have a row of progress."""
-        return [running.job.id for running in batch if running in self._noted and _is_over(running)]
+        """The ids of jobs that end with these attempts and may have rows of progress, which the caller deletes."""
+        over = [running for running in batch if running in self._noted and _is_over(running)]
+        for running in over:
+            self._noted[running].deleted = True
+        return [running.job.id for running in over]
 
     def size(self, running: HeldJob) -> int:
         """How many bytes of a checkpoint an attempt leaves to the next one and are not known to be written."""
         noted = self._noted.get(running)
         return 0 if noted is None else noted.entry(running).size
 
-    def release(self, batch: Iterable[HeldJob]) -> None:
-        """Forget attempts whose ends are written."""
+    def release(self, batch: Collection[HeldJob]) -> None:
+        """Forget attempts whose ends are written.
+
+        A job may have been completed by something else than a settlement, such as a transaction of its handler's. The
+        row of its progress is then deleted soon.
+        """
+        if not self._noted:
+            return
         with self._lock:
-            for running in batch:
-                self._noted.pop(running, None)
+            found = [(running, noted) for running in batch if (noted := self._noted.pop(running, None)) is not None]
+            gone = {running.job.id for running, noted in found if _is_over(running) and not noted.deleted}
+            self._gone |= gone
             self._changed.difference_update(batch)
+        if gone:
+            self.changed()
 
     def _of(self, running: HeldJob) -> _Noted:
         noted = self._noted.get(running)

@@ -8,22 +8,23 @@ that found nothing.
 
 Where thousands of blocked serial jobs lie ahead, free queues are looked for from the queues' side, which goes through
 all queues that have waiting jobs. So the free queues that such a look saw are remembered, for the next looks to try,
-and so are the queues that this worker frees itself.
+and so are the queues that this worker frees itself. Where that look finds that the jobs ahead are all of paused queues,
+or of tasks that the lane does not take, the next looks at serial jobs begin behind these (`serial_floors.py`). Looks
+from the queues' side are repeated within each poll interval, and whenever the others find too little.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from backfill.records import Job
 from backfill.storage.claims import NEVER, Look, Spans, Taken
+from backfill.storage.serial_floors import SLACK_MICROS, SerialFloor
 from backfill.storage.ties import Tie
 from backfill.worker.lanes.full_looks import PATIENCE_SECONDS, SHARE, FullLooks
 
-SLACK_MICROS: Final = 250_000
-"""How far a floor stays behind the time of the claim, since jobs are committed a little after the time in their row."""
 NAMED_LEVELS: Final = (-20, -10, -5, 0, 5, 10)
 _MOST_LEVELS: Final = 100
 _PRODUCTIVE: Final = 4
@@ -35,6 +36,8 @@ _FEW: Final = 8
 """How many jobs a look behind the floors asks for at most; where it finds as many, the floors come down to them."""
 _MANY: Final = 100
 """So many jobs of one run_at in one claim make it likely that there are more of them."""
+_LEAST_APART: Final = 4.0
+"""Looks from the queues' side are at least this many times as long apart as one takes, in any poll interval."""
 _NEAR_SECONDS: Final = 0.002
 """The least seconds that a look at serial queues is taken to cost, with the claim that merges both kinds of jobs."""
 _NEAR_LOOKS: Final = 5
@@ -57,22 +60,10 @@ class ScanCursor:
     """
 
     __slots__ = (
-        "_blocked",
-        "_era",
-        "_far_at",
-        "_floors",
-        "_full",
-        "_hidden",
-        "_known",
-        "_lacked_near",
-        "_near_at",
-        "_near_costs",
-        "_own",
-        "_seen",
-        "_tie",
-        "freed",
+        "_blocked", "_era", "_far_at", "_floor", "_floors", "_full", "_hidden", "_known", "_lacked_near", "_lost",
+        "_near_at", "_near_costs", "_own", "_patience", "_returns", "_seen", "_short", "_stale_at", "_tie", "freed",
         "tracks",
-    )
+    )  # fmt: skip
 
     def __init__(self, *, patience: float = PATIENCE_SECONDS, apart: bool = True) -> None:
         self._floors: dict[int, int] = dict.fromkeys(NAMED_LEVELS, NEVER)
@@ -88,6 +79,12 @@ class ScanCursor:
         self._known: deque[int] = deque()
         self._own: deque[int] = deque(maxlen=_MOST_KNOWN)
         self._tie: Tie | None = None
+        self._floor: SerialFloor | None = None
+        self._lost = False
+        self._patience = patience
+        self._returns = 0
+        self._short = False
+        self._stale_at = 0.0
         self.freed = False
         self.tracks = False
 
@@ -124,7 +121,12 @@ class ScanCursor:
         full = now >= self._full.at and not self._full.are_apart
         near = now >= self._near_at or (self.freed and not self._blocked)
         far = near and self._hidden and not self._known and now >= self._far_at
-        known = () if near else self._take_known(wanted)
+        if self._lost and now >= self._far_at:
+            near = far = True
+        if self._floor is not None:
+            near = far = now >= self._far_at and (self._short or now >= self._stale_at)
+        beyond = None if near else self._floor
+        known = () if near or beyond is not None else self._take_known(wanted)
         self.freed = False  # set here, since this look may not see a queue that is freed from now on
         if full:
             self._full.begin(now)
@@ -133,7 +135,8 @@ class ScanCursor:
         floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
         return Look(
             wanted, Spans.of(floors), scan_jobs=near, scan_queues=far, full=full, era=self._era, known=known,
-            tracked=self.tracks, tie=self._next_tie() if self.tracks and not full else None,
+            beyond=beyond, returns=self._returns, tracked=self.tracks,
+            tie=self._next_tie() if self.tracks and not full else None,
         )  # fmt: skip
 
     def learn(self, look: Look, taken: Taken, *, seconds: float, now: float, clock: int | None = None) -> bool:
@@ -157,6 +160,8 @@ class ScanCursor:
             self._learn_near(look, taken, now)
         if look.scan_queues:
             self._learn_far(look, taken, now)
+        if look.beyond is not None:
+            self._learn_beyond(look, taken)
         if look.known and len(taken.jobs) >= look.wanted:
             self._keep(look.known, taken)  # there was no room for the jobs of the others
         self._meet(taken.jobs, now)
@@ -178,10 +183,12 @@ class ScanCursor:
         if look.scan_queues:
             self._far_at = 0.0
 
-    def free(self, queues: Iterable[int]) -> None:
-        """Note serial queues that this worker has freed."""
+    def free(self, queues: Sequence[int], *, resumed: bool = False) -> None:
+        """Note serial queues that this worker has freed, or that are resumed, so that their jobs may come first."""
         self.freed = True
         self._own.extend(queues)
+        if resumed:
+            self._watch(queues)
 
     def next_look_at(self, now: float) -> float:
         """When the next look can be afforded; 0 where known queues are to be tried first.
@@ -190,12 +197,20 @@ class ScanCursor:
         can be afforded earlier than all together, an earlier look comes first: else serial jobs would wait for a look
         from the start, which they do not need.
         """
-        if self._blocked and (self._known or self._own):
+        if self._tries_known:
             return 0.0
         full_at = 0.0 if self._is_clear else self._full.at
-        if self._lacked_near and now < self._near_at < full_at:
-            return self._near_at
-        return max(full_at, self._near_at, self._far_at if self._hidden else 0.0)
+        serial_at = self._near_at if self._floor is None else self._far_at
+        if self._floor is None and self._hidden:
+            return max(self._near_at, self._far_at)
+        if self._lacked_near and now < serial_at < full_at:
+            return serial_at
+        return max(full_at, serial_at)
+
+    @property
+    def _tries_known(self) -> bool:
+        """Whether the next look may try queues that are known to be free."""
+        return self._floor is None and self._blocked and bool(self._known or self._own)
 
     @property
     def _is_clear(self) -> bool:
@@ -204,10 +219,11 @@ class ScanCursor:
 
     def afford(self) -> None:
         """Let the next look see everything, whatever it costs, unless known queues are to be tried first."""
-        if not (self._blocked and (self._known or self._own)):
+        if not self._tries_known:
             if not self._is_clear:
                 self._full.want()
             self._near_at = self._far_at = 0.0
+            self._short = True
 
     def doubt(self) -> None:
         """Distrust earlier looks behind the floors, since jobs may have been committed there after them."""
@@ -232,13 +248,15 @@ class ScanCursor:
 
     def _learn_near(self, look: Look, taken: Taken, now: float) -> None:
         """Note whether blocked jobs lie ahead, and when another look at the first waiting jobs is worth its cost."""
+        is_news = taken.hidden and not self._hidden and now >= self._far_at
         self._hidden = self._blocked = taken.hidden
         enough = look.wanted / _PRODUCTIVE if taken.hidden else 1
-        worth = taken.queues >= enough
+        worth = taken.queues >= enough or is_news  # the look from the queues' side is to come at once then
         self._near_costs.append(taken.near_seconds)
         cost = taken.near_seconds if taken.hidden else min(self._near_costs)
         self._near_at = now if worth else now + SHARE * max(cost, _NEAR_SECONDS)
         if not taken.hidden:
+            self._floor, self._lost = None, False
             self._known.clear()
             self._own.clear()  # the look has seen those that are free
 
@@ -250,6 +268,36 @@ class ScanCursor:
             self._hidden = False
         self._known.clear()
         self._keep(taken.more, taken)
+        self._lost = False
+        if look.returns != self._returns:
+            return  # what has come back since the look began may lie before the floor that it found
+        self._floor = None if taken.floor is None else taken.floor.cover(self._floors)
+        if self._floor is not None:
+            seconds = taken.near_seconds + taken.far_seconds
+            apart = max(self._patience, _LEAST_APART * seconds)
+            self._far_at, self._stale_at = now + min(SHARE * seconds, apart), now + apart
+            self._short = len(taken.jobs) < look.wanted
+
+    def _learn_beyond(self, look: Look, taken: Taken) -> None:
+        """Note whether a look behind the floor found enough; where other jobs hide the rest, the floor is of no use."""
+        self._short = len(taken.jobs) < look.wanted
+        if taken.hidden and taken.queues * _PRODUCTIVE < look.wanted and look.beyond is self._floor:
+            self._floor, self._lost = None, True
+
+    def _watch(self, queues: Iterable[int]) -> None:
+        """Look at the jobs of some queues wherever they lie, since they may lie before the floor."""
+        self._returns += 1  # a look under way may not have seen them
+        if self._floor is None:
+            return
+        self._floor = self._floor.watching(queues)
+        if self._floor is None:
+            self._forget_floor()
+
+    def _forget_floor(self) -> None:
+        """Look for serial queues from the start again, and from the queues' side where they are hidden there."""
+        self._floor = None
+        self._known.clear()
+        self._near_at = self._far_at = 0.0
 
     def look_apart(self, apart: bool) -> None:
         """Say anew whether the second line may make looks from the start."""
@@ -261,6 +309,15 @@ class ScanCursor:
         self._tie = None
         self._full.want()
         self._era += 1  # a look under way began at the old floors
+        self._returns += 1
+        if self._floor is not None:
+            self._forget_floor()
+
+    def adopt(self, floors: Mapping[int, int], other: ScanCursor) -> None:
+        """Begin at floors that looks of another cursor have found, and look from the start when it does."""
+        for level, floor in floors.items():
+            self._floors[level] = max(floor, self._floors.get(level, NEVER))
+        self._full.at = max(self._full.at, other._full.at)
 
     def returned(self, job: Job) -> None:
         """Lower the floor of a job's priority to the job, since it waits again as before."""
@@ -269,6 +326,8 @@ class ScanCursor:
             self._floors[job.priority] = job.run_at_micros
         self._tie = None  # the job may have another place now
         self._era += 1  # a look under way may have passed it already
+        if job.job_queue_id is not None:
+            self._watch((job.job_queue_id,))
 
     def _meet(self, jobs: list[Job], now: float) -> None:
         """Make floors for the priorities of claimed jobs: all may be claimed before the priorities are asked for."""

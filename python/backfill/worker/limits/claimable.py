@@ -58,6 +58,11 @@ class Claimable:
             return False
         return self.lane.space > 0 and (self.again.busy or self.again.at <= time.monotonic())
 
+    @property
+    def waits_until(self) -> float:
+        """Until when the database has told it to wait, in monotonic seconds."""
+        return 0.0 if self.again.busy else self.again.at
+
     def wake(self) -> None:
         """Look soon, since more jobs may be waiting."""
         self.hungry = True

@@ -87,6 +87,12 @@ class AnySource(Protocol):
     hungry: bool
     under_way: bool
     retired: bool
+    known: dict[str, int]
+
+    @property
+    def waits_until(self) -> float:
+        """Until when the database has told it to wait, in monotonic seconds."""
+        ...
 
     @property
     def may_find(self) -> bool:

@@ -12,6 +12,7 @@ from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.lane import Lane
 from backfill.worker.limits.look import Answer, AnySource, LimitedLook
 from backfill.worker.limits.portion import Portion
+from backfill.worker.limits.roster import CommonLook, Roster
 from backfill.worker.limits.share import passes, settled
 from backfill.worker.limits.source import Source
 from backfill.worker.limits.value_source import ValueSource
@@ -34,6 +35,7 @@ class Sources:
 
     Attributes:
         all: the sources, in the order of their lanes.
+        roster: which of them look by themselves.
     """
 
     def __init__(
@@ -62,20 +64,26 @@ class Sources:
         self._ids: Mapping[str, int] = {}
         self._paused = frozenset[str]()
         self.all: list[AnySource] = []
+        self.roster = Roster(patience)
 
     def __bool__(self) -> bool:
         """Whether any task is limited."""
         return bool(self.all)
 
     @property
-    def scanning(self) -> list[Source]:
-        """The sources that go through the queue as lanes do, from floors."""
-        return [source for source in self.all if isinstance(source, Source)]
+    def scanning(self) -> list[Source | Roster]:
+        """The sources that go through the queue as lanes do, from floors, and what looks for those that sleep."""
+        return [*(source for source in self.roster.active if isinstance(source, Source)), self.roster]
+
+    @property
+    def are_shut(self) -> bool:
+        """Whether none of them takes any jobs now."""
+        return not any(source.known for source in self.all)
 
     @property
     def sated(self) -> bool:
         """Whether no look is under way, and none would bring a job that may run now."""
-        return not any(source.under_way or source.may_find for source in self.all)
+        return self.roster.sated and not any(source.under_way or source.may_find for source in self.roster.active)
 
     def bind(self, ids: Mapping[str, int]) -> None:
         """Note the ids that tasks have now."""
@@ -88,8 +96,14 @@ class Sources:
         self._bind_all()
 
     def _bind_all(self) -> None:
+        changed = []
         for source in self.all:
+            before = source.known
             source.bind(self._ids, self._paused)
+            if source.known is not before:
+                changed.append(source)
+        if changed:
+            self.roster.renew(self.all, changed)
 
     def apply(self, limits: Mapping[str, EffectiveLimit]) -> dict[str, list[int]]:
         """Keep to these limits from now on, by the names of the tasks whose jobs they are for.
@@ -107,6 +121,7 @@ class Sources:
             return uncounted
         self._limits = dict(limits)
         earlier = {(source.lane, source.limit.task, type(source)): source for source in self.all}
+        same = {source: source.limit for source in self.all}
         self.all = []
         for lane in self._lanes:
             for limit, names in _by_limit(limits, lane.claim.tasks):
@@ -114,6 +129,7 @@ class Sources:
                     self._serve(earlier.pop((lane, limit.task, kind), None), lane, limit, names, kind)
         for source in earlier.values():
             self._retire(source)
+        self.roster.renew(self.all, [source for source in self.all if same.get(source) is not source.limit])
         self._stir()
         return uncounted
 
@@ -140,17 +156,17 @@ class Sources:
             now: the time, in monotonic seconds.
             freed: serial queues that the settlement of the same turn frees.
         """
-        return [source.look(now, freed) for source in self.all if source.lane is lane and source.looks_in(now) == 0.0]
+        active = self.roster.active
+        return [source.look(now, freed) for source in active if source.lane is lane and source.looks_in(now) == 0.0]
 
     def hunger(self) -> None:
         """Have all sources look, since there may be jobs for any of them."""
-        for source in self.all:
-            source.wake()
+        self.roster.hunger()
 
     def free(self, freed: Sequence[int], looks: Iterable[LimitedLook]) -> None:
         """Tell the sources that did not look in a turn which serial queues it freed."""
         looked = {one.source for one in looks}
-        for source in self.all:
+        for source in self.roster.active:
             if source not in looked:
                 source.free(freed)
 
@@ -159,31 +175,44 @@ class Sources:
         for source in self.all:
             if source.lane is running.lane and running.job.task_identifier in source.names:
                 source.returned(running.job)
+                self.roster.activate(source)
 
     def looks_in(self, now: float) -> float | None:
         """Seconds until a source has a reason to look; None where there is none."""
-        waits = (source.looks_in(now) for source in self.all)
+        waits = [source.looks_in(now) for source in self.roster.active]
+        waits.append(self.roster.looks_in(now))
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def commands(self, looks: Iterable[LimitedLook]) -> list[Command]:
+    def commands(self, looks: Iterable[LimitedLook], common: CommonLook | None) -> list[Command]:
         """The statements of looks: each takes shares first, and then claims as many jobs as may start."""
-        return [command for one in looks for command in one.commands(schema=self._schema, worker=self._worker)]
+        commands = [] if common is None else common.commands(self._schema)
+        return commands + [
+            command for one in looks for command in one.commands(schema=self._schema, worker=self._worker)
+        ]
 
-    def missed(self, looks: Iterable[LimitedLook]) -> None:
+    def missed(self, looks: Iterable[LimitedLook], common: CommonLook | None) -> None:
         """Take note that looks brought nothing, since their turn was refused or its answer was lost."""
         for one in looks:
             one.missed()
+        if common is not None:
+            self.roster.missed(common)
 
-    def took(self, looks: Iterable[LimitedLook], results: list[PGresult], answer: Answer) -> None:
+    def took(
+        self, looks: Iterable[LimitedLook], common: CommonLook | None, results: list[PGresult], answer: Answer
+    ) -> None:
         """Take in what looks brought; the jobs that may start are among their lanes' ready ones then.
 
         Args:
             looks: the looks.
+            common: the look for all sources that sleep, if there was one.
             results: the results of a turn, of which those of the looks come first; these are taken out.
             answer: when and how the turn was answered.
         """
+        if common is not None:
+            self.roster.took(common, results.pop(0), answer)
         for one in looks:
             brought = one.took(results, answer)
+            self.roster.note(one.source, answer.now, found=bool(brought.jobs))
             if brought.stale:
                 self.read_again()
             if claimed := self._executor.take_in(brought.jobs, one.source.lane):
@@ -240,7 +269,8 @@ class Sources:
 
     @property
     def _portions(self) -> Iterator[Portion]:
-        return (portion for source in self.all for portion in source.portions)
+        """What the sources have of their limits; those that are not active have nothing."""
+        return (portion for source in self.roster.active for portion in source.portions)
 
     def withdraw_all(self) -> list[HeldJob]:
         """Take out all the jobs that wait for a share or for their time."""

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any, Final, Self
 
 Process = tuple[int, int]
-"""A process: its pid, and the time of its start in clock ticks since the machine's boot."""
+"""A process: its pid, and the time of its start in clock ticks since the machine's boot; 0 where that is not known."""
 
 _HIGHEST_PID: Final = 2**22
 _HIGHEST_START: Final = 2**63 - 1
@@ -185,6 +185,8 @@ def _fate(pid: int, started: int) -> Fate:
         pass  # the pid is in use
     except OSError:
         return Fate.UNKNOWN
+    if not started:
+        return Fate.UNKNOWN  # the pid may be that of this process or of another one
     try:
         fields = _stat(pid)
         state, threads, start = fields[_STATE], int(fields[_THREADS]), int(fields[_STARTED])

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from backfill.storage.claims import Look
 from backfill.worker.lanes.lane import Lane
 from backfill.worker.limits.look import LimitedLook
+from backfill.worker.limits.roster import CommonLook
 
 
 class Asked:
     """What one turn asks for: a look for each of some lanes, and what else the worker wants to know."""
 
-    __slots__ = ("around", "began", "freed", "holding", "levels", "limited", "looks", "wakes")
+    __slots__ = ("around", "began", "common", "freed", "holding", "levels", "limited", "looks", "wakes")
 
     def __init__(
         self,
@@ -24,9 +25,11 @@ class Asked:
         wakes: int,
         freed: Sequence[int] = (),
         limited: Sequence[LimitedLook] = (),
+        common: CommonLook | None = None,
     ) -> None:
         self.looks = looks
         self.limited = limited
+        self.common = common
         self.freed = freed
         # A lane whose tasks are all limited makes no usual looks, so it waits for one of the others.
         shut = [one.source.lane for one in limited if one.source.lane.shut]
@@ -43,4 +46,4 @@ class Asked:
 
     def __bool__(self) -> bool:
         """Whether it asks for anything."""
-        return bool(self.looks or self.limited) or self.levels or self.around
+        return bool(self.looks or self.limited or self.common) or self.levels or self.around

@@ -21,6 +21,7 @@ from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.full_looks import SHARE
 from backfill.worker.lanes.lane import Lane, common_front
 from backfill.worker.limits.look import Answer, LimitedLook
+from backfill.worker.limits.roster import Roster
 from backfill.worker.limits.source import Source
 from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.failure_detector import LOOK_SECONDS
@@ -101,7 +102,7 @@ class Claimer:
     @property
     def _is_shut(self) -> bool:
         """Whether neither a lane nor a source takes any jobs, so that it does not matter which jobs there are."""
-        return all(lane.shut for lane in self._lanes) and not any(source.known for source in self._limits.scanning)
+        return all(lane.shut for lane in self._lanes) and self._limits.are_shut
 
     @property
     def sated(self) -> bool:
@@ -113,7 +114,7 @@ class Claimer:
         return not (looks or self._known.wanted) and (not self._limits or self._limits.sated)
 
     @property
-    def _lookers(self) -> list[Lane | Source]:
+    def _lookers(self) -> list[Lane | Source | Roster]:
         """The lanes, and the sources of limited tasks: all that look for jobs."""
         return [*self._lanes, *self._limits.scanning] if self._limits else list(self._lanes)
 
@@ -155,15 +156,15 @@ class Claimer:
         elif self._times.look_late(fleet):
             self._stir()
 
-    def freed_queue(self, queues: Sequence[int] = ()) -> None:
-        """Have all lanes look, since this worker has ended a serial job; try the queues that are given first.
+    def freed_queue(self, queues: Sequence[int] = (), *, resumed: bool = False) -> None:
+        """Have all lanes look, since serial jobs have ended here or queues were resumed; try the given queues first.
 
         The next job of the ended job's queue may be claimed in the same round trip as the settlement.
         """
         self._wakes += 1  # a look under way does not know of the freed queue
         self._hunger()
         for one in self._lookers:
-            one.horizon.free(queues)
+            one.horizon.free(queues, resumed=resumed)
 
     def forget(self) -> None:
         """Ask for the tasks' ids again: the database refused a look, perhaps because the ids have changed."""
@@ -206,7 +207,7 @@ class Claimer:
         if self._closed:
             return Asked.nothing(freed)
         self._keep_time(now)
-        looks, limited = [], list[LimitedLook]()
+        looks, limited, common = [], list[LimitedLook](), self._limits.roster.look(now) if self._limits else None
         for lane in self._lanes:
             low = self.knows_tasks and lane.low
             if self._limits:
@@ -225,7 +226,9 @@ class Claimer:
             self._around_at = now + LOOK_SECONDS
         rare = full or self._known.wanted or not self._executor.held  # a worker at rest learns at once what is due next
         levels = rare and (now >= self._levels_at or not self._times.due_known) and not self._is_shut
-        return Asked(looks, levels=levels, around=around, wakes=self._wakes, freed=freed, limited=limited)
+        return Asked(
+            looks, levels=levels, around=around, wakes=self._wakes, freed=freed, limited=limited, common=common
+        )
 
     def behind_in(self, now: float) -> float | None:
         """Seconds until a lane should look behind its floors, apart from its other looks; None where none should."""
@@ -252,7 +255,7 @@ class Claimer:
         if asked.levels:
             front = common_front(self._lookers)
             commands.append(Command.of("find_levels", self._schema, front.lows, front.highs, front.floors))
-        commands += self._limits.commands(asked.limited)
+        commands += self._limits.commands(asked.limited, asked.common)
         for lane, look in asked.looks:
             commands += lane.claim.commands(look, worker=self._worker, bound=lane.bound)
         return commands
@@ -276,10 +279,10 @@ class Claimer:
         if asked.levels:
             self._know_levels(read_levels(results.pop(0)), now, seconds)
             self._times.due_known = asked.wakes == self._wakes  # else a job may have come since
-        if asked.limited:
+        if asked.limited or asked.common:
             clock, newest = self._clock.at(asked.began), asked.wakes == self._wakes
             answer = Answer(self._known.names, seconds, now, clock, newest, self._fleet())
-            self._limits.took(asked.limited, results, answer)
+            self._limits.took(asked.limited, asked.common, results, answer)
         for lane in asked.holding:  # others began to hold after the turn was asked for
             lane.holding = False
         for lane, look in asked.looks:
@@ -299,7 +302,7 @@ class Claimer:
             self._is_over(lane, look)
             lane.hungry = True
             lane.horizon.missed(look)
-        self._limits.missed(asked.limited)
+        self._limits.missed(asked.limited, asked.common)
 
     def _learn(self, lane: Lane, look: Look, taken: Taken, asked: Asked, *, seconds: float, now: float) -> None:
         beside = lane.beside or lane.behind

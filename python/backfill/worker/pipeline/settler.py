@@ -151,8 +151,6 @@ class Settler:
         # After a lost answer, a missing end counts as written: it was written before the answer was lost.
         tell(self._listeners, batch, () if self._doubtful else missing)
         self._executor.held.release(batch)
-        if self._progress.in_use:
-            self._progress.release(batch)
         if self._limits is not None and self._limits.have_shares:
             self._limits.settled(batch)
         if self._refused:

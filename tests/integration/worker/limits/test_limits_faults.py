@@ -140,12 +140,17 @@ async def test_a_share_that_was_lost_is_not_used_for_ever(dsn: str, eventually: 
             stolen.extend(await rows(dsn, STEAL, context.job.id, context.job.id + 1000))
         await work_for(0.005)
 
+    async def stands_still() -> bool:
+        before = len(begun)
+        await let_pass(0.5)
+        return len(begun) == before
+
     async with BackfillClient(dsn) as client:
         await client.set_limit("t", limit=Limit(1))
         await client.enqueue_bulk("t", range(last))
         async with WorkerRunner(WorkerConfig(dsn, queues=[QueueConfig.default_queue(4)]), tasks):
             await eventually(lambda: stolen, lambda slots: slots == [(1,)])
-            await let_pass(0.5)
+            await eventually(stands_still)
             seen = len(begun)
             assert seen < 300
             await let_pass(0.7)

@@ -17,12 +17,13 @@ from typing import LiteralString
 
 import pytest
 
+import process_tasks
 from backfill import Queue, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.client.lent import ServicesClient
 from backfill.errors import BackfillError
 from backfill.storage.recovery import Next
 from backfill.worker.liveness.children import Children
-from backfill.worker.liveness.places import Place
+from backfill.worker.liveness.places import Place, start_of
 from backfill.worker.upkeep.gone import recover_gone, unlock_gone, unlock_late
 from fleet.books import Ask, Books, balance
 from fleet.crew import Crew, crew_of, drained
@@ -238,6 +239,19 @@ async def test_a_worker_writes_its_place(dsn: str) -> None:
     async with WorkerRunner(WorkerConfig(dsn), tasks) as one, WorkerRunner(WorkerConfig(dsn), tasks) as other:
         written = await rows(dsn, f"select id, place from {WORKERS}")
         assert dict(written) == {runner.worker_id: here().to_json() for runner in (one, other)}
+
+
+async def test_the_row_of_a_worker_with_handlers_in_processes_names_them(
+    dsn: str, client: ServicesClient, tmp_path: Path, eventually: Eventually
+) -> None:
+    """The child is there before its handler begins, with its pid and its start."""
+    begun = tmp_path / "begun"
+    async with WorkerRunner(WorkerConfig(dsn), process_tasks.registry()):
+        await client.enqueue("waits", str(begun))
+        await eventually(begun.exists)
+        [[pid, started]] = await value(dsn, f"select place -> 'children' from {WORKERS}")
+        assert pid != os.getpid()
+        assert start_of(pid) == started
 
 
 async def _do_nothing() -> None:
