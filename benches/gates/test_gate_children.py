@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from sides.children import bare_rate, pooled_rate, trip_seconds
+from sides.children import bare_rate, pooled_rate, trip_microseconds
 from sides.ratio import Side, compare
 
 
 @pytest.fixture
 def trips() -> Iterator[tuple[Side, Side]]:
     """Both sides of a round trip."""
-    pooled, bare, close = trip_seconds(500)
+    pooled, bare, close = trip_microseconds(500)
     yield pooled, bare
     close()
 
@@ -22,7 +22,7 @@ def test_a_call_that_does_nothing(trips: tuple[Side, Side]) -> None:
     """A call in a child costs at most three bare round trips through a process, made by the same event loop."""
     pooled, bare = trips
     figure = compare(
-        "a call in a child, against a bare round trip", pooled, bare, unit="s", wanted=3.0, less=True, rounds=21
+        "a call in a child, against a bare round trip", pooled, bare, unit="µs", wanted=3.0, less=True, rounds=21
     )
     print(f"\n{figure}")
     assert figure.holds, figure

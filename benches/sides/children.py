@@ -31,8 +31,8 @@ print(flush=True)
 """
 
 
-def trip_seconds(rounds: int) -> tuple[Callable[[], float], Callable[[], float], Callable[[], None]]:
-    """Two sides that tell the seconds of a round trip, and what ends their processes.
+def trip_microseconds(rounds: int) -> tuple[Callable[[], float], Callable[[], float], Callable[[], None]]:
+    """Two sides that tell the microseconds of a round trip, and what ends their processes.
 
     The first is a call that does nothing in a child of a pool. The second is a few bytes that the event loop writes to
     a pipe and reads back from another one, through a process that does nothing else.
@@ -119,7 +119,7 @@ async def _timed(trip: Callable[[], Coroutine[Any, Any, None] | Awaitable[None]]
     began = time.perf_counter()
     for _ in range(rounds):
         await trip()
-    return (time.perf_counter() - began) / rounds
+    return (time.perf_counter() - began) / rounds * 1e6
 
 
 def _hear(kind: str, data: bytes) -> None:
