@@ -48,6 +48,17 @@ async def test_a_handler_runs_in_another_process_with_its_context(dsn: str, capl
     assert other.process == said["pid"]
 
 
+async def test_a_handler_that_sets_up_logs_takes_none_of_later_jobs(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The records of the next job in the same child come here again."""
+    caplog.set_level(logging.INFO)
+    config = WorkerConfig(dsn, concurrency=1)
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("sets_up_logs", None, priority=1)
+        job = await client.enqueue("pid", priority=2)
+        await WorkerRunner(config, process_tasks.registry(keep=KEEP)).process_available_jobs()
+    assert f"hello from {job.job.id}" in [record.getMessage() for record in caplog.records]
+
+
 async def test_a_task_called_directly_runs_here() -> None:
     """`await task(payload)` does not need a worker, nor a child."""
     task = process_tasks.registry().get("returns")
