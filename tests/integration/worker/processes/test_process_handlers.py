@@ -168,8 +168,8 @@ async def test_children_follow_the_lanes_concurrency(dsn: str, eventually: Event
 
 
 async def test_processors_are_used_together(dsn: str, eventually: Eventually) -> None:
-    """Work that keeps a processor busy takes hardly longer than on two bare processes, in the same run."""
-    tasks, times, ratios = process_tasks.registry(), 40, list[float]()
+    """Work that keeps a processor busy reaches 0.85 of the rate of two bare processes, in the same run."""
+    tasks, times, ratios = process_tasks.registry(), 100, list[float]()
 
     async def done() -> None:
         await eventually(lambda: value(dsn, JOBS), lambda count: count == 0, timeout=60)
@@ -178,13 +178,13 @@ async def test_processors_are_used_together(dsn: str, eventually: Eventually) ->
     async with BackfillClient(dsn) as client, WorkerRunner(config, tasks):
         await client.enqueue_bulk("burns", [50] * 4)  # so that both children are there
         await done()
-        for _ in range(3):
+        while len(ratios) < 5 and max(ratios, default=0) < 0.85:  # others use the processors too
             theirs = await asyncio.to_thread(bare, process_tasks.burns, 20, times)
             began = perf_counter()
             await client.enqueue_bulk("burns", [20] * times)
             await done()
             ratios.append(theirs / (perf_counter() - began))
-    assert max(ratios) > 0.6, ratios
+    assert max(ratios) >= 0.85, ratios
 
 
 def bare(function: Callable[[int], int], argument: int, times: int) -> float:
