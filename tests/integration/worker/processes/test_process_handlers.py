@@ -169,7 +169,7 @@ async def test_children_follow_the_lanes_concurrency(dsn: str, eventually: Event
 
 async def test_processors_are_used_together(dsn: str, eventually: Eventually) -> None:
     """Work that keeps a processor busy reaches 0.85 of the rate of two bare processes, in the same run."""
-    tasks, times, ratios = process_tasks.registry(), 100, list[float]()
+    tasks, times, ratios = process_tasks.registry(), 60, list[float]()
 
     async def done() -> None:
         await eventually(lambda: value(dsn, JOBS), lambda count: count == 0, timeout=60)
