@@ -1,8 +1,8 @@
 """Which classes a worker may make objects of, from what a child process has sent, without running a program's code.
 
-A worker has one event loop for all of its jobs. Code of a program's classes, such as an `__init__` that asks a database,
-would hold it up, and would have its effect a second time. So only such classes are used here whose objects are made by
-code of Python, of its library and of ours.
+A worker has one event loop for all of its jobs. Code of a program's classes, such as an `__init__` that asks a
+database, would hold it up, and would have its effect a second time. So only such classes are used here whose objects
+are made by code of Python, of its library and of ours.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Exceptions that cross from a child process to its worker, with their causes, their members and their tracebacks.
 
 An exception of Python, its library or ours is pickled, and one of a program's class is made again of its arguments and
-attributes, where that gives the same exception. Where it does not, a stand-in takes its place: an exception of a class of
-the same name, below the nearest base class that both sides have, with the same text. So the worker judges, describes and
-logs what a handler raised as if it had been raised in a thread, and runs no code of the program to have it
+attributes, where that gives the same exception. Where it does not, a stand-in takes its place: an exception of a class
+of the same name, below the nearest base class that both sides have, with the same text. So the worker judges, describes
+and logs what a handler raised as if it had been raised in a thread, and runs no code of the program to have it
 (`harmless.py`).
 """
 

@@ -31,8 +31,8 @@ class ChildPool:
 
     Make it and use it on one event loop. Children are started when a call finds none that is free, up to `size`. Where
     one cannot be started, the call for which it was to be started fails, and the next start waits: a tenth of a second,
-    then twice as long each time, up to half a minute. Other calls wait meanwhile. Where five starts in a row have failed
-    and no child takes calls, all calls that wait fail, so that their callers can do better than to wait.
+    then twice as long each time, up to half a minute. Other calls wait meanwhile. Where five starts in a row have
+    failed and no child takes calls, all calls that wait fail, so that their callers can do better than to wait.
 
     Args:
         size: how many children take calls at most.
