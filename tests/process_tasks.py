@@ -187,6 +187,11 @@ def pid(ctx: WorkerContext[Any]) -> dict[str, Any]:
     return {"pid": os.getpid(), "job": ctx.job.id, "attempt": ctx.attempt, "worker": ctx.worker_id}
 
 
+def sets_up_logs(_: None) -> None:
+    """Take the loggers from whoever had them."""
+    logging.basicConfig(force=True)
+
+
 def dies(how: str) -> str:
     """End this process, or say that it lives."""
     if how == "segv":
@@ -304,6 +309,6 @@ async def broken_lifespan(client: BackfillClient) -> AsyncIterator[Deps]:
 def registry(where: str = "process", **settings: Any) -> TaskRegistry[Any]:
     """All of these handlers, to be run in processes or in threads."""
     tasks: TaskRegistry[Any] = TaskRegistry()
-    for function in (raises, returns, takes, pid, dies, waits, hangs, burns, steps, forks):
+    for function in (raises, returns, takes, pid, sets_up_logs, dies, waits, hangs, burns, steps, forks):
         tasks.task(function.__name__, run_in=where, **settings)(function)  # type: ignore[call-overload]
     return tasks

@@ -139,3 +139,73 @@ def test_a_record_crosses_with_its_job_its_error_and_its_extra(caplog: pytest.Lo
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "a 1"
     assert "NeedsTwoError" in caplog.text
+
+
+class CountsItsMakingsError(Exception):
+    """An error whose own code has an effect each time it is made."""
+
+    made = 0
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"number {number}")
+        self.number = number
+        type(self).made += 1
+
+
+class CountsItsReadingsError(Exception):
+    """An error whose own code runs when it is unpickled."""
+
+    read = 0
+
+    def __reduce__(self) -> Any:
+        """Be made by a function."""
+        return _read, (str(self),)
+
+
+class KeepsStateError(Exception):
+    """An error that takes its state by code of its own."""
+
+    def __setstate__(self, state: object) -> None:
+        """Count it."""
+        CountsItsReadingsError.read += 1
+
+
+class Waits:
+    """A value whose own code runs when it is unpickled."""
+
+    def __setstate__(self, state: object) -> None:
+        """Count it."""
+        CountsItsReadingsError.read += 1
+
+
+def _read(text: str) -> CountsItsReadingsError:
+    CountsItsReadingsError.read += 1
+    return CountsItsReadingsError(text)
+
+
+def test_no_code_of_a_program_runs_to_read_its_exceptions() -> None:
+    """The class, the text and the plain attributes cross all the same."""
+    error = CountsItsMakingsError(5)
+    before = CountsItsMakingsError.made
+    other = unpacked(packed(error))
+    assert isinstance(other, CountsItsMakingsError)
+    assert (str(other), other.number, CountsItsMakingsError.made) == ("number 5", 5, before)
+    held = ValueError("holds")
+    held.held = Waits()  # type: ignore[attr-defined]
+    held.held.a = held.error = CountsItsReadingsError("inner")  # type: ignore[attr-defined]
+    stateful = KeepsStateError("x")
+    stateful.a = 1  # type: ignore[attr-defined]
+    group = ExceptionGroup("several", [CountsItsReadingsError("a"), stateful])
+    for one in (CountsItsReadingsError("text"), held, stateful, group):
+        again = unpacked(packed(one))
+        assert isinstance(again, type(one))
+        assert str(again) == str(one)
+    assert CountsItsReadingsError.read == 0
+
+
+def test_a_very_long_text_is_cut_in_the_middle() -> None:
+    """So that the worker's loop is not held up by it."""
+    other = unpacked(packed(ValueError("a" * 5_000_000 + "z")))
+    assert 200_000 < len(str(other)) < 300_000
+    assert str(other).startswith("aaa")
+    assert str(other).endswith("az")

@@ -1,13 +1,14 @@
 """Exceptions that cross from a child process to its worker, with their causes, their members and their tracebacks.
 
-An exception is pickled where that gives the same exception again. Where it does not, a stand-in takes its place: an
-exception of a class of the same name, below the nearest base class that both sides have, with the same text. So the
-worker judges, describes and logs what a handler raised as if it had been raised in a thread.
+An exception of Python, its library or ours is pickled, and one of a program's class is made again of its arguments and
+attributes, where that gives the same exception. Where it does not, a stand-in takes its place: an exception of a class
+of the same name, below the nearest base class that both sides have, with the same text. So the worker judges, describes
+and logs what a handler raised as if it had been raised in a thread, and runs no code of the program to have it
+(`harmless.py`).
 """
 
 from __future__ import annotations
 
-import io
 import pickle
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from backfill.importable import is_found_class
 from backfill.said import message
+from backfill.worker.in_child.harmless import builtin_of, is_ours, loaded, made_bare
 from backfill.worker.in_child.tracebacks import Place, places_of, traceback_of
 from backfill.worker.processes.handler import Terminated
 
@@ -25,6 +27,8 @@ _MOST: Final = 100
 _LARGEST: Final = 2**20
 """How many bytes a pickled exception may have."""
 _LARGEST_ATTRIBUTE: Final = 2**16
+_LONGEST_TEXT: Final = 2**18
+"""How many characters of an exception's text cross; of a longer one those in the middle are left out."""
 _TEXT: Final = "_backfill_text"
 _JUDGED: Final = ("retryable", "retry_after", "delay", "reason", "sqlstate")
 """Attributes that decide what becomes of a job or how its error is described, which classes may have too."""
@@ -91,8 +95,8 @@ def _make(number: int, nodes: list[_Node], made: dict[int, BaseException]) -> Ba
     if number in made:
         return made[number]
     node = nodes[number]
-    error = None if node.pickled is None else _loaded(node.pickled)
-    if not isinstance(error, BaseException):
+    error = None if node.pickled is None else _again(node.pickled, _class_of(node.module, node.name))
+    if error is None:
         members = [_make(member, nodes, made) for member in node.members]
         error = _stand_in(node, members)
         made[number] = error
@@ -127,21 +131,22 @@ def _node_of(error: BaseException) -> _Node:
 
 def _text_of(error: BaseException) -> str:
     try:
-        return message(error)
+        text = message(error)
     except Terminated:
         raise
     except BaseException as broken:  # noqa: BLE001 - an error's own code may fail in any way
         return f"(its message cannot be had: {type(broken).__name__})"
+    half = _LONGEST_TEXT // 2
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:half]} ... {text[-half:]}"
 
 
 def _pickled(error: BaseException, text: str) -> bytes | None:
-    """An exception pickled; None where that would not give the same exception again."""
+    """What makes an exception again; None where that would not give the same exception."""
+    kind = type(error)
     try:
-        data = pickle.dumps(error)
-        if len(data) > _LARGEST:
-            return None
-        again = pickle.loads(data)  # noqa: S301 - pickled above
-        if type(again) is not type(error) or _text_of(again) != text:
+        data = pickle.dumps(error if is_ours(kind) else (error.args, vars(error)))
+        again = None if len(data) > _LARGEST else _again(data, kind if is_found_class(kind) else None)
+        if type(again) is not kind or _text_of(again) != text:
             return None
         if isinstance(error, BaseExceptionGroup) and isinstance(again, BaseExceptionGroup):
             return data if _same_members(error.exceptions, again.exceptions) else None
@@ -150,6 +155,19 @@ def _pickled(error: BaseException, text: str) -> bytes | None:
     except BaseException:  # noqa: BLE001 - an error's own code may fail in any way
         return None
     return data
+
+
+def _again(data: bytes, kind: type[BaseException] | None) -> BaseException | None:
+    """An exception from what `_pickled` gave; None where this process cannot have it."""
+    found = loaded(data)
+    if isinstance(found, BaseException):
+        return found
+    if not isinstance(found, tuple) or kind is None:
+        return None
+    try:
+        return made_bare(kind, *found)
+    except BaseException:  # noqa: BLE001 - a class may refuse its own arguments in any way
+        return None
 
 
 def _same_members(some: Sequence[BaseException], others: Sequence[BaseException]) -> bool:
@@ -182,37 +200,20 @@ def _attributes_of(error: BaseException) -> Iterator[tuple[str, bytes]]:
             yield str(name), data
 
 
-class _Known(pickle.Unpickler):
-    """Takes classes from modules that this process has already: an import would hold up the worker's loop."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """A class or function by its name."""
-        if module not in sys.modules:
-            raise pickle.UnpicklingError(f"module {module!r} is not imported here")
-        return super().find_class(module, name)
-
-
-def _loaded(data: bytes) -> Any:
-    """What was pickled; None where this process cannot have it."""
-    try:
-        return _Known(io.BytesIO(data)).load()
-    except BaseException:  # noqa: BLE001 - the code of a class may fail in any way
-        return None
-
-
 def _stand_in(node: _Node, members: list[BaseException]) -> BaseException:
     """An exception with the name, the text and the attributes of one that could not cross."""
     for base in _bases_of(node, members):
         try:
             kind: Any = _kind(base, node.module, node.name)  # type: ignore[arg-type] # classes can be hashed
             grouped = issubclass(base, BaseExceptionGroup)
-            error: BaseException = kind.__new__(kind, node.text, members) if grouped else kind.__new__(kind)
+            new = builtin_of(base).__new__
+            error: BaseException = new(kind, node.text, members) if grouped else new(kind)
             setattr(error, _TEXT, node.text)
             error.args = (node.text,)
         except BaseException:  # noqa: BLE001, S112 - a class of a program's may refuse all this
             continue
         for name, data in node.attributes.items():
-            value = _loaded(data)
+            value = loaded(data)
             try:
                 if value is not None and getattr(error, name, None) != value:
                     setattr(error, name, value)
@@ -230,12 +231,18 @@ def _bases_of(node: _Node, members: list[BaseException]) -> Iterator[type[BaseEx
             yield ExceptionGroup
         yield BaseExceptionGroup
     for module, name in node.bases:
-        found: Any = sys.modules.get(module)
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        if isinstance(found, type) and issubclass(found, BaseException) and not issubclass(found, BaseExceptionGroup):
+        found = _class_of(module, name)
+        if found is not None and not issubclass(found, BaseExceptionGroup):
             yield found
     yield Exception if plain else BaseException
+
+
+def _class_of(module: str, name: str) -> type[BaseException] | None:
+    """An exception class by its name, from a module that is imported here."""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, type) and issubclass(found, BaseException) else None
 
 
 @lru_cache(maxsize=256)

@@ -39,9 +39,11 @@ class RecordSender(logging.Handler):
         self._call: ChildCall | None = None
         self._job: Job | None = None
         self._kept: deque[bytes] = deque(maxlen=_MOST_KEPT)
+        self._takes_over = False
 
     def take_over(self, setup: Setup) -> None:
         """Be the only handler of the root logger, and give the loggers the levels that they have in the worker."""
+        self._takes_over = True
         logging.root.handlers[:] = [self]
         for name, level in setup.levels.items():
             logging.getLogger(name or None).setLevel(level)
@@ -49,6 +51,8 @@ class RecordSender(logging.Handler):
 
     def begin(self, call: ChildCall, job: Job) -> None:
         """Send what was kept, and send records with this call from now on."""
+        if self._takes_over and self not in logging.root.handlers:  # the job before has set up logs of its own
+            logging.root.handlers[:] = [self]
         self._call, self._job = call, job
         while self._kept:
             call.send(RECORD, self._kept.popleft())

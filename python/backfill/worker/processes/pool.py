@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
+from backfill.said import why
 from backfill.worker.processes.announcer import Announcer
 from backfill.worker.processes.calls import Call, OnBegin, OnChildren, OnMessage, Outcome
 from backfill.worker.processes.child import Child, UnreadError
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 30.0
 _TRIES: Final = 3
+_HOPELESS: Final = 5
+"""So many starts in a row have failed, and nobody else takes calls: those that wait are told so."""
 
 
 class ChildPool:
@@ -28,7 +31,8 @@ class ChildPool:
 
     Make it and use it on one event loop. Children are started when a call finds none that is free, up to `size`. Where
     one cannot be started, the call for which it was to be started fails, and the next start waits: a tenth of a second,
-    then twice as long each time, up to half a minute. Other calls wait meanwhile.
+    then twice as long each time, up to half a minute. Other calls wait meanwhile. Where five starts in a row have
+    failed and no child takes calls, all calls that wait fail, so that their callers can do better than to wait.
 
     Args:
         size: how many children take calls at most.
@@ -283,17 +287,29 @@ class ChildPool:
         try:
             child = await self._start()
         except Exception as error:  # noqa: BLE001 - it is said to whom it concerns
-            self._failures += 1
-            self._not_before = self._loop.time() + min(_FIRST_PAUSE * 2.0 ** (self._failures - 1), _LONGEST_PAUSE)
-            while self._waiters:
-                if _refuse(self._waiters.popleft(), error):
-                    return
-            if not self._closing:
-                logger.warning("%s", error)
+            self._failed(error)
         else:
             self._failures = 0
             self._serving.add(child)
             self._free(child)
+
+    def _failed(self, error: Exception) -> None:
+        """A start has failed. From the fifth on this is an error in the log; there are two of these a minute."""
+        self._failures += 1
+        pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures - 1, 20), _LONGEST_PAUSE)
+        self._not_before = self._loop.time() + pause
+        hopeless = self._failures >= _HOPELESS and not self._serving
+        refused = False
+        while self._waiters and (hopeless or not refused):
+            refused = _refuse(self._waiters.popleft(), error) or refused
+        if self._failures >= _HOPELESS and not self._closing:
+            logger.error(
+                "%d starts of a child process in a row have failed, so that jobs are put off whose handlers run in "
+                "processes; the next start is tried in %g seconds at the earliest: %s",
+                self._failures, pause, why(error),
+            )  # fmt: skip
+        elif not refused and not self._closing:
+            logger.warning("%s", why(error))
 
     async def _start(self) -> Child:
         launched = await self._spawner.start(self._handler)

@@ -19,7 +19,6 @@ from backfill.worker.processes.pool import ChildPool
 
 from child_pools import Begun, do, ignore, pool_of
 from places import TESTS
-from plugins.periods import let_pass
 from plugins.waiting import Eventually
 
 
@@ -42,19 +41,35 @@ async def test_a_child_that_does_not_become_ready(setup: bytes, reason: str) -> 
         assert list(pool.children) == []
 
 
-async def test_many_calls_where_no_child_starts() -> None:
-    """They do not start children in a hot loop: one after the other, with pauses."""
+async def test_many_calls_where_no_child_starts(caplog: pytest.LogCaptureFixture) -> None:
+    """They do not start children in a hot loop. After five starts all of them fail, rather than wait for hours."""
     async with pool_of(4, b"exits") as pool:
-        several = [Begun(pool, "pid") for _ in range(50)]
-        tasks = [one.task for one in several]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        await let_pass(2.0)
-        failed = [task for task in tasks if task.done()]
-        assert 1 <= len(failed) < 4 + 6
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        assert all(isinstance(task.exception(), ChildNotStarted) for task in failed)
+        began = time.monotonic()
+        tasks = [Begun(pool, "pid").task for _ in range(50)]
+        await asyncio.wait(tasks, timeout=60)
+        assert time.monotonic() - began > 0.8
+        assert [type(task.exception()) for task in tasks] == [ChildNotStarted] * 50
+        assert pool._failures == 5
+        (error,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert error.startswith("5 starts of a child process in a row have failed")
+
+
+async def test_children_that_cannot_be_told_of() -> None:
+    """As where the database is away: calls fail without a child, and the first one after that runs."""
+    told = 0
+
+    async def tell(children: Sequence[tuple[int, int]]) -> None:
+        nonlocal told
+        told += 1
+        if told < 3:
+            raise OSError("the database is away")
+
+    async with pool_of(1, on_children=tell) as pool:
+        for _ in range(2):
+            with pytest.raises(OSError, match="the database is away"):
+                await do(pool, "pid")
+            assert list(pool.children) == []
+        assert await do(pool, "give_back", 1) == 1
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,17 @@ async def test_a_handler_runs_in_another_process_with_its_context(dsn: str, capl
     assert other.process == said["pid"]
 
 
+async def test_a_handler_that_sets_up_logs_takes_none_of_later_jobs(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The records of the next job in the same child come here again."""
+    caplog.set_level(logging.INFO)
+    config = WorkerConfig(dsn, concurrency=1)
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("sets_up_logs", None, priority=1)
+        job = await client.enqueue("pid", priority=2)
+        await WorkerRunner(config, process_tasks.registry(keep=KEEP)).process_available_jobs()
+    assert f"hello from {job.job.id}" in [record.getMessage() for record in caplog.records]
+
+
 async def test_a_task_called_directly_runs_here() -> None:
     """`await task(payload)` does not need a worker, nor a child."""
     task = process_tasks.registry().get("returns")
@@ -157,8 +168,8 @@ async def test_children_follow_the_lanes_concurrency(dsn: str, eventually: Event
 
 
 async def test_processors_are_used_together(dsn: str, eventually: Eventually) -> None:
-    """Work that keeps a processor busy takes hardly longer than on two bare processes, in the same run."""
-    tasks, times, ratios = process_tasks.registry(), 40, list[float]()
+    """Work that keeps a processor busy reaches 0.85 of the rate of two bare processes, in the same run."""
+    tasks, times, ratios = process_tasks.registry(), 60, list[float]()
 
     async def done() -> None:
         await eventually(lambda: value(dsn, JOBS), lambda count: count == 0, timeout=60)
@@ -167,13 +178,13 @@ async def test_processors_are_used_together(dsn: str, eventually: Eventually) ->
     async with BackfillClient(dsn) as client, WorkerRunner(config, tasks):
         await client.enqueue_bulk("burns", [50] * 4)  # so that both children are there
         await done()
-        for _ in range(3):
+        while len(ratios) < 5 and max(ratios, default=0) < 0.85:  # others use the processors too
             theirs = await asyncio.to_thread(bare, process_tasks.burns, 20, times)
             began = perf_counter()
             await client.enqueue_bulk("burns", [20] * times)
             await done()
             ratios.append(theirs / (perf_counter() - began))
-    assert max(ratios) > 0.6, ratios
+    assert max(ratios) >= 0.85, ratios
 
 
 def bare(function: Callable[[int], int], argument: int, times: int) -> float:
