@@ -21,7 +21,7 @@ OPEN = (
     "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'"
 )
 
-LAST_ERROR = "select min(last_error) from graphile_worker.backfill_dlq"
+LAST_ERROR = "select min(last_error::text) from graphile_worker.backfill_dlq"
 
 
 @pytest.fixture
