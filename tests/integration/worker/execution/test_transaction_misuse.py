@@ -17,9 +17,7 @@ from plugins.waiting import Eventually
 from reading import rows, value
 
 KINDS = pytest.mark.parametrize("kind", ["async", "thread"])
-OPEN = (
-    "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'"
-)
+OPEN = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'"
 
 LAST_ERROR = "select min(last_error::text) from graphile_worker.backfill_dlq"
 
