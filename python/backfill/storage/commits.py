@@ -24,10 +24,13 @@ class TransactionId:
     Attributes:
         number: its id.
         timeline: the history of the database in which the id stands for it; None where the server did not say.
+        is_blocks_own: whether it is the one that was begun for the block. A handler can end that by `commit` as SQL
+            text, and begin another one.
     """
 
     number: str
     timeline: str | None
+    is_blocks_own: bool = True
 
 
 class Fate(StrEnum):
@@ -48,7 +51,9 @@ def read_id(result: PGresult) -> TransactionId:
     """The id that the command gave."""
     [row] = binary_rows(result)
     timeline = row.raw("timeline")
-    return TransactionId(row.text("transaction"), None if timeline is None else timeline.decode())
+    return TransactionId(
+        row.text("transaction"), None if timeline is None else timeline.decode(), row.text("deferrable") == "on"
+    )
 
 
 def ask_fate(transaction: TransactionId, schema: str) -> Command:

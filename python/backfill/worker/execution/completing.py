@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from backfill.errors import LeaseLostError
+from backfill.errors import LeaseLostError, TransactionUseError
 from backfill.logs import fields_of
 from backfill.storage.arrays import number_array
 from backfill.storage.attempts import read_locks
@@ -66,13 +66,21 @@ def completing(
 
     Raises:
         LeaseLostError: the job is not this attempt's any more.
+        TransactionUseError: the transaction is not the one that was begun for the block.
     """
     for last in (False, True):
         settlement = Settlement([ending.end(running, running.keep)])
         settlement.paused, settlement.progressed = paused, progressed
         results = yield [*settlement.commands(schema=schema, worker=worker), ask_id(schema)]
+        transaction = read_id(results[-1])
+        if not transaction.is_blocks_own:
+            raise TransactionUseError(
+                "ctx.transaction(): the handler has ended the block's transaction by SQL text, such as `commit`, and has "
+                "begun another one, so that the job would not be completed with all that the block has written; the "
+                "block commits at its end, and savepoints are made by `tx.connection.transaction()`"
+            )
         if not settlement.missing(results[:-1]):
-            return Completion(read_id(results[-1]), settlement)
+            return Completion(transaction, settlement)
         known = running.locked_at, running.queue_locked_at
         if last or not _is_held(running, (yield [_ask_lock(running, schema, worker)])[0]):
             break

@@ -33,7 +33,7 @@ from backfill.worker.execution.held_job import HeldJob, HeldJobs
 from backfill.worker.execution.hooked import Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
-from backfill.worker.execution.own_end import ending_after
+from backfill.worker.execution.own_end import ending_after, refuse_open
 from backfill.worker.execution.own_transactions import OwnTransactions
 from backfill.worker.execution.paused_queues import PausedQueues
 from backfill.worker.execution.paused_tasks import PausedTasks
@@ -280,9 +280,10 @@ class Executor(Wiring):
             else:
                 running.handler_started = True
                 value = await (work if running.limits is NO_LIMITS else self._timed.run(running, work))
-                ending = (
-                    COMPLETED if running.keep is None else self._outcomes.kept(running.job, value, self.interrupted)
-                )
+                if running.own is not None:
+                    await refuse_open(running.own)
+                keeps = running.keep is not None
+                ending = self._outcomes.kept(running.job, value, self.interrupted) if keeps else COMPLETED
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
             if self._guard.forked:
                 self._guard.leave(error)
@@ -352,7 +353,7 @@ class Executor(Wiring):
         if not running.handler_started and isinstance(error, asyncio.CancelledError):
             return GIVEN_BACK
         if not running.handler_started and not isinstance(error, SystemExit):
-            # The handler did not raise it: it is a bug of ours, or the task cannot be resolved. The job must still end.
+            # It is a bug of ours, or the task cannot be resolved. The job must still end.
             logger.error("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier, exc_info=error)
         return self._outcomes.judged(running.job, error)
 

@@ -80,9 +80,9 @@ class OwnTransactions:
         own.is_open, own.quiet = True, quiet
         return own
 
-    async def wait_for_renewal(self) -> None:
-        """Wait until no renewal of locks is under way."""
-        async with self._executor.held.renewal:
+    async def wait_for_writes(self) -> None:
+        """Wait until neither a renewal of locks nor a writing of progress is under way, which may write the job's row."""
+        async with self._executor.held.renewal, self._executor.progress.writing:
             pass
 
     def encoded(self, running: HeldJob, result: Any) -> Ending:

@@ -7,6 +7,7 @@ attempt said last is written with the attempt's end.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -69,6 +70,8 @@ class ProgressBook:
         """Reads the checkpoint of a job from the database."""
         self.quiet: Callable[[HeldJob], bool] = lambda _: False
         """Whether the row of an attempt's job must not be written now, since its handler's transaction reads it."""
+        self.writing = asyncio.Lock()
+        """Held while what was taken out is written."""
         self._gone: set[int] = set()
         self._noted: dict[HeldJob, _Noted] = {}
         self._changed: set[HeldJob] = set()

@@ -20,7 +20,7 @@ from backfill.worker.execution.completing import Completion
 from backfill.worker.execution.endings import GIVEN_BACK, Ending
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.own_transactions import ANSWER_SECONDS, OwnTransactions, driven_here
-from backfill.worker.execution.transactions import refuse_ended
+from backfill.worker.execution.transactions import refuse_abandoned, refuse_ended
 
 if TYPE_CHECKING:
     from backfill.client import BackfillClient
@@ -166,9 +166,10 @@ class OpenedInThread:
             on_loop(self._owner.loop, self._slot.__aenter__())
             self._has_slot = True
             if self._own.quiet:
-                on_loop(self._owner.loop, self._owner.wait_for_renewal())
+                on_loop(self._owner.loop, self._owner.wait_for_writes())
             self._connection = connection = connected(on_loop(self._owner.loop, self._owner.blocks.conninfo()))
             connection.isolation_level = self._isolation
+            connection.deferrable = True  # it marks the block's transaction, see read_transaction.sql
             self._transaction = connection.transaction()
             self._transaction.__enter__()
         except BaseException:
@@ -176,7 +177,19 @@ class OpenedInThread:
             self._release()
             raise
         self._tx = ThreadTransaction(connection, self._client, self._owner.loop, self._owner, self._running)
+        self._own.block = self
         return self._tx
+
+    async def abandon(self) -> None:
+        """Roll back, and give back what the block has taken; nobody will end it. It is called on the event loop."""
+        self._own.is_open = self._own.quiet = False
+        self._tx.close()
+        if self._connection is not None:
+            with suppress(psycopg.Error, OSError):
+                self._connection.close()
+        if self._has_slot:
+            self._has_slot = False
+            await self._slot.__aexit__(None, None, None)
 
     def end(self, error: BaseException | None) -> None:
         """Complete the job and commit; roll back where the block ends with an error.
@@ -186,6 +199,9 @@ class OpenedInThread:
             DatabaseConnectionError: the connection was lost, and nothing was committed.
             TransactionUseError: the handler has ended the transaction, or has caught an error that broke it.
         """
+        if not self._own.is_open:
+            refuse_abandoned(error)
+            return
         try:
             if error is None:
                 self._complete()

@@ -191,13 +191,24 @@ class OpenedOnLoop:
         """
         try:
             if self._own.quiet:
-                await self._owner.wait_for_renewal()
+                await self._owner.wait_for_writes()
             self._connection, self._transaction = await self._begun()
         except BaseException:
             self._own.is_open = self._own.quiet = False
             raise
         self._tx = HandlerTransaction(self._connection, self._client, self._owner, self._running)
+        self._own.block = self
         return self._tx
+
+    async def abandon(self) -> None:
+        """Roll back, and give back what the block has taken; nobody will end it.
+
+        The connection is closed, since code that goes on with it must not write by it any more.
+        """
+        self._own.is_open = self._own.quiet = False
+        self._tx.close()
+        await self._connection.close()
+        await self._release()
 
     async def end(self, error: BaseException | None) -> None:
         """Complete the job and commit; roll back where the block ends with an error.
@@ -207,6 +218,9 @@ class OpenedOnLoop:
             DatabaseConnectionError: the connection was lost, and nothing was committed.
             TransactionUseError: the handler has ended the transaction, or has caught an error that broke it.
         """
+        if not self._own.is_open:
+            refuse_abandoned(error)
+            return
         try:
             if error is None:
                 await shielded(self._complete())
@@ -300,18 +314,32 @@ class OpenedOnLoop:
         await self._stack.aclose()
 
 
+def refuse_abandoned(error: BaseException | None) -> None:
+    """Refuse the end of a block that was rolled back already; an error that leaves it may go on.
+
+    Raises:
+        TransactionUseError: no error leaves the block.
+    """
+    if error is None:
+        raise TransactionUseError(
+            "ctx.transaction(): the block was rolled back, since its handler has returned before the block's end"
+        )
+
+
 @asynccontextmanager
 async def as_handlers_have_it(connection: Connection, isolation: IsolationLevel | None) -> AsyncIterator[None]:
     """Set a connection up as psycopg's users know it, and restore our settings after that."""
-    before = connection.row_factory, connection.cursor_factory, connection.isolation_level
+    before = connection.row_factory, connection.cursor_factory, connection.isolation_level, connection.deferrable
     connection.row_factory, connection.cursor_factory = tuple_row, psycopg.AsyncCursor
     await connection.set_isolation_level(isolation)
+    await connection.set_deferrable(True)  # it marks the block's transaction, see read_transaction.sql
     try:
         yield
     finally:
         connection.row_factory, connection.cursor_factory = before[:2]
         if connection.pgconn.transaction_status == TransactionStatus.IDLE:
             await connection.set_isolation_level(before[2])
+            await connection.set_deferrable(before[3])
 
 
 def refuse_ended(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:

@@ -80,10 +80,12 @@ class ProgressWriter(Service):
             if await wait_for_event(self._stopping, EVERY_SECONDS):
                 return
             self._changed.clear()
-            entries = self._book.take()
+            entries = list[Entry]()
             try:
-                for some in _portions(entries):
-                    await self._write(some)
+                async with self._book.writing:
+                    entries = self._book.take()
+                    for some in _portions(entries):
+                        await self._write(some)
                 await self._forget()
             except _TROUBLES as error:
                 logger.log(backoff.level(), "the progress of jobs could not be written, trying again: %s", why(error))
