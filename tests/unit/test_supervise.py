@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backfill import RetryPolicy, TaskRegistry
-from backfill.cli.supervise.child import own_command
+from backfill.cli.supervise.child import WorkerChild, own_command
 from backfill.cli.supervise.deaths import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -158,18 +159,32 @@ HEALTHS = st.builds(
 @given(HEALTHS, st.builds(Tally, st.integers(0), st.integers(0)), st.integers(0), st.integers(0))
 def test_a_report_survives_the_socket(health: WorkerHealth, tally: Tally, left: int, rss: int) -> None:
     """What is read is what was written, in one line."""
-    import json
-
     report = Report(health, tally, left, rss)
     line = report.line()
     assert line.count(b"\n") == 1
     assert Report.read(json.loads(line)) == report
 
 
+def test_a_report_of_a_newer_worker_is_read() -> None:
+    """After an upgrade of the package a worker that is started anew is newer than its supervisor."""
+    report = Report(WorkerHealth(True, True, (), "w"), Tally(3), 1, 2)
+    said = json.loads(report.line())
+    for part in (said, said["health"], said["tally"]):
+        part["news"] = [1]
+    assert Report.read(said) == report
+
+
+async def test_lines_that_cannot_be_read_harm_nothing() -> None:
+    """Whatever a worker of another version writes, its supervisor keeps the connection and reads the next line."""
+    child = WorkerChild(1, [], changed=lambda: None)
+    report = Report(WorkerHealth(True, True, (), "w"), Tally(3), 1, 2)
+    for line in (b"7", b"null", b"[]", b'{"retry": 7}', b'{"health": {}}', b'{"health": 7, "tally": 0}', b"{"):
+        child._read(line + b"\n" + report.line())
+        assert child.report == report
+
+
 def test_policies_of_tasks_cross_the_socket() -> None:
     """The supervisor knows the retry policy of a task and how long its ends are kept, under all of its names."""
-    import json
-
     tasks: TaskRegistry[None] = TaskRegistry()
 
     @tasks.task("old", aliases=["older"], retry=RetryPolicy(8, timedelta(seconds=7), timedelta(seconds=7), 1.0, 0.0),

@@ -212,7 +212,8 @@ class WorkerChild:
 
     def _read(self, lines: bytes) -> None:
         for line in lines.splitlines():
-            with contextlib.suppress(ValueError, KeyError):  # the process may be killed while it writes a line
+            # The process may be killed while it writes a line, or be of another version, which says it otherwise.
+            with contextlib.suppress(ValueError, KeyError, TypeError):
                 said = json.loads(line)
                 if "retry" in said:
                     self.policies = Policies.read(said)
