@@ -169,6 +169,41 @@ def test_a_place_of_another_version_is_passed_over(machine: Machine) -> None:
     assert list(machine.neighbours._known) == ["b"]
 
 
+def test_a_place_that_cannot_be_read_is_passed_over(machine: Machine) -> None:
+    """Another program has written it; the worker that reads it goes on."""
+    machine.fates[8] = Fate.ALIVE
+    deep = "[" * 3000 + "]" * 3000
+    places = {"a": f'{{"host": {deep}}}', "b": json.dumps(Place(HERE, 8, 8).to_json())}
+    assert machine.neighbours.see(Around({}, {"me": 1, "a": 1, "b": 1}, {}, frozenset(), places), 1.0)
+    assert list(machine.neighbours._known) == ["b"]
+
+
+def test_silence_counts_only_while_own_heartbeats_come_through(machine: Machine) -> None:
+    """Something in the database may hold up the heartbeats of all workers, such as a lock on their table."""
+    machine.fates[7] = Fate.GONE
+    places = {"a": json.dumps(Place(HERE, 7, 7).to_json())}
+    for own in [1] * 20 + [2]:
+        assert machine.gone == []
+        machine.now += LOOK_SECONDS
+        machine.neighbours.see(Around({}, {"me": own, "a": 1}, {}, frozenset(), places), machine.now)
+    assert machine.gone == [7]
+
+
+def test_jobs_wait_for_children_that_are_there(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    """For as long as one is there; the log says it once."""
+    left = {"a": (41, 42), "b": ()}
+    machine.monkeypatch.setattr(Place, "orphans", lambda place, _=None: left["ab"[place.pid - 1]])
+    machine.fates.update({1: Fate.ALIVE, 2: Fate.GONE})
+    for _ in range(3):
+        machine.look({"a": (1, 1), "b": (2, 1)})
+        assert [machine.neighbours.held_back(worker) for worker in ("a", "b", "elsewhere")] == [True, False, False]
+    (said,) = caplog.messages
+    assert said.startswith("worker a (process 1) is dead, but child processes")
+    assert "are still there: 41, 42; its jobs wait" in said
+    left["a"] = ()
+    assert not machine.neighbours.held_back("a")
+
+
 step = st.dictionaries(st.sampled_from("abc"), st.tuples(st.integers(0, 3), st.sampled_from(list(Fate))), max_size=3)
 
 

@@ -127,6 +127,25 @@ def test_children_count(program: Program) -> None:
     assert place.fate() is Fate.GONE
 
 
+def test_children_that_outlive_their_worker_are_told(program: Program) -> None:
+    """Only where the worker's process is gone for certain; a child that is gone, or cannot be told, is not there."""
+    one = of(program(WAITS))
+    others = ((one.pid, one.started), (one.pid, 1), (one.pid, 0))
+    assert replace(one, started=1, children=others).orphans() == (one.pid,)
+    assert replace(one, children=others).orphans() == ()
+    assert replace(one, started=0, children=others).orphans() == ()
+    elsewhere = replace(one.surroundings, boot="another")
+    assert replace(one, surroundings=elsewhere, started=1, children=others).orphans() == ()
+
+
+def test_text_that_cannot_be_read_names_no_place() -> None:
+    """PostgreSQL's jsonb may hold lists in lists that no reader of ours bears."""
+    assert Place.from_text(json.dumps(here().to_json())) == here()
+    deep = "[" * 3000 + "]" * 3000
+    for text in (deep, json.dumps(here().process())[:-1] + f', "children": {deep}}}', "7", "null"):
+        assert Place.from_text(text) is None
+
+
 @pytest.mark.parametrize("field", ["host", "boot", "pid_space", "time_space"])
 def test_elsewhere_nothing_is_known(field: str) -> None:
     """On another host, in another boot, and in other namespaces, where pids and times mean something else."""

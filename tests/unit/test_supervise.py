@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
@@ -12,8 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backfill import RetryPolicy, TaskRegistry
-from backfill.cli.supervise.child import own_command
-from backfill.cli.supervise.deaths import LONGEST_PAUSE, QUIET_SECONDS, WELL_SECONDS, Deaths, Restarts, said_of
+from backfill.cli.supervise.child import WorkerChild, own_command
+from backfill.cli.supervise.deaths import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    QUIET_SECONDS,
+    WELL_SECONDS,
+    Deaths,
+    Restarts,
+    said_of,
+)
 from backfill.cli.supervise.output import LONGEST, Relay
 from backfill.cli.supervise.policies import Policies
 from backfill.cli.supervise.post import Limits
@@ -27,11 +36,28 @@ LIVES = st.lists(st.floats(0, 2 * WELL_SECONDS), max_size=30)
 
 @given(LIVES)
 def test_pauses_double_until_a_minute_of_life(lives: list[float]) -> None:
-    """The first pause is a second; each death within a minute doubles it, up to 30 s; a longer life begins anew."""
-    restarts, expected = Restarts(), 0.5
+    """The first restart comes at once, the next after 1 s, each later one after twice the time, up to 30 s.
+
+    A life of a minute begins anew.
+    """
+    restarts, expected = Restarts(), 0.0
     for lived in lives:
-        expected = 1.0 if lived >= WELL_SECONDS else min(expected * 2, LONGEST_PAUSE)
-        assert restarts.pause(lived) == expected
+        expected = 0.0 if lived >= WELL_SECONDS else expected
+        assert restarts.pause(lived, was_well=True) == expected
+        expected = min(2 * expected or FIRST_PAUSE, LONGEST_PAUSE)
+
+
+@given(st.lists(st.tuples(st.floats(0, 2 * WELL_SECONDS), st.booleans()), max_size=30))
+def test_one_that_was_never_well_is_not_started_again_at_once(lives: list[tuple[float, bool]]) -> None:
+    """Its first pause is a second, and it makes those of later processes longer too."""
+    restarts, before = Restarts(), 0.0
+    for lived, was_well in lives:
+        pause = restarts.pause(lived, was_well=was_well)
+        assert pause >= (0.0 if was_well else FIRST_PAUSE)
+        assert pause <= LONGEST_PAUSE
+        if lived < WELL_SECONDS:
+            assert pause >= before
+        before = pause
 
 
 @given(st.lists(st.tuples(st.floats(0, 40), st.floats(0, 2 * WELL_SECONDS)), max_size=40))
@@ -58,6 +84,15 @@ def test_a_loop_of_crashes_is_said_once_a_minute(deaths: list[tuple[float, float
                 untold += 1
     finally:
         logger.removeHandler(handler)
+
+
+def test_when_the_next_process_comes(caplog: pytest.LogCaptureFixture) -> None:
+    """The line names the pause, or says that there is none."""
+    for pause in (0.0, 2.0):
+        assert Deaths().tell(1, 4711, -9, lived=5.0, pause=pause)
+    first, second = caplog.messages
+    assert first.endswith("after 5.0 s; it is started again at once")
+    assert second.endswith("after 5.0 s; it is started again in 2 s")
 
 
 def test_how_a_process_ended() -> None:
@@ -124,18 +159,32 @@ HEALTHS = st.builds(
 @given(HEALTHS, st.builds(Tally, st.integers(0), st.integers(0)), st.integers(0), st.integers(0))
 def test_a_report_survives_the_socket(health: WorkerHealth, tally: Tally, left: int, rss: int) -> None:
     """What is read is what was written, in one line."""
-    import json
-
     report = Report(health, tally, left, rss)
     line = report.line()
     assert line.count(b"\n") == 1
     assert Report.read(json.loads(line)) == report
 
 
+def test_a_report_of_a_newer_worker_is_read() -> None:
+    """After an upgrade of the package a worker that is started anew is newer than its supervisor."""
+    report = Report(WorkerHealth(True, True, (), "w"), Tally(3), 1, 2)
+    said = json.loads(report.line())
+    for part in (said, said["health"], said["tally"]):
+        part["news"] = [1]
+    assert Report.read(said) == report
+
+
+async def test_lines_that_cannot_be_read_harm_nothing() -> None:
+    """Whatever a worker of another version writes, its supervisor keeps the connection and reads the next line."""
+    child = WorkerChild(1, [], changed=lambda: None)
+    report = Report(WorkerHealth(True, True, (), "w"), Tally(3), 1, 2)
+    for line in (b"7", b"null", b"[]", b'{"retry": 7}', b'{"health": {}}', b'{"health": 7, "tally": 0}', b"{"):
+        child._read(line + b"\n" + report.line())
+        assert child.report == report
+
+
 def test_policies_of_tasks_cross_the_socket() -> None:
     """The supervisor knows the retry policy of a task and how long its ends are kept, under all of its names."""
-    import json
-
     tasks: TaskRegistry[None] = TaskRegistry()
 
     @tasks.task("old", aliases=["older"], retry=RetryPolicy(8, timedelta(seconds=7), timedelta(seconds=7), 1.0, 0.0),

@@ -22,8 +22,12 @@ from backfill.cli.supervise.policies import Policies
 from backfill.cli.supervise.report import Report
 from backfill.worker.liveness.places import Place
 
-LAST_LINES_SECONDS: Final = 1.0
-"""How long the output of a process that has ended may take to come to its end."""
+LAST_LINES_SECONDS: Final = 0.2
+"""How long the output of a process that has ended may take to come to its end.
+
+What the process has written is in the pipes, and is read at once. Only a program that it has started, and that still
+runs, can hold them open. The dead process's jobs and its successor do not wait for that program.
+"""
 BETWEEN_SIGNALS: Final = 1.2 * GAP_SECONDS
 """How many seconds lie between two signals, so that the worker counts both."""
 
@@ -208,7 +212,8 @@ class WorkerChild:
 
     def _read(self, lines: bytes) -> None:
         for line in lines.splitlines():
-            with contextlib.suppress(ValueError, KeyError):  # the process may be killed while it writes a line
+            # The process may be killed while it writes a line, or be of another version, which says it otherwise.
+            with contextlib.suppress(ValueError, KeyError, TypeError):
                 said = json.loads(line)
                 if "retry" in said:
                     self.policies = Policies.read(said)

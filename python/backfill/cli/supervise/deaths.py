@@ -22,16 +22,22 @@ class Restarts:
     """When one post of the fleet gets its next process."""
 
     def __init__(self) -> None:
-        self._short = 0
+        self._next = 0.0
 
-    def pause(self, lived: float) -> float:
-        """How many seconds to wait after a process has died: 1 s, then twice as long each time, up to 30 s.
+    def pause(self, lived: float, *, was_well: bool) -> float:
+        """How many seconds to wait after a process has died: none the first time, then 1 s, 2 s and so on, up to 30 s.
+
+        A process that never was well gains nothing by a restart at once, so there the pauses begin at 1 s.
 
         Args:
-            lived: how many seconds the process lived. After a minute of life it begins at 1 s again.
+            lived: how many seconds the process lived. After a minute of life the pauses begin anew.
+            was_well: whether it had started, so that it could work.
         """
-        self._short = 1 if lived >= WELL_SECONDS else self._short + 1
-        return min(FIRST_PAUSE * 2.0 ** min(self._short - 1, 10), LONGEST_PAUSE)
+        pause = 0.0 if lived >= WELL_SECONDS else self._next
+        if not was_well:
+            pause = max(pause, FIRST_PAUSE)
+        self._next = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
+        return pause
 
 
 class Deaths:
@@ -67,8 +73,8 @@ class Deaths:
             untold, self._untold = self._untold, 0
         before = f"; {untold} more of the fleet's processes died since this was last said" if untold else ""
         logger.error(
-            "worker process %d (pid %d) %s after %.1f s; it is started again in %g s%s",
-            number, pid, said_of(code), lived, pause, before,
+            "worker process %d (pid %d) %s after %.1f s; it is started again %s%s",
+            number, pid, said_of(code), lived, f"in {pause:g} s" if pause else "at once", before,
             extra={"process_number": number, "pid": pid, "exit_code": code, "seconds": round(lived, 3), "more": untold},
         )  # fmt: skip
         return True

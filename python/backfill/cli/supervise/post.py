@@ -175,16 +175,17 @@ class Post:
         why = limits.outgrown(child.report)
         if why is not None:
             lived = child.seconds
-            self._patience = self._grown.pause(lived)
+            self._patience = self._grown.pause(lived, was_well=False)
             if lived < WELL_SECONDS:
                 why += f" only {lived:.1f} s after its start; --max-rss may be too small for this program"
         return why
 
     async def _bury(self, child: WorkerChild) -> None:
         """See to what a process that died has left, and wait until the next is to be started."""
-        code, pause = child.ended.result(), self._died.pause(child.seconds)
+        code, lived = child.ended.result(), child.seconds
         if child.pid:
             await child.wait()
+        pause = self._died.pause(lived, was_well=child.started)
         self.child = None
         self._fleet.mourn(child, code, pause)
         if not await wait_for_event(self._fleet.stopping, pause):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Self
 
 from backfill.worker.events import Tally
@@ -47,8 +47,23 @@ class Report:
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Self:
-        """The report that a line's object is."""
-        health = dict(said["health"])
+        """The report that a line's object is.
+
+        A worker that is started after the package was upgraded is newer than its supervisor, and may say more than this
+        version knows. That is passed over.
+
+        Raises:
+            KeyError: it lacks something.
+            TypeError: it lacks something.
+            ValueError: it has something of another kind.
+        """
+        health = _known(WorkerHealth, said["health"])
         for name in _LISTS:
             health[name] = tuple(health[name])
-        return cls(WorkerHealth(**health), Tally(**said["tally"]), int(said["left"]), int(said["rss"]))
+        tally = Tally(**_known(Tally, said["tally"]))
+        return cls(WorkerHealth(**health), tally, int(said["left"]), int(said["rss"]))
+
+
+def _known(kind: type[WorkerHealth | Tally], said: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said of the fields that a class has."""
+    return {one.name: said[one.name] for one in fields(kind) if one.name in said}

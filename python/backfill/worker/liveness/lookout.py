@@ -54,6 +54,13 @@ class Lookout:
         given_up = {worker: around.heartbeats[worker] for worker in around.given_up if worker != self._worker}
         if self._watch is not None:
             self._watch.see(around, now)
-        if dead or given_up:
-            self._dead({**dead, **given_up})
+        dead = {
+            worker: heartbeat for worker, heartbeat in {**dead, **given_up}.items() if not self._is_held_back(worker)
+        }
+        if dead:
+            self._dead(dead)
         return True
+
+    def _is_held_back(self, worker: str) -> bool:
+        """Whether a dead worker's jobs must wait for the end of its children, which this worker can see."""
+        return self._watch is not None and self._watch.held_back(worker)

@@ -39,6 +39,10 @@ class NeighbourWatch(Service):
         if self._neighbours.see(around, now):
             self._appeared.set()
 
+    def held_back(self, worker: str) -> bool:
+        """Whether a worker's jobs must wait although it is dead, since a child that runs one is still there."""
+        return self._neighbours.held_back(worker)
+
     async def _run(self) -> None:
         await self._until_stopped(self._watch())
 

@@ -39,6 +39,7 @@ class _Neighbour:
         appeared: whether its row appeared while this worker looked again and again.
         is_seen: whether its process was seen here.
         is_told: whether it was named as gone since the last look.
+        is_held_back: whether it was said that its jobs wait for its children.
     """
 
     said: str
@@ -49,6 +50,7 @@ class _Neighbour:
     appeared: bool
     is_seen: bool = False
     is_told: bool = False
+    is_held_back: bool = False
 
 
 class Neighbours:
@@ -71,6 +73,7 @@ class Neighbours:
         self._dead_after = dead_after
         self._surroundings = surroundings
         self._known: dict[str, _Neighbour] = {}
+        self._own: tuple[int | None, float] = None, 0.0
         self._looked: float | None = None
         self._missing: dict[Process, int] = {}
         self._has_copies = False
@@ -96,14 +99,17 @@ class Neighbours:
         """
         if not around.places and not self._known:  # as on most machines
             self._looked = now
+            self._own = around.heartbeats.get(self._worker), now
             return False
         goes_on = self._looked is not None and 0 <= now - self._looked <= LONGEST_GAP
         self._looked = now
+        if (own := around.heartbeats.get(self._worker)) != self._own[0]:
+            self._own = own, now
         before, self._known = self._known, {}
         news = set[Process]()
         for worker, said in around.places.items():
             old = before.get(worker)
-            place = old.place if old is not None and old.said == said else Place.from_json(orjson.loads(said))
+            place = old.place if old is not None and old.said == said else Place.from_text(said)
             if place is None or worker == self._worker:
                 continue
             heartbeat = around.heartbeats[worker]
@@ -116,6 +122,7 @@ class Neighbours:
                 dead_after=around.dead_after.get(worker, self._dead_after),
                 appeared=goes_on if old is None else old.appeared,
                 is_seen=old is not None and old.is_seen,
+                is_held_back=old is not None and old.is_held_back,
             )  # fmt: skip
         self._compare(news)
         return not self._known.keys() <= before.keys()
@@ -137,15 +144,41 @@ class Neighbours:
                     found.append(neighbour.place)
         return found
 
+    def held_back(self, worker: str) -> bool:
+        """Whether a worker's jobs must wait although the worker is dead, since a child that runs one is still there.
+
+        A child dies with its worker, so this lasts for moments, unless the kernel cannot end the child.
+
+        Args:
+            worker: the id of a worker that is dead by its heartbeat, or was given up.
+        """
+        neighbour = self._known.get(worker)
+        if neighbour is None or not (orphans := neighbour.place.orphans(self._surroundings)):
+            return False
+        if not neighbour.is_held_back:
+            neighbour.is_held_back = True
+            logger.warning(
+                "worker %s (process %d) is dead, but child processes that ran its handlers are still there: %s; its "
+                "jobs wait until they have ended",
+                worker, neighbour.place.pid, ", ".join(map(str, orphans)),
+                extra={"dead_worker": worker, "pids": list(orphans)},
+            )  # fmt: skip
+        return True
+
     def _is_certain(self, neighbour: _Neighbour, now: float) -> bool:
         if neighbour.is_seen or self._has_copies:
             return neighbour.is_seen
         return neighbour.appeared or self._is_silent(neighbour, now)
 
     def _is_silent(self, neighbour: _Neighbour, now: float) -> bool:
-        """Whether a neighbour has missed heartbeats while this worker looked again and again."""
+        """Whether a neighbour has missed heartbeats while this worker looked again and again.
+
+        In the second half of that time a heartbeat of this worker must have come through, since something in the
+        database may keep the heartbeats of all workers waiting.
+        """
         looks = self._looked is not None and now - self._looked <= LONGEST_GAP
-        return looks and now - neighbour.since >= neighbour.dead_after / 2
+        limit = neighbour.dead_after / 2
+        return looks and now - neighbour.since >= limit and self._own[1] - neighbour.since >= limit / 2
 
     def _note_missing(self, neighbour: _Neighbour) -> None:
         self._missing.setdefault((neighbour.place.pid, neighbour.place.started), 0)

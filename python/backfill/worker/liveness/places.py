@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Self
 
+import orjson
+
 Process = tuple[int, int]
 """A process: its pid, and the time of its start in clock ticks since the machine's boot; 0 where that is not known."""
 
@@ -125,6 +127,18 @@ class Place:
         return cls(surroundings, pid, started, tuple(children))
 
     @classmethod
+    def from_text(cls, text: str) -> Self | None:
+        """The place that a worker's row names, from the row's JSON; None where this version cannot read it.
+
+        Another program may write there what PostgreSQL stores and this reader refuses, such as lists in lists a
+        thousand times over.
+        """
+        try:
+            return cls.from_json(orjson.loads(text))
+        except orjson.JSONDecodeError:
+            return None
+
+    @classmethod
     def from_json(cls, value: object) -> Self | None:
         """The place that a worker's row names; None where it names none, or one that this version cannot read."""
         if not isinstance(value, Mapping):
@@ -161,6 +175,16 @@ class Place:
             return Fate.UNKNOWN
         fates = [_fate(pid, started) for pid, started in ((self.pid, self.started), *self.children)]
         return next((fate for fate in (Fate.ALIVE, Fate.UNKNOWN) if fate in fates), Fate.GONE)
+
+    def orphans(self, seen_from: Surroundings | None = None) -> tuple[int, ...]:
+        """The pids of children that still run although the worker's process is gone; each is there for certain.
+
+        Args:
+            seen_from: the surroundings of this process, where the caller has just read them.
+        """
+        if (seen_from or Surroundings.here()) != self.surroundings or _fate(self.pid, self.started) is not Fate.GONE:
+            return ()
+        return tuple(pid for pid, started in self.children if _fate(pid, started) is Fate.ALIVE)
 
 
 def start_of(pid: int) -> int | None:

@@ -13,8 +13,6 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-import orjson
-
 from backfill.client.lent import ServicesClient
 from backfill.client.verbs.recovery import DEAD_AFTER, Recovered
 from backfill.storage.recovery import CutOff, Next
@@ -91,7 +89,7 @@ async def unlock_gone(
     rows = await client.find_places(place.process())
     done = {}
     for worker, said in rows.items():
-        found = Place.from_json(orjson.loads(said))
+        found = Place.from_text(said)
         if found is None or found.fate() is not Fate.GONE:
             continue
         recovered = await client.recover_gone(worker, said, next_of=next_of, dead_after=dead_after)

@@ -184,6 +184,60 @@ async def test_no_job_is_recovered_before_the_children_are_gone(
         await eventually(lambda: ran == ["backfill_b", "backfill_a"])
 
 
+async def test_a_silent_workers_jobs_wait_for_its_children_too(
+    dsn: str, client: ServicesClient, child: subprocess.Popen[bytes], eventually: Eventually
+) -> None:
+    """Its heartbeat is over, and its process is gone, but its child can be seen; another silent one is recovered."""
+    started = Place.of(child.pid)
+    assert started is not None
+    tasks: TaskRegistry[None] = TaskRegistry()
+    ran = list[str]()
+
+    @tasks.task("t")
+    async def handler(payload: str) -> None:
+        ran.append(payload)
+
+    await add(dsn, "backfill_a", replace(gone(), children=((child.pid, started.started),)))
+    await add(dsn, "backfill_b", None)
+    for worker in ("backfill_a", "backfill_b"):
+        job = await client.enqueue("t", worker)
+        await rows(dsn, LOCK, worker, [job.id])
+    await rows(dsn, f"update {WORKERS} set dead_after = '1 second' returning id")
+    async with WorkerRunner(WorkerConfig(dsn), tasks):
+        await eventually(lambda: ran == ["backfill_b"])
+        await eventually(partial(rows, dsn, LEFT), lambda found: ("backfill_b",) not in found)
+        assert ("backfill_a",) in await rows(dsn, LEFT)
+        child.kill()
+        child.wait()
+        await eventually(lambda: ran == ["backfill_b", "backfill_a"])
+
+
+async def test_a_row_that_another_program_wrote_harms_nobody(
+    dsn: str, client: ServicesClient, eventually: Eventually
+) -> None:
+    """Its place has the surroundings of this machine and is beyond every reader; the worker and its recovery go on."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    ran = list[str]()
+
+    @tasks.task("t")
+    async def handler(payload: str) -> None:
+        ran.append(payload)
+
+    deep = "[" * 2000 + "]" * 2000
+    odd = json.dumps({**gone().to_json(), "children": [[1, 2, 3], "x", None], "huge": 10**400, "more": 0})
+    for worker, place in {"a": odd.replace('"more": 0', f'"more": {deep}'), "b": odd, "c": "[]", "d": "7"}.items():
+        await rows(dsn, ROW, f"backfill_{worker}", place)
+    async with WorkerRunner(WorkerConfig(dsn, dead_after=HOUR), tasks) as runner:
+        await add(dsn, "backfill_e", gone())
+        job = await client.enqueue("t", "e", delay=HOUR)
+        await rows(dsn, LOCK, "backfill_e", [job.id])
+        await rows(dsn, f"update {JOBS} set run_at = now() where id = %s returning id", job.id)
+        await eventually(lambda: ran == ["e"])
+        left = {worker for (worker,) in await rows(dsn, LEFT)}
+        assert left == {"backfill_a", "backfill_b", "backfill_c", "backfill_d", runner.worker_id}
+    await rows(dsn, f"delete from {WORKERS}")
+
+
 async def test_a_supervisor_recovers_what_its_child_held(
     dsn: str, client: ServicesClient, child: subprocess.Popen[bytes]
 ) -> None:
