@@ -174,6 +174,8 @@ class Roster:
             quiet = common.quiet & self._quiet
             self._asleep |= {one for one in quiet if busy.isdisjoint(one.known.values())}
             self._quiet -= quiet
+            if not answer.newest:
+                self.hungry = self.hungry or bool(self._asleep)  # what has called for a look meanwhile may have been for these
             self._list()
         if woken:
             self._wake(woken)

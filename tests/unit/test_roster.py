@@ -1,0 +1,47 @@
+"""The roster: no source goes to sleep over a call for a look that came while the common look was under way."""
+
+from __future__ import annotations
+
+from unittest.mock import Mock
+
+import pytest
+
+from backfill.worker.limits.look import Answer
+from backfill.worker.limits.roster import FEW, CommonLook, Roster
+
+MANY = FEW + 1
+
+
+class Result:
+    """The result of a common look that has found no task."""
+
+    def get_value(self, row: int, column: int) -> bytes:
+        """An empty array."""
+        del row, column
+        return b"{}"
+
+
+def looking() -> tuple[Roster, CommonLook]:
+    """A roster whose sources have found nothing, with its first common look under way."""
+    roster = Roster(2.0)
+    sources = [Mock(known={f"t{number}": number}, retired=False, portions=(), waits_until=0.0) for number in range(MANY)]
+    roster.renew(sources, [])
+    for source in sources:
+        roster.note(source, 1.0, found=False)
+    common = roster.look(1.0)
+    assert common is not None
+    assert common.look.full
+    return roster, common
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_a_call_during_a_common_look_is_heard(called: bool) -> None:
+    """The job that it is about may belong to one of those that fall asleep: the next common look follows at once."""
+    roster, common = looking()
+    if called:
+        roster.hunger()
+    answer = Answer(names={}, seconds=0.001, now=1.001, clock=None, newest=not called, fleet=1)
+    roster.took(common, Result(), answer)  # type: ignore[arg-type]
+    assert not roster.active
+    assert (roster.look(1.001) is not None) == called
+    assert roster.sated == (not called)
