@@ -6,6 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from backfill.worker.lanes.full_looks import SHARE
 from backfill.worker.limits.look import Answer
 from backfill.worker.limits.roster import FEW, CommonLook, Roster
 
@@ -45,3 +46,15 @@ def test_a_call_during_a_common_look_is_heard(called: bool) -> None:
     assert not roster.active
     assert (roster.look(1.001) is not None) == called
     assert roster.sated == (not called)
+
+
+def test_a_common_look_from_floors_is_followed_by_one_from_the_start_when_that_is_affordable() -> None:
+    """Until then the roster asks for nothing by itself."""
+    roster, common = looking()
+    roster.took(common, Result(), Answer({}, 0.5, 1.5, None, newest=True, fleet=1))  # type: ignore[arg-type]
+    roster.hunger()
+    again = roster.look(1.6)
+    assert again is not None
+    assert not again.look.full
+    roster.took(again, Result(), Answer({}, 0.001, 1.601, None, newest=True, fleet=1))  # type: ignore[arg-type]
+    assert roster.looks_in(1.601) == pytest.approx(1.5 + SHARE * 0.5 - 1.601)

@@ -208,6 +208,11 @@ class ScanCursor:
         return max(full_at, serial_at)
 
     @property
+    def full_at(self) -> float:
+        """When a look from the very start can be afforded."""
+        return self._full.at
+
+    @property
     def _tries_known(self) -> bool:
         """Whether the next look may try queues that are known to be free."""
         return self._floor is None and self._blocked and bool(self._known or self._own)
