@@ -9,23 +9,29 @@ import pytest
 from backfill.worker.lanes.full_looks import SHARE
 from backfill.worker.limits.look import Answer
 from backfill.worker.limits.roster import FEW, CommonLook, Roster
+from backfill.worker.limits.source import Source
 
 MANY = FEW + 1
 
 
 class Result:
-    """The result of a common look that has found no task."""
+    """The result of a common look, which has found some tasks."""
+
+    def __init__(self, found: bytes = b"{}") -> None:
+        self.found = found
 
     def get_value(self, row: int, column: int) -> bytes:
-        """An empty array."""
+        """The ids of the tasks."""
         del row, column
-        return b"{}"
+        return self.found
 
 
 def looking() -> tuple[Roster, CommonLook]:
     """A roster whose sources have found nothing, with its first common look under way."""
     roster = Roster(2.0)
-    sources = [Mock(known={f"t{number}": number}, retired=False, portions=(), waits_until=0.0) for number in range(MANY)]
+    sources = [
+        Mock(known={f"t{number}": number}, retired=False, portions=(), waits_until=0.0) for number in range(MANY)
+    ]
     roster.renew(sources, [])
     for source in sources:
         roster.note(source, 1.0, found=False)
@@ -58,3 +64,21 @@ def test_a_common_look_from_floors_is_followed_by_one_from_the_start_when_that_i
     assert not again.look.full
     roster.took(again, Result(), Answer({}, 0.001, 1.601, None, newest=True, fleet=1))  # type: ignore[arg-type]
     assert roster.looks_in(1.601) == pytest.approx(1.5 + SHARE * 0.5 - 1.601)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_source_finds_what_woke_it(full: bool) -> None:
+    """Jobs that only a look from the start has shown may lie before the source's own floors, so it begins there."""
+    roster, common = looking()
+    slept = Mock(spec=Source, known={"t": 77}, retired=False, portions=(), waits_until=0.0, horizon=Mock())
+    roster._asleep.add(slept)
+    if not full:
+        roster.took(common, Result(), Answer({}, 0.5, 1.5, None, newest=False, fleet=1))  # type: ignore[arg-type]
+        again = roster.look(1.6)
+        assert again is not None
+        common = again
+    assert common.look.full == full
+    roster.took(common, Result(b"{77}"), Answer({}, 0.5, 2.1, None, newest=True, fleet=1))  # type: ignore[arg-type]
+    assert slept not in roster._asleep
+    assert slept.horizon.afford.called == full
+    assert slept.horizon.adopt.called != full

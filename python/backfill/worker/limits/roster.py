@@ -168,14 +168,19 @@ class Roster:
         self.look_at = None if look.full else max(self.horizon.full_at, answer.now)
         woken = {source for source in self._asleep if not busy.isdisjoint(source.known.values())} if busy else set()
         for source in woken:
-            if isinstance(source, Source) and not look.full:
+            if not isinstance(source, Source):
+                continue
+            if look.full:
+                source.horizon.afford()  # its jobs may lie before its own floors
+            else:
                 source.horizon.adopt(common.floors, self.horizon)
         if look.full:
             quiet = common.quiet & self._quiet
             self._asleep |= {one for one in quiet if busy.isdisjoint(one.known.values())}
             self._quiet -= quiet
             if not answer.newest:
-                self.hungry = self.hungry or bool(self._asleep)  # what has called for a look meanwhile may have been for these
+                # What has called for a look meanwhile may be for those that only now fall asleep.
+                self.hungry = self.hungry or bool(self._asleep)
             self._list()
         if woken:
             self._wake(woken)
