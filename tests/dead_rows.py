@@ -156,7 +156,6 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "resolve_limits": [],
         "count_jobs": ["task1", ids],
         "pass_shares": [WORKER, ids, ids],
-        "find_shares": [WORKER, ids],
         "take_values": [WORKER, 100, [], "task1", "tenant", [1, 2, 3], None, 500, ["a"], [1]],
         "claim_taken": [WORKER],
         "free_held_queues": [],

@@ -214,7 +214,6 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "find_controls": [],
     "count_knowing": ["task1"],
     "find_limits": [],
-    "find_shares": [WORKER, _IDS],
     "resolve_limits": [],
     "count_jobs": ["task1", _IDS],
     "take_shares": ["task1", None, 10, 0],
@@ -276,7 +275,7 @@ HOT = (
     "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_attempts",
     "find_waiting_tasks",
     "forget_dead_letters", "give_back", "end_cancelled", "end_progress", "forget_progress",
-    "look_around", "renew", "pass_shares", "find_shares", "take_values", "claim_taken",
+    "look_around", "renew", "pass_shares", "take_values", "claim_taken",
 )  # fmt: skip
 """What a worker's hot connections run, apart from claims."""
 CALLS = (

@@ -18,9 +18,7 @@ from backfill.storage.shares import (
     read_grants,
     read_limits,
     read_passed,
-    read_shares,
     read_swept,
-    shares_command,
     take_command,
 )
 from backfill.storage.statements import render
@@ -54,6 +52,13 @@ _RECOVER = """
 update graphile_worker._private_jobs set locked_at = null, locked_by = null where locked_by = $1 returning id
 """
 _HELD = "select id from graphile_worker._private_jobs where locked_by = $1 order by id"
+_SHARES = """
+select shares.job_id, min(shares.slot)
+from graphile_worker.backfill_shares as shares
+join graphile_worker._private_jobs as jobs on jobs.id = shares.job_id and jobs.locked_by = shares.worker
+where shares.worker = $1
+group by shares.job_id
+"""
 _LIVE = """
 select count(distinct jobs.id)
 from graphile_worker.backfill_shares as shares
@@ -206,10 +211,9 @@ class Taker:
     async def adopt(self) -> None:
         """After a lost answer: hold what is locked by this worker, with the shares that it has."""
         held = [row[0] for row in await self.field.rows(_HELD, self.worker)]
-        shares = read_shares((await self.send(shares_command(held, worker=self.worker, schema=SCHEMA)))[0])
-        self.running = [job for job in held if job in shares]
-        self.slots = {job: share.slot or 0 for job, (_, share) in shares.items()}
-        self.ahead = [job for job in held if job not in shares]
+        self.slots = dict(await self.field.rows(_SHARES, self.worker))
+        self.running = [job for job in held if job in self.slots]
+        self.ahead = [job for job in held if job not in self.slots]
 
 
 MakeTaker = Callable[..., Awaitable[Taker]]

@@ -247,22 +247,6 @@ def read_limits(result: PGresult) -> dict[str, EffectiveLimit]:
     return {row.text("task"): _limit(row) for row in binary_rows(result)}
 
 
-def shares_command(jobs: Iterable[int], *, worker: str, schema: str) -> Command:
-    """The statement that tells which of some jobs that a worker has locked have a share.
-
-    A worker asks after a claim whose answer was lost, for the jobs that it found to be locked by itself.
-    """
-    return Command.of("find_shares", schema, worker, number_array(jobs))
-
-
-def read_shares(result: PGresult) -> dict[int, tuple[str, Share]]:
-    """What the result of `shares_command` says: by the id of its job the limit's task, and the share."""
-    return {
-        row.integer("job_id"): (row.text("task"), Share(row.text("value"), row.integer("slot")))
-        for row in binary_rows(result)
-    }
-
-
 def read_swept(result: PGresult) -> int:
     """Of how many values a sweep has deleted slots, from the binary result of sweep_shares."""
     return next(binary_rows(result)).integer("swept")

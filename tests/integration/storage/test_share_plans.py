@@ -101,7 +101,6 @@ def test_a_take_reads_a_few_pages(dead: Connection) -> None:
     ("name", "values"),
     [
         ("pass_shares", ["worker", [DEAD // 4], [7]]),
-        ("find_shares", ["worker", [DEAD // 4, 7]]),
         ("claim_taken", ["w"]),
     ],
 )

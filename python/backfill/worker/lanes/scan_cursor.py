@@ -203,9 +203,14 @@ class ScanCursor:
         serial_at = self._near_at if self._floor is None else self._far_at
         if self._floor is None and self._hidden:
             return max(self._near_at, self._far_at)
-        if self._lacked_near and now < serial_at < full_at:
-            return serial_at
+        if self._lacked_near and serial_at < full_at:
+            return max(serial_at, now)  # it may have become affordable while the last look was under way
         return max(full_at, serial_at)
+
+    @property
+    def full_at(self) -> float:
+        """When a look from the very start can be afforded."""
+        return self._full.at
 
     @property
     def _tries_known(self) -> bool:

@@ -113,7 +113,7 @@ class Roster:
             self._quiet.add(source)
             self._tasks = None
             if self._has_tasks and self.look_at is None:
-                self.look_at = self.horizon.next_look_at(now)
+                self.look_at = self.horizon.full_at
 
     def hunger(self) -> None:
         """Look soon, since there may be jobs."""
@@ -165,15 +165,22 @@ class Roster:
         self.horizon.learn(look, Taken([]), seconds=answer.seconds, now=answer.now, clock=answer.clock)
         if answer.newest and not self._renewed:
             self.hungry = False
-        self.look_at = None if look.full else max(self.horizon.next_look_at(answer.now), answer.now)
+        self.look_at = None if look.full else max(self.horizon.full_at, answer.now)
         woken = {source for source in self._asleep if not busy.isdisjoint(source.known.values())} if busy else set()
         for source in woken:
-            if isinstance(source, Source) and not look.full:
+            if not isinstance(source, Source):
+                continue
+            if look.full:
+                source.horizon.afford()  # its jobs may lie before its own floors
+            else:
                 source.horizon.adopt(common.floors, self.horizon)
         if look.full:
             quiet = common.quiet & self._quiet
             self._asleep |= {one for one in quiet if busy.isdisjoint(one.known.values())}
             self._quiet -= quiet
+            if not answer.newest:
+                # What has called for a look meanwhile may be for those that only now fall asleep.
+                self.hungry = self.hungry or bool(self._asleep)
             self._list()
         if woken:
             self._wake(woken)

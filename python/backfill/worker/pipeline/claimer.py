@@ -348,6 +348,7 @@ class Claimer:
     def _keep_time(self, now: float) -> None:
         """Have lanes look where it is time: for a poll, for a job that fell due, or for a look that can be afforded."""
         if self._times.strike(now):
+            self._wakes += 1  # a look under way began before the time of a job that is due now
             self._hunger()
         for one in self._lookers:
             if one.look_at is not None and now >= one.look_at:
