@@ -157,7 +157,7 @@ async def run_job(
     blocks = _Blocks(lent)
     context = WorkerContext(
         job=job, worker_id="run_job", deps=deps, client=lent, stop=stop, worker_stops=lambda: stopping,
-        transactions=cast("TransactionBlocks", blocks),
+        transactions=None if task.shape.in_process else cast("TransactionBlocks", blocks),
         reports=SaidProgress() if progress is None else progress,
     )  # fmt: skip
     middleware = task.middleware if registry is None else registry.middleware_of(task)

@@ -17,6 +17,7 @@ from backfill import (
     Queue,
     Snooze,
     TaskRegistry,
+    TransactionUseError,
     WorkerContext,
 )
 from backfill.progress import Step
@@ -174,3 +175,16 @@ async def test_bad_progress_is_refused_as_in_a_worker() -> None:
 
     with pytest.raises(InvalidJobError, match="done = -1"):
         await run_job(bad)
+
+
+@tasks.task("own_process", run_in="process")
+def own_process(ctx: WorkerContext[None]) -> None:
+    """Try to open a transaction."""
+    with ctx.transaction():
+        pass
+
+
+async def test_a_handler_for_a_process_has_no_transactions() -> None:
+    """It is refused as a worker refuses it, so that the mistake shows in its test."""
+    with pytest.raises(TransactionUseError, match=r'run_in="process"'):
+        await run_job(own_process)

@@ -219,8 +219,9 @@ class WorkerContext(Generic[D]):
         """
         if self._transactions is None:
             raise TransactionUseError(
-                "ctx.transaction() is for handlers that a worker runs on its event loop or in a thread, not in a "
-                'process (run_in="process"); in a test, run the handler by backfill.testing.run_job with client='
+                "ctx.transaction() is for handlers that run on the worker's event loop or in a thread: a task with "
+                'run_in="process" completes its job when it returns, so leave run_in out for this one. A test gets a '
+                "context with transactions by backfill.testing.run_job"
             )
         return self._transactions.block(self._stop, isolation)
 

@@ -71,7 +71,8 @@ def completing(
     for last in (False, True):
         settlement = Settlement([ending.end(running, running.keep)])
         settlement.paused, settlement.progressed = paused, progressed
-        results = yield [*settlement.commands(schema=schema, worker=worker), ask_id(schema)]
+        own_rights = Command.of("be_session_role", schema)
+        _, *results = yield [own_rights, *settlement.commands(schema=schema, worker=worker), ask_id(schema)]
         transaction = read_id(results[-1])
         if not transaction.is_blocks_own:
             raise TransactionUseError(

@@ -10,6 +10,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from backfill import (
     BackfillClient,
@@ -27,6 +29,7 @@ from backfill import (
 from own_transactions import ADD, JOBS, ONE_LEFT, Adding, make_sums, run_due, summed
 
 from plugins.pooler import MakePooler
+from plugins.roles import NewRole
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -189,9 +192,10 @@ async def test_a_paused_queue_stays_paused(sums: str, eventually: Eventually) ->
     async with BackfillClient(sums) as client:
         await client.enqueue("first", queue=Queue.serial("one"))
         await client.enqueue("async", 5, queue=Queue.serial("one"))
-        async with WorkerRunner(WorkerConfig(sums), tasks):
+        async with WorkerRunner(WorkerConfig(sums), tasks) as runner:
             await began.wait()
             await client.pause(queue="one")
+            await eventually(lambda: bool(runner._parts.one.executor.paused_queues))
             paused.set()
             await eventually(lambda: summed(sums), lambda total: total == 1)
     assert (await summed(sums), await value(sums, JOBS)) == (1, 1)
@@ -354,3 +358,30 @@ async def test_behind_a_pooler(sums: str, kind: str, make_pooler: MakePooler) ->
     async with asyncio.timeout(60):
         await WorkerRunner(config, adding.tasks).process_available_jobs()
     assert (await summed(sums), await value(sums, JOBS)) == (30, 0)
+
+
+@KINDS
+async def test_a_role_that_the_handler_sets_need_not_complete_jobs(sums: str, role: NewRole, kind: str) -> None:
+    """It writes with that role's rights, and the job is completed with the worker's."""
+    theirs = sql.Identifier(conninfo_to_dict(role(None))["user"])
+    become = sql.SQL("set local role {}").format(theirs)
+    with psycopg.connect(sums, autocommit=True) as connection:
+        connection.execute(sql.SQL("grant select, update on sums to {}").format(theirs))
+    tasks = TaskRegistry[None]()
+
+    @tasks.task("async")
+    async def add(ctx: WorkerContext[None]) -> None:
+        async with ctx.transaction() as tx:
+            await tx.connection.execute(become)
+            await tx.connection.execute(ADD, [3])
+
+    @tasks.task("thread")
+    def add_in_thread(ctx: WorkerContext[None]) -> None:
+        with ctx.transaction() as tx:
+            tx.connection.execute(become)
+            tx.connection.execute(ADD, [3])
+
+    async with BackfillClient(sums) as client:
+        await client.enqueue(kind)
+        await run_due(sums, tasks)
+    assert (await summed(sums), await value(sums, JOBS)) == (3, 0)

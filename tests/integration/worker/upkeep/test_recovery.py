@@ -11,7 +11,16 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from backfill import BackfillClient, Queue, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+from backfill import (
+    BackfillClient,
+    Queue,
+    QueueConfig,
+    RetryPolicy,
+    TaskRegistry,
+    WorkerConfig,
+    WorkerContext,
+    WorkerRunner,
+)
 from backfill.client.lent import ServicesClient
 from backfill.errors import InvalidJobError
 from fleet.processes import fleet_of, jobs_left, nothing_locked
@@ -203,7 +212,9 @@ async def test_a_worker_that_was_given_up_lets_go_and_goes_on_under_a_new_id(
         else:
             ran.append((ctx.worker_id, payload))
 
-    config = WorkerConfig(dsn, dead_after=4 * SOON, heartbeat_interval=SOON / 5)
+    # Both slots are in use, so that the worker cannot claim the jobs again before it knows that it was given up.
+    lanes = [QueueConfig.default_queue(2)]
+    config = WorkerConfig(dsn, queues=lanes, dead_after=4 * SOON, heartbeat_interval=SOON / 5)
     async with BackfillClient(dsn) as client, WorkerRunner(config, tasks) as runner:
         first = runner.worker_id
         await client.enqueue("hold", 1)
