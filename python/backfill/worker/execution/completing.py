@@ -76,8 +76,8 @@ def completing(
         transaction = read_id(results[-1])
         if not transaction.is_blocks_own:
             raise TransactionUseError(
-                "ctx.transaction(): the handler has ended the block's transaction by SQL text, such as `commit`, and has "
-                "begun another one, so that the job would not be completed with all that the block has written; the "
+                "ctx.transaction(): the handler has ended the block's transaction by SQL text, such as `commit`, and "
+                "has begun another one, so that the job would not be completed with all that the block has written; the "
                 "block commits at its end, and savepoints are made by `tx.connection.transaction()`"
             )
         if not settlement.missing(results[:-1]):

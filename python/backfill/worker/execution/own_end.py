@@ -66,8 +66,8 @@ async def refuse_open(own: OwnEnd) -> None:
         if own.block is not None:
             await own.block.abandon()
         raise TransactionUseError(
-            "ctx.transaction(): the handler has returned while its block was open, so the block was rolled back; end it "
-            "in the handler, by `async with` or `with`, and await the tasks that it has started within"
+            "ctx.transaction(): the handler has returned while its block was open, so the block was rolled back; end "
+            "it in the handler, by `async with` or `with`, and await the tasks that it has started within"
         )
 
 

@@ -81,7 +81,7 @@ class OwnTransactions:
         return own
 
     async def wait_for_writes(self) -> None:
-        """Wait until neither a renewal of locks nor a writing of progress is under way, which may write the job's row."""
+        """Wait until no renewal of locks and no writing of progress is under way: both may write the job's row."""
         async with self._executor.held.renewal, self._executor.progress.writing:
             pass
 

@@ -1,4 +1,4 @@
-"""`ctx.transaction()` whose end does not stand for what the block has written: this is noticed, and no job is completed."""
+"""`ctx.transaction()` whose end does not stand for what the block has written: no job is completed then."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ from backfill import (
     WorkerRunner,
 )
 from backfill.client.lent import ServicesClient
-from backfill.errors import InvalidJobError
 from fleet.processes import fleet_of, jobs_left, nothing_locked
 
 from plugins.periods import work_for
@@ -350,34 +349,6 @@ async def test_a_job_that_cannot_be_recovered_keeps_no_other(
             await rows(dsn, "alter table graphile_worker.backfill_dlq drop constraint refused")
             await eventually(lambda: jobs_left(dsn), lambda left: left == 0)
             await eventually(lambda: value(dsn, f"select count(*) from {WORKERS}"), lambda count: count == 1)
-
-
-@pytest.mark.parametrize(
-    ("verb", "arguments"),
-    [
-        ("recover_worker", ("w", "1")), ("recover_worker", ("w", None)), ("recover_worker", ("w", 2**63)),
-        ("recover_worker", ("w", True)), ("recover_worker", ("w", 1.5)), ("recover_worker", ("a\0", 1)),
-        ("is_first_worker", ("a\0",)), ("is_first_worker", (None,)),
-    ],
-)  # fmt: skip
-async def test_workers_that_are_none(client: ServicesClient, verb: str, arguments: tuple[Any, ...]) -> None:
-    """Refused before the database is asked."""
-    with pytest.raises(InvalidJobError):
-        await getattr(client, verb)(*arguments)
-
-
-@pytest.mark.parametrize("age", [5, None, timedelta(-1), timedelta.max])
-async def test_ages_that_are_none(client: ServicesClient, age: Any) -> None:
-    """Also of what workers do by themselves."""
-    with pytest.raises(InvalidJobError):
-        await client.recover_abandoned(gone_for=age)
-    with pytest.raises(InvalidJobError):
-        await client.release_foreign_locks(queues=None, jobs=None, gone_for=age)
-    if age is not None:
-        with pytest.raises(InvalidJobError):
-            await client.release_foreign_locks(queues=age, jobs=None)
-        with pytest.raises(InvalidJobError):
-            await client.release_foreign_locks(queues=None, jobs=age)
 
 
 async def test_handlers_that_hold_all_connections_keep_nobody_from_recovering(dsn: str, eventually: Eventually) -> None:
