@@ -77,8 +77,8 @@ def completing(
         if not transaction.is_blocks_own:
             raise TransactionUseError(
                 "ctx.transaction(): the handler has ended the block's transaction by SQL text, such as `commit`, and "
-                "has begun another one, so that the job would not be completed with all that the block has written; the "
-                "block commits at its end, and savepoints are made by `tx.connection.transaction()`"
+                "has begun another one, so that the job would not be completed with all that the block has written; "
+                "the block commits at its end, and savepoints are made by `tx.connection.transaction()`"
             )
         if not settlement.missing(results[:-1]):
             return Completion(transaction, settlement)
