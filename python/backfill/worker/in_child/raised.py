@@ -146,7 +146,7 @@ def _pickled(error: BaseException, text: str) -> bytes | None:
     try:
         data = pickle.dumps(error if is_ours(kind) else (error.args, vars(error)))
         again = None if len(data) > _LARGEST else _again(data, kind if is_found_class(kind) else None)
-        if type(again) is not kind or _text_of(again) != text:
+        if again is None or type(again) is not kind or _text_of(again) != text:
             return None
         if isinstance(error, BaseExceptionGroup) and isinstance(again, BaseExceptionGroup):
             return data if _same_members(error.exceptions, again.exceptions) else None
