@@ -221,6 +221,17 @@ def hangs(where: str) -> None:
     block_for(600)
 
 
+def says_at_its_end(word: str, ctx: WorkerContext[Any]) -> object:
+    """Never end by itself, and note a word when it is ended; the next attempt returns the word."""
+    if ctx.checkpointed is not None:
+        return ctx.checkpointed
+    try:
+        block_for(600)
+    finally:
+        ctx.checkpoint(word)
+        ctx.logger.warning("the handler was ended")
+
+
 def burns(milliseconds: int) -> int:
     """Keep a processor busy for so long of its own time."""
     end = time.process_time() + milliseconds / 1000
@@ -309,6 +320,7 @@ async def broken_lifespan(client: BackfillClient) -> AsyncIterator[Deps]:
 def registry(where: str = "process", **settings: Any) -> TaskRegistry[Any]:
     """All of these handlers, to be run in processes or in threads."""
     tasks: TaskRegistry[Any] = TaskRegistry()
-    for function in (raises, returns, takes, pid, sets_up_logs, dies, waits, hangs, burns, steps, forks):
+    fit = (raises, returns, takes, pid, sets_up_logs, dies, waits, hangs, says_at_its_end, burns, steps, forks)
+    for function in fit:
         tasks.task(function.__name__, run_in=where, **settings)(function)  # type: ignore[call-overload]
     return tasks

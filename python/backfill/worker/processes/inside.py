@@ -111,8 +111,11 @@ class Inside:
         return reason if stopped == number else None
 
     def send(self, kind: int, call: _Call, data: bytes, name: bytes = b"", rss: int = 0) -> None:
-        """Send a frame of a call that has not ended; nothing where it has, or is being ended."""
-        if call.ended or self._forked or self._terminated == call.number:
+        """Send a frame of a call that has not ended; nothing where it has.
+
+        A call that is being ended still sends messages, as its `finally` may say something, but no outcome any more.
+        """
+        if call.ended or self._forked or (self._terminated == call.number and kind != frames.MESSAGE):
             return
         self._write(kind, call.number, data, name, rss, call)
 
@@ -159,6 +162,8 @@ class Inside:
         with self._sending:
             if call is not None and call.ended:
                 return
+            if self._torn and self._terminated == number:
+                return  # the end of the call broke the frame off, so that nothing can follow it
             if self._torn or self._lost(self._answers):
                 _lose("the handler has closed or torn the connection of this child to its worker")
             self._torn = True  # an exception of a signal handler may leave a frame half written

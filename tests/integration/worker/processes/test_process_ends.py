@@ -106,6 +106,14 @@ async def test_a_timeout_ends_the_child_and_counts_from_its_beginning(
         assert runner.health().hung == ()
 
 
+async def test_what_a_handler_says_while_it_is_ended_arrives(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its `finally` may note how far it came, and the next attempt goes on from there."""
+    async with working(dsn, concurrency=1, tasks={"timeout": SECOND / 2}) as (client, _):
+        job = await client.enqueue("says_at_its_end", "so far")
+        assert await client.result(job, timeout=30 * SECOND) == "so far"
+    assert [one.levelname for one in caplog.records if one.getMessage() == "the handler was ended"] == ["WARNING"]
+
+
 async def test_a_deadline_counts_from_the_claim(dsn: str, eventually: Eventually, tmp_path: Path) -> None:
     """Also for an attempt that waits for a child."""
     first, second = tmp_path / "first", tmp_path / "second"
