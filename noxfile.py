@@ -70,11 +70,15 @@ OWN = [
     "tests/integration/worker/test_reconnects.py",
     "tests/integration/test_life.py",
     "tests/faults",
-    *(str(path.relative_to(HERE)) for name in ONCE for path in sorted(HERE.glob(f"tests/**/{name}*.py"))),
 ]
-"""Tests that start servers or fleets themselves, or to which the kind of server is the same, or that take long: once is
-enough."""
-OTHERS = [f"--ignore={path}" for path in OWN if path.endswith(".py")]
+"""Tests that start servers themselves, or that take long: once is enough."""
+SHARED = [
+    str(path.relative_to(HERE)) for name in ONCE for path in sorted(HERE.glob(f"tests/integration/**/{name}*.py"))
+]
+SHARED += [str(path.relative_to(HERE)) for path in sorted(HERE.glob("tests/twins/test_heartbeat*.py"))]
+SHARED += ["tests/interop/test_node.py"]
+"""Tests to which the kind of server is the same: they run once, on the embedded one."""
+OTHERS = [f"--ignore={path}" for path in (*OWN, *SHARED) if path.endswith(".py")]
 SHUFFLED = ("--random-order", "--random-order-bucket=module")
 """The files in a random order, and the tests of each file too; `--random-order-seed=N` repeats an earlier run's order."""
 GATES = "benches/gates"
@@ -136,8 +140,14 @@ def shuffled(session: nox.Session) -> None:
 
 @nox.session
 def own(session: nox.Session) -> None:
-    """The tests without a server, those that start servers or fleets of their own, and faults."""
+    """The tests without a server, those that start servers of their own, and faults."""
     session.run("pytest", "-m", "not long", *(session.posargs or FAST + OWN), env=_without_server())
+
+
+@nox.session
+def once(session: nox.Session) -> None:
+    """The tests to which the kind of server is the same, most of which start fleets."""
+    session.run("pytest", "-m", "not long", *(session.posargs or SHARED), env=_without_server())
 
 
 @nox.session
@@ -170,7 +180,7 @@ def ci(session: nox.Session) -> None:
 def _side_by_side(session: nox.Session) -> None:
     """The tests on each kind of server, and those with their own, beside each other: they wait more than they work."""
     with ExitStack() as stack:
-        beside = [(name, *stack.enter_context(_started(name))) for name in ("server", "own")]
+        beside = [(name, *stack.enter_context(_started(name))) for name in ("server", "own", "once")]
         try:
             session.run("pytest", "-m", "not long", *DATABASE, *OTHERS, env=_without_server())
         finally:

@@ -21,6 +21,7 @@ from backfill.worker.processes.deaths import ChildFailed
 from backfill.worker.processes.pool import ChildPool
 
 from child_pools import HANDLER, Begun, call, do, ignore, pool_of
+from plugins.periods import let_pass
 from programs import wait_until_gone
 
 
@@ -149,6 +150,7 @@ async def test_what_does_not_end_is_killed(name: str, arguments: tuple[int, ...]
     async with pool_of(1, terminate_grace=0.3) as pool:
         begun = Begun(pool, name, *arguments)
         await begun.began()
+        await let_pass(0.5)  # it says so shortly before it is in C, where nobody can ask it
         began = time.monotonic()
         await begun.cancelled()
         assert 0.3 <= time.monotonic() - began < 3
