@@ -73,10 +73,11 @@ OWN = [
 ]
 """Tests that start servers themselves, or that take long: once is enough."""
 SHARED = [
-    str(path.relative_to(HERE)) for name in ONCE for path in sorted(HERE.glob(f"tests/integration/**/{name}*.py"))
+    str(path.relative_to(HERE))
+    for room in DATABASE
+    for name in ONCE
+    for path in sorted(HERE.glob(f"{room}/**/{name}*.py"))
 ]
-SHARED += [str(path.relative_to(HERE)) for path in sorted(HERE.glob("tests/twins/test_heartbeat*.py"))]
-SHARED += ["tests/interop/test_node.py"]
 """Tests to which the kind of server is the same: they run once, on the embedded one."""
 OTHERS = [f"--ignore={path}" for path in (*OWN, *SHARED) if path.endswith(".py")]
 SHUFFLED = ("--random-order", "--random-order-bucket=module")
