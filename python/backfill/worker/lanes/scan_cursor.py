@@ -23,6 +23,7 @@ from backfill.records import Job
 from backfill.storage.claims import NEVER, Look, Spans, Taken
 from backfill.storage.serial_floors import SLACK_MICROS, SerialFloor
 from backfill.storage.ties import Tie
+from backfill.worker.lanes.ended_ties import ended_tie
 from backfill.worker.lanes.full_looks import PATIENCE_SECONDS, SHARE, FullLooks
 
 NAMED_LEVELS: Final = (-20, -10, -5, 0, 5, 10)
@@ -34,8 +35,6 @@ _UNDER_WAY: Final = 1.0
 """How long no other look from the queues' side begins while one is under way, in seconds."""
 _FEW: Final = 8
 """How many jobs a look behind the floors asks for at most; where it finds as many, the floors come down to them."""
-_MANY: Final = 100
-"""So many jobs of one run_at in one claim make it likely that there are more of them."""
 _LEAST_APART: Final = 4.0
 """Looks from the queues' side are at least this many times as long apart as one takes, in any poll interval."""
 _NEAR_SECONDS: Final = 0.002
@@ -119,7 +118,7 @@ class ScanCursor:
     def look(self, wanted: int, now: float) -> Look:
         """What a look that begins now should ask for."""
         full = now >= self._full.at and not self._full.are_apart
-        worth = now >= self._near_at or (self.freed and not self._blocked)
+        worth = now >= self._near_at or (self.freed and (self._floor is not None or not self._blocked))
         near = worth
         far = near and self._hidden and not self._known and now >= self._far_at
         if self._lost and now >= self._far_at:
@@ -283,7 +282,7 @@ class ScanCursor:
             apart = max(self._patience, _LEAST_APART * seconds)
             self._far_at, self._stale_at = now + min(SHARE * seconds, apart), now + apart
             self._short = len(taken.jobs) < look.wanted
-            self._near_at = now  # a look behind the floor is no look at the first waiting jobs, which may have been dear
+            self._near_at = now  # looks behind the floor are to be tried, whatever this one cost
 
     def _learn_beyond(self, look: Look, taken: Taken, now: float) -> None:
         """Note whether a look behind the floor found enough; where other jobs hide the rest, the floor is of no use.
@@ -381,25 +380,7 @@ class ScanCursor:
         return tie
 
     def _learn_tie(self, look: Look, taken: Taken, began: int) -> None:
-        """Note the place where a claim ended, if more jobs of the same run_at are likely to lie behind it.
-
-        They are if the claim began at that run_at, or if many jobs of it had no other. Where a look from a place found
-        too little, the next one looks for the rest by the index, which has them wherever they are.
-
-        Args:
-            look: what the look asked for.
-            taken: what it brought.
-            began: the floor of the last job's priority before the look.
-        """
-        jobs = [job for job in taken.jobs if job.job_queue_id is None]
-        if not jobs or taken.place is None or len(taken.jobs) < look.wanted:
-            self._tie = None
-            return
-        first, last = jobs[0], jobs[-1]
-        many = len(jobs) >= _MANY and (first.priority, first.run_at_micros) == (last.priority, last.run_at_micros)
-        if last.run_at_micros == NEVER or not (many or last.run_at_micros == began):
-            self._tie = None
-            return
-        tie = Tie(last.priority, last.run_at_micros, taken.place)
-        if look.full or self._tie is None or tie > self._tie:
+        """Note the place where a claim ended, if that is worth it; see `ended_tie`."""
+        tie = ended_tie(look, taken, began)
+        if tie is None or look.full or self._tie is None or tie > self._tie:
             self._tie = tie
