@@ -34,7 +34,7 @@ PLACES = [
     {"storage", "embedded", "embedded_keeper"},
     {"handlers", "middleware"},
     {"task"},
-    {"task_decorator", "wrapped"},
+    {"recurring", "task_decorator", "wrapped"},
     {"tasks"},
     {"client"},
     {"worker"},
