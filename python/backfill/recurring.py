@@ -6,10 +6,11 @@ A worker of the registry declares them to the fleet, and the fleet's schedulers 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from backfill.cron.declared import Crontab, Declared, schedules_of
 from backfill.cron.schedule import Dst, Missed, Overlap, Schedule
@@ -160,6 +161,23 @@ class Recurring:
             return handler
 
         return declare
+
+    def with_schedules(self, crontab: Crontab, where: str) -> Self:
+        """A copy of the registry that declares more schedules; this one stays as it is.
+
+        Args:
+            crontab: the text of a crontab, or `Schedule` objects.
+            where: who declares them, such as the name of a file; messages show it.
+
+        Raises:
+            CrontabParseError: the text cannot be read.
+            TaskDefinitionError: two schedules have one identifier.
+        """
+        declared = self._declared.copy()
+        declared.add(schedules_of(crontab), where)
+        other = copy(self)
+        other._declared = declared  # noqa: SLF001 (another one of this class)
+        return other
 
     def _decorated(self, task: Task[Any, Any]) -> None:
         """Declare the schedules that stand below the decorator that has made a task, the lowest first."""
