@@ -158,7 +158,7 @@ class WorkerProcess:
         one = self._incarnation()
         await one.open()
         self.one = one
-        announce(config, self._registry.identifiers(), one.worker_id, one.lanes)
+        announce(config, self._registry, one.worker_id, one.lanes, declares=background)
 
     async def start(self) -> None:
         """Start the services that run in the background."""
@@ -284,7 +284,7 @@ class WorkerProcess:
             self.config, self._registry, self._client, self.own, self._deps,
             progressed=self._progress.set, lost=self._lost,
             interrupted=self._interrupted, pulse=self.pulse, stragglers=self.stragglers, collect=self._collect,
-            hooks=self._hooks, pool=self.pool,
+            hooks=self._hooks, pool=self.pool, declares=self._background,
         )  # fmt: skip
 
     def _lost(self) -> None:

@@ -23,6 +23,7 @@ from backfill.client.lent import ServicesClient
 from backfill.limits import declared
 from backfill.logs import CURRENT, RetryTraceback
 from backfill.said import stripping
+from backfill.storage.schedules import crontab_of
 from backfill.storage.shares import EffectiveLimit
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
@@ -90,6 +91,8 @@ class WorkerSession:
         collect: called with the job and the error of each failed attempt.
         hooks: the callbacks of the worker's plugins.
         pool: the child processes in which handlers run.
+        declares: whether it declares the schedules of the registry to the fleet; one that only runs what is due does
+            not.
 
     Attributes:
         worker_id: the worker's id, which is new for each session.
@@ -137,10 +140,12 @@ class WorkerSession:
         collect: Collect | None = None,
         hooks: WorkerHooks,
         pool: HandlerPool,
+        declares: bool,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
         self.own = own
         self._config = config
+        self._crontab = crontab_of(registry.schedules) if declares else None
         tasks, dsn = registry.identifiers(), config.required_dsn()
         self.executor = Executor(
             registry,
@@ -352,7 +357,7 @@ class WorkerSession:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]
         return WorkerRow(
             self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), _version(),
-            self._config.dead_after, limits, None if place is None else place.to_json(),
+            self._config.dead_after, limits, None if place is None else place.to_json(), crontab=self._crontab,
         )  # fmt: skip
 
 
