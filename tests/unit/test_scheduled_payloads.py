@@ -84,7 +84,6 @@ class Clocked:
         (Typed, {"to": "x"}),
         (dict[str, str], {"to": "x"}),
         (Report | None, Report("x")),
-        (Strict | dict[str, int], Strict("x")),
         (dict[str, Any], {"to": "x", "_cron": MARK}),
         (dict, {"to": "x", "_cron": MARK}),
         (Any, {"to": "x", "_cron": MARK}),
@@ -109,7 +108,7 @@ def test_a_schedule_without_a_payload_is_a_job_without_one() -> None:
     tasks: TaskRegistry[None] = TaskRegistry()
 
     @tasks.task("default")
-    async def default(report: Report = Report("nobody")) -> None: ...  # noqa: B008 (it is not changed)
+    async def default(report: Report = Report("nobody")) -> None: ...
 
     @tasks.task("number")
     async def number(count: int = 7) -> None: ...
@@ -150,7 +149,7 @@ def test_a_result_keeps_a_key_of_that_name() -> None:
     @tasks.task("x")
     async def made() -> Strict: ...  # type: ignore[empty-body]
 
-    with pytest.raises(PayloadDecodeError, match="unknown field `_cron`"):
+    with pytest.raises(PayloadDecodeError, match="unknown field"):
         made.decode_result(with_run(b'{"to": "x"}', RUN))
 
 
