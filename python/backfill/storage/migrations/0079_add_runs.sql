@@ -3,12 +3,11 @@
 -- transaction: yes
 -- breaking: no
 
--- Adds the jobs of runs that nobody has done, and advances their items. `runs` is an array of objects; of each run it gives
--- its place in the array, what was done (added, overlapped, refused, taken, stale, busy, unknown) and the job's id. The runs
--- of an item come one after the other, oldest first: the second of an item whose jobs must not overlap finds the first one's
--- job. A run that a plugin has refused gives no job, and is done with all the same.
--- Jobs with keys are added in the order of the keys, as other producers do, so that none waits in a ring. The function has
--- the caller's search_path, since triggers of users' on the table of jobs may need it.
+-- Adds the jobs of runs that nobody has done, and advances their items. Of each run it gives its place in the array, what was
+-- done (added, overlapped, refused: without a task, taken, stale, busy, unknown) and the job's id. Runs of an item come one
+-- after the other, oldest first: the second, if jobs must not overlap, finds the first one's job. Jobs with keys are added in
+-- the keys' order, as other producers do, so that none waits in a ring. The caller's search_path holds, since triggers of
+-- users' on the table of jobs may need it.
 create function :"schema".backfill_add_runs(runs json) returns table (place bigint, outcome text, job_id bigint)
 language plpgsql volatile
 as $body$
@@ -32,7 +31,6 @@ begin
         given.place, given.run -> 'payload' as payload, given.run ->> 'task' as task, given.run ->> 'queue' as queue,
         given.run ->> 'identifier' as identifier, (given.run ->> 'run')::timestamptz as run,
         (given.run ->> 'revision')::bigint as revision, (given.run ->> 'overlap_skip')::boolean as is_alone,
-        coalesce((given.run ->> 'refused')::boolean, false) as is_refused,
         (given.run ->> 'run_at')::timestamptz as run_at, (given.run ->> 'max_attempts')::integer as max_attempts,
         (given.run ->> 'priority')::integer as priority, given.run ->> 'job_key' as job_key,
         given.run ->> 'job_key_mode' as job_key_mode, array(select json_array_elements_text(given.run -> 'flags')) as flags
@@ -65,7 +63,7 @@ begin
       when line.is_missing then 'unknown'
       when line.run <= reached then 'taken'
       when line.is_stale then 'stale'
-      when line.is_refused then 'refused'
+      when line.task is null then 'refused'
       when is_open then 'overlapped'
       else 'added'
     end;

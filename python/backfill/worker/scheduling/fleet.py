@@ -51,7 +51,11 @@ class Fleet:
         await self._read_lines({one.digest for one in workers if one.digest is not None})
         if self._said is None or self._said[0] != look.said:
             self._said = look.said, await self._read_said()
-        found = standing(self._declarers(workers), self._said[1])
+        declarers = [
+            Declarer(one.id, one.started_at, self._lines.get(one.digest or "", {}), schedules=one.schedules)
+            for one in workers
+        ]
+        found = standing(declarers, self._said[1])
         self._warn(found.conflicts)
         if all(one.digest is None or one.digest in self._lines for one in workers):
             self._merged_from = look.said, workers  # else look again, since the items of a worker are not there yet
@@ -62,13 +66,18 @@ class Fleet:
         self._said = self._merged_from = None
 
     def _with_own(self, look: Look, worker: str) -> tuple[LiveWorker, ...]:
-        """The live workers, this one among them in any case: after an outage it may look before its heartbeat came."""
+        """The live workers, with this one in any case: after an outage it may look before its heartbeat has come.
+
+        Of workers that declare the same, the look names the first and the last that was started, and this worker is
+        one of them or was started between the two.
+        """
+        if self._own_start is None:
+            self._own_start = look.clock
         for one in look.workers:
             if one.id == worker:
                 self._own_start = one.started_at
-                return look.workers
-        if self._own_start is None:
-            self._own_start = look.clock
+        if any(one.digest == self._own_digest and one.schedules for one in look.workers):
+            return look.workers
         return (*look.workers, LiveWorker(worker, self._own_start, self._own_digest, schedules=True))
 
     async def _read_lines(self, digests: set[str]) -> None:
@@ -91,17 +100,6 @@ class Fleet:
             )
             for row in await self._table.find_said_schedules()
         }
-
-    def _declarers(self, workers: Iterable[LiveWorker]) -> list[Declarer]:
-        """Of the workers that declare the same items, the first and the last that was started: others tell no more."""
-        alike = dict[tuple[str | None, bool], list[LiveWorker]]()
-        for worker in sorted(workers, key=lambda one: (one.started_at, one.id)):
-            alike.setdefault((worker.digest, worker.schedules), []).append(worker)
-        return [
-            Declarer(one.id, one.started_at, self._lines.get(one.digest or "", {}), schedules=one.schedules)
-            for group in alike.values()
-            for one in dict.fromkeys([group[0], group[-1]])
-        ]
 
     def _warn(self, conflicts: Iterable[Conflict]) -> None:
         if len(self._warned) > _MOST_WARNED:
