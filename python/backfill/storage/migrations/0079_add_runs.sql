@@ -6,8 +6,7 @@
 -- Adds the jobs of runs that nobody has done, and advances their items. Of each run it gives its place in the array, what was
 -- done (added, overlapped, refused: without a task, taken, stale, busy, unknown) and the job's id. Runs of an item come one
 -- after the other, oldest first: the second, if jobs must not overlap, finds the first one's job. Jobs with keys are added in
--- the keys' order, as other producers do, so that none waits in a ring. The caller's search_path holds, since triggers of
--- users' on the table of jobs may need it.
+-- the keys' order, as other producers do, so that none waits in a ring. Users' triggers may need the caller's search_path.
 create function :"schema".backfill_add_runs(runs json) returns table (place bigint, outcome text, job_id bigint)
 language plpgsql volatile
 as $body$
