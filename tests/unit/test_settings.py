@@ -22,6 +22,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "--concurrency": ("50", 50),
     "--queue": ("user:*, shop:?", ("user:*", "shop:?")),
     "--task": ("video.*", ("video.*",)),
+    "--crontab": ("night, day", ("night", "day")),
     "--forbidden-flag": ("gpu,,slow ", ("gpu", "slow")),
     "--poll-interval": ("250ms", timedelta(milliseconds=250)),
     "--listen": ("false", False),
@@ -166,7 +167,7 @@ def test_defaults_are_those_of_the_worker() -> None:
     shell = {names.get(word := option.removeprefix("--"), word.replace("-", "_")): option for option in NAMES}
     own = {field.name for field in fields(WorkerConfig)}
     assert own - set(shell) == {"retry"}
-    assert set(shell) - own == {"task", "processes", "max_jobs", "max_rss", "debug", "log_level", "json"}
+    assert set(shell) - own == {"task", "crontab", "processes", "max_jobs", "max_rss", "debug", "log_level", "json"}
     for name in own - {"retry", "dsn", "concurrency"}:
         assert held(SETTINGS[NAMES.index(shell[name])]) == getattr(config, name), name
     assert options.CONCURRENCY.value(None) == config.slots
