@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from backfill.client.schedule_table import ScheduleTable
-from backfill.cron.declared import declared_digest
 from backfill.cron.standing import Conflict, Declarer, InForce, Said, standing
-from backfill.storage.schedules import LiveWorker, Look
+from backfill.storage.schedules import Crontab, LiveWorker, Look
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ class Fleet:
     def __init__(self, table: ScheduleTable, lines: _Lines) -> None:
         self._table = table
         self._own_lines = dict(lines)
-        self._own_digest = declared_digest(self._own_lines) if lines else None
+        self._own_digest = Crontab(self._own_lines).digest if lines else None
         self._own_start: datetime | None = None
         self._lines: dict[str, _Lines] = {}
         self._said: tuple[str, dict[str, Said]] | None = None
