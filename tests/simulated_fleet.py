@@ -61,7 +61,7 @@ class SimulatedClient(ServicesClient):
     Attributes:
         world: the world.
         ahead: by how many seconds the clock that this scheduler reads is ahead of the others'.
-        stall: called before runs are added: a scheduler that falls asleep in the middle of a look.
+        stall: called once, in the middle of a look: the scheduler falls asleep there.
         lose_answer: whether the answer to the next statement that adds runs is lost.
     """
 
@@ -94,9 +94,13 @@ class SimulatedClient(ServicesClient):
         return await super().find_said_schedules()
 
     async def find_known_schedules(self, identifiers: Iterable[str]) -> dict[str, KnownSchedule]:
-        """Read the rows that all schedulers share."""
+        """Read the rows that all schedulers share; the scheduler may fall asleep before it does anything with them."""
         self._ask()
-        return await super().find_known_schedules(identifiers)
+        known = await super().find_known_schedules(identifiers)
+        if self.stall is not None:
+            stall, self.stall = self.stall, None
+            await stall()
+        return known
 
     async def register_schedules(self, identifiers: Iterable[str], known_since: datetime) -> dict[str, KnownSchedule]:
         """Register items."""
@@ -104,10 +108,7 @@ class SimulatedClient(ServicesClient):
         return await super().register_schedules(identifiers, known_since)
 
     async def add_runs(self, runs: Sequence[NewRun]) -> list[RunDone]:
-        """Add the jobs of runs; the scheduler may fall asleep just before, or the answer may be lost."""
-        if self.stall is not None:
-            stall, self.stall = self.stall, None
-            await stall()
+        """Add the jobs of runs; the answer may be lost."""
         self._ask()
         done = await super().add_runs(runs)
         if self.lose_answer:
@@ -233,7 +234,7 @@ class Fleet:
             await self.leave(member)
 
     def stall(self, member: Member, seconds: float) -> None:
-        """Let a scheduler fall asleep in the middle of its next look that adds runs; then it goes on with that look."""
+        """Let a scheduler fall asleep in the middle of a look at which something is due, and go on with it afterwards."""
 
         async def sleep() -> None:
             woken = asyncio.Event()
