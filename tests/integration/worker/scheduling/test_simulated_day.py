@@ -15,9 +15,9 @@ import pytest
 from backfill.cron import Schedule, runs_between
 from backfill.hooks import CronJobScheduled
 from backfill.worker.scheduling import scheduler
-from simulated_fleet import Fleet
 
 from reading import rows, value
+from simulated_fleet import Fleet
 
 SEED = int(os.environ.get("BACKFILL_SEED", "1"))
 START = datetime(2026, 3, 28, 12, 0, 30, tzinfo=UTC)  # in the night that follows the clocks of Berlin change
