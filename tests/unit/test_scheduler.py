@@ -15,6 +15,7 @@ from backfill.hooks.registry import Plugin
 from backfill.worker.scheduling import scheduler as module
 from backfill.worker.scheduling.jobs import JobMaker
 from backfill.worker.scheduling.scheduler import Scheduler
+
 from schedule_tables import START, MemoryTable, at, spoken
 
 HOURLY = Schedule("hourly", "@hourly")

@@ -199,6 +199,7 @@ def _plain(payload: object) -> dict[str, Any] | None:
             "payload", payload, f"an object, beside whose keys the scheduler writes its own, {RUN_KEY}"
         )
     if RUN_KEY in plain:
-        limit = f"an object without the key {RUN_KEY}, which the scheduler writes"
-        raise InvalidPayloadError("payload", payload, limit)
+        raise InvalidPayloadError(
+            "payload", payload, f"an object without the key {RUN_KEY}, which the scheduler writes"
+        )
     return plain
