@@ -135,7 +135,8 @@ def test_the_text_in_force_is_found(
             others = {worker.lines[name] for worker in declaring} - {item.line}
         assert {pair for pair in conflicts if pair[0] == name} == {(name, expected, other) for other in others}
         if item is not None:
-            declared_since = min((worker.started_at for worker in declaring), default=START)
+            alike = [worker.started_at for worker in declaring if worker.lines[name] == item.line]
+            declared_since = START if spoken is not None and spoken.line is not None else min(alike)
             assert item.alive_since == max(declared_since, min(scheduling))
             assert item.since == (None if spoken is None else spoken.since)
 

@@ -203,6 +203,23 @@ async def test_the_text_of_the_last_worker_counts(caplog: pytest.LogCaptureFixtu
     assert _hours(rig.table.runs("hourly")) == [1.5, 2.5, 3]
 
 
+async def test_a_new_text_has_no_runs_from_before() -> None:
+    """An item that runs more often from now on has no runs of the time in which it ran seldom."""
+    rig = Rig(HOURLY)
+    for hours in [0.5, 1, 1.49]:
+        await rig.look(hours)
+    often = Schedule("hourly", "*/6 * * * *")
+    rig.table.declare("new", often, at=at(1.5))
+    await rig.look(1.51)
+    new = Rig(often)
+    new.table = rig.table
+    new.one = new.another()
+    await new.look(1.52)
+    assert _hours(rig.table.runs("hourly")) == [1, 1.5]
+    await rig.look(1.6)
+    assert _hours(rig.table.runs("hourly")) == [1, 1.5, 1.6]
+
+
 async def test_what_operators_say_wins() -> None:
     """They change, pause, resume, remove and add items; what they said is found at the next look."""
     rig = Rig(HOURLY)

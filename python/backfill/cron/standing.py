@@ -54,8 +54,8 @@ class InForce:
     Attributes:
         identifier: the item's identifier.
         line: the item as a line of a crontab.
-        alive_since: since when live workers have been there that declare the item and that enqueue runs. Nobody has to
-            declare an item that operators added.
+        alive_since: since when live workers have been there that declare the item with this line, and that enqueue
+            runs. Nobody has to declare a line that operators gave.
         since: what operators said about the time before which no run is made up for.
         revision: that of what operators said; 0 if they said nothing.
     """
@@ -135,10 +135,11 @@ def standing(workers: Iterable[Declarer], said: Mapping[str, Said]) -> Standing:
             continue
         if words.line is None:
             line = declaring[-1].lines[identifier]
+            first = next(worker for worker in declaring if worker.lines[identifier] == line)
+            alive_since = max(scheduling_since, first.started_at)
             conflicts += _conflicts(identifier, declaring)
         else:
-            line = words.line
-        alive_since = max(scheduling_since, declaring[0].started_at) if declaring else scheduling_since
+            line, alive_since = words.line, scheduling_since
         items[identifier] = InForce(identifier, line, alive_since, words.since, words.revision)
     return Standing(items, tuple(conflicts))
 

@@ -45,7 +45,8 @@ class Fleet:
             worker: this worker's id.
         """
         workers = self._with_own(look, worker)
-        if self._merged_from == (look.said, workers):
+        merged_from = look.said, [(one.id, one.started_at, one.digest, one.schedules) for one in workers]
+        if self._merged_from == merged_from:
             return None
         await self._read_lines({one.digest for one in workers if one.digest is not None})
         if self._said is None or self._said[0] != look.said:
@@ -57,7 +58,7 @@ class Fleet:
         found = standing(declarers, self._said[1])
         self._warn(found.conflicts)
         if all(one.digest is None or one.digest in self._lines for one in workers):
-            self._merged_from = look.said, workers  # else look again, since the items of a worker are not there yet
+            self._merged_from = merged_from  # else look again, since the items of a worker are not there yet
         return found.items
 
     def doubt(self) -> None:

@@ -53,8 +53,8 @@ class Plan:
 
     An item that was looked at keeps the time up to which it was, as long as it stays in force, whatever text it gets.
     So no run of it is left out, however long a look takes to succeed, and if the workers that were there when a run was
-    due have ended meanwhile. When an item is no longer in force, that time is forgotten, and the item begins anew if it
-    comes back.
+    due have ended meanwhile; and a new text has no runs from before the time at which it was seen. When an item is no
+    longer in force, that time is forgotten, and the item begins anew if it comes back.
     """
 
     def __init__(self) -> None:
@@ -85,12 +85,17 @@ class Plan:
         self._planned = planned
 
     def due(self, now: datetime) -> list[Planned]:
-        """The items that are to be looked at: those of which a run may be due, and those that are new."""
-        return [
-            one
-            for one in self._planned.values()
-            if one.covered is None or (one.next_at is not None and one.next_at <= now)
-        ]
+        """The items that are to be looked at: those of which a run may be due, and those that are new.
+
+        All others have no run up to this time, so they are covered.
+        """
+        found = list[Planned]()
+        for one in self._planned.values():
+            if one.covered is None or (one.next_at is not None and one.next_at <= now):
+                found.append(one)
+            else:
+                one.covered = now
+        return found
 
     def next_at(self, now: datetime) -> datetime | None:
         """The next run of any item after a time; None if there is none."""

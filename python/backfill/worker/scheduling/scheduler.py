@@ -43,6 +43,7 @@ TROUBLE_SECONDS: Final = 5.0
 STATEMENT_SECONDS: Final = 30.0
 MOST_AT_ONCE: Final = 1_000
 """How many runs one statement gets, unless one item alone has more."""
+_MANY: Final = 100
 _DONE: Final = (RunOutcome.ADDED, RunOutcome.OVERLAPPED, RunOutcome.REFUSED, RunOutcome.TAKEN)
 _REFUSALS: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, InvalidJobError)
 """What says that a job cannot be added, however often it is tried; the item's text, or a plugin's payload, is wrong."""
@@ -121,14 +122,7 @@ class Scheduler:
         """
         if not planned:
             return False
-        known = await self._known(planned, now)
-        due = list[tuple[Planned, Due]]()
-        for one in planned:
-            found = one.due(known[one.item.identifier], now) if one.item.identifier in known else Due()
-            if found.runs:
-                due.append((one, found))
-            else:
-                one.cover(now)
+        due = await self._due(planned, now)
         if not due:
             return False
         self._tell(CronTick(now, tuple(one.schedule for one, _ in due), self._worker()))
@@ -146,6 +140,20 @@ class Scheduler:
                 again |= await self._add(batch, now, troubles)
                 batch = []
         return again
+
+    async def _due(self, planned: Sequence[Planned], now: datetime) -> list[tuple[Planned, Due]]:
+        """Those of the items that have runs due, with these; the others are covered."""
+        known = await self._known(planned, now)
+        due = list[tuple[Planned, Due]]()
+        for one in planned:
+            found = one.due(known[one.item.identifier], now) if one.item.identifier in known else Due()
+            if found.runs:
+                due.append((one, found))
+            else:
+                one.cover(now)
+            if len(found.runs) > _MANY:
+                await asyncio.sleep(0)  # to find many runs takes milliseconds, and there may be a thousand such items
+        return due
 
     async def _known(self, planned: Sequence[Planned], now: datetime) -> dict[str, Known]:
         """What the database remembers of these items; those that are unknown are registered."""
