@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any, TypedDict
 
-from backfill.cron.schedule import Schedule
+from backfill.cron.schedule import Dst, Missed, Overlap, Schedule
 from backfill.ends import EndHow
+from backfill.specs import JobKeyMode
 
 
 class ScheduleOrigin(StrEnum):
@@ -47,9 +49,12 @@ class ScheduleInfo:
         known_since: since when schedulers know it; earlier runs are not made up for. None if no scheduler has seen it.
         last_job_id: the job of the last run for which a scheduler of this package has added one; None if none has.
         last_job_run: the run that this job is for.
-        last_end: how this job has ended; None if it has not, or if its end was not kept.
-        last_ended_at: when it ended; None likewise.
+        last_job_state: what became of this job: `waiting`, `running`, `failed` (its attempts are used up), `ended` (it
+            has ended, and its end is kept) or `gone` (it has ended, and nothing is kept of it).
+        last_end: how this job has ended, where its end is kept.
+        last_ended_at: when it ended; None if it has not, or if that is not known.
         declared_by: how many live workers declare the item in their code.
+        schedulers: how many live workers schedule. If there is none, nothing runs until one starts.
         code_line: what the code says; None if code has never declared the item.
         other_lines: further texts of the item in the code of live workers, which do not count: that of the worker that
             started last does.
@@ -72,9 +77,11 @@ class ScheduleInfo:
     known_since: datetime | None = None
     last_job_id: int | None = None
     last_job_run: datetime | None = None
+    last_job_state: str | None = None
     last_end: EndHow | None = None
     last_ended_at: datetime | None = None
     declared_by: int = 0
+    schedulers: int = 0
     code_line: str | None = None
     other_lines: tuple[str, ...] = ()
     paused_at: datetime | None = None
@@ -82,3 +89,23 @@ class ScheduleInfo:
     removed_at: datetime | None = None
     said_by: str | None = None
     said_at: datetime | None = None
+
+
+class ScheduleChanges(TypedDict, total=False):
+    """The settings of an item that can be changed by keyword: those of `Schedule`, without its identifier."""
+
+    task: str
+    when: str | None
+    every: timedelta | None
+    timezone: str
+    dst: Dst
+    payload: Any
+    fill: timedelta
+    max_attempts: int | None
+    queue: str | None
+    priority: int | None
+    job_key: str | None
+    job_key_mode: JobKeyMode | None
+    jitter: timedelta
+    overlap: Overlap
+    missed: Missed

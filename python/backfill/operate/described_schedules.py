@@ -73,9 +73,11 @@ def data(info: ScheduleInfo) -> dict[str, Any]:
         "known_since": _iso(info.known_since),
         "last_job_id": info.last_job_id,
         "last_job_run": _iso(info.last_job_run),
+        "last_job_state": info.last_job_state,
         "last_end": None if info.last_end is None else str(info.last_end),
         "last_ended_at": _iso(info.last_ended_at),
         "declared_by": info.declared_by,
+        "schedulers": info.schedulers,
         "code_line": info.code_line,
         "other_lines": list(info.other_lines),
         "paused_at": _iso(info.paused_at),
@@ -175,7 +177,8 @@ def _origin(info: ScheduleInfo) -> str:
 def _job(info: ScheduleInfo) -> str:
     if info.last_job_id is None:
         return NONE
-    return f"{info.last_job_id}" if info.last_end is None else f"{info.last_job_id} {info.last_end}"
+    end = info.last_job_state if info.last_end is None else info.last_end
+    return f"{info.last_job_id} {end or ''}".rstrip()
 
 
 def _local(schedule: Schedule, run: datetime | None) -> str:

@@ -85,8 +85,8 @@ async def pause(client: BackfillClient, identifier: str, *, by: str | None = Non
         return await client.schedules.pause(identifier, by=by)
 
 
-async def resume(client: BackfillClient, identifier: str, *, by: str | None = None) -> ScheduleInfo:
-    """End the pause of an item.
+async def resume(client: BackfillClient, identifier: str, *, by: str | None = None) -> ScheduleInfo | None:
+    """End the pause of an item; None if it was not paused.
 
     Raises:
         ScheduleNotFoundError: there is no item of this identifier.
@@ -107,12 +107,12 @@ async def remove(client: BackfillClient, identifier: str, *, by: str | None = No
         return await client.schedules.remove(identifier, by=by)
 
 
-async def reset(client: BackfillClient, identifier: str) -> ScheduleInfo:
-    """Forget what operators said of an item, so that the code's text holds again.
+async def reset(client: BackfillClient, identifier: str) -> ScheduleInfo | None:
+    """Forget what operators said of an item, so that the code's text counts again; None if they said nothing.
 
     Raises:
         ScheduleNotFoundError: there is no item of this identifier.
-        BackfillError: nothing was said of it, or no code has declared it, or the role has no operator's rights.
+        BackfillError: operators added it and no code declares it, or the role has no operator's rights.
     """
     with permitted():
         return await client.schedules.reset(identifier)

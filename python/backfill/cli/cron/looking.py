@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from backfill.cron import Schedule
     from backfill.cron.preview import ClockChange
+    from backfill.schedules import ScheduleInfo
 
 MOST_RUNS: Final = 1_000
 MOST_CHANGES: Final = 20
@@ -48,15 +49,8 @@ def list_all(as_json: JsonOption = False, dsn: DsnOption = None, schema: SchemaO
             typer.echo(line)
     else:
         typer.echo("there is no recurring job: neither a worker's code nor an operator names one")
-    for info in found:
-        if info.other_lines:
-            typer.echo(
-                one_line(
-                    f"note: live workers declare {info.identifier} with different lines; `backfill cron show "
-                    f"{info.identifier}` shows them"
-                ),
-                err=True,
-            )
+    for note in _notes(found):
+        typer.echo(one_line(note), err=True)
 
 
 def show(
@@ -136,6 +130,16 @@ def preview(
         typer.echo(one_line(text))
 
 
+def _notes(found: list[ScheduleInfo]) -> Iterator[str]:
+    """What an operator should know about the list: why nothing runs, and which texts contradict each other."""
+    if any(info.next_run is not None and not info.schedulers for info in found):
+        yield "note: no live worker schedules, so nothing runs until one starts"
+    for info in found:
+        if info.other_lines:
+            name = info.identifier
+            yield f"note: live workers declare {name} with different lines: `backfill cron show {name}` has them"
+
+
 def _previewed(schedule: Schedule, changes: list[ClockChange]) -> Iterator[str]:
     """The lines that `preview` prints; of many times in a row that have the same fate, most are left out."""
     from backfill.operate.described_schedules import change_words, time_words
@@ -174,7 +178,7 @@ def _chosen(
         return items[0], datetime.now(UTC)
     info = with_client(dsn, schema, lambda client: operate.one(client, identifier))
     if info.schedule is None:
-        raise BackfillError(f"{identifier}: this version of backfill cannot read the line: {info.line}")
+        raise BackfillError(f"{identifier}: this version of backfill cannot read its line")
     if info.next_run is None:
         typer.echo(one_line(f"note: {identifier} is {info.state}, and does not run now"), err=True)
     return info.schedule, info.looked_at

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backfill.cli.common import DsnOption, JsonOption, SchemaOption, one_line, with_client
+from backfill.errors import BackfillError
 
 if TYPE_CHECKING:
     from backfill.client import BackfillClient
@@ -78,7 +79,13 @@ def resume(
     """End the pause of the recurring job IDENTIFIER; its runs meanwhile are not made up for."""
     from backfill.operate import schedules as operate
 
-    _say(dsn, schema, lambda client: operate.resume(client, identifier, by=by), as_json=as_json)
+    _say(
+        dsn,
+        schema,
+        lambda client: operate.resume(client, identifier, by=by),
+        f"schedule {identifier!r} is not paused",
+        as_json=as_json,
+    )
 
 
 def remove(
@@ -100,18 +107,38 @@ def reset(
     """Forget what operators said of the recurring job IDENTIFIER: what the code says holds again."""
     from backfill.operate import schedules as operate
 
-    _say(dsn, schema, lambda client: operate.reset(client, identifier), as_json=as_json)
+    _say(
+        dsn,
+        schema,
+        lambda client: operate.reset(client, identifier),
+        f"operators have said nothing of schedule {identifier!r}",
+        as_json=as_json,
+    )
 
 
 def _say(
     dsn: str | None,
     schema: str | None,
-    operation: Callable[[BackfillClient], Coroutine[Any, Any, ScheduleInfo]],
+    operation: Callable[[BackfillClient], Coroutine[Any, Any, ScheduleInfo | None]],
+    otherwise: str = "",
     *,
     as_json: bool,
 ) -> None:
-    """Say something of an item, and print how the item stands then."""
+    """Say something of an item, and print how the item stands then.
+
+    Args:
+        dsn: the option of the command.
+        schema: the option of the command.
+        operation: what is said; its answer is None if there was nothing to undo.
+        otherwise: the text of the error for that answer.
+        as_json: whether JSON is printed.
+
+    Raises:
+        BackfillError: there was nothing to undo.
+    """
     from backfill.operate.described_schedules import data, sentence
 
     info = with_client(dsn, schema, operation)
+    if info is None:
+        raise BackfillError(otherwise)
     typer.echo(json.dumps(data(info)) if as_json else one_line(sentence(info)))
