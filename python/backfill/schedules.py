@@ -61,7 +61,7 @@ class ScheduleInfo:
         paused_at: since when it is paused; None if it is not.
         paused_by: who has paused it; None if nobody has.
         removed_at: when an operator removed it; None if none has.
-        said_by: the operator who said something of it last; None if nobody has.
+        said_by: who added, changed, paused or removed it last; None if nothing of that stands.
         said_at: when that was.
         looked_at: when all this was so, by the database's clock.
     """

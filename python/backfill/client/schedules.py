@@ -218,7 +218,7 @@ class Schedules:
 
         Raises:
             ScheduleNotFoundError: there is no such item; the error names those that look like it.
-            BackfillError: the item is removed, or this version cannot read its line.
+            BackfillError: the item is removed, no scheduler knows it yet, or this version cannot read its line.
             InvalidJobError: the identifier cannot be one.
             psycopg.errors.InsufficientPrivilege: the role has neither an operator's grants nor the owner's.
 
@@ -261,11 +261,16 @@ class Schedules:
         """
         return await self._ask(lambda: verbs.remove(identifier, by), connection)
 
-    async def reset(self, identifier: str, *, connection: Connection | None = None) -> ScheduleInfo | None:
+    async def reset(
+        self, identifier: str, *, by: str | None = None, connection: Connection | None = None
+    ) -> ScheduleInfo | None:
         """Forget all that operators said of an item that code declares: its code counts again, and it is not paused.
+
+        Runs from before this moment are not made up for.
 
         Args:
             identifier: the item's identifier.
+            by: who says it, 1 to 200 characters; the database role if not given.
             connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
@@ -274,7 +279,7 @@ class Schedules:
         Raises:
             ScheduleNotFoundError: there is no such item; the error names those that look like it.
             BackfillError: operators added the item, and no code declares it, so that nothing of it would be left.
-            InvalidJobError: the identifier cannot be one.
+            InvalidJobError: a value cannot be used; the error names it.
             psycopg.errors.InsufficientPrivilege: the role has neither an operator's grants nor the owner's.
 
         Example:
@@ -284,7 +289,7 @@ class Schedules:
                     await client.schedules.reset(info.identifier)
             ```
         """
-        return await self._ask(lambda: verbs.reset(identifier), connection)
+        return await self._ask(lambda: verbs.reset(identifier, by), connection)
 
     async def list(self, *, connection: Connection | None = None) -> builtins.list[ScheduleInfo]:
         """List all items by their identifiers: those that run, and those that are paused, rest or were removed.

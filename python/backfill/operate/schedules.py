@@ -107,7 +107,7 @@ async def remove(client: BackfillClient, identifier: str, *, by: str | None = No
         return await client.schedules.remove(identifier, by=by)
 
 
-async def reset(client: BackfillClient, identifier: str) -> ScheduleInfo | None:
+async def reset(client: BackfillClient, identifier: str, *, by: str | None = None) -> ScheduleInfo | None:
     """Forget what operators said of an item, so that the code's text counts again; None if they said nothing.
 
     Raises:
@@ -115,7 +115,7 @@ async def reset(client: BackfillClient, identifier: str) -> ScheduleInfo | None:
         BackfillError: operators added it and no code declares it, or the role has no operator's rights.
     """
     with permitted():
-        return await client.schedules.reset(identifier)
+        return await client.schedules.reset(identifier, by=by)
 
 
 async def trigger(client: BackfillClient, identifier: str) -> Job:

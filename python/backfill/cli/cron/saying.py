@@ -102,7 +102,11 @@ def remove(
 
 
 def reset(
-    identifier: _Identifier, as_json: JsonOption = False, dsn: DsnOption = None, schema: SchemaOption = None
+    identifier: _Identifier,
+    by: _By = None,
+    as_json: JsonOption = False,
+    dsn: DsnOption = None,
+    schema: SchemaOption = None,
 ) -> None:
     """Forget what operators said of the recurring job IDENTIFIER: what the code says holds again."""
     from backfill.operate import schedules as operate
@@ -110,7 +114,7 @@ def reset(
     _say(
         dsn,
         schema,
-        lambda client: operate.reset(client, identifier),
+        lambda client: operate.reset(client, identifier, by=by),
         f"operators have said nothing of schedule {identifier!r}",
         as_json=as_json,
     )

@@ -42,16 +42,23 @@ class Found:
     def identifiers(self) -> list[str]:
         """The items that there are, sorted; one that operators added and removed again is there no more."""
         declared = {identifier for worker in self.look.workers for identifier in self._lines(worker)}
-        said = {identifier for identifier, said in self.said.items() if said.removed_at is None}
+        said = {name for name, said in self.said.items() if said.removed_at is None and not said.is_silent}
         return sorted(declared | self.resting.keys() | said)
 
     def declared(self, identifier: str) -> list[str]:
-        """The lines that live workers declare for an item, one for each worker; that of the one started last is last."""
-        return [
-            lines[identifier]
-            for worker in self.look.workers
-            if (lines := self._lines(worker)).get(identifier) is not None
-        ]
+        """The lines that live workers declare for an item; that of the worker which started last is the last one."""
+        lines = (self._lines(worker).get(identifier) for worker in self.look.workers)
+        return [line for line in lines if line is not None]
+
+    def declared_by(self, identifier: str) -> int:
+        """How many live workers declare an item."""
+        groups = {(worker.digest, worker.schedules): worker for worker in self.look.workers}
+        return sum(worker.alike for worker in groups.values() if identifier in self._lines(worker))
+
+    def schedulers(self) -> int:
+        """How many live workers schedule."""
+        groups = {(worker.digest, worker.schedules): worker for worker in self.look.workers}
+        return sum(worker.alike for worker in groups.values() if worker.schedules)
 
     def _lines(self, worker: LiveWorker) -> Mapping[str, str]:
         return {} if worker.digest is None else self.crontabs.get(worker.digest, {})
@@ -60,6 +67,8 @@ class Found:
 def info_of(found: Found, identifier: str) -> ScheduleInfo:
     """How an item stands that there is."""
     said = found.said.get(identifier)
+    if said is not None and said.is_silent:
+        said = None
     lines = found.declared(identifier)
     code_line = lines[-1] if lines else found.resting.get(identifier)
     of_operator = None if said is None else said.line
@@ -74,8 +83,8 @@ def info_of(found: Found, identifier: str) -> ScheduleInfo:
         state=state,
         looked_at=found.look.clock,
         next_run=_next_run(schedule, state, found.look.clock),
-        declared_by=len(lines),
-        schedulers=sum(worker.schedules for worker in found.look.workers),
+        declared_by=found.declared_by(identifier),
+        schedulers=found.schedulers(),
         code_line=code_line,
         other_lines=tuple(other for other in dict.fromkeys(lines) if other != lines[-1]),
     )

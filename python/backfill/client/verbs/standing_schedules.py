@@ -24,7 +24,7 @@ from backfill.cron.schedule import Schedule
 from backfill.cron.text import parse_crontab
 from backfill.errors import BackfillError, InvalidJobError, ScheduleExistsError, ScheduleNotFoundError
 from backfill.records import Job
-from backfill.schedules import ScheduleChanges, ScheduleInfo, ScheduleState
+from backfill.schedules import ScheduleChanges, ScheduleInfo, ScheduleOrigin, ScheduleState
 from backfill.specs import DEFAULT_MAX_ATTEMPTS
 from backfill.storage.rows import decode_jobs
 from backfill.storage.schedules import NewRun, SaidSchedule
@@ -70,7 +70,7 @@ def pause(identifier: str, by: str | None) -> Asked[ScheduleInfo]:
     """Pause an item."""
     _check_identifier(identifier)
     check_words("", by)
-    return Together(_say(identifier, lambda: verbs.pause_schedule(identifier, by)))
+    return Together(_pause(identifier, by))
 
 
 def resume(identifier: str, by: str | None) -> Asked[ScheduleInfo | None]:
@@ -87,10 +87,11 @@ def remove(identifier: str, by: str | None) -> Asked[ScheduleInfo]:
     return Together(_remove(identifier, by))
 
 
-def reset(identifier: str) -> Asked[ScheduleInfo | None]:
+def reset(identifier: str, by: str | None) -> Asked[ScheduleInfo | None]:
     """Forget what operators said of an item; None if they said nothing."""
     _check_identifier(identifier)
-    return Together(_reset(identifier))
+    check_words("", by)
+    return Together(_reset(identifier, by))
 
 
 def trigger(identifier: str) -> Asked[Job]:
@@ -150,8 +151,12 @@ def _standing(identifier: str) -> Steps[ScheduleInfo]:
     """How an item stands that is not removed."""
     info = yield from _one(identifier)
     if info.state is ScheduleState.REMOVED:
-        raise BackfillError(f"schedule {identifier!r} is removed: reset it, or add it again")
+        raise _removed(identifier)
     return info
+
+
+def _removed(identifier: str) -> BackfillError:
+    return BackfillError(f"schedule {identifier!r} is removed: reset it, or add it again")
 
 
 def _add(schedule: Schedule, by: str | None) -> Steps[ScheduleInfo]:
@@ -165,13 +170,15 @@ def _add(schedule: Schedule, by: str | None) -> Steps[ScheduleInfo]:
 
 def _change(identifier: str, changed: Callable[[ScheduleInfo], Schedule], by: str | None) -> Steps[ScheduleInfo]:
     info = yield from _standing(identifier)
-    yield from verbs.change_schedule(identifier, str(changed(info)), by)
+    if (yield from verbs.change_schedule(identifier, str(changed(info)), by)) is None:
+        raise _removed(identifier)
     return (yield from _one(identifier))
 
 
-def _say(identifier: str, verb: Callable[[], Verb[SaidSchedule]]) -> Steps[ScheduleInfo]:
+def _pause(identifier: str, by: str | None) -> Steps[ScheduleInfo]:
     yield from _standing(identifier)
-    yield from verb()
+    if (yield from verbs.pause_schedule(identifier, by)) is None:
+        raise _removed(identifier)
     return (yield from _one(identifier))
 
 
@@ -184,7 +191,9 @@ def _resume(identifier: str, by: str | None) -> Steps[ScheduleInfo | None]:
 def _remove(identifier: str, by: str | None) -> Steps[ScheduleInfo]:
     info = yield from _standing(identifier)
     said = yield from verbs.remove_schedule(identifier, by)
-    return info if said is None else _as_removed(info, said)
+    if said is None:
+        raise _removed(identifier)
+    return _as_removed(info, said)
 
 
 def _as_removed(info: ScheduleInfo, said: SaidSchedule) -> ScheduleInfo:
@@ -193,17 +202,17 @@ def _as_removed(info: ScheduleInfo, said: SaidSchedule) -> ScheduleInfo:
         info,
         state=ScheduleState.REMOVED,
         next_run=None,
-        removed_at=said.removed_at,
+        removed_at=said.removed_at or said.said_at,
         said_by=said.said_by,
         said_at=said.said_at,
     )
 
 
-def _reset(identifier: str) -> Steps[ScheduleInfo | None]:
+def _reset(identifier: str, by: str | None) -> Steps[ScheduleInfo | None]:
     info = yield from _one(identifier)
-    if info.said_at is not None and info.code_line is None and info.line:
+    if info.origin is ScheduleOrigin.OPERATOR and info.code_line is None:
         raise BackfillError(f"schedule {identifier!r} was added by operators, and no code declares it: remove it")
-    said = yield from verbs.reset_schedule(identifier)
+    said = yield from verbs.reset_schedule(identifier, by)
     if said is None:
         return None
     found = yield from _look()
@@ -214,6 +223,8 @@ def _trigger(identifier: str) -> Steps[Job]:
     info = yield from _standing(identifier)
     if info.schedule is None:
         raise BackfillError(f"schedule {identifier!r}: this version of backfill cannot read its line")
+    if info.known_since is None:
+        raise BackfillError(f"schedule {identifier!r}: no scheduler knows it yet; start a worker that schedules")
     number = yield from verbs.trigger_schedule(_run_now(info.schedule, info.looked_at))
     [job] = yield from Verb("producer_see_job", (str(number),), decode_jobs, binary=True)
     if not job.task_identifier:
