@@ -76,7 +76,7 @@ class Schedules:
     ) -> ScheduleInfo:
         """Add an item, which needs no code that declares it: each worker that schedules adds its jobs.
 
-        Its first run is the first one after this moment. An item of this identifier that was removed is there again.
+        Its first run is the first one after this moment. An item of this identifier that was removed comes back.
 
         Args:
             schedule: the item, or its line of a crontab.

@@ -50,28 +50,28 @@ async def one(client: BackfillClient, identifier: str) -> ScheduleInfo:
         return await client.schedules.get(identifier)
 
 
-async def add(client: BackfillClient, line: str, *, by: str | None = None) -> ScheduleInfo:
-    """Add an item, given as a line of a crontab; the arguments are those of the client's verb.
+async def add(client: BackfillClient, schedule: Schedule | str, *, by: str | None = None) -> ScheduleInfo:
+    """Add an item; the arguments are those of the client's verb.
 
     Raises:
-        CrontabParseError: the line cannot be read.
+        CrontabParseError: a line cannot be read.
         ScheduleExistsError: there is an item of this identifier.
         BackfillError: the role has no operator's rights.
     """
     with permitted():
-        return await client.schedules.add(line, by=by)
+        return await client.schedules.add(schedule, by=by)
 
 
-async def change(client: BackfillClient, identifier: str, line: str, *, by: str | None = None) -> ScheduleInfo:
-    """Give an item another line; the arguments are those of the client's verb.
+async def change(client: BackfillClient, identifier: str, to: Schedule | str, *, by: str | None = None) -> ScheduleInfo:
+    """Give an item another text; the arguments are those of the client's verb.
 
     Raises:
-        CrontabParseError: the line cannot be read.
+        CrontabParseError: a line cannot be read.
         ScheduleNotFoundError: there is no item of this identifier.
         BackfillError: the role has no operator's rights.
     """
     with permitted():
-        return await client.schedules.change(identifier, line, by=by)
+        return await client.schedules.change(identifier, to, by=by)
 
 
 async def pause(client: BackfillClient, identifier: str, *, by: str | None = None) -> ScheduleInfo:

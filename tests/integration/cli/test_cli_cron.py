@@ -6,9 +6,12 @@ import asyncio
 import json
 import subprocess
 from datetime import datetime
+from typing import NamedTuple
 
-import pytest
+from typer.testing import CliRunner
 
+from backfill.cli.app import app
+from backfill.cli.common import explain
 from declaring import declare
 
 from plugins.roles import NewRole
@@ -18,18 +21,27 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 NIGHTLY = "0 4 * * * report ?tz=Europe/Berlin"
 
 
-def ran(dsn: str, *words: str) -> subprocess.CompletedProcess[str]:
+class Ran(NamedTuple):
     """A command that has ended."""
-    return subprocess.run(
-        shell("cron", *words, "--dsn", dsn),
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False,
-    )  # fmt: skip
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def ran(dsn: str, *words: str) -> Ran:
+    """Run a command within this process, which takes a fraction of the time; its error is shown as the shell shows it."""
+    result = CliRunner().invoke(app, ["cron", *words, "--dsn", dsn])
+    if not isinstance(result.exception, Exception):
+        return Ran(result.exit_code, result.stdout, result.stderr)
+    line, code = explain(result.exception)
+    return Ran(code, result.stdout, f"{result.stderr}backfill: {line}\n")
 
 
 def printed(dsn: str, *words: str) -> str:
     """What a command prints that does its work and has nothing to note."""
     result = ran(dsn, *words)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.code, result.stderr) == (0, "")
     return result.stdout
 
 
@@ -37,7 +49,22 @@ def refused(dsn: str, *words: str) -> tuple[int, str]:
     """The code and the error of a command that does nothing."""
     result = ran(dsn, *words)
     assert result.stdout == ""
-    return result.returncode, result.stderr
+    return result.code, result.stderr
+
+
+def test_in_a_process_of_its_own(dsn: str) -> None:
+    """The shell does the same, with its exit codes and one line for an error."""
+    for words, code, out, error in (
+        (["add", NIGHTLY], 0, "report runs, next 2", ""),
+        (["show", "raport"], 1, "", "backfill: there is no schedule 'raport'; is 'report' meant?\n"),
+        (["add", "@daily"], 2, "", "backfill: line 1, column 7: nothing: expected the name of a task\n"),
+    ):
+        result = subprocess.run(
+            shell("cron", *words, "--dsn", dsn),
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False,
+        )  # fmt: skip
+        assert (result.returncode, result.stderr) == (code, error)
+        assert result.stdout.startswith(out)
 
 
 def test_the_life_of_an_item(dsn: str) -> None:
@@ -130,7 +157,8 @@ def test_next_of_nothing(dsn: str) -> None:
 PREVIEW = """\
 Europe/Berlin: clocks go from 2026-03-29 02:00 (+01:00) to 2026-03-29 03:00 (+02:00)
   Sat 2026-03-28 02:30  +01:00    2026-03-28 01:30 UTC
-  Sun 2026-03-29 02:30  no clock  2026-03-29 01:00 UTC  no clock shows this time: it runs at the end of the gap (dst=once)
+  Sun 2026-03-29 02:30  no clock  2026-03-29 01:00 UTC  no clock shows this time: it runs at the end of the gap \
+(dst=once)
   Mon 2026-03-30 02:30  +02:00    2026-03-30 00:30 UTC
 Europe/Berlin: clocks go from 2026-10-25 03:00 (+02:00) to 2026-10-25 02:00 (+01:00)
   Sat 2026-10-24 02:30  +02:00    2026-10-24 00:30 UTC
@@ -176,21 +204,25 @@ USAGE = [
     (["next", "--line", "@daily a", "--after", "soon"], "--after = 'soon': an ISO 8601 time with its zone"),
     (["next", "--line", "@daily a", "--after", "2026-01-01T04:00"], "--after = '2026-01-01T04:00': an ISO 8601"),
     (["next", "--line", "@daily a", "--after", "2026-01-011"], "--after = '2026-01-011': an ISO 8601"),
-    (["add", "@daily"], "line 1, column 7: '': expected"),
-    (["add", "@daily a\n@daily b"], "schedule = 2: a text with exactly one item"),
+    (["add", "@daily"], "line 1, column 7: nothing: expected the name of a task"),
+    (["add", "@daily a\n@daily b"], "LINE: one item, such as"),
+    (["change", "a", ""], "LINE: one item, such as"),
+]
+ASKED = [
     (["change", "a", "@daily b ?id=c"], "identifier = 'c': 'a', which is changed"),
     (["pause", ""], "identifier = '': 1 to 128 characters"),
     (["pause", "a", "--by", ""], "by = '': 1 to 200 characters"),
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), USAGE, ids=[" ".join(words) for words, _ in USAGE])
-def test_bad_usage(dsn: str, words: list[str], message: str) -> None:
-    """Is named, and exits with 2."""
-    code, error = refused(dsn, *words)
-    assert code == 2
-    assert error.startswith(f"backfill: {message}")
-    assert error.count("\n") == 1
+def test_bad_usage(dsn: str) -> None:
+    """Is named, and exits with 2; most of it before a database is asked."""
+    for place, cases in ((NOWHERE, USAGE), (dsn, ASKED)):
+        for words, message in cases:
+            code, error = refused(place, *words)
+            assert code == 2
+            assert error.startswith(f"backfill: {message}")
+            assert error.count("\n") == 1
 
 
 def test_a_role_without_the_rights_is_told_how_to_get_them(dsn: str, role: NewRole) -> None:
@@ -198,5 +230,5 @@ def test_a_role_without_the_rights_is_told_how_to_get_them(dsn: str, role: NewRo
     theirs = role("producer")
     for words in (["list"], ["add", NIGHTLY], ["pause", "report"], ["trigger", "report"]):
         result = ran(theirs, *words)
-        assert result.returncode == 1
+        assert result.code == 1
         assert "let the owner run what `backfill migrate --grants operator --role NAME` prints" in result.stderr

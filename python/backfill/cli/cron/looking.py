@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from backfill.cli.common import DsnOption, JsonOption, SchemaOption, one_line, with_client
+from backfill.cli.cron.lines import one_item
 from backfill.errors import BackfillError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -166,16 +167,12 @@ def _chosen(
     """The item that the command is about, and the time from which on it is looked at."""
     from datetime import UTC, datetime
 
-    from backfill.cron import parse_crontab
     from backfill.operate import schedules as operate
 
     if (identifier is None) is (line is None):
         raise ConfigurationError(f'{command}: give either an identifier or --line "0 4 * * * report"')
     if identifier is None:
-        items = parse_crontab(line or "")
-        if len(items) != 1:
-            raise ConfigurationError(f'--line: one item, such as "0 4 * * * report"; there are {len(items)}')
-        return items[0], datetime.now(UTC)
+        return one_item("--line", line or ""), datetime.now(UTC)
     info = with_client(dsn, schema, lambda client: operate.one(client, identifier))
     if info.schedule is None:
         raise BackfillError(f"{identifier}: this version of backfill cannot read its line")

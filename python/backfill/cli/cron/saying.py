@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backfill.cli.common import DsnOption, JsonOption, SchemaOption, one_line, with_client
+from backfill.cli.cron.lines import one_item
 from backfill.errors import BackfillError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def add(
     """Add a recurring job: LINE is a line of a crontab, such as "0 4 * * * report ?tz=Europe/Berlin"."""
     from backfill.operate import schedules as operate
 
-    _say(dsn, schema, lambda client: operate.add(client, line, by=by), as_json=as_json)
+    schedule = one_item("LINE", line)
+    _say(dsn, schema, lambda client: operate.add(client, schedule, by=by), as_json=as_json)
 
 
 def change(
@@ -40,7 +42,8 @@ def change(
     """Give the recurring job IDENTIFIER another line, which wins over what the code says until it is reset."""
     from backfill.operate import schedules as operate
 
-    _say(dsn, schema, lambda client: operate.change(client, identifier, line, by=by), as_json=as_json)
+    schedule = one_item("LINE", line)
+    _say(dsn, schema, lambda client: operate.change(client, identifier, schedule, by=by), as_json=as_json)
 
 
 def trigger(
