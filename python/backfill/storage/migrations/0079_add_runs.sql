@@ -45,9 +45,7 @@ begin
       array(select distinct all_of_them.identifier from wanted as all_of_them where all_of_them.is_alone)
     ) as held on held.identifier = wanted.identifier
     order by
-      min(coalesce(wanted.job_key, '') collate "C") over (partition by wanted.identifier),
-      wanted.identifier collate "C",
-      wanted.run
+      min(coalesce(wanted.job_key, '') collate "C") over (partition by wanted.identifier), wanted.identifier collate "C", wanted.run
   loop
     if line.identifier is distinct from item then
       item := line.identifier;
@@ -63,7 +61,7 @@ begin
       when line.is_missing then 'unknown'
       when line.run <= reached then 'taken'
       when line.is_stale then 'stale'
-      when is_open then 'overlapped'
+      when is_open and line.is_alone then 'overlapped'
       else 'added'
     end;
     if outcome = 'added' then
@@ -79,7 +77,7 @@ begin
         raise exception 'a job of the key % was replaced by others ten times', line.job_key
           using errcode = 'serialization_failure';
       end if;
-      is_open := line.is_alone;
+      is_open := true;
       job_count := job_count + (job_items[job_count] is distinct from item)::integer;
       job_items[job_count] := item;
       job_times[job_count] := line.run;
