@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from backfill.storage.isolation import by_itself
 from backfill.storage.results import binary_rows
+from backfill.storage.schedules import Crontab
 from backfill.storage.statements import render
 from backfill.storage.types import Connection
 
@@ -39,6 +40,8 @@ class WorkerRow:
         limits: the limits that its tasks declare, by task, each as `backfill.limits.to_json` gives it. A task that it
             knows and that is missing here expressly has none.
         place: where its processes run, as `worker/liveness/places.py` gives it; None where that cannot be told.
+        crontab: the recurring items that its code declares; None if there are none.
+        schedules: whether it runs a scheduler.
     """
 
     id: str
@@ -51,6 +54,8 @@ class WorkerRow:
     dead_after: timedelta
     limits: dict[str, Any] = field(default_factory=dict)
     place: dict[str, Any] | None = None
+    crontab: Crontab | None = None
+    schedules: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,9 @@ async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> 
         row.dead_after,
     ]
     values += [Jsonb(row.limits), None if row.place is None else Jsonb(row.place)]
+    crontab = row.crontab
+    values += [None, None] if crontab is None else [crontab.digest, Jsonb(dict(crontab.items))]
+    values.append(row.schedules)
     async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(render("add_worker", schema), values)
         found = await cursor.fetchone()
