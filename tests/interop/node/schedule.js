@@ -2,18 +2,18 @@
 // Node's worker as a scheduler, until its input ends: node schedule.js graphile-worker '* * * * * report'. It runs no job.
 // The first word is the package: 0.18 has a name of its own. Tells "ready" once it schedules, and what it logs as an error.
 
+const { EventEmitter } = require("node:events");
 const { pathToFileURL } = require("node:url");
-const { Pool } = require("pg");
-const { main, tell } = require("./common.js");
+const { main, options, tell } = require("./common.js");
 
 main(async () => {
   const [, , name, crontab] = process.argv;
   const { run, Logger } = await import(pathToFileURL(require.resolve(name)));
-  const pgPool = new Pool({ max: 10, idleTimeoutMillis: 0 });
-  const events = new (require("node:events"))();
+  const given = options({ idleTimeoutMillis: 0 });
+  const events = new EventEmitter();
   events.once("cron:started", () => tell("ready"));
   const runner = await run({
-    pgPool,
+    ...given,
     events,
     crontab,
     logger: new Logger(() => (level, message) => level === "error" && tell({ error: message })),
@@ -23,7 +23,7 @@ main(async () => {
   });
   process.stdin.on("end", async () => {
     await runner.stop();
-    await pgPool.end();
+    await given.pgPool.end();
   });
   process.stdin.resume();
 });
