@@ -34,7 +34,7 @@ PLACES = [
     {"storage", "embedded", "embedded_keeper"},
     {"handlers", "middleware"},
     {"task"},
-    {"task_decorator", "wrapped"},
+    {"recurring", "task_decorator", "wrapped"},
     {"tasks"},
     {"client"},
     {"worker"},
@@ -47,7 +47,7 @@ PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}
 INNER_PLACES = {
     "storage": [
         {"arrays", "backoff", "counters", "headers", "pasted", "ration", "recovery", "results", "rows", "texts"},
-        {"types", "until", "values"},
+        {"schedules", "types", "until", "values"},
         {"heartbeat", "statements"},
         {"grants", "isolation"},
         {"pooler"},
@@ -80,6 +80,7 @@ INNER_PLACES = {
             "manage",
             "progress",
             "recovery",
+            "schedule_table",
             "upkeep",
         },
         {"blocks", "cancel", "cleanup", "control", "presets", "why"},

@@ -64,6 +64,10 @@ TASK: Final = Several(
     "--task", "GLOB", "Only jobs of tasks that match; may be repeated.", Words(),
     names=("BACKFILL_TASKS", "BACKFILL_TASK"),
 )  # fmt: skip
+CRONTAB: Final = Several(
+    "--crontab", "FILE", "Recurring jobs beside those of the code, a line each; may be repeated.", Words(),
+    names=("BACKFILL_CRONTABS", "BACKFILL_CRONTAB"),
+)  # fmt: skip
 FORBIDDEN_FLAG: Final = Several(
     "--forbidden-flag", "FLAG", "Leave jobs with this flag alone; may be repeated.", Words(),
     names=("BACKFILL_FORBIDDEN_FLAGS", "BACKFILL_FORBIDDEN_FLAG"),

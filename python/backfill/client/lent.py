@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from backfill.client import BackfillClient
+from backfill.client.schedule_table import ScheduleTable
 from backfill.client.scheduling import Scheduling
 from backfill.client.upkeep import UpkeepVerbs
 from backfill.errors import ClientClosedError
@@ -57,7 +58,7 @@ class LentClient(BackfillClient):
         await super().close()
 
 
-class ServicesClient(UpkeepVerbs, BackfillClient):
+class ServicesClient(UpkeepVerbs, ScheduleTable, BackfillClient):
     """The client of a worker's services, which share one connection, and a second one while they need it.
 
     A service that finds the first connection in use waits for it briefly, since most statements of services take only

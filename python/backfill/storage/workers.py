@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from backfill.storage.isolation import by_itself
 from backfill.storage.results import binary_rows
+from backfill.storage.schedules import Crontab
 from backfill.storage.statements import render
 from backfill.storage.types import Connection
 
@@ -39,6 +40,8 @@ class WorkerRow:
         limits: the limits that its tasks declare, by task, each as `backfill.limits.to_json` gives it. A task that it
             knows and that is missing here expressly has none.
         place: where its processes run, as `worker/liveness/places.py` gives it; None where that cannot be told.
+        crontab: the recurring items that its code declares; None if there are none.
+        schedules: whether it runs a scheduler.
     """
 
     id: str
@@ -51,6 +54,8 @@ class WorkerRow:
     dead_after: timedelta
     limits: dict[str, Any] = field(default_factory=dict)
     place: dict[str, Any] | None = None
+    crontab: Crontab | None = None
+    schedules: bool = False
 
 
 @dataclass(frozen=True, slots=True)
