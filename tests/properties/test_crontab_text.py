@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backfill import BackfillError, InvalidJobError
+from backfill import BackfillError, InvalidJobError, TaskRegistry
 from backfill.cron import CrontabParseError, Schedule, parse_crontab, print_crontab
 
 import cron_strategies as make
@@ -145,6 +145,40 @@ def test_any_value_of_an_option(option: str, junk: str, many: bool) -> None:
     """So it is with any value of each option, as it stands and as an address writes it."""
     times = "* * * * *" if option == "every" else "0 4 * * *"
     _check(f"{times} x ?{option}={junk if many else quote(junk, errors='replace')}")
+
+
+@given(make.junk, st.booleans())
+@example("0 4 * * * x\n0 5 * * * x", True)
+def test_any_text_of_a_registry(text: str, later: bool) -> None:
+    """A registry that is given a text says of it what `parse_crontab` says."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    try:
+        if later:
+            tasks.schedule(text)
+        else:
+            tasks = TaskRegistry(crontab=text)
+        found: tuple[Schedule, ...] | BackfillError = tasks.schedules
+    except BackfillError as error:
+        found = error
+    read = _parsed(text)
+    if isinstance(read, tuple):
+        assert found == read
+    else:
+        assert isinstance(found, CrontabParseError)
+        assert str(found) == str(read)
+
+
+@given(make.junk)
+def test_any_text_of_a_decorator(text: str) -> None:
+    """So does the decorator of a task, of its five fields."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    made = _made(when=text)
+    if isinstance(made, Schedule):
+        tasks.cron(text)
+    else:
+        with pytest.raises(CrontabParseError) as refused:
+            tasks.cron(text)
+        assert str(refused.value) == str(made)
 
 
 def _made(**arguments: Any) -> Schedule | BackfillError:
