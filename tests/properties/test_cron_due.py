@@ -109,17 +109,20 @@ declared = st.dictionaries(names, lines, max_size=3)
 words = st.builds(Said, line=st.none() | lines, paused=st.booleans(), removed=st.booleans(), since=st.none() | moments)
 
 
-@given(st.lists(st.tuples(moments, declared), max_size=5), st.dictionaries(names, words, max_size=3))
-def test_the_text_in_force_is_found(workers: list[tuple[datetime, dict[str, str]]], said: dict[str, Said]) -> None:
+@given(st.lists(st.tuples(moments, declared, st.booleans()), max_size=5), st.dictionaries(names, words, max_size=3))
+def test_the_text_in_force_is_found(
+    workers: list[tuple[datetime, dict[str, str], bool]], said: dict[str, Said]
+) -> None:
     """For each item: operators' words win, then the live worker that started last; nobody's item is not in force."""
-    fleet = [Declarer(f"w{number}", started_at, items) for number, (started_at, items) in enumerate(workers)]
+    fleet = [Declarer(f"w{number}", *one) for number, one in enumerate(workers)]
+    scheduling = [worker.started_at for worker in fleet if worker.schedules]
     found = standing(fleet, said)
     conflicts = {(conflict.identifier, conflict.line, conflict.other_line) for conflict in found.conflicts}
     for name in ["a", "b", "c"]:
         spoken = said.get(name)
         declaring = [worker for worker in fleet if name in worker.lines]
         last = max(declaring, key=lambda worker: (worker.started_at, worker.worker), default=None)
-        if not fleet or (spoken is not None and (spoken.paused or spoken.removed)):
+        if not scheduling or (spoken is not None and (spoken.paused or spoken.removed)):
             expected = None
         elif spoken is not None and spoken.line is not None:
             expected = spoken.line
@@ -132,7 +135,8 @@ def test_the_text_in_force_is_found(workers: list[tuple[datetime, dict[str, str]
             others = {worker.lines[name] for worker in declaring} - {item.line}
         assert {pair for pair in conflicts if pair[0] == name} == {(name, expected, other) for other in others}
         if item is not None:
-            assert item.alive_since == min(worker.started_at for worker in declaring or fleet)
+            declared_since = min((worker.started_at for worker in declaring), default=START)
+            assert item.alive_since == max(declared_since, min(scheduling))
             assert item.since == (None if spoken is None else spoken.since)
 
 

@@ -95,7 +95,7 @@ INNER_PLACES = {
         {"in_child"},
         {"execution"},
         {"handler_pool", "limits"},
-        {"control", "pipeline", "upkeep"},
+        {"control", "pipeline", "scheduling", "upkeep"},
         {"announcing", "service_lists"},
         {"session"},
         {"stop"},

@@ -19,11 +19,13 @@ class Declarer:
         worker: the worker's id.
         started_at: when it was started, by the database's clock.
         lines: the items as lines of a crontab, by their identifiers.
+        schedules: whether it enqueues runs, of its own items and of all others.
     """
 
     worker: str
     started_at: datetime
     lines: Mapping[str, str] = field(default_factory=dict)
+    schedules: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ class InForce:
     Attributes:
         identifier: the item's identifier.
         line: the item as a line of a crontab.
-        alive_since: since when a live worker has been there that declares the item, or for an item that operators
-            added, any live worker.
+        alive_since: since when live workers have been there that declare the item and that enqueue runs. Nobody has to
+            declare an item that operators added.
         since: what operators said about the time before which no run is made up for.
         revision: that of what operators said; 0 if they said nothing.
     """
@@ -105,7 +107,7 @@ def standing(workers: Iterable[Declarer], said: Mapping[str, Said]) -> Standing:
     operators gave wins over all of them.
 
     Args:
-        workers: the live workers. Without any, nothing is in force.
+        workers: the live workers. If none of them enqueues runs, nothing is in force.
         said: what operators have said, by identifier.
 
     Example:
@@ -117,7 +119,8 @@ def standing(workers: Iterable[Declarer], said: Mapping[str, Said]) -> Standing:
         ['0 4 * * * a', '@daily c']
     """
     oldest_first = sorted(workers, key=lambda worker: (worker.started_at, worker.worker))
-    if not oldest_first:
+    scheduling_since = next((worker.started_at for worker in oldest_first if worker.schedules), None)
+    if scheduling_since is None:
         return Standing({}, ())
     declarers: dict[str, list[Declarer]] = {}
     for worker in oldest_first:
@@ -135,7 +138,7 @@ def standing(workers: Iterable[Declarer], said: Mapping[str, Said]) -> Standing:
             conflicts += _conflicts(identifier, declaring)
         else:
             line = words.line
-        alive_since = (declaring or oldest_first)[0].started_at
+        alive_since = max(scheduling_since, declaring[0].started_at) if declaring else scheduling_since
         items[identifier] = InForce(identifier, line, alive_since, words.since, words.revision)
     return Standing(items, tuple(conflicts))
 

@@ -52,12 +52,14 @@ class LiveWorker:
         started_at: when its row was written.
         digest: the digest of the items that its code declares; None if it declares none.
         schedules: whether it runs a scheduler.
+        alike: how many live workers have the same `digest` and `schedules`, itself included.
     """
 
     id: str
     started_at: datetime
     digest: str | None
     schedules: bool
+    alike: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,9 @@ class Look:
     Attributes:
         clock: the database's time.
         said: a text that is another one after each change of what operators said of schedules.
-        workers: the live workers, those first that started first.
+        workers: the live workers that declare items or schedule, those first that started first. Of workers with the
+            same `digest` and `schedules` only the one that started first and the one that started last are there, since
+            a fleet may have thousands.
     """
 
     clock: datetime
@@ -79,11 +83,14 @@ class Look:
 class SaidSchedule:
     """What operators said of an item.
 
+    A row may say nothing but `since`: it is what a resumed or reset item leaves, until it has run again.
+
     Attributes:
         identifier: the item's identifier.
         line: the item as operators added or changed it, a line of a crontab; None where the code's line counts. A role
             may have written it in plain SQL, so it may be none that `parse_crontab` reads.
         is_added: whether operators added the item; False if they only changed, paused or removed one of the code's.
+            Where code declares an item that operators added as well, the operators' line counts.
         paused_at: since when it is paused; None if it is not.
         paused_by: who paused it.
         removed_at: since when it is removed although code may declare it; None if it is not.
@@ -103,6 +110,11 @@ class SaidSchedule:
     said_by: str
     said_at: datetime
     revision: int
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it says nothing but `since`, so that the item is what code declares, if any."""
+        return self.line is None and self.paused_at is None and self.removed_at is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +194,7 @@ class NewRun:
         run: the moment at which it is due.
         revision: the revision of what operators said by which the scheduler went; 0 if they said nothing of it.
         overlap_skip: whether no job is added while the job of the run before waits or runs.
+        refused: whether no job is added in any case, since a plugin has said so; the run is done with all the same.
         task: the job's task.
         payload: the job's payload, as JSON text.
         run_at: when the job may begin.
@@ -197,6 +210,7 @@ class NewRun:
     run: datetime
     revision: int = 0
     overlap_skip: bool = False
+    refused: bool = False
     task: str
     payload: bytes
     run_at: datetime
@@ -215,6 +229,8 @@ class RunOutcome(StrEnum):
     """Its job was added, and nobody else adds one."""
     OVERLAPPED = "overlapped"
     """No job was added, since the job of the run before waits or runs. The run is done with."""
+    REFUSED = "refused"
+    """No job was added, since the run is `refused`. It is done with."""
     TAKEN = "taken"
     """Somebody else did it, or a later one, or the item became known only after it."""
     STALE = "stale"

@@ -108,6 +108,9 @@ async def add_worker(connection: Connection, row: WorkerRow, *, schema: str) -> 
         row.dead_after,
     ]
     values += [Jsonb(row.limits), None if row.place is None else Jsonb(row.place)]
+    crontab = row.crontab
+    values += [None, None] if crontab is None else [crontab.digest, Jsonb(dict(crontab.items))]
+    values.append(row.schedules)
     async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(render("add_worker", schema), values)
         found = await cursor.fetchone()

@@ -55,6 +55,7 @@ from backfill.worker.pipeline.locks import Locks
 from backfill.worker.pipeline.pump import PipelineLoop, PipelineState
 from backfill.worker.pipeline.settler import Settler
 from backfill.worker.pipeline.stalls import Stalls
+from backfill.worker.scheduling.news import ScheduleNews
 from backfill.worker.service import Service
 from backfill.worker.service_lists import ATTENDANTS, PUMPS
 from backfill.worker.services import STOP_SECONDS, ServiceGroup
@@ -90,6 +91,7 @@ class WorkerSession:
         collect: called with the job and the error of each failed attempt.
         hooks: the callbacks of the worker's plugins.
         pool: the child processes in which handlers run.
+        schedule_news: set when operators may have said something of recurring jobs.
 
     Attributes:
         worker_id: the worker's id, which is new for each session.
@@ -137,6 +139,7 @@ class WorkerSession:
         collect: Collect | None = None,
         hooks: WorkerHooks,
         pool: HandlerPool,
+        schedule_news: asyncio.Event,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
         self.own = own
@@ -192,6 +195,7 @@ class WorkerSession:
             PausedQueuesDuty(own, queues=paused),
             LimitedTasks(own, registry, limit=self._limit),
             CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
+            ScheduleNews(schedule_news),
         ])  # fmt: skip
         limits.read_again, paused.look_again = self.control.look, self.control.look_again
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again

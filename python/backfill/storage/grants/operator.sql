@@ -1,5 +1,6 @@
--- What a role needs to say to the fleet what may run, to undo it, to list it, and to ask what holds a job back. It reads no
--- payload and no error, and it changes no row of the queue: functions that belong to the role that migrates do that for it.
+-- What a role needs to say to the fleet what may run, to undo it, to list it, to ask what holds a job back, and to add, change
+-- and pause recurring items. It reads no error, and no payload but those of recurring items. It changes no row of the queue:
+-- functions that belong to the role that migrates do that for it.
 grant usage on schema :"schema" to :"role";
 grant select on :"schema".migrations, :"schema".backfill_migrations to :"role";
 grant select on :"schema".backfill_control to :"role";
@@ -9,7 +10,9 @@ on function
   :"schema".backfill_unsay(text, text),
   :"schema".backfill_unsay(bigint),
   :"schema".backfill_see_progress(bigint[]),
-  :"schema".backfill_checkpoint(bigint)
+  :"schema".backfill_checkpoint(bigint),
+  :"schema".backfill_say_schedule(text, text, text, text, timestamptz),
+  :"schema".backfill_trigger_schedule(text, text, json, text, timestamptz, integer, text, integer, text[], text)
 to :"role";
 
 drop policy if exists :"policy" on :"schema".backfill_control;
@@ -42,3 +45,19 @@ drop policy if exists :"policy" on :"schema".backfill_limit_states;
 create policy :"policy" on :"schema".backfill_limit_states for select to :"role" using (true);
 drop policy if exists :"policy" on :"schema".backfill_shares;
 create policy :"policy" on :"schema".backfill_shares for select to :"role" using (true);
+
+-- To list recurring items.
+grant select
+on
+  :"schema"._private_known_crontabs, :"schema".backfill_crontabs, :"schema".backfill_schedules,
+  :"schema".backfill_schedule_jobs
+to :"role";
+
+drop policy if exists :"policy" on :"schema"._private_known_crontabs;
+create policy :"policy" on :"schema"._private_known_crontabs for select to :"role" using (true);
+drop policy if exists :"policy" on :"schema".backfill_crontabs;
+create policy :"policy" on :"schema".backfill_crontabs for select to :"role" using (true);
+drop policy if exists :"policy" on :"schema".backfill_schedules;
+create policy :"policy" on :"schema".backfill_schedules for select to :"role" using (true);
+drop policy if exists :"policy" on :"schema".backfill_schedule_jobs;
+create policy :"policy" on :"schema".backfill_schedule_jobs for select to :"role" using (true);

@@ -14,6 +14,8 @@ grant select, insert, delete on :"schema".backfill_attempts to :"role";
 grant select, insert, update, delete on :"schema".backfill_progress to :"role";
 grant select on :"schema".backfill_control, :"schema".backfill_limits to :"role";
 grant select, insert, update, delete on :"schema".backfill_limit_states, :"schema".backfill_shares to :"role";
+grant select, insert, update, delete on :"schema".backfill_crontabs, :"schema".backfill_schedule_jobs to :"role";
+grant select on :"schema".backfill_schedules to :"role";
 grant usage on sequence :"sequence", :"schema".backfill_dlq_id_seq to :"role";
 grant execute on all functions in schema :"schema" to :"role";
 do $body$
@@ -26,7 +28,11 @@ begin
     on function
       :"schema".backfill_say(text, text, jsonb, text, text),
       :"schema".backfill_unsay(text, text),
-      :"schema".backfill_unsay(bigint)
+      :"schema".backfill_unsay(bigint),
+      :"schema".backfill_say_schedule(text, text, text, text, timestamptz),
+      :"schema".backfill_trigger_schedule(
+        text, text, json, text, timestamptz, integer, text, integer, text[], text
+      )
     from :"role";
   end if;
 end;
@@ -62,3 +68,9 @@ drop policy if exists :"policy" on :"schema".backfill_limit_states;
 create policy :"policy" on :"schema".backfill_limit_states to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_shares;
 create policy :"policy" on :"schema".backfill_shares to :"role" using (true) with check (true);
+drop policy if exists :"policy" on :"schema".backfill_crontabs;
+create policy :"policy" on :"schema".backfill_crontabs to :"role" using (true) with check (true);
+drop policy if exists :"policy" on :"schema".backfill_schedules;
+create policy :"policy" on :"schema".backfill_schedules for select to :"role" using (true);
+drop policy if exists :"policy" on :"schema".backfill_schedule_jobs;
+create policy :"policy" on :"schema".backfill_schedule_jobs to :"role" using (true) with check (true);
