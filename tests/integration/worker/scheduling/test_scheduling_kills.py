@@ -20,8 +20,6 @@ from reading import rows, value
 
 ITEMS = 60
 WORKERS = 4
-LATEST = 2.0
-"""The seconds after its time within which a run has to be there."""
 ALL_KNOWN: LiteralString = "select count(*), max(known_since) from graphile_worker._private_known_crontabs"
 OLDEST: LiteralString = "select coalesce(min(last_execution), 'epoch') from graphile_worker._private_known_crontabs"
 
@@ -31,18 +29,28 @@ LOCKED: LiteralString = "select count(*) from graphile_worker._private_jobs wher
 
 @dataclass(frozen=True)
 class Form:
-    """How much of the test is done: the line of an item, the time between its runs, and for how long they go on."""
+    """How much of the test is done.
+
+    Attributes:
+        line: an item.
+        between: the seconds between two of its runs.
+        lasts: how long the fleet schedules at least.
+        kills: how many workers are killed at least.
+        latest: within how many seconds after its time a run has to be there.
+    """
 
     line: str
-    between: timedelta
+    between: int
     lasts: timedelta
+    kills: int
+    latest: float
 
 
-SECONDS = Form("* * * * * {task} ?every=1s", timedelta(seconds=1), timedelta(seconds=15))
-MINUTES = Form("* * * * * {task}", timedelta(minutes=1), timedelta(minutes=10))
+SECONDS = Form("* * * * * {task} ?every=1s", 1, timedelta(seconds=10), 6, 6.0)
+MINUTES = Form("* * * * * {task}", 60, timedelta(minutes=10), 12, 2.0)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("form", [SECONDS, pytest.param(MINUTES, marks=pytest.mark.long)], ids=["short", "full"])
 async def test_schedulers_are_killed(dsn: str, form: Form, eventually: Eventually) -> None:
     """Four processes with sixty items; one after the other is killed, often while the runs of a moment are added."""
@@ -53,27 +61,28 @@ async def test_schedulers_are_killed(dsn: str, form: Form, eventually: Eventuall
     await ticks.open()
     async with fleet_of(WORKERS, dsn, dead_after=2.0, program=RECURRING, words=(text,)) as fleet:
         [[_, start]] = await eventually(lambda: rows(dsn, ALL_KNOWN), lambda found: found[0][0] == ITEMS)
-        end = start + form.lasts
-        await _kill_until(end, fleet, random.Random(seed), form.between.total_seconds())
+        await _kill(fleet, random.Random(seed), form, start + form.lasts)
+        end = await value(dsn, "select clock_timestamp()")
         await eventually(lambda: value(dsn, OLDEST), lambda oldest: oldest >= end, timeout=90)
         await eventually(lambda: value(dsn, LOCKED, fleet.killed), lambda left: left == 0)
-        assert len(fleet.killed) >= 5
         assert await fleet.stop() == [0] * WORKERS
-    found = await ticks.all()
+    found = [tick for tick in await ticks.all() if tick.run < end]
     wanted = expected(parse_crontab(text), start + timedelta(microseconds=1), end)
     assert len(wanted) >= ITEMS * 10
     assert difference(found, wanted, start, end) == ([], [])
-    assert [tick for tick in found if tick.run < end and tick.late > LATEST] == []
-    assert not any(tick.backfilled for tick in found)
+    assert [tick for tick in found if tick.backfilled or not tick.at_its_run] == []
+    lateness = sorted(tick.late for tick in found)
+    print(f"half of the runs were there after {lateness[len(found) // 2]:.3f} s, all after {lateness[-1]:.3f} s")
+    assert lateness[-1] <= form.latest
     assert await jobs_left(dsn) < len(found) / 2, "they are run, too"
 
 
-async def _kill_until(end: datetime, fleet: Fleet, chance: random.Random, between: float) -> None:
-    """Kill workers until some time, and start another for each: about a time of runs and at any time, in turn."""
-    while (left := (end - datetime.now(UTC)).total_seconds()) > 0:
-        pause = chance.uniform(0, between)
+async def _kill(fleet: Fleet, chance: random.Random, form: Form, until: datetime) -> None:
+    """Kill workers, and start another for each: about a time of runs and at any time, in turn."""
+    while datetime.now(UTC) < until or len(fleet.killed) < form.kills:
+        pause = chance.uniform(0, form.between)
         if len(fleet.killed) % 2 == 0:
-            pause = between - datetime.now(UTC).timestamp() % between + chance.uniform(-0.05, 0.15)
-        await let_pass(min(max(pause, 0), left))
+            pause = form.between - datetime.now(UTC).timestamp() % form.between + chance.uniform(-0.05, 0.15)
+        await let_pass(max(pause, 0.0))
         await fleet.kill(chance.choice(fleet.workers))
         await fleet.start()
