@@ -71,12 +71,18 @@ def expected(schedules: Iterable[Schedule], start: datetime, end: datetime) -> C
     return Counter((item.task, run) for item in schedules for run in runs_between(item, start, end))
 
 
-def difference(
-    ticks: Iterable[Tick], wanted: Counter[tuple[str, datetime]], start: datetime, end: datetime
-) -> tuple[list[str], list[str]]:
-    """What is missing, and what is there too often or should not be, between two times."""
-    found = Counter((tick.task, tick.run) for tick in ticks if start <= tick.run < end)
-    return _shown(wanted - found), _shown(found - wanted)
+def missing(ticks: Iterable[Tick], wanted: Counter[tuple[str, datetime]]) -> list[str]:
+    """The runs that were wanted and are not there."""
+    return _shown(wanted - _counted(ticks))
+
+
+def more_than(ticks: Iterable[Tick], wanted: Counter[tuple[str, datetime]]) -> list[str]:
+    """The runs that were not wanted, or not that often."""
+    return _shown(_counted(ticks) - wanted)
+
+
+def _counted(ticks: Iterable[Tick]) -> Counter[tuple[str, datetime]]:
+    return Counter((tick.task, tick.run) for tick in ticks)
 
 
 def _shown(runs: Counter[tuple[str, datetime]]) -> list[str]:
