@@ -29,7 +29,11 @@ class Clock:
 
     def now(self) -> datetime:
         """What it shows now."""
-        return self.shown + timedelta(seconds=(time.time() - self.began) * self.speed)
+        return self.at(time.time())
+
+    def at(self, real: float) -> datetime:
+        """What it shows at a real time, in seconds since 1970."""
+        return self.shown + timedelta(seconds=(real - self.began) * self.speed)
 
     def ahead(self, seconds: float) -> Clock:
         """The same clock, so many of its own seconds ahead; behind, if there is a minus."""

@@ -31,11 +31,16 @@ from fleet.ticks import Tick, Ticks, expected, missing, more_than
 
 from plugins.node import Node
 from plugins.periods import let_pass
+from plugins.waiting import wait_until
 from reading import value
 
 SHOWN = datetime(2026, 2, 28, 23, 40, 20, tzinfo=UTC)
 """What the clocks show at the beginning: a month ends within the test, and so do a day and an hour."""
 KNOWN: LiteralString = "select max(known_since) from graphile_worker._private_known_crontabs"
+STARTED: LiteralString = "select extract(epoch from max(started_at))::float8 from graphile_worker.backfill_workers"
+REACHED: LiteralString = """
+select coalesce(min(last_execution), 'epoch') from graphile_worker._private_known_crontabs where identifier = any(%s)
+"""
 MINUTE = timedelta(minutes=1)
 
 
@@ -106,6 +111,13 @@ class Sides:
         await let_pass(self.clock.real_seconds_until(self.clock.now() + count * MINUTE))
         return self.clock.now()
 
+    async def schedule_minutes(self, count: int) -> datetime:
+        """Let so many minutes pass, until their runs are there; the time up to which they are."""
+        until = await self.pass_minutes(count) - MINUTE
+        every = [item.identifier for item in parse_crontab(self._crontab) if item.when == "* * * * *"]
+        await wait_until(lambda: value(self._node.dsn, REACHED, every), lambda reached: reached >= until, moving=True)
+        return until
+
 
 async def _nothing() -> None:
     """A task of which there are no jobs."""
@@ -131,13 +143,10 @@ def clock(form: Form, monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock.starting(SHOWN, form.speed)
     read, look = ScheduleTable.read_schedules, Scheduler.look
 
-    def shown(real: datetime) -> datetime:
-        return clock.shown + timedelta(seconds=(real.timestamp() - clock.began) * clock.speed)
-
     async def read_shown(self: ScheduleTable) -> Look:
         found = await read(self)
-        workers = tuple(replace(worker, started_at=shown(worker.started_at)) for worker in found.workers)
-        return replace(found, clock=shown(found.clock), workers=workers)
+        workers = tuple(replace(worker, started_at=clock.at(worker.started_at.timestamp())) for worker in found.workers)
+        return replace(found, clock=clock.at(found.clock.timestamp()), workers=workers)
 
     async def look_sooner(self: Scheduler) -> float:
         return await look(self) / clock.speed
@@ -157,17 +166,17 @@ async def test_each_run_once(node_modules: Path, dsn: str, package: str, form: F
     sides, spread = Sides(Node(node_modules, dsn), package, crontab, clock), 0.0 if form.speed == 1 else 15.0
     async with sides.ours():
         async with sides.theirs(ahead=spread):
-            await sides.pass_minutes(form.minutes)
+            await sides.schedule_minutes(form.minutes)
             start = await value(dsn, KNOWN)
-        await sides.pass_minutes(form.minutes)
+        await sides.schedule_minutes(form.minutes)
         async with sides.theirs(ahead=-spread):
-            await sides.pass_minutes(form.minutes)
-            leaves = clock.now()
-    nobody = leaves - MINUTE, await sides.pass_minutes(form.minutes // 2 or 1)
+            left = await sides.schedule_minutes(form.minutes)
+    await sides.pass_minutes(form.minutes // 2 or 1)
     async with sides.theirs(), sides.ours():
-        end = await sides.pass_minutes(form.minutes)
-    found = [tick for tick in await ticks.all() if start <= tick.run < end - 2 * MINUTE]
-    _check(found, parse_crontab(crontab), (start, nobody[0], nobody[1], end - 2 * MINUTE))
+        back = max(clock.now(), clock.at(await value(dsn, STARTED)))
+        end = await sides.schedule_minutes(form.minutes)
+    found = [tick for tick in await ticks.all() if start <= tick.run < end]
+    _check(found, parse_crontab(crontab), (start, left, back, end))
 
 
 def _check(
