@@ -14,15 +14,18 @@ from reading import rows
 
 _NOTES: LiteralString = """
 create table ticks (
-  task text not null, run timestamptz not null, backfilled boolean not null, run_at timestamptz not null,
+  task text not null, mark text not null, run timestamptz not null, backfilled boolean not null,
+  run_at timestamptz not null, job jsonb not null,
   added_at timestamptz not null default clock_timestamp(),
   added_by text not null default current_setting('application_name')
 );
 create function note_tick() returns trigger language plpgsql as $$
 begin
-  insert into ticks (task, run, backfilled, run_at)
-  select tasks.identifier, (new.payload -> '_cron' ->> 'ts')::timestamptz,
-         (new.payload -> '_cron' ->> 'backfilled')::boolean, new.run_at
+  insert into ticks (task, mark, run, backfilled, run_at, job)
+  select tasks.identifier, new.payload -> '_cron' ->> 'ts', (new.payload -> '_cron' ->> 'ts')::timestamptz,
+         (new.payload -> '_cron' ->> 'backfilled')::boolean, new.run_at,
+         jsonb_build_object('payload', new.payload::jsonb - '_cron', 'priority', new.priority, 'key', new.key,
+                            'queue', new.job_queue_id, 'flags', new.flags)
   from graphile_worker._private_tasks as tasks
   where tasks.id = new.task_id and new.payload -> '_cron' ->> 'ts' is not null;
   return null;
@@ -32,7 +35,7 @@ create trigger note_tick after insert or update of payload on graphile_worker._p
 for each row execute function note_tick()
 """
 _ALL: LiteralString = """
-select task, run, backfilled, extract(epoch from added_at - run)::float8, run_at = run, added_by
+select task, mark, run, backfilled, extract(epoch from added_at - run)::float8, run_at = run, job::text, added_by
 from ticks order by run, task
 """
 
@@ -41,12 +44,16 @@ class Tick(NamedTuple):
     """A job that was added for a run of an item."""
 
     task: str
+    mark: str
+    """The run as the payload has it."""
     run: datetime
     backfilled: bool
     late: float
     """How many seconds after the run it was added, by the database's clock."""
     at_its_run: bool
     """Whether the job's run_at is the run."""
+    job: str
+    """The payload without what the scheduler writes, and the job's settings."""
     added_by: str
     """The application's name that the scheduler's connection has."""
 

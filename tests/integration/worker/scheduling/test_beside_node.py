@@ -191,6 +191,10 @@ def _check(
     assert more_than(found, wanted + expected(others, left, back)) == []
     kept = {item.task for item in schedules if item.job_key_mode is JobKeyMode.PRESERVE_RUN_AT}
     assert [tick for tick in found if not tick.at_its_run and tick.task not in kept] == []
+    assert len({(tick.task, tick.job) for tick in found}) == len({tick.task for tick in found}), (
+        "alike, whoever adds it"
+    )
+    assert {tick.mark for tick in found} == {f"{tick.run:%Y-%m-%dT%H:%M}:00.000Z" for tick in found}
     assert any(tick.backfilled for tick in found)
     by = Counter(tick.added_by for tick in found)
     assert by.pop("node") > 0
