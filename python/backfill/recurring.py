@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from backfill.cron.declared import Crontab, Declared, schedules_of
+from backfill.cron.declared import CrontabSource, Declared, schedules_of
 from backfill.cron.schedule import Dst, Missed, Overlap, Schedule
 from backfill.errors import TaskDefinitionError
 from backfill.task import Task
@@ -36,7 +36,7 @@ class Recurring:
         TaskDefinitionError: two schedules have one identifier, or `crontab` is something else.
     """
 
-    def __init__(self, crontab: Crontab = ()) -> None:
+    def __init__(self, crontab: CrontabSource = ()) -> None:
         self._declared = Declared()
         self._undecorated: list[tuple[Callable[..., Any], Callable[[str], Schedule]]] = []
         self._declared.add(schedules_of(crontab), "crontab=")
@@ -59,7 +59,7 @@ class Recurring:
             )
         return tuple(self._declared)
 
-    def schedule(self, *crontabs: Schedule | Crontab) -> None:
+    def schedule(self, *crontabs: Schedule | CrontabSource) -> None:
         """Declare schedules, either all or none of them.
 
         Args:
@@ -162,7 +162,7 @@ class Recurring:
 
         return declare
 
-    def with_schedules(self, crontab: Crontab, where: str) -> Self:
+    def with_schedules(self, crontab: CrontabSource, where: str) -> Self:
         """A copy of the registry that declares more schedules; this one stays as it is.
 
         Args:

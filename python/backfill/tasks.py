@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from backfill.breakers import Breaker
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
-from backfill.cron.declared import Crontab
+from backfill.cron.declared import CrontabSource
 from backfill.errors import ConfigurationError, InvalidJobError, TaskDefinitionError
 from backfill.handlers import RunIn, exception_types
 from backfill.hooks.registry import Plugin, checked_plugins, distinct
@@ -79,7 +79,7 @@ class TaskRegistry(Recurring, Generic[D]):
     """
 
     @overload
-    def __init__(self: TaskRegistry[None], *, plugins: Iterable[Plugin] = (), crontab: Crontab = ()) -> None: ...
+    def __init__(self: TaskRegistry[None], *, plugins: Iterable[Plugin] = (), crontab: CrontabSource = ()) -> None: ...
     @overload
     def __init__(
         self,
@@ -87,10 +87,10 @@ class TaskRegistry(Recurring, Generic[D]):
         lifespan: Lifespan[D],
         in_processes: bool = False,
         plugins: Iterable[Plugin] = (),
-        crontab: Crontab = (),
+        crontab: CrontabSource = (),
     ) -> None: ...
     @overload
-    def __init__(self, *, deps: type[D], plugins: Iterable[Plugin] = (), crontab: Crontab = ()) -> None: ...
+    def __init__(self, *, deps: type[D], plugins: Iterable[Plugin] = (), crontab: CrontabSource = ()) -> None: ...
     def __init__(
         self,
         *,
@@ -98,7 +98,7 @@ class TaskRegistry(Recurring, Generic[D]):
         in_processes: bool = False,
         deps: type[Any] | None = None,
         plugins: Iterable[Plugin] = (),
-        crontab: Crontab = (),
+        crontab: CrontabSource = (),
     ) -> None:
         super().__init__(crontab)
         if lifespan is not None and (not callable(lifespan) or inspect.isasyncgenfunction(lifespan)):

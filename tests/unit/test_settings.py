@@ -26,6 +26,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "--poll-interval": ("250ms", timedelta(milliseconds=250)),
     "--listen": ("false", False),
     "--listen-dsn": ("postgresql://direct", "postgresql://direct"),
+    "--scheduling": ("off", False),
     "--shutdown-timeout": ("1h30m", timedelta(minutes=90)),
     "--ahead-bytes": ("1GB", 2**30),
     "--pool-size": ("7", 7),
@@ -52,6 +53,7 @@ OTHER: dict[str, tuple[str, Any]] = {
 # What none of these can be.
 WRONG = {
     "--schema": "x" * 64, "--debug": "maybe", "--concurrency": "0", "--poll-interval": "2h", "--listen": "2",
+    "--scheduling": "never",
     "--shutdown-timeout": "2d", "--ahead-bytes": "2048GB", "--pool-size": "ten", "--process-slots": "0",
     "--max-jobs-per-process": "-1", "--max-process-rss": "1MB", "--heartbeat-interval": "soon",
     "--dead-after": "-5s", "--stuck-after": "0", "--blocked-after": "1us", "--health-address": "8080",

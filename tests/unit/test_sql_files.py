@@ -24,6 +24,7 @@ INDEXES = {
     "backfill_ends_newest", "backfill_counters_pkey", "backfill_attempts_pkey", "backfill_dlq_job",
     "backfill_progress_pkey",
     "backfill_limits_pkey", "backfill_limit_states_newest",
+    "known_crontabs_pkey", "backfill_crontabs_pkey", "backfill_schedule_jobs_pkey",
     "pg_class_relname_nsp_index", "pg_namespace_nspname_index",
 }  # fmt: skip
 _LANES = {

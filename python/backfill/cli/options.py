@@ -78,6 +78,9 @@ POLL_INTERVAL: Final = Setting(
 )  # fmt: skip
 LISTEN: Final = Switch("--listen", "", "Listen for new jobs; else only poll, as behind a pooler.", YesOrNo(), "on")
 LISTEN_DSN: Final = Setting("--listen-dsn", "DSN", "Where to hear of new jobs, round a pooler.", TextOrOff(), "off")
+SCHEDULING: Final = Switch(
+    "--scheduling", "", "Add the jobs of recurring jobs when they are due; else leave that to others.", YesOrNo(), "on"
+)
 SHUTDOWN_TIMEOUT: Final = Setting(
     "--shutdown-timeout", "TIME", "How long running jobs may take to end at a stop.", Span("shutdown_timeout"), "30s",
     foreign=Foreign("SHUTDOWN_TIMEOUT_SECS", Number("shutdown_timeout", _SECOND)),

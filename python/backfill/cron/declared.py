@@ -1,19 +1,16 @@
-"""The schedules that a program declares: each identifier once, and the same text and digest for the same schedules."""
+"""The schedules that a program declares, by their identifiers, of which each may be used once."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-
-import orjson
+from collections.abc import Iterable, Iterator
 
 from backfill.cron.schedule import Schedule
 from backfill.cron.text import parse_crontab
 from backfill.errors import TaskDefinitionError
 
-__all__ = ["Crontab", "Declared", "declared_digest", "declared_items", "schedules_of"]
+__all__ = ["CrontabSource", "Declared", "schedules_of"]
 
-Crontab = str | Iterable[Schedule]
+CrontabSource = str | Iterable[Schedule]
 """Schedules, or the text of a crontab."""
 
 
@@ -64,7 +61,7 @@ class Declared:
         return len(self._declared)
 
 
-def schedules_of(crontab: Crontab) -> tuple[Schedule, ...]:
+def schedules_of(crontab: CrontabSource) -> tuple[Schedule, ...]:
     """The schedules of a crontab's text, or the given schedules.
 
     Raises:
@@ -81,26 +78,6 @@ def schedules_of(crontab: Crontab) -> tuple[Schedule, ...]:
         f"crontab: expected the text of a crontab, or a list of Schedule objects; got one of type "
         f"{type(crontab).__name__}"
     )
-
-
-def declared_items(schedules: Iterable[Schedule]) -> dict[str, str]:
-    """What a worker declares: the line of each schedule, by identifier.
-
-    Equal schedules have the same line, wherever and in whatever form they were written.
-
-    Args:
-        schedules: schedules whose identifiers differ.
-    """
-    return {schedule.identifier: str(schedule) for schedule in schedules}
-
-
-def declared_digest(items: Mapping[str, str]) -> str:
-    """The name of a set of items: the same one for the same items, in whatever order, and another one for any other.
-
-    Args:
-        items: the items, as `declared_items` gives them.
-    """
-    return hashlib.sha256(orjson.dumps(dict(items), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _shown(schedule: Schedule, where: str) -> str:

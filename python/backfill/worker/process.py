@@ -161,7 +161,7 @@ class WorkerProcess:
         one = self._incarnation()
         await one.open()
         self.one = one
-        announce(config, self.registry.identifiers(), one.worker_id, one.lanes)
+        announce(config, self.registry, one.worker_id, one.lanes, declares=background)
 
     async def start(self) -> None:
         """Start the services that run in the background."""
@@ -287,7 +287,7 @@ class WorkerProcess:
             self.config, self.registry, self._client, self.own, self._deps,
             progressed=self._progress.set, lost=self._lost,
             interrupted=self._interrupted, pulse=self.pulse, stragglers=self.stragglers, collect=self._collect,
-            hooks=self.hooks, pool=self.pool, schedule_news=self.schedule_news,
+            hooks=self.hooks, pool=self.pool, schedule_news=self.schedule_news, declares=self._background,
         )  # fmt: skip
 
     def _lost(self) -> None:

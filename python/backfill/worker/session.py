@@ -23,6 +23,7 @@ from backfill.client.lent import ServicesClient
 from backfill.limits import declared
 from backfill.logs import CURRENT, RetryTraceback
 from backfill.said import stripping
+from backfill.storage.schedules import crontab_of
 from backfill.storage.shares import EffectiveLimit
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
@@ -92,6 +93,8 @@ class WorkerSession:
         hooks: the callbacks of the worker's plugins.
         pool: the child processes in which handlers run.
         schedule_news: set when operators may have said something of recurring jobs.
+        declares: whether it declares the schedules of the registry to the fleet, and enqueues their runs; a worker
+            that only runs what is due does neither.
 
     Attributes:
         worker_id: the worker's id, which is new for each session.
@@ -140,10 +143,13 @@ class WorkerSession:
         hooks: WorkerHooks,
         pool: HandlerPool,
         schedule_news: asyncio.Event,
+        declares: bool,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
         self.own = own
         self._config = config
+        self._crontab = crontab_of(registry.schedules) if declares else None
+        self._schedules = declares and config.scheduling
         tasks, dsn = registry.identifiers(), config.required_dsn()
         self.executor = Executor(
             registry,
@@ -356,7 +362,8 @@ class WorkerSession:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]
         return WorkerRow(
             self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), _version(),
-            self._config.dead_after, limits, None if place is None else place.to_json(),
+            self._config.dead_after, limits, None if place is None else place.to_json(), crontab=self._crontab,
+            schedules=self._schedules,
         )  # fmt: skip
 
 

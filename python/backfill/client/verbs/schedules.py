@@ -113,8 +113,8 @@ def find_schedule_jobs(identifiers: Iterable[str]) -> Verb[dict[str, LastJob]]:
 def add_schedule(identifier: str, line: str, by: str | None, at: datetime | None = None) -> Verb[SaidSchedule | None]:
     """Add an item; the answer is None if operators added or changed one with this identifier already.
 
-    Whether code declares an item with this identifier is for the caller to see. An item that was removed is there
-    again, and a pause that stands for the identifier ends.
+    Whether code declares an item with this identifier is for the caller to see. A removal and a pause that stand for the
+    identifier end.
 
     Args:
         identifier: the item's identifier.
@@ -172,7 +172,7 @@ def trigger_schedule(run: NewRun) -> Verb[int]:
     the item does not matter: one that is paused can be triggered. The item must be registered.
 
     Args:
-        run: what the job is; its `run`, `revision` and `overlap_skip` are not looked at.
+        run: what the job is; its `run`, `revision`, `overlap_skip` and `refused` are not looked at.
     """
     parameters = (
         run.identifier,
@@ -228,7 +228,7 @@ def _run_object(run: NewRun) -> dict[str, object]:
         "run": run.run.isoformat(),
         "revision": run.revision,
         "overlap_skip": run.overlap_skip,
-        "task": run.task,
+        "task": None if run.refused else run.task,
         "payload": orjson.Fragment(run.payload),
         "run_at": run.run_at.isoformat(),
         "queue": run.queue,

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from backfill.client.schedule_table import ScheduleTable
-from backfill.cron.declared import declared_digest
 from backfill.cron.standing import Conflict, Declarer, InForce, Said, standing
-from backfill.storage.schedules import LiveWorker, Look
+from backfill.storage.schedules import Crontab, LiveWorker, Look
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ class Fleet:
     def __init__(self, table: ScheduleTable, lines: _Lines) -> None:
         self._table = table
         self._own_lines = dict(lines)
-        self._own_digest = declared_digest(self._own_lines) if lines else None
+        self._own_digest = Crontab(self._own_lines).digest if lines else None
         self._own_start: datetime | None = None
         self._lines: dict[str, _Lines] = {}
         self._said: tuple[str, dict[str, Said]] | None = None
@@ -51,7 +50,11 @@ class Fleet:
         await self._read_lines({one.digest for one in workers if one.digest is not None})
         if self._said is None or self._said[0] != look.said:
             self._said = look.said, await self._read_said()
-        found = standing(self._declarers(workers), self._said[1])
+        declarers = [
+            Declarer(one.id, one.started_at, self._lines.get(one.digest or "", {}), schedules=one.schedules)
+            for one in workers
+        ]
+        found = standing(declarers, self._said[1])
         self._warn(found.conflicts)
         if all(one.digest is None or one.digest in self._lines for one in workers):
             self._merged_from = look.said, workers  # else look again, since the items of a worker are not there yet
@@ -62,13 +65,18 @@ class Fleet:
         self._said = self._merged_from = None
 
     def _with_own(self, look: Look, worker: str) -> tuple[LiveWorker, ...]:
-        """The live workers, this one among them in any case: after an outage it may look before its heartbeat came."""
+        """The live workers, with this one in any case: after an outage it may look before its heartbeat has come.
+
+        Of workers that declare the same, the look names the first and the last that was started, and this worker is
+        one of them or was started between the two.
+        """
+        if self._own_start is None:
+            self._own_start = look.clock
         for one in look.workers:
             if one.id == worker:
                 self._own_start = one.started_at
-                return look.workers
-        if self._own_start is None:
-            self._own_start = look.clock
+        if any(one.digest == self._own_digest and one.schedules for one in look.workers):
+            return look.workers
         return (*look.workers, LiveWorker(worker, self._own_start, self._own_digest, schedules=True))
 
     async def _read_lines(self, digests: set[str]) -> None:
@@ -91,17 +99,6 @@ class Fleet:
             )
             for row in await self._table.find_said_schedules()
         }
-
-    def _declarers(self, workers: Iterable[LiveWorker]) -> list[Declarer]:
-        """Of the workers that declare the same items, the first and the last that was started: others tell no more."""
-        alike = dict[tuple[str | None, bool], list[LiveWorker]]()
-        for worker in sorted(workers, key=lambda one: (one.started_at, one.id)):
-            alike.setdefault((worker.digest, worker.schedules), []).append(worker)
-        return [
-            Declarer(one.id, one.started_at, self._lines.get(one.digest or "", {}), schedules=one.schedules)
-            for group in alike.values()
-            for one in dict.fromkeys([group[0], group[-1]])
-        ]
 
     def _warn(self, conflicts: Iterable[Conflict]) -> None:
         if len(self._warned) > _MOST_WARNED:

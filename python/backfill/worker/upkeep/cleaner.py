@@ -1,6 +1,6 @@
-"""The cleaner: releases abandoned locks, from the start on, and now and then deletes serial queues that nothing uses.
+"""The cleaner: releases abandoned locks, from the start on, and now and then deletes what nothing uses.
 
-The recoverer takes care of locks that backfill's own workers left. The cleaner takes care of those that workers of
+That is serial queues, and the recurring items of code that no worker has run for 30 days. The recoverer takes care of locks that backfill's own workers left. The cleaner takes care of those that workers of
 other programs left, of which nothing is known but the age of their locks.
 """
 
@@ -30,7 +30,7 @@ It is seldom, since a look reads all queues, and a queue without a locked job is
 """
 COLLECT_FIRST_SECONDS: Final = 600.0
 COLLECT_SECONDS: Final = 3600.0
-"""How often one worker of the fleet deletes unused queues, in seconds.
+"""How often one worker of the fleet deletes unused queues and crontabs, in seconds.
 
 It is seldom, since a queue that is made again under the same name takes a new id, and ids end at 2^31.
 """
@@ -95,3 +95,10 @@ class Cleaner(Periodic):
         else:
             if collected:
                 logger.info("deleted %d serial queues that nothing used", collected)
+        try:
+            swept = await self._client.sweep_crontabs()
+        except psycopg.errors.InsufficientPrivilege as error:
+            logger.debug("crontabs that no worker declares stay: %s", said(error))
+        else:
+            if swept:
+                logger.info("deleted %d crontabs that no worker has declared for 30 days", swept)
