@@ -27,6 +27,8 @@ OPERATORS = (
     "list_attempts",
     "why_job",
     "why_limit",
+    "find_known_schedules",
+    "find_schedule_jobs",
 )
 CONTRACT = CALLS[2:]
 CLAIMS = (

@@ -1,7 +1,8 @@
 """The cleaner: releases abandoned locks, from the start on, and now and then deletes what nothing uses.
 
-That is serial queues, and the recurring items of code that no worker has run for 30 days. The recoverer takes care of locks that backfill's own workers left. The cleaner takes care of those that workers of
-other programs left, of which nothing is known but the age of their locks.
+That is serial queues, and the recurring items of code that no worker has run for 30 days. The recoverer takes care of
+locks that backfill's own workers left. The cleaner takes care of those that workers of other programs left, of which
+nothing is known but the age of their locks.
 """
 
 from __future__ import annotations
