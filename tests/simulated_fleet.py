@@ -1,7 +1,8 @@
 """Schedulers on a real database, whose time is simulated: what the one statement that reads time answers is replaced.
 
-True time goes on in steps, from one look of a scheduler to the next. The database's clock follows it, but may jump. Each
-scheduler looks when its last look said, as the service does, and schedulers whose looks fall together look at once.
+True time goes on in steps, from one look of a scheduler to the next. The database's clock follows it, but may jump.
+Each scheduler looks when its last look said, as the service does, and schedulers whose looks fall together look at
+once.
 """
 
 from __future__ import annotations
@@ -234,7 +235,7 @@ class Fleet:
             await self.leave(member)
 
     def stall(self, member: Member, seconds: float) -> None:
-        """Let a scheduler fall asleep in the middle of a look at which something is due, and go on with it afterwards."""
+        """Let a scheduler fall asleep in the middle of a look at which something is due, and then go on with it."""
 
         async def sleep() -> None:
             woken = asyncio.Event()

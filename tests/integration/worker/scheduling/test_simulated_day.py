@@ -1,4 +1,4 @@
-"""A fleet of schedulers for a simulated day: whatever happens to clocks, schedulers and database, each run comes once."""
+"""Schedulers for a simulated day: whatever happens to clocks, schedulers and database, each run comes once."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ ADDED: LiteralString = """
 BEHIND: LiteralString = """
     select count(*) from graphile_worker._private_known_crontabs as known
     where last_execution <> (
-      select max((payload -> '_cron' ->> 'ts')::timestamptz) from graphile_worker._private_jobs as jobs
-      join graphile_worker._private_tasks as tasks on tasks.id = jobs.task_id where tasks.identifier = known.identifier)"""
+      select max((payload -> '_cron' ->> 'ts')::timestamptz)
+      from graphile_worker._private_jobs as jobs
+      join graphile_worker._private_tasks as tasks on tasks.id = jobs.task_id
+      where tasks.identifier = known.identifier)"""
 
 
 @dataclass(frozen=True)
