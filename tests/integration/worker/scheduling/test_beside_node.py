@@ -46,15 +46,22 @@ MINUTE = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Form:
-    """How much of the test is done: how fast the time goes, and how many minutes each part of it has."""
+    """How much of the test is done.
+
+    Attributes:
+        speed: how fast the time goes.
+        minutes: how many minutes each part of the test has.
+        apart: how many seconds Node's clock is first ahead of ours, and then behind it.
+    """
 
     speed: float
     minutes: int
+    apart: float
 
 
-SHORT = Form(240, 8)
-FULL = Form(240, 120)
-REAL = Form(1, 2)
+SHORT = Form(240, 8, 15.0)
+FULL = Form(240, 120, 15.0)
+REAL = Form(1, 2, 0.0)
 FORMS = [
     pytest.param(SHORT, id="short"),
     pytest.param(FULL, marks=pytest.mark.long, id="full"),
@@ -161,15 +168,17 @@ def clock(form: Form, monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.mark.parametrize("form", FORMS)
 async def test_each_run_once(node_modules: Path, dsn: str, package: str, form: Form, clock: Clock) -> None:
     """Both at once with clocks that differ, each one alone for a while, and none for a while, which is filled."""
-    ticks, crontab = Ticks(dsn), node_items(random.randrange(2**32), fill="fill=4h")
+    seed = random.randrange(2**32)
+    print(f"the items' seed is {seed}")
+    ticks, crontab = Ticks(dsn), node_items(seed, fill="fill=4h")
     await ticks.open()
-    sides, spread = Sides(Node(node_modules, dsn), package, crontab, clock), 0.0 if form.speed == 1 else 15.0
+    sides = Sides(Node(node_modules, dsn), package, crontab, clock)
     async with sides.ours():
-        async with sides.theirs(ahead=spread):
+        async with sides.theirs(ahead=form.apart):
             await sides.schedule_minutes(form.minutes)
             start = await value(dsn, KNOWN)
         await sides.schedule_minutes(form.minutes)
-        async with sides.theirs(ahead=-spread):
+        async with sides.theirs(ahead=-form.apart):
             left = await sides.schedule_minutes(form.minutes)
     await sides.pass_minutes(form.minutes // 2 or 1)
     async with sides.theirs(), sides.ours():
@@ -191,9 +200,8 @@ def _check(
     assert more_than(found, wanted + expected(others, left, back)) == []
     kept = {item.task for item in schedules if item.job_key_mode is JobKeyMode.PRESERVE_RUN_AT}
     assert [tick for tick in found if not tick.at_its_run and tick.task not in kept] == []
-    assert len({(tick.task, tick.job) for tick in found}) == len({tick.task for tick in found}), (
-        "alike, whoever adds it"
-    )
+    kinds = {(tick.task, tick.job) for tick in found}
+    assert len(kinds) == len({task for task, _ in kinds}), "an item's jobs are alike, whoever adds them"
     assert {tick.mark for tick in found} == {f"{tick.run:%Y-%m-%dT%H:%M}:00.000Z" for tick in found}
     assert any(tick.backfilled for tick in found)
     by = Counter(tick.added_by for tick in found)
