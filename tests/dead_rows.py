@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 from backfill.storage.claims import HIGHEST, LOWEST
 from backfill.storage.ties import PAGES
-from plans import WORKER, Connection, Plan, nodes
+from plans import RUNS, WORKER, Connection, Plan, nodes
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 DEAD = 200_000
@@ -45,6 +46,16 @@ delete from graphile_worker.backfill_attempts;
 insert into graphile_worker.backfill_progress (job_id, attempt, done, checkpoint)
 select n, 1, n, '{{"at": 1}}' from generate_series(1, 100000) as n;
 delete from graphile_worker.backfill_progress;
+insert into graphile_worker._private_known_crontabs (identifier, known_since)
+select 'item' || n, now() from generate_series(1, 100000) as n;
+delete from graphile_worker._private_known_crontabs;
+insert into graphile_worker._private_known_crontabs (identifier, known_since, last_execution)
+select 'item' || n, now() - interval '1 day', now() from generate_series(1, 40) as n;
+insert into graphile_worker.backfill_schedule_jobs (identifier, run_at, job_id)
+select 'item' || n, now(), n from generate_series(1, 100000) as n;
+delete from graphile_worker.backfill_schedule_jobs;
+insert into graphile_worker.backfill_schedule_jobs (identifier, run_at, job_id)
+select 'item' || n, now(), 400000 + n from generate_series(1, 40) as n;
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version, tasks)
 values ('{WORKER}', 'host', 1, 99, '0', array['task1']);
 insert into graphile_worker._private_jobs (task_id, run_at, key)
@@ -60,7 +71,14 @@ select 1000000 + n, 'task1', '{{}}', case when n % 2 = 0 then 'key' || n end, 'w
   now() - interval '1 hour'
 from generate_series(1, 40) as n;
 """
-QUEUE_TABLES = ("_private_jobs", "_private_job_queues", "backfill_attempts", "backfill_progress")
+QUEUE_TABLES = (
+    "_private_jobs",
+    "_private_job_queues",
+    "backfill_attempts",
+    "backfill_progress",
+    "_private_known_crontabs",
+    "backfill_schedule_jobs",
+)
 FILLED = (*QUEUE_TABLES, "backfill_ends_default", "backfill_dlq")
 """What has dead rows."""
 COUNTED = (*QUEUE_TABLES, "backfill_ends", "backfill_ends_default", "backfill_workers")
@@ -158,6 +176,12 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "pass_shares": [WORKER, ids, ids],
         "take_values": [WORKER, 100, [], "task1", "tenant", [1, 2, 3], None, 500, ["a"], [1]],
         "claim_taken": [WORKER],
+        "add_runs": [json.dumps(RUNS)],
+        "find_known_schedules": [[f"item{n}" for n in range(1, 41)]],
+        "find_schedule_jobs": [[f"item{n}" for n in range(1, 41)]],
+        "register_schedules": [["item1", "item2"], now],
+        "say_schedule": ["item1", "pause", None, None, None],
+        "trigger_schedule": ["item1", "task1", "{}", None, now, None, None, None, None, None],
         "free_held_queues": [],
         "list_held_queues": [],
         "lock_paused_queues": [list(range(1, count + 1))],

@@ -30,6 +30,13 @@ _RECORDS: list[Sequence[Any]] = [_TIMES, ["failed"] * 100, ["app.No"] * 100, ["n
 _PROGRESS: list[Sequence[Any]] = [
     _IDS, [0] * 100, _NUMBERS, [True] * 100, [1.0] * 100, [2.0] * 100, ["note"] * 100, [True] * 100, ["1"] * 100,
 ]  # fmt: skip
+_ITEMS = [f"item{n}" for n in range(1, 41)]
+RUNS = [
+    {"identifier": item, "run": str(_NOW + timedelta(hours=1)), "revision": 0, "overlap_skip": True, "task": "task1",
+     "payload": {}, "run_at": str(_NOW), "flags": []}
+    for item in _ITEMS
+]  # fmt: skip
+"""A run of each of forty items, for `add_runs`."""
 LOWS, HIGHS = [-32768, -1, 0, 1, 2, 3], [-2, -1, 0, 1, 2, 32767]
 FLOORS = ["-infinity"] * len(LOWS)
 
@@ -64,6 +71,12 @@ from generate_series(1, 3) as m, generate_series(1, 10000) as n,
   (values ('minute', interval '1 minute'), ('hour', '1 hour'), ('day', '1 day')) as spans (span, age);
 insert into graphile_worker.backfill_workers (id, host, pid, protocol, version)
 select 'worker' || n, 'host', n, 1, '0' from generate_series(1, 2000) as n;
+insert into graphile_worker._private_known_crontabs (identifier, known_since, last_execution)
+select 'item' || n, now() - interval '1 day', now() from generate_series(1, 5000) as n;
+insert into graphile_worker.backfill_crontabs (digest, items)
+select 'digest' || n, jsonb_build_object('item' || n, '* * * * * a') from generate_series(1, 2000) as n;
+insert into graphile_worker.backfill_schedule_jobs (identifier, run_at, job_id)
+select 'item' || n, now(), n from generate_series(1, 5000) as n;
 insert into graphile_worker.backfill_limits (task, most, source) values ('task1', 10, 'operator');
 insert into graphile_worker.backfill_limit_states (task, value, next_at, slots)
 select 'task1', 'value' || n, now(), 10 from generate_series(1, 10000) as n;
@@ -90,6 +103,8 @@ TABLES = (
     "backfill_progress",
     "backfill_limit_states",
     "backfill_shares",
+    "_private_known_crontabs",
+    "backfill_schedule_jobs",
 )
 
 SAMPLES: dict[str, Sequence[Any]] = {
@@ -182,6 +197,33 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "read_counters": ["task1", None, _NOW - timedelta(hours=1), None, "minute", False],
     "write_counters": ["worker", Jsonb([])],
     "find_tasks": [["task1", "task2"]],
+    "add_worker": [
+        "new",
+        "host",
+        1,
+        3,
+        Jsonb([]),
+        ["task1"],
+        "1",
+        timedelta(seconds=20),
+        Jsonb({}),
+        None,
+        "digest1",
+        Jsonb({"item1": "* * * * * a"}),
+        True,
+    ],
+    "read_schedules": [],
+    "find_crontabs": [["digest1", "digest2"]],
+    "find_resting_schedules": [],
+    "find_said_schedules": [None],
+    "find_known_schedules": [_ITEMS],
+    "register_schedule": ["item1", _NOW],
+    "register_schedules": [["item1", "new"], _NOW],
+    "add_runs": [Json(RUNS)],
+    "find_schedule_jobs": [_ITEMS],
+    "say_schedule": ["item1", "pause", None, None, None],
+    "trigger_schedule": ["item1", "task1", Json({}), None, _NOW, None, None, None, None, None],
+    "sweep_crontabs": [],
     "insert_waiting": [1],
     "dedupe_waiting": [2],
     "get_job": [5],
@@ -286,6 +328,7 @@ CALLS = (
     "list_progress", "lock_paused_queues", "free_resumed_queues",
     "free_held_queues", "list_held_queues", "cancel_jobs", "say", "unsay", "unsay_version",
     "take_shares", "resolve_limits", "count_jobs",
+    "register_schedules", "add_runs", "say_schedule", "trigger_schedule",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""
 

@@ -126,7 +126,7 @@ def test_an_identifier_that_is_taken_is_refused_with_both() -> None:
         (lambda tasks: tasks.schedule("nonsense"), CrontabParseError, "line 1, column 9"),
         (lambda tasks: tasks.schedule(3), TaskDefinitionError, "got one of type int"),
         (lambda tasks: tasks.schedule(["@daily x"]), TaskDefinitionError, "got one of type list"),
-        (lambda _: TaskRegistry(crontab=b"@daily x"), TaskDefinitionError, "got one of type bytes"),  # type: ignore[arg-type]
+        (lambda tasks: tasks.schedule(b"@daily x"), TaskDefinitionError, "got one of type bytes"),
         (lambda tasks: tasks.cron("61 * * * *"), CrontabParseError, "minute"),
         (lambda tasks: tasks.cron(), InvalidJobError, "five fields"),
         (lambda tasks: tasks.cron("@daily", tz="Mars/Base"), InvalidJobError, "timezone"),

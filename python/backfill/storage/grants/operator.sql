@@ -12,7 +12,9 @@ on function
   :"schema".backfill_see_progress(bigint[]),
   :"schema".backfill_checkpoint(bigint),
   :"schema".backfill_say_schedule(text, text, text, text, timestamptz),
-  :"schema".backfill_trigger_schedule(text, text, json, text, timestamptz, integer, text, integer, text[], text)
+  :"schema".backfill_trigger_schedule(text, text, json, text, timestamptz, integer, text, integer, text[], text),
+  :"schema".backfill_see_job(bigint),
+  :"schema".backfill_see_names(integer, integer)
 to :"role";
 
 drop policy if exists :"policy" on :"schema".backfill_control;

@@ -36,7 +36,7 @@ begin
   insert into :"schema"._private_known_crontabs (identifier, known_since)
   values (item, coalesce(at, clock_timestamp()))
   on conflict do nothing;
-  perform from :"schema"._private_known_crontabs as known where known.identifier = item for key share;
+  perform from :"schema"._private_known_crontabs as known where known.identifier = any (array[item]) for key share;
   at := coalesce(at, clock_timestamp());
   select * into stood from :"schema".backfill_schedules as schedules where schedules.identifier = item;
   said := stood;
@@ -79,10 +79,10 @@ begin
   returning schedules.* into said;
   delete from :"schema".backfill_schedules as silent
   where silent.line is null and silent.paused_at is null and silent.removed_at is null and silent.identifier <> item
-    and exists (
-      select
+    and silent.since <= (
+      select known.last_execution
       from :"schema"._private_known_crontabs as known
-      where known.identifier = silent.identifier and known.last_execution >= silent.since
+      where known.identifier = any (array[silent.identifier]) -- no equality: the planner could begin with all items
     );
   perform :"schema".backfill_tell_workers('schedules');
   return next case when doing = 'reset' then stood else said end;

@@ -14,7 +14,7 @@ as $body$
 declare
   job_id bigint;
 begin
-  if not exists (select from :"schema"._private_known_crontabs as known where known.identifier = item) then
+  if not exists (select from :"schema"._private_known_crontabs as known where known.identifier = any (array[item])) then
     raise exception 'identifier = %: no scheduler knows such an item', item using errcode = 'no_data_found';
   end if;
   perform :"schema".backfill_check_job(task, queue_name, max_attempts, job_key, priority, flags);
