@@ -37,9 +37,14 @@ def trip_microseconds(rounds: int) -> tuple[Callable[[], float], Callable[[], fl
     The first is a call that does nothing in a child of a pool. The second is a few bytes that the event loop writes to
     a pipe and reads back from another one, through a process that does nothing else.
 
+    Both sides and their processes share one processor. Else the figure would say where the system puts the processes:
+    to wake a process on a processor that sleeps costs several round trips.
+
     Args:
         rounds: how many trips are measured each time.
     """
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(processors)})
     loop = asyncio.new_event_loop()
     pool = loop.run_until_complete(_made_ready())
     echo = subprocess.Popen([sys.executable, "-c", ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -63,6 +68,7 @@ def trip_microseconds(rounds: int) -> tuple[Callable[[], float], Callable[[], fl
         loop.run_until_complete(pool.close())
         loop.close()
         echo.communicate()
+        os.sched_setaffinity(0, processors)
 
     return (
         lambda: loop.run_until_complete(_timed(pooled, rounds)),

@@ -84,6 +84,20 @@ def test_looks_begin_at_the_floor_until_they_find_too_little() -> None:
     assert cursor.look(10, 0.49).scan_queues
 
 
+def test_a_look_behind_the_floor_that_finds_nothing_puts_the_next_one_off() -> None:
+    """It goes through all watched queues, and parallel jobs that run meanwhile must not pay for that at each claim."""
+    cursor = floored()
+    nothing = Taken(ran(10), 0, near_seconds=0.004)
+    cursor.learn(cursor.look(10, 0.1), nothing, seconds=0.01, now=0.1)
+    assert cursor.look(10, 0.11).beyond is None
+    assert cursor.look(10, 0.22).beyond is not None
+    cursor.free([66])
+    assert cursor.look(10, 0.11).beyond is not None
+    cursor = floored()
+    cursor.learn(cursor.look(10, 0.1), replace(nothing, queues=3), seconds=0.01, now=0.1)
+    assert cursor.look(10, 0.11).beyond is not None
+
+
 def test_what_comes_back_is_watched() -> None:
     """The queues of returned jobs and resumed queues; a look that began before is not believed."""
     cursor = floored()

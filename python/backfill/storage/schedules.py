@@ -194,6 +194,7 @@ class NewRun:
         run: the moment at which it is due.
         revision: the revision of what operators said by which the scheduler went; 0 if they said nothing of it.
         overlap_skip: whether no job is added while the job of the run before waits or runs.
+        refused: whether no job is added in any case, since a plugin has said so; the run is done with all the same.
         task: the job's task.
         payload: the job's payload, as JSON text.
         run_at: when the job may begin.
@@ -209,6 +210,7 @@ class NewRun:
     run: datetime
     revision: int = 0
     overlap_skip: bool = False
+    refused: bool = False
     task: str
     payload: bytes
     run_at: datetime
@@ -227,6 +229,8 @@ class RunOutcome(StrEnum):
     """Its job was added, and nobody else adds one."""
     OVERLAPPED = "overlapped"
     """No job was added, since the job of the run before waits or runs. The run is done with."""
+    REFUSED = "refused"
+    """No job was added, since the run is `refused`. It is done with."""
     TAKEN = "taken"
     """Somebody else did it, or a later one, or the item became known only after it."""
     STALE = "stale"

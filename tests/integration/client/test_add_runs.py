@@ -136,6 +136,23 @@ async def test_of_many_runs_of_such_an_item_one_is_added(client: ServicesClient)
     assert (await client.find_schedule_jobs(["a"]))["a"].run == NOON + timedelta(minutes=1)
 
 
+async def test_a_run_that_is_refused_is_done_with(dsn: str, client: ServicesClient) -> None:
+    """No job is added for it, and nobody adds one later; an item whose jobs must not overlap has none from it."""
+    assert await outcomes(client, new_run("a", refused=True, overlap_skip=True)) == [RunOutcome.REFUSED]
+    assert await outcomes(client, new_run("a"), new_run("a", 1, overlap_skip=True)) == [TAKEN, ADDED]
+    assert await value(dsn, "select count(*) from graphile_worker._private_jobs") == 1
+
+
+async def test_a_refused_run_is_done_with(dsn: str, client: ServicesClient) -> None:
+    """A plugin said that it gives no job: nobody adds one later, and the item's last job stays as it was."""
+    assert await outcomes(client, new_run("a", 0)) == [ADDED]
+    assert await outcomes(client, new_run("a", 1, refused=True)) == [RunOutcome.REFUSED]
+    assert await outcomes(client, new_run("a", 1)) == [TAKEN]
+    assert (await client.find_known_schedules(["a"]))["a"].last_execution == NOON + timedelta(minutes=1)
+    assert (await client.find_schedule_jobs(["a"]))["a"].run == NOON
+    assert await value(dsn, "select count(*) from graphile_worker._private_jobs") == 1
+
+
 async def test_a_run_by_what_operators_said_before_is_stale(dsn: str, client: ServicesClient) -> None:
     """Whether they change the item, pause it, remove it or reset it: nothing is done until the scheduler knows."""
     revision = 0

@@ -172,7 +172,7 @@ def trigger_schedule(run: NewRun) -> Verb[int]:
     the item does not matter: one that is paused can be triggered. The item must be registered.
 
     Args:
-        run: what the job is; its `run`, `revision` and `overlap_skip` are not looked at.
+        run: what the job is; its `run`, `revision`, `overlap_skip` and `refused` are not looked at.
     """
     parameters = (
         run.identifier,
@@ -228,7 +228,7 @@ def _run_object(run: NewRun) -> dict[str, object]:
         "run": run.run.isoformat(),
         "revision": run.revision,
         "overlap_skip": run.overlap_skip,
-        "task": run.task,
+        "task": None if run.refused else run.task,
         "payload": orjson.Fragment(run.payload),
         "run_at": run.run_at.isoformat(),
         "queue": run.queue,

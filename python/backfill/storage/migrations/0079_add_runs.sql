@@ -3,11 +3,10 @@
 -- transaction: yes
 -- breaking: no
 
--- Adds the jobs of runs that nobody has done, and advances their items. `runs` is an array of objects; of each run it gives
--- its place in the array, what was done (added, overlapped, taken, stale, busy, unknown) and the job's id. The runs of an
--- item come one after the other, oldest first: the second of an item whose jobs must not overlap finds the first one's job.
--- Jobs with keys are added in the order of the keys, as other producers do, so that none waits in a ring. The function has
--- the caller's search_path, since triggers of users' on the table of jobs may need it.
+-- Adds the jobs of runs that nobody has done, and advances their items. Of each run it gives its place in the array, what was
+-- done (added, overlapped, refused: without a task, taken, stale, busy, unknown) and the job's id. Runs of an item come one
+-- after the other, oldest first: the second, if jobs must not overlap, finds the first one's job. Jobs with keys are added in
+-- the keys' order, as other producers do, so that none waits in a ring. Users' triggers may need the caller's search_path.
 create function :"schema".backfill_add_runs(runs json) returns table (place bigint, outcome text, job_id bigint)
 language plpgsql volatile
 as $body$
@@ -61,6 +60,7 @@ begin
       when line.is_missing then 'unknown'
       when line.run <= reached then 'taken'
       when line.is_stale then 'stale'
+      when line.task is null then 'refused'
       when is_open and line.is_alone then 'overlapped'
       else 'added'
     end;
@@ -83,7 +83,7 @@ begin
       job_times[job_count] := line.run;
       job_ids[job_count] := job_id;
     end if;
-    if outcome in ('added', 'overlapped') then
+    if outcome in ('added', 'overlapped', 'refused') then
       reached := line.run;
       count := count + (items[count] is distinct from item)::integer;
       items[count] := item;

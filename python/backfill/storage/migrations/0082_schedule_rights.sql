@@ -53,7 +53,9 @@ begin
           ('worker', 'backfill_note_runs'),
           ('worker', 'backfill_add_runs'),
           ('operator', 'backfill_say_schedule'),
-          ('operator', 'backfill_trigger_schedule')
+          ('operator', 'backfill_trigger_schedule'),
+          ('operator', 'backfill_see_job'),
+          ('operator', 'backfill_see_names')
       ) as known (duty, name)
       join pg_proc as functions on functions.pronamespace = here and functions.proname = known.name
       where known.duty = granted.duty

@@ -24,6 +24,8 @@ _UNDER_WAY: Final = 1.0
 """How long no other look from the start begins while one is under way, in seconds."""
 _WEIGHT: Final = 1 / 8
 _LAST: Final = 5
+_USUAL: Final = 3
+"""A slow look counts as the middle one of so many did, since a single one may have waited for something."""
 
 
 class FullLooks:
@@ -38,13 +40,14 @@ class FullLooks:
         found_all: whether the last look brought less than it wanted, so that nothing was left before the floors.
     """
 
-    __slots__ = ("_apart", "_excess", "_patience", "_plain", "at", "found_all")
+    __slots__ = ("_apart", "_excess", "_patience", "_plain", "_took", "at", "found_all")
 
     def __init__(self, *, patience: float, apart: bool) -> None:
         self._patience = patience
         self._apart = apart
         self._plain: float | None = None
         self._excess: deque[float] = deque(maxlen=_LAST)
+        self._took: deque[float] = deque(maxlen=_USUAL)
         self.at = 0.0
         self.found_all = False
 
@@ -70,7 +73,9 @@ class FullLooks:
         self._excess.append(0.0 if self._plain is None else seconds - self._plain)
         self.found_all = found_all
         seconds = max(seconds, 0.0)
-        self.at = now + (max(DEAR_SHARE * seconds, self._patience) if self._are_dear else SHARE * seconds)
+        self._took.append(seconds)
+        usual = min(seconds, sorted(self._took)[(len(self._took) - 1) // 2])
+        self.at = now + (max(DEAR_SHARE * usual, self._patience) if self._are_dear else SHARE * usual)
 
     def note_other(self, seconds: float) -> None:
         """Note how long a look took that began at floors."""

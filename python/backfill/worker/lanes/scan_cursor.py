@@ -23,6 +23,7 @@ from backfill.records import Job
 from backfill.storage.claims import NEVER, Look, Spans, Taken
 from backfill.storage.serial_floors import SLACK_MICROS, SerialFloor
 from backfill.storage.ties import Tie
+from backfill.worker.lanes.ended_ties import ended_tie
 from backfill.worker.lanes.full_looks import PATIENCE_SECONDS, SHARE, FullLooks
 
 NAMED_LEVELS: Final = (-20, -10, -5, 0, 5, 10)
@@ -34,8 +35,6 @@ _UNDER_WAY: Final = 1.0
 """How long no other look from the queues' side begins while one is under way, in seconds."""
 _FEW: Final = 8
 """How many jobs a look behind the floors asks for at most; where it finds as many, the floors come down to them."""
-_MANY: Final = 100
-"""So many jobs of one run_at in one claim make it likely that there are more of them."""
 _LEAST_APART: Final = 4.0
 """Looks from the queues' side are at least this many times as long apart as one takes, in any poll interval."""
 _NEAR_SECONDS: Final = 0.002
@@ -119,14 +118,15 @@ class ScanCursor:
     def look(self, wanted: int, now: float) -> Look:
         """What a look that begins now should ask for."""
         full = now >= self._full.at and not self._full.are_apart
-        near = now >= self._near_at or (self.freed and not self._blocked)
+        worth = now >= self._near_at or (self.freed and (self._floor is not None or not self._blocked))
+        near = worth
         far = near and self._hidden and not self._known and now >= self._far_at
         if self._lost and now >= self._far_at:
             near = far = True
         if self._floor is not None:
             near = far = now >= self._far_at and (self._short or now >= self._stale_at)
-        beyond = None if near else self._floor
-        known = () if near or beyond is not None else self._take_known(wanted)
+        beyond = self._floor if not near and worth else None
+        known = () if near or self._floor is not None else self._take_known(wanted)
         self.freed = False  # set here, since this look may not see a queue that is freed from now on
         if full:
             self._full.begin(now)
@@ -151,7 +151,7 @@ class ScanCursor:
                 where it is not known. Where the look claimed jobs, the time in their rows is used, which is exact.
         """
         seconds -= taken.near_seconds + taken.far_seconds
-        self._lacked_near = not look.scan_jobs
+        self._lacked_near = not look.scan_jobs and look.beyond is None
         if look.full:
             self._full.end(seconds, now, found_all=len(taken.jobs) < look.wanted)
         else:
@@ -161,7 +161,7 @@ class ScanCursor:
         if look.scan_queues:
             self._learn_far(look, taken, now)
         if look.beyond is not None:
-            self._learn_beyond(look, taken)
+            self._learn_beyond(look, taken, now)
         if look.known and len(taken.jobs) >= look.wanted:
             self._keep(look.known, taken)  # there was no room for the jobs of the others
         self._meet(taken.jobs, now)
@@ -200,9 +200,9 @@ class ScanCursor:
         if self._tries_known:
             return 0.0
         full_at = 0.0 if self._is_clear else self._full.at
-        serial_at = self._near_at if self._floor is None else self._far_at
         if self._floor is None and self._hidden:
             return max(self._near_at, self._far_at)
+        serial_at = self._near_at if self._floor is None or self._lacked_near else self._far_at
         if self._lacked_near and serial_at < full_at:
             return max(serial_at, now)  # it may have become affordable while the last look was under way
         return max(full_at, serial_at)
@@ -282,10 +282,17 @@ class ScanCursor:
             apart = max(self._patience, _LEAST_APART * seconds)
             self._far_at, self._stale_at = now + min(SHARE * seconds, apart), now + apart
             self._short = len(taken.jobs) < look.wanted
+            self._near_at = now  # looks behind the floor are to be tried, whatever this one cost
 
-    def _learn_beyond(self, look: Look, taken: Taken) -> None:
-        """Note whether a look behind the floor found enough; where other jobs hide the rest, the floor is of no use."""
+    def _learn_beyond(self, look: Look, taken: Taken, now: float) -> None:
+        """Note whether a look behind the floor found enough; where other jobs hide the rest, the floor is of no use.
+
+        After a look that found nothing the next one must be afforded, as one at the first waiting jobs must be. It also
+        goes through all queues that are watched, of which none may become free.
+        """
         self._short = len(taken.jobs) < look.wanted
+        self._near_costs.append(taken.near_seconds)
+        self._near_at = now if taken.queues else now + SHARE * max(min(self._near_costs), _NEAR_SECONDS)
         if taken.hidden and taken.queues * _PRODUCTIVE < look.wanted and look.beyond is self._floor:
             self._floor, self._lost = None, True
 
@@ -373,25 +380,7 @@ class ScanCursor:
         return tie
 
     def _learn_tie(self, look: Look, taken: Taken, began: int) -> None:
-        """Note the place where a claim ended, if more jobs of the same run_at are likely to lie behind it.
-
-        They are if the claim began at that run_at, or if many jobs of it had no other. Where a look from a place found
-        too little, the next one looks for the rest by the index, which has them wherever they are.
-
-        Args:
-            look: what the look asked for.
-            taken: what it brought.
-            began: the floor of the last job's priority before the look.
-        """
-        jobs = [job for job in taken.jobs if job.job_queue_id is None]
-        if not jobs or taken.place is None or len(taken.jobs) < look.wanted:
-            self._tie = None
-            return
-        first, last = jobs[0], jobs[-1]
-        many = len(jobs) >= _MANY and (first.priority, first.run_at_micros) == (last.priority, last.run_at_micros)
-        if last.run_at_micros == NEVER or not (many or last.run_at_micros == began):
-            self._tie = None
-            return
-        tie = Tie(last.priority, last.run_at_micros, taken.place)
-        if look.full or self._tie is None or tie > self._tie:
+        """Note the place where a claim ended, if that is worth it; see `ended_tie`."""
+        tie = ended_tie(look, taken, began)
+        if tie is None or look.full or self._tie is None or tie > self._tie:
             self._tie = tie
