@@ -6,6 +6,7 @@ from typing import LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from backfill.client.asking import carry_out
@@ -14,6 +15,7 @@ from backfill.client.verbs import schedules as verbs
 from backfill.storage.connection import connect
 from backfill.storage.grants import Duty, grants_script
 from backfill.storage.schedules import RunOutcome
+from backfill.storage.schema.migrate import migrate
 from contract.scripts import run_script
 from schedule_runs import LONG_AGO, NOON, SCHEMA, ask, new_run, outcomes
 
@@ -44,6 +46,26 @@ SAY: list[LiteralString] = [
     "select graphile_worker.backfill_say_schedule('a', 'pause')",
     "select graphile_worker.backfill_trigger_schedule('a', 't', '{}', null, null, null, null, null, null, null)",
 ]
+NEW_TABLES = ("backfill_crontabs", "backfill_schedules", "backfill_schedule_jobs")
+NEW_FUNCTIONS = (
+    "backfill_register_schedules", "backfill_lock_schedules", "backfill_note_runs", "backfill_add_runs",
+    "backfill_say_schedule", "backfill_trigger_schedule",
+)  # fmt: skip
+DROP_POLICIES: LiteralString = """
+do $$
+declare
+  found record;
+begin
+  for found in
+    select polname as name, polrelid::regclass as place
+    from pg_policy
+    where polrelid::regclass::text ~ 'backfill_(crontabs|schedules|schedule_jobs)$'
+  loop
+    execute format('drop policy %I on %s', found.name, found.place);
+  end loop;
+end;
+$$
+"""
 DUTIES: list[tuple[Duty, Duty]] = [("worker", "operator"), ("operator", "worker")]
 
 
@@ -111,3 +133,34 @@ async def test_a_role_of_several_duties_does_each(role: NewRole, dsn: str) -> No
             await client.register_schedules([first], LONG_AGO)
             assert await outcomes(client, new_run(first)) == [RunOutcome.ADDED]
             assert await ask(client, verbs.pause_schedule(first, None)) is not None
+
+
+async def test_roles_with_older_grants_have_the_new_rights_after_a_migration(role: NewRole, dsn: str) -> None:
+    """Before the grants of the new version are run for them."""
+    roles = {duty: role(duty) for duty in ("worker", "operator", "producer")}
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        for theirs in roles.values():
+            name = sql.Identifier(str(conninfo_to_dict(theirs)["user"]))
+            for table in NEW_TABLES:
+                owner.execute(sql.SQL("revoke all on {} from {}").format(sql.Identifier(SCHEMA, table), name))
+            for function in NEW_FUNCTIONS:
+                owner.execute(
+                    sql.SQL("revoke all on function {} from {}").format(sql.Identifier(SCHEMA, function), name)
+                )
+        owner.execute(DROP_POLICIES)
+        owner.execute("delete from graphile_worker.backfill_migrations where name = 'schedule_rights'")
+    await refused(roles["operator"], [*READ[:3], *SAY])
+    await refused(roles["worker"], [*READ[:3], *SCHEDULE[:4]])
+    async with await connect(dsn) as connection:
+        await migrate(connection, schema=SCHEMA)
+    async with ServicesClient(roles["worker"]) as client:
+        await client.register_schedules(["a"], LONG_AGO)
+        assert await outcomes(client, new_run("a")) == [RunOutcome.ADDED]
+        assert await client.sweep_crontabs() == 0
+    async with await connect(roles["operator"]) as connection:
+        said = await carry_out(connection, SCHEMA, verbs.pause_schedule("a", None))
+        assert await carry_out(connection, SCHEMA, verbs.find_said_schedules()) == [said]
+        assert (await carry_out(connection, SCHEMA, verbs.find_known_schedules(["a"])))["a"].last_execution == NOON
+    await refused(roles["operator"], [*WRITE, *SCHEDULE])
+    await refused(roles["worker"], [*WRITE, *SAY])
+    await refused(roles["producer"], [*READ, *WRITE, *SCHEDULE, *SAY])
