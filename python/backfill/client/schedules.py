@@ -22,7 +22,7 @@ from backfill.storage.types import Connection
 
 T = TypeVar("T")
 
-_AT_ONCE: Final = 20
+_AT_ONCE: Final = 10
 """How many items are read and computed before other tasks of the event loop have their turn."""
 
 
