@@ -55,6 +55,8 @@ ONCE = (
     "test_worker_locks",
 )
 """How the names of those files begin to which the kind of server is the same, in whichever room they stand."""
+ROOMS = [f"tests/integration/worker/{room}" for room in ("control", "execution", "lanes", "pipeline", "scheduling")]
+"""Rooms of the worker to which the kind of server is the same: the statements that they use are tried on each elsewhere."""
 OWN = [
     "tests/integration/cli/test_demo.py",
     "tests/integration/test_embedded.py",
@@ -77,9 +79,12 @@ SHARED = [
     for room in DATABASE
     for name in ONCE
     for path in sorted(HERE.glob(f"{room}/**/{name}*.py"))
+    if str(path.parent.relative_to(HERE)) not in ROOMS
 ]
 """Tests to which the kind of server is the same: they run once, on the embedded one."""
-OTHERS = [f"--ignore={path}" for path in (*OWN, *SHARED) if path.endswith(".py")]
+OTHERS = [
+    f"--ignore={path}" for path in (*OWN, *ROOMS, *SHARED) if path.startswith("tests/integration/") or path in SHARED
+]
 SHUFFLED = ("--random-order", "--random-order-bucket=module")
 """The files in a random order, and the tests of each file too; `--random-order-seed=N` repeats an earlier run's order."""
 GATES = "benches/gates"
@@ -141,8 +146,8 @@ def shuffled(session: nox.Session) -> None:
 
 @nox.session
 def own(session: nox.Session) -> None:
-    """The tests without a server, those that start servers of their own, and faults."""
-    session.run("pytest", "-m", "not long", *(session.posargs or FAST + OWN), env=_without_server())
+    """The tests without a server, those that start servers of their own, faults, and rooms of the worker."""
+    session.run("pytest", "-m", "not long", *(session.posargs or FAST + OWN + ROOMS), env=_without_server())
 
 
 @nox.session

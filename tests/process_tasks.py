@@ -180,6 +180,11 @@ def takes(order: Order) -> int:
     return order.number
 
 
+def scheduled(order: Order, ctx: WorkerContext[Any]) -> list[Any]:
+    """Return what a handler of a scheduled job sees."""
+    return [order.number, None if ctx.scheduled_at is None else ctx.scheduled_at.isoformat(), ctx.backfilled]
+
+
 def pid(ctx: WorkerContext[Any]) -> dict[str, Any]:
     """Say what the context has."""
     ctx.logger.info("hello from %d", ctx.job.id)
@@ -320,7 +325,21 @@ async def broken_lifespan(client: BackfillClient) -> AsyncIterator[Deps]:
 def registry(where: str = "process", **settings: Any) -> TaskRegistry[Any]:
     """All of these handlers, to be run in processes or in threads."""
     tasks: TaskRegistry[Any] = TaskRegistry()
-    fit = (raises, returns, takes, pid, sets_up_logs, dies, waits, hangs, says_at_its_end, burns, steps, forks)
+    fit = (
+        raises,
+        returns,
+        takes,
+        scheduled,
+        pid,
+        sets_up_logs,
+        dies,
+        waits,
+        hangs,
+        says_at_its_end,
+        burns,
+        steps,
+        forks,
+    )
     for function in fit:
         tasks.task(function.__name__, run_in=where, **settings)(function)  # type: ignore[call-overload]
     return tasks

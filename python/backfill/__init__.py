@@ -8,6 +8,7 @@ from backfill.breakers import Breaker
 from backfill.cancels import CancelCounts, Cancellation, CancelOutcome, CancelStatus
 from backfill.client import (
     BackfillClient,
+    Schedules,
     enqueue_bulk,
     enqueue_bulk_with_retries,
     enqueue_critical,
@@ -60,6 +61,8 @@ from backfill.errors import (
     ReadOnlyDatabaseError,
     ResourceNotFound,
     ResultTimeoutError,
+    ScheduleExistsError,
+    ScheduleNotFoundError,
     SchemaError,
     SchemaMissingError,
     SchemaVersionError,
@@ -78,6 +81,8 @@ from backfill.hooks import (
     BeforeJobSchedule,
     Continue,
     ContinueWith,
+    CronJobScheduled,
+    CronTick,
     Fail,
     FailReason,
     HookFailures,
@@ -120,6 +125,7 @@ from backfill.limits import Limit, Rate
 from backfill.middleware import CallNext, SyncCallNext
 from backfill.progress import Progress
 from backfill.retry import RetryPolicy
+from backfill.schedules import ScheduleInfo, ScheduleOrigin, ScheduleState
 from backfill.tasks import Task, TaskRegistry
 from backfill.whys import ShareHolder, Why, WhyKind, WhyReason
 from backfill.worker import (
@@ -160,6 +166,8 @@ __all__ = [
     "Control",
     "ControlKind",
     "Counts",
+    "CronJobScheduled",
+    "CronTick",
     "DatabaseConnectionError",
     "Discard",
     "DlqFilter",
@@ -231,6 +239,12 @@ __all__ = [
     "ResourceNotFound",
     "ResultTimeoutError",
     "RetryPolicy",
+    "ScheduleExistsError",
+    "ScheduleInfo",
+    "ScheduleNotFoundError",
+    "ScheduleOrigin",
+    "ScheduleState",
+    "Schedules",
     "SchemaError",
     "SchemaMissingError",
     "SchemaVersionError",

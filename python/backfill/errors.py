@@ -72,6 +72,8 @@ __all__ = [
     "ReadOnlyDatabaseError",
     "ResourceNotFound",
     "ResultTimeoutError",
+    "ScheduleExistsError",
+    "ScheduleNotFoundError",
     "SchemaError",
     "SchemaMissingError",
     "SchemaVersionError",
@@ -252,6 +254,39 @@ class DlqJobNotFoundError(Rebuilt, BackfillError, LookupError):
     def __init__(self, id: int) -> None:
         self.id = id
         super().__init__(f"there is no dead letter with the id {id}")
+
+
+class ScheduleNotFoundError(Rebuilt, BackfillError, LookupError):
+    """A recurring item that there is not: neither a worker's code nor an operator has ever named it.
+
+    Attributes:
+        identifier: the identifier that was asked for.
+        alike: identifiers that there are and that look like it.
+    """
+
+    _arguments = ("identifier", "alike")
+
+    def __init__(self, identifier: str, alike: tuple[str, ...] = ()) -> None:
+        self.identifier = identifier
+        self.alike = alike
+        meant = f"; is {' or '.join(map(repr, alike))} meant?" if alike else ""
+        super().__init__(f"there is no schedule {shown(identifier)}{meant}")
+
+
+class ScheduleExistsError(Rebuilt, BackfillError):
+    """A recurring item cannot be added, since there is one of this identifier.
+
+    Attributes:
+        identifier: the identifier.
+    """
+
+    _arguments = ("identifier",)
+
+    def __init__(self, identifier: str) -> None:
+        self.identifier = identifier
+        super().__init__(
+            f"there is a schedule {shown(identifier)} already: change it, or give the new one another identifier (id=)"
+        )
 
 
 class CleanupRefusedError(BackfillError):

@@ -31,6 +31,7 @@ from backfill.limits import Limit, Rate
 from backfill.middleware import Function
 from backfill.payloads import NOTHING, UNTYPED, Codec, Decoder, codec_of, encode_result, name_of
 from backfill.payloads.paths import check_limit_path
+from backfill.payloads.scheduled import says_nothing
 from backfill.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -40,9 +41,6 @@ P = TypeVar("P")
 R = TypeVar("R")
 Threads = Callable[..., Awaitable[Any]]
 """A function that runs another function with its arguments in a thread."""
-
-_NONE_GIVEN = (b"{}", b"null")
-"""The payloads in rows of jobs that were enqueued without one."""
 
 PayloadOf: TypeAlias = P | Callable[[P], Never]
 """The type of a payload for a `Task[P, R]`, in a form that makes mypy name a payload that does not fit.
@@ -375,14 +373,14 @@ class Task(Generic[P, R]):
         parameter, codec = self.shape.payload, self._codec
         has_default = parameter is not None and parameter.default is not inspect.Parameter.empty
         if parameter is None or not (has_default or codec.accepts_none):
-            return codec.decode
+            return codec.decode_payload
         default = parameter.default if has_default else None
 
         def read(raw: bytes) -> Any:
             try:
-                return codec.decode(raw)
+                return codec.decode_payload(raw)
             except PayloadDecodeError:
-                if raw.strip() in _NONE_GIVEN:
+                if says_nothing(raw):
                     return default
                 raise
 

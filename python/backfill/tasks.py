@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from backfill.breakers import Breaker
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
+from backfill.cron.declared import CrontabSource
 from backfill.errors import ConfigurationError, InvalidJobError, TaskDefinitionError
 from backfill.handlers import RunIn, exception_types
 from backfill.hooks.registry import Plugin, checked_plugins, distinct
@@ -31,6 +32,7 @@ from backfill.middleware import (
     checked_list,
     refuse_synchronous,
 )
+from backfill.recurring import Recurring
 from backfill.retry import RetryPolicy
 from backfill.task import PayloadOf, Task
 from backfill.task_decorator import TaskDecorator
@@ -51,7 +53,7 @@ LONGEST_KEEP = timedelta(days=3650)
 Lifespan = Callable[["BackfillClient"], AbstractAsyncContextManager[D]]
 
 
-class TaskRegistry(Generic[D]):
+class TaskRegistry(Recurring, Generic[D]):
     """The tasks of a program, and what its workers set up once; `D` is the type that its lifespan yields.
 
     Args:
@@ -63,24 +65,32 @@ class TaskRegistry(Generic[D]):
             checkers which context the handlers take; a worker does not run such a registry by itself.
         plugins: plugins of the workers that run this registry, whose callbacks come before those of the worker's own
             plugins. They hear of all jobs of such a worker.
+        crontab: recurring jobs that its workers declare: the text of a crontab, or `Schedule` objects. `cron` and
+            `schedule` declare more.
 
     Attributes:
         plugins: the registry's plugins, with those of the registries that it includes; each object once.
 
     Raises:
+        CrontabParseError: the crontab cannot be read.
         TaskDefinitionError: the lifespan is not such a function, `deps` is not a class, both are given, or
             `in_processes` is given without a lifespan.
         ConfigurationError: `plugins` holds something that is no plugin.
     """
 
     @overload
-    def __init__(self: TaskRegistry[None], *, plugins: Iterable[Plugin] = ()) -> None: ...
+    def __init__(self: TaskRegistry[None], *, plugins: Iterable[Plugin] = (), crontab: CrontabSource = ()) -> None: ...
     @overload
     def __init__(
-        self, *, lifespan: Lifespan[D], in_processes: bool = False, plugins: Iterable[Plugin] = ()
+        self,
+        *,
+        lifespan: Lifespan[D],
+        in_processes: bool = False,
+        plugins: Iterable[Plugin] = (),
+        crontab: CrontabSource = (),
     ) -> None: ...
     @overload
-    def __init__(self, *, deps: type[D], plugins: Iterable[Plugin] = ()) -> None: ...
+    def __init__(self, *, deps: type[D], plugins: Iterable[Plugin] = (), crontab: CrontabSource = ()) -> None: ...
     def __init__(
         self,
         *,
@@ -88,7 +98,9 @@ class TaskRegistry(Generic[D]):
         in_processes: bool = False,
         deps: type[Any] | None = None,
         plugins: Iterable[Plugin] = (),
+        crontab: CrontabSource = (),
     ) -> None:
+        super().__init__(crontab)
         if lifespan is not None and (not callable(lifespan) or inspect.isasyncgenfunction(lifespan)):
             raise TaskDefinitionError(
                 f"lifespan = {lifespan!r}: expected a function that gives an async context manager, such as an async "
@@ -222,7 +234,9 @@ class TaskRegistry(Generic[D]):
                 raise TaskDefinitionError(f"{where}: by = {by!r}: its handler takes no payload; leave `by` out")
             if task.shape.is_async:
                 refuse_synchronous(around, where)
-            return self._add(task)
+            self._add(task)
+            self._decorated(task)
+            return task
 
         return decorate
 
@@ -281,7 +295,7 @@ class TaskRegistry(Generic[D]):
         return registry
 
     def include(self, other: TaskRegistry[Any], prefix: str = "") -> None:
-        """Add the tasks and plugins of another registry, such as another module's; `prefix` is put before each name.
+        """Add the tasks, schedules and plugins of another registry; `prefix` is put before each name.
 
         The other registry's middleware runs around its tasks, and this registry's around that.
 
@@ -292,11 +306,11 @@ class TaskRegistry(Generic[D]):
             other: the other registry. Its tasks get the same `ctx.deps` as this registry's own tasks, which is what
                 this registry's lifespan yields. Its plugins come after this registry's, and hear of all jobs of a
                 worker, not only of those of its tasks.
-            prefix: a text that is put before each name and alias.
+            prefix: a text that is put before each name and alias, and before the identifiers of its schedules.
 
         Raises:
             TaskDefinitionError: the other registry has a lifespan, which only a worker's own registry can have, or a
-                name is taken.
+                name or an identifier is taken.
             InvalidJobError: a name becomes too long with the prefix.
         """
         if other.lifespan is not None:
@@ -304,16 +318,18 @@ class TaskRegistry(Generic[D]):
                 "include: the other registry has a lifespan; give it to the one that the worker runs"
             )
         outer = {prefix + name: lists for name, lists in other._outer.items()}
+        declared = self._with_those_of(other, prefix)
         self._take((task.renamed(prefix) if prefix else task for task in other), outer)
+        self._declared = declared
         self.plugins = distinct([*self.plugins, *other.plugins])
 
     def add(self, tasks: Iterable[Task[Any, Any]], *, within: TaskRegistry[Any] | None = None) -> None:
         """Add existing tasks, either all of them or none.
 
         Args:
-            tasks: tasks that other registries made, or a whole registry. That may have a lifespan and plugins, which
-                are not taken over: the tasks get the `ctx.deps` that this registry's lifespan yields. Their middleware
-                is kept, and this registry's runs around it.
+            tasks: tasks that other registries made, or a whole registry. That may have a lifespan, plugins and
+                schedules, which are not taken over: the tasks get the `ctx.deps` that this registry's lifespan yields.
+                Their middleware is kept, and this registry's runs around it.
             within: the registry that the tasks are taken from, if they are not all of it: what it includes with
                 middleware around it keeps that.
 

@@ -13,12 +13,14 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
+from backfill.checks import check_time
 from backfill.client import BackfillClient
 from backfill.client.blocks import Blocks
 from backfill.client.prepare import shape_of, with_defaults
 from backfill.errors import ConfigurationError, InvalidJobError, TransactionUseError
 from backfill.jobs import UNSAID, JobSpec
 from backfill.payloads import NOTHING, decode_plain
+from backfill.payloads.scheduled import Run, with_run
 from backfill.progress import Step, checked_step, encode_checkpoint
 from backfill.records import Job
 from backfill.storage.rows import micros
@@ -86,6 +88,8 @@ async def run_job(
     stopping: bool = False,
     registry: TaskRegistry[Any] | None = None,
     progress: SaidProgress | None = None,
+    scheduled_at: datetime | None = None,
+    backfilled: bool = False,
 ) -> R: ...
 @overload
 async def run_job(
@@ -100,6 +104,8 @@ async def run_job(
     stopping: bool = False,
     registry: TaskRegistry[Any] | None = None,
     progress: SaidProgress | None = None,
+    scheduled_at: datetime | None = None,
+    backfilled: bool = False,
 ) -> R: ...
 async def run_job(
     task: Task[Any, R],
@@ -113,6 +119,8 @@ async def run_job(
     stopping: bool = False,
     registry: TaskRegistry[Any] | None = None,
     progress: SaidProgress | None = None,
+    scheduled_at: datetime | None = None,
+    backfilled: bool = False,
 ) -> R:
     """Run one job's handler as a worker would, with its middleware, and return its result. No database is needed.
 
@@ -137,9 +145,12 @@ async def run_job(
             includes it, if the middleware of that one should run too.
         progress: takes what the handler says by `ctx.set_progress` and `ctx.checkpoint`, and has the checkpoint that it
             finds in `ctx.checkpointed`.
+        scheduled_at: the run of a schedule that the job would be for, as `ctx.scheduled_at` gives it; aware of its
+            zone.
+        backfilled: whether the job would make up for a run that was missed.
 
     Raises:
-        InvalidJobError: `attempt` is less than 1.
+        InvalidJobError: `attempt` is less than 1, or `scheduled_at` has no zone.
         InvalidPayloadError: the payload or the result would not arrive as it is.
         TimeoutError: the handler or an async middleware ran longer than the timeout. A synchronous handler is asked to
             stop, by `ctx.should_stop`, as a worker does.
@@ -148,6 +159,9 @@ async def run_job(
         raise InvalidJobError("attempt", attempt, "at least 1: the first run of a job is 1")
     given = task.given(payload)
     text = task.encode(given)
+    if scheduled_at is not None:
+        check_time("scheduled_at", scheduled_at)
+        text = with_run(text, Run(scheduled_at, backfilled))
     value = task.resolve()(text) if task.shape.payload is not None else None
     stop = threading.Event()
     if stopping:

@@ -15,6 +15,8 @@ from reading import rows
 _PROGRAM = Path(__file__).with_name("program.py")
 TOLD = Path(__file__).with_name("told.py")
 """The program of the workers whose fleet is told something while it runs."""
+RECURRING = Path(__file__).with_name("recurring.py")
+"""The program of the workers that have recurring items; a further argument is their crontab."""
 
 TABLES: LiteralString = """
 create table runs (
@@ -45,11 +47,14 @@ JOBS: LiteralString = "select count(*) from graphile_worker._private_jobs"
 class Fleet:
     """Some worker processes on one database."""
 
-    def __init__(self, dsn: str, concurrency: int, dead_after: float, program: Path = _PROGRAM) -> None:
+    def __init__(
+        self, dsn: str, concurrency: int, dead_after: float, program: Path = _PROGRAM, words: tuple[str, ...] = ()
+    ) -> None:
         self._dsn = dsn
         self._concurrency = concurrency
         self._dead_after = dead_after
         self._program = program
+        self._words = words
         self._running: dict[str, Process] = {}
         self.killed: list[str] = []
 
@@ -66,6 +71,7 @@ class Fleet:
             self._dsn,
             str(self._concurrency),
             str(self._dead_after),
+            *self._words,
             stdin=PIPE,
             stdout=PIPE,
         )
@@ -102,11 +108,17 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet_of(
-    number: int, dsn: str, *, concurrency: int = 8, dead_after: float = 20.0, program: Path = _PROGRAM
+    number: int,
+    dsn: str,
+    *,
+    concurrency: int = 8,
+    dead_after: float = 20.0,
+    program: Path = _PROGRAM,
+    words: tuple[str, ...] = (),
 ) -> AsyncIterator[Fleet]:
-    """So many worker processes, and the tables that they write to."""
+    """So many worker processes, and the tables that they write to; `words` are further arguments of the program."""
     await rows(dsn, TABLES)
-    fleet = Fleet(dsn, concurrency, dead_after, program)
+    fleet = Fleet(dsn, concurrency, dead_after, program, words)
     try:
         await asyncio.gather(*(fleet.start() for _ in range(number)))
         yield fleet

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg_pool
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from backfill import (
     BackfillClient,
@@ -33,50 +29,17 @@ from backfill import (
 )
 from contract.snapshot import snapshot
 
+from plugins.node import Node
 from plugins.periods import work_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
-SCRIPTS = Path(__file__).parent / "node"
 SCHEMA = "graphile_worker"
 LEDGER = "select id, ts, breaking from graphile_worker.migrations order by id"
 JOBS = "select count(*) from graphile_worker._private_jobs"
 DUE = "select count(*) from graphile_worker._private_jobs where run_at <= now()"
 LOCKED_QUEUES = "select count(*) from graphile_worker._private_job_queues where locked_at is not null"
 SOON = timedelta(milliseconds=20)
-VARIABLES = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
-
-
-@dataclass
-class Node:
-    """Node's worker, as scripts that run on one database."""
-
-    modules: Path
-    dsn: str
-
-    async def start(self, script: str, *words: str) -> asyncio.subprocess.Process:
-        """Start a script; its output is lines of JSON."""
-        said = conninfo_to_dict(self.dsn)
-        where = {variable: str(said[word]) for word, variable in VARIABLES.items() if word in said}
-        environment = {"PATH": os.environ["PATH"], "NODE_PATH": str(self.modules), "NODE_ENV": "test", **where}
-        return await asyncio.create_subprocess_exec(
-            "node", str(SCRIPTS / script), *words, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE
-        )
-
-    async def run(self, script: str, *words: str) -> list[Any]:
-        """Run a script to its end; what it told."""
-        process = await self.start(script, *words)
-        told, complaints = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode == 0, complaints.decode()
-        return [json.loads(line) for line in told.splitlines()]
-
-    async def work(self, *tasks: str, forbidden: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-        """Run what is due, as Node does; what each handler was given."""
-        return await self.run("work.js", json.dumps({"tasks": tasks, "forbiddenFlags": forbidden}))
-
-    async def add(self, *jobs: tuple[str, Any, dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add jobs by Node's addJob: each one's task, payload and spec; the rows."""
-        return await self.run("add.js", json.dumps(jobs))
 
 
 async def work(dsn: str, *names: str) -> list[dict[str, Any]]:

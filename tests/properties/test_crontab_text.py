@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from backfill import BackfillError, InvalidJobError, TaskRegistry
 from backfill.cron import CrontabParseError, Schedule, parse_crontab, print_crontab
 
 import cron_strategies as make
@@ -47,6 +49,15 @@ JUNK: dict[str, Junk] = {
     "nuls": lambda n: "\0" * n,
     "quotes": lambda n: "0 4 * * * '" + "'" * n,
 }
+
+OPTIONS = [
+    *("id", "fill", "max", "queue", "priority", "jobKey", "job_key", "jobKeyMode", "job_key_mode"),
+    *("tz", "dst", "every", "jitter", "overlap", "missed"),
+]
+ARGUMENTS = [
+    *("identifier", "fill", "max_attempts", "queue", "priority", "job_key", "job_key_mode"),
+    *("timezone", "dst", "every", "jitter", "overlap", "missed", "payload"),
+]
 
 
 def _parsed(text: str) -> tuple[Schedule, ...] | CrontabParseError:
@@ -127,6 +138,76 @@ def test_a_broken_line(
 def test_any_text(text: str) -> None:
     """Any text is a crontab, or gives the one error that names its place."""
     _check(text)
+
+
+@given(st.sampled_from(OPTIONS), make.junk, st.booleans())
+def test_any_value_of_an_option(option: str, junk: str, many: bool) -> None:
+    """So it is with any value of each option, as it stands and as an address writes it."""
+    times = "* * * * *" if option == "every" else "0 4 * * *"
+    _check(f"{times} x ?{option}={junk if many else quote(junk, errors='replace')}")
+
+
+@given(make.junk, st.booleans())
+@example("0 4 * * * x\n0 5 * * * x", True)
+def test_any_text_of_a_registry(text: str, later: bool) -> None:
+    """A registry that is given a text says of it what `parse_crontab` says."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    try:
+        if later:
+            tasks.schedule(text)
+        else:
+            tasks = TaskRegistry(crontab=text)
+        found: tuple[Schedule, ...] | BackfillError = tasks.schedules
+    except BackfillError as error:
+        found = error
+    read = _parsed(text)
+    if isinstance(read, tuple):
+        assert found == read
+    else:
+        assert isinstance(found, CrontabParseError)
+        assert str(found) == str(read)
+
+
+@given(make.junk)
+def test_any_text_of_a_decorator(text: str) -> None:
+    """So does the decorator of a task, of its five fields."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    made = _made(when=text)
+    if isinstance(made, Schedule):
+        tasks.cron(text)
+    else:
+        with pytest.raises(CrontabParseError) as refused:
+            tasks.cron(text)
+        assert str(refused.value) == str(made)
+
+
+def _made(**arguments: Any) -> Schedule | BackfillError:
+    """A schedule, which can be written and read again; or what refuses it."""
+    try:
+        schedule = Schedule("x", **{"when": "0 4 * * *", **arguments})
+    except BackfillError as error:
+        return error
+    assert parse_crontab(str(schedule)) == (schedule,)
+    return schedule
+
+
+@given(make.junk)
+def test_any_text_as_fields(text: str) -> None:
+    """`Schedule` refuses fields that cannot be read with the same error, of a crontab of one line."""
+    made = _made(when=text)
+    if isinstance(made, BackfillError):
+        assert isinstance(made, CrontabParseError)
+        assert made.line == 1
+        assert 1 <= made.column <= len(text) + 1
+
+
+@given(st.sampled_from(ARGUMENTS), make.junk)
+def test_any_text_as_an_argument(argument: str, text: str) -> None:
+    """`Schedule` refuses any other argument with the error that names it."""
+    made = _made(**{argument: text})
+    if isinstance(made, BackfillError):
+        assert isinstance(made, InvalidJobError)
+        assert made.field == argument
 
 
 @pytest.mark.parametrize("kind", JUNK)

@@ -22,7 +22,7 @@ from places import ROOT
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 OF_PROGRAMS = {"retry": ("the contract's schedule", "a `RetryPolicy`")}
 """Settings that no text can say."""
-OF_THE_SHELL = {"--task", "--processes", "--max-jobs", "--max-rss", "--log-level", "--json", "--debug"}
+OF_THE_SHELL = {"--task", "--crontab", "--processes", "--max-jobs", "--max-rss", "--log-level", "--json", "--debug"}
 FIELDS = {"--queue": "queues", "--forbidden-flag": "forbidden_flags"}
 
 

@@ -252,16 +252,26 @@ def test_fragments_are_of_one_form() -> None:
             assert re.match(r"[^\s#*-]", _text(path)), f"{path.name} opens with a heading or a list, or is empty"
 
 
-def _commands() -> dict[str, set[str]]:
-    """The commands of our shell, each with its options."""
-    group = typer.main.get_command(app)
+def _commands(group: Any) -> dict[str, set[str]]:
+    """The commands of our shell, each with its options; a group has those of all its commands."""
     return {
-        name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        for name, command in group.commands.items()  # type: ignore[attr-defined]
+        name: {option for inner in (command, *_inner(command).values()) for option in _options(inner)}
+        for name, command in _inner(group).items()
     }
 
 
-COMMANDS = _commands()
+def _inner(command: Any) -> dict[str, Any]:
+    """The commands of a group by their names; none of a command."""
+    return getattr(command, "commands", {})
+
+
+def _options(command: Any) -> Iterator[str]:
+    return (option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts))
+
+
+SHELL = typer.main.get_command(app)
+COMMANDS = _commands(SHELL)
+GROUPS = {name: _commands(command) for name, command in _inner(SHELL).items() if _inner(command)}
 
 
 def _shell_lines(path: Path) -> Iterator[str]:
@@ -305,8 +315,18 @@ def test_units_and_images_run_what_there_is(path: Path) -> None:
 def _check_command(words: list[str]) -> None:
     """Fail where the shell has no such command, or the command no such option."""
     assert words[0] in COMMANDS, words
+    if words[0] in GROUPS:
+        _check_inner(GROUPS[words[0]], words)
+        return
     used = {word.partition("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
     assert used <= COMMANDS[words[0]], words
+
+
+def _check_inner(group: dict[str, set[str]], words: list[str]) -> None:
+    """Fail where a group has no such command, or that command no such option."""
+    assert words[1] in group, words
+    used = {word.partition("=")[0] for word in words[2:] if re.match(r"--?[a-z]", word)}
+    assert used <= group[words[1]], words
 
 
 def test_commands_and_options_exist() -> None:
@@ -321,5 +341,6 @@ def test_commands_and_options_exist() -> None:
         name = section.split()[0]
         options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", section))
         assert options <= commands[name], name
+        assert [inner for inner in GROUPS.get(name, {}) if f"`{inner}" not in section] == [], name
         silent = commands[name] - options - {"--dsn", "--schema", "-c", "--json"}
         assert {option for option in silent if option.startswith("-")} == set(), name

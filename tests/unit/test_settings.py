@@ -22,10 +22,12 @@ OTHER: dict[str, tuple[str, Any]] = {
     "--concurrency": ("50", 50),
     "--queue": ("user:*, shop:?", ("user:*", "shop:?")),
     "--task": ("video.*", ("video.*",)),
+    "--crontab": ("night, day", ("night", "day")),
     "--forbidden-flag": ("gpu,,slow ", ("gpu", "slow")),
     "--poll-interval": ("250ms", timedelta(milliseconds=250)),
     "--listen": ("false", False),
     "--listen-dsn": ("postgresql://direct", "postgresql://direct"),
+    "--scheduling": ("off", False),
     "--shutdown-timeout": ("1h30m", timedelta(minutes=90)),
     "--ahead-bytes": ("1GB", 2**30),
     "--pool-size": ("7", 7),
@@ -52,13 +54,15 @@ OTHER: dict[str, tuple[str, Any]] = {
 # What none of these can be.
 WRONG = {
     "--schema": "x" * 64, "--debug": "maybe", "--concurrency": "0", "--poll-interval": "2h", "--listen": "2",
+    "--scheduling": "never",
     "--shutdown-timeout": "2d", "--ahead-bytes": "2048GB", "--pool-size": "ten", "--process-slots": "0",
     "--max-jobs-per-process": "-1", "--max-process-rss": "1MB", "--heartbeat-interval": "soon",
     "--dead-after": "-5s", "--stuck-after": "0", "--blocked-after": "1us", "--health-address": "8080",
     "--health-file": "/tmp/", "--retry-traceback": "long", "--dlq-processor-interval": "0",
     "--stale-lock-cleanup-interval": "2d", "--stale-queue-lock-timeout": "0.5", "--stale-job-lock-timeout": "366d",
     "--processes": "1001", "--max-jobs": "0", "--max-rss": "512kB",
-    "--log-level": "trace", "--json": "json", "--queue": ",", "--task": " , ,", "--forbidden-flag": ",",
+    "--log-level": "trace", "--json": "json", "--queue": ",", "--task": " , ,", "--crontab": ",",
+    "--forbidden-flag": ",",
 }  # fmt: skip
 FOREIGN: dict[str, list[tuple[str, Any]]] = {
     "GRAPHILE_WORKER_SCHEMA": [("shop", "shop")],
@@ -166,7 +170,7 @@ def test_defaults_are_those_of_the_worker() -> None:
     shell = {names.get(word := option.removeprefix("--"), word.replace("-", "_")): option for option in NAMES}
     own = {field.name for field in fields(WorkerConfig)}
     assert own - set(shell) == {"retry"}
-    assert set(shell) - own == {"task", "processes", "max_jobs", "max_rss", "debug", "log_level", "json"}
+    assert set(shell) - own == {"task", "crontab", "processes", "max_jobs", "max_rss", "debug", "log_level", "json"}
     for name in own - {"retry", "dsn", "concurrency"}:
         assert held(SETTINGS[NAMES.index(shell[name])]) == getattr(config, name), name
     assert options.CONCURRENCY.value(None) == config.slots

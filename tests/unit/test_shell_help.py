@@ -33,7 +33,7 @@ def shown(words: tuple[str, ...]) -> str:
 
 def test_all_commands_are_walked() -> None:
     """The shell itself, and each command that it has."""
-    operating = {"pause", "resume", "concurrency", "limit", "controls", "why"}
+    operating = {"pause", "resume", "concurrency", "limit", "controls", "why", "cron"}
     assert {words[0] for words in COMMANDS if words} == {"worker", "dev", "migrate", "enqueue", "demo"} | operating
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from backfill.cli import control, demo, dev, enqueue, migrate, streams, why, worker
+from backfill.cli import control, cron, demo, dev, enqueue, migrate, streams, why, worker
 from backfill.cli.common import explain
 from backfill.cli.ending import obey_as_first_process
 from backfill.cli.options import DEBUG
@@ -36,6 +36,7 @@ app.command("concurrency")(control.concurrency)
 app.command("limit")(control.limit)
 app.command("controls")(control.controls)
 app.command("why")(why.command)
+app.add_typer(cron.group)
 app.command("demo")(demo.command)
 app.command("dev")(dev.command)
 

@@ -16,6 +16,7 @@ from backfill.cli.options import DSN, SCHEMA
 from backfill.errors import (
     BackfillError,
     ConfigurationError,
+    CrontabParseError,
     DatabaseConnectionError,
     InvalidJobError,
     SchemaError,
@@ -171,7 +172,7 @@ def without_secrets(text: str) -> str:
 
 
 def _code(error: Exception) -> ExitCode:
-    if isinstance(error, (ConfigurationError, InvalidJobError, TaskDefinitionError)):
+    if isinstance(error, (ConfigurationError, CrontabParseError, InvalidJobError, TaskDefinitionError)):
         return ExitCode.USAGE
     if isinstance(error, DatabaseConnectionError):
         return ExitCode.UNREACHABLE

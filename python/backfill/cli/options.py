@@ -64,6 +64,10 @@ TASK: Final = Several(
     "--task", "GLOB", "Only jobs of tasks that match; may be repeated.", Words(),
     names=("BACKFILL_TASKS", "BACKFILL_TASK"),
 )  # fmt: skip
+CRONTAB: Final = Several(
+    "--crontab", "FILE", "Recurring jobs beside those of the code, a line each; may be repeated.", Words(),
+    names=("BACKFILL_CRONTABS", "BACKFILL_CRONTAB"),
+)  # fmt: skip
 FORBIDDEN_FLAG: Final = Several(
     "--forbidden-flag", "FLAG", "Leave jobs with this flag alone; may be repeated.", Words(),
     names=("BACKFILL_FORBIDDEN_FLAGS", "BACKFILL_FORBIDDEN_FLAG"),
@@ -74,6 +78,9 @@ POLL_INTERVAL: Final = Setting(
 )  # fmt: skip
 LISTEN: Final = Switch("--listen", "", "Listen for new jobs; else only poll, as behind a pooler.", YesOrNo(), "on")
 LISTEN_DSN: Final = Setting("--listen-dsn", "DSN", "Where to hear of new jobs, round a pooler.", TextOrOff(), "off")
+SCHEDULING: Final = Switch(
+    "--scheduling", "", "Add the jobs of recurring jobs when they are due; else leave that to others.", YesOrNo(), "on"
+)
 SHUTDOWN_TIMEOUT: Final = Setting(
     "--shutdown-timeout", "TIME", "How long running jobs may take to end at a stop.", Span("shutdown_timeout"), "30s",
     foreign=Foreign("SHUTDOWN_TIMEOUT_SECS", Number("shutdown_timeout", _SECOND)),

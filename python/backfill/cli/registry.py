@@ -20,7 +20,8 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
     """Load the registries of these names and join them to one; modules in the current folder can be imported.
 
     A task that several registries have, since one includes another, is in the result once. One of the registries may
-    have a lifespan, which then is the lifespan of the worker. The plugins of all of them are the worker's.
+    have a lifespan, which then is the lifespan of the worker. The plugins and schedules of all of them are the
+    worker's; a schedule that several registries declare alike is declared once.
 
     Args:
         names: for each registry `module:attribute`, or `module` if the module has a single registry.
@@ -28,6 +29,7 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
     Raises:
         ConfigurationError: a name has another form, its module cannot be imported, or it does not name a registry. Or
             two registries have different tasks with the same name, or both have a lifespan.
+        TaskDefinitionError: two registries have different schedules with the same identifier.
     """
     found = dict[str, TaskRegistry[Any]]()
     for name in names:
@@ -63,6 +65,9 @@ def load_registries(names: Sequence[str]) -> TaskRegistry[Any]:
             if not taken:
                 whole.add([task], within=_outermost(found.values(), task))
                 owners.update(dict.fromkeys((task.identifier, *task.aliases), (name, task)))
+        declared = set(whole.schedules)
+        new = [schedule for schedule in registry.schedules if schedule not in declared]
+        whole = whole.with_schedules(new, f"the registry {name}")
     return whole
 
 

@@ -50,10 +50,12 @@ def command(
     concurrency: Annotated[str | None, options.CONCURRENCY.as_option()] = None,
     queue: Annotated[list[str] | None, options.QUEUE.as_option()] = None,
     task: Annotated[list[str] | None, options.TASK.as_option()] = None,
+    crontab: Annotated[list[str] | None, options.CRONTAB.as_option()] = None,
     forbidden_flag: Annotated[list[str] | None, options.FORBIDDEN_FLAG.as_option()] = None,
     poll_interval: Annotated[str | None, options.POLL_INTERVAL.as_option()] = None,
     listen: Annotated[bool | None, options.LISTEN.as_option()] = None,
     listen_dsn: Annotated[str | None, options.LISTEN_DSN.as_option()] = None,
+    scheduling: Annotated[bool | None, options.SCHEDULING.as_option()] = None,
     shutdown_timeout: Annotated[str | None, options.SHUTDOWN_TIMEOUT.as_option()] = None,
     ahead_bytes: Annotated[str | None, options.AHEAD_BYTES.as_option()] = None,
     pool_size: Annotated[str | None, options.POOL_SIZE.as_option()] = None,
@@ -87,10 +89,12 @@ def command(
     The first Ctrl-C (or SIGTERM) stops claiming and waits for running jobs up to the shutdown timeout; the second
     interrupts them at once, and they go back to the queue. A third ends the process on the spot, whatever runs.
     """
+    from backfill.cli.crontabs import files_of, with_files
     from backfill.cli.registry import load_registries
     from backfill.cli.signals import Signals
     from backfill.cli.supervise.link import Link
     from backfill.cli.supervise.post import Limits
+    from backfill.tasks import TaskRegistry
     from backfill.worker import WorkerConfig, WorkerRunner
 
     link = Link.found()
@@ -118,6 +122,7 @@ def command(
         shutdown_timeout=options.SHUTDOWN_TIMEOUT.value(shutdown_timeout),
         listen=options.LISTEN.is_on(listen),
         listen_dsn=_other_dsn(listen_dsn),
+        scheduling=options.SCHEDULING.is_on(scheduling),
         forbidden_flags=options.FORBIDDEN_FLAG.values(forbidden_flag),
         ahead_bytes=options.AHEAD_BYTES.value(ahead_bytes),
         pool_size=options.POOL_SIZE.value(pool_size),
@@ -140,11 +145,13 @@ def command(
         options.PROCESSES.value(processes),
         Limits(options.MAX_JOBS.value(max_jobs), options.MAX_RSS.value(max_rss)),
     )
+    files = files_of(crontab)
     if link is None and (size is not None or limits != Limits()):
+        with_files(TaskRegistry(), files)  # so that a wrong file is refused once, and not by each process
         raise typer.Exit(_supervise(config, size or 1, limits, prefixed=not as_json))
     if link is not None:  # the supervisor answers for all of them
         config = replace(config, health_address=None, health_file=None)
-    tasks = load_registries(registry)
+    tasks = with_files(load_registries(registry), files)
     # What was imported stays in use, so the garbage collector need not look at it: that would cost a tenth of the rate.
     gc.freeze()
     signals = Signals(config.shutdown_timeout.total_seconds())

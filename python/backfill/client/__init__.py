@@ -3,7 +3,8 @@
 connect (session, manner): the client's life and its connections · lent: the clients that a worker makes · scheduling:
 asks plugins before a job is added · enqueue: adds one job · bulk: adds many jobs · manage: jobs in the queue · cancel:
 ends jobs that wait or run · control: what operators say to the fleet · attempts: the attempts of a job · progress: how
-far jobs have come · why: what holds a job back · dead_letters: jobs that are not tried again · ends: how jobs finished
+far jobs have come · schedules: recurring jobs, and what operators say of them · schedule_table: what schedulers ask ·
+why: what holds a job back · dead_letters: jobs that are not tried again · ends: how jobs finished
 · counters: how attempts ended · recovery: what dead workers held · held_queues: queues that wait for one job · cleanup:
 what others left behind · presets: the common cases by name · prepare: makes the parameters of statements, without I/O ·
 execute: runs statements.
@@ -28,10 +29,12 @@ from backfill.client.presets import (
     enqueue_serial,
 )
 from backfill.client.progress import ProgressVerb
+from backfill.client.schedules import Schedules, ScheduleVerbs
 from backfill.client.why import WhyVerb
 
 __all__ = [
     "BackfillClient",
+    "Schedules",
     "enqueue_bulk",
     "enqueue_bulk_with_retries",
     "enqueue_critical",
@@ -44,7 +47,7 @@ __all__ = [
 
 class BackfillClient(
     EnqueueVerb, BulkVerb, CancelVerbs, ControlVerbs, CleanupVerbs, EndVerbs, CounterVerbs, AttemptVerbs, ProgressVerb,
-    WhyVerb,
+    ScheduleVerbs, WhyVerb,
 ):  # fmt: skip
     """The object by which a program uses the queue: it enqueues jobs and manages the jobs in the queue.
 

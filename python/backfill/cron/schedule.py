@@ -16,13 +16,12 @@ from backfill.cron.printing import text_of
 from backfill.cron.zones import zone_of
 from backfill.errors import InvalidJobError, InvalidPayloadError
 from backfill.payloads import encode_plain
+from backfill.payloads.scheduled import RUN_KEY
 from backfill.retry import MAX_ATTEMPTS_LIMIT
 from backfill.specs import JobKeyMode
 
 _NONE: Final = timedelta(0)
 _SECOND: Final = timedelta(seconds=1)
-_MARK: Final = "_cron"
-"""The key of a payload under which a scheduled job finds its time; the scheduler writes it."""
 
 
 class Dst(StrEnum):
@@ -197,8 +196,10 @@ def _plain(payload: object) -> dict[str, Any] | None:
     plain = orjson.loads(encode_plain(payload))
     if not isinstance(plain, dict):
         raise InvalidPayloadError(
-            "payload", payload, f"an object, beside whose keys the scheduler writes its own, {_MARK}"
+            "payload", payload, f"an object, beside whose keys the scheduler writes its own, {RUN_KEY}"
         )
-    if _MARK in plain:
-        raise InvalidPayloadError("payload", payload, f"an object without the key {_MARK}, which the scheduler writes")
+    if RUN_KEY in plain:
+        raise InvalidPayloadError(
+            "payload", payload, f"an object without the key {RUN_KEY}, which the scheduler writes"
+        )
     return plain

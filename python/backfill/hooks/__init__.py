@@ -18,6 +18,8 @@ from backfill.hooks.answers import (
     Skip,
 )
 from backfill.hooks.events import (
+    CronJobScheduled,
+    CronTick,
     FailReason,
     InterruptReason,
     JobCancelled,
@@ -47,6 +49,8 @@ __all__ = [
     "BeforeJobSchedule",
     "Continue",
     "ContinueWith",
+    "CronJobScheduled",
+    "CronTick",
     "Fail",
     "FailReason",
     "HookFailures",

@@ -6,11 +6,14 @@ They come after the fact, so that an observer can change nothing. Those of an at
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from backfill.records import Job
+
+if TYPE_CHECKING:
+    from backfill.cron import Schedule
 
 
 class ShutdownReason(StrEnum):
@@ -284,6 +287,40 @@ class JobCancelled(ObservedEvent):
     duration: timedelta = timedelta(0)
 
 
+@dataclass(frozen=True, slots=True)
+class CronTick(ObservedEvent):
+    """Runs of recurring jobs are due, and this worker is about to enqueue them.
+
+    Each worker that schedules tells of it, also if another worker enqueues the runs first.
+
+    Attributes:
+        timestamp: the database's time.
+        schedules: the items of which runs are due.
+        worker_id: the worker's id.
+    """
+
+    timestamp: datetime
+    schedules: tuple[Schedule, ...]
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CronJobScheduled(ObservedEvent):
+    """This worker has enqueued the job of a run of a recurring job. It is not told of runs that were made up for.
+
+    Attributes:
+        schedule: the item.
+        scheduled_at: the run. The job itself may begin later, by the item's jitter.
+        job_id: the job's id.
+        worker_id: the worker's id.
+    """
+
+    schedule: Schedule
+    scheduled_at: datetime
+    job_id: int
+    worker_id: str
+
+
 OBSERVED: Final[tuple[type[ObservedEvent], ...]] = (
     WorkerInit,
     WorkerStart,
@@ -299,5 +336,7 @@ OBSERVED: Final[tuple[type[ObservedEvent], ...]] = (
     JobSnoozed,
     JobInterrupted,
     JobCancelled,
+    CronTick,
+    CronJobScheduled,
 )
 """The events that observers are told of."""

@@ -10,6 +10,8 @@ from typing import Any, Final
 from backfill.errors import ConfigurationError
 from backfill.hooks.events import (
     OBSERVED,
+    CronJobScheduled,
+    CronTick,
     JobCancelled,
     JobComplete,
     JobDiscarded,
@@ -45,6 +47,8 @@ _LEVELS: Final[dict[type[ObservedEvent], int]] = {
     JobSnoozed: logging.INFO,
     JobInterrupted: logging.WARNING,
     JobCancelled: logging.INFO,
+    CronTick: logging.DEBUG,
+    CronJobScheduled: logging.INFO,
 }
 _TEXTS: Final[dict[type[Any], Callable[[Any], str]]] = {
     WorkerInit: lambda it: f"starts on {it.database}, schema {it.schema}, {it.concurrency} jobs at once",
@@ -61,6 +65,8 @@ _TEXTS: Final[dict[type[Any], Callable[[Any], str]]] = {
     JobSnoozed: lambda it: f"is put off for {it.delay}",
     JobInterrupted: lambda it: f"is interrupted after {_seconds(it.duration)}: {it.reason}",
     JobCancelled: lambda it: f"is cancelled: {_line(it.reason or 'no reason given')}",
+    CronTick: lambda it: f"finds runs due of {len(it.schedules)} recurring jobs",
+    CronJobScheduled: lambda it: f"has enqueued job {it.job_id} of {it.schedule.identifier!r} for {_time(it)}",
 }
 _FIELDS: Final = ("worker_id", "reason", "replaces", "database", "schema", "concurrency", "jobs", "queues", "by")
 _LONGEST: Final = 500
@@ -75,7 +81,7 @@ class LoggingPlugin:
     Args:
         logger: the logger to write to; `backfill.events` if not given.
         levels: the level of an event in the place of its usual one; None leaves the event out. The usual ones are DEBUG
-            for JobFetch and JobStart, WARNING for JobFail, JobInterrupted and WorkerRecovered, ERROR for
+            for JobFetch, JobStart and CronTick, WARNING for JobFail, JobInterrupted and WorkerRecovered, ERROR for
             JobPermanentlyFail and LeaseLost, and INFO for the others.
 
     Raises:
@@ -113,6 +119,11 @@ class LoggingPlugin:
             return
         fields: dict[str, Any] = {"event": kind.__name__}
         fields |= {name: getattr(event, name) for name in _FIELDS if hasattr(event, name)}
+        if isinstance(event, CronTick):
+            fields |= {"timestamp": event.timestamp.isoformat(), "schedules": len(event.schedules)}
+        elif isinstance(event, CronJobScheduled):
+            fields |= {"schedule": event.schedule.identifier, "scheduled_at": event.scheduled_at.isoformat()}
+            fields |= {"job_id": event.job_id, "task": event.schedule.task}
         fields |= {name: getattr(event, name).total_seconds() for name in ("duration", "delay") if hasattr(event, name)}
         job: Job | None = getattr(event, "job", None)
         if job is None:
@@ -121,6 +132,10 @@ class LoggingPlugin:
             who = f"job {job.id} ({job.task_identifier})"
             fields |= fields_of(job)
         self._logger.log(level, "%s %s", who, _TEXTS[kind](event), extra=fields)
+
+
+def _time(event: CronJobScheduled) -> str:
+    return f"{event.scheduled_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _seconds(span: timedelta) -> str:

@@ -33,6 +33,7 @@ from backfill.payloads.faults import (
 from backfill.payloads.kinds import Part, name_of, parts_of
 from backfill.payloads.lossy import refuse_lossy
 from backfill.payloads.models import ModelForm
+from backfill.payloads.scheduled import without_run
 from backfill.said import said
 
 T = TypeVar("T")
@@ -52,9 +53,15 @@ class Codec(Generic[T]):
         loads: a function that reads a text, or raises one of the decoders' errors.
         compared: which values are read back and compared: all, those that hold more than JSON's own types, or none.
         trusted: whether `==` compares everything that such values hold; else they are compared part by part.
+
+    Attributes:
+        decode: a function that reads a text, or raises PayloadDecodeError.
+        decode_payload: the same for payloads of jobs: what a scheduler has written into one is left out if the type has
+            no place for it.
+        accepts_none: whether the type reads null.
     """
 
-    __slots__ = ("_compared", "_trusted", "accepts_none", "decode", "dumps", "kind", "loads")
+    __slots__ = ("_compared", "_trusted", "accepts_none", "decode", "decode_payload", "dumps", "kind", "loads")
 
     def __init__(
         self,
@@ -71,6 +78,7 @@ class Codec(Generic[T]):
         self._compared = compared
         self._trusted = trusted
         self.decode = guarded(loads)
+        self.decode_payload = guarded(loads, scheduled=True)
         self.accepts_none = _reads(loads, b"null")
 
     def encode(self, value: T) -> bytes:
@@ -148,13 +156,23 @@ def codec_of(kind: Any) -> Codec[Any]:
     return Codec(kind, _ENCODER.encode, typed.decode, trusted=not _leave_out(parts))
 
 
-def guarded(decode: Decoder) -> Decoder:
-    """A decoder that raises our own errors; it adds only one call, since it runs for every job."""
+def guarded(decode: Decoder, *, scheduled: bool = False) -> Decoder:
+    """A decoder that raises our own errors; it adds only one call, since it runs for every job.
+
+    Args:
+        decode: the decoder.
+        scheduled: whether a text that it refuses is read again without what a scheduler has written into it. It is
+            looked for only then, so that other jobs pay nothing for it: a search in each payload would cost half as
+            much as decoding a small one, and more than decoding a large one.
+    """
 
     def read(raw: bytes) -> Any:
         try:
             return decode(raw)
         except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors are ValueErrors
+            left = without_run(raw) if scheduled else None
+            if left is not None:
+                return read(left)
             # The decoder's error is not kept as the cause: a traceback would show the input that it quotes.
             raise PayloadDecodeError(f"payload: {said(error)}") from None
 

@@ -26,12 +26,13 @@ class Backoff:
     """The pauses of one part of a program, and which outages it has logged.
 
     Args:
-        first: the longest that the first pause may be, in seconds; each further pause is twice as long, up to two
-            seconds.
+        first: the longest that the first pause may be, in seconds; each further pause is twice as long.
+        longest: the longest that any pause may be, in seconds.
     """
 
-    def __init__(self, first: float = FIRST_PAUSE) -> None:
+    def __init__(self, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> None:
         self._first = first
+        self._longest = longest
         self._pause = first
         self._told: float | None = None
         self._said = False
@@ -53,7 +54,7 @@ class Backoff:
     def pause(self) -> float:
         """How many seconds to pause now."""
         pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self._pause = min(self._pause * 2, self._longest)
         return pause
 
     async def wait(self, unless: asyncio.Event) -> bool:

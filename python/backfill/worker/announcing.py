@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 from backfill.client.lent import SERVICES_MOST
+from backfill.errors import PayloadDecodeError
+from backfill.payloads import encode
+from backfill.payloads.scheduled import Run, with_run
+from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.lanes.lane import Lane, unmatched_tasks
 from backfill.worker.pipeline.hot import LINES
@@ -13,15 +19,19 @@ from backfill.worker.pipeline.hot import LINES
 logger = logging.getLogger(__name__)
 
 
-def announce(config: WorkerConfig, tasks: tuple[str, ...], worker_id: str, lanes: Sequence[Lane]) -> None:
+def announce(
+    config: WorkerConfig, registry: TaskRegistry[Any], worker_id: str, lanes: Sequence[Lane], *, declares: bool
+) -> None:
     """Log that a worker starts, which connections it will have, and which tasks no lane of it takes.
 
     Args:
         config: the worker's settings.
-        tasks: the names of the tasks that it knows.
+        registry: the tasks that it knows, and their schedules.
         worker_id: its id.
         lanes: its lanes, with the concurrency that each has now.
+        declares: whether it declares the schedules to the fleet.
     """
+    tasks = registry.identifiers()
     for name in unmatched_tasks(config.lanes, tasks):
         logger.warning("task %r matches no lane: its jobs wait for another worker", name)
     rest = 4 if config.listen else 3  # the first hot line, the heartbeat's, the services', and the listener's
@@ -34,3 +44,24 @@ def announce(config: WorkerConfig, tasks: tuple[str, ...], worker_id: str, lanes
         worker_id, len(tasks), ", ".join(f"{lane.config.name}({lane.concurrency})" for lane in lanes),
         rest, most, extra={"worker_id": worker_id},
     )  # fmt: skip
+    if declares:
+        _warn_of_schedules(registry)
+
+
+def _warn_of_schedules(registry: TaskRegistry[Any]) -> None:
+    """Warn of schedules whose jobs this worker cannot run: it does not know the task, or the payload does not fit."""
+    for schedule in registry.schedules:
+        task = registry.get(schedule.task)
+        if task is None:
+            logger.warning(
+                "schedule %r: its task %r is none of this worker's, so its jobs wait for a worker that knows it",
+                schedule.identifier, schedule.task,
+            )  # fmt: skip
+        elif task.shape.payload is not None:
+            try:
+                task.decode(with_run(encode(schedule.payload), Run(datetime.now(UTC), backfilled=False)))
+            except PayloadDecodeError as error:
+                logger.warning(
+                    "schedule %r: its payload does not fit the handler of task %r, so its jobs will fail: %s",
+                    schedule.identifier, schedule.task, error,
+                )  # fmt: skip

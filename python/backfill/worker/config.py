@@ -163,6 +163,8 @@ class WorkerConfig:
         listen: whether the worker listens for new jobs; if it does not, or its connection goes through a pooler, it
             polls.
         listen_dsn: a DSN of the same database for listening, which does not lead through a pooler.
+        scheduling: whether the worker enqueues the jobs of recurring items when they are due, its own and those of all
+            other workers. If it does not, it still declares its own, and leaves scheduling to other workers.
         forbidden_flags: jobs with one of these flags are left alone.
         ahead_bytes: how many bytes of payloads may be claimed ahead, beyond those of the running jobs; 0 to 1 TiB, and
             32 MiB if not given. The lanes share it equally. With 0 nothing is claimed ahead.
@@ -213,6 +215,7 @@ class WorkerConfig:
     shutdown_timeout: timedelta = timedelta(seconds=30)
     listen: bool = True
     listen_dsn: Dsn | None = field(default=None, repr=False)
+    scheduling: bool = True
     forbidden_flags: Sequence[str] = ()
     ahead_bytes: int = AHEAD_BYTES
     pool_size: int = 10

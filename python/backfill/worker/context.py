@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, MutableMapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from backfill.cancels import Cancellation
 from backfill.errors import TransactionUseError
 from backfill.logs import fields_of
+from backfill.payloads.scheduled import run_of
 from backfill.progress import checked_step, encode_checkpoint
 from backfill.records import Job
 
@@ -158,6 +160,21 @@ class WorkerContext(Generic[D]):
             The newest 20 of these attempts, oldest first.
         """
         return await self.client.attempts(self.job)
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """When the run of the schedule was due that the job was added for, in UTC; None where no schedule has added it.
+
+        It is what the payload says under `_cron`. All attempts of a job have the same time.
+        """
+        run = run_of(self.job.payload_bytes)
+        return None if run is None else run.at
+
+    @property
+    def backfilled(self) -> bool:
+        """Whether the job makes up for a run that was missed, since no scheduler ran when it was due."""
+        run = run_of(self.job.payload_bytes)
+        return run is not None and run.backfilled
 
     @property
     def is_last_attempt(self) -> bool:

@@ -67,6 +67,9 @@ class WorkerProcess:
 
     Attributes:
         config: the settings of the deployment.
+        registry: the tasks of the program.
+        hooks: the callbacks of the worker's plugins, and what those share who call them.
+        schedule_news: set when operators may have said something of recurring jobs.
         own: the services' client, once it is open.
         pool: the child processes in which handlers run.
         keeper: makes and drops the partitions of ends.
@@ -98,19 +101,19 @@ class WorkerProcess:
         hooks: HookRegistry | None = None,
         tally: HookTally | None = None,
     ) -> None:
-        self._hooks = WorkerHooks(hooks or HookRegistry(), tally or HookTally(), self._interrupted)
-        self._tell = self._hooks.observers.tell
+        self.hooks = WorkerHooks(hooks or HookRegistry(), tally or HookTally(), self._interrupted)
+        self._tell = self.hooks.observers.tell
         self.reason: ShutdownReason | None = None
         self._collect = collect
         self.attended = attended
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.hurry = asyncio.Event()
+        self.hurry, self.schedule_news = asyncio.Event(), asyncio.Event()
         self.pulse = Pulse()
         self.stragglers = Stragglers()
         self._began = time.monotonic()
         self._tally = Tally()
         self.config = config
-        self._registry = registry
+        self.registry = registry
         self._stack = AsyncExitStack()
         # The guard is made first and closed last, since a lifespan may fork too, for example a pool of processes.
         self._stack.callback(ForkGuard().close)
@@ -141,15 +144,15 @@ class WorkerProcess:
         self._stack.push_async_callback(within, _CLOSE_SECONDS, self.own.close)
         await self.own.open()
         self.pool.children = Children(self.own, worker=lambda: self.one.worker_id)
-        await self._hooks.tell_init(config)
+        await self.hooks.tell_init(config)
         # The handlers' client is opened by its first use, so that a worker whose handlers do not use it has no extra
         # connection.
         client = self._client = LentClient(dsn, schema=schema, min_size=0, max_size=config.pool_size)
-        client.use(self._hooks.registry)
+        client.use(self.hooks.registry)
         self._stack.push_async_callback(within, _CLOSE_SECONDS, client.take_back)
-        lifespan = self._registry.lifespan
+        lifespan = self.registry.lifespan
         self._deps = None if lifespan is None else await self._stop.lifespan.enter(lifespan(client))
-        keeps = {task.keep for task in self._registry if task.keep is not None}
+        keeps = {task.keep for task in self.registry if task.keep is not None}
         self.keeper = EndPartitions(self.own, keeps)
         interval = config.dead_after.total_seconds()
         self.held_queues = HeldQueues(self.own, interval=interval, worker=lambda: self.one.worker_id)
@@ -158,7 +161,7 @@ class WorkerProcess:
         one = self._incarnation()
         await one.open()
         self.one = one
-        announce(config, self._registry.identifiers(), one.worker_id, one.lanes)
+        announce(config, self.registry, one.worker_id, one.lanes, declares=background)
 
     async def start(self) -> None:
         """Start the services that run in the background."""
@@ -256,7 +259,7 @@ class WorkerProcess:
     async def _end_hooks(self, until: float) -> None:
         """Tell observers that the worker has stopped, and give them time up to the shutdown's deadline."""
         worker_id = self.one.worker_id if hasattr(self, "one") else None
-        await self._hooks.end(worker_id, self.failed, self.reason, until=until, hurry=self.hurry)
+        await self.hooks.end(worker_id, self.failed, self.reason, until=until, hurry=self.hurry)
 
     def tell_end(self) -> None:
         """Log that the worker has stopped, and what it did, unless it never worked."""
@@ -281,10 +284,10 @@ class WorkerProcess:
 
     def _incarnation(self) -> WorkerSession:
         return WorkerSession(
-            self.config, self._registry, self._client, self.own, self._deps,
+            self.config, self.registry, self._client, self.own, self._deps,
             progressed=self._progress.set, lost=self._lost,
             interrupted=self._interrupted, pulse=self.pulse, stragglers=self.stragglers, collect=self._collect,
-            hooks=self._hooks, pool=self.pool,
+            hooks=self.hooks, pool=self.pool, schedule_news=self.schedule_news, declares=self._background,
         )  # fmt: skip
 
     def _lost(self) -> None:

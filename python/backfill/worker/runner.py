@@ -54,6 +54,7 @@ class WorkerRunner:
         _refuse_missing_deps(registry)
         _tell_unused_middleware(registry)
         refuse_unreachable(registry)
+        _ = registry.schedules  # so that @tasks.cron on a function that is no task is reported now
         self.config = config
         self.registry = registry
         self.plugins = distinct([*registry.plugins, *checked_plugins(plugins)])

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Final
 from backfill.worker.address import parse_address
 from backfill.worker.execution.watchdog import Watchdog
 from backfill.worker.pipeline.listener import Listener
+from backfill.worker.scheduling.jobs import JobMaker
+from backfill.worker.scheduling.scheduler import Scheduler
+from backfill.worker.scheduling.service import SchedulerService
 from backfill.worker.services import ServiceFactory
 from backfill.worker.upkeep.cleaner import Cleaner
 from backfill.worker.upkeep.counters import CounterFolder
@@ -77,6 +80,17 @@ def _watchdog(process: WorkerProcess) -> Service:
     return Watchdog(limit=process.config.blocked_after.total_seconds(), under_way=process.under_way)
 
 
+def _scheduler(process: WorkerProcess) -> Service:
+    scheduler = Scheduler(
+        process.own,
+        JobMaker(process.registry, process.hooks.registry),
+        worker=lambda: process.one.worker_id,
+        schedules=process.registry.schedules,
+        tell=process.hooks.observers.tell,
+    )
+    return SchedulerService(scheduler, process.schedule_news)
+
+
 def _progress(session: WorkerSession) -> Service:
     return ProgressWriter(session.own, worker=session.worker_id, book=session.executor.progress)
 
@@ -117,6 +131,7 @@ UPKEEP: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory(
         "limits", lambda process: LimitKeeper(process.own, worker=lambda: process.one.worker_id), background=True
     ),
+    ServiceFactory("scheduler", _scheduler, lambda config: config.scheduling, background=True),
     ServiceFactory("listener", _listener, lambda config: config.listen, background=True),
     ServiceFactory("sweeper", _sweeper, lambda config: config.dlq_processor_interval is not None, background=True),
     ServiceFactory("cleaner", _cleaner, lambda config: config.stale_lock_cleanup_interval is not None, background=True),

@@ -23,6 +23,7 @@ from backfill.client.lent import ServicesClient
 from backfill.limits import declared
 from backfill.logs import CURRENT, RetryTraceback
 from backfill.said import stripping
+from backfill.storage.schedules import crontab_of
 from backfill.storage.shares import EffectiveLimit
 from backfill.storage.workers import WorkerRow
 from backfill.tasks import TaskRegistry
@@ -55,6 +56,7 @@ from backfill.worker.pipeline.locks import Locks
 from backfill.worker.pipeline.pump import PipelineLoop, PipelineState
 from backfill.worker.pipeline.settler import Settler
 from backfill.worker.pipeline.stalls import Stalls
+from backfill.worker.scheduling.news import ScheduleNews
 from backfill.worker.service import Service
 from backfill.worker.service_lists import ATTENDANTS, PUMPS
 from backfill.worker.services import STOP_SECONDS, ServiceGroup
@@ -90,6 +92,9 @@ class WorkerSession:
         collect: called with the job and the error of each failed attempt.
         hooks: the callbacks of the worker's plugins.
         pool: the child processes in which handlers run.
+        schedule_news: set when operators may have said something of recurring jobs.
+        declares: whether it declares the schedules of the registry to the fleet, and enqueues their runs; a worker
+            that only runs what is due does neither.
 
     Attributes:
         worker_id: the worker's id, which is new for each session.
@@ -137,10 +142,14 @@ class WorkerSession:
         collect: Collect | None = None,
         hooks: WorkerHooks,
         pool: HandlerPool,
+        schedule_news: asyncio.Event,
+        declares: bool,
     ) -> None:
         self.worker_id = f"backfill_{secrets.token_hex(9)}"
         self.own = own
         self._config = config
+        self._crontab = crontab_of(registry.schedules) if declares else None
+        self._schedules = declares and config.scheduling
         tasks, dsn = registry.identifiers(), config.required_dsn()
         self.executor = Executor(
             registry,
@@ -192,6 +201,7 @@ class WorkerSession:
             PausedQueuesDuty(own, queues=paused),
             LimitedTasks(own, registry, limit=self._limit),
             CancelledJobs(own, worker=self.worker_id, cancelling=cancelling),
+            ScheduleNews(schedule_news),
         ])  # fmt: skip
         limits.read_again, paused.look_again = self.control.look, self.control.look_again
         self.beat.told, cancelling.look_again = self.control.look, self.control.look_again
@@ -352,7 +362,8 @@ class WorkerSession:
         lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]
         return WorkerRow(
             self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), _version(),
-            self._config.dead_after, limits, None if place is None else place.to_json(),
+            self._config.dead_after, limits, None if place is None else place.to_json(), crontab=self._crontab,
+            schedules=self._schedules,
         )  # fmt: skip
 
 

@@ -14,9 +14,9 @@ from backfill import JobKeyMode
 from backfill.client.lent import ServicesClient
 from backfill.client.verbs.schedules import change_schedule, pause_schedule, remove_schedule, reset_schedule
 from backfill.storage.schedules import JobState, NewRun, RunOutcome
-from schedule_runs import LONG_AGO, NOON, ask, new_run, outcomes
 
 from reading import rows, value
+from schedule_runs import LONG_AGO, NOON, ask, new_run, outcomes
 
 ADDED, OVERLAPPED, TAKEN = RunOutcome.ADDED, RunOutcome.OVERLAPPED, RunOutcome.TAKEN
 STALE, UNKNOWN = RunOutcome.STALE, RunOutcome.UNKNOWN
@@ -140,6 +140,16 @@ async def test_a_run_that_is_refused_is_done_with(dsn: str, client: ServicesClie
     """No job is added for it, and nobody adds one later; an item whose jobs must not overlap has none from it."""
     assert await outcomes(client, new_run("a", refused=True, overlap_skip=True)) == [RunOutcome.REFUSED]
     assert await outcomes(client, new_run("a"), new_run("a", 1, overlap_skip=True)) == [TAKEN, ADDED]
+    assert await value(dsn, "select count(*) from graphile_worker._private_jobs") == 1
+
+
+async def test_a_refused_run_is_done_with(dsn: str, client: ServicesClient) -> None:
+    """A plugin said that it gives no job: nobody adds one later, and the item's last job stays as it was."""
+    assert await outcomes(client, new_run("a", 0)) == [ADDED]
+    assert await outcomes(client, new_run("a", 1, refused=True)) == [RunOutcome.REFUSED]
+    assert await outcomes(client, new_run("a", 1)) == [TAKEN]
+    assert (await client.find_known_schedules(["a"]))["a"].last_execution == NOON + timedelta(minutes=1)
+    assert (await client.find_schedule_jobs(["a"]))["a"].run == NOON
     assert await value(dsn, "select count(*) from graphile_worker._private_jobs") == 1
 
 

@@ -1,4 +1,7 @@
-"""Schedulers, operators and Node's scheduler at the same items at once: nothing is done twice, and nobody waits in a ring."""
+"""Schedulers, operators and Node's scheduler at the same items at once.
+
+Nothing is done twice, and nobody waits in a ring.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,17 @@ from backfill.client.verbs.schedules import (
     resume_schedule,
 )  # fmt: skip
 from backfill.storage.schedules import NewRun, RunOutcome
-from schedule_runs import LONG_AGO, NODE, NOON, SCHEMA, add_within, ask, new_run, opened, outcomes
 
 from plugins.waiting import Eventually
 from reading import rows, value
+from schedule_runs import LONG_AGO, NODE, NOON, SCHEMA, add_within, ask, new_run, opened, outcomes
 
 ADDED, BUSY, STALE, TAKEN = RunOutcome.ADDED, RunOutcome.BUSY, RunOutcome.STALE, RunOutcome.TAKEN
 WAITING = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 KEYED: LiteralString = """
 select graphile_worker.add_jobs(array(
-  select row('t', null, null, null, null, key, null, null)::graphile_worker.job_spec from unnest(%s::text[]) as keys (key)
+  select row('t', null, null, null, null, key, null, null)::graphile_worker.job_spec
+  from unnest(%s::text[]) as keys (key)
 ))
 """
 

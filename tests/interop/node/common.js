@@ -4,8 +4,8 @@
 const { Logger } = require("graphile-worker");
 const { Pool } = require("pg");
 
-exports.options = () => {
-  const pgPool = new Pool({ max: 10 });
+exports.options = (pool = {}) => {
+  const pgPool = new Pool({ max: 10, ...pool });
   const raise = (error) => process.emit("uncaughtException", error);
   pgPool.on("error", raise); // Node's worker complains about a pool without
   pgPool.on("connect", (client) => client.on("error", raise));

@@ -50,6 +50,7 @@ def command(
     concurrency: Annotated[str | None, options.CONCURRENCY.as_option()] = None,
     queue: Annotated[list[str] | None, options.QUEUE.as_option()] = None,
     task: Annotated[list[str] | None, options.TASK.as_option()] = None,
+    crontab: Annotated[list[str] | None, options.CRONTAB.as_option()] = None,
     pool_size: Annotated[str | None, options.POOL_SIZE.as_option()] = None,
     blocked_after: Annotated[str | None, options.BLOCKED_AFTER.as_option()] = None,
     retry_traceback: Annotated[str | None, options.RETRY_TRACEBACK.as_option()] = None,
@@ -64,10 +65,11 @@ def command(
     MODULE:REGISTRY is where the TaskRegistry is, as for `backfill worker`. It takes the extra `dev`.
 
     It starts a PostgreSQL of its own (the extra `embedded`), unless --dsn or a variable names a database, and makes
-    the schema there or brings it up to date. When a Python file below the current folder changes, running jobs have a
-    moment to end, those that do not go back to the queue, and a new worker runs them with the new code. An error of
-    the code is shown, and waited out until the next change. It is not meant for production.
+    the schema there or brings it up to date. When a Python file below the current folder or a crontab changes, running
+    jobs have a moment to end, those that do not go back to the queue, and a new worker runs them with the new code. An
+    error of the code is shown, and waited out until the next change. It is not meant for production.
     """
+    from backfill.cli.crontabs import files_of
     from backfill.cli.dev.course import Course, Plan
     from backfill.cli.dev.database import choose
     from backfill.cli.dev.files import Project
@@ -89,7 +91,9 @@ def command(
     as_json = options.JSON.is_on(json_logs)
     name = options.SCHEMA.value(schema)
     choice = choose(dsn, keep, embedded)
-    project = Project(watch or [Path.cwd()], [] if choice.keep is None else [choice.keep])
+    files = files_of(crontab)
+    roots = watch or [Path.cwd()]
+    project = Project(roots, [] if choice.keep is None else [choice.keep], besides=[Path(file) for file in files])
     given = {
         "--concurrency": concurrency,
         "--pool-size": pool_size,
@@ -103,6 +107,7 @@ def command(
     words = [*(["--debug"] if _debugging() else []), "worker", *registry, "--json" if as_json else "--no-json"]
     words += [f"{option}={value}" for option, value in given.items() if value is not None]
     words += [f"--queue={glob}" for glob in queue or ()] + [f"--task={glob}" for glob in task or ()]
+    words += [f"--crontab={file}" for file in files]
     plan = Plan(registry, words, choice, name, project, patience)
 
     async def run() -> ExitCode:

@@ -1,4 +1,4 @@
-"""The Python files of a project: which there are, and which have changed between two looks.
+"""The Python files of a project, and its crontabs: which there are, and which have changed between two looks.
 
 What is not the project's own code is passed over: virtual environments, installed packages, `node_modules`, the data of
 PostgreSQL, and whatever is hidden. So are the files that editors write beside the one that is edited.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -47,13 +48,15 @@ class Project:
     Args:
         roots: the topmost folders.
         apart: folders below them that are passed over.
+        besides: files that are watched beside them, wherever they are and whatever they are called.
 
     Raises:
         ConfigurationError: one of the topmost folders does not exist.
     """
 
-    def __init__(self, roots: Sequence[Path], apart: Sequence[Path] = ()) -> None:
+    def __init__(self, roots: Sequence[Path], apart: Sequence[Path] = (), besides: Sequence[Path] = ()) -> None:
         self.roots = [root.absolute() for root in roots]
+        self._besides = [str(file.absolute()) for file in besides]
         self._apart = {os.path.realpath(folder) for folder in apart}
         for root in self.roots:
             if not root.is_dir():
@@ -96,6 +99,9 @@ class Project:
                     self._sort(entry, waiting, files)
                 except OSError:
                     continue
+        for file in self._besides:
+            with suppress(OSError):
+                files[file] = _mark_of(os.stat(file))
         return Look(frozenset(folders), files)
 
     def name(self, path: str) -> str:
@@ -110,8 +116,11 @@ class Project:
             if entry.name not in _NOT_OURS and os.path.realpath(entry.path) not in self._apart:
                 waiting.append(entry.path)
         elif entry.name.endswith(_SUFFIX) and entry.is_file():
-            status = entry.stat()
-            files[entry.path] = Mark(status.st_mtime_ns, status.st_size, status.st_ino)
+            files[entry.path] = _mark_of(entry.stat())
+
+
+def _mark_of(status: os.stat_result) -> Mark:
+    return Mark(status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def differences(before: Look, after: Look) -> list[str]:

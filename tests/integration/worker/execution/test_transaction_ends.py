@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -25,7 +26,6 @@ from backfill import (
 )
 from own_transactions import ADD, JOBS, ONE_LEFT, Adding, make_sums, run_due, summed
 
-from plugins.periods import block_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -118,16 +118,14 @@ async def test_a_stop_rolls_back_and_gives_back(sums: str) -> None:
 
 async def test_a_thread_that_outlives_its_worker_commits_nothing(sums: str, eventually: Eventually) -> None:
     """Its job was given back, so the fence of its completion finds nothing."""
-    tasks, ended = TaskRegistry[None](), list[BaseException]()
+    tasks, ended, worker_ended = TaskRegistry[None](), list[BaseException](), threading.Event()
 
     @tasks.task("thread")
     def thread(ctx: WorkerContext[None]) -> None:
         try:
             with ctx.transaction() as tx:
                 tx.connection.execute(ADD, [1])
-                while not ctx.should_stop:
-                    block_for(0.01)
-                block_for(0.5)  # longer than anybody waits for it
+                worker_ended.wait()
         except BaseException as error:
             ended.append(error)
             raise
@@ -139,6 +137,7 @@ async def test_a_thread_that_outlives_its_worker_commits_nothing(sums: str, even
         with pytest.raises(HandlersStillRunningError):
             async with runner:
                 await eventually(lambda: value(sums, OPEN), lambda count: count == 1)
+        worker_ended.set()
         await eventually(lambda: len(ended))
         await eventually(lambda: len(asyncio.all_tasks()), lambda count: count == before)
     assert [type(error) for error in ended] == [LeaseLostError]

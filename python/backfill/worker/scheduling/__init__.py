@@ -1,0 +1,1 @@
+"""The scheduler of a worker: it enqueues the jobs of recurring items when their runs are due."""
