@@ -14,9 +14,9 @@ from backfill import JobKeyMode
 from backfill.client.lent import ServicesClient
 from backfill.client.verbs.schedules import change_schedule, pause_schedule, remove_schedule, reset_schedule
 from backfill.storage.schedules import JobState, NewRun, RunOutcome
-from schedule_runs import LONG_AGO, NOON, ask, new_run, outcomes
 
 from reading import rows, value
+from schedule_runs import LONG_AGO, NOON, ask, new_run, outcomes
 
 ADDED, OVERLAPPED, TAKEN = RunOutcome.ADDED, RunOutcome.OVERLAPPED, RunOutcome.TAKEN
 STALE, UNKNOWN = RunOutcome.STALE, RunOutcome.UNKNOWN

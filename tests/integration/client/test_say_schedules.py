@@ -12,9 +12,9 @@ from backfill import InvalidJobError
 from backfill.client.lent import ServicesClient
 from backfill.client.verbs import schedules as verbs
 from backfill.storage.schedules import RunOutcome
-from schedule_runs import LONG_AGO, NOON, ask, new_run, outcomes
 
 from reading import rows, value
+from schedule_runs import LONG_AGO, NOON, ask, new_run, outcomes
 
 LINE = "*/5 * * * * report ?id=a"
 MINUTE = timedelta(minutes=1)

@@ -18,10 +18,10 @@ from backfill.client.verbs.schedules import (
     resume_schedule,
 )  # fmt: skip
 from backfill.storage.schedules import NewRun, RunOutcome
-from schedule_runs import LONG_AGO, NODE, NOON, SCHEMA, add_within, ask, new_run, opened, outcomes
 
 from plugins.waiting import Eventually
 from reading import rows, value
+from schedule_runs import LONG_AGO, NODE, NOON, SCHEMA, add_within, ask, new_run, opened, outcomes
 
 ADDED, BUSY, STALE, TAKEN = RunOutcome.ADDED, RunOutcome.BUSY, RunOutcome.STALE, RunOutcome.TAKEN
 WAITING = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"

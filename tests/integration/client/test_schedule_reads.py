@@ -14,9 +14,9 @@ from backfill.cron import Schedule
 from backfill.storage.connection import connect
 from backfill.storage.schedules import Crontab, JobState, crontab_of
 from backfill.storage.workers import WorkerRow, add_worker, remove_worker
-from schedule_runs import LONG_AGO, NOON, SCHEMA, ask, new_run
 
 from reading import rows, value
+from schedule_runs import LONG_AGO, NOON, SCHEMA, ask, new_run
 
 OLD = Crontab({"a": "* * * * * a", "b": "* * * * * b ?fill=1d"})
 NEW = Crontab({"a": "*/2 * * * * a", "c": '* * * * * c {"text":"\\u0000 \\"x\\""}'})

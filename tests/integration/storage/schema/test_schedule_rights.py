@@ -17,10 +17,10 @@ from backfill.storage.grants import Duty, grants_script
 from backfill.storage.schedules import RunOutcome
 from backfill.storage.schema.migrate import migrate
 from contract.scripts import run_script
-from schedule_runs import LONG_AGO, NOON, SCHEMA, ask, new_run, outcomes
 
 from plugins.roles import NewRole
 from reading import rows
+from schedule_runs import LONG_AGO, NOON, SCHEMA, ask, new_run, outcomes
 
 READ: list[LiteralString] = [
     "select from graphile_worker.backfill_crontabs",
