@@ -75,7 +75,7 @@ import os
 
 from psycopg_pool import AsyncConnectionPool
 
-from backfill import NewJob, QueueConfig, WorkerConfig
+from backfill import NewJob, QueueConfig, WorkerConfig, WorkerContext
 
 from app.jobs import tasks
 

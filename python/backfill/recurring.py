@@ -124,6 +124,7 @@ class Recurring:
 
         Raises:
             CrontabParseError: `when` cannot be read.
+            InvalidPayloadError: the payload is not written as an object, or JSON cannot hold it.
             InvalidJobError: another argument cannot be used; the message names it and the limit.
             TaskDefinitionError: the identifier is taken, or what is decorated is no task of this registry.
 

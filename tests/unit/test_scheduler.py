@@ -315,13 +315,14 @@ async def test_unreadable_text_is_warned_of_once(caplog: pytest.LogCaptureFixtur
     rig = Rig(HOURLY)
     rig.table.say(spoken("odd", "some day odd {secret: 1}"))
     rig.table.say(spoken("odder", "", revision=2))
+    rig.table.say(spoken("other", str(HOURLY), revision=4))
     for hours in [0.5, 0.6]:
         await rig.look(hours)
     rig.table.say(spoken("hourly", revision=3))
     await rig.look(1)
     assert _hours(rig.table.runs("hourly")) == [1]
     records = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [record.__dict__["schedule"] for record in records] == ["odd", "odder"]
+    assert [record.__dict__["schedule"] for record in records] == ["odd", "odder", "other"]
     assert "secret" not in caplog.text
 
 

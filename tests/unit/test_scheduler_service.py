@@ -11,7 +11,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from backfill import BeforeJobSchedule, Fail, HookRegistry, JobScheduleResult, Queue, TaskRegistry
+from backfill import (
+    BeforeJobSchedule,
+    CronJobScheduled,
+    CronTick,
+    Fail,
+    HookRegistry,
+    JobScheduleResult,
+    LoggingPlugin,
+    Queue,
+    TaskRegistry,
+)
 from backfill.cron import Schedule, due_at
 from backfill.cron.due import DueRun
 from backfill.errors import DatabaseConnectionError
@@ -173,3 +183,25 @@ async def test_a_slow_interceptor_has_a_limit(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(jobs, "ANSWER_SECONDS", 0.01)
     with pytest.raises(TimeoutError):
         await JobMaker(TaskRegistry(), composed([_Slow()])).make(Schedule("a", "@hourly"), DueRun(START), 0)
+
+
+async def test_the_log_tells_of_runs(caplog: pytest.LogCaptureFixture) -> None:
+    """LoggingPlugin has a line for each event of recurring jobs, with fields, and without payloads."""
+    caplog.set_level(logging.DEBUG)
+    hooks, schedule = composed([LoggingPlugin()]), Schedule("a", "@hourly", identifier="b", payload={"key": "secret"})
+    for event in (CronTick(START, (schedule,), "w"), CronJobScheduled(schedule, START, 7, "w")):
+        for callback in hooks.callbacks(type(event)):
+            callback(event)  # type: ignore[arg-type]
+    tick, added = caplog.records
+    assert (tick.levelno, tick.message) == (logging.DEBUG, "worker w finds runs due of 1 recurring jobs")
+    assert (added.levelno, added.message) == (
+        logging.INFO,
+        "worker w has enqueued job 7 of 'b' for 2026-01-01 12:00:00 UTC",
+    )
+    assert [added.__dict__[name] for name in ("event", "schedule", "job_id", "task")] == [
+        "CronJobScheduled",
+        "b",
+        7,
+        "a",
+    ]
+    assert "secret" not in str(added.__dict__)

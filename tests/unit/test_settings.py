@@ -61,7 +61,8 @@ WRONG = {
     "--health-file": "/tmp/", "--retry-traceback": "long", "--dlq-processor-interval": "0",
     "--stale-lock-cleanup-interval": "2d", "--stale-queue-lock-timeout": "0.5", "--stale-job-lock-timeout": "366d",
     "--processes": "1001", "--max-jobs": "0", "--max-rss": "512kB",
-    "--log-level": "trace", "--json": "json", "--queue": ",", "--task": " , ,", "--crontab": ",", "--forbidden-flag": ",",
+    "--log-level": "trace", "--json": "json", "--queue": ",", "--task": " , ,", "--crontab": ",",
+    "--forbidden-flag": ",",
 }  # fmt: skip
 FOREIGN: dict[str, list[tuple[str, Any]]] = {
     "GRAPHILE_WORKER_SCHEMA": [("shop", "shop")],

@@ -30,7 +30,7 @@ class Ran(NamedTuple):
 
 
 def ran(dsn: str, *words: str) -> Ran:
-    """Run a command within this process, which takes a fraction of the time; its error is shown as the shell does."""
+    """Run a command within this process, which takes a fraction of the time; its error is shown as by the shell."""
     result = CliRunner().invoke(app, ["cron", *words, "--dsn", dsn])
     if not isinstance(result.exception, Exception):
         return Ran(result.exit_code, result.stdout, result.stderr)

@@ -1,4 +1,7 @@
-"""Schedulers, operators and Node's scheduler at the same items at once: nothing is done twice, and nobody waits in a ring."""
+"""Schedulers, operators and Node's scheduler at the same items at once.
+
+Nothing is done twice, and nobody waits in a ring.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ ADDED, BUSY, STALE, TAKEN = RunOutcome.ADDED, RunOutcome.BUSY, RunOutcome.STALE,
 WAITING = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 KEYED: LiteralString = """
 select graphile_worker.add_jobs(array(
-  select row('t', null, null, null, null, key, null, null)::graphile_worker.job_spec from unnest(%s::text[]) as keys (key)
+  select row('t', null, null, null, null, key, null, null)::graphile_worker.job_spec
+  from unnest(%s::text[]) as keys (key)
 ))
 """
 
@@ -220,3 +224,22 @@ async def test_keys_of_runs_and_of_producers_never_wait_in_a_ring(dsn: str, clie
     before = await value(dsn, deadlocks)
     await asyncio.gather(produce(0), produce(1), schedule())
     assert await value(dsn, deadlocks) == before
+
+
+async def test_new_names_of_tasks_and_queues_never_make_a_ring(dsn: str, client: ServicesClient) -> None:
+    """Two schedulers that do different items at once, whose tasks and queues nobody has used, in crossing orders."""
+    items = ("c", "d", "e", "f")
+    await client.register_schedules(items, LONG_AGO)
+    for minute in range(15):
+        first = [new_run("c", minute, task=f"a{minute}", queue="x"), new_run("d", minute, task=f"b{minute}", queue="y")]
+        second = [
+            new_run("e", minute, task=f"b{minute}", queue="y"),
+            new_run("f", minute, task=f"a{minute}", queue="x"),
+        ]
+        async with ServicesClient(dsn) as other:
+            done = await asyncio.gather(outcomes(client, *first), outcomes(other, *second))
+        assert done == [[ADDED, ADDED], [ADDED, ADDED]]
+        await rows(dsn, "delete from graphile_worker._private_jobs")
+        await rows(dsn, "delete from graphile_worker._private_job_queues")
+    deadlocks = "select deadlocks from pg_stat_database where datname = current_database()"
+    assert await value(dsn, deadlocks) == 0

@@ -113,8 +113,8 @@ def find_schedule_jobs(identifiers: Iterable[str]) -> Verb[dict[str, LastJob]]:
 def add_schedule(identifier: str, line: str, by: str | None, at: datetime | None = None) -> Verb[SaidSchedule | None]:
     """Add an item; the answer is None if operators added or changed one with this identifier already.
 
-    Whether code declares an item with this identifier is for the caller to see. A removal and a pause that stand for the
-    identifier end.
+    Whether code declares an item with this identifier is for the caller to see. A removal and a pause that stand for
+    the identifier end.
 
     Args:
         identifier: the item's identifier.

@@ -50,10 +50,9 @@ begin
 end;
 $body$;
 
--- Advances the last runs of items that the transaction has locked, and writes the last jobs of those that got one.
-create function :"schema".backfill_note_runs(
-  identifiers text[], reached timestamptz[], with_jobs text[], job_runs timestamptz[], job_ids bigint[]
-) returns void
+-- Advances the last runs of items that the transaction has locked, and writes the last job of those that got one. It is given
+-- each run that is done with; the id of its job is null where it got none.
+create function :"schema".backfill_note_runs(identifiers text[], runs timestamptz[], job_ids bigint[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_bitmapscan = off set enable_seqscan = off set jit = off
@@ -61,11 +60,17 @@ as $body$
 begin
   update :"schema"._private_known_crontabs as known
   set last_execution = done.reached
-  from unnest(backfill_note_runs.identifiers, backfill_note_runs.reached) as done (identifier, reached)
+  from (
+    select item.identifier, max(item.run) as reached
+    from unnest(identifiers, runs) as item (identifier, run)
+    group by item.identifier
+  ) as done
   where known.identifier = any (array[done.identifier]);
   insert into :"schema".backfill_schedule_jobs as last (identifier, run_at, job_id, added_at)
-  select done.identifier, done.run_at, done.job_id, now()
-  from unnest(with_jobs, job_runs, job_ids) as done (identifier, run_at, job_id)
+  select distinct on (item.identifier) item.identifier, item.run, item.job_id, now()
+  from unnest(identifiers, runs, job_ids) as item (identifier, run, job_id)
+  where item.job_id is not null
+  order by item.identifier, item.run desc
   on conflict (identifier) do update
   set run_at = excluded.run_at, job_id = excluded.job_id, added_at = excluded.added_at;
 end;
@@ -74,5 +79,5 @@ $body$;
 revoke execute
 on function
   :"schema".backfill_lock_schedules(text[], text[]),
-  :"schema".backfill_note_runs(text[], timestamptz[], text[], timestamptz[], bigint[])
+  :"schema".backfill_note_runs(text[], timestamptz[], bigint[])
 from public;

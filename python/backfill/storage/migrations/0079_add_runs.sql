@@ -5,8 +5,9 @@
 
 -- Adds the jobs of runs that nobody has done, and advances their items. Of each run it gives its place in the array, what was
 -- done (added, overlapped, refused: without a task, taken, stale, busy, unknown) and the job's id. Runs of an item come one
--- after the other, oldest first: the second, if jobs must not overlap, finds the first one's job. Jobs with keys are added in
--- the keys' order, as other producers do, so that none waits in a ring. Users' triggers may need the caller's search_path.
+-- after the other, oldest first: the second, if jobs must not overlap, finds the first one's job. New tasks and queues are made
+-- in the order of their names, and jobs with keys are added in that of their keys, as other producers do, so that none waits
+-- in a ring. Users' triggers may need the caller's search_path.
 create function :"schema".backfill_add_runs(runs json) returns table (place bigint, outcome text, job_id bigint)
 language plpgsql volatile
 as $body$
@@ -16,13 +17,10 @@ declare
   item text;
   reached timestamptz;
   is_open boolean;
-  count integer := 0;
-  job_count integer := 0;
-  items text[] := '{}';
-  times timestamptz[] := '{}';
-  job_items text[] := '{}';
-  job_times timestamptz[] := '{}';
-  job_ids bigint[] := '{}';
+  has_names boolean := false;
+  done_items text[] := '{}';
+  done_runs timestamptz[] := '{}';
+  done_jobs bigint[] := '{}';
 begin
   for line in
     with wanted as materialized (
@@ -64,6 +62,13 @@ begin
       when is_open and line.is_alone then 'overlapped'
       else 'added'
     end;
+    if outcome = 'added' and not has_names then
+      perform :"schema".backfill_have_names(
+        array(select given.run ->> 'task' from json_array_elements(runs) as given (run) where given.run ->> 'task' <> ''),
+        array(select given.run ->> 'queue' from json_array_elements(runs) as given (run))
+      );
+      has_names := true;
+    end if;
     if outcome = 'added' then
       for round in 1..10 loop
         select added.id into job_id
@@ -78,20 +83,16 @@ begin
           using errcode = 'serialization_failure';
       end if;
       is_open := true;
-      job_count := job_count + (job_items[job_count] is distinct from item)::integer;
-      job_items[job_count] := item;
-      job_times[job_count] := line.run;
-      job_ids[job_count] := job_id;
     end if;
     if outcome in ('added', 'overlapped', 'refused') then
       reached := line.run;
-      count := count + (items[count] is distinct from item)::integer;
-      items[count] := item;
-      times[count] := reached;
+      done_items := done_items || item;
+      done_runs := done_runs || reached;
+      done_jobs := done_jobs || job_id;
     end if;
     return next;
   end loop;
-  perform :"schema".backfill_note_runs(items, times, job_items, job_times, job_ids);
+  perform :"schema".backfill_note_runs(done_items, done_runs, done_jobs);
 end;
 $body$;
 

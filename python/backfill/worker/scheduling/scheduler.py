@@ -220,19 +220,26 @@ class Scheduler:
     def _read_item(self, item: InForce) -> Schedule | None:
         """Read the line of an item; None for one that this version cannot read, of which it warns once."""
         schedule = self._read.get(item.line)
-        if schedule is None:
-            try:
-                (schedule,) = parse_crontab(item.line)
-            except (BackfillError, ValueError) as error:
-                if (item.identifier, item.line) not in self._unreadable:
-                    self._unreadable.add((item.identifier, item.line))
-                    logger.warning(
-                        "recurring job %r cannot be read by this worker, which leaves it to others: %s",
-                        item.identifier, type(error).__qualname__, extra={"schedule": item.identifier},
-                    )  # fmt: skip
-                return None
-            self._read[item.line] = schedule
+        if schedule is not None and schedule.identifier == item.identifier:
+            return schedule
+        try:
+            (schedule,) = parse_crontab(item.line)
+        except (BackfillError, ValueError) as error:
+            self._warn_unreadable(item, type(error).__qualname__)
+            return None
+        if schedule.identifier != item.identifier:
+            self._warn_unreadable(item, f"its line has another identifier, {schedule.identifier!r}")
+            return None
+        self._read[item.line] = schedule
         return schedule
+
+    def _warn_unreadable(self, item: InForce, reason: str) -> None:
+        if (item.identifier, item.line) not in self._unreadable:
+            self._unreadable.add((item.identifier, item.line))
+            logger.warning(
+                "recurring job %r cannot be read by this worker, which leaves it to others: %s",
+                item.identifier, reason, extra={"schedule": item.identifier},
+            )  # fmt: skip
 
 
 async def _in_time(work: Awaitable[T]) -> T:

@@ -36,7 +36,7 @@ WRITE: list[LiteralString] = [
 SCHEDULE: list[LiteralString] = [
     "select graphile_worker.backfill_add_runs('[]')",
     "select graphile_worker.backfill_lock_schedules('{}', '{}')",
-    "select graphile_worker.backfill_note_runs('{}', '{}', '{}', '{}', '{}')",
+    "select graphile_worker.backfill_note_runs('{}', '{}', '{}')",
     "select graphile_worker.backfill_register_schedules('{}', now())",
     "delete from graphile_worker.backfill_crontabs",
     "update graphile_worker.backfill_schedule_jobs set job_id = 1",

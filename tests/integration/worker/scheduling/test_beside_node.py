@@ -1,7 +1,7 @@
 """Node's scheduler and ours with the same fifty items on one database: each run is there once, whoever adds it.
 
-Both live in a time that goes faster than the real one, so that an hour of minutes takes some seconds. Node's process gets
-a clock and timers of its own; ours gets its time from the one statement that reads it.
+Both live in a time that goes faster than the real one, so that an hour of minutes takes some seconds. Node's process
+gets a clock and timers of its own; ours gets its time from the one statement that reads it.
 """
 
 from __future__ import annotations

@@ -60,12 +60,12 @@ def _items(chance: random.Random) -> list[Schedule]:
 @pytest.mark.parametrize(
     "day",
     [
-        Day(20 * 60, jump=180, asleep=300, away=120),
+        Day(15 * 60, jump=150, asleep=240, away=100),
         pytest.param(
             Day(86_400, jump=2_400, asleep=3_600, away=600), marks=[pytest.mark.long, pytest.mark.timeout(3_600)]
         ),
     ],
-    ids=["twenty minutes", "a day"],
+    ids=["a quarter of an hour", "a day"],
 )
 async def test_each_run_of_a_day_is_enqueued_once(dsn: str, day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand items over 20 schedulers, with all that can happen to time: each run is enqueued exactly once.
