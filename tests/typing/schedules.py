@@ -33,4 +33,7 @@ async def say(client: BackfillClient) -> None:
 async def refused(client: BackfillClient) -> None:
     """What no item has, and what is of another type, is told before the program runs."""
     await client.schedules.change("report", every=5)  # error: timedelta
+    await client.schedules.change("report", identifier="other")  # error: identifier
     await client.schedules.pause(5)  # error: str
+    await client.schedules.add(5)  # error: Schedule
+    await client.schedules.trigger("report", by="ann")  # error: by
