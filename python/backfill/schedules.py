@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypedDict
@@ -38,6 +38,8 @@ class ScheduleState(StrEnum):
 class ScheduleInfo:
     """A recurring item as it stands in the fleet at one moment. All times are in UTC, by the database's clock.
 
+    Its `repr` leaves out the lines, whose payloads may be secrets.
+
     Attributes:
         identifier: what tells the item from all others.
         line: the item as a line of a crontab: the text that counts.
@@ -67,7 +69,7 @@ class ScheduleInfo:
     """
 
     identifier: str
-    line: str
+    line: str = field(repr=False)
     schedule: Schedule | None
     origin: ScheduleOrigin
     state: ScheduleState
@@ -82,8 +84,8 @@ class ScheduleInfo:
     last_ended_at: datetime | None = None
     declared_by: int = 0
     schedulers: int = 0
-    code_line: str | None = None
-    other_lines: tuple[str, ...] = ()
+    code_line: str | None = field(default=None, repr=False)
+    other_lines: tuple[str, ...] = field(default=(), repr=False)
     paused_at: datetime | None = None
     paused_by: str | None = None
     removed_at: datetime | None = None

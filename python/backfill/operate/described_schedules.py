@@ -26,7 +26,7 @@ def cells(info: ScheduleInfo) -> tuple[str, ...]:
         _time(info.next_run),
         _time(info.last_run),
         _job(info),
-        info.line if info.schedule is None else str(replace(info.schedule, payload=None)),
+        info.line.partition("{")[0] if info.schedule is None else str(replace(info.schedule, payload=None)),
     )
 
 

@@ -73,7 +73,7 @@ def info_of(found: Found, identifier: str) -> ScheduleInfo:
     code_line = lines[-1] if lines else found.resting.get(identifier)
     of_operator = None if said is None else said.line
     line = of_operator or code_line or ""
-    schedule = read_line(line)
+    schedule = read_line(line, identifier)
     state = _state(said, declared=bool(lines))
     info = ScheduleInfo(
         identifier=identifier,
@@ -91,13 +91,16 @@ def info_of(found: Found, identifier: str) -> ScheduleInfo:
     return _with_runs(_with_words(info, said), found.known.get(identifier), found.jobs.get(identifier))
 
 
-def read_line(line: str) -> Schedule | None:
-    """The item of a line; None if this version cannot read it."""
+def read_line(line: str, identifier: str) -> Schedule | None:
+    """The item of a line; None if this version cannot read it, or if it is the line of another item.
+
+    Schedulers leave out both: a role that writes plain SQL may give an item any text.
+    """
     try:
         items = parse_crontab(line)
-    except BackfillError:
+    except (BackfillError, ValueError):
         return None
-    return items[0] if len(items) == 1 else None
+    return items[0] if [item.identifier for item in items] == [identifier] else None
 
 
 def _state(said: SaidSchedule | None, *, declared: bool) -> ScheduleState:
