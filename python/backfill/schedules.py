@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from backfill.cron.schedule import Dst, Missed, Overlap, Schedule
 from backfill.ends import EndHow
-from backfill.specs import JobKeyMode
+
+if TYPE_CHECKING:
+    from backfill.choices import Dst, Missed, Overlap
+    from backfill.cron.schedule import Schedule
+    from backfill.specs import JobKeyMode
 
 
 class ScheduleOrigin(StrEnum):

@@ -75,6 +75,15 @@ def test_items_that_no_change_concerns(line: str) -> None:
     assert changes(line) == []
 
 
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Pacific/Chatham"])
+def test_changes_at_the_ends_of_time(zone: str) -> None:
+    """There are none beside which a datetime has no room for a day."""
+    [item] = parse_crontab(f"0 4 * * * a ?tz={zone}")
+    assert clock_changes(item, datetime.max.replace(tzinfo=UTC), 4) == []
+    assert clock_changes(item, datetime.min.replace(tzinfo=UTC), 4) == []
+    assert all(change.at.year == 9999 for change in clock_changes(item, datetime(9999, 1, 1, tzinfo=UTC), 4))
+
+
 def test_changes_after_a_time() -> None:
     """Only later ones are given, as many as asked."""
     [item] = parse_crontab("0 4 * * * a ?tz=Europe/Berlin")

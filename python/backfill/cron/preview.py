@@ -14,6 +14,9 @@ from backfill.cron.schedule import Dst, Schedule
 from backfill.cron.zones import stretches, zone_of
 
 _DAY: Final = timedelta(days=1)
+_FIRST: Final = datetime(1, 1, 7)
+_LAST: Final = datetime(9999, 12, 20)
+"""From when and up to when changes are looked for: a datetime has no room for the days beside others."""
 _AHEAD: Final = timedelta(days=800)
 """How far ahead changes are looked for. Zones that change their clocks at all do so within a year."""
 
@@ -82,10 +85,11 @@ def clock_changes(schedule: Schedule, after: datetime, count: int = 2, *, around
     Returns:
         The changes within the next 800 days, and none if the zone's clocks stay as they are.
     """
-    if schedule.fields is None or schedule.timezone == "UTC":
+    moment = max(after.astimezone(UTC).replace(tzinfo=None, microsecond=0), _FIRST)
+    if schedule.fields is None or schedule.timezone == "UTC" or moment >= _LAST:
         return []
-    start = after.astimezone(UTC).replace(tzinfo=None, microsecond=0) + timedelta(seconds=1)
-    found = (stretch for stretch in stretches(zone_of(schedule.timezone), start, start + _AHEAD))
+    start, end = moment + timedelta(seconds=1), moment + min(_AHEAD, _LAST - moment)
+    found = (stretch for stretch in stretches(zone_of(schedule.timezone), start, end))
     changed = (stretch for stretch in found if stretch.offset != stretch.before)
     return [_change(schedule, one.start, one.before, one.offset, around) for one in islice(changed, count)]
 

@@ -165,6 +165,14 @@ def reset_schedule(identifier: str, by: str | None = None, at: datetime | None =
     return _say(identifier, "reset", None, by, at)
 
 
+def wait_for_schedule(identifier: str) -> Verb[SaidSchedule | None]:
+    """Wait until no other transaction says anything, and let none begin to before this one ends; the answer is None.
+
+    What stands of the item may be read then, and be changed by what was read.
+    """
+    return _say(identifier, "wait", None, None, None)
+
+
 def trigger_schedule(run: NewRun) -> Verb[int]:
     """Add a job for an item now, apart from its runs; the answer is the job's id.
 
