@@ -14,8 +14,8 @@ from backfill.cron.schedule import Dst, Schedule
 from backfill.cron.zones import stretches, zone_of
 
 _DAY: Final = timedelta(days=1)
-_FIRST: Final = datetime(1, 1, 7)
-_LAST: Final = datetime(9999, 12, 20)
+_FIRST: Final = datetime(1, 1, 7)  # noqa: DTZ001 - in UTC
+_LAST: Final = datetime(9999, 12, 20)  # noqa: DTZ001 - in UTC
 """From when and up to when changes are looked for: a datetime has no room for the days beside others."""
 _AHEAD: Final = timedelta(days=800)
 """How far ahead changes are looked for. Zones that change their clocks at all do so within a year."""
