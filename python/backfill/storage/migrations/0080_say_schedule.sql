@@ -33,10 +33,13 @@ begin
     raise exception 'author: one of % characters, expected 1 to 200', length(author) using errcode = 'invalid_parameter_value';
   end if;
   perform :"schema".backfill_take_turn('schedules');
-  insert into :"schema"._private_known_crontabs (identifier, known_since)
-  values (item, coalesce(at, clock_timestamp()))
-  on conflict do nothing;
-  perform from :"schema"._private_known_crontabs as known where known.identifier = any (array[item]) for key share;
+  for round in 1..2 loop
+    perform from :"schema"._private_known_crontabs as known where known.identifier = any (array[item]) for key share;
+    exit when found;
+    insert into :"schema"._private_known_crontabs (identifier, known_since)
+    values (item, coalesce(at, clock_timestamp()))
+    on conflict do nothing;
+  end loop;
   at := coalesce(at, clock_timestamp());
   select * into stood from :"schema".backfill_schedules as schedules where schedules.identifier = item;
   said := stood;
