@@ -14,9 +14,8 @@ from backfill.cron.schedule import Dst, Schedule
 from backfill.cron.zones import stretches, zone_of
 
 _DAY: Final = timedelta(days=1)
-_FIRST: Final = datetime(1, 1, 7)  # noqa: DTZ001 - in UTC
-_LAST: Final = datetime(9999, 12, 20)  # noqa: DTZ001 - in UTC
-"""From when and up to when changes are looked for: a datetime has no room for the days beside others."""
+_YEARS: Final = range(2, 9990)
+"""The years in which changes are looked for: in the others, the days around a change may be beyond all dates."""
 _AHEAD: Final = timedelta(days=800)
 """How far ahead changes are looked for. Zones that change their clocks at all do so within a year."""
 
@@ -83,13 +82,13 @@ def clock_changes(schedule: Schedule, after: datetime, count: int = 2, *, around
             change, the day before it or the day after it.
 
     Returns:
-        The changes within the next 800 days, and none if the zone's clocks stay as they are.
+        The changes within the next 800 days, and none if the zone's clocks stay as they are, or if `after` is in the
+        first or the last years of all.
     """
-    moment = max(after.astimezone(UTC).replace(tzinfo=None, microsecond=0), _FIRST)
-    if schedule.fields is None or schedule.timezone == "UTC" or moment >= _LAST:
+    if schedule.fields is None or schedule.timezone == "UTC" or after.year not in _YEARS:
         return []
-    start, end = moment + timedelta(seconds=1), moment + min(_AHEAD, _LAST - moment)
-    found = (stretch for stretch in stretches(zone_of(schedule.timezone), start, end))
+    start = after.astimezone(UTC).replace(tzinfo=None, microsecond=0) + timedelta(seconds=1)
+    found = (stretch for stretch in stretches(zone_of(schedule.timezone), start, start + _AHEAD))
     changed = (stretch for stretch in found if stretch.offset != stretch.before)
     return [_change(schedule, one.start, one.before, one.offset, around) for one in islice(changed, count)]
 
