@@ -1,7 +1,7 @@
 """What of a registry is about recurring jobs: the schedules that it declares.
 
-A worker of the registry declares them to the fleet, and the fleet's schedulers add their jobs. `cron` is loaded with the
-first of them: most programs that enqueue jobs have none, and would pay a part of their start for it.
+A worker of the registry declares them to the fleet, and the fleet's schedulers add their jobs. `cron` is loaded with
+the first of them: most programs that enqueue jobs have none, and would pay a part of their start for it.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ def _warn_of_schedules(registry: TaskRegistry[Any]) -> None:
         elif task.shape.payload is None:
             if schedule.payload:
                 logger.warning(
-                    "schedule %r: it has a payload, but the handler of task %r takes none; give the handler a parameter "
-                    "for the payload, or leave the payload out",
+                    "schedule %r: it has a payload, but the handler of task %r takes none; give the handler a "
+                    "parameter for the payload, or leave the payload out",
                     schedule.identifier, schedule.task,
                 )  # fmt: skip
         elif (reason := _misfit(task, schedule)) is not None:
