@@ -31,6 +31,7 @@ class Rig:
         self.plugin = plugin
         self.table.declare("me", *schedules, at=started)
         self.events = list[ObservedEvent]()
+        self.steady = 0.0
         self.registry = TaskRegistry(crontab=schedules)
         self.one = self.another()
 
@@ -42,7 +43,7 @@ class Rig:
             worker=lambda: "me",
             schedules=self.schedules,
             tell=self.events.append,
-            clock=lambda: 0.0,
+            clock=lambda: self.steady,
         )
 
     async def look(self, hours: float) -> float:
@@ -129,6 +130,46 @@ async def test_runs_of_an_outage_are_all_enqueued() -> None:
     await rig.look(5.5)
     assert _hours(rig.table.runs("hourly")) == [1, 2, 3, 4, 5]
     assert not any(b'"backfilled":true' in run.payload for run in rig.table.added)
+
+
+async def test_a_new_scheduler_that_comes_first_after_an_outage_waits_for_the_old_ones() -> None:
+    """A worker that was started in an outage adds no run before one that was there before it had its turn."""
+    often = Schedule("often", "*/6 * * * *")
+    rig = Rig(often)
+    for hours in [0.05, 0.1]:
+        await rig.look(hours)
+    old = rig.one
+    rig.table.workers.clear()
+    rig.table.declare("new", often, at=at(2.05))
+    rig.table.is_awaited = True
+    rig.one = rig.another()
+    assert await rig.look(2.051) <= module.AWAIT_SECONDS
+    assert await rig.look(2.1) <= module.AWAIT_SECONDS
+    assert len(rig.table.added) == 1
+    new, rig.one = rig.one, old
+    await rig.look(2.101)
+    rig.one = new
+    rig.steady += module.AWAIT_SECONDS
+    await rig.look(2.102)
+    await rig.look(2.2)
+    assert rig.table.runs("often") == [at(0.1 * number) for number in range(1, 23)]
+
+
+async def test_a_new_scheduler_goes_on_if_the_old_ones_do_not_come_back() -> None:
+    """If the workers that were there before it are dead, it adds the runs since its own start, and what fill says."""
+    filled = Schedule("filled", "*/6 * * * *", fill=timedelta(minutes=10))
+    rig = Rig(Schedule("often", "*/6 * * * *"), filled, started=at(2.05))
+    rig.table.knows("often", START, at(0.1))
+    rig.table.knows("filled", START, at(0.1))
+    rig.table.is_awaited = True
+    await rig.look(2.051)
+    await rig.look(2.1)
+    assert rig.table.added == []
+    rig.steady += module.AWAIT_SECONDS
+    await rig.look(2.102)
+    await rig.look(2.2)
+    assert rig.table.runs("often") == [at(2.1), at(2.2)]
+    assert rig.table.runs("filled") == [at(2), at(2.1), at(2.2)]
 
 
 async def test_an_older_worker_that_ended_leaves_nothing_out() -> None:

@@ -40,6 +40,8 @@ SOON_SECONDS: Final = 0.1
 """How soon it looks again at an item that somebody else was doing something with."""
 TROUBLE_SECONDS: Final = 5.0
 """How soon it looks again if the jobs of some items could not be made or added; the other items are not held up."""
+AWAIT_SECONDS: Final = 15.0
+"""How long a scheduler that was just started leaves items to one that may have been cut off, and knows more of them."""
 STATEMENT_SECONDS: Final = 30.0
 MOST_AT_ONCE: Final = 1_000
 """How many runs one statement gets, unless one item alone has more."""
@@ -83,6 +85,7 @@ class Scheduler:
         self._fleet = Fleet(table, {schedule.identifier: line for line, schedule in self._own.items()})
         self._plan = Plan()
         self._outage = Backoff()
+        self._patient_until: float | None = None
 
     async def look(self) -> float:
         """Enqueue the runs that are due now, and return in how many seconds to look again.
@@ -98,8 +101,9 @@ class Scheduler:
         if items is not None:
             self._plan.follow(items, self._read_item)
             self._forget_lines(items)
+        patience = self._patience(look, began)
         troubles = list[str]()
-        again = await self._enqueue(self._plan.due(look.clock), look.clock, troubles)
+        again = await self._enqueue(self._plan.due(look.clock), look.clock, troubles, is_patient=patience > 0)
         if troubles:
             logger.log(self._outage.level(), "some recurring jobs could not be scheduled, and will be: %s", troubles)
         elif self._outage.reset():
@@ -107,22 +111,43 @@ class Scheduler:
         if again:
             return SOON_SECONDS * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
         next_at, longest = self._plan.next_at(look.clock), TROUBLE_SECONDS if troubles else LOOK_SECONDS
+        if patience > 0:
+            longest = min(longest, patience)
         if next_at is None:
             return longest
         wait = (next_at - look.clock).total_seconds() - (self._clock() - began)
         return min(max(wait, 0.0) + random.uniform(0, SPREAD_SECONDS), longest)  # noqa: S311
 
-    async def _enqueue(self, planned: Sequence[Planned], now: datetime, troubles: list[str]) -> bool:
+    def _patience(self, look: Look, began: float) -> float:
+        """For how many seconds to leave items to others at which this scheduler has never looked.
+
+        After an outage of the database, workers that were there before it know which runs fell into it: they were there
+        when these were due. One that was started meanwhile does not. If it came first, and added a later run, the
+        others would find the runs of the outage done. So it waits until the others had the time to come back, unless one
+        that was there before it lives: that one does not need them.
+
+        Args:
+            look: what was just read.
+            began: the steady time at which this look began.
+        """
+        if self._patient_until is None:
+            self._patient_until = began + AWAIT_SECONDS if look.is_awaited else began
+        return self._patient_until - began
+
+    async def _enqueue(
+        self, planned: Sequence[Planned], now: datetime, troubles: list[str], *, is_patient: bool
+    ) -> bool:
         """Enqueue the runs of these items that are due, and return whether to look again soon.
 
         Args:
             planned: the items.
             now: the database's time.
             troubles: gets a text for each item whose jobs could not be made or added; the next look tries them again.
+            is_patient: whether to leave items to others at which this scheduler has never looked.
         """
         if not planned:
             return False
-        due = await self._due(planned, now)
+        due = await self._due(planned, now, is_patient=is_patient)
         if not due:
             return False
         self._tell(CronTick(now, tuple(one.schedule for one, _ in due), self._worker()))
@@ -141,11 +166,15 @@ class Scheduler:
                 batch = []
         return again
 
-    async def _due(self, planned: Sequence[Planned], now: datetime) -> list[tuple[Planned, Due]]:
-        """Those of the items that have runs due, with these; the others are covered."""
+    async def _due(
+        self, planned: Sequence[Planned], now: datetime, *, is_patient: bool
+    ) -> list[tuple[Planned, Due]]:
+        """Those of the items that have runs due, with these; the others are covered, unless they are left to others."""
         known = await self._known(planned, now)
         due = list[tuple[Planned, Due]]()
         for one in planned:
+            if is_patient and one.covered is None:
+                continue
             found = one.due(known[one.item.identifier], now) if one.item.identifier in known else Due()
             if found.runs:
                 due.append((one, found))
