@@ -259,7 +259,7 @@ def _lines(items: str) -> dict[str, str]:
 def _look(found: PGresult) -> Look:
     row = first(found)
     workers = tuple(_worker(row) for row in rows(found) if row.raw("worker") is not None)
-    return Look(_time(row, "clock"), row.word("said"), workers)
+    return Look(_time(row, "clock"), row.word("said"), workers, is_awaited=row.flag("is_awaited"))
 
 
 def _worker(row: Row) -> LiveWorker:

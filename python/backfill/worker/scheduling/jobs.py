@@ -38,6 +38,11 @@ class JobMaker:
         self._registry = registry
         self._scheduling = Scheduling.of(hooks)
 
+    @property
+    def asks(self) -> bool:
+        """Whether plugins are asked about jobs."""
+        return self._scheduling is not None
+
     async def make(self, schedule: Schedule, run: DueRun, revision: int) -> NewRun:
         """Make the job of a run. If an interceptor refuses it, the run is done with, but no job is added for it.
 
