@@ -72,8 +72,8 @@ class Look:
         workers: the live workers that declare items or schedule, those first that started first. Of workers with the
             same `digest` and `schedules` only the one that started first and the one that started last are there, since
             a fleet may have thousands.
-        is_awaited: whether a worker that schedules, and does not live, was seen last before the first of those that live
-            was started. It is dead, or it was cut off from the database and comes back soon.
+        is_awaited: whether a worker that schedules, and does not live, was seen last before the first of those that
+            live was started. It is dead, or it was cut off from the database and comes back soon.
     """
 
     clock: datetime

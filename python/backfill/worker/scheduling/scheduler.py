@@ -145,8 +145,8 @@ class Scheduler:
 
         After an outage of the database, workers that were there before it know which runs fell into it: they were there
         when these were due. One that was started meanwhile does not. If it came first, and added a later run, the
-        others would find the runs of the outage done. So it waits until the others had the time to come back, unless one
-        that was there before it lives: that one does not need them.
+        others would find the runs of the outage done. So it waits until the others had the time to come back, unless
+        one that was there before it lives: that one does not need them.
 
         Args:
             look: what was just read.
