@@ -7,7 +7,7 @@ the verbs by which operators change schedules. All times are in UTC; the databas
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -29,7 +29,7 @@ class Crontab:
         items: each item's line, as `str(schedule)` gives it, by the item's identifier.
     """
 
-    items: Mapping[str, str]
+    items: Mapping[str, str] = field(repr=False)
 
     @property
     def digest(self) -> str:
@@ -104,7 +104,7 @@ class SaidSchedule:
     """
 
     identifier: str
-    line: str | None
+    line: str | None = field(repr=False)  # its payload may be secret, and messages may show rows
     is_added: bool
     paused_at: datetime | None
     paused_by: str | None
@@ -146,7 +146,7 @@ class RestingSchedule:
     """
 
     identifier: str
-    line: str
+    line: str = field(repr=False)
     declared_at: datetime
 
 
@@ -215,7 +215,7 @@ class NewRun:
     overlap_skip: bool = False
     refused: bool = False
     task: str
-    payload: bytes
+    payload: bytes = field(repr=False)
     run_at: datetime
     queue: str | None = None
     max_attempts: int | None = None
