@@ -5,5 +5,5 @@
 select
   known.identifier, (extract(epoch from known.known_since) * 1000000)::bigint as known_since,
   (extract(epoch from known.last_execution) * 1000000)::bigint as last_execution
-from :"schema"._private_known_crontabs as known
-where known.identifier = any ($1::text[])
+from unnest($1::text[]) as wanted (identifier)
+join :"schema"._private_known_crontabs as known on known.identifier = any (array[wanted.identifier])
