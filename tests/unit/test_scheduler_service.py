@@ -170,7 +170,7 @@ async def test_jitter_puts_a_job_off() -> None:
 
 
 async def test_a_job_that_is_added_late_is_due_when_it_is_added() -> None:
-    """Workers look more seldom for jobs that were due before their last look; one that is on time keeps its run's time."""
+    """Workers look more seldom for jobs that were due before their last look. A job in time keeps its run's time."""
     maker, schedule = JobMaker(TaskRegistry(), HookRegistry()), Schedule("a", "@hourly")
     for late, due in ((0.05, START), (0.2, START + timedelta(seconds=0.2))):
         made = await maker.make(schedule, DueRun(START), 0, START + timedelta(seconds=late))

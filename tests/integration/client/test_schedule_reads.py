@@ -206,3 +206,15 @@ async def test_a_look_shows_whether_older_schedulers_may_come_back(client: Servi
     assert not await awaited(), "it was there all the time"
     await rows(dsn, "delete from graphile_worker.backfill_workers where id in ('between', 'old')")
     assert not await awaited(), "a worker that does not schedule knows nothing of runs"
+
+
+async def test_times_that_python_does_not_have_stop_no_scheduler(dsn: str, client: ServicesClient) -> None:
+    """Others write the table of known items too, and may say that an item shall never run by a last run at infinity."""
+    async with await connect(dsn) as connection:
+        await connection.execute(
+            "insert into graphile_worker._private_known_crontabs (identifier, known_since, last_execution) values "
+            "('a', '-infinity', 'infinity'), ('b', '4000-01-01 BC', '20000-01-01'), ('c', 'infinity', null)"
+        )
+    known = await client.find_known_schedules(["a", "b", "c"])
+    assert {row.last_execution for row in known.values()} == {datetime(9998, 1, 1, tzinfo=UTC), None}
+    assert {row.known_since.year for row in known.values()} == {2, 9998}

@@ -110,8 +110,7 @@ class JobMaker:
 def spec_of(schedule: Schedule, run: DueRun, now: datetime) -> JobSpec:
     """What an item says of the job of a run.
 
-    A job that is added late is due now. Workers look at the newest jobs first of all, and more seldom for jobs that were
-    due before their last look.
+    A job that is added late is due now, since workers look more seldom for jobs that were due before their last look.
     """
     due = due_at(schedule, run.at)
     return JobSpec(
