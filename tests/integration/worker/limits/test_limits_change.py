@@ -109,11 +109,12 @@ async def test_a_limit_that_is_set_holds_for_what_waits(
     dsn: str, client: BackfillClient, runs: Runs, eventually: Eventually
 ) -> None:
     """Sixteen run without a limit; once it is set and some of them have ended, no further one starts."""
-    async with worker(dsn, runs):
+    async with worker(dsn, runs) as runner:
         await client.enqueue_bulk("t", range(40))
         await eventually(lambda: runs.now, lambda now: now == 16)
         await client.set_limit("t", limit=Limit(3))
-        await let_pass(1.0)
+        await eventually(lambda: runner._parts.one.station.limits)  # the worker has heard of it
+        await let_pass(0.3)
         runs.most = 0
         runs.release.set()
         await eventually(lambda: jobs_left(dsn), lambda left: left == 0)

@@ -12,7 +12,7 @@ from fleet.processes import jobs_left, nothing_locked
 
 from plugins.periods import let_pass, work_for
 from plugins.waiting import Eventually
-from reading import rows
+from reading import rows, value
 
 REFUSE: LiteralString = """
 create function refuse() returns trigger language plpgsql as $$
@@ -111,6 +111,7 @@ async def test_a_share_is_free_once_its_jobs_lock_was_taken_away(dsn: str, event
     assert await nothing_locked(dsn) == []
 
 
+SHARES: LiteralString = "select count(*) from graphile_worker.backfill_shares where job_id = %s"
 STEAL: LiteralString = """
 with named as (select %s::bigint as lost, %s::bigint as other),
 stolen as (
@@ -136,16 +137,22 @@ async def test_a_share_that_was_lost_is_not_used_for_ever(dsn: str, eventually: 
     async def t(number: int, context: WorkerContext[None]) -> None:
         begun.append(number)
         if number == 100 and not stolen:
-            # so that jobs wait here for its share
+            # The row of its share follows it a little later; then it is taken, so that jobs wait here for its share.
+            await eventually(lambda: value(dsn, SHARES, context.job.id))
             stolen.extend(await rows(dsn, STEAL, context.job.id, context.job.id + 1000))
         await work_for(0.005)
+
+    async def stands_still() -> bool:
+        before = len(begun)
+        await let_pass(0.5)
+        return len(begun) == before
 
     async with BackfillClient(dsn) as client:
         await client.set_limit("t", limit=Limit(1))
         await client.enqueue_bulk("t", range(last))
         async with WorkerRunner(WorkerConfig(dsn, queues=[QueueConfig.default_queue(4)]), tasks):
             await eventually(lambda: stolen, lambda slots: slots == [(1,)])
-            await let_pass(0.5)
+            await eventually(stands_still)
             seen = len(begun)
             assert seen < 300
             await let_pass(0.7)
