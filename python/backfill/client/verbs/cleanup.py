@@ -238,8 +238,8 @@ def _hold_functions(schema: str) -> Steps[None]:
         )
     way_out = "; `backfill migrate --take-over-functions` puts ours back" if found.whose == "replaced" else ""
     raise CleanupRefusedError(
-        f"{not_collected}its add_job or add_jobs is another program's, which may leave a job with a queue that was just "
-        f"deleted; nothing need be done, unused ones cost their rows only{way_out}"
+        f"{not_collected}its add_job or add_jobs is another program's, which may leave a job with a queue that was "
+        f"just deleted; nothing need be done, unused ones cost their rows only{way_out}"
     )
 
 

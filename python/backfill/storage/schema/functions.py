@@ -1,7 +1,8 @@
 """Whose `add_job` and `add_jobs` are, and how a schema of ours gets its own back.
 
-Graphile Worker 0.18 replaces both functions when its worker starts on a schema of ours. Jobs are added as before. But its
-functions do not hold the row of a serial queue while they add a job to it, so unused queues can no longer be deleted.
+Graphile Worker 0.18 replaces both functions when its worker starts on a schema of ours. Jobs are added as before. But
+its functions do not hold the row of a serial queue while they add a job to it, so unused queues can no longer be
+deleted.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ def tell_of_functions(found: FunctionsFound, schema: str) -> None:
         return
     way_out = f"; `{_command(schema)}` puts backfill's back" if now == "replaced" else ""
     logger.warning(
-        "schema %r: another program (%s) has put its own add_job and add_jobs in the place of backfill's: jobs are added "
-        "as before, but unused serial queues are no longer deleted%s",
+        "schema %r: another program (%s) has put its own add_job and add_jobs in the place of backfill's: jobs are "
+        "added as before, but unused serial queues are no longer deleted%s",
         schema, "Graphile Worker 0.18 does so at its start" if now == "replaced" else "the Rust engine", way_out,
     )  # fmt: skip
 
@@ -132,7 +133,8 @@ async def take_over_functions(
             await turn.finish()
     except errors.InsufficientPrivilege as error:
         raise MigrationError(
-            f"schema {schema!r}: {connection.info.user!r} does not own its functions ({said(error)}); run it as the owner"
+            f"schema {schema!r}: {connection.info.user!r} does not own its functions ({said(error)}); run it as the "
+            "owner"
         ) from error
     return TakeOverReport(schema, before)
 
@@ -168,8 +170,8 @@ class _TakeOver(Turn):
     def _refuse(self, now: Whose) -> None:
         if now == "theirs":
             raise MigrationError(
-                f"schema {self._schema!r}: Graphile Worker or the Rust engine made it, so backfill has no add_job of its "
-                "own there; unused serial queues stay, and cost no more than their rows"
+                f"schema {self._schema!r}: Graphile Worker or the Rust engine made it, so backfill has no add_job of "
+                "its own there; unused serial queues stay, and cost no more than their rows"
             )
         if now == "engine":
             raise MigrationError(
