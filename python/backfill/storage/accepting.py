@@ -1,7 +1,7 @@
 """The statements of claims for workers that take only jobs with certain flags.
 
-Used by the kinds of claims (`claims`, `shares`, `value_claims`). A worker that was told no such flags has the statements
-as they stand in sql/, so it pays nothing for this.
+Used by the kinds of claims (`claims`, `shares`, `value_claims`). A worker that was told no such flags has the
+statements as they stand in sql/, so it pays nothing for this.
 """
 
 from __future__ import annotations

@@ -164,7 +164,8 @@ class WorkerSession:
         pool.attach(self.executor, self.worker_id)
         lanes = self.lanes = make_lanes(
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
-            accepted_flags=tuple(config.accepted_flags), ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
+            accepted_flags=tuple(config.accepted_flags), ahead_bytes=config.ahead_bytes,
+            patience=seconds(config.poll_interval),
         )  # fmt: skip
         self.beat = Beat(config, self._row(tasks, declared(registry), Place.here(pool.children.now)), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on

@@ -1,6 +1,7 @@
 -- does: Gives what holds a job back, apart from its task's limit: its own row, who has it locked, its serial queue and who has
 --   that, the pauses and the breaker that concern it (JSON), how many live workers know its task, and how many of these take
---   jobs with its flags. Of a job that is gone it gives its end and its dead letter. There is always one row. Times are Unix microseconds, null where they are infinite.
+--   jobs with its flags. Of a job that is gone it gives its end and its dead letter. There is always one row. Times
+--   are Unix microseconds, null where they are infinite.
 -- locks: none
 -- index: jobs_pkey1, tasks_pkey, job_queues_pkey1, backfill_jobs_serial_head, backfill_jobs_locked, backfill_workers_pkey,
 --   backfill_ends_job, backfill_dlq_job
