@@ -330,7 +330,7 @@ async def test_accepted_flags_behind_many_others(dsn: str) -> None:
 
     async with BackfillClient(dsn) as client:
         await client.enqueue_bulk("task", range(2_000))
-        await client.enqueue_bulk("task", range(2_000, 2_040), JobSpec(flags=["gpu"]))
+        await client.enqueue_bulk("task", range(2_000, 2_040), flags=["gpu"])
     config = WorkerConfig(dsn, concurrency=4, accepted_flags=["gpu"])
     assert await WorkerRunner(config, tasks).process_available_jobs() == 40
     assert sorted(runs) == list(range(2_000, 2_040))

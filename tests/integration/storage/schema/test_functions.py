@@ -37,6 +37,12 @@ REPLACE: LiteralString = """
     create or replace function graphile_worker.add_jobs(
       specs graphile_worker.job_spec[], job_key_preserve_run_at boolean default false
     ) returns setof graphile_worker._private_jobs language plpgsql as 'begin end'"""
+REPLACE_ONE: LiteralString = """
+    create or replace function graphile_worker.add_job(
+      identifier text, payload json default null, queue_name text default null, run_at timestamptz default null,
+      max_attempts integer default null, job_key text default null, priority integer default null,
+      flags text[] default null, job_key_mode text default 'replace'
+    ) returns graphile_worker._private_jobs language sql as 'select null::graphile_worker._private_jobs'"""
 NO_TIME = timedelta(0)
 
 
@@ -51,13 +57,7 @@ async def test_what_comes_back_is_what_the_migrations_make(dsn: str) -> None:
     """Both functions are the same as in a new schema, and no note is left on them."""
     before = await rows(dsn, SOURCES)
     await rows(dsn, REPLACE)
-    await rows(
-        dsn,
-        "create or replace function graphile_worker.add_job(identifier text, payload json default null, "
-        "queue_name text default null, run_at timestamptz default null, max_attempts integer default null, "
-        "job_key text default null, priority integer default null, flags text[] default null, "
-        "job_key_mode text default 'replace') returns graphile_worker._private_jobs language sql as 'select null::graphile_worker._private_jobs'",
-    )
+    await rows(dsn, REPLACE_ONE)
     async with await connect(dsn) as connection:
         assert (await take_over_functions(connection)).before == "replaced"
         assert (await take_over_functions(connection)).before == "ours"
