@@ -28,6 +28,9 @@ from reading import rows, value
 SCHEMA = "graphile_worker"
 JOBS = "select count(*) from graphile_worker._private_jobs"
 NAMES = "select queue_name from graphile_worker._private_job_queues order by queue_name"
+NUMBERS: LiteralString = """
+    select (select max(id) from graphile_worker._private_tasks), (select max(id) from graphile_worker._private_job_queues)
+    """
 WHOSE = "select graphile_worker.backfill_whose_functions(false)"
 LEDGER = "select id from graphile_worker.migrations order by id desc limit 1"
 UNUSED: LiteralString = "insert into graphile_worker._private_job_queues (queue_name) values ('unused')"
@@ -207,31 +210,34 @@ async def test_a_transaction_that_is_in_the_other_function(
     assert await rows(dsn, NAMES) == [("unused",)]
 
 
-WAYS: dict[str, Any] = {
-    "plain": lambda client: client.enqueue("t", 1),
-    "serial": lambda client: client.enqueue("t", 1, queue=Queue.serial("line")),
-    "keyed": lambda client: client.enqueue("t", 1, queue=Queue.serial("line"), job_key="k"),
-    "deduped": lambda client: client.enqueue(
-        "t", 1, queue=Queue.serial("line"), job_key="k", job_key_mode=JobKeyMode.UNSAFE_DEDUPE
-    ),
-    "bulk": lambda client: client.enqueue_bulk("t", [1, 2], queue=Queue.serial("line")),
-}
-
-
-@pytest.mark.parametrize("functions", ["ours", "those of 0.18"])
-async def test_known_names_draw_no_identity(node_modules: Path, dsn: str, functions: str) -> None:
-    """Whoever adds jobs of a task and a queue that are there, by whatever way: the next name gets the next number."""
-    if functions != "ours":
-        async with newer_worker(node_modules, dsn, "other"):
-            pass
-    tasks: LiteralString = "select max(id) from graphile_worker._private_tasks"
-    queues: LiteralString = "select max(id) from graphile_worker._private_job_queues"
-    async with BackfillClient(dsn) as client:
+async def test_known_names_draw_no_identity_there(node_modules: Path, dsn: str) -> None:
+    """Nor do they by the functions of 0.18, which our jobs with keys go through: the next name gets the next number."""
+    async with newer_worker(node_modules, dsn, "other"), BackfillClient(dsn) as client:
         await client.enqueue("t", 1, queue=Queue.serial("line"))
-        before = await value(dsn, tasks), await value(dsn, queues)
-        for _ in range(3):
-            for way in WAYS.values():
-                await way(client)
-        await rows(dsn, "select graphile_worker.add_job('t', queue_name => 'line')")
+        before = await rows(dsn, NUMBERS)
+        for mode in JobKeyMode:
+            await client.enqueue("t", 1, queue=Queue.serial("line"), job_key=f"{mode}", job_key_mode=mode)
+            await client.enqueue("t", 1, queue=Queue.serial("line"), job_key=f"{mode}", job_key_mode=mode)
         await client.enqueue("u", 1, queue=Queue.serial("next"))
-    assert (await value(dsn, tasks), await value(dsn, queues)) == (before[0] + 1, before[1] + 1)
+    assert await rows(dsn, NUMBERS) == [(before[0][0] + 1, before[0][1] + 1)]
+
+
+async def test_flags_part_the_work(node_modules: Path, dsn: str) -> None:
+    """Ours takes only the jobs with an accepted flag that Node added, and Node those without; nothing is left."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    ran = list[Any]()
+
+    @tasks.task("t")
+    async def handler(payload: Any) -> None:
+        ran.append(payload)
+
+    async with newer_worker(node_modules, dsn, "other") as node:
+        for number in range(12):
+            flags = [["gpu"], ["gpu", "slow"], ["light"], []][number % 4]
+            await node.add("t", number, flags=flags, **({"queueName": "line"} if number % 3 else {}))
+    config = WorkerConfig(dsn, accepted_flags=["gpu", "odd"])
+    assert await WorkerRunner(config, tasks).process_available_jobs() == 6
+    assert sorted(ran) == [0, 1, 4, 5, 8, 9]
+    left = await Node(node_modules, dsn).work("t", forbidden=("gpu",))
+    assert sorted(job["payload"] for job in left) == [2, 3, 6, 7, 10, 11]
+    assert await value(dsn, JOBS) == 0
