@@ -29,7 +29,8 @@ SCHEMA = "graphile_worker"
 JOBS = "select count(*) from graphile_worker._private_jobs"
 NAMES = "select queue_name from graphile_worker._private_job_queues order by queue_name"
 NUMBERS: LiteralString = """
-    select (select max(id) from graphile_worker._private_tasks), (select max(id) from graphile_worker._private_job_queues)
+    select
+      (select max(id) from graphile_worker._private_tasks), (select max(id) from graphile_worker._private_job_queues)
     """
 WHOSE = "select graphile_worker.backfill_whose_functions(false)"
 LEDGER = "select id from graphile_worker.migrations order by id desc limit 1"

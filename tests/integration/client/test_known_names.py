@@ -15,7 +15,8 @@ from reading import rows
 pytestmark = pytest.mark.leaves_rows
 LINE = Queue.serial("line")
 NUMBERS: LiteralString = """
-    select (select max(id) from graphile_worker._private_tasks), (select max(id) from graphile_worker._private_job_queues)
+    select
+      (select max(id) from graphile_worker._private_tasks), (select max(id) from graphile_worker._private_job_queues)
     """
 WAYS: dict[str, Callable[[BackfillClient], Awaitable[Any]]] = {
     "one": lambda client: client.enqueue("t", 1, queue=LINE),
