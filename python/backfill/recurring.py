@@ -1,7 +1,6 @@
 """What of a registry is about recurring jobs: the schedules that it declares.
 
-A worker of the registry declares them to the fleet, and the fleet's schedulers add their jobs. `cron` is loaded with
-the first of them: most programs that enqueue jobs have none, and would pay a part of their start for it.
+A worker of the registry declares them to the fleet, and the fleet's schedulers add their jobs.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from backfill.choices import Dst, Missed, Overlap
+from backfill.cron.declared import CrontabSource, Declared, schedules_of
+from backfill.cron.schedule import Schedule
 from backfill.errors import TaskDefinitionError
 from backfill.task import Task
 
 if TYPE_CHECKING:
-    from backfill.cron.declared import CrontabSource, Declared
-    from backfill.cron.schedule import Schedule
     from backfill.specs import JobKeyMode
 
 H = TypeVar("H", bound=Callable[..., Any])
@@ -80,9 +79,6 @@ class Recurring:
             >>> [schedule.identifier for schedule in tasks.schedules]
             ['report', 'sync']
         """
-        from backfill.cron.declared import schedules_of  # noqa: PLC0415 (see the module)
-        from backfill.cron.schedule import Schedule  # noqa: PLC0415
-
         added = list[Schedule]()
         for crontab in crontabs:
             added += [crontab] if isinstance(crontab, Schedule) else schedules_of(crontab)
@@ -143,8 +139,6 @@ class Recurring:
             >>> print(*tasks.schedules)
             30 4 * * 1-5 report ?tz=Europe/Berlin
         """
-        from backfill.cron.schedule import Schedule  # noqa: PLC0415 (see the module)
-
         if when is not None and not isinstance(when, str):
             raise TaskDefinitionError('say when: @tasks.cron("0 4 * * *"), not @tasks.cron')
         settled = Schedule(
@@ -188,16 +182,12 @@ class Recurring:
 
     def _also(self, crontab: CrontabSource, where: str) -> None:
         """Declare schedules, in a copy of what was declared so far: copies of the registry may have the same."""
-        from backfill.cron.declared import schedules_of  # noqa: PLC0415 (see the module)
-
         declared = self._copied()
         declared.add(schedules_of(crontab), where)
         self._declared = declared
 
     def _copied(self) -> Declared:
         """Another one with what was declared so far."""
-        from backfill.cron.declared import Declared  # noqa: PLC0415 (see the module)
-
         return Declared() if self._declared is None else self._declared.copy()
 
     def _decorated(self, task: Task[Any, Any]) -> None:

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from backfill.cron.runs import next_runs
+from backfill.cron.schedule import Schedule
+from backfill.cron.text import parse_crontab
 from backfill.ends import EndHow
 from backfill.errors import BackfillError
 from backfill.schedules import ScheduleInfo, ScheduleOrigin, ScheduleState
 from backfill.storage.schedules import KnownSchedule, LastJob, LiveWorker, Look, SaidSchedule
-
-if TYPE_CHECKING:
-    from backfill.cron.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +96,6 @@ def read_line(line: str, identifier: str) -> Schedule | None:
 
     Schedulers leave out both: a role that writes plain SQL may give an item any text.
     """
-    from backfill.cron.text import parse_crontab  # noqa: PLC0415 (only programs that have recurring jobs load it)
-
     try:
         items = parse_crontab(line)
     except (BackfillError, ValueError):
@@ -117,7 +114,6 @@ def _state(said: SaidSchedule | None, *, declared: bool) -> ScheduleState:
 
 
 def _next_run(schedule: Schedule | None, state: ScheduleState, now: datetime) -> datetime | None:
-    from backfill.cron.runs import next_runs  # noqa: PLC0415 (as above)
 
     if schedule is None or state is not ScheduleState.ACTIVE:
         return None

@@ -174,7 +174,7 @@ class Scheduler:
             return False
         self._tell(CronTick(now, tuple(one.schedule for one, _ in due), self._worker()))
         again = False
-        async for made in self._made(due, now, troubles):
+        async for made in self._made(due, troubles):
             batch = list[_Made]()
             for number, one in enumerate(made, 1):
                 batch.append(one)
@@ -183,9 +183,7 @@ class Scheduler:
                     batch = []
         return again
 
-    async def _made(
-        self, due: Sequence[tuple[Planned, Due]], now: datetime, troubles: list[str]
-    ) -> AsyncIterator[list[_Made]]:
+    async def _made(self, due: Sequence[tuple[Planned, Due]], troubles: list[str]) -> AsyncIterator[list[_Made]]:
         """Make the jobs of items, and give them as they are there, so that slow plugins hold up few."""
         left, made, since = deque(due), list[_Made](), self._clock()
         making = dict[asyncio.Task[list[NewRun]], tuple[Planned, Due]]()
@@ -194,7 +192,7 @@ class Scheduler:
             while left or making:
                 while left and len(making) < most and sum(len(found.runs) for _, found in making.values()) < _MANY:
                     one, found = left.popleft()
-                    making[asyncio.create_task(self._make(one, found, now))] = one, found
+                    making[asyncio.create_task(self._make(one, found))] = one, found
                 limit = SOON_SECONDS if made else None
                 ended, _ = await asyncio.wait(making, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in making if task.done()]:
@@ -218,12 +216,12 @@ class Scheduler:
                 task.cancel()
             await asyncio.gather(*making, return_exceptions=True)
 
-    async def _make(self, one: Planned, found: Due, now: datetime) -> list[NewRun]:
+    async def _make(self, one: Planned, found: Due) -> list[NewRun]:
         """The jobs of an item's runs, or of the first of them where plugins take long for each."""
         until = self._clock() + ANSWER_SECONDS
         runs = list[NewRun]()
         for run in found.runs:
-            runs.append(await self._maker.make(one.schedule, run, one.item.revision, now))
+            runs.append(await self._maker.make(one.schedule, run, one.item.revision))
             if self._clock() > until:
                 break
         return runs
