@@ -34,6 +34,8 @@ class WhyKind(StrEnum):
     """Another job of its serial queue comes first."""
     NO_WORKER = "no_worker"
     """No live worker of this package knows its task."""
+    FLAGS = "flags"
+    """No live worker of this package that knows its task takes jobs with its flags."""
     LIMIT_FULL = "limit_full"
     """As many jobs run as its task's limit allows."""
     RATE = "rate"

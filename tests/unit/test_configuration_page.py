@@ -23,7 +23,7 @@ PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 OF_PROGRAMS = {"retry": ("the contract's schedule", "a `RetryPolicy`")}
 """Settings that no text can say."""
 OF_THE_SHELL = {"--task", "--crontab", "--processes", "--max-jobs", "--max-rss", "--log-level", "--json", "--debug"}
-FIELDS = {"--queue": "queues", "--forbidden-flag": "forbidden_flags"}
+FIELDS = {"--queue": "queues", "--forbidden-flag": "forbidden_flags", "--accepted-flag": "accepted_flags"}
 
 
 def rows(heading: str) -> Iterator[list[str]]:

@@ -54,7 +54,7 @@ INNER_PLACES = {
         {"cancelling"},
         {"connection"},
         {"pool", "schema", "wire", "workers", "writable"},
-        {"claim_kinds", "commits", "progress", "serial_floors", "ties", "unprepared"},
+        {"accepting", "claim_kinds", "commits", "progress", "serial_floors", "ties", "unprepared"},
         {"claims"},
         {"shares"},
         {"value_claims"},

@@ -24,6 +24,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "--task": ("video.*", ("video.*",)),
     "--crontab": ("night, day", ("night", "day")),
     "--forbidden-flag": ("gpu,,slow ", ("gpu", "slow")),
+    "--accepted-flag": ("gpu,,slow ", ("gpu", "slow")),
     "--poll-interval": ("250ms", timedelta(milliseconds=250)),
     "--listen": ("false", False),
     "--listen-dsn": ("postgresql://direct", "postgresql://direct"),
@@ -62,7 +63,7 @@ WRONG = {
     "--stale-lock-cleanup-interval": "2d", "--stale-queue-lock-timeout": "0.5", "--stale-job-lock-timeout": "366d",
     "--processes": "1001", "--max-jobs": "0", "--max-rss": "512kB",
     "--log-level": "trace", "--json": "json", "--queue": ",", "--task": " , ,", "--crontab": ",",
-    "--forbidden-flag": ",",
+    "--forbidden-flag": ",", "--accepted-flag": ",",
 }  # fmt: skip
 FOREIGN: dict[str, list[tuple[str, Any]]] = {
     "GRAPHILE_WORKER_SCHEMA": [("shop", "shop")],
@@ -166,7 +167,7 @@ def test_what_is_allowed_reads_well() -> None:
 def test_defaults_are_those_of_the_worker() -> None:
     """The shell's defaults are `WorkerConfig`'s; the fields without an option are those that only a program can say."""
     config = WorkerConfig("postgresql://shop")
-    names = {"queue": "queues", "forbidden-flag": "forbidden_flags"}
+    names = {"queue": "queues", "forbidden-flag": "forbidden_flags", "accepted-flag": "accepted_flags"}
     shell = {names.get(word := option.removeprefix("--"), word.replace("-", "_")): option for option in NAMES}
     own = {field.name for field in fields(WorkerConfig)}
     assert own - set(shell) == {"retry"}

@@ -72,6 +72,10 @@ FORBIDDEN_FLAG: Final = Several(
     "--forbidden-flag", "FLAG", "Leave jobs with this flag alone; may be repeated.", Words(),
     names=("BACKFILL_FORBIDDEN_FLAGS", "BACKFILL_FORBIDDEN_FLAG"),
 )  # fmt: skip
+ACCEPTED_FLAG: Final = Several(
+    "--accepted-flag", "FLAG", "Only jobs with this flag, or with another one that is given.", Words(),
+    names=("BACKFILL_ACCEPTED_FLAGS", "BACKFILL_ACCEPTED_FLAG"),
+)  # fmt: skip
 POLL_INTERVAL: Final = Setting(
     "--poll-interval", "TIME", "How often to look for jobs where nothing wakes it.", Span("poll_interval"), "2s",
     foreign=Foreign("POLL_INTERVAL_MS", Number("poll_interval", _MILLISECOND)),

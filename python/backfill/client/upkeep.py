@@ -37,6 +37,7 @@ from backfill.counts import UnknownFound, UnknownTask
 from backfill.storage.counters import MinuteCounts
 from backfill.storage.progress import Entry
 from backfill.storage.recovery import CutOff, Next
+from backfill.storage.schema.functions import FunctionsFound
 from backfill.storage.shares import EffectiveLimit
 
 
@@ -55,6 +56,10 @@ class UpkeepVerbs(ClientLife):
             The database's time, in Unix seconds.
         """
         return await self._run(write_counters(worker, counts))
+
+    async def whose_functions(self) -> FunctionsFound:
+        """Ask whose the functions `add_job` and `add_jobs` are, which another program may replace at any time."""
+        return await self._run(verbs.whose_functions())
 
     async def unknown_tasks(self, worker: str) -> list[UnknownTask]:
         """Find tasks with due jobs that none of our live workers knows, eleven at most, those with most jobs first.

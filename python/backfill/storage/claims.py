@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, Final
 
-from backfill._native import Job, claim_statement, pack_array
+from backfill._native import Job, pack_array
+from backfill.storage.accepting import flag_parameters, lane_statement
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.rows import decode_jobs
 from backfill.storage.serial_floors import SerialFloor
@@ -127,7 +128,8 @@ class Look:
         slots: how many jobs are wanted however large their payloads are, since slots are free for them.
         budget: how many bytes the payloads of the other jobs may have, all together.
         behind: whether the look is made only for jobs before the floors, beside the looks that begin at the floors.
-        tracked: whether it passes over jobs of tasks that are left out, so that it gives the place where it ends.
+        tracked: whether it passes over jobs of tasks that are left out, or of other flags, so that it gives the place
+            where it ends.
         tie: the place among the jobs of one run_at where it begins; no jobs that come after these are taken. None where
             it begins at the floors alone.
     """
@@ -191,25 +193,27 @@ class LaneClaim:
         schema: the queue's schema.
         lanes: the filters of the lanes before this one, in order, and last its own, which always names its tasks.
         forbidden_flags: jobs with one of these flags are left alone.
+        accepted_flags: only jobs with one of these flags are taken; any job if there are none.
     """
 
     schema: str
     lanes: tuple[LaneFilter, ...]
     forbidden_flags: tuple[str, ...] = ()
+    accepted_flags: tuple[str, ...] = ()
     _texts: dict[str, str] = field(init=False, repr=False)
     _number: int = field(init=False, repr=False, default_factory=lambda: next(_numbers))
 
     def __post_init__(self) -> None:
         """Build the statements once."""
-        quoted = quoted_schema(self.schema)
+        quoted, accepted = quoted_schema(self.schema), self.accepted_flags
         texts = {
-            name: claim_statement(load(name).text, quoted, [lane.shape for lane in self.lanes], first)
+            name: lane_statement(load(name).text, quoted, [lane.shape for lane in self.lanes], first, accepted)
             for name, first in {**FIRST_LANE_PARAMETER, **_FIRST_TIED_PARAMETER}.items()
         }
         if self.takes_parallel:
             shapes = [lane.shape for lane in self._parallel_lanes]
             for name, first in _FIRST_PARALLEL_PARAMETER.items():
-                texts[name] = claim_statement(load(name).text, quoted, shapes, first)
+                texts[name] = lane_statement(load(name).text, quoted, shapes, first, accepted)
         object.__setattr__(self, "_texts", texts)
 
     def narrowed(self, tasks: Sequence[str]) -> tuple[LaneFilter, ...]:
@@ -234,6 +238,8 @@ class LaneClaim:
     def bind(self, task_ids: Mapping[str, int], left_out: frozenset[str] = frozenset()) -> Bound:
         """The parameters of all lanes, and of those that take parallel jobs, for the ids that tasks have now.
 
+        Those of the accepted flags stand before them.
+
         Args:
             task_ids: the tasks' ids by their names.
             left_out: tasks whose jobs this lane does not take for a while. The filters of the lanes before it keep
@@ -244,7 +250,8 @@ class LaneClaim:
         mine = own.parameters(own_ids)
         every = [value for lane in before for value in lane.parameters(task_ids)] + mine
         parallel = [value for lane in before if lane.queues is None for value in lane.parameters(task_ids)]
-        return tuple(every), tuple(parallel + mine if self.takes_parallel else parallel)
+        flags = flag_parameters(self.accepted_flags)
+        return (*flags, *every), (*flags, *parallel, *(mine if self.takes_parallel else ()))
 
     def commands(self, look: Look, *, worker: str, bound: Bound) -> list[Command]:
         """The statements of a look, to be sent in one pipeline."""

@@ -21,8 +21,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from backfill._native import claim_statement
 from backfill.records import LIMITED_FLAG
+from backfill.storage.accepting import lane_statement
 from backfill.storage.arrays import number_array
 from backfill.storage.claims import FIRST_LANE_PARAMETER, Bound, LaneClaim, LaneFilter, Look, Taken
 from backfill.storage.results import BinaryRow, binary_rows
@@ -127,21 +127,24 @@ class LimitedClaim:
             its aliases, and no others.
         by: the `by` of the limit. Jobs that have a value there are left out, since a `ValueClaim` takes them.
         forbidden_flags: jobs with one of these flags are left alone.
+        accepted_flags: only jobs with one of these flags are taken; any job if there are none.
     """
 
     schema: str
     lanes: tuple[LaneFilter, ...]
     by: str | None = None
     forbidden_flags: tuple[str, ...] = ()
+    accepted_flags: tuple[str, ...] = ()
     _claim: LaneClaim = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Build the statements once."""
         left = self.forbidden_flags if self.by is None else (*self.forbidden_flags, LIMITED_FLAG)
-        claim = LaneClaim(self.schema, self.lanes, left)
+        claim = LaneClaim(self.schema, self.lanes, left, self.accepted_flags)
         quoted, shapes = quoted_schema(self.schema), [lane.shape for lane in self.lanes]
         texts = {
-            name: claim_statement(limited(name), quoted, shapes, first) for name, first in FIRST_LANE_PARAMETER.items()
+            name: lane_statement(limited(name), quoted, shapes, first, self.accepted_flags)
+            for name, first in FIRST_LANE_PARAMETER.items()
         }
         object.__setattr__(claim, "_texts", texts)
         object.__setattr__(self, "_claim", claim)

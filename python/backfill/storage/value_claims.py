@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from backfill._native import Job, claim_statement
+from backfill._native import Job
+from backfill.storage.accepting import flag_parameters, lane_statement
 from backfill.storage.arrays import number_array, text_array
 from backfill.storage.claims import Bound, LaneFilter
 from backfill.storage.results import binary_rows
@@ -82,6 +83,7 @@ class ValueClaim:
         by: the `by` of the limit as the worker knows it.
         lanes: as for `LimitedClaim`.
         forbidden_flags: jobs with one of these flags are left alone.
+        accepted_flags: only jobs with one of these flags are taken; any job if there are none.
     """
 
     schema: str
@@ -89,6 +91,7 @@ class ValueClaim:
     by: str
     lanes: tuple[LaneFilter, ...]
     forbidden_flags: tuple[str, ...] = ()
+    accepted_flags: tuple[str, ...] = ()
 
     _text: str = field(init=False, repr=False)
     _number: int = field(init=False, repr=False, default_factory=lambda: next(_counter))
@@ -96,12 +99,14 @@ class ValueClaim:
     def __post_init__(self) -> None:
         """Build the statement once."""
         shapes = [lane.shape for lane in self.lanes]
-        text = claim_statement(load("take_values").text, quoted_schema(self.schema), shapes, 11)
+        template, quoted = load("take_values").text, quoted_schema(self.schema)
+        text = lane_statement(template, quoted, shapes, 11, self.accepted_flags)
         object.__setattr__(self, "_text", text)
 
     def bind(self, task_ids: Mapping[str, int]) -> Bound:
         """The parameters of all lanes, and the ids of the tasks, for the ids that tasks have now."""
         lanes = tuple(value for lane in self.lanes for value in lane.parameters(task_ids))
+        lanes = (*flag_parameters(self.accepted_flags), *lanes)
         return lanes, (number_array([task_ids[name] for name in self.lanes[-1].tasks or () if name in task_ids]),)
 
     def commands(self, look: ValueLook, *, worker: str, bound: Bound) -> list[Command]:

@@ -33,7 +33,7 @@ class WorkerRow:
         host: the machine's name.
         pid: the process's id.
         protocol: the version of what workers expect of each other.
-        lanes: its lanes, each with its name and concurrency.
+        lanes: its lanes, each with its name and concurrency, and the flags that the worker was told.
         tasks: the tasks that it knows, by name.
         version: the version of backfill that it runs.
         dead_after: it is dead after so long without a heartbeat.

@@ -166,6 +166,8 @@ class WorkerConfig:
         scheduling: whether the worker enqueues the jobs of recurring items when they are due, its own and those of all
             other workers. If it does not, it still declares its own, and leaves scheduling to other workers.
         forbidden_flags: jobs with one of these flags are left alone.
+        accepted_flags: only jobs with one of these flags are taken, and of those none that has a forbidden one; any job
+            if no flags are given.
         ahead_bytes: how many bytes of payloads may be claimed ahead, beyond those of the running jobs; 0 to 1 TiB, and
             32 MiB if not given. The lanes share it equally. With 0 nothing is claimed ahead.
         pool_size: how many connections the handlers and their client may use at most; 1 to 1,000.
@@ -217,6 +219,7 @@ class WorkerConfig:
     listen_dsn: Dsn | None = field(default=None, repr=False)
     scheduling: bool = True
     forbidden_flags: Sequence[str] = ()
+    accepted_flags: Sequence[str] = ()
     ahead_bytes: int = AHEAD_BYTES
     pool_size: int = 10
     process_slots: int | None = None
@@ -254,11 +257,8 @@ class WorkerConfig:
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError(f"WorkerConfig.retry = {self.retry!r}: expected a RetryPolicy")
         object.__setattr__(self, "retry_traceback", _traceback(self.retry_traceback))
-        if isinstance(self.forbidden_flags, str):
-            raise ConfigurationError(
-                f"WorkerConfig.forbidden_flags = {self.forbidden_flags!r}: expected a list of flags"
-            )
-        object.__setattr__(self, "forbidden_flags", tuple(self.forbidden_flags))
+        for name in ("forbidden_flags", "accepted_flags"):
+            object.__setattr__(self, name, _flags(f"WorkerConfig.{name}", getattr(self, name)))
         object.__setattr__(self, "queues", _checked_lanes(self.queues))
         if self.queues and self.concurrency is not None:
             raise ConfigurationError(
@@ -290,6 +290,13 @@ class WorkerConfig:
     def slots(self) -> int:
         """How many jobs run at once at most, in all lanes together."""
         return sum(lane.concurrency for lane in self.lanes)
+
+
+def _flags(field: str, value: Any) -> tuple[str, ...]:
+    flags = () if isinstance(value, str) else tuple(value)
+    if isinstance(value, str) or not all(isinstance(flag, str) and "\0" not in flag for flag in flags):
+        raise ConfigurationError(f"{field} = {value!r}: expected a list of flags")
+    return flags
 
 
 def _checked_lanes(queues: Sequence[QueueConfig]) -> tuple[QueueConfig, ...]:

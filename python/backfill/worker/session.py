@@ -30,7 +30,7 @@ from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.control.breakers import Breakers
 from backfill.worker.control.cancelled_jobs import CancelledJobs
-from backfill.worker.control.concurrency import LaneConcurrency
+from backfill.worker.control.concurrency import LaneConcurrency, described
 from backfill.worker.control.controls import Controls
 from backfill.worker.control.limited_tasks import LimitedTasks
 from backfill.worker.control.paused_queues import PausedQueuesDuty
@@ -162,6 +162,11 @@ class WorkerSession:
             hooks=hooks if hooks.attend else None,
         )
         pool.attach(self.executor, self.worker_id)
+        lanes = self.lanes = make_lanes(
+            config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
+            accepted_flags=tuple(config.accepted_flags), ahead_bytes=config.ahead_bytes,
+            patience=seconds(config.poll_interval),
+        )  # fmt: skip
         self.beat = Beat(config, self._row(tasks, declared(registry), Place.here(pool.children.now)), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on
         self.executor.leased_until, self.executor.renew_lease = 0.0, self.beat.leased_until
@@ -172,10 +177,6 @@ class WorkerSession:
         self.breakers = Breakers(own, registry, broken=self._break)
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
-        lanes = self.lanes = make_lanes(
-            config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),
-            ahead_bytes=config.ahead_bytes, patience=seconds(config.poll_interval),
-        )  # fmt: skip
         limits = Sources(
             self.executor, lanes, schema=config.schema, worker=self.worker_id, patience=seconds(config.poll_interval),
             fleet=lambda: self.beat.fleet, stir=self._stir,
@@ -359,9 +360,8 @@ class WorkerSession:
         self.station.claimer.wake()
 
     def _row(self, tasks: tuple[str, ...], limits: dict[str, Any], place: Place | None) -> WorkerRow:
-        lanes = [{"name": lane.name, "concurrency": lane.concurrency} for lane in self._config.lanes]
         return WorkerRow(
-            self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, lanes, list(tasks), _version(),
+            self.worker_id, socket.gethostname(), os.getpid(), PROTOCOL, described(self.lanes), list(tasks), _version(),
             self._config.dead_after, limits, None if place is None else place.to_json(), crontab=self._crontab,
             schedules=self._schedules,
         )  # fmt: skip

@@ -120,7 +120,7 @@ async def test_who_keeps_a_migration_waiting_is_named(
     empty_dsn: str, role: NewRole, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the log while it waits, and in the error once its time is up."""
-    monkeypatch.setattr("backfill.storage.schema.migrate._TOLD_AFTER", 0.0)
+    monkeypatch.setattr("backfill.storage.schema.turn._TOLD_AFTER", 0.0)
     async with await psycopg.AsyncConnection.connect(empty_dsn, autocommit=True) as holder:
         await holder.execute("set application_name = 'somebody'")
         await holder.execute("select pg_advisory_lock(hashtextextended('backfill.migrate:graphile_worker', 0))")

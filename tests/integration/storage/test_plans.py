@@ -39,7 +39,10 @@ LANES = {
     "some tasks": (LaneFilter(tasks=("task1", "task2", "task3")),),
     "behind another": (LaneFilter(tasks=("task4",)), LaneFilter(tasks=tuple(TASKS))),
     "one priority": (LaneFilter(tasks=tuple(TASKS), priority=(0, 0)),),
+    "accepted flags": (LaneFilter(tasks=tuple(TASKS)),),
 }
+FLAGS = {"accepted flags": ("gpu",)}
+"""The flags of a lane of a worker that was told which ones it accepts."""
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +112,7 @@ def test_functions_read_no_table_from_end_to_end(filled: Connection, name: str) 
 
 
 def _claim(lane: str, name: str) -> tuple[str, list[Any]]:
-    claim = LaneClaim("graphile_worker", LANES[lane])
+    claim = LaneClaim("graphile_worker", LANES[lane], accepted_flags=FLAGS.get(lane, ()))
     return claim._texts[name], [*FRONTS[name], *claim.bind(TASKS)[name in PARALLEL_CLAIMS]]
 
 

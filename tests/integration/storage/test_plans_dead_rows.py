@@ -77,11 +77,14 @@ def session(believed: str) -> Iterator[Connection]:
         connection.rollback()
 
 
-def ran(connection: Connection, name: str, *, hot: bool) -> Plan:
-    """What a statement did, as a worker's hot connections run it, or as any session does."""
+def ran(connection: Connection, name: str, *, hot: bool, accepted: tuple[str, ...] = ()) -> Plan:
+    """What a statement did, as a worker's hot connections run it, or as any session does.
+
+    A claim takes only jobs with an accepted flag, where there is one.
+    """
     parameters = [*samples(connection)[name]]
     if name in FRONTS:
-        claim = LaneClaim("graphile_worker", (LaneFilter(tasks=tuple(TASKS)),))
+        claim = LaneClaim("graphile_worker", (LaneFilter(tasks=tuple(TASKS)),), accepted_flags=accepted)
         text, bound = claim._texts[name], claim.bind(TASKS)[name in PARALLEL_CLAIMS]
         parameters += bound
     else:
@@ -108,6 +111,14 @@ def test_what_workers_run_reads_by_the_conditions_of_indexes(session: Connection
 def test_what_clients_run_reads_by_the_conditions_of_indexes(session: Connection, name: str, hot: bool) -> None:
     """So do clients' statements, and the functions of the contract and of producers, in any session's settings."""
     plan = ran(session, name, hot=hot)
+    assert unbounded(plan) == []
+    assert buffers(plan) <= MOST_PAGES
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_claims_of_accepted_flags_read_by_the_conditions_of_indexes(session: Connection, name: str) -> None:
+    """The condition on flags, which nothing is known of, leads the planner to no other index."""
+    plan = ran(session, name, hot=True, accepted=("gpu",))
     assert unbounded(plan) == []
     assert buffers(plan) <= MOST_PAGES
 

@@ -111,9 +111,10 @@ def test_what_names_jobs_reads_a_few_pages(dead: Connection, name: str, values: 
     assert buffers(plan) <= MOST_PAGES
 
 
-def test_a_look_at_values_reads_by_its_index(dead: Connection) -> None:
-    """Values and their first jobs are found by the index of limited jobs alone."""
-    claim = ValueClaim(SCHEMA, "by", "tenant", (LaneFilter(tasks=(TASK,)),))
+@pytest.mark.parametrize("accepted", [(), ("gpu",)])
+def test_a_look_at_values_reads_by_its_index(dead: Connection, accepted: tuple[str, ...]) -> None:
+    """Values and their first jobs are found by the index of limited jobs alone, whatever flags are accepted."""
+    claim = ValueClaim(SCHEMA, "by", "tenant", (LaneFilter(tasks=(TASK,)),), accepted_flags=accepted)
     dead.execute("insert into graphile_worker.backfill_limit_states values ('by', 'v0', now(), 4)")
     plan = _ran(dead, claim._text, ["w", 50, [], "by", "tenant", [1], None, 500, [], [], *claim.bind({TASK: 1})[0]])
     assert unbounded(plan) == []

@@ -14,7 +14,7 @@ import msgspec
 import pydantic
 import pytest
 
-from backfill import BackfillClient, JobSpec, Queue, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+from backfill import BackfillClient, JobSpec, Limit, Queue, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 
 from reading import rows
 
@@ -274,6 +274,66 @@ async def test_forbidden_flags_leave_jobs_alone(dsn: str) -> None:
     config = WorkerConfig(dsn, forbidden_flags=["heavy", "odd"])
     assert await WorkerRunner(config, tasks).process_available_jobs() == 2
     assert sorted(runs) == [2, 3]
+
+
+async def test_only_jobs_with_an_accepted_flag_are_run(dsn: str) -> None:
+    """One of the flags is enough; a job with none is left alone, and so is one with a forbidden flag."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    runs: list[Any] = []
+
+    @tasks.task("task")
+    async def handler(payload: Any) -> None:
+        runs.append(payload)
+
+    async with BackfillClient(dsn) as client:
+        await client.enqueue("task", 1, flags=["gpu"])
+        await client.enqueue("task", 2, flags=["big", "odd"])
+        await client.enqueue("task", 3)
+        await client.enqueue("task", 4, flags=["light"])
+        await client.enqueue("task", 5, flags=["gpu", "heavy"])
+        await client.enqueue("task", 6, queue=Queue.serial("q"))
+        await client.enqueue("task", 7, flags=["gpu"], queue=Queue.serial("q"))
+    config = WorkerConfig(dsn, accepted_flags=["gpu", "big"], forbidden_flags=["heavy"])
+    assert await WorkerRunner(config, tasks).process_available_jobs() == 3
+    assert sorted(runs) == [1, 2, 7]
+    assert await WorkerRunner(WorkerConfig(dsn), tasks).process_available_jobs() == 4
+
+
+@pytest.mark.parametrize("by", [None, "tenant"])
+async def test_limited_jobs_with_an_accepted_flag(dsn: str, by: str | None) -> None:
+    """The claims within a limit of the fleet, with and without values, leave other jobs alone too."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    runs: list[Any] = []
+
+    @tasks.task("task", limit=Limit(2, by))
+    async def handler(payload: dict[str, Any]) -> None:
+        runs.append(payload["number"])
+
+    async with BackfillClient(dsn) as client:
+        for number in range(6):
+            flags = ["gpu"] if number % 2 else ["light"]
+            await client.enqueue(handler, {"number": number, "tenant": "a"}, flags=flags)
+            await client.enqueue(handler, {"number": 10 + number, "tenant": "b"})
+    config = WorkerConfig(dsn, accepted_flags=["gpu"])
+    assert await WorkerRunner(config, tasks).process_available_jobs() == 3
+    assert sorted(runs) == [1, 3, 5]
+
+
+async def test_accepted_flags_behind_many_others(dsn: str) -> None:
+    """A worker comes to its jobs, however many of one time are before them, and the next claims begin behind those."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    runs: list[Any] = []
+
+    @tasks.task("task")
+    async def handler(payload: Any) -> None:
+        runs.append(payload)
+
+    async with BackfillClient(dsn) as client:
+        await client.enqueue_bulk("task", range(2_000))
+        await client.enqueue_bulk("task", range(2_000, 2_040), flags=["gpu"])
+    config = WorkerConfig(dsn, concurrency=4, accepted_flags=["gpu"])
+    assert await WorkerRunner(config, tasks).process_available_jobs() == 40
+    assert sorted(runs) == list(range(2_000, 2_040))
 
 
 async def _database_time(dsn: str) -> Any:

@@ -19,6 +19,7 @@ from backfill.client.verbs.recovery import DEAD_AFTER, recover_abandoned, recove
 from backfill.errors import CleanupRefusedError
 from backfill.storage.recovery import Next
 from backfill.storage.results import Row, first, nothing, rows
+from backfill.storage.schema.functions import FunctionsFound, functions_found
 
 T = TypeVar("T")
 
@@ -113,6 +114,11 @@ def is_first_worker(worker: str) -> Verb[bool]:
     return Verb("is_first_worker", (worker,), _flag("first"))
 
 
+def whose_functions() -> Verb[FunctionsFound]:
+    """Ask whose `add_job` and `add_jobs` are."""
+    return Verb("whose_functions", ("false",), _functions)
+
+
 def collect_queues(schema: str, limit: int | None) -> Steps[int]:
     """Delete serial queues that no job uses and nobody has locked; the answer is how many."""
     check_int("limit", limit, _COUNT)
@@ -189,7 +195,7 @@ def _collect_queues(schema: str, limit: int) -> Steps[int]:
 def _collect_some(schema: str, after: int, wanted: int) -> Steps[tuple[int, int | None]]:
     """Delete some unused queues; the answer is how many, and the id after which to continue, or None at the end."""
     yield from Verb("bound_idle", (_PATIENCE,), nothing)
-    yield from _refuse_foreign_functions(schema)
+    yield from _hold_functions(schema)
     parameters = (str(after), str(_LOOKED_AT), str(wanted))
     unused = yield from Verb("find_unused_queues", parameters, _unused)
     held = 0 if unused.ids == "{}" else unused.ids.count(",") + 1
@@ -204,7 +210,7 @@ def _collect_some(schema: str, after: int, wanted: int) -> Steps[tuple[int, int 
 
 def _collect_tasks(schema: str) -> Steps[tuple[str, ...]]:
     yield from Verb("bound_idle", (_PATIENCE,), nothing)
-    yield from _refuse_foreign_functions(schema)
+    yield from _hold_functions(schema)
     names = yield from Verb("find_foreign_workers", (), _texts("id"))
     if names:
         raise CleanupRefusedError(
@@ -218,13 +224,23 @@ def _collect_tasks(schema: str) -> Steps[tuple[str, ...]]:
     return tuple(sorted(gone))
 
 
-def _refuse_foreign_functions(schema: str) -> Steps[None]:
-    if not (yield from Verb("add_job_is_ours", (schema,), _flag("ours"))):
+def _hold_functions(schema: str) -> Steps[None]:
+    """Keep `add_job` and `add_jobs` as they are until the transaction ends, and refuse where they are not ours."""
+    found = yield from Verb("whose_functions", ("true",), _functions)
+    if found.whose == "ours":
+        return
+    not_collected = f"queues and tasks of schema {schema!r} are not collected: "
+    if found.whose == "migrating":
+        raise CleanupRefusedError(f"{not_collected}another program is just migrating it; call again in a while")
+    if found.whose == "unfinished":
         raise CleanupRefusedError(
-            f"queues and tasks of schema {schema!r} are not collected: its add_job or add_jobs is another "
-            "program's, which may leave a job with a queue that was just deleted; nothing need be done, unused ones "
-            "cost their rows only"
+            f"{not_collected}`backfill migrate --take-over-functions` has not come to its end; run it again"
         )
+    way_out = "; `backfill migrate --take-over-functions` puts ours back" if found.whose == "replaced" else ""
+    raise CleanupRefusedError(
+        f"{not_collected}its add_job or add_jobs is another program's, which may leave a job with a queue that was "
+        f"just deleted; nothing need be done, unused ones cost their rows only{way_out}"
+    )
 
 
 def _flag(name: str) -> Callable[[Any], bool]:
@@ -233,6 +249,11 @@ def _flag(name: str) -> Callable[[Any], bool]:
 
 def _whole(name: str) -> Callable[[Any], int]:
     return lambda found: first(found).whole(name)
+
+
+def _functions(found: Any) -> FunctionsFound:
+    row = first(found)
+    return functions_found(row.word("whose"), row.word("database"))
 
 
 def _texts(name: str) -> Callable[[Any], tuple[str, ...]]:

@@ -96,6 +96,9 @@ def _own(task: str, row: Row) -> Iterator[WhyReason]:
         yield WhyReason(kind=WhyKind.NOT_DUE, text=text, until=until)
     if not row.whole("knowing"):
         yield WhyReason(kind=WhyKind.NO_WORKER, text=f"no live worker of this package knows the task {task}")
+    elif not row.whole("taking"):
+        text = f"none of the {row.whole('knowing')} live workers that know the task {task} takes jobs with its flags"
+        yield WhyReason(kind=WhyKind.FLAGS, text=text)
 
 
 def _said(row: Row) -> Iterator[WhyReason]:

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg import errors, sql
-from psycopg.rows import dict_row
 
 from backfill.errors import ConfigurationError, MigrationError
 from backfill.said import said, stripped
-from backfill.storage.pooler import look_for_pooler
 from backfill.storage.schema.state import (
     KNOWN_CONTRACT,
     Foundation,
@@ -33,16 +29,13 @@ from backfill.storage.schema.state import (
     refuse_older,
 )
 from backfill.storage.schema.steps import Migration, newest
+from backfill.storage.schema.turn import LOCK_TIMEOUT, Turn, refuse_pooler
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render
 from backfill.storage.types import Connection
 
 logger = logging.getLogger(__name__)
 
 LOCK_WAIT: Final = timedelta(minutes=5)
-_LOCK_TIMEOUT: Final = timedelta(seconds=1)
-_POLL: Final = 0.1
-_TOLD_AFTER: Final = 30.0
-"""Seconds of waiting after which the log names the process that a migrator waits for."""
 _RACES: Final = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
@@ -104,7 +97,7 @@ async def migrate(
         refuse_newer(state, schema)
         done: tuple[int, ...] = ()
         if state.pending:
-            await _refuse_pooler(connection, schema)
+            await refuse_pooler(connection, schema)
             run = _Run(connection, schema, asyncio.get_running_loop().time() + lock_wait.total_seconds())
             async with run.alone(), run.timeouts():
                 done = await run.to_the_end()
@@ -117,61 +110,12 @@ async def migrate(
     return MigrationReport(schema, done, state.ours, state.foundation)
 
 
-class _Run:
+class _Run(Turn):
     """One call of `migrate` that has something to do."""
 
     def __init__(self, connection: Connection, schema: str, deadline: float) -> None:
-        self._connection = connection
-        self._schema = schema
-        self._deadline = deadline
+        super().__init__(connection, schema, deadline)
         self._done: list[int] = []
-
-    @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        """Be the only migrator of this schema, by an advisory lock.
-
-        While another process has the lock, this one asks for it again and again, and holds no snapshot in between. Any
-        role that may connect can take such a lock, so its holder is named in the log, and in the error where the time
-        is up.
-        """
-        seen, since, told = "", 0.0, False
-        while True:
-            taken = await self._row("try_migration_lock", self._schema)
-            if taken is not None and taken["taken"]:
-                break
-            holder = await self._holder()
-            now = asyncio.get_running_loop().time()
-            if holder != seen:
-                seen, since, told = holder, now, False
-            elif now - since > _TOLD_AFTER and not told:
-                logger.warning("schema %r: waiting to migrate it, since %s", self._schema, holder)
-                told = True
-            await self._pause("another process is migrating it", holder=holder)
-        try:
-            yield
-        finally:
-            if not self._connection.closed:
-                await self._connection.execute(render("release_migration_lock"), [self._schema])
-
-    async def _holder(self) -> str:
-        """Who has the lock of this schema's migrations."""
-        row = await self._row("find_migration_lock", self._schema)
-        if row is None:
-            return "another process was migrating it just now"
-        who = f"role {row['role']!r}, program {row['program']!r}"
-        return f"server process {row['pid']} ({who}) has the lock of its migrations"
-
-    @asynccontextmanager
-    async def timeouts(self) -> AsyncIterator[None]:
-        """Set our timeouts for a while: a short one for locks, none for statements, since an index may take an hour."""
-        found = await self._row("read_timeouts") or {"lock": "0", "statement": "0"}
-        before = [found["lock"], found["statement"]]
-        await self._set_timeouts(_LOCK_TIMEOUT)
-        try:
-            yield
-        finally:
-            if not self._connection.closed:
-                await self._connection.execute(render("set_timeouts"), before)
 
     async def to_the_end(self) -> tuple[int, ...]:
         """Carry out all missing migrations, again after each lost race; returns the numbers of those done here."""
@@ -188,7 +132,7 @@ class _Run:
                 races += not isinstance(error, (errors.LockNotAvailable, errors.DeadlockDetected))
                 if races > _MOST_RACES:
                     raise self._failed(error) from error
-                await self._pause(said(error), error)
+                await self.pause(said(error), error)
             except psycopg.Error as error:
                 if isinstance(error, errors.InsufficientPrivilege):
                     raise
@@ -239,7 +183,7 @@ class _Run:
         """
         index = step.index or step.name
         left = self._deadline - asyncio.get_running_loop().time()
-        await self._set_timeouts(timedelta(seconds=max(left, 1)))
+        await self.set_timeouts(timedelta(seconds=max(left, 1)))
         try:
             valid = await self._index_is_valid(index)
             if valid is False:
@@ -250,18 +194,12 @@ class _Run:
             await self._note(step, skipped=False)
         finally:
             if not self._connection.closed:
-                await self._set_timeouts(_LOCK_TIMEOUT)
+                await self.set_timeouts(LOCK_TIMEOUT)
         self._report([step])
 
     async def _index_is_valid(self, index: str) -> bool | None:
-        row = await self._row("find_index", self._schema, index)
+        row = await self.row("find_index", self._schema, index)
         return None if row is None else bool(row["valid"])
-
-    async def _row(self, statement: str, *values: object) -> dict[str, Any] | None:
-        """The only row that a statement gives, by the names of its columns; None where it gives none."""
-        async with self._connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(render(statement), values)
-            return await cursor.fetchone()
 
     async def _drop_index(self, index: str) -> None:
         name = sql.Identifier(self._schema, index)
@@ -270,21 +208,6 @@ class _Run:
     async def _note(self, step: Migration, *, skipped: bool) -> None:
         row = [step.number, step.name, step.breaking, skipped]
         await self._connection.execute(render("note_migration", self._schema), row)
-
-    async def _set_timeouts(self, lock: timedelta) -> None:
-        milliseconds = str(int(lock.total_seconds() * 1000))
-        await self._connection.execute(render("set_timeouts"), [milliseconds, "0"])
-
-    async def _pause(self, why: str, error: Exception | None = None, *, holder: str = "") -> None:
-        if asyncio.get_running_loop().time() > self._deadline:
-            raise MigrationError(
-                f"schema {self._schema!r} could not be migrated in the time given ({why}); run it again when the "
-                "database "
-                f"is quieter{holder and f': {holder}'}"
-            ) from error
-        # Whoever waited behind our wait for a lock gets as long to go on before we wait for it again.
-        pause = _LOCK_TIMEOUT.total_seconds() if isinstance(error, errors.LockNotAvailable) else _POLL
-        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
 
     def _report(self, steps: Sequence[Migration]) -> None:
         self._done += [step.number for step in steps]
@@ -295,15 +218,4 @@ class _Run:
         stripped(error)
         return MigrationError(
             f"schema {self._schema!r}: a migration failed ({said(error)}); what came before it stands"
-        )
-
-
-async def _refuse_pooler(connection: Connection, schema: str) -> None:
-    """Refuse a pooler before any lock is taken: it would hand the session that has the lock to others."""
-    if await look_for_pooler(connection):
-        info = connection.info
-        raise MigrationError(
-            f"schema {schema!r} cannot be migrated through the pooler at host={info.host} port={info.port}: it needs "
-            "one "
-            f"session from begin to end; run `backfill migrate` once with a direct DSN, the server's own host and port"
         )

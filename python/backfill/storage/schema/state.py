@@ -15,6 +15,7 @@ from psycopg.rows import class_row
 
 from backfill.errors import SchemaMissingError, SchemaVersionError
 from backfill.storage.schema.steps import Migration, migrations, newest
+from backfill.storage.schema.told import database_of, first_time
 from backfill.storage.statements import DEFAULT_SCHEMA, quoted_schema, render
 from backfill.storage.types import Connection
 
@@ -30,6 +31,7 @@ class SchemaState:
     """What a database has.
 
     Attributes:
+        database: which database it is, by its server's host and port and its name.
         schema_there: whether the schema itself is there.
         contract_there: whether the schema has the contract's ledger.
         ours_there: whether the schema has our ledger.
@@ -40,6 +42,7 @@ class SchemaState:
         breaking: the newest breaking migration of each ledger, the contract's and ours; 0 without one.
     """
 
+    database: str
     schema_there: bool
     contract_there: bool
     ours_there: bool
@@ -97,6 +100,7 @@ async def read_state(connection: Connection, schema: str) -> SchemaState:
             ours = await (await cursor.execute(render("read_ledger", schema))).fetchall()
     foreign = any(noted.skipped for noted in ours) or (found.contract_there and not ours)
     return SchemaState(
+        database=database_of(connection),
         schema_there=found.schema_there,
         contract_there=found.contract_there,
         ours_there=found.ours_there,
@@ -114,6 +118,8 @@ async def read_state(connection: Connection, schema: str) -> SchemaState:
 def refuse_newer(state: SchemaState, schema: str) -> None:
     """Refuse a database with a breaking migration that this version does not know; warn of one that is not breaking.
 
+    A process warns of each such migration once, and not at each connection.
+
     Raises:
         SchemaVersionError: there is such a breaking migration; the message names both numbers.
     """
@@ -126,7 +132,7 @@ def refuse_newer(state: SchemaState, schema: str) -> None:
                 f"schema {schema!r} has {whose} migration {breaking}, which is breaking; this version of backfill "
                 f"knows {known}: upgrade backfill"
             )
-        if has > known:
+        if has > known and first_time(state.database, schema, whose, str(has)):
             logger.warning(
                 "schema %r has %s migration %d; this version of backfill knows %d", schema, whose, has, known
             )

@@ -1,6 +1,7 @@
 -- does: Gives what holds a job back, apart from its task's limit: its own row, who has it locked, its serial queue and who has
---   that, the pauses and the breaker that concern it (JSON), and how many live workers know its task. Of a job that is gone it
---   gives its end and its dead letter. There is always one row. Times are Unix microseconds, null where they are infinite.
+--   that, the pauses and the breaker that concern it (JSON), how many live workers know its task, and how many of these take
+--   jobs with its flags. Of a job that is gone it gives its end and its dead letter. There is always one row. Times
+--   are Unix microseconds, null where they are infinite.
 -- locks: none
 -- index: jobs_pkey1, tasks_pkey, job_queues_pkey1, backfill_jobs_serial_head, backfill_jobs_locked, backfill_workers_pkey,
 --   backfill_ends_job, backfill_dlq_job
@@ -13,6 +14,8 @@ with job as materialized (
   where jobs.id = any (array[$1::bigint])
 ),
 -- part: why_queue
+,
+-- part: why_workers
 select
   job.id, job.task, queue.queue_name, job.attempts, job.max_attempts, job.locked_by,
   (extract(epoch from now()) * 1000000)::bigint as now_micros,
@@ -25,13 +28,7 @@ select
   holder.host || ':' || holder.pid as holder_place, holder.heartbeat_at > now() - holder.dead_after as holder_lives,
   queue.locked_by as queue_holder, queue.holder_place as queue_place, queue.running_job as queue_job, queue.first_job,
   case when isfinite(queue.locked_at) then (extract(epoch from queue.locked_at) * 1000000)::numeric(30) end as queue_since,
-  (
-    select count(*)
-    from :"schema".backfill_workers as workers
-    where workers.heartbeat_at > now() - workers.dead_after
-      and workers.given_up_at is null
-      and job.task = any (workers.tasks)
-  ) as knowing,
+  knowers.knowing, knowers.taking,
   (
     select json_agg(json_build_object(
         'id', control.version, 'kind', control.kind, 'subject', control.subject, 'said', control.said::text,
@@ -44,7 +41,7 @@ select
   ) as controls,
   ended.how, (extract(epoch from ended.ended_at) * 1000000)::bigint as ended_at,
   letter.id as letter, (extract(epoch from letter.failed_at) * 1000000)::bigint as failed_at
-from (select) as always
+from knowers
 left join job on true
 left join queue on true
 left join :"schema".backfill_workers as holder on holder.id = any (array[job.locked_by])

@@ -90,5 +90,10 @@ def set_concurrency(executor: Executor, lane: Lane, concurrency: int) -> None:
 
 
 def described(lanes: Iterable[Lane]) -> list[dict[str, Any]]:
-    """The lanes as the worker's row shows them: each with its name and its concurrency now."""
-    return [{"name": lane.config.name, "concurrency": lane.concurrency} for lane in lanes]
+    """The lanes as the worker's row shows them: each with its name, its concurrency now, and flags that it was told."""
+    return [
+        {"name": lane.config.name, "concurrency": lane.concurrency}
+        | ({"forbidden_flags": lane.claim.forbidden_flags} if lane.claim.forbidden_flags else {})
+        | ({"accepted_flags": lane.claim.accepted_flags} if lane.claim.accepted_flags else {})
+        for lane in lanes
+    ]

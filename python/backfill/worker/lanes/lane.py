@@ -114,7 +114,7 @@ class Lane:
         """Note the ids that tasks have now, and the tasks whose jobs the lane does not take for a while."""
         self.bound = self.claim.bind(task_ids, left_out)
         self.shut = bool(left_out) and left_out.issuperset(self.claim.tasks)
-        self.horizon.tracks = not left_out.isdisjoint(self.claim.tasks)
+        self.horizon.tracks = bool(self.claim.accepted_flags) or not left_out.isdisjoint(self.claim.tasks)
 
     def look_anew(self) -> None:
         """Look from the start soon, since the jobs that the lane may take are others than before."""
@@ -324,6 +324,7 @@ def make_lanes(
     schema: str,
     tasks: tuple[str, ...],
     forbidden_flags: tuple[str, ...],
+    accepted_flags: tuple[str, ...] = (),
     ahead_bytes: int = AHEAD_BYTES,
     patience: float = PATIENCE_SECONDS,
 ) -> list[Lane]:
@@ -334,13 +335,15 @@ def make_lanes(
         schema: the queue's schema.
         tasks: the names of the tasks that the worker knows.
         forbidden_flags: jobs with one of these flags are left alone.
+        accepted_flags: only jobs with one of these flags are taken; any job if there are none.
         ahead_bytes: how many bytes of payloads may be held for jobs that wait for a slot, in all lanes together.
         patience: how many seconds pass at least between two dear looks from the start; more than two count as two.
     """
     lanes = []
     for index, config in enumerate(configs):
         before = tuple(other.filter(tasks, own=False) for other in configs[:index])
-        claim = LaneClaim(schema, (*before, config.filter(tasks, own=True)), forbidden_flags)
+        filters = (*before, config.filter(tasks, own=True))
+        claim = LaneClaim(schema, filters, forbidden_flags, accepted_flags)
         lanes.append(Lane(config, claim, ahead_bytes // len(configs), patience=min(patience, PATIENCE_SECONDS)))
     return lanes
 

@@ -55,7 +55,8 @@ class ScanCursor:
 
     Attributes:
         freed: whether this worker has freed a serial queue since the last look at serial queues.
-        tracks: whether the lane passes over jobs of tasks that are left out, so that places in the table count.
+        tracks: whether the lane passes over jobs of tasks that are left out, or of other flags, so that places in the
+            table count.
     """
 
     __slots__ = (

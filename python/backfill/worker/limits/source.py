@@ -44,7 +44,10 @@ class Source(Claimable):
 
     def __init__(self, lane: Lane, limit: EffectiveLimit, names: tuple[str, ...], *, patience: float) -> None:
         super().__init__(lane, limit, names)
-        self.claim = LimitedClaim(lane.claim.schema, lane.claim.narrowed(names), limit.by, lane.claim.forbidden_flags)
+        claim = lane.claim
+        self.claim = LimitedClaim(
+            claim.schema, claim.narrowed(names), limit.by, claim.forbidden_flags, claim.accepted_flags
+        )
         self.bound: Bound = ((), ())
         self.horizon = ScanCursor(patience=patience, apart=False)
         self._portion = Portion(self.pace, self.again)

@@ -54,8 +54,9 @@ class ValueSource(Claimable):
 
     def __init__(self, lane: Lane, limit: EffectiveLimit, by: str, names: tuple[str, ...]) -> None:
         super().__init__(lane, limit, names)
+        claim = lane.claim
         self.claim = ValueClaim(
-            lane.claim.schema, limit.task, by, lane.claim.narrowed(names), lane.claim.forbidden_flags
+            claim.schema, limit.task, by, claim.narrowed(names), claim.forbidden_flags, claim.accepted_flags
         )
         self.bound: Bound = ((), ())
         self.round = Round()

@@ -21,6 +21,7 @@ from backfill.storage.backoff import Backoff
 from backfill.storage.connection import Connection, Dsn, connect, shown
 from backfill.storage.pooler import ANSWER_SECONDS, is_pooled
 from backfill.storage.ration import Ration
+from backfill.storage.schema.functions import look_at_functions
 from backfill.storage.schema.state import read_state, refuse_newer
 from backfill.storage.workers import listen
 from backfill.worker.service import Service
@@ -171,11 +172,11 @@ class Listener(Service):
         """
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                state = await read_state(connection, self._schema)
+                refuse_newer(await read_state(connection, self._schema), self._schema)
+                await look_at_functions(connection, self._schema)  # perhaps the migration has replaced them
         except psycopg.Error as error:
             if connection.closed:
                 raise
             logger.warning("a migration was told of, and the ledgers cannot be read: %s", shown(error))
             return
-        refuse_newer(state, self._schema)
         self._wake()  # for jobs that were added meanwhile, whose notifications were not heard

@@ -18,6 +18,7 @@ from backfill.client.cleanup import warn_of_short
 from backfill.client.lent import ServicesClient
 from backfill.errors import CleanupRefusedError
 from backfill.said import said
+from backfill.storage.schema.functions import tell_of_functions
 from backfill.worker.config import WorkerConfig
 from backfill.worker.upkeep.periodic import Periodic
 
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _TIMEOUT: Final = 120.0
 QUEUES_SECONDS: Final = 600.0
-"""How often the locks of queues are looked at, in seconds.
+"""How often the locks of queues are looked at, and whose the functions are that add jobs, in seconds.
 
 It is seldom, since a look reads all queues, and a queue without a locked job is hardly ever locked.
 """
@@ -81,9 +82,17 @@ class Cleaner(Periodic):
             )  # fmt: skip
         if queues is not None:
             self._queues_at = now + QUEUES_SECONDS
+            await self._look_at_functions()
         if now >= self._collect_at:
             self._collect_at = now + COLLECT_SECONDS
             await self._collect()
+
+    async def _look_at_functions(self) -> None:
+        """See whose `add_job` and `add_jobs` are, and say what it costs where they are no longer ours."""
+        try:
+            tell_of_functions(await self._client.whose_functions(), self._config.schema)
+        except psycopg.errors.InsufficientPrivilege as error:
+            logger.debug("it is not known whose add_job is: %s", said(error))
 
     async def _collect(self) -> None:
         if not await self._client.is_first_worker(self._worker()):
@@ -91,7 +100,8 @@ class Cleaner(Periodic):
         try:
             collected = await self._client.collect_queues(MOST_COLLECTED)
         except (CleanupRefusedError, psycopg.errors.InsufficientPrivilege) as error:
-            # The schema is another program's, or the role has older grants. Unused queues cost no more than their rows.
+            # The functions are another program's, which `_look_at_functions` says, or the role has older grants. Unused
+            # queues cost no more than their rows.
             logger.debug("unused queues stay: %s", said(error))
         else:
             if collected:
