@@ -27,6 +27,7 @@ _TIMES = [_NOW] * 100
 _NUMBERS = [1] * 100
 _KEYED = [False] * 100
 _RECORDS: list[Sequence[Any]] = [_TIMES, ["failed"] * 100, ["app.No"] * 100, ["no"] * 100, ["at a:1"] * 100]
+_BATCHES = [None, "{0,2}"] * 50
 _PROGRESS: list[Sequence[Any]] = [
     _IDS, [0] * 100, _NUMBERS, [True] * 100, [1.0] * 100, [2.0] * 100, ["note"] * 100, [True] * 100, ["1"] * 100,
 ]  # fmt: skip
@@ -153,6 +154,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
         ["no"] * 100,
         _KEYED,
         *_RECORDS,
+        _BATCHES,
         [60.0] * 100,
     ],
     "find_ends": [_IDS],
@@ -182,7 +184,20 @@ SAMPLES: dict[str, Sequence[Any]] = {
     ],
     "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [60.0] * 100, _TIMES, [None] * 100],
     "find_cancelled": [WORKER, _IDS],
-    "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED, *_RECORDS],
+    "fail": [
+        WORKER,
+        _IDS,
+        _TIMES,
+        _NUMBERS,
+        _TIMES,
+        _NUMBERS,
+        _KEYED,
+        [None] * 100,
+        ["no"] * 100,
+        _KEYED,
+        *_RECORDS,
+        _BATCHES,
+    ],
     "delete_dead_letter_by_key": ["key6"],
     "delete_dead_letters": [_IDS],
     "forget_dead_letters": [WORKER, _IDS, _TIMES, ["key6"] * 100, [None] * 100, _TIMES],
