@@ -196,7 +196,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "unsay": ["pause", "task:task1"],
         "unsay_version": [1],
         "renew": [*fences, *claims],
-        "forget_dead_letters": [WORKER, ids, times, keys, entries[:count], [now] * count],
+        "forget_dead_letters": [WORKER, ids, times, keys, entries[:count], [now] * count, no],
         "find_levels": [lows, highs, floors],
         "find_waiting_tasks": [[1, 2], lows, highs, floors],
         "look_around": [["task1", "task2"], WORKER, 6.0, '{"host": "host"}'],

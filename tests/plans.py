@@ -200,7 +200,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     ],
     "delete_dead_letter_by_key": ["key6"],
     "delete_dead_letters": [_IDS],
-    "forget_dead_letters": [WORKER, _IDS, _TIMES, ["key6"] * 100, [None] * 100, _TIMES],
+    "forget_dead_letters": [WORKER, _IDS, _TIMES, ["key6"] * 100, [None] * 100, _TIMES, _KEYED],
     "list_dead_letters": [None] * 12 + [50],
     "requeue_dead_letters": [_IDS, None, None, None, None, None],
     "find_dead_letters": [None] * 12 + [50],

@@ -6,11 +6,20 @@ batch is tried again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from backfill.errors import BatchFailed
 from backfill.records import Job
+
+
+class Batched(Protocol):
+    """What is asked of a task here; `Task` provides it."""
+
+    identifier: str
+    aliases: tuple[str, ...]
+    shape: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,15 @@ class Left:
 
 
 ALL: Final = Left()
+
+
+def batches_in(tasks: Iterable[Batched]) -> frozenset[str]:
+    """The names and aliases of those tasks whose jobs are batches.
+
+    Args:
+        tasks: the tasks.
+    """
+    return frozenset(name for task in tasks if task.shape.batch for name in (task.identifier, *task.aliases))
 
 
 def left_of(job: Job, error: BatchFailed, *, is_batch: bool, in_transaction: bool) -> Left:

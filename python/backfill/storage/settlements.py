@@ -7,7 +7,7 @@ was settled already, or its job was given to another worker since, the statement
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,15 +73,29 @@ class Settlement:
         paused: the ids of paused serial queues that this settlement unlocks, and locks again in the same transaction.
         resumed: the names of those of these queues that the database says are not paused any more; `missing` reads it.
         passes: the shares of limits that move in the same transaction: the job that had each, and the job that has it.
+        batches: the names of tasks whose jobs are batches: such a job leaves the dead letter of its key alone, unless it was
+            requeued from it.
         passed: the jobs to which a share moved, once the results are read.
         progress: what the attempts leave to the next attempts of their jobs.
         progressed: the ids of jobs that are over and whose rows of progress are deleted.
     """
 
-    __slots__ = ("_groups", "_tried", "forgets", "passed", "passes", "paused", "progress", "progressed", "resumed")
+    __slots__ = (
+        "_groups",
+        "_tried",
+        "batches",
+        "forgets",
+        "passed",
+        "passes",
+        "paused",
+        "progress",
+        "progressed",
+        "resumed",
+    )
 
     def __init__(self, ends: Iterable[End] = (), *, forgets: bool = True) -> None:
         self.forgets = forgets
+        self.batches: Collection[str] = ()
         self.paused: Sequence[int] = ()
         self.resumed: frozenset[str] = frozenset()
         self.passes: Sequence[tuple[int, int]] = ()
@@ -128,7 +142,7 @@ class Settlement:
         if self.forgets:
             for (settling, claim), (over, _) in self._sorted():
                 if settling.ends_job:
-                    commands += _forget(over, claim, schema=schema, worker=worker)
+                    commands += _forget(over, claim, self.batches, schema=schema, worker=worker)
                     self._tried += [attempt.job.id for attempt in over if attempt.job.attempts > 1]
         if self.progress:
             commands.append(end_command(self.progress, schema=schema, worker=worker))
@@ -197,7 +211,9 @@ def _key(result: PGresult, row: int) -> tuple[int, int | None]:
     return integer(result, row), integer(result, row, 1)
 
 
-def _forget(over: Sequence[Attempt], claim: ClaimKind, *, schema: str, worker: str) -> list[Command]:
+def _forget(
+    over: Sequence[Attempt], claim: ClaimKind, batches: Collection[str], *, schema: str, worker: str
+) -> list[Command]:
     """The command that deletes the dead letters of jobs that are about to end; none where no job can have any."""
     some = [attempt for attempt in over if attempt.job.key is not None or attempt.job.has_flags]
     done = [(attempt, attempt.job.key, dead_letter_of(attempt.job.flags)) for attempt in some]
@@ -205,5 +221,7 @@ def _forget(over: Sequence[Attempt], claim: ClaimKind, *, schema: str, worker: s
     if not done:
         return []
     attempts, keys, entries = zip(*done, strict=True)
-    which = text_array(keys), number_array(entries), TIMES([claim.claimed_at(attempt) for attempt in attempts])
+    times = TIMES([claim.claimed_at(attempt) for attempt in attempts])
+    are_batches = BOOLEANS([attempt.job.task_identifier in batches for attempt in attempts])
+    which = text_array(keys), number_array(entries), times, are_batches
     return [Command.of(claim.statement("forget_dead_letters"), schema, worker, *claim.fences(attempts)[:2], *which)]

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import psycopg
 
+from backfill.batches import batches_in
 from backfill.client import BackfillClient
 from backfill.client.lent import ServicesClient
 from backfill.limits import declared
@@ -161,6 +162,7 @@ class WorkerSession:
             collect=collect,
             hooks=hooks if hooks.attend else None,
         )
+        self.executor.batches = batches_in(registry)
         pool.attach(self.executor, self.worker_id)
         self.beat = Beat(config, self._row(tasks, declared(registry), Place.here(pool.children.now)), pulse)
         self.beat.lost, self.beat.regained = lost, self.executor.go_on

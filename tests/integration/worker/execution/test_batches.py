@@ -24,8 +24,8 @@ from backfill import (
     WorkerContext,
     WorkerRunner,
 )
-
 from batch_tasks import tasks as process_tasks
+
 from reading import rows
 
 JOBS = "graphile_worker._private_jobs"
