@@ -201,7 +201,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "find_waiting_tasks": [[1, 2], lows, highs, floors],
         "look_around": [["task1", "task2"], WORKER, 6.0, '{"host": "host"}'],
         "find_tasks": [["task1", "task2"]],
-        "recover_jobs": [WORKER, ids, nothing, nothing, "died"],
+        "recover_jobs": [WORKER, ids, nothing, nothing, "died", no],
         "find_ends": [ids],
         "requeue_dead_letters": [entries, None, None, None, None, None],
         "delete_dead_letters": [entries],

@@ -123,7 +123,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "find_unused_queues": [0, 5000, 500],
     "delete_unused_queues": [_IDS],
     "find_cut_off_jobs": [WORKER, 0, 100],
-    "recover_jobs": [WORKER, _IDS, [None] * 100, [None] * 100, "died"],
+    "recover_jobs": [WORKER, _IDS, [None] * 100, [None] * 100, "died", _KEYED],
     "forget_worker": ["worker5"],
     "find_locks": [WORKER],
     "find_held_locks": [WORKER, _IDS],

@@ -237,7 +237,7 @@ class Failed(Ending):
     Where `final` is set, no other attempt follows. Else the next one comes after `delay` seconds, or, where `delay` is
     None, by the contract's schedule. `reason` says what made it fail. `raised` is for the record of the attempt, which
     is kept where `recorded` is set. `items` are the indexes of the elements of a batch that failed, with which alone
-    the job goes on; None where all of them failed, and for a job that is no batch.
+    the job goes on; all of its elements where there are none. None for a job that is no batch.
     """
 
     counted: ClassVar[Counted] = "failed"

@@ -277,6 +277,11 @@ class Outcomes:
         policy = retry_policy_of(job, task, self._retry)
         return None if policy is None else delay_of(policy, job.attempts)
 
+    def _noted(self, job: Job, items: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """The items of a batch that are left, in the form in which an ending has them."""
+        task = self._registry.get(job.task_identifier)
+        return (items or ()) if task is not None and task.shape.batch else None
+
     def _failed(
         self,
         job: Job,
@@ -296,7 +301,7 @@ class Outcomes:
         counters wait for the answer of the statement that writes the end.
         """
         text = told.text
-        failed = Failed(cleansed(text), final, delay, reason, told.raised, items=items)
+        failed = Failed(cleansed(text), final, delay, reason, told.raised, items=self._noted(job, items))
         last, level = failed.expects_last(job), failed.level(job)
         why = "it was the last: not to be retried" if final and not is_last(job) else "it was the last"
         then = f" ({why})" if last else "" if delay is None else f" (the next begins in {delay:,.1f} s)"

@@ -30,6 +30,7 @@ from reading import rows
 
 JOBS = "graphile_worker._private_jobs"
 LEFT = f"select payload::text, attempts, last_error from {JOBS} order by id"
+REPLACED = "replaced or removed while it ran"
 AT_ONCE = RetryPolicy(9, timedelta(0), timedelta(0), 1.0, 0.0)
 LATER = RetryPolicy(9, timedelta(hours=1), timedelta(hours=1), 1.0, 0.0)
 
@@ -159,8 +160,9 @@ async def test_enqueues_of_one_key_join_what_is_left(dsn: str, mode: str) -> Non
     assert seen[-1] == ["b", "c"]
 
 
-async def test_a_batch_replaced_while_it_runs_is_not_repeated(dsn: str) -> None:
-    """Its items went to their end, as any job that is superseded; the new job has the new items alone."""
+@pytest.mark.parametrize("error", [BatchFailed([1]), OSError("x"), None])
+async def test_items_of_a_batch_that_was_replaced_while_it_ran_are_kept(dsn: str, error: Exception | None) -> None:
+    """The new job has the new items alone, and the old one never runs again: those that failed are a dead letter."""
     tasks: TaskRegistry[None] = TaskRegistry()
     seen: list[list[str]] = []
 
@@ -169,11 +171,14 @@ async def test_a_batch_replaced_while_it_runs_is_not_repeated(dsn: str) -> None:
         seen.append(items)
         if len(seen) == 1:
             await ctx.client.enqueue("batch", ["c"], job_key="bucket", delay=timedelta(hours=1))
-            raise BatchFailed([1])
+            if error is not None:
+                raise error
 
     await _add(dsn, ["a", "b"], job_key="bucket")
     await _run(dsn, tasks)
     assert await rows(dsn, f"select payload, attempts from {JOBS}") == [(["c"], 0)]
+    left = [] if error is None else [(["b"] if isinstance(error, BatchFailed) else ["a", "b"], None, REPLACED)]
+    assert await rows(dsn, "select payload, job_key, failure_reason from graphile_worker.backfill_dlq") == left
 
 
 async def test_a_synchronous_handler_names_items_too(dsn: str) -> None:
@@ -293,3 +298,20 @@ async def test_a_row_that_was_changed_by_hand_is_left_alone_where_it_is_no_batch
     await _add(dsn, [1, 2])
     await _run(dsn, tasks)
     assert await rows(dsn, f"select payload, attempts, locked_at from {JOBS}") == [({}, 1, None)]
+
+
+async def test_a_batch_leaves_the_dead_letter_of_its_key_alone(dsn: str) -> None:
+    """A later job of the key has other items: only the job that was requeued from the entry deletes it."""
+    tasks, seen = _failing(BatchFailed([1], InvalidInput("no")))
+    await _add(dsn, ["a", "b"], job_key="bucket")
+    await _run(dsn, tasks)
+    await _add(dsn, ["c"], job_key="bucket")
+    await _run(dsn, tasks)
+    async with BackfillClient(dsn) as client:
+        [entry] = (await client.list_dlq_jobs(DlqFilter(job_key="bucket"))).jobs
+        assert entry.payload == ["b"]
+        await client.requeue_dlq_job(entry.id)
+        await _add(dsn, ["d"], job_key="bucket")
+        await _run(dsn, tasks)
+        assert seen == [["a", "b"], ["c"], ["b", "d"]]
+        assert (await client.list_dlq_jobs(DlqFilter())).jobs == []

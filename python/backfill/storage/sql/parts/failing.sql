@@ -16,6 +16,7 @@ gone as (
     and (held.superseded or held.last)
   returning
     jobs.*, held.superseded, held.cancelled, held.error, held.final, held.started_at, held.remaining,
+    held.replaced,
     :"schema".backfill_attempt_records(
       jobs.id,
       :"schema".backfill_attempt_record(
@@ -34,7 +35,11 @@ buried as (
       (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
       coalesce(gone.remaining, gone.payload), gone.priority, gone.key, gone.attempts, gone.max_attempts,
       gone.flags, gone.created_at, gone.run_at, gone.error,
-      case when gone.final then 'not to be retried' else 'all attempts failed' end,
+      case
+        when gone.final then 'not to be retried'
+        when gone.replaced then 'replaced or removed while it ran'
+        else 'all attempts failed'
+      end,
       gone.records
     ) as entry
   from gone
