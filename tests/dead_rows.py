@@ -141,7 +141,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
             *records,
             [60.0] * count,
         ],
-        "give_back": [*fences, *claims, nothing, [True] * len(ids), times, ["snoozed"] * count, nothing],
+        "give_back": [*fences, *claims, nothing, [True] * len(ids), times, ["snoozed"] * count, nothing, no],
         "forget_attempts": [ids],
         "list_attempts": [ids[0]],
         "sweep_attempts": [0, 0, 1000],

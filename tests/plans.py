@@ -255,6 +255,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
         _TIMES,
         ["snoozed"] * 100,
         [None] * 100,
+        _KEYED,
     ],
     "forget_attempts": [_IDS],
     "list_attempts": [5],

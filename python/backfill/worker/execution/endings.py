@@ -23,7 +23,7 @@ COMPLETE_KEEPING: Final = Settling("complete_keeping", (NUMBERS, TIMES, TEXTS, T
 _FAILURE: Final = (NUMBERS, TEXTS, BOOLEANS, TIMES, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS)
 FAIL: Final = Settling("fail", _FAILURE, compares=True, tells_last=True)
 FAIL_KEEPING: Final = Settling("fail_keeping", (*_FAILURE, NUMBERS), compares=True, tells_last=True)
-GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, TIMES, TEXTS, NUMBERS), compares=True)
+GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, TIMES, TEXTS, NUMBERS), compares=True, asks_batches=True)
 END_CANCELLED: Final = Settling("end_cancelled", (NUMBERS, TIMES, TEXTS), compares=True)
 
 _HOWS: Final = {FailReason.TIMEOUT: AttemptHow.TIMED_OUT, FailReason.DEADLINE: AttemptHow.DEADLINE}

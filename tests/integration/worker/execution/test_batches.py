@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -315,3 +316,23 @@ async def test_a_batch_leaves_the_dead_letter_of_its_key_alone(dsn: str) -> None
         await _run(dsn, tasks)
         assert seen == [["a", "b"], ["c"], ["b", "d"]]
         assert (await client.list_dlq_jobs(DlqFilter())).jobs == []
+
+
+async def test_a_batch_that_was_replaced_and_is_interrupted_is_kept(dsn: str) -> None:
+    """Its worker stops: the new job has other items, so those of the old one are a dead letter."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    replaced = asyncio.Event()
+
+    @tasks.task("batch", batch=True)
+    async def run(items: list[str], ctx: WorkerContext[None]) -> None:
+        await ctx.client.enqueue("batch", ["c"], job_key="bucket", delay=timedelta(hours=1))
+        replaced.set()
+        await asyncio.Event().wait()
+
+    await _add(dsn, ["a", "b"], job_key="bucket")
+    async with asyncio.timeout(60), WorkerRunner(WorkerConfig(dsn, shutdown_timeout=timedelta(seconds=0.1)), tasks):
+        await replaced.wait()
+    assert await rows(dsn, f"select payload, attempts from {JOBS}") == [(["c"], 0)]
+    assert await rows(dsn, "select payload, failure_reason from graphile_worker.backfill_dlq") == [
+        (["a", "b"], REPLACED)
+    ]
