@@ -46,7 +46,7 @@ async def test_no_item_is_lost_or_repeated(dsn: str, form: Form, eventually: Eve
     chance = random.Random(f"batches {SEED}")
     await rows(dsn, TABLES)
     batches = [list(range(job * form.items, (job + 1) * form.items)) for job in range(form.jobs)]
-    fleet = Fleet(dsn, 4, 2.0, PROGRAM)
+    fleet = Fleet(dsn, 4, 10.0, PROGRAM)
     async with BackfillClient(dsn) as client:
         jobs = [(await client.enqueue(NewJob("batch", items), max_attempts=1_000)).id for items in batches]
         try:

@@ -28,8 +28,8 @@ held as materialized (
     case
       when ended.items is not null and json_typeof(jobs.payload) = 'array' then (
         select json_agg(element.item order by element.place)
-        from json_array_elements(jobs.payload) with ordinality as element (item, place)
-        where element.place - 1 = any (ended.items::integer[])
+        from unnest(ended.items::bigint[]) as failed (index)
+        join json_array_elements(jobs.payload) with ordinality as element (item, place) on element.place = failed.index + 1
       )
     end as remaining
   from ended
