@@ -28,6 +28,9 @@ _NUMBERS = [1] * 100
 _KEYED = [False] * 100
 _RECORDS: list[Sequence[Any]] = [_TIMES, ["failed"] * 100, ["app.No"] * 100, ["no"] * 100, ["at a:1"] * 100]
 _BATCHES = [None, "{0,2}"] * 50
+_FENCES: list[Any] = [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES]
+_CLAIMS: list[Any] = [_NUMBERS, _KEYED]
+_NOTHING = [None] * 100
 _PROGRESS: list[Sequence[Any]] = [
     _IDS, [0] * 100, _NUMBERS, [True] * 100, [1.0] * 100, [2.0] * 100, ["note"] * 100, [True] * 100, ["1"] * 100,
 ]  # fmt: skip
@@ -143,14 +146,9 @@ SAMPLES: dict[str, Sequence[Any]] = {
     ],
     "drop_end_partitions": [],
     "fail_keeping": [
-        WORKER,
-        _IDS,
-        _TIMES,
-        _NUMBERS,
-        _TIMES,
-        _NUMBERS,
-        _KEYED,
-        [None] * 100,
+        *_FENCES,
+        *_CLAIMS,
+        _NOTHING,
         ["no"] * 100,
         _KEYED,
         *_RECORDS,
@@ -184,20 +182,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     ],
     "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [60.0] * 100, _TIMES, [None] * 100],
     "find_cancelled": [WORKER, _IDS],
-    "fail": [
-        WORKER,
-        _IDS,
-        _TIMES,
-        _NUMBERS,
-        _TIMES,
-        _NUMBERS,
-        _KEYED,
-        [None] * 100,
-        ["no"] * 100,
-        _KEYED,
-        *_RECORDS,
-        _BATCHES,
-    ],
+    "fail": [*_FENCES, *_CLAIMS, _NOTHING, ["no"] * 100, _KEYED, *_RECORDS, _BATCHES],
     "delete_dead_letter_by_key": ["key6"],
     "delete_dead_letters": [_IDS],
     "forget_dead_letters": [WORKER, _IDS, _TIMES, ["key6"] * 100, [None] * 100, _TIMES, _KEYED],
@@ -242,21 +227,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "insert_waiting": [1],
     "dedupe_waiting": [2],
     "get_job": [5],
-    "give_back": [
-        WORKER,
-        _IDS,
-        _TIMES,
-        _NUMBERS,
-        _TIMES,
-        _NUMBERS,
-        _KEYED,
-        [None] * 100,
-        [True] * 100,
-        _TIMES,
-        ["snoozed"] * 100,
-        [None] * 100,
-        _KEYED,
-    ],
+    "give_back": [*_FENCES, *_CLAIMS, _NOTHING, [True] * 100, _TIMES, ["snoozed"] * 100, _NOTHING, _KEYED],
     "forget_attempts": [_IDS],
     "list_attempts": [5],
     "sweep_attempts": [0, 0, 1000],

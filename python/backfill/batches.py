@@ -60,8 +60,8 @@ def left_of(job: Job, error: BatchFailed, *, is_batch: bool, in_transaction: boo
         return _whole("its task has no batch=True, so the job is tried again as it is")
     if in_transaction:
         return _whole(
-            "ctx.transaction() was opened in the same attempt and was not committed. It completes a batch as a whole, so "
-            "what was written in it for the other items is undone; write by a transaction of your own, and name the "
+            "ctx.transaction() was opened in the same attempt and was not committed. It completes a batch as a whole, "
+            "so what was written in it for the other items is undone; write by a transaction of your own, and name the "
             "items after that"
         )
     payload = job.payload

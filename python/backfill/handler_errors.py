@@ -212,8 +212,8 @@ class BatchFailed(WorkerError):  # noqa: N818 - a handler says by it which items
         self._given = error
         if isinstance(error, (Snooze, Discard)):
             raise ConfigurationError(
-                f"error = {type(error).__name__}: single items of a batch cannot be put off or discarded; leave one that "
-                "is discarded out of the indexes, and use retry_after for one that has to wait"
+                f"error = {type(error).__name__}: single items of a batch cannot be put off or discarded; leave one "
+                "that is discarded out of the indexes, and use retry_after for one that has to wait"
             )
         if isinstance(error, BaseException):
             self.__cause__ = error

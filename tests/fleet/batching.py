@@ -1,7 +1,7 @@
 """A worker process whose handlers do batches of items, some of which fail, and record what they saw and did.
 
-Called as `batching.py DSN CONCURRENCY DEAD_AFTER`; it says on its output which worker it is, and ends by a graceful stop
-when its input is closed or on SIGTERM.
+Called as `batching.py DSN CONCURRENCY DEAD_AFTER`; it says on its output which worker it is, and ends by a graceful
+stop when its input is closed or on SIGTERM.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ def judge(error: BaseException, no_retry: tuple[type[BaseException], ...] = ()) 
     Where a group of exceptions was raised, its members decide. If one of them must not be retried, the job is not. Of
     several times to wait the longest counts. The job is put off or discarded only if every member is a `Snooze` or a
     `Discard`; these two are no failures, so `no_retry` does not apply to them. What the items of a batch failed with
-    decides like the members of a group. A `BatchFailed` within a group names no items: what else was raised may be about
-    any of them.
+    decides like the members of a group. A `BatchFailed` within a group names no items: what else was raised may be
+    about any of them.
 
     Args:
         error: what was raised.

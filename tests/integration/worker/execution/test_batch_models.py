@@ -1,4 +1,4 @@
-"""Whatever the handlers of batches name, attempt by attempt: what each attempt has and what is buried is as a model says."""
+"""Whatever the handlers of batches name: what each attempt has, and what is buried, is as a model says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch jobs: the items that a handler names are tried again alone, and all others are done once their attempt is settled."""
+"""Batch jobs: the items that a handler names are tried again alone; the others are done with their attempt's end."""
 
 from __future__ import annotations
 
