@@ -75,8 +75,8 @@ class Settlement:
         paused: the ids of paused serial queues that this settlement unlocks, and locks again in the same transaction.
         resumed: the names of those of these queues that the database says are not paused any more; `missing` reads it.
         passes: the shares of limits that move in the same transaction: the job that had each, and the job that has it.
-        batches: the names of tasks whose jobs are batches: such a job leaves the dead letter of its key alone, unless it
-            was requeued from it, and is a dead letter where it was replaced and is given back.
+        batches: the names of tasks whose jobs are batches. Such a job leaves the dead letter of its key alone, unless
+            it was requeued from it. Where it was replaced and is given back, it becomes a dead letter.
         passed: the jobs to which a share moved, once the results are read.
         progress: what the attempts leave to the next attempts of their jobs.
         progressed: the ids of jobs that are over and whose rows of progress are deleted.
