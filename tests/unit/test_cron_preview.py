@@ -82,3 +82,11 @@ def test_changes_after_a_time() -> None:
     at = datetime(2026, 3, 29, 1, tzinfo=UTC)
     assert clock_changes(item, at, 1)[0].at == datetime(2026, 10, 25, 1, tzinfo=UTC)
     assert clock_changes(item, at - timedelta(seconds=1), 1)[0].at == at
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_the_ends_of_time(year: int) -> None:
+    """There is nothing to show, and no error."""
+    [item] = parse_crontab("0 4 * * * a ?tz=Europe/Berlin")
+    assert clock_changes(item, datetime(year, 12, 31, tzinfo=UTC)) == []
+    assert len(clock_changes(item, datetime(9989, 12, 31, tzinfo=UTC))) == 2

@@ -38,7 +38,9 @@ class Scheduling:
         callbacks = hooks.schedule_chain()
         return cls(callbacks) if callbacks else None
 
-    async def ask(self, job: NewJob[Any], settled: Settled) -> tuple[JobShape, bytes] | JobScheduleRefusedError:
+    async def ask(
+        self, job: NewJob[Any], settled: Settled, schedule: str | None = None
+    ) -> tuple[JobShape, bytes] | JobScheduleRefusedError:
         """Ask one interceptor after the other about a job.
 
         Each one gets the payload that the one before it answered with, and the first Skip or Fail is the last answer.
@@ -47,6 +49,7 @@ class Scheduling:
             job: the job.
             settled: gives the settings of the job. A payload that replaced another may change them, since a task may
                 choose the queue by the payload.
+            schedule: the identifier of the recurring job whose run the job is for; None for all other jobs.
 
         Returns:
             The job's shape and its payload's JSON; or, if the job is not to be added, the error that says so. It is
@@ -61,7 +64,7 @@ class Scheduling:
         spec, shape = settled(job)
         source: str | None = None
         for callback, name in self._callbacks:
-            event = BeforeJobSchedule(job.task, job.payload, spec)
+            event = BeforeJobSchedule(job.task, job.payload, spec, schedule)
             answer = await _answer(callback, name, event)
             if isinstance(answer, Skip):
                 return JobScheduleRefusedError(job.task, name, None)

@@ -14,6 +14,8 @@ from backfill.cron.schedule import Dst, Schedule
 from backfill.cron.zones import stretches, zone_of
 
 _DAY: Final = timedelta(days=1)
+_YEARS: Final = range(2, 9990)
+"""The years in which changes are looked for: in the others, the days around a change may be beyond all dates."""
 _AHEAD: Final = timedelta(days=800)
 """How far ahead changes are looked for. Zones that change their clocks at all do so within a year."""
 
@@ -80,9 +82,10 @@ def clock_changes(schedule: Schedule, after: datetime, count: int = 2, *, around
             change, the day before it or the day after it.
 
     Returns:
-        The changes within the next 800 days, and none if the zone's clocks stay as they are.
+        The changes within the next 800 days, and none if the zone's clocks stay as they are, or if `after` is in the
+        first or the last years of all.
     """
-    if schedule.fields is None or schedule.timezone == "UTC":
+    if schedule.fields is None or schedule.timezone == "UTC" or after.year not in _YEARS:
         return []
     start = after.astimezone(UTC).replace(tzinfo=None, microsecond=0) + timedelta(seconds=1)
     found = (stretch for stretch in stretches(zone_of(schedule.timezone), start, start + _AHEAD))

@@ -52,11 +52,13 @@ class BeforeJobSchedule:
         identifier: the name of the job's task.
         payload: the payload, as the interceptor before left it.
         spec: how the job is to be run.
+        schedule: the identifier of the recurring job whose run the job is for; None for all other jobs.
     """
 
     identifier: str
     payload: Any = field(repr=False)
     spec: JobSpec
+    schedule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

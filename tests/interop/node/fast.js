@@ -1,7 +1,7 @@
 "use strict";
 // Lets a process live in a time that goes faster than the real one: `node --require fast.js ...`. CLOCK says how:
-// {"began": 1700000000000, "shown": 1600000000000, "speed": 240} is a clock that showed `shown` at the real time `began`,
-// and goes `speed` times as fast. Timers are shortened alike; those of setInterval are not.
+// {"began": 1700000000000, "shown": 1600000000000, "speed": 240} is a clock that showed `shown` at the real time
+// `began`, and goes `speed` times as fast. Timers are shortened alike; those of setInterval are not.
 
 const { began, shown, speed } = JSON.parse(process.env.CLOCK);
 const RealDate = Date;

@@ -1,6 +1,7 @@
 "use strict";
-// Node's worker as a scheduler, until its input ends: node schedule.js graphile-worker '* * * * * report'. It runs no job.
-// The first word is the package: 0.18 has a name of its own. Tells "ready" once it schedules, and what it logs as an error.
+// Node's worker as a scheduler, until its input ends: node schedule.js graphile-worker '* * * * * report'. It runs no
+// job. The first word is the package: 0.18 has a name of its own. Tells "ready" once it schedules, and what it logs as
+// an error.
 
 const { EventEmitter } = require("node:events");
 const { pathToFileURL } = require("node:url");

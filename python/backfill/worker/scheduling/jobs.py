@@ -65,7 +65,7 @@ class JobMaker:
             shape, encoded = settled(job)[1].written(payload)
         else:
             async with asyncio.timeout(ANSWER_SECONDS):
-                answer = await self._scheduling.ask(job, settled)
+                answer = await self._scheduling.ask(job, settled, schedule.identifier)
             refused = isinstance(answer, JobScheduleRefusedError)
             if isinstance(answer, JobScheduleRefusedError):
                 logger.warning("recurring job %r: its run at %s is left out: %s", schedule.identifier, run.at, answer)

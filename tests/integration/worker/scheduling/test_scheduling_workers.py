@@ -180,6 +180,7 @@ async def test_interceptors_decide_about_jobs(
     assert {schedule.identifier for tick in ticks for schedule in tick.schedules} == set(names)
     assert {event.schedule.identifier for event in jobs} == {"raised", "changed"}
     assert all(event.spec.run_at is not None for event in plugin.asked)
+    assert {event.schedule for event in plugin.asked} == set(names)
 
 
 async def test_what_operators_say_is_heard_at_once(dsn: str, eventually: Eventually) -> None:
