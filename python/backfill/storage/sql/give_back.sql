@@ -74,5 +74,5 @@ gone as (
     and not held.superseded
     and not held.last
 )
-select id, locked_at, (select count(*) from told)
+select id, locked_at, (select count(*) from told) as told, (select count(entry) from buried) as buried
 from held
