@@ -134,6 +134,7 @@ WHOLE = {
 # Processes of their own, which are worked with from outside; and where a pause is written once for all.
 MAY_SLEEP = {
     "fleet/adding.py",
+    "fleet/batching.py",
     "fleet/booked.py",
     "fleet/program.py",
     "fleet/told.py",
