@@ -12,6 +12,11 @@ from reading import rows, value
 
 ADD: LiteralString = "update sums set sum = sum + %s"
 SUM: LiteralString = "select sum from sums"
+OPEN: LiteralString = """
+select count(*) from pg_stat_activity
+where datname = current_database() and state like 'idle in transaction%%' and query like 'update sums%%'
+"""
+"""How many blocks are open that have written; the worker's own transactions are not among them."""
 JOBS: LiteralString = "select count(*) from graphile_worker._private_jobs"
 ONE_LEFT: LiteralString = "select attempts, locked_by is null, last_error from graphile_worker._private_jobs"
 

@@ -63,6 +63,8 @@ class MemoryTable(ScheduleTable):
         """What `add_runs` raises if a run of such an item is among those given."""
         self.busy: set[str] = set()
         """The items that another transaction works on at the next `add_runs`."""
+        self.is_awaited = False
+        """Whether a worker that was there before all that live may come back."""
         self.waiting: set[str] = set()
         """The items whose last job still waits or runs."""
         self._words_read = 0
@@ -97,7 +99,7 @@ class MemoryTable(ScheduleTable):
         """Read the clock and who lives."""
         self._called("read_schedules")
         workers = sorted(self.workers.values(), key=lambda one: (one.started_at, one.id))
-        return Look(self.clock, str(self._words_read), tuple(workers))
+        return Look(self.clock, str(self._words_read), tuple(workers), is_awaited=self.is_awaited)
 
     async def find_crontabs(self, digests: Iterable[str]) -> dict[str, dict[str, str]]:
         """Read what code declares."""

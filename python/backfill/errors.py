@@ -272,7 +272,8 @@ class ScheduleNotFoundError(Rebuilt, BackfillError, LookupError):
         self.identifier = identifier
         self.alike = alike
         meant = f"; is {' or '.join(map(repr, alike))} meant?" if alike else ""
-        super().__init__(f"there is no schedule {shown(identifier)}{meant}")
+        known = "; items of code are known once a worker that declares them has started"
+        super().__init__(f"there is no schedule {shown(identifier)}{meant or known}")
 
 
 class ScheduleExistsError(Rebuilt, BackfillError):

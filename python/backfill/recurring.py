@@ -1,6 +1,7 @@
 """What of a registry is about recurring jobs: the schedules that it declares.
 
-A worker of the registry declares them to the fleet, and the fleet's schedulers add their jobs.
+A worker of the registry declares them to the fleet, and the fleet's schedulers add their jobs. `cron` is loaded with
+the first of them: most programs that enqueue jobs have none, and would pay a part of their start for it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from backfill.cron.declared import CrontabSource, Declared, schedules_of
-from backfill.cron.schedule import Dst, Missed, Overlap, Schedule
+from backfill.choices import Dst, Missed, Overlap
 from backfill.errors import TaskDefinitionError
 from backfill.task import Task
 
 if TYPE_CHECKING:
+    from backfill.cron.declared import CrontabSource, Declared
+    from backfill.cron.schedule import Schedule
     from backfill.specs import JobKeyMode
 
 H = TypeVar("H", bound=Callable[..., Any])
@@ -37,9 +39,10 @@ class Recurring:
     """
 
     def __init__(self, crontab: CrontabSource = ()) -> None:
-        self._declared = Declared()
+        self._declared: Declared | None = None
         self._undecorated: list[tuple[Callable[..., Any], Callable[[str], Schedule]]] = []
-        self._declared.add(schedules_of(crontab), "crontab=")
+        if crontab != ():
+            self._also(crontab, "crontab=")
 
     def get(self, identifier: str) -> Task[Any, Any] | None:
         """The task of that name or alias, or None."""
@@ -57,7 +60,7 @@ class Recurring:
                 f"cron: {_name(function)} is not a handler of this registry's tasks; put @tasks.cron(...) directly "
                 "above or below @tasks.task(...) of the same registry"
             )
-        return tuple(self._declared)
+        return () if self._declared is None else tuple(self._declared)
 
     def schedule(self, *crontabs: Schedule | CrontabSource) -> None:
         """Declare schedules, either all or none of them.
@@ -77,10 +80,13 @@ class Recurring:
             >>> [schedule.identifier for schedule in tasks.schedules]
             ['report', 'sync']
         """
+        from backfill.cron.declared import schedules_of  # noqa: PLC0415 (see the module)
+        from backfill.cron.schedule import Schedule  # noqa: PLC0415
+
         added = list[Schedule]()
         for crontab in crontabs:
             added += [crontab] if isinstance(crontab, Schedule) else schedules_of(crontab)
-        self._declared.add(added, "tasks.schedule")
+        self._also(added, "tasks.schedule")
 
     def cron(
         self,
@@ -137,6 +143,8 @@ class Recurring:
             >>> print(*tasks.schedules)
             30 4 * * 1-5 report ?tz=Europe/Berlin
         """
+        from backfill.cron.schedule import Schedule  # noqa: PLC0415 (see the module)
+
         if when is not None and not isinstance(when, str):
             raise TaskDefinitionError('say when: @tasks.cron("0 4 * * *"), not @tasks.cron')
         settled = Schedule(
@@ -174,11 +182,23 @@ class Recurring:
             CrontabParseError: the text cannot be read.
             TaskDefinitionError: two schedules have one identifier.
         """
-        declared = self._declared.copy()
-        declared.add(schedules_of(crontab), where)
         other = copy(self)
-        other._declared = declared  # noqa: SLF001 (another one of this class)
+        other._also(crontab, where)  # noqa: SLF001 (another one of this class)
         return other
+
+    def _also(self, crontab: CrontabSource, where: str) -> None:
+        """Declare schedules, in a copy of what was declared so far: copies of the registry may have the same."""
+        from backfill.cron.declared import schedules_of  # noqa: PLC0415 (see the module)
+
+        declared = self._copied()
+        declared.add(schedules_of(crontab), where)
+        self._declared = declared
+
+    def _copied(self) -> Declared:
+        """Another one with what was declared so far."""
+        from backfill.cron.declared import Declared  # noqa: PLC0415 (see the module)
+
+        return Declared() if self._declared is None else self._declared.copy()
 
     def _decorated(self, task: Task[Any, Any]) -> None:
         """Declare the schedules that stand below the decorator that has made a task, the lowest first."""
@@ -188,11 +208,13 @@ class Recurring:
             self._declare(task, make(task.identifier))
 
     def _declare(self, task: Task[Any, Any], schedule: Schedule) -> None:
-        self._declared.add([schedule], f"@tasks.cron above or below {_name(task.handler)}")
+        self._also([schedule], f"@tasks.cron above or below {_name(task.handler)}")
 
-    def _with_those_of(self, other: Recurring, prefix: str) -> Declared:
+    def _with_those_of(self, other: Recurring, prefix: str) -> Declared | None:
         """The schedules of this registry and of another one, whose tasks are included here under a prefix."""
         schedules = other.schedules
+        if not schedules:
+            return self._declared
         if prefix:
             schedules = tuple(
                 replace(
@@ -202,7 +224,7 @@ class Recurring:
                 )
                 for one in schedules
             )
-        declared = self._declared.copy()
+        declared = self._copied()
         declared.add(schedules, f"an included registry{f', under the prefix {prefix!r}' if prefix else ''}")
         return declared
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from backfill.cron.schedule import Dst, Missed, Overlap, Schedule
 from backfill.ends import EndHow
-from backfill.specs import JobKeyMode
+
+if TYPE_CHECKING:
+    from backfill.choices import Dst, Missed, Overlap
+    from backfill.cron.schedule import Schedule
+    from backfill.specs import JobKeyMode
 
 
 class ScheduleOrigin(StrEnum):
@@ -37,6 +40,8 @@ class ScheduleState(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleInfo:
     """A recurring item as it stands in the fleet at one moment. All times are in UTC, by the database's clock.
+
+    Its `repr` leaves out the lines, whose payloads may be secrets.
 
     Attributes:
         identifier: what tells the item from all others.
@@ -67,7 +72,7 @@ class ScheduleInfo:
     """
 
     identifier: str
-    line: str
+    line: str = field(repr=False)
     schedule: Schedule | None
     origin: ScheduleOrigin
     state: ScheduleState
@@ -82,8 +87,8 @@ class ScheduleInfo:
     last_ended_at: datetime | None = None
     declared_by: int = 0
     schedulers: int = 0
-    code_line: str | None = None
-    other_lines: tuple[str, ...] = ()
+    code_line: str | None = field(default=None, repr=False)
+    other_lines: tuple[str, ...] = field(default=(), repr=False)
     paused_at: datetime | None = None
     paused_by: str | None = None
     removed_at: datetime | None = None

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from backfill.breakers import Breaker
 from backfill.checks import IDENTIFIER_LIMIT, check_duration, check_text
-from backfill.cron.declared import CrontabSource
 from backfill.errors import ConfigurationError, InvalidJobError, TaskDefinitionError
 from backfill.handlers import RunIn, exception_types
 from backfill.hooks.registry import Plugin, checked_plugins, distinct
@@ -40,6 +39,7 @@ from backfill.wrapped import wrapped
 
 if TYPE_CHECKING:
     from backfill.client import BackfillClient
+    from backfill.cron.declared import CrontabSource
     from backfill.worker.context import WorkerContext
 
 __all__ = ["LONGEST_KEEP", "Lifespan", "PayloadOf", "Task", "TaskDecorator", "TaskRegistry"]

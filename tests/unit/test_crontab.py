@@ -207,6 +207,23 @@ def test_what_is_refused_and_where(text: str, column: int, input: str, expected:
     assert "secret" not in str(error)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 4 * * * {password:'secret'}", "0 4 * * * report{password:'secret'}", "@daily{password:'secret'} report",
+        "0 4 * * * report ?fill=1d{password:'secret'}", "0 4 * * * report ?max=3{password:'secret'}",
+        "0 4 * * * report ?tz=Europe/Berlin{password:'secret'}", "0 4 * * mon{password:'secret'} report",
+        "0 4 * * * 'report'{password:'secret'}", "0 4 * * * report ?id=a&{password:'secret'}=1",
+    ],
+)  # fmt: skip
+def test_a_payload_in_the_wrong_place_is_not_shown(text: str) -> None:
+    """Where the space before it was left out, or the task, the error ends at its brace."""
+    with pytest.raises(CrontabParseError) as caught:
+        parse_crontab(text)
+    assert "secret" not in str(caught.value)
+    assert caught.value.input.endswith("{") or "{" not in caught.value.input
+
+
 def test_an_identifier_belongs_to_one_item() -> None:
     """The second item is refused at its identifier, and the error names the first one's line."""
     with pytest.raises(CrontabParseError, match=r"line 4, column 14: 'y'.* line 2 ") as caught:

@@ -26,7 +26,7 @@ PLACES = [
     {"retry", "checks", "importable", "said", "logs", "_native"},
     {"records", "payloads"},
     {"flags"},
-    {"specs"},
+    {"choices", "specs"},
     {"jobs"},
     {
         "attempts",

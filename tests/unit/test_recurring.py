@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -249,3 +251,19 @@ def _nothing() -> None: ...
 
 
 _other = TaskRegistry().task("other")(lambda: None)
+
+
+def test_a_program_without_recurring_jobs_does_not_load_what_reads_them() -> None:
+    """It would pay for it at each start; a registry loads it with its first schedule."""
+    program = """
+import sys
+from backfill import TaskRegistry
+
+tasks = TaskRegistry()
+tasks.include(TaskRegistry())
+assert tasks.schedules == ()
+assert not [name for name in sys.modules if name.startswith(("backfill.cron", "backfill.worker.scheduling.scheduler"))]
+tasks.schedule("@daily report")
+assert len(tasks.schedules) == 1
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

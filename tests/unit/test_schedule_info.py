@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from backfill import EndHow, ScheduleOrigin, ScheduleState
 from backfill.client.verbs.schedule_info import Found, info_of
+from backfill.operate.described_schedules import cells, sentence
 from backfill.storage.schedules import JobState, KnownSchedule, LastJob, LiveWorker, Look, SaidSchedule
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -114,8 +116,25 @@ def test_what_has_run() -> None:
     assert info_of(found(CODE, jobs=later), "a").last_end is None
 
 
-@pytest.mark.parametrize("line", ["0 4 * * * a ?later=1", "@daily a\n@daily b", "junk"])
+@pytest.mark.parametrize("line", ["0 4 * * * a ?later=1", "@daily a\n@daily b", "junk", "@daily b", "@daily a ?id=b"])
 def test_a_line_that_cannot_be_read(line: str) -> None:
-    """The item is listed all the same, without a next run."""
+    """The item is listed all the same, without a next run; a line of another item is none that schedulers follow."""
     info = info_of(found(CODE, words=said(line=line)), "a")
     assert (info.line, info.schedule, info.next_run, info.state) == (line, None, None, ScheduleState.ACTIVE)
+
+
+def test_what_is_shown_of_an_item_leaves_payloads_out() -> None:
+    """They may be secrets, also those of lines that cannot be read; logs have the `repr` of an item."""
+    for line in ("0 4 * * * a {password: 'hunter2'}", "0 4 * * * a ?later=1 {password: 'hunter2'}"):
+        words = said(line=line)
+        info = info_of(found(f"{CODE} {{password: 'hunter2'}}", line, words=words), "a")
+        assert info.line == line
+        texts = [
+            repr(info),
+            repr(words),
+            *cells(info),
+            sentence(info),
+            sentence(replace(info, state=ScheduleState.PAUSED)),
+        ]
+        assert not any("hunter2" in text for text in texts)
+        assert cells(info)[-1] == line.partition(" {")[0]

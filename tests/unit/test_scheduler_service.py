@@ -152,10 +152,10 @@ def _queue_of(payload: dict[str, Any]) -> Queue:
 async def test_a_queue_may_depend_on_the_payload(caplog: pytest.LogCaptureFixture) -> None:
     """A task that chooses its queue by the payload does so for scheduled jobs too; if it cannot, there is no queue."""
     maker = JobMaker(_tasks(), HookRegistry())
-    made = await maker.make(Schedule("mail", "@hourly", payload={"user": 7}), DueRun(START), 0)
+    made = await maker.make(Schedule("mail", "@hourly", payload={"user": 7}), DueRun(START), 0, START)
     assert made.queue == "user:7"
     assert not caplog.records
-    made = await maker.make(Schedule("mail", "@hourly"), DueRun(START), 0)
+    made = await maker.make(Schedule("mail", "@hourly"), DueRun(START), 0, START)
     assert made.queue is None
     assert "'mail'" in caplog.text
 
@@ -163,10 +163,18 @@ async def test_a_queue_may_depend_on_the_payload(caplog: pytest.LogCaptureFixtur
 async def test_jitter_puts_a_job_off() -> None:
     """The job may begin later than its run, by what all schedulers compute alike."""
     schedule = Schedule("a", "@hourly", jitter=timedelta(minutes=10))
-    made = await JobMaker(TaskRegistry(), HookRegistry()).make(schedule, DueRun(START, backfilled=True), 4)
+    made = await JobMaker(TaskRegistry(), HookRegistry()).make(schedule, DueRun(START, backfilled=True), 4, START)
     assert made.run_at == due_at(schedule, START) > START
     assert (made.run, made.revision, made.max_attempts, made.priority) == (START, 4, 8, 0)
     assert made.payload == b'{"_cron":{"ts":"2026-01-01T12:00:00.000Z","backfilled":true}}'
+
+
+async def test_a_job_that_is_added_late_is_due_when_it_is_added() -> None:
+    """Workers look more seldom for jobs that were due before their last look. A job in time keeps its run's time."""
+    maker, schedule = JobMaker(TaskRegistry(), HookRegistry()), Schedule("a", "@hourly")
+    for late, due in ((0.05, START), (0.2, START + timedelta(seconds=0.2))):
+        made = await maker.make(schedule, DueRun(START), 0, START + timedelta(seconds=late))
+        assert (made.run, made.run_at) == (START, due)
 
 
 class _Slow:
@@ -182,7 +190,7 @@ async def test_a_slow_interceptor_has_a_limit(monkeypatch: pytest.MonkeyPatch) -
     """An interceptor that does not answer counts as one that raised, so that other runs go on."""
     monkeypatch.setattr(jobs, "ANSWER_SECONDS", 0.01)
     with pytest.raises(TimeoutError):
-        await JobMaker(TaskRegistry(), composed([_Slow()])).make(Schedule("a", "@hourly"), DueRun(START), 0)
+        await JobMaker(TaskRegistry(), composed([_Slow()])).make(Schedule("a", "@hourly"), DueRun(START), 0, START)
 
 
 async def test_the_log_tells_of_runs(caplog: pytest.LogCaptureFixture) -> None:

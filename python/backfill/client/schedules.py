@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, Unpack
 
 from backfill.client.manage import ManageVerbs
 from backfill.client.verbs import standing_schedules as verbs
 from backfill.client.verbs.asked import Asked
 from backfill.client.verbs.schedule_info import info_of
-from backfill.cron.schedule import Schedule
 from backfill.records import Job
 from backfill.schedules import ScheduleChanges, ScheduleInfo
 from backfill.storage.types import Connection
+
+if TYPE_CHECKING:
+    from backfill.cron.schedule import Schedule
 
 T = TypeVar("T")
 

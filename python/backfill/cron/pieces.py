@@ -32,13 +32,17 @@ class Piece:
     def refusal(self, expected: str, start: int = 0, end: int | None = None) -> CrontabParseError:
         """The error that says what was expected at a position of this piece.
 
+        The text at fault is shown up to the first brace, since what follows is likely a payload, which may be a secret:
+        somebody may have left out the space before it, or the task.
+
         Args:
             expected: what would have been accepted, in words.
             start: where the text at fault begins.
             end: where it ends; None means the end of the piece.
         """
         shown = start + _SHOWN if end is None else min(end, start + _SHOWN)
-        return CrontabParseError(self.line, self.column + start, self.text[start:shown], expected)
+        before, brace, _ = self.text[start:shown].partition("{")
+        return CrontabParseError(self.line, self.column + start, before + brace, expected)
 
     def split(self, separator: str) -> list[Piece]:
         """The parts between the separators, which are single characters."""

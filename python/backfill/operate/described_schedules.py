@@ -26,7 +26,7 @@ def cells(info: ScheduleInfo) -> tuple[str, ...]:
         _time(info.next_run),
         _time(info.last_run),
         _job(info),
-        info.line if info.schedule is None else str(replace(info.schedule, payload=None)),
+        _without_payload(info),
     )
 
 
@@ -49,15 +49,15 @@ def details(info: ScheduleInfo) -> Iterator[tuple[str, str]]:
 
 
 def sentence(info: ScheduleInfo) -> str:
-    """What stands of an item now, in one sentence, as after something was said of it."""
+    """What stands of an item now, in one sentence, as after something was said of it; the payload is left out."""
     if info.state is ScheduleState.REMOVED:
         return f"{info.identifier} is removed"
     if info.state is ScheduleState.RESTING:
         return f"{info.identifier} rests: no live worker declares it"
     if info.state is ScheduleState.PAUSED:
-        return f"{info.identifier} is paused: {info.line}"
+        return f"{info.identifier} is paused: {_without_payload(info)}"
     when = "" if info.next_run is None else f", next {_time(info.next_run)}"
-    return f"{info.identifier} runs{when}: {info.line}"
+    return f"{info.identifier} runs{when}: {_without_payload(info)}"
 
 
 def data(info: ScheduleInfo) -> dict[str, Any]:
@@ -139,6 +139,13 @@ def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _without_payload(info: ScheduleInfo) -> str:
+    """The text of an item without its payload, which may be long, and a secret."""
+    if info.schedule is None:
+        return info.line.partition("{")[0].rstrip()
+    return str(replace(info.schedule, payload=None))
 
 
 def _fate(schedule: Schedule, one: NamedTime) -> str:

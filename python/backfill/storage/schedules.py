@@ -7,7 +7,7 @@ the verbs by which operators change schedules. All times are in UTC; the databas
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -29,7 +29,7 @@ class Crontab:
         items: each item's line, as `str(schedule)` gives it, by the item's identifier.
     """
 
-    items: Mapping[str, str]
+    items: Mapping[str, str] = field(repr=False)
 
     @property
     def digest(self) -> str:
@@ -72,11 +72,14 @@ class Look:
         workers: the live workers that declare items or schedule, those first that started first. Of workers with the
             same `digest` and `schedules` only the one that started first and the one that started last are there, since
             a fleet may have thousands.
+        is_awaited: whether a worker that schedules, and does not live, was seen last before the first of those that
+            live was started. It is dead, or it was cut off from the database and comes back soon.
     """
 
     clock: datetime
     said: str
     workers: tuple[LiveWorker, ...]
+    is_awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class SaidSchedule:
     """
 
     identifier: str
-    line: str | None
+    line: str | None = field(repr=False)  # its payload may be secret, and messages may show rows
     is_added: bool
     paused_at: datetime | None
     paused_by: str | None
@@ -143,7 +146,7 @@ class RestingSchedule:
     """
 
     identifier: str
-    line: str
+    line: str = field(repr=False)
     declared_at: datetime
 
 
@@ -212,7 +215,7 @@ class NewRun:
     overlap_skip: bool = False
     refused: bool = False
     task: str
-    payload: bytes
+    payload: bytes = field(repr=False)
     run_at: datetime
     queue: str | None = None
     max_attempts: int | None = None

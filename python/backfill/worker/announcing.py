@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backfill.client.lent import SERVICES_MOST
 from backfill.errors import PayloadDecodeError
@@ -15,6 +15,10 @@ from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.lanes.lane import Lane, unmatched_tasks
 from backfill.worker.pipeline.hot import LINES
+
+if TYPE_CHECKING:
+    from backfill.cron.schedule import Schedule
+    from backfill.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +53,10 @@ def announce(
 
 
 def _warn_of_schedules(registry: TaskRegistry[Any]) -> None:
-    """Warn of schedules whose jobs this worker cannot run: it does not know the task, or the payload does not fit."""
+    """Warn of schedules whose jobs this worker cannot run: it does not know the task, or the payload does not fit.
+
+    A payload that no handler would ever see is told too.
+    """
     for schedule in registry.schedules:
         task = registry.get(schedule.task)
         if task is None:
@@ -57,11 +64,29 @@ def _warn_of_schedules(registry: TaskRegistry[Any]) -> None:
                 "schedule %r: its task %r is none of this worker's, so its jobs wait for a worker that knows it",
                 schedule.identifier, schedule.task,
             )  # fmt: skip
-        elif task.shape.payload is not None:
-            try:
-                task.decode(with_run(encode(schedule.payload), Run(datetime.now(UTC), backfilled=False)))
-            except PayloadDecodeError as error:
+        elif task.shape.payload is None:
+            if schedule.payload:
                 logger.warning(
-                    "schedule %r: its payload does not fit the handler of task %r, so its jobs will fail: %s",
-                    schedule.identifier, schedule.task, error,
+                    "schedule %r: it has a payload, but the handler of task %r takes none; give the handler a "
+                    "parameter for the payload, or leave the payload out",
+                    schedule.identifier, schedule.task,
                 )  # fmt: skip
+        elif (reason := _misfit(task, schedule)) is not None:
+            logger.warning(
+                "schedule %r: its payload does not fit the handler of task %r, so its jobs will fail: %s",
+                schedule.identifier, schedule.task, reason,
+            )  # fmt: skip
+
+
+def _misfit(task: Task[Any, Any], schedule: Schedule) -> str | None:
+    """Why the handler of a task cannot read the payload of a schedule; None if it can.
+
+    The payload's class may have code of its own, which may raise anything: this is told too, and the worker starts.
+    """
+    try:
+        task.decode(with_run(encode(schedule.payload), Run(datetime.now(UTC), backfilled=False)))
+    except PayloadDecodeError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - see above; its text may hold values of the payload
+        return f"its class raises {type(error).__qualname__}"
+    return None

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING, Final
 from backfill.worker.address import parse_address
 from backfill.worker.execution.watchdog import Watchdog
 from backfill.worker.pipeline.listener import Listener
-from backfill.worker.scheduling.jobs import JobMaker
-from backfill.worker.scheduling.scheduler import Scheduler
-from backfill.worker.scheduling.service import SchedulerService
 from backfill.worker.services import ServiceFactory
 from backfill.worker.upkeep.cleaner import Cleaner
 from backfill.worker.upkeep.counters import CounterFolder
@@ -81,6 +78,11 @@ def _watchdog(process: WorkerProcess) -> Service:
 
 
 def _scheduler(process: WorkerProcess) -> Service:
+    # Only a worker loads these, and with them `cron`: programs that enqueue jobs need neither.
+    from backfill.worker.scheduling.jobs import JobMaker  # noqa: PLC0415
+    from backfill.worker.scheduling.scheduler import Scheduler  # noqa: PLC0415
+    from backfill.worker.scheduling.service import SchedulerService  # noqa: PLC0415
+
     scheduler = Scheduler(
         process.own,
         JobMaker(process.registry, process.hooks.registry),

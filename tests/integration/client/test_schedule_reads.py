@@ -181,3 +181,40 @@ async def test_what_became_of_the_last_job_is_told(
     last = found["a"]
     assert (last.run, last.job_id, last.state, last.how) == (NOON, done.job_id, state, how)
     assert (last.ended_at is not None) is (how is not None or "dlq" in what)
+
+
+async def test_a_look_shows_whether_older_schedulers_may_come_back(client: ServicesClient, dsn: str) -> None:
+    """That is so if none that lives was there before the last heartbeat of one that does not."""
+
+    async def awaited() -> bool:
+        return (await client.read_schedules()).is_awaited
+
+    assert not await awaited()
+    await start(dsn, "old", OLD, schedules=True)
+    await start(dsn, "other", OLD)
+    assert not await awaited()
+    await rows(dsn, "update graphile_worker.backfill_workers set heartbeat_at = now() - interval '1 hour'")
+    assert await awaited(), "also before this worker has its row"
+    await start(dsn, "new", OLD, schedules=True)
+    assert await awaited()
+    await rows(dsn, "update graphile_worker.backfill_workers set given_up_at = now() where id = 'old'")
+    assert await awaited(), "another new worker may have given it up"
+    await start(dsn, "between", NEW, schedules=True)
+    await rows(
+        dsn, "update graphile_worker.backfill_workers set started_at = now() - interval '2 hours' where id = 'between'"
+    )
+    assert not await awaited(), "it was there all the time"
+    await rows(dsn, "delete from graphile_worker.backfill_workers where id in ('between', 'old')")
+    assert not await awaited(), "a worker that does not schedule knows nothing of runs"
+
+
+async def test_times_that_python_does_not_have_stop_no_scheduler(dsn: str, client: ServicesClient) -> None:
+    """Others write the table of known items too, and may say that an item shall never run by a last run at infinity."""
+    async with await connect(dsn) as connection:
+        await connection.execute(
+            "insert into graphile_worker._private_known_crontabs (identifier, known_since, last_execution) values "
+            "('a', '-infinity', 'infinity'), ('b', '4000-01-01 BC', '20000-01-01'), ('c', 'infinity', null)"
+        )
+    known = await client.find_known_schedules(["a", "b", "c"])
+    assert {row.last_execution for row in known.values()} == {datetime(9998, 1, 1, tzinfo=UTC), None}
+    assert {row.known_since.year for row in known.values()} == {2, 9998}

@@ -62,7 +62,7 @@ async def states(client: BackfillClient) -> dict[str, ScheduleState]:
 async def test_nothing_is_scheduled_at_first(client: BackfillClient) -> None:
     """The list is empty, and an item is not found."""
     assert await client.schedules.list() == []
-    with pytest.raises(ScheduleNotFoundError, match=r"^there is no schedule 'report'$"):
+    with pytest.raises(ScheduleNotFoundError, match=r"^there is no schedule 'report'; items of code are known once"):
         await client.schedules.get("report")
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from backfill.cron.runs import next_runs
-from backfill.cron.schedule import Schedule
-from backfill.cron.text import parse_crontab
 from backfill.ends import EndHow
 from backfill.errors import BackfillError
 from backfill.schedules import ScheduleInfo, ScheduleOrigin, ScheduleState
 from backfill.storage.schedules import KnownSchedule, LastJob, LiveWorker, Look, SaidSchedule
+
+if TYPE_CHECKING:
+    from backfill.cron.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def info_of(found: Found, identifier: str) -> ScheduleInfo:
     code_line = lines[-1] if lines else found.resting.get(identifier)
     of_operator = None if said is None else said.line
     line = of_operator or code_line or ""
-    schedule = read_line(line)
+    schedule = read_line(line, identifier)
     state = _state(said, declared=bool(lines))
     info = ScheduleInfo(
         identifier=identifier,
@@ -91,13 +92,18 @@ def info_of(found: Found, identifier: str) -> ScheduleInfo:
     return _with_runs(_with_words(info, said), found.known.get(identifier), found.jobs.get(identifier))
 
 
-def read_line(line: str) -> Schedule | None:
-    """The item of a line; None if this version cannot read it."""
+def read_line(line: str, identifier: str) -> Schedule | None:
+    """The item of a line; None if this version cannot read it, or if it is the line of another item.
+
+    Schedulers leave out both: a role that writes plain SQL may give an item any text.
+    """
+    from backfill.cron.text import parse_crontab  # noqa: PLC0415 (only programs that have recurring jobs load it)
+
     try:
         items = parse_crontab(line)
-    except BackfillError:
+    except (BackfillError, ValueError):
         return None
-    return items[0] if len(items) == 1 else None
+    return items[0] if [item.identifier for item in items] == [identifier] else None
 
 
 def _state(said: SaidSchedule | None, *, declared: bool) -> ScheduleState:
@@ -111,6 +117,8 @@ def _state(said: SaidSchedule | None, *, declared: bool) -> ScheduleState:
 
 
 def _next_run(schedule: Schedule | None, state: ScheduleState, now: datetime) -> datetime | None:
+    from backfill.cron.runs import next_runs  # noqa: PLC0415 (as above)
+
     if schedule is None or state is not ScheduleState.ACTIVE:
         return None
     return next(iter(next_runs(schedule, now, 1)), None)

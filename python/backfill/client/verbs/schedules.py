@@ -45,7 +45,7 @@ def find_crontabs(digests: Iterable[str]) -> Verb[dict[str, dict[str, str]]]:
     return Verb(
         "find_crontabs",
         (text_array(digests),),
-        lambda found: {row.word("digest"): orjson.loads(row.word("items")) for row in rows(found)},
+        lambda found: {row.word("digest"): _lines(row.word("items")) for row in rows(found)},
     )
 
 
@@ -165,6 +165,14 @@ def reset_schedule(identifier: str, by: str | None = None, at: datetime | None =
     return _say(identifier, "reset", None, by, at)
 
 
+def wait_for_schedule(identifier: str) -> Verb[SaidSchedule | None]:
+    """Wait until no other transaction says anything, and let none begin to before this one ends; the answer is None.
+
+    What stands of the item may be read then, and be changed by what was read.
+    """
+    return _say(identifier, "wait", None, None, None)
+
+
 def trigger_schedule(run: NewRun) -> Verb[int]:
     """Add a job for an item now, apart from its runs; the answer is the job's id.
 
@@ -240,10 +248,18 @@ def _run_object(run: NewRun) -> dict[str, object]:
     }
 
 
+def _lines(items: str) -> dict[str, str]:
+    """The lines of items by their identifiers. What is no line is left out: a role may have written it in plain SQL."""
+    read = orjson.loads(items)
+    if not isinstance(read, dict):
+        return {}
+    return {identifier: line for identifier, line in read.items() if isinstance(line, str)}
+
+
 def _look(found: PGresult) -> Look:
     row = first(found)
     workers = tuple(_worker(row) for row in rows(found) if row.raw("worker") is not None)
-    return Look(_time(row, "clock"), row.word("said"), workers)
+    return Look(_time(row, "clock"), row.word("said"), workers, is_awaited=row.flag("is_awaited"))
 
 
 def _worker(row: Row) -> LiveWorker:

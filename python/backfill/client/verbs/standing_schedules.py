@@ -6,11 +6,10 @@ added. They are run in one transaction.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -20,14 +19,15 @@ from backfill.client.verbs.asked import Asked, Steps, Together, Verb
 from backfill.client.verbs.jobs import put_names
 from backfill.client.verbs.schedule_info import Found, info_of
 from backfill.controls import check_words
-from backfill.cron.schedule import Schedule
-from backfill.cron.text import parse_crontab
 from backfill.errors import BackfillError, InvalidJobError, ScheduleExistsError, ScheduleNotFoundError
 from backfill.records import Job
 from backfill.schedules import ScheduleChanges, ScheduleInfo, ScheduleOrigin, ScheduleState
 from backfill.specs import DEFAULT_MAX_ATTEMPTS
 from backfill.storage.rows import decode_jobs
 from backfill.storage.schedules import NewRun, SaidSchedule
+
+if TYPE_CHECKING:
+    from backfill.cron.schedule import Schedule
 
 _ALIKE: Final = 3
 """How many identifiers an error names that look like the one that there is not."""
@@ -107,6 +107,9 @@ def given(to: Schedule | str) -> Schedule:
         InvalidJobError: it is neither, or the text has not exactly one item.
         CrontabParseError: the line cannot be read.
     """
+    from backfill.cron.schedule import Schedule  # noqa: PLC0415 (only programs that have recurring jobs load it)
+    from backfill.cron.text import parse_crontab  # noqa: PLC0415
+
     if isinstance(to, Schedule):
         return to
     if not isinstance(to, str):
@@ -143,6 +146,8 @@ def _one(identifier: str) -> Steps[ScheduleInfo]:
     found = yield from _look()
     identifiers = found.identifiers()
     if identifier not in identifiers:
+        import difflib  # noqa: PLC0415 (for this error only)
+
         raise ScheduleNotFoundError(identifier, tuple(difflib.get_close_matches(identifier, identifiers, n=_ALIKE)))
     return info_of((yield from _with_runs(found, [identifier])), identifier)
 
@@ -169,7 +174,9 @@ def _add(schedule: Schedule, by: str | None) -> Steps[ScheduleInfo]:
 
 
 def _change(identifier: str, changed: Callable[[ScheduleInfo], Schedule], by: str | None) -> Steps[ScheduleInfo]:
-    info = yield from _standing(identifier)
+    yield from _standing(identifier)  # what there is not is refused here, before anything is written of it
+    yield from verbs.wait_for_schedule(identifier)
+    info = yield from _standing(identifier)  # else what another operator changes at this moment would be lost
     if (yield from verbs.change_schedule(identifier, str(changed(info)), by)) is None:
         raise _removed(identifier)
     return (yield from _one(identifier))

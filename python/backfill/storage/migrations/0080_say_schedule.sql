@@ -5,7 +5,8 @@
 
 -- Says one thing of an item (`doing` is add, change, pause, resume, remove or reset), and gives its row as it stands then; for
 -- reset as it stood. It gives no row where there is nothing to do: what is to be added is there, what is to be changed or
--- paused was removed, what is to be resumed is not paused, and so on.
+-- paused was removed, what is to be resumed is not paused, and so on. `wait` says nothing and gives no row: what is read after
+-- it is changed by nobody else before this is committed.
 -- All take turns, so that revisions are committed in their order. The item's row in the table of all schedulers is locked, but
 -- only against our own schedulers, which lock it for update: a run that is being added is waited for, and none follows before
 -- this is committed. A scheduler of Node, which writes that row but not its key, neither waits nor is waited for.
@@ -23,8 +24,8 @@ begin
   author := coalesce(author, session_user);
   if item is null or length(item) not between 1 and 128 then
     raise exception 'identifier: expected 1 to 128 characters' using errcode = 'invalid_parameter_value';
-  elsif coalesce(doing not in ('add', 'change', 'pause', 'resume', 'remove', 'reset'), true) then
-    raise exception 'doing = %: expected add, change, pause, resume, remove or reset', doing
+  elsif coalesce(doing not in ('add', 'change', 'pause', 'resume', 'remove', 'reset', 'wait'), true) then
+    raise exception 'doing = %: expected add, change, pause, resume, remove, reset or wait', doing
       using errcode = 'invalid_parameter_value';
   elsif (doing in ('add', 'change')) <> (new_line is not null) or length(new_line) not between 1 and 1000000 then
     raise exception 'line: expected one of 1 to 1000000 characters to add or to change, and none otherwise'

@@ -11,11 +11,13 @@ with declared as materialized (
         and workers.given_up_at is null
     )) as is_live
   from :"schema".backfill_crontabs as crontabs
+  where jsonb_typeof(crontabs.items) = 'object'
 )
 select distinct on (item.identifier)
   item.identifier, item.line, (extract(epoch from declared.declared_at) * 1000000)::bigint as declared_at
 from declared
 cross join lateral jsonb_each_text(declared.items) as item (identifier, line)
 where declared.is_live is not true
+  and item.line is not null
   and not exists (select from declared as live where live.is_live and live.items ? item.identifier)
 order by item.identifier, declared.declared_at desc

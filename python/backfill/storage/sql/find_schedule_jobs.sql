@@ -7,7 +7,8 @@ select
   last.identifier, last.job_id, (extract(epoch from last.run_at) * 1000000)::bigint as run_at,
   (extract(epoch from last.added_at) * 1000000)::bigint as added_at, job.state, ended.how,
   (extract(epoch from coalesce(ended.ended_at, letter.failed_at)) * 1000000)::bigint as ended_at, letter.failed_at is not null as is_dead
-from :"schema".backfill_schedule_jobs as last
+from unnest($1::text[]) as wanted (identifier)
+join :"schema".backfill_schedule_jobs as last on last.identifier = any (array[wanted.identifier])
 left join lateral (
   select
     case
@@ -35,4 +36,3 @@ left join lateral (
   order by entries.original_job_id
   limit 1
 ) as letter on true
-where last.identifier = any ($1::text[])

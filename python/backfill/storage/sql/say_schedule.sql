@@ -1,5 +1,5 @@
 -- does: Says one thing of a recurring item (add, change, pause, resume, remove or reset), and gives its row as find_said_schedules
---   does; for reset, the row as it stood. No row where there is nothing to do.
+--   does; for reset, the row as it stood. No row where there is nothing to do, and none for wait, which only takes the turn.
 -- locks: the turn at schedules until the transaction ends; the item's _private_known_crontabs row for key share, its
 --   backfill_schedules row (insert, update)
 -- index: none: its work is done in a function

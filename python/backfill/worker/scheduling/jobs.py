@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from backfill.client.prepare import JobShape, shape_of, with_defaults
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 ANSWER_SECONDS: Final = 10.0
 """How long the interceptors of one job may take, since all other runs wait meanwhile."""
 
+LATE: Final = timedelta(milliseconds=100)
+"""A job that is added later than this after its time is due when it is added, see `spec_of`."""
+
 
 class JobMaker:
     """Makes the jobs of runs.
@@ -38,13 +42,19 @@ class JobMaker:
         self._registry = registry
         self._scheduling = Scheduling.of(hooks)
 
-    async def make(self, schedule: Schedule, run: DueRun, revision: int) -> NewRun:
+    @property
+    def asks(self) -> bool:
+        """Whether plugins are asked about jobs."""
+        return self._scheduling is not None
+
+    async def make(self, schedule: Schedule, run: DueRun, revision: int, now: datetime) -> NewRun:
         """Make the job of a run. If an interceptor refuses it, the run is done with, but no job is added for it.
 
         Args:
             schedule: the item.
             run: the run.
             revision: that of what operators said of the item.
+            now: the database's time.
 
         Raises:
             TimeoutError: the interceptors did not answer in time.
@@ -52,7 +62,7 @@ class JobMaker:
         """
         mark = Run(run.at, run.backfilled)
         payload = {**(schedule.payload or {}), RUN_KEY: mark_of(mark)}
-        spec = spec_of(schedule, run)
+        spec = spec_of(schedule, run, now)
         defaults, attempts = self._defaults(schedule)
 
         def settled(job: NewJob[Any]) -> tuple[JobSpec, JobShape]:
@@ -97,10 +107,14 @@ class JobMaker:
         return _defaults_of(task, schedule), task.default_max_attempts
 
 
-def spec_of(schedule: Schedule, run: DueRun) -> JobSpec:
-    """What an item says of the job of a run."""
+def spec_of(schedule: Schedule, run: DueRun, now: datetime) -> JobSpec:
+    """What an item says of the job of a run.
+
+    A job that is added late is due now, since workers look more seldom for jobs that were due before their last look.
+    """
+    due = due_at(schedule, run.at)
     return JobSpec(
-        run_at=due_at(schedule, run.at),
+        run_at=due if due > now - LATE else now,
         priority=schedule.priority,
         queue=None if schedule.queue is None else Queue.serial(schedule.queue),
         max_attempts=schedule.max_attempts,

@@ -11,13 +11,12 @@ from psycopg import IsolationLevel
 
 from backfill import BackfillClient, TaskRegistry, TransactionUseError, WorkerConfig, WorkerContext, WorkerRunner
 from backfill.client.lent import ServicesClient
-from own_transactions import ADD, JOBS, ONE_LEFT, make_sums, run_due, summed
+from own_transactions import ADD, JOBS, ONE_LEFT, OPEN, make_sums, run_due, summed
 
 from plugins.waiting import Eventually
 from reading import rows, value
 
 KINDS = pytest.mark.parametrize("kind", ["async", "thread"])
-OPEN = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'"
 
 LAST_ERROR = "select min(last_error::text) from graphile_worker.backfill_dlq"
 

@@ -100,6 +100,41 @@ async def test_a_worker_warns_of_jobs_that_it_could_not_run(dsn: str, caplog: py
     ]
 
 
+@dataclass
+class Region:
+    """A payload whose class raises an error of its own."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        """Refuse all regions."""
+        raise LookupError(f"no region {self.name}")
+
+
+async def test_a_worker_warns_of_payloads_that_are_never_seen(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The handler takes none, or its class raises something; the worker starts, and no value of a payload is logged."""
+    tasks: TaskRegistry[None] = TaskRegistry(
+        crontab="@daily sync {a: 'hidden'}\n@daily sync ?id=plain\n@daily sync ?id=b {}"
+    )
+
+    @tasks.task("sync")
+    async def sync() -> None: ...
+
+    @tasks.cron("@daily", payload={"name": "hidden"})
+    @tasks.task("clean")
+    async def clean(payload: Region) -> None: ...
+
+    async with WorkerRunner(WorkerConfig(dsn), tasks):
+        pass
+    way_out = "give the handler a parameter for the payload, or leave the payload out"
+    unfit = "payload does not fit the handler of task 'clean', so its jobs will fail"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        f"schedule 'sync': it has a payload, but the handler of task 'sync' takes none; {way_out}",
+        f"schedule 'clean': its {unfit}: its class raises LookupError",
+    ]
+    assert "hidden" not in caplog.text
+
+
 async def test_scheduled_jobs_run_with_their_payloads_and_their_runs(dsn: str) -> None:
     """The decorated handler gets its own type, and each run once, in order; the context says which it is."""
     tasks: TaskRegistry[None] = TaskRegistry()
