@@ -118,7 +118,8 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
     nothing, no, numbers = [None] * count, [False] * count, [1] * count
     fences = [WORKER, ids, times, queues, queue_times]
     claims = [numbers, no]
-    records = [times, ["failed"] * count, ["app.No"] * count, ["no"] * count, ["at a:1"] * count]
+    batches = [None if number % 2 else "{0,2}" for number in ids]
+    records = [times, ["failed"] * count, ["app.No"] * count, ["no"] * count, ["at a:1"] * count, batches]
     keeping = [[60.0] * count, times]
     since = [round((time - EPOCH) / timedelta(microseconds=1)) for time in times]
     yes, texts = [True] * count, ["1"] * count
@@ -140,7 +141,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
             *records,
             [60.0] * count,
         ],
-        "give_back": [*fences, *claims, nothing, [True] * len(ids), times, ["snoozed"] * count, nothing],
+        "give_back": [*fences, *claims, nothing, [True] * len(ids), times, ["snoozed"] * count, nothing, no],
         "forget_attempts": [ids],
         "list_attempts": [ids[0]],
         "sweep_attempts": [0, 0, 1000],
@@ -195,12 +196,12 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "unsay": ["pause", "task:task1"],
         "unsay_version": [1],
         "renew": [*fences, *claims],
-        "forget_dead_letters": [WORKER, ids, times, keys, entries[:count], [now] * count],
+        "forget_dead_letters": [WORKER, ids, times, keys, entries[:count], [now] * count, no],
         "find_levels": [lows, highs, floors],
         "find_waiting_tasks": [[1, 2], lows, highs, floors],
         "look_around": [["task1", "task2"], WORKER, 6.0, '{"host": "host"}'],
         "find_tasks": [["task1", "task2"]],
-        "recover_jobs": [WORKER, ids, nothing, nothing, "died"],
+        "recover_jobs": [WORKER, ids, nothing, nothing, "died", no],
         "find_ends": [ids],
         "requeue_dead_letters": [entries, None, None, None, None, None],
         "delete_dead_letters": [entries],

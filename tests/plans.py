@@ -27,6 +27,10 @@ _TIMES = [_NOW] * 100
 _NUMBERS = [1] * 100
 _KEYED = [False] * 100
 _RECORDS: list[Sequence[Any]] = [_TIMES, ["failed"] * 100, ["app.No"] * 100, ["no"] * 100, ["at a:1"] * 100]
+_BATCHES = [None, "{0,2}"] * 50
+_FENCES: list[Any] = [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES]
+_CLAIMS: list[Any] = [_NUMBERS, _KEYED]
+_NOTHING = [None] * 100
 _PROGRESS: list[Sequence[Any]] = [
     _IDS, [0] * 100, _NUMBERS, [True] * 100, [1.0] * 100, [2.0] * 100, ["note"] * 100, [True] * 100, ["1"] * 100,
 ]  # fmt: skip
@@ -122,7 +126,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "find_unused_queues": [0, 5000, 500],
     "delete_unused_queues": [_IDS],
     "find_cut_off_jobs": [WORKER, 0, 100],
-    "recover_jobs": [WORKER, _IDS, [None] * 100, [None] * 100, "died"],
+    "recover_jobs": [WORKER, _IDS, [None] * 100, [None] * 100, "died", _KEYED],
     "forget_worker": ["worker5"],
     "find_locks": [WORKER],
     "find_held_locks": [WORKER, _IDS],
@@ -142,17 +146,13 @@ SAMPLES: dict[str, Sequence[Any]] = {
     ],
     "drop_end_partitions": [],
     "fail_keeping": [
-        WORKER,
-        _IDS,
-        _TIMES,
-        _NUMBERS,
-        _TIMES,
-        _NUMBERS,
-        _KEYED,
-        [None] * 100,
+        *_FENCES,
+        *_CLAIMS,
+        _NOTHING,
         ["no"] * 100,
         _KEYED,
         *_RECORDS,
+        _BATCHES,
         [60.0] * 100,
     ],
     "find_ends": [_IDS],
@@ -182,10 +182,10 @@ SAMPLES: dict[str, Sequence[Any]] = {
     ],
     "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [60.0] * 100, _TIMES, [None] * 100],
     "find_cancelled": [WORKER, _IDS],
-    "fail": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [None] * 100, ["no"] * 100, _KEYED, *_RECORDS],
+    "fail": [*_FENCES, *_CLAIMS, _NOTHING, ["no"] * 100, _KEYED, *_RECORDS, _BATCHES],
     "delete_dead_letter_by_key": ["key6"],
     "delete_dead_letters": [_IDS],
-    "forget_dead_letters": [WORKER, _IDS, _TIMES, ["key6"] * 100, [None] * 100, _TIMES],
+    "forget_dead_letters": [WORKER, _IDS, _TIMES, ["key6"] * 100, [None] * 100, _TIMES, _KEYED],
     "list_dead_letters": [None] * 12 + [50],
     "requeue_dead_letters": [_IDS, None, None, None, None, None],
     "find_dead_letters": [None] * 12 + [50],
@@ -227,20 +227,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "insert_waiting": [1],
     "dedupe_waiting": [2],
     "get_job": [5],
-    "give_back": [
-        WORKER,
-        _IDS,
-        _TIMES,
-        _NUMBERS,
-        _TIMES,
-        _NUMBERS,
-        _KEYED,
-        [None] * 100,
-        [True] * 100,
-        _TIMES,
-        ["snoozed"] * 100,
-        [None] * 100,
-    ],
+    "give_back": [*_FENCES, *_CLAIMS, _NOTHING, [True] * 100, _TIMES, ["snoozed"] * 100, _NOTHING, _KEYED],
     "forget_attempts": [_IDS],
     "list_attempts": [5],
     "sweep_attempts": [0, 0, 1000],

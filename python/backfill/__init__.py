@@ -30,6 +30,7 @@ from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqSt
 from backfill.ends import EndFilter, EndHow, EndList, JobEnd
 from backfill.errors import (
     BackfillError,
+    BatchFailed,
     BulkEnqueueError,
     CleanupRefusedError,
     ClientClosedError,
@@ -146,6 +147,7 @@ __all__ = [
     "AttemptRecord",
     "BackfillClient",
     "BackfillError",
+    "BatchFailed",
     "BeforeJobRun",
     "BeforeJobSchedule",
     "Breaker",

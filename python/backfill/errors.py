@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar  # noqa: F401 (as above)
 from backfill.error_roots import BackfillError, ConfigurationError
 from backfill.handler_errors import (
     LONGEST_WAIT,
+    BatchFailed,
     ConnectionTimeout,
     Discard,
     ExternalServiceFailure,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LONGEST_WAIT",
     "BackfillError",
+    "BatchFailed",
     "BulkEnqueueError",
     "CleanupRefusedError",
     "ClientClosedError",
@@ -385,6 +387,7 @@ for _kind in (
     JobFailed,
     ExternalServiceFailure,
     ProcessDiedError,
+    BatchFailed,
     Snooze,
     Discard,
 ):

@@ -5,11 +5,15 @@ Programs import them from `backfill` or from `backfill.errors`.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
 from datetime import timedelta
+from itertools import pairwise
 from typing import ClassVar
 
 from backfill.error_roots import BackfillError, ConfigurationError
 from backfill.rebuilt import Rebuilt
+from backfill.shown import few, shown
 
 LONGEST_WAIT = timedelta(days=366)
 """The longest time between two attempts."""
@@ -163,6 +167,104 @@ class Discard(BackfillError):  # noqa: N818 - no error: a handler says "never mi
     def __init__(self, reason: str = "") -> None:
         self.reason = reason
         super().__init__(*([reason] if reason else []))
+
+
+class BatchFailed(WorkerError):  # noqa: N818 - a handler says by it which items are left
+    """Raised by the handler of a task with `batch=True`: these items failed, and all others of the payload are done.
+
+    The job goes on with the items that failed, and with them alone: its payload holds nothing else from then on. If no
+    other attempt follows, its dead letter holds them. Any other exception means that every item failed.
+
+        @tasks.task("index", batch=True)
+        async def index(pages: list[str]) -> None:
+            failed = [place for place, page in enumerate(pages) if not page.startswith("/")]
+            if failed:
+                raise BatchFailed(failed, ValueError("no path"))
+
+    Args:
+        indexes: the places of the items that failed in the list that the handler got, from 0. In any order; at least
+            one, and none twice.
+        error: what they failed with. Of an exception the class says whether another attempt is worthwhile, as if the
+            handler had raised it alone; an `ExceptionGroup` holds several. If left out, it is the exception that
+            `raise ... from` names, if there is one.
+        retry_after: how long to wait before the next attempt, instead of the retry policy's delay; from 0 to 366 days.
+
+    Attributes:
+        indexes: the places of the items that failed, in order.
+
+    Raises:
+        ConfigurationError: `indexes` are no such places, `error` puts a job off or discards it, or `retry_after` is not
+            a time from 0 to 366 days.
+    """
+
+    indexes: tuple[int, ...] = ()
+    _given: BaseException | str | None = None
+
+    def __init__(
+        self,
+        indexes: Iterable[int],
+        error: BaseException | str | None = None,
+        *,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(retry_after=retry_after)
+        self.indexes = _places(indexes)
+        self._given = error
+        if isinstance(error, (Snooze, Discard)):
+            raise ConfigurationError(
+                f"error = {type(error).__name__}: single items of a batch cannot be put off or discarded; leave one "
+                "that is discarded out of the indexes, and use retry_after for one that has to wait"
+            )
+        if isinstance(error, BaseException):
+            self.__cause__ = error
+        elif error is not None and not isinstance(error, str):
+            raise ConfigurationError(f"error = {shown(error)}: expected an exception, a text, or leave it out")
+
+    @property
+    def error(self) -> BaseException | str | None:
+        """What the items failed with: what was given, else the exception that `raise ... from` names."""
+        return self.__cause__ if self._given is None else self._given
+
+    def __str__(self) -> str:
+        """How many items failed, which ones, and with what; of an exception only its class, since its text follows."""
+        places = few([str(index) for index in self.indexes], 10).replace(";", ",")
+        noun = "item" if len(self.indexes) == 1 else "items"
+        error = type(self.error).__qualname__ if isinstance(self.error, BaseException) else self.error
+        return f"{len(self.indexes)} {noun} of the batch failed ({places}){f': {error}' if error else ''}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the class and the arguments."""
+        return type(self), (self.indexes, self._given), {"retry_after": self.retry_after}
+
+
+def _places(indexes: object) -> tuple[int, ...]:
+    """The indexes of items, in order.
+
+    Raises:
+        ConfigurationError: they are no places in a list, one of them is there twice, or there is none.
+    """
+    if not isinstance(indexes, Iterable) or isinstance(indexes, (str, bytes)):
+        raise ConfigurationError(f"indexes = {shown(indexes)}: expected the places of the items that failed, as [0, 2]")
+    found = list[int]()
+    for index in indexes:
+        try:
+            place = -1 if isinstance(index, bool) else operator.index(index)
+        except TypeError:
+            place = -1
+        if place < 0:
+            raise ConfigurationError(
+                f"indexes holds {shown(index)}: expected the places of the items that failed, which are whole numbers "
+                "from 0"
+            )
+        found.append(place)
+    if not found:
+        raise ConfigurationError(
+            "indexes = []: expected the place of one item at least; where none has failed, return from the handler"
+        )
+    ordered = sorted(found)
+    if (twice := next((one for one, two in pairwise(ordered) if one == two), None)) is not None:
+        raise ConfigurationError(f"indexes holds {twice} twice: expected each place once")
+    return tuple(ordered)
 
 
 def _wait(field: str, value: object) -> timedelta:

@@ -46,21 +46,26 @@ class HandlerShape:
         payload: the parameter that takes the payload, or None.
         context: whether it takes the worker's context.
         in_process: whether it runs in a child process.
+        batch: whether its payload is a list of items, some of which may fail while the others are done.
     """
 
     is_async: bool
     payload: inspect.Parameter | None
     context: bool
     in_process: bool = False
+    batch: bool = False
 
 
-def shape_of(identifier: str, handler: Callable[..., Any], run_in: RunIn | None = None) -> HandlerShape:
+def shape_of(
+    identifier: str, handler: Callable[..., Any], run_in: RunIn | None = None, *, batch: bool = False
+) -> HandlerShape:
     """The shape of a handler.
 
     Args:
         identifier: the task's name, for the error.
         handler: the function.
         run_in: where it is to run; None if nobody says.
+        batch: whether its payload is a list of items that can fail one by one.
 
     Raises:
         TaskDefinitionError: the handler is not a Python function, or is a generator, or has parameters that a worker
@@ -81,10 +86,15 @@ def shape_of(identifier: str, handler: Callable[..., Any], run_in: RunIn | None 
     except ValueError as error:  # a callable that is written in C may have no signature
         raise TaskDefinitionError(f"task {identifier!r}: {_name(handler)} cannot be looked at: {error}") from error
     in_process = _in_process(identifier, handler, run_in, is_async=is_async)
-    if len(positional) == 1 and _is_context(positional[0], handler):
-        return HandlerShape(is_async, None, context=True, in_process=in_process)
-    payload = positional[0] if positional else None
-    return HandlerShape(is_async, payload, context=len(positional) == 2, in_process=in_process)
+    alone = len(positional) == 1 and _is_context(positional[0], handler)
+    payload = positional[0] if positional and not alone else None
+    if batch is not False and (batch is not True or payload is None):
+        why = f"{_name(handler)} takes no payload" if batch is True else "expected True or False"
+        raise TaskDefinitionError(
+            f"task {identifier!r}: batch = {batch!r}: {why}; a batch's handler takes a list of items, as "
+            "`items: list[Item]`"
+        )
+    return HandlerShape(is_async, payload, alone or len(positional) == 2, in_process, batch)
 
 
 def _in_process(identifier: str, handler: Callable[..., Any], run_in: object, *, is_async: bool) -> bool:
@@ -127,13 +137,21 @@ def payload_type(identifier: str, handler: Callable[..., Any], shape: HandlerSha
         local: names of the scope in which the handler was defined.
 
     Raises:
-        TaskDefinitionError: a name in the annotation is not defined at run time; the error names it.
+        TaskDefinitionError: a name in the annotation is not defined at run time, which the error names; or the payload
+            of a batch is no list.
     """
     if shape.payload is None or shape.payload.annotation is inspect.Parameter.empty:
-        return UNANNOTATED
+        return list if shape.batch else UNANNOTATED
     annotation, parameter = shape.payload.annotation, shape.payload.name
     where = f"task {identifier!r}: the annotation {annotation!r} of {_name(handler)}'s parameter {parameter!r}"
-    return _resolved(annotation, handler, local, where)
+    kind = _resolved(annotation, handler, local, where)
+    if not shape.batch or kind is Any:
+        return list if shape.batch else kind
+    bare = getattr(kind, "__value__", kind)  # what a `type` statement names
+    bare = typing.get_args(bare)[0] if typing.get_origin(bare) is typing.Annotated else bare
+    if bare is not list and typing.get_origin(bare) is not list:
+        raise TaskDefinitionError(f"{where} is no list: the payload of a task with batch=True is a `list[...]`")
+    return kind
 
 
 def result_type(identifier: str, handler: Callable[..., Any], local: Mapping[str, Any]) -> object:

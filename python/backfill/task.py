@@ -89,6 +89,7 @@ class Task(Generic[P, R]):
         rate: Rate | None = None,
         breaker: Breaker | None = None,
         run_in: RunIn | None = None,
+        batch: bool = False,
         defaults: JobSpec = UNSAID,
         queue_of: Callable[[P], Queue | None] | None = None,
         scope: dict[str, Any] | None = None,
@@ -108,7 +109,7 @@ class Task(Generic[P, R]):
         self.defaults = defaults
         self.queue_of = queue_of
         self.keep_seconds: float | None = None if keep is None else keep.total_seconds()
-        self.shape: HandlerShape = shape_of(identifier, handler, run_in)
+        self.shape: HandlerShape = shape_of(identifier, handler, run_in, batch=batch)
         self.runs_on_loop = self.shape.is_async
         self._middleware = middleware
         self._registry_middleware = registry_middleware

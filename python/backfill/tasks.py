@@ -136,6 +136,7 @@ class TaskRegistry(Recurring, Generic[D]):
         rate: Rate | None = None,
         breaker: Breaker | None = None,
         run_in: RunIn | None = None,
+        batch: bool = False,
         middleware: Iterable[AsyncMiddleware[D] | SyncMiddleware[D]] = (),
         priority: int | None = None,
         queue: Queue | Callable[[Any], Queue | None] | None = None,
@@ -164,6 +165,8 @@ class TaskRegistry(Recurring, Generic[D]):
             run_in: where a synchronous handler runs: in a "thread", which is meant if nothing is given, or in a child
                 "process", which can use a processor of its own and is ended when the time of an attempt is over. The
                 handler of a process is a function of a module, which the child imports.
+            batch: whether the payload is a list of items that can fail one by one: the handler takes a `list[T]` and
+                may raise `BatchFailed(indexes, error)`, and the items that failed are tried again alone.
             middleware: functions that run around the handler, the first outermost, all within the registry's
                 `middleware`. A synchronous one needs a synchronous handler.
             priority: the priority of its jobs, -32,768 to 32,767, lower first; 0 if not given.
@@ -224,6 +227,7 @@ class TaskRegistry(Recurring, Generic[D]):
                 rate=pace,
                 breaker=breaker,
                 run_in=run_in,
+                batch=batch,
                 defaults=defaults,
                 queue_of=queue_of,
                 scope=scope,

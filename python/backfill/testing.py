@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
+from backfill.batches import left_of
 from backfill.checks import check_time
 from backfill.client import BackfillClient
 from backfill.client.blocks import Blocks
 from backfill.client.prepare import shape_of, with_defaults
-from backfill.errors import ConfigurationError, InvalidJobError, TransactionUseError
+from backfill.errors import BatchFailed, ConfigurationError, InvalidJobError, TransactionUseError
 from backfill.jobs import UNSAID, JobSpec
 from backfill.payloads import NOTHING, decode_plain
 from backfill.payloads.scheduled import Run, with_run
@@ -128,7 +129,9 @@ async def run_job(
     is completed there, and no lease can be lost. What the handler says by `tx.complete` is the result then.
 
     The payload is written as JSON and read again, as on its way through a queue. The handler's own exception is raised,
-    and so are `Snooze` and `Discard`. The result of a task with `keep=` is written and read in the same way.
+    and so are `Snooze` and `Discard`. A `BatchFailed` by which a worker would have all items of the batch tried again,
+    since it names one that is not there or is raised within `ctx.transaction()`, is a `ConfigurationError` here. The
+    result of a task with `keep=` is written and read in the same way.
 
     Args:
         task: the task whose handler runs.
@@ -150,6 +153,7 @@ async def run_job(
         backfilled: whether the job would make up for a run that was missed.
 
     Raises:
+        ConfigurationError: the handler raised a `BatchFailed` that is a mistake.
         InvalidJobError: `attempt` is less than 1, or `scheduled_at` has no zone.
         InvalidPayloadError: the payload or the result would not arrive as it is.
         TimeoutError: the handler or an async middleware ran longer than the timeout. A synchronous handler is asked to
@@ -176,7 +180,13 @@ async def run_job(
     )  # fmt: skip
     middleware = task.middleware if registry is None else registry.middleware_of(task)
     whole = wrapped(task, middleware, lambda _: None)
-    result = await _within(limits_of(job, task).seconds, whole, value, context, stop)
+    try:
+        result = await _within(limits_of(job, task).seconds, whole, value, context, stop)
+    except BatchFailed as error:
+        left = left_of(job, error, is_batch=task.shape.batch, in_transaction=blocks.opened and blocks.committed is None)
+        if left.mistake is not None:
+            raise ConfigurationError(left.mistake) from error
+        raise
     if blocks.committed is not None:
         result = blocks.committed.result
     return result if task.keep is None else task.decode_result(task.encode_result(result))
@@ -197,17 +207,20 @@ class _Blocks:
 
     Attributes:
         committed: the transaction that was committed; None where none was.
+        opened: whether a block was begun.
     """
 
     def __init__(self, client: BackfillClient) -> None:
         self.client = client
         self.committed: HandlerTransaction | ThreadTransaction | None = None
+        self.opened = False
         self.loop = asyncio.get_running_loop()
 
     def block(self, _stop: object, isolation: IsolationLevel | None) -> _Block:
         """A block; the handler may open another one until one is committed."""
         if self.committed is not None:
             raise TransactionUseError("ctx.transaction(): the job is completed already")
+        self.opened = True
         return _Block(self, isolation)
 
 

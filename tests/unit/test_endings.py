@@ -59,7 +59,7 @@ def test_each_says_how_it_is_written_and_counted(ending: Ending, keep: float | N
     settling, _, values = ending.end(_held(1, 2), keep)
     assert len(values) == len(settling.columns)
     named = FENCE + (COMPARED if settling.compares else 0)
-    assert len(load(settling.statement).params) == named + len(values)
+    assert len(load(settling.statement).params) == named + len(values) + settling.asks_batches
     assert settling.ends_job is ending.ends_job
     assert settling.tells_last is ending.may_be_last
     assert ending.counted in {field.name for field in fields(Tally)}

@@ -28,7 +28,18 @@ PLACES = [
     {"flags"},
     {"choices", "specs"},
     {"jobs"},
-    {"attempts", "cancels", "dead_letters", "ends", "counts", "job_filter", "limits", "breakers", "progress"},
+    {
+        "attempts",
+        "batches",
+        "cancels",
+        "dead_letters",
+        "ends",
+        "counts",
+        "job_filter",
+        "limits",
+        "breakers",
+        "progress",
+    },
     {"controls", "cron", "hooks"},
     {"schedules", "whys"},
     {"storage", "embedded", "embedded_keeper"},
@@ -123,6 +134,7 @@ WHOLE = {
 # Processes of their own, which are worked with from outside; and where a pause is written once for all.
 MAY_SLEEP = {
     "fleet/adding.py",
+    "fleet/batching.py",
     "fleet/booked.py",
     "fleet/program.py",
     "fleet/told.py",
@@ -284,7 +296,7 @@ def test_errors_and_retry_know_nothing() -> None:
         "rebuilt": set[str](),
         "shown": set[str](),
         "error_roots": set[str](),
-        "handler_errors": {"backfill.error_roots", "backfill.rebuilt"},
+        "handler_errors": {"backfill.error_roots", "backfill.rebuilt", "backfill.shown"},
         "errors": {"backfill.error_roots", "backfill.handler_errors", "backfill.rebuilt", "backfill.shown"},
         "retry": {"backfill.errors"},
     }

@@ -190,6 +190,7 @@ class JobFail(ObservedEvent):
             `JobPermanentlyFail`.
         reason: what made the attempt fail.
         duration: how long the attempt ran.
+        items: of a batch of which a part failed, the places of these items in the payload of `job`; else None.
     """
 
     job: Job
@@ -198,6 +199,7 @@ class JobFail(ObservedEvent):
     will_retry: bool
     reason: FailReason = FailReason.ERROR
     duration: timedelta = timedelta(0)
+    items: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +212,7 @@ class JobPermanentlyFail(ObservedEvent):
         error: the text of the failure, as the dead letter has it.
         reason: what made the attempt fail.
         duration: how long the attempt ran.
+        items: of a batch of which a part failed, the places of these items in the payload of `job`; else None.
     """
 
     job: Job
@@ -217,6 +220,7 @@ class JobPermanentlyFail(ObservedEvent):
     error: str
     reason: FailReason = FailReason.ERROR
     duration: timedelta = timedelta(0)
+    items: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

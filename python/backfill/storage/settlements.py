@@ -7,7 +7,7 @@ was settled already, or its job was given to another worker since, the statement
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,6 +47,7 @@ class Settling:
         compares: whether it compares the job's row with the row as it was claimed, so that a replaced job is noticed.
         ends_job: whether the job is over with this end, so that the dead letters that it left behind are deleted.
         tells_last: whether its result says of each attempt if it was the job's last.
+        asks_batches: whether its last parameter says which of the jobs are batches.
     """
 
     statement: str
@@ -54,6 +55,7 @@ class Settling:
     compares: bool = False
     ends_job: bool = False
     tells_last: bool = False
+    asks_batches: bool = False
 
 
 End = tuple[Settling, Attempt, tuple[Any, ...]]
@@ -73,15 +75,29 @@ class Settlement:
         paused: the ids of paused serial queues that this settlement unlocks, and locks again in the same transaction.
         resumed: the names of those of these queues that the database says are not paused any more; `missing` reads it.
         passes: the shares of limits that move in the same transaction: the job that had each, and the job that has it.
+        batches: the names of tasks whose jobs are batches. Such a job leaves the dead letter of its key alone, unless
+            it was requeued from it. Where it was replaced and is given back, it becomes a dead letter.
         passed: the jobs to which a share moved, once the results are read.
         progress: what the attempts leave to the next attempts of their jobs.
         progressed: the ids of jobs that are over and whose rows of progress are deleted.
     """
 
-    __slots__ = ("_groups", "_tried", "forgets", "passed", "passes", "paused", "progress", "progressed", "resumed")
+    __slots__ = (
+        "_groups",
+        "_tried",
+        "batches",
+        "forgets",
+        "passed",
+        "passes",
+        "paused",
+        "progress",
+        "progressed",
+        "resumed",
+    )
 
     def __init__(self, ends: Iterable[End] = (), *, forgets: bool = True) -> None:
         self.forgets = forgets
+        self.batches: Collection[str] = ()
         self.paused: Sequence[int] = ()
         self.resumed: frozenset[str] = frozenset()
         self.passes: Sequence[tuple[int, int]] = ()
@@ -128,7 +144,7 @@ class Settlement:
         if self.forgets:
             for (settling, claim), (over, _) in self._sorted():
                 if settling.ends_job:
-                    commands += _forget(over, claim, schema=schema, worker=worker)
+                    commands += self._forget(over, claim, schema=schema, worker=worker)
                     self._tried += [attempt.job.id for attempt in over if attempt.job.attempts > 1]
         if self.progress:
             commands.append(end_command(self.progress, schema=schema, worker=worker))
@@ -136,6 +152,8 @@ class Settlement:
             columns = zip(*rows, strict=True) if rows else ()
             parameters = [pack(values) for pack, values in zip(settling.columns, columns, strict=True)]
             named = (*claim.fences(attempts), *(claim.compared(attempts) if settling.compares else ()))
+            if settling.asks_batches:
+                parameters.append(self._batches(attempts))
             statement = claim.statement(settling.statement)
             commands.append(Command.of(statement, schema, worker, *named, *parameters))
         if self._tried:
@@ -173,6 +191,22 @@ class Settlement:
         ended = (attempt for attempts, _ in self._groups.values() for attempt in attempts)
         return {attempt for attempt in ended if (attempt.job.id, attempt.locked_at) not in found}
 
+    def _batches(self, attempts: Sequence[Attempt]) -> Parameter:
+        """Which of the attempts' jobs are batches."""
+        return BOOLEANS([attempt.job.task_identifier in self.batches for attempt in attempts])
+
+    def _forget(self, over: Sequence[Attempt], claim: ClaimKind, *, schema: str, worker: str) -> list[Command]:
+        """The command that deletes the dead letters of jobs that are about to end; none where no job can have any."""
+        some = [attempt for attempt in over if attempt.job.key is not None or attempt.job.has_flags]
+        done = [(attempt, attempt.job.key, dead_letter_of(attempt.job.flags)) for attempt in some]
+        done = [one for one in done if one[1] is not None or one[2] is not None]
+        if not done:
+            return []
+        attempts, keys, entries = zip(*done, strict=True)
+        times = TIMES([claim.claimed_at(attempt) for attempt in attempts])
+        which = text_array(keys), number_array(entries), times, self._batches(attempts)
+        return [Command.of(claim.statement("forget_dead_letters"), schema, worker, *claim.fences(attempts)[:2], *which)]
+
     def _sorted(self) -> list[tuple[_Way, tuple[list[Attempt], list[tuple[Any, ...]]]]]:
         """The groups, in an order that is the same for all settlements, so that two of these cannot deadlock."""
         if len(self._groups) < 2:
@@ -195,15 +229,3 @@ async def settle(
 def _key(result: PGresult, row: int) -> tuple[int, int | None]:
     """What identifies an attempt in a result: its job's id and the time of its lock."""
     return integer(result, row), integer(result, row, 1)
-
-
-def _forget(over: Sequence[Attempt], claim: ClaimKind, *, schema: str, worker: str) -> list[Command]:
-    """The command that deletes the dead letters of jobs that are about to end; none where no job can have any."""
-    some = [attempt for attempt in over if attempt.job.key is not None or attempt.job.has_flags]
-    done = [(attempt, attempt.job.key, dead_letter_of(attempt.job.flags)) for attempt in some]
-    done = [one for one in done if one[1] is not None or one[2] is not None]
-    if not done:
-        return []
-    attempts, keys, entries = zip(*done, strict=True)
-    which = text_array(keys), number_array(entries), TIMES([claim.claimed_at(attempt) for attempt in attempts])
-    return [Command.of(claim.statement("forget_dead_letters"), schema, worker, *claim.fences(attempts)[:2], *which)]

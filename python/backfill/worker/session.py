@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import psycopg
 
+from backfill.batches import batches_in
 from backfill.client import BackfillClient
 from backfill.client.lent import ServicesClient
 from backfill.limits import declared
@@ -161,6 +162,7 @@ class WorkerSession:
             collect=collect,
             hooks=hooks if hooks.attend else None,
         )
+        self.executor.batches = batches_in(registry)
         pool.attach(self.executor, self.worker_id)
         lanes = self.lanes = make_lanes(
             config.lanes, schema=config.schema, tasks=tasks, forbidden_flags=tuple(config.forbidden_flags),

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from backfill.batches import batches_in
 from backfill.retry import RetryPolicy
 from backfill.storage.recovery import CutOff, Next
 from backfill.tasks import TaskRegistry
@@ -24,10 +25,12 @@ class Policies:
     Attributes:
         retry: the retry policies of tasks, as flags, by the tasks' names.
         keep: for how many seconds the ends of tasks' jobs are kept, by the tasks' names.
+        batches: the names of the tasks whose jobs are batches.
     """
 
     retry: Mapping[str, str] = field(default_factory=dict)
     keep: Mapping[str, float] = field(default_factory=dict)
+    batches: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, registry: TaskRegistry[Any]) -> Self:
@@ -39,20 +42,22 @@ class Policies:
                     retry[name] = task.retry.to_flag()
                 if task.keep_seconds is not None:
                     keep[name] = task.keep_seconds
-        return cls(retry, keep)
+        return cls(retry, keep, batches_in(registry))
 
     def line(self) -> bytes:
         """What the tasks say, as a line."""
-        return json.dumps({"retry": dict(self.retry), "keep": dict(self.keep)}).encode() + b"\n"
+        said = {"retry": dict(self.retry), "keep": dict(self.keep), "batches": sorted(self.batches)}
+        return json.dumps(said).encode() + b"\n"
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Self:
         """What a line's object says."""
-        return cls(dict(said["retry"]), dict(said["keep"]))
+        return cls(dict(said["retry"]), dict(said["keep"]), frozenset(said["batches"]))
 
     def next_of(self, job: CutOff) -> Next:
         """When a job that was cut off is tried again, and for how long its end is kept."""
         flag = self.retry.get(job.task_identifier)
         policy = retry_policy_of(job, None, None if flag is None else RetryPolicy.from_flag(flag))
         delay = None if policy is None else delay_of(policy, job.attempts)
-        return Next(delay, self.keep.get(job.task_identifier))
+        name = job.task_identifier
+        return Next(delay, self.keep.get(name), name in self.batches)

@@ -18,7 +18,7 @@ from backfill.checks import BIGINT, KEY_LIMIT, check_age, check_int, check_text
 from backfill.client.verbs.asked import Steps, Together, Verb
 from backfill.errors import InvalidJobError
 from backfill.said import said
-from backfill.storage.arrays import number_array
+from backfill.storage.arrays import number_array, text_array
 from backfill.storage.attempts import named
 from backfill.storage.recovery import CutOff, Next, Page
 from backfill.storage.results import first, nothing, rows
@@ -291,6 +291,7 @@ def _recover(dead: _Dead, given: Sequence[tuple[CutOff, Next]]) -> Verb[list[_Ta
         number_array([then.delay for _, then in given]),
         number_array([then.keep for _, then in given]),
         dead.error,
+        text_array([str(then.batch) for _, then in given]),
     )
     return Verb(
         "recover_jobs",

@@ -7,7 +7,7 @@ a step is a list of commands, and is sent their results.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -50,6 +50,7 @@ def completing(
     worker: str,
     paused: Sequence[int],
     progressed: Sequence[int],
+    batches: Collection[str],
 ) -> Generator[Commands, list[PGresult], Completion]:
     """Write the end of an attempt, which must be the last that the transaction does.
 
@@ -63,6 +64,7 @@ def completing(
         worker: the worker's id.
         paused: the ids of paused serial queues that this unlocks.
         progressed: the job's id, where it may have a row of progress.
+        batches: the names of the tasks whose jobs are batches.
 
     Raises:
         LeaseLostError: the job is not this attempt's any more.
@@ -70,7 +72,7 @@ def completing(
     """
     for last in (False, True):
         settlement = Settlement([ending.end(running, running.keep)])
-        settlement.paused, settlement.progressed = paused, progressed
+        settlement.paused, settlement.progressed, settlement.batches = paused, progressed, batches
         own_rights = Command.of("be_session_role", schema)
         _, *results = yield [own_rights, *settlement.commands(schema=schema, worker=worker), ask_id(schema)]
         transaction = read_id(results[-1])

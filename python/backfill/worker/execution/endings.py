@@ -20,10 +20,10 @@ from backfill.worker.execution.failures import Raised, cleansed
 
 COMPLETE: Final = Settling("complete", ends_job=True)
 COMPLETE_KEEPING: Final = Settling("complete_keeping", (NUMBERS, TIMES, TEXTS, TEXTS, TEXTS), ends_job=True)
-_FAILURE: Final = (NUMBERS, TEXTS, BOOLEANS, TIMES, TEXTS, TEXTS, TEXTS, TEXTS)
+_FAILURE: Final = (NUMBERS, TEXTS, BOOLEANS, TIMES, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS)
 FAIL: Final = Settling("fail", _FAILURE, compares=True, tells_last=True)
 FAIL_KEEPING: Final = Settling("fail_keeping", (*_FAILURE, NUMBERS), compares=True, tells_last=True)
-GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, TIMES, TEXTS, NUMBERS), compares=True)
+GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, TIMES, TEXTS, NUMBERS), compares=True, asks_batches=True)
 END_CANCELLED: Final = Settling("end_cancelled", (NUMBERS, TIMES, TEXTS), compares=True)
 
 _HOWS: Final = {FailReason.TIMEOUT: AttemptHow.TIMED_OUT, FailReason.DEADLINE: AttemptHow.DEADLINE}
@@ -236,7 +236,8 @@ class Failed(Ending):
 
     Where `final` is set, no other attempt follows. Else the next one comes after `delay` seconds, or, where `delay` is
     None, by the contract's schedule. `reason` says what made it fail. `raised` is for the record of the attempt, which
-    is kept where `recorded` is set.
+    is kept where `recorded` is set. `items` are the indexes of the elements of a batch that failed, with which alone
+    the job goes on; all of its elements where there are none. None for a job that is no batch.
     """
 
     counted: ClassVar[Counted] = "failed"
@@ -250,13 +251,15 @@ class Failed(Ending):
     reason: FailReason = FailReason.ERROR
     raised: Raised | None = None
     recorded: bool = True
+    items: tuple[int, ...] | None = None
 
     def end(self, attempt: Attempt, keep: float | None) -> End:
-        """Its job waits for its next attempt, or is a dead letter."""
+        """Its job waits for its next attempt, or is a dead letter; either holds what is left of the batch."""
         raised = self.raised
         told = (None, None, None) if raised is None else (raised.error_type, raised.message, raised.traceback)
         how = _HOWS.get(self.reason, AttemptHow.FAILED) if self.recorded else None
-        values = (self.delay, self.error, self.final, attempt.claim.claimed_at(attempt), how, *told)
+        items = None if self.items is None else f"{{{','.join(map(str, self.items))}}}"
+        values = (self.delay, self.error, self.final, attempt.claim.claimed_at(attempt), how, *told, items)
         if keep is None:
             return FAIL, attempt, values
         return FAIL_KEEPING, attempt, (*values, keep)

@@ -355,7 +355,7 @@ class Executor(Wiring):
         if not running.handler_started and not isinstance(error, SystemExit):
             # It is a bug of ours, or the task cannot be resolved. The job must still end.
             logger.error("job %d (%s): the attempt broke", running.job.id, running.job.task_identifier, exc_info=error)
-        return self._outcomes.judged(running.job, error)
+        return self._outcomes.judged(running, error)
 
     def _was_swept_away(self) -> bool:
         """Whether this task was cancelled together with the worker's own tasks, so that the worker ends.

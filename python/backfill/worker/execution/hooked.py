@@ -119,7 +119,7 @@ class Hooked:
                 return value
             answer, name = await self._asked_after(event)
             if isinstance(answer, Fail):
-                raise Answered(self._outcomes.refused(running.job, task, _said(answer, name, AfterJobRun)))
+                raise Answered(self._outcomes.refused(running, task, _said(answer, name, AfterJobRun)))
         return value
 
     async def _let_in(self, running: HeldJob, task: Task[Any, Any], payload: Any) -> None:
@@ -138,7 +138,7 @@ class Hooked:
                 raise
             raise Answered(self._outcomes.timed_out(running.job, task, running.limits, error)) from None
         if isinstance(answer, Fail):
-            raise Answered(self._outcomes.refused(running.job, task, _said(answer, name, BeforeJobRun)))
+            raise Answered(self._outcomes.refused(running, task, _said(answer, name, BeforeJobRun)))
         if not isinstance(answer, Continue):
             raise Answered(self._outcomes.skipped(running.job, f"it was skipped by {name}, a hook of BeforeJobRun"))
         # A callback may have swallowed its cancellation: even then the handler must not start.
@@ -160,7 +160,7 @@ class Hooked:
                     raise
                 self._failed(BeforeJobRun, callback, error)
                 text = f"{name_of(callback)}, a hook of BeforeJobRun, failed"
-                raise Answered(self._outcomes.refused(running.job, task, text, error)) from None
+                raise Answered(self._outcomes.refused(running, task, text, error)) from None
             if not isinstance(answer, Continue):
                 return answer, name_of(callback)
         return CONTINUE, ""
@@ -185,7 +185,7 @@ class Hooked:
         if isinstance(answer, Fail):
             verdict = Verdict(retryable=False) if late and running.limits.deadline_is_nearer else judged
             said = _said(answer, name, AfterJobRun)
-            raise Answered(self._outcomes.refused(running.job, task, said, told, verdict)) from None
+            raise Answered(self._outcomes.refused(running, task, said, told, verdict)) from None
         if not isinstance(answer, Continue):
             reason = f"its failure ({type(told).__qualname__}) counts as a success for {name}, a hook of AfterJobRun"
             raise Answered(self._outcomes.skipped(running.job, reason, ran=True)) from None
@@ -193,7 +193,7 @@ class Hooked:
             ending = (
                 self._outcomes.timed_out(running.job, task, running.limits, error)
                 if late
-                else self._outcomes.judged(running.job, error)
+                else self._outcomes.judged(running, error)
             )
             raise Answered(ending) from None
 

@@ -77,9 +77,10 @@ def _skipped(running: HeldJob, ending: Skipped, worker: str) -> ObservedEvent:
 
 
 def _failed(running: HeldJob, ending: Failed, worker: str) -> ObservedEvent:
+    items = ending.items or None
     if was_last(running, ending):
-        return JobPermanentlyFail(running.job, worker, ending.error, ending.reason, _duration(running))
-    return JobFail(running.job, worker, ending.error, True, ending.reason, _duration(running))
+        return JobPermanentlyFail(running.job, worker, ending.error, ending.reason, _duration(running), items)
+    return JobFail(running.job, worker, ending.error, True, ending.reason, _duration(running), items)
 
 
 def _discarded(running: HeldJob, ending: Discarded, worker: str) -> ObservedEvent:

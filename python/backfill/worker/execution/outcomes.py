@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
+from backfill.batches import ALL, Left, left_of
 from backfill.cancels import Cancellation
 from backfill.hooks.events import FailReason
 from backfill.logs import RetryTraceback, fields_of
@@ -33,6 +34,7 @@ from backfill.worker.execution.endings import (
     is_last,
 )
 from backfill.worker.execution.failures import Description, cleansed, describe, described_as, frames_of, raised_as
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.policy import AttemptLimits, delay_of, retry_policy_of
 from backfill.worker.execution.verdict import RETRY, Verdict, judge
@@ -108,8 +110,9 @@ class Outcomes:
             _tell(logging.WARNING, job, f"its result cannot be kept: {named(error)}")
             return CompletedWithResult(None, cleansed(f"its result cannot be kept\n{describe(error).text}"))
 
-    def judged(self, job: Job, error: BaseException) -> Ending:
+    def judged(self, running: HeldJob, error: BaseException) -> Ending:
         """How an attempt ends whose handler raised: the error may also put the job off, or end it without failure."""
+        job = running.job
         task = self._registry.get(job.task_identifier)
         verdict = judge(error, () if task is None else task.no_retry)
         if verdict.snooze is not None:
@@ -121,7 +124,7 @@ class Outcomes:
             discarded = Discarded(verdict.discard)
             _tell(discarded.level(job), job, f"is discarded by its handler: {reason}")
             return discarded
-        return self.failure(job, task, error, verdict)
+        return self.failure(job, task, error, verdict, left=_left(running, task, verdict))
 
     def failure(
         self,
@@ -131,6 +134,7 @@ class Outcomes:
         verdict: Verdict | None = None,
         *,
         reason: FailReason = FailReason.ERROR,
+        left: Left = ALL,
     ) -> Failed:
         """A failed attempt, with the time of the next as the error's class or a policy says.
 
@@ -140,12 +144,23 @@ class Outcomes:
             error: the error that the attempt failed with.
             verdict: the verdict on the error, where that is known already.
             reason: what made the attempt fail.
+            left: which items of a batch are left.
         """
         if verdict is None:
             verdict = judge(error, () if task is None else task.no_retry)
         wait = verdict.retry_after
         delay = wait.total_seconds() if wait is not None else self._delay(job, task)
-        return self._failed(job, describe(error), error, final=not verdict.retryable, delay=delay, reason=reason)
+        told = describe(error) if left.mistake is None else described_as(left.mistake, error)
+        return self._failed(
+            job,
+            told,
+            error,
+            final=not verdict.retryable,
+            delay=delay,
+            reason=reason,
+            said=left.mistake,
+            items=left.items,
+        )
 
     def timed_out(
         self, job: Job, task: Task[Any, Any] | None, limits: AttemptLimits, within: BaseException | None = None
@@ -196,7 +211,7 @@ class Outcomes:
 
     def refused(
         self,
-        job: Job,
+        running: HeldJob,
         task: Task[Any, Any] | None,
         said: str,
         error: BaseException | None = None,
@@ -205,17 +220,26 @@ class Outcomes:
         """The failure of an attempt that a hook has had fail; the next one comes as a policy says.
 
         Args:
-            job: the job of the attempt.
+            running: the attempt.
             task: the job's task.
             said: the text of the failure.
             error: what the hook itself or the handler raised, which the text names too.
-            verdict: the verdict on the handler's error; what must not be retried is not.
+            verdict: the verdict on the handler's error; what must not be retried is not, and of a batch the items that
+                it names are left.
         """
+        job, left = running.job, _left(running, task, verdict)
         wait = verdict.retry_after
         delay = wait.total_seconds() if wait is not None else self._delay(job, task)
         told = described_as(said, error)
         return self._failed(
-            job, told, error, final=not verdict.retryable, delay=delay, reason=FailReason.HOOK, said=said
+            job,
+            told,
+            error,
+            final=not verdict.retryable,
+            delay=delay,
+            reason=FailReason.HOOK,
+            said=said,
+            items=left.items,
         )
 
     def skipped(self, job: Job, reason: str, *, ran: bool = False) -> Skipped:
@@ -253,6 +277,11 @@ class Outcomes:
         policy = retry_policy_of(job, task, self._retry)
         return None if policy is None else delay_of(policy, job.attempts)
 
+    def _noted(self, job: Job, items: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """The items of a batch that are left, in the form in which an ending has them."""
+        task = self._registry.get(job.task_identifier)
+        return (items or ()) if task is not None and task.shape.batch else None
+
     def _failed(
         self,
         job: Job,
@@ -263,6 +292,7 @@ class Outcomes:
         delay: float | None = None,
         reason: FailReason = FailReason.ERROR,
         said: str | None = None,
+        items: tuple[int, ...] | None = None,
     ) -> Failed:
         """Make the ending of a failed attempt, and log it.
 
@@ -271,7 +301,7 @@ class Outcomes:
         counters wait for the answer of the statement that writes the end.
         """
         text = told.text
-        failed = Failed(cleansed(text), final, delay, reason, told.raised)
+        failed = Failed(cleansed(text), final, delay, reason, told.raised, items=self._noted(job, items))
         last, level = failed.expects_last(job), failed.level(job)
         why = "it was the last: not to be retried" if final and not is_last(job) else "it was the last"
         then = f" ({why})" if last else "" if delay is None else f" (the next begins in {delay:,.1f} s)"
@@ -289,6 +319,14 @@ class Outcomes:
         if self._collect is not None:
             self._collect(job, error if error is not None else RuntimeError(text))
         return failed
+
+
+def _left(running: HeldJob, task: Task[Any, Any] | None, verdict: Verdict) -> Left:
+    """Which items of a batch are left after an attempt on which this is the verdict."""
+    if verdict.batch is None:
+        return ALL
+    is_batch = task is not None and task.shape.batch
+    return left_of(running.job, verdict.batch, is_batch=is_batch, in_transaction=running.own is not None)
 
 
 def _tell(level: int, job: Job, line: str, error: BaseException | None = None) -> None:

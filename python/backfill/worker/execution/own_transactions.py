@@ -98,6 +98,7 @@ class OwnTransactions:
             running, ending, schema=self.blocks.schema, worker=self._worker_id,
             paused=paused.unlocked_by([running]) if paused else (),
             progressed=[running.job.id] if self._executor.progress.knows(running) else (),
+            batches=self._executor.batches,
         )  # fmt: skip
 
     def committed(self, running: HeldJob) -> None:

@@ -118,13 +118,14 @@ def delay_of(policy: RetryPolicy, attempt: int) -> float:
 
 
 def next_of(job: CutOff, registry: TaskRegistry[Any], default: RetryPolicy | None) -> Next:
-    """The delay before the next attempt of a job whose worker died, and how long the job's end is kept.
+    """The delay before the next attempt of a job whose worker died, how long its end is kept, and if it is a batch.
 
-    The task's settings for both are used only where this worker knows the task.
+    The task's settings are used only where this worker knows the task.
     """
     task = registry.get(job.task_identifier)
     policy = retry_policy_of(job, task, default)
-    return Next(None if policy is None else delay_of(policy, job.attempts), None if task is None else task.keep_seconds)
+    delay = None if policy is None else delay_of(policy, job.attempts)
+    return Next(delay) if task is None else Next(delay, task.keep_seconds, task.shape.batch)
 
 
 def _aware(text: str) -> datetime:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from backfill.errors import LONGEST_WAIT, Discard, Snooze, WorkerError
+from backfill.errors import LONGEST_WAIT, BatchFailed, Discard, Snooze, WorkerError
 
 _MOST = 1_000
 """How many members of a group are looked at."""
@@ -28,12 +28,14 @@ class Verdict:
         retry_after: how long the next attempt must wait, where the error says so.
         snooze: how long the job is put off, without failure; None where it is not put off.
         discard: the reason for which the job ends without failure; None where it does not.
+        batch: what the handler of a batch raised to name the items that failed; None where all of them did.
     """
 
     retryable: bool = True
     retry_after: timedelta | None = None
     snooze: timedelta | None = None
     discard: str | None = None
+    batch: BatchFailed | None = None
 
 
 RETRY = Verdict()
@@ -44,22 +46,26 @@ def judge(error: BaseException, no_retry: tuple[type[BaseException], ...] = ()) 
 
     Where a group of exceptions was raised, its members decide. If one of them must not be retried, the job is not. Of
     several times to wait the longest counts. The job is put off or discarded only if every member is a `Snooze` or a
-    `Discard`; these two are no failures, so `no_retry` does not apply to them.
+    `Discard`; these two are no failures, so `no_retry` does not apply to them. What the items of a batch failed with
+    decides like the members of a group. A `BatchFailed` within a group names no items: what else was raised may be
+    about any of them.
 
     Args:
         error: what was raised.
         no_retry: classes that the task does not want to be retried, groups included.
     """
-    members = list(members_of(error))
+    members, batch = list(members_of(error)), error if isinstance(error, BatchFailed) else None
+    if batch is not None and isinstance(batch.error, BaseException):
+        members += [batch.error, *members_of(batch.error)]
     wishes = [member for member in members if isinstance(member, (Snooze, Discard))]
     if wishes and len(wishes) == len(members):
         return _granted(wishes)
     failures = [error, *(member for member in members if not isinstance(member, (Snooze, Discard)))]
     if any(not _retryable(failure, no_retry) for failure in failures):
-        return Verdict(retryable=False)
+        return Verdict(retryable=False, batch=batch)
     waits = [_within(getattr(member, "retry_after", None)) for member in members if isinstance(member, WorkerError)]
     said = [wait for wait in waits if wait is not None]
-    return Verdict(retry_after=max(said)) if said else RETRY
+    return Verdict(retry_after=max(said) if said else None, batch=batch)
 
 
 def interrupt_in(error: BaseException) -> KeyboardInterrupt | None:

@@ -22,6 +22,8 @@ class Wiring:
         """Takes out the claimed jobs that may not start yet although a slot may be free, and returns them."""
         self.worker_cancelled: Callable[[], bool] = lambda: False
         """Whether somebody has cancelled the worker's own tasks, as `asyncio.run` does with all tasks at its end."""
+        self.batches: frozenset[str] = frozenset()
+        """The names of the tasks whose jobs are batches."""
         self.leased_until = math.inf
         """When others may have given this worker up, in monotonic seconds; no job starts later without a renewal."""
         self.renew_lease: Callable[[], float] = lambda: self.leased_until

@@ -128,6 +128,7 @@ class Settler:
     def settlement(self, batch: Sequence[HeldJob]) -> Settlement:
         """The statements that write a batch, with their parameters."""
         settlement = Settlement()
+        settlement.batches = self._executor.batches
         plain = [running for running in batch if running.ending is COMPLETED]
         if plain:
             settlement.add_all(COMPLETE, plain)

@@ -20,10 +20,12 @@ found as materialized (
 cut_off as materialized (
   select
     found.id, found.job_queue_id, found.attempt, found.last, found.blocks, found.cancelled, found.locked_at, given.delay,
-    given.keep, not found.cancelled and coalesce(found.written and found.tells and found.soon, false) as superseded,
-    found.written and (found.tells or found.later) and not coalesce(found.tells and found.soon, false) as doubtful
+    given.keep,
+    not found.cancelled and not given.batch and coalesce(found.written and found.tells and found.soon, false) as superseded,
+    found.written and (found.tells or found.later) and (given.batch or not coalesce(found.tells and found.soon, false)) as doubtful
   from found
-  join unnest($2::bigint[], $3::double precision[], $4::double precision[]) as given (id, delay, keep) on given.id = found.id
+  join unnest($2::bigint[], $3::double precision[], $4::double precision[], $6::boolean[]) as given (id, delay, keep, batch)
+    on given.id = found.id
 ),
 -- What is noted of each: the attempt is lost, since nobody knows what it came to. It began when its lock was taken or renewed.
 held as materialized (

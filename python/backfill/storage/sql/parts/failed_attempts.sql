@@ -6,10 +6,10 @@ with ended as (
   from unnest(
     $2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[],
     $6::smallint[], $7::boolean[], $8::double precision[], $9::text[], $10::boolean[],
-    $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[]
+    $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]
   ) as ended (
     id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, error, final,
-    started_at, how, error_type, message, traceback
+    started_at, how, error_type, message, traceback, items
   )
 ),
 held as materialized (
@@ -19,9 +19,19 @@ held as materialized (
     ended.attempts > 19 or (ended.attempts = 1 and (jobs.last_error is not null or jobs.revision > 0)) as many,
     coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
     (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null)) and not coalesce(jobs.flags ? 'backfill.cancel', false)
-      as superseded,
+      and ended.items is null as superseded,
+    -- The job that took the key of a batch does not have its items, so those that failed are kept: as a dead letter.
+    ended.items is not null and (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null)) as replaced,
     ended.final or jobs.attempts >= jobs.max_attempts or coalesce(jobs.flags ? 'backfill.cancel', false) as last,
-    case when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id then ended.queue_id end as holds
+    case when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id then ended.queue_id end as holds,
+    -- What is left of a batch: the elements that failed, each as its text was written.
+    case
+      when ended.items is not null and json_typeof(jobs.payload) = 'array' then (
+        select json_agg(element.item order by element.place)
+        from unnest(ended.items::bigint[]) as failed (index)
+        join json_array_elements(jobs.payload) with ordinality as element (item, place) on element.place = failed.index + 1
+      )
+    end as remaining
   from ended
   join :"schema"._private_jobs as jobs on jobs.id = any (array[ended.id])
   where coalesce(jobs.locked_by = $1::text and jobs.locked_at = ended.locked_at, false)

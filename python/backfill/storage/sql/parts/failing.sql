@@ -15,7 +15,8 @@ gone as (
   where jobs.id = any (array[held.id])
     and (held.superseded or held.last)
   returning
-    jobs.*, held.superseded, held.cancelled, held.error, held.final, held.started_at,
+    jobs.*, held.superseded, held.cancelled, held.error, held.final, held.started_at, held.remaining,
+    held.replaced,
     :"schema".backfill_attempt_records(
       jobs.id,
       :"schema".backfill_attempt_record(
@@ -32,9 +33,13 @@ buried as (
       gone.id,
       (select identifier from :"schema"._private_tasks where id = gone.task_id),
       (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
-      gone.payload, gone.priority, gone.key, gone.attempts, gone.max_attempts,
+      coalesce(gone.remaining, gone.payload), gone.priority, gone.key, gone.attempts, gone.max_attempts,
       gone.flags, gone.created_at, gone.run_at, gone.error,
-      case when gone.final then 'not to be retried' else 'all attempts failed' end,
+      case
+        when gone.final then 'not to be retried'
+        when gone.replaced then 'replaced or removed while it ran'
+        else 'all attempts failed'
+      end,
       gone.records
     ) as entry
   from gone
@@ -45,6 +50,7 @@ failed as (
   update :"schema"._private_jobs as jobs
   set
     last_error = held.error,
+    payload = coalesce(held.remaining, jobs.payload),
     run_at = case
       when held.delay is null
         then greatest(now(), jobs.run_at) + exp(greatest(least(jobs.attempts, 10), 0)) * interval '1 second'
