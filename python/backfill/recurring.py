@@ -12,9 +12,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from backfill.choices import Dst, Missed, Overlap
 from backfill.cron.declared import CrontabSource, Declared, schedules_of
-from backfill.cron.schedule import Schedule
+from backfill.cron.schedule import Dst, Missed, Overlap, Schedule
 from backfill.errors import TaskDefinitionError
 from backfill.task import Task
 
@@ -38,10 +37,9 @@ class Recurring:
     """
 
     def __init__(self, crontab: CrontabSource = ()) -> None:
-        self._declared: Declared | None = None
+        self._declared = Declared()
         self._undecorated: list[tuple[Callable[..., Any], Callable[[str], Schedule]]] = []
-        if crontab != ():
-            self._also(crontab, "crontab=")
+        self._also(crontab, "crontab=")
 
     def get(self, identifier: str) -> Task[Any, Any] | None:
         """The task of that name or alias, or None."""
@@ -59,7 +57,7 @@ class Recurring:
                 f"cron: {_name(function)} is not a handler of this registry's tasks; put @tasks.cron(...) directly "
                 "above or below @tasks.task(...) of the same registry"
             )
-        return () if self._declared is None else tuple(self._declared)
+        return tuple(self._declared)
 
     def schedule(self, *crontabs: Schedule | CrontabSource) -> None:
         """Declare schedules, either all or none of them.
@@ -182,13 +180,9 @@ class Recurring:
 
     def _also(self, crontab: CrontabSource, where: str) -> None:
         """Declare schedules, in a copy of what was declared so far: copies of the registry may have the same."""
-        declared = self._copied()
+        declared = self._declared.copy()
         declared.add(schedules_of(crontab), where)
         self._declared = declared
-
-    def _copied(self) -> Declared:
-        """Another one with what was declared so far."""
-        return Declared() if self._declared is None else self._declared.copy()
 
     def _decorated(self, task: Task[Any, Any]) -> None:
         """Declare the schedules that stand below the decorator that has made a task, the lowest first."""
@@ -200,11 +194,9 @@ class Recurring:
     def _declare(self, task: Task[Any, Any], schedule: Schedule) -> None:
         self._also([schedule], f"@tasks.cron above or below {_name(task.handler)}")
 
-    def _with_those_of(self, other: Recurring, prefix: str) -> Declared | None:
+    def _with_those_of(self, other: Recurring, prefix: str) -> Declared:
         """The schedules of this registry and of another one, whose tasks are included here under a prefix."""
         schedules = other.schedules
-        if not schedules:
-            return self._declared
         if prefix:
             schedules = tuple(
                 replace(
@@ -214,7 +206,7 @@ class Recurring:
                 )
                 for one in schedules
             )
-        declared = self._copied()
+        declared = self._declared.copy()
         declared.add(schedules, f"an included registry{f', under the prefix {prefix!r}' if prefix else ''}")
         return declared
 

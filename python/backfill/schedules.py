@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from backfill.ends import EndHow
 
 if TYPE_CHECKING:
-    from backfill.choices import Dst, Missed, Overlap
-    from backfill.cron.schedule import Schedule
+    from backfill.cron.schedule import Dst, Missed, Overlap, Schedule
     from backfill.specs import JobKeyMode
 
 

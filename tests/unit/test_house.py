@@ -26,7 +26,7 @@ PLACES = [
     {"retry", "checks", "importable", "said", "logs", "_native"},
     {"records", "payloads"},
     {"flags"},
-    {"choices", "specs"},
+    {"specs"},
     {"jobs"},
     {
         "attempts",

@@ -10,7 +10,6 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from backfill.checks import IDENTIFIER_LIMIT, KEY_LIMIT, SMALLINT, check_duration, check_int, check_text
-from backfill.choices import Dst, Missed, Overlap
 from backfill.cron.fields import EVERY_MINUTE, Fields, read_when
 from backfill.cron.pieces import Piece
 from backfill.cron.printing import text_of
@@ -21,10 +20,37 @@ from backfill.payloads.scheduled import RUN_KEY
 from backfill.retry import MAX_ATTEMPTS_LIMIT
 from backfill.specs import JobKeyMode
 
-__all__ = ["Dst", "Missed", "Overlap", "Schedule"]
-
 _NONE: Final = timedelta(0)
 _SECOND: Final = timedelta(seconds=1)
+
+
+class Dst(StrEnum):
+    """What becomes of runs on the days on which a zone's clocks change, if minute and hour are fixed."""
+
+    SKIP = "skip"
+    """A run that falls in the gap, when clocks are set forward, is left out; one in the repeated time runs once."""
+    ONCE = "once"
+    """A run that falls in the gap happens at the gap's end; one in the repeated time runs the first time only."""
+    TWICE = "twice"
+    """A run that falls in the gap happens at the gap's end; one in the repeated time runs both times."""
+
+
+class Overlap(StrEnum):
+    """What becomes of a run whose predecessor's job still waits or runs."""
+
+    ALLOW = "allow"
+    """A job is added all the same."""
+    SKIP = "skip"
+    """No job is added."""
+
+
+class Missed(StrEnum):
+    """Which of the runs are made up for that were missed while no scheduler ran."""
+
+    ALL = "all"
+    """All of them within `fill`."""
+    LAST = "last"
+    """The last one within `fill`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from backfill.controls import check_words
 from backfill.cron.schedule import Schedule
 from backfill.cron.text import parse_crontab
 from backfill.errors import BackfillError, InvalidJobError, ScheduleExistsError, ScheduleNotFoundError
+from backfill.payloads.scheduled import RUN_KEY, Run, mark_of
 from backfill.records import Job
 from backfill.schedules import ScheduleChanges, ScheduleInfo, ScheduleOrigin, ScheduleState
 from backfill.specs import DEFAULT_MAX_ATTEMPTS
@@ -237,12 +238,12 @@ def _trigger(identifier: str) -> Steps[Job]:
 def _run_now(schedule: Schedule, now: datetime) -> NewRun:
     """A run of an item at a time that its fields need not name, by the database's clock."""
     moment = now.replace(microsecond=now.microsecond // 1_000 * 1_000)
-    mark = {"ts": f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1_000:03}Z", "backfilled": False}
+    mark = mark_of(Run(moment, backfilled=False))
     return NewRun(
         identifier=schedule.identifier,
         run=moment,
         task=schedule.task,
-        payload=orjson.dumps({**(schedule.payload or {}), "_cron": mark}),
+        payload=orjson.dumps({**(schedule.payload or {}), RUN_KEY: mark}),
         run_at=now,
         queue=schedule.queue,
         max_attempts=schedule.max_attempts or DEFAULT_MAX_ATTEMPTS,
