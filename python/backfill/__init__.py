@@ -6,6 +6,7 @@ This module holds the public names and nothing else.
 from backfill.attempts import AttemptHow, AttemptRecord
 from backfill.breakers import Breaker
 from backfill.cancels import CancelCounts, Cancellation, CancelOutcome, CancelStatus
+from backfill.classify import classify_error_for_metrics, classify_from_message
 from backfill.client import (
     BackfillClient,
     Schedules,
@@ -277,6 +278,8 @@ __all__ = [
     "WorkerRunner",
     "WorkerShutdown",
     "WorkerStart",
+    "classify_error_for_metrics",
+    "classify_from_message",
     "enqueue_bulk",
     "enqueue_bulk_with_retries",
     "enqueue_critical",
