@@ -22,8 +22,10 @@ from backfill.client.cleanup import (
     DEFAULT_STALE_JOB_LOCK_TIMEOUT,
     DEFAULT_STALE_LOCK_CLEANUP_INTERVAL,
     DEFAULT_STALE_QUEUE_LOCK_TIMEOUT,
+    ReleasedLocks,
     StartupCleanup,
 )
+from backfill.client.dead_letters.processor import DlqProcessor
 from backfill.client.held_queues import HeldQueue
 from backfill.controls import Control, ControlKind
 from backfill.counts import Counts, Histogram, UnknownTask
@@ -178,6 +180,7 @@ __all__ = [
     "DlqJob",
     "DlqJobList",
     "DlqJobNotFoundError",
+    "DlqProcessor",
     "DlqRequeueError",
     "DlqStats",
     "EndFilter",
@@ -239,6 +242,7 @@ __all__ = [
     "Rate",
     "RateLimitExceeded",
     "ReadOnlyDatabaseError",
+    "ReleasedLocks",
     "ResourceNotFound",
     "ResultTimeoutError",
     "RetryPolicy",
