@@ -39,7 +39,9 @@ def force_unlock_workers(ids: Sequence[str], *, force: bool) -> Steps[ReleasedLo
         return ReleasedLocks(0, 0)
     parameters = (text_array(ids),)
     if not force:
-        live = yield from Verb("find_live_workers", parameters, lambda found: tuple(row.word("id") for row in rows(found)))
+        live = yield from Verb(
+            "find_live_workers", parameters, lambda found: tuple(row.word("id") for row in rows(found))
+        )
         if live:
             raise CleanupRefusedError(
                 f"worker_ids: these workers are alive and may be running their jobs, which would run a second time: "

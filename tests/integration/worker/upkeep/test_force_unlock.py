@@ -114,9 +114,7 @@ async def test_live_workers_keep_their_jobs(dsn: str) -> None:
 
 
 @pytest.mark.parametrize(("silent", "given_up", "alive"), [(0, None, True), (600, None, False), (0, 0, False)])
-async def test_who_is_alive(
-    dsn: str, eventually: Eventually, silent: int, given_up: int | None, alive: bool
-) -> None:
+async def test_who_is_alive(dsn: str, eventually: Eventually, silent: int, given_up: int | None, alive: bool) -> None:
     """One that is silent for its dead time, or was given up, is not."""
     if silent:  # on a server that has just started nobody has been silent for long
         await eventually(lambda: value(dsn, "select pg_postmaster_start_time() < now() - interval '21 seconds'"))
