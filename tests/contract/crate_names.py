@@ -29,7 +29,7 @@ from backfill.cli.options import VARIABLES
 from places import ROOT, TESTS
 
 LIST = TESTS / "contract" / "crate_names.txt"
-_BRACES = re.compile(r"(?P<owner>\w+)(?P<mark>::| )\{(?P<names>[^{}/]*)\}")
+_BRACES = re.compile(r"(?P<owner>\w+|\?)(?P<mark>::| |)\{(?P<names>[^{}/]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def expanded(span: str) -> list[str]:
     """The names that a piece of code in docs/names.md means: `A::{b, c}` are A::b and A::c, `A { b }` is A.b."""
     found = _BRACES.fullmatch(span)
     if found is not None:
-        mark = "::" if found["mark"] == "::" else "."
+        mark = found["mark"].replace(" ", ".")
         return [f"{found['owner']}{mark}{name.strip()}" for name in found["names"].split(",")]
     return [span.partition("(")[0].partition("::<")[0]]
 
