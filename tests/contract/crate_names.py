@@ -109,7 +109,7 @@ def exists(counterpart: str) -> bool:
 def _is_field(owner: Any, name: str) -> bool:
     """Whether a class has a member that its instances get only when they are made."""
     kinds = owner.__mro__ if isinstance(owner, type) else ()
-    if any(name in getattr(kind, "__annotations__", {}) or name in getattr(kind, "__slots__", ()) for kind in kinds):
+    if any(name in {*getattr(kind, "__annotations__", {}), *getattr(kind, "__slots__", ())} for kind in kinds):
         return True
     inits = [vars(kind).get("__init__") for kind in kinds]
     return any(name in init.__code__.co_names for init in inits if inspect.isfunction(init))
@@ -142,7 +142,7 @@ def code_of(path: str, function: str) -> list[ast.stmt]:
 
 
 def refers(node: ast.AST, counterpart: str) -> bool:
-    """Whether code refers to a counterpart: by its name, as an attribute, as an argument, or by a text for the shell."""
+    """Whether code refers to a counterpart: by name, as an attribute, as an argument, or by a text for the shell."""
     name = short(counterpart)
     argument, member = counterpart.endswith("=)"), "." in counterpart.removeprefix("cron.")
     for part in ast.walk(node):

@@ -204,7 +204,7 @@ def test_any_error_becomes_one_of_ours(error: Exception, kind: type[WorkerError]
     assert made.retryable is retryable
     assert made.__cause__ is error
     assert str(made).startswith(type(error).__name__)
-    assert str(pickle.loads(pickle.dumps(made))) == str(made)  # noqa: S301 - made a line above
+    assert str(pickle.loads(pickle.dumps(made))) == str(made)
 
 
 def test_what_is_ours_already_stays_as_it_is() -> None:

@@ -1,4 +1,4 @@
-"""Every public name of the Rust crate has its counterpart, which a test uses, or a reason; docs/names.md has them all."""
+"""Every public name of the Rust crate has a counterpart, which a test uses, or a reason; docs/names.md has them all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from contract import crate_names
 from contract.crate_names import Name, exists, expanded, is_used, names, parsed, refers, short
+
 from places import ROOT
 
 NAMES = names()

@@ -1,4 +1,4 @@
-"""The dead-letter processor: moves jobs that failed for good to the dead letters, in programs without a worker of ours."""
+"""The dead-letter processor: moves jobs that failed for good to the dead letters, in programs without our workers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class DlqProcessor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop, within a few seconds. Raises what has ended the processor before, unless the block itself has raised."""
+        """Stop within a few seconds; raise what has ended the processor before, unless the block itself has raised."""
         task, self._task = self._task, None
         if task is None:
             return

@@ -18,6 +18,8 @@ from reading import value
 
 JOBS = "select count(*) from graphile_worker._private_jobs"
 ENTRIES = "select count(*) from graphile_worker.backfill_dlq"
+KILL = """select count(pg_terminate_backend(pid)) from pg_stat_activity
+          where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"""
 SECOND = timedelta(seconds=1)
 
 
@@ -86,11 +88,7 @@ async def test_it_outlives_its_connections(dsn: str, eventually: Eventually) -> 
             async with BackfillClient(dsn) as other:
                 await other.fail_jobs([await other.enqueue("t", n)])
             await eventually(lambda: dlq.moved, lambda moved, n=n: moved == n)
-            await value(
-                dsn,
-                """select count(pg_terminate_backend(pid)) from pg_stat_activity
-                   where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'""",
-            )
+            await value(dsn, KILL)
 
 
 async def test_a_stop_waits_for_the_round_under_way() -> None:
