@@ -2,12 +2,12 @@
 -- table of workers with functions to beat and to find the stale, another add_jobs, and a table of superseded jobs.
 create table graphile_worker._private_workers (
   id text primary key,
-  last_heartbeat_at timestamptz not null default now(),
+  last_heartbeat_at timestamptz not null,
   started_at timestamptz not null default now(),
   metadata jsonb
 );
 create function graphile_worker.worker_heartbeat(worker_id text) returns void language sql as $$
-  insert into graphile_worker._private_workers (id) values (worker_id)
+  insert into graphile_worker._private_workers (id, last_heartbeat_at) values (worker_id, now())
   on conflict (id) do update set last_heartbeat_at = now()
 $$;
 create function graphile_worker.stale_workers(older_than interval) returns setof text language sql stable as $$
