@@ -1,5 +1,5 @@
-//! The tasks of the tests. A payload says what becomes of its job: `{"fail": "why"}` fails, and one with `"wait": true` ends
-//! only when a line has come on the standard input; all others complete. Of a batch, each item that has `fail` fails.
+//! The tasks of the tests. A payload says what becomes of its job: `{"fail": "why"}` fails, and one with `"wait": true`
+//! ends only when a line has come on the standard input; all others complete. Of a batch, each item with `fail` fails.
 
 use std::sync::LazyLock;
 

@@ -1,5 +1,5 @@
-//! The crate's worker: until nothing is due, or until the standard input ends. It knows the tasks `theirs` and `both`; a
-//! payload of `{"fail": "why"}` fails, and all others complete.
+//! The worker of the crate: until nothing is due, or until the standard input ends. It knows the tasks `theirs` and
+//! `both`; a payload of `{"fail": "why"}` fails, and all others complete.
 
 use std::time::Duration;
 
