@@ -143,8 +143,8 @@ async def test_an_entry_of_a_key_is_one_whoever_buries(seed: Rust) -> None:
         await client.enqueue("theirs", {"n": 3, "fail": "no"}, job_key="k", max_attempts=1)
         await seed.run("work")
         assert await one(seed, do="process_failed") == 1
-        [[id, key, count, _]] = await rows(seed.dsn, LETTERS)
-        assert (id, key, count) == (buried["id"], "k", 3)
+        [[entry, key, count, _]] = await rows(seed.dsn, LETTERS)
+        assert (entry, key, count) == (buried["id"], "k", 3)
         [letter] = (await client.list_dlq_jobs()).jobs
         assert (await client.requeue_dlq_job(letter.id)).key == "k"
 
