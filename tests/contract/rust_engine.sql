@@ -14,7 +14,9 @@ create function graphile_worker.stale_workers(older_than interval) returns setof
   select id from graphile_worker._private_workers where last_heartbeat_at < now() - older_than
 $$;
 
-create table graphile_worker._private_job_retirements (id bigint primary key);
+create table graphile_worker._private_job_retirements (
+  id bigint primary key references graphile_worker._private_jobs on delete cascade
+);
 
 create or replace function graphile_worker.add_jobs(
   specs graphile_worker.job_spec[], job_key_preserve_run_at boolean default false

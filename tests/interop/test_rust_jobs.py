@@ -92,7 +92,7 @@ async def work(dsn: str, *names: str, **options: Any) -> list[dict[str, Any]]:
 
 
 async def test_both_accept_the_schema(engine: Rust, caplog: pytest.LogCaptureFixture) -> None:
-    """All three migrations of the crate are there, a second start of either changes nothing, and ours knows whose it is."""
+    """The crate's three migrations are there, a second start of either changes nothing, and ours knows whose it is."""
     assert await rows(engine.dsn, LEDGER) == [(20,), (21,), (22,)]
     before = snapshot(engine.dsn, "graphile_worker")
     await engine.run("migrate")
@@ -134,7 +134,7 @@ async def test_we_run_the_crates_jobs(engine: Rust) -> None:
     first, second = ran[0], ran[1]
     assert (first["id"], first["priority"], first["max_attempts"], first["attempt"]) == (added[0]["id"], -3, 3, 1)
     assert (second["id"], second["key"], second["flags"], second["queue_name"]) == (
-        added[1]["id"], "k", {"light": True}, "line",
+        added[1]["id"], "k", ("light",), "line",
     )  # fmt: skip
     assert await value(engine.dsn, JOBS) == 0
 

@@ -219,7 +219,7 @@ async def test_locks_that_it_releases_by_force(seed: Rust, eventually: Eventuall
 
 
 async def test_jobs_that_both_have_given_up(seed: Rust) -> None:
-    """Its client fails a waiting job of ours for good: our client moves it, and its clean-up finds nothing to delete."""
+    """Its client fails a waiting job of ours for good: our client moves it, and its clean-up has nothing to delete."""
     async with BackfillClient(seed.dsn) as client:
         job = await client.enqueue("ours", {"n": 1}, job_key="k")
         await seed.run("do", [{"do": "fail_jobs", "ids": [job.id], "reason": "not wanted"}])

@@ -1,5 +1,5 @@
-//! What the tests have the crate backfill do on a database: `seed-partner COMMAND JSON`. The variable DATABASE_URL names
-//! the database. It tells each thing as a line of JSON.
+//! What the tests have the crate backfill do on a database: `seed-partner COMMAND JSON`. The variable DATABASE_URL
+//! names the database. It tells each thing as a line of JSON.
 
 mod deeds;
 mod enqueueing;
