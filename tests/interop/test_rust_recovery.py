@@ -1,4 +1,4 @@
-"""The recovery of the crate graphile_worker beside ours: nobody who lives is taken for dead, and both recover the dead."""
+"""Recovery beside the crate graphile_worker: nobody who lives is taken for dead, and both recover the dead."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ async def test_what_a_killed_worker_of_the_crate_left_comes_to_ours(engine: Rust
 
 
 async def test_a_pause_that_the_crate_ended_is_put_back(engine: Rust, eventually: Eventually) -> None:
-    """Its recovery unlocks a paused queue, whose holder is no worker; ours locks it again and starts none of its jobs."""
+    """Its recovery unlocks a paused queue, whose holder is no worker; ours locks it again and starts no job of it."""
     long = Long()
     config = WorkerConfig(engine.dsn, dead_after=SECOND, heartbeat_interval=SECOND / 5)
     async with BackfillClient(engine.dsn) as client:
