@@ -20,6 +20,7 @@ pytest_plugins = [
     "plugins.leaks",
     "plugins.waiting",
     "plugins.node",
+    "plugins.rust",
     "plugins.schemas",
     "plugins.plain",
     "plugins.pooler",
