@@ -191,9 +191,7 @@ class Crew:
     async def tell(self) -> str:
         """What each process is doing, at the end of its log."""
         alive = [
-            member
-            for member in self.members
-            if member.process.returncode is None and self._program(member.slot).tells
+            member for member in self.members if member.process.returncode is None and self._program(member.slot).tells
         ]
         for member in alive:
             member.process.send_signal(signal.SIGUSR1)

@@ -33,6 +33,7 @@ class Orders:
         longest: of a job's work, in seconds.
         names: of the tasks, each of which gets as many jobs as any other.
         queues: how many serial queues there are.
+        tries: how often a job is run that fails always.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Orders:
         longest: float,
         names: Sequence[str] = ("work",),
         queues: int = QUEUES,
+        tries: int = 3,
     ) -> None:
         self._books = books
         self._chance = random.Random(f"orders {seed}")
         self._longest = longest
         self._names = names
         self._queues = queues
+        self._tries = tries
         self._number = 0
 
     def jobs(self, count: int, *, serial: float = 0.3) -> Iterator[NewJob[object]]:
@@ -111,7 +114,9 @@ class Orders:
         fails = {5: 99, 15: 1}.get(number % 20, 0)
         payload = {"number": number, "seconds": self._chance.uniform(0.0, self._longest), "fails": fails}
         spec = JobSpec(
-            queue=Queue.serial(queue) if queue else Queue.parallel(), job_key=key, max_attempts=3 if fails == 99 else 25
+            queue=Queue.serial(queue) if queue else Queue.parallel(),
+            job_key=key,
+            max_attempts=self._tries if fails == 99 else 25,
         )
         # Numbers that fail alike are spread over all names.
         name = self._names[(number + number // 20) % len(self._names)]

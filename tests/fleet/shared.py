@@ -16,6 +16,7 @@ from fleet.books import Books
 from fleet.crew import OURS, Crew, Member, Program
 
 from plugins.node import Node
+from plugins.waiting import wait_until
 from reading import rows, value
 
 TASKS = [f"work{number}" for number in range(100)]
@@ -38,6 +39,7 @@ from (
   limit %s
 ) as chosen
 """
+UNDER_WAY: LiteralString = "select count(*) from attempts where process = %s and ended is null"
 HELD: LiteralString = "select count(*) from graphile_worker._private_jobs where locked_by = %s"
 UNLOCK: LiteralString = "select graphile_worker.force_unlock_workers(array[%s::text])"
 
@@ -101,6 +103,9 @@ class Shared:
         running = [one for one in self.crew.members if one.slot == slot and one.process.returncode is None]
         for member in running:  # one that has just ended by itself is started again by its watch
             if what == "kill":
+                await wait_until(
+                    lambda name=member.name: value(self._books.dsn, UNDER_WAY, name), lambda number: number > 1
+                )
                 await self.crew.kill(member)
             else:
                 await self.crew.leave(member)

@@ -22,7 +22,6 @@ from fleet.shared import KINDS, NODE_SLOTS, OUR_SLOTS, TASKS, Shared
 
 from plugins.node import Node
 from plugins.periods import let_pass_until
-from reading import rows
 
 QUEUES = 200
 WORKERS = len(OUR_SLOTS) + len(NODE_SLOTS)
@@ -65,22 +64,26 @@ class Form:
     """How much is done.
 
     Attributes:
-        seconds: for how long jobs are added.
-        jobs: how many are, in that time.
+        backlog: how many jobs there are at the start.
+        jobs: how many more are added.
+        seconds: in how long.
+        tries: how often those run that fail always.
         troubles: how many things befall the fleet, in that time, of each kind as many.
         stale: seconds after which locks of Node's are abandoned.
         drain: seconds within which all is done afterwards, at most.
     """
 
-    seconds: float
+    backlog: int
     jobs: int
+    seconds: float
+    tries: int
     troubles: int
     stale: float
     drain: float
 
 
-SHORT = Form(seconds=9, jobs=700, troubles=len(KINDS), stale=4.0, drain=120)
-FULL = Form(seconds=300, jobs=24_000, troubles=120, stale=8.0, drain=300)
+SHORT = Form(backlog=200, jobs=600, seconds=8, tries=2, troubles=len(KINDS), stale=4.0, drain=120)
+FULL = Form(backlog=2_000, jobs=24_000, seconds=300, tries=3, troubles=120, stale=8.0, drain=300)
 LONGEST = 0.3
 """Of the jobs' work, in seconds: far less than the age at which a lock of Node's is abandoned."""
 
@@ -92,10 +95,11 @@ async def test_a_fleet_shared_with_node(node_modules: Path, dsn: str, tmp_path: 
     books = Books(dsn)
     await books.open()
     chance = random.Random(f"shared {SEED}")
-    orders = Orders(books, seed=SEED, longest=LONGEST, names=TASKS, queues=QUEUES)
+    orders = Orders(books, seed=SEED, longest=LONGEST, names=TASKS, queues=QUEUES, tries=form.tries)
     shared = Shared(books, Node(node_modules, dsn), tmp_path, stale=form.stale, chance=chance)
     crew = shared.crew
     async with BackfillClient(dsn) as client, crew_of(WORKERS, crew), _watched(shared):
+        await orders.at_once(client, form.backlog)
         async with asyncio.TaskGroup() as group:
             group.create_task(orders.steadily(client, form.jobs, seconds=form.seconds))
             group.create_task(_befall(shared, form, chance))
@@ -112,6 +116,7 @@ async def test_a_fleet_shared_with_node(node_modules: Path, dsn: str, tmp_path: 
     assert figures["done by ours"] > form.jobs / 10 < figures["done by Node"]
     assert figures["jobs added"] > form.jobs / 2
     assert figures["waiting jobs replaced"] > 0 < figures["dead letters"]
+    assert figures["attempts cut off"] > 0
 
 
 async def _befall(shared: Shared, form: Form, chance: random.Random) -> None:
