@@ -105,8 +105,8 @@ class Books:
         self.asks.extend(asks)
 
     def killed(self, process: str) -> None:
-        """Note that a process is dead now."""
-        self.kills[process] = dt.datetime.now(dt.UTC)
+        """Note that a process is dead now, unless that is noted already."""
+        self.kills.setdefault(process, dt.datetime.now(dt.UTC))
 
     async def write(self) -> None:
         """Write down what is in memory, and forget it."""

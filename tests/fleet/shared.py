@@ -26,6 +26,8 @@ NODE_SLOTS = (2, 3)
 KINDS = ("kill ours", "kill Node", "stop ours", "stop Node", "cut ours", "cut Node")
 """What befalls them: SIGKILL, SIGTERM, and backends of theirs that are ended."""
 CUT_AT_ONCE = 3
+STOPPED, FAILED = -15, 1
+"""As which Node's worker ends: told to stop, it ends itself by the signal; else by an error that nobody handles."""
 NAMES = {"ours": "backfill", "Node": "node worker"}
 """How the names begin as which the server knows their connections. Handlers write their books on others."""
 
@@ -68,7 +70,7 @@ class Shared:
         async def start(settings: str, log: IO[bytes]) -> Process:
             return await node.start("booked.js", settings, log=log)
 
-        theirs = Program(start, sign="pool-", tells=False, code=-15)
+        theirs = Program(start, sign="pool-", tells=False)
         self.crew = Crew(
             books, folder, dead_after=5.0,
             told=lambda slot: {"tasks": len(TASKS), "stale": stale, "poll": 0.5, "batches": slot == NODE_SLOTS[1]},
@@ -100,36 +102,43 @@ class Shared:
             )
             return
         slot = self._chance.choice(NODE_SLOTS if whose == "Node" else OUR_SLOTS)
-        running = [one for one in self.crew.members if one.slot == slot and one.process.returncode is None]
-        for member in running:  # one that has just ended by itself is started again by its watch
-            if what == "kill":
-                await wait_until(
-                    lambda name=member.name: value(self._books.dsn, UNDER_WAY, name), lambda number: number > 1
-                )
-                await self.crew.kill(member)
-            else:
-                await self.crew.leave(member)
-            if slot in NODE_SLOTS:
-                await self._take_up(member, graceful=what == "stop")
-            await self._start(slot)
+        member = await wait_until(lambda: self._at_work(slot))
+        if what == "kill":
+            await self.crew.kill(member)
+            await self._replace(member)
+        else:
+            code = await self.crew.leave(member)
+            assert code == 0 or (whose == "Node" and code in {STOPPED, FAILED}), f"{member.name} ended with {code}"
+            await self._replace(member, stopped=code != FAILED)
 
-    async def _take_up(self, member: Member, *, graceful: bool = False) -> None:
+    async def _at_work(self, slot: int) -> Member | None:
+        """Who is in a slot, once it runs two jobs and more; one that ends by itself is replaced meanwhile."""
+        for member in self.crew.members:
+            if member.slot == slot and await value(self._books.dsn, UNDER_WAY, member.name) > 1:
+                return member if member.process.returncode is None else None
+        return None
+
+    async def _replace(self, member: Member, *, stopped: bool = False) -> None:
+        """Start another one in the slot of one that has ended; one of Node's may have left something locked."""
+        if member.slot in NODE_SLOTS:
+            await self._take_up(member, stopped=stopped)
+        successor = await self.crew.start(member.slot)
+        if member.slot in NODE_SLOTS:
+            self._watch(successor)
+
+    async def _take_up(self, member: Member, *, stopped: bool) -> None:
         """See what a worker of Node's left locked. By chance it is unlocked now; else its locks go by their age."""
         left = await value(self._books.dsn, HELD, member.worker)
-        if graceful and left:
+        if not stopped:
+            self._books.killed(member.name)
+            self.done["jobs that a dead Node held"] += left
+        elif left:
             # It did not wait until its last jobs' ends were written, so these run again.
             self._books.killed(member.name)
-            self.done["jobs left by stopped Node"] += left
-        elif left:
-            self.done["jobs left by dead Node"] += left
+            self.done["jobs that a stopped Node held"] += left
         if self._chance.random() < 0.5:
             await rows(self._books.dsn, UNLOCK, member.worker)
-            self.done["unlocked by id"] += left
-
-    async def _start(self, slot: int) -> None:
-        member = await self.crew.start(slot)
-        if slot in NODE_SLOTS:
-            self._watch(member)
+            self.done["of them unlocked by its id"] += left
 
     def _watch(self, member: Member) -> None:
         self._watches[member.name] = asyncio.create_task(self._see_off(member))
@@ -140,5 +149,4 @@ class Shared:
             return  # somebody ended it
         self.done["Node ended by itself"] += 1
         print(f"{member.name} ended by itself:", self.crew.fell(member), sep="\n")
-        await self._take_up(member)
-        await self._start(member.slot)
+        await self._replace(member)

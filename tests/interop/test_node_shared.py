@@ -18,7 +18,7 @@ from backfill import BackfillClient
 from fleet.books import Books, balance
 from fleet.crew import crew_of, drained
 from fleet.orders import Orders
-from fleet.shared import KINDS, NODE_SLOTS, OUR_SLOTS, TASKS, Shared
+from fleet.shared import KINDS, NODE_SLOTS, OUR_SLOTS, STOPPED, TASKS, Shared
 
 from plugins.node import Node
 from plugins.periods import let_pass_until
@@ -108,7 +108,7 @@ async def test_a_fleet_shared_with_node(node_modules: Path, dsn: str, tmp_path: 
         shared.done["seconds until drained"] = round(asyncio.get_running_loop().time() - asked)
         await shared.unwatch()
         assert crew.lost == [], "\n".join(crew.lost)
-        assert sorted(await crew.end()) == [-15] * len(NODE_SLOTS) + [0] * len(OUR_SLOTS)
+        assert sorted(await crew.end()) == [STOPPED] * len(NODE_SLOTS) + [0] * len(OUR_SLOTS)
     await balance(books, note=f"BACKFILL_SEED={SEED} {dict(shared.done)}")
     figures = await _figures(dsn)
     print(*(f"{name}: {figure}" for name, figure in [*shared.done.items(), *figures.items()]), sep="\n")

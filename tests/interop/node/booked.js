@@ -54,7 +54,7 @@ main(async () => {
     if (!good) throw new Error("by design");
   };
 
-  await run({
+  const runner = await run({
     pgPool,
     events,
     logger: new Logger(() => (level, message) => process.stderr.write(`${level}: ${message}\n`)),
@@ -72,4 +72,5 @@ main(async () => {
     },
   });
   process.stdout.write(`${worker}\n`);
+  await runner.promise; // is rejected where it has shut itself down, since it could not write how a job ended
 });
