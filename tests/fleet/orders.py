@@ -33,6 +33,7 @@ class Orders:
         longest: of a job's work, in seconds.
         names: of the tasks, each of which gets as many jobs as any other.
         queues: how many serial queues there are.
+        keys: how many keys there are.
         tries: how often a job is run that fails always.
     """
 
@@ -44,6 +45,7 @@ class Orders:
         longest: float,
         names: Sequence[str] = ("work",),
         queues: int = QUEUES,
+        keys: int = KEYS,
         tries: int = 3,
     ) -> None:
         self._books = books
@@ -51,6 +53,7 @@ class Orders:
         self._longest = longest
         self._names = names
         self._queues = queues
+        self._keys = keys
         self._tries = tries
         self._number = 0
 
@@ -87,7 +90,7 @@ class Orders:
 
     async def _keyed(self, client: BackfillClient) -> None:
         """Add or replace the job of a key, or remove it. One call of a key at a time, so that the last one counts."""
-        key = f"k{self._chance.randrange(KEYS)}"
+        key = f"k{self._chance.randrange(self._keys)}"
         if self._chance.random() < 0.1:
             await self._ask([Ask("remove", key=key)], client.remove_job(key))
             return
