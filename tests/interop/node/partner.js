@@ -1,0 +1,96 @@
+"use strict";
+// A program of Node's that shares a queue with others: node partner.js graphile-worker (the name of the package, of which
+// 0.18 has another). It brings the schema up to date, as Node's programs do, and tells {"ready": true}. Each line of its
+// input is {"call": number, "verb": name, "words": [...]}, which it answers by {"call": number, "value": what came of
+// it}, or by "error". Of each job that it runs it tells {"ran": the job} when its handler begins. It ends with its input.
+//
+// What a handler does is said by its payload: of an object, `fail` is a text to fail with, and with `wait` it first waits
+// until the verb `release` is called. Of an array, each entry is done or fails by itself.
+
+const { createInterface } = require("node:readline");
+const { pathToFileURL } = require("node:url");
+const { main, options, tell } = require("./common.js");
+
+const entryOf = (entry) => (entry?.fail ? Promise.reject(new Error(entry.fail)) : Promise.resolve());
+
+main(async () => {
+  const { run, runOnce, makeWorkerUtils } = await import(pathToFileURL(require.resolve(process.argv[2])));
+  const given = options();
+  const utils = await makeWorkerUtils(given);
+  await utils.migrate();
+
+  const held = [];
+  let begun = 0;
+  let runner = null;
+
+  const handle = async (payload, { job, getQueueName }) => {
+    begun += 1;
+    const queue = job.job_queue_id === null ? null : await getQueueName();
+    tell({ ran: { ...job, payload, queue } });
+    if (Array.isArray(payload)) return payload.map(entryOf);
+    if (payload?.wait) await new Promise((resolve) => held.push(resolve));
+    if (payload?.fail) throw new Error(payload.fail);
+  };
+  const span = async (payload, { job }) => {
+    begun += 1;
+    const { rows } = await given.pgPool.query(
+      "insert into spans (job_id, queue_id, worker, began) values ($1, $2, 'node', clock_timestamp()) returning 1",
+      [job.id, job.job_queue_id],
+    );
+    if (payload.seconds) await given.pgPool.query("select pg_sleep($1)", [payload.seconds]);
+    await given.pgPool.query(
+      "update spans set ended = clock_timestamp() where job_id = $1 and worker = 'node' and ended is null",
+      [job.id],
+    );
+    return rows;
+  };
+  const taskList = (tasks) => Object.fromEntries(tasks.map((task) => [task, task === "span" ? span : handle]));
+
+  const verbs = {
+    async add(task, payload, { runAt, ...spec }) {
+      return await utils.addJob(task, payload, runAt ? { ...spec, runAt: new Date(runAt) } : spec);
+    },
+    // runOnce does not wait until a job's end is written before it looks for the next one, so it may leave jobs of a
+    // queue that is still locked: it is called again until it finds nothing.
+    async work(tasks, more) {
+      do {
+        begun = 0;
+        await runOnce({ ...given, ...more, taskList: taskList(tasks), noHandleSignals: true });
+      } while (begun > 0);
+    },
+    async run(tasks, more) {
+      const shared = { ...given, pollInterval: 20, noHandleSignals: true, ...more };
+      runner = await run({ ...shared, taskList: taskList(tasks) });
+      runner.promise.then(
+        () => tell({ ended: null }),
+        (error) => tell({ ended: error.message }),
+      );
+    },
+    async stop() {
+      const one = runner;
+      runner = null;
+      await one.stop();
+    },
+    async release() {
+      held.splice(0).forEach((resolve) => resolve());
+    },
+    async utils(verb, ...words) {
+      return await utils[verb](...words);
+    },
+    async removeJob(key) {
+      return await utils.withPgClient((client) => client.query("select graphile_worker.remove_job($1)", [key]));
+    },
+  };
+
+  tell({ ready: true });
+  for await (const line of createInterface({ input: process.stdin })) {
+    const { call, verb, words } = JSON.parse(line);
+    verbs[verb](...words).then(
+      (value) => tell({ call, value: value ?? null }),
+      (error) => tell({ call, error: error.message }),
+    );
+  }
+  if (runner !== null) await runner.stop().catch(() => {});
+  await utils.release();
+  await given.pgPool.end();
+});
