@@ -16,11 +16,11 @@ from psycopg.conninfo import make_conninfo
 from backfill import BackfillClient
 from backfill.storage.connection import connect
 from backfill.storage.schema.migrate import migrate
+from shared_queue import Sharing
 
 from plugins.crossings import Crossings
 from plugins.node import Node
 from plugins.partner import PACKAGES, partner
-from sharing import Sharing
 
 CASES = [f"{version}, {maker} first" for version in PACKAGES for maker in ("ours", "Node's")]
 """Which version of Node's, and who made the schema first; a file of tests may take some of these."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
 from backfill import JobSpec, NewJob, Queue
+from shared_queue import LEFT, LOCKED, ONE_EACH, Sharing
 
 from plugins.crossings import OURS
-from sharing import LEFT, Sharing
 
 HOUR = timedelta(hours=1)
 PAYLOADS = [{}, {"a": [1, {"b": None}]}, "text", 7, 1.5, True, "ä\u2028😀", {"": ""}, {"n": 2**53 - 1}]
@@ -80,6 +78,7 @@ async def test_ours_reach_node_whole(sharing: Sharing) -> None:
     await sharing.nothing_left()
 
 
+@ONE_EACH
 async def test_payloads_arrive_as_they_were_sent(sharing: Sharing) -> None:
     """Objects, texts, numbers and truth values, both ways; both sides know the same JSON."""
     for number, payload in enumerate(PAYLOADS):
@@ -104,11 +103,10 @@ async def test_a_future_job_waits_for_both(sharing: Sharing) -> None:
     assert [job["payload"] for job in await sharing.node.work("t")] == [{"by": "us"}]
 
 
+@ONE_EACH
 async def test_priorities_are_one_order(sharing: Sharing) -> None:
     """Jobs of both in one backlog run by priority, then by run_at, whoever runs them."""
-    wanted = list[str]()
-    for number in range(6):
-        wanted.append(f"{number}")
+    wanted = [str(number) for number in range(6)]
     for runner in ("us", "node"):
         for number in (3, 0, 5, 2, 4, 1):
             moment = (datetime.now(UTC) - HOUR + number * timedelta(minutes=1)).isoformat()
@@ -121,6 +119,7 @@ async def test_priorities_are_one_order(sharing: Sharing) -> None:
         assert [job["payload"]["name"] for job in ran] == wanted, runner
 
 
+@ONE_EACH
 async def test_a_queue_is_one_for_both(sharing: Sharing) -> None:
     """Jobs of one serial queue that both added run in one order, and one program leaves a queue that the other holds."""
     order = list[Any]()
@@ -165,6 +164,7 @@ def _numbers(ran: list[dict[str, Any]]) -> list[int]:
     return sorted(job["payload"]["number"] for job in ran)
 
 
+@ONE_EACH
 async def test_forbidden_flags(sharing: Sharing) -> None:
     """Each side leaves alone the jobs of both that carry a flag which it is forbidden; the other one runs them."""
     await _flagged(sharing)
@@ -176,6 +176,7 @@ async def test_forbidden_flags(sharing: Sharing) -> None:
     await sharing.nothing_left()
 
 
+@ONE_EACH
 async def test_accepted_flags(sharing: Sharing) -> None:
     """We take only the jobs with an accepted flag, Node's as well as ours, and Node runs what is left."""
     await _flagged(sharing)
@@ -185,6 +186,7 @@ async def test_accepted_flags(sharing: Sharing) -> None:
     await sharing.nothing_left()
 
 
+@ONE_EACH
 async def test_jobs_in_bulk(sharing: Sharing) -> None:
     """Hundreds by COPY run in Node, those that go by add_jobs for their keys too."""
     made = [NewJob("t", {"number": number}, JobSpec(priority=number % 3)) for number in range(150)]
@@ -197,27 +199,20 @@ async def test_jobs_in_bulk(sharing: Sharing) -> None:
     await sharing.nothing_left()
 
 
-@pytest.mark.parametrize("adder", ["us", "node"])
-async def test_a_failure_is_retried_by_the_other(sharing: Sharing, adder: str) -> None:
+@ONE_EACH
+async def test_a_failure_is_retried_by_the_other(sharing: Sharing) -> None:
     """Attempts count on from one to the other, and the queue is free meanwhile."""
-    if adder == "us":
-        job = (await sharing.enqueue("t", {"fail": "not today"}, queue=Queue.serial("line"), max_attempts=9)).id
-        sharing_first, second = sharing.node.work, sharing.work
-    else:
-        job = int((await sharing.node.add("t", {"fail": "not today"}, queueName="line", maxAttempts=9))["id"])
-        sharing_first, second = sharing.work, sharing.node.work
-    await sharing_first("t")
-    failed = await sharing.client.get_job(job)
-    assert failed is not None
-    assert (failed.attempts, failed.locked_by) == (1, None)
-    assert "not today" in str(failed.last_error)
-    due = datetime.now(UTC) - timedelta(seconds=1)
-    await sharing.client.reschedule_jobs([job], run_at=due)
-    [again] = await second("t")
-    assert again.get("attempt", again.get("attempts")) == 2
-    failed = await sharing.client.get_job(job)
-    assert failed is not None
-    assert (failed.attempts, failed.locked_by) == (2, None)
-    assert (
-        await sharing.value("select count(*) from graphile_worker._private_job_queues where locked_at is not null") == 0
-    )
+    ours = (await sharing.enqueue("t", {"fail": "not today"}, queue=Queue.serial("line"), max_attempts=9)).id
+    theirs = int((await sharing.node.add("u", {"fail": "not today"}, queueName="line", maxAttempts=9))["id"])
+    for task, job, first, second in (
+        ("t", ours, sharing.node.work, sharing.work),
+        ("u", theirs, sharing.work, sharing.node.work),
+    ):
+        for attempt, work in enumerate((first, second), start=1):
+            [ran] = await work(task)
+            assert ran.get("attempt", ran.get("attempts")) == attempt
+            failed = await sharing.client.get_job(job)
+            assert failed is not None
+            assert (failed.attempts, failed.locked_by, "not today" in str(failed.last_error)) == (attempt, None, True)
+            assert await sharing.value(LOCKED) == 0
+            await sharing.client.reschedule_jobs([job], run_at=past())

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
+import pytest
+
 from backfill import BackfillClient, EnqueueOutcome, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 
 from plugins.crossings import OURS, Crossings
@@ -18,6 +20,12 @@ LOCKED: LiteralString = f"""
     select (select count(*) from {JOBS} where locked_at is not null)
          + (select count(*) from graphile_worker._private_job_queues where locked_at is not null)"""
 DUE: LiteralString = f"update {JOBS} set run_at = now() - interval '1 second' where locked_at is null"
+EACH_FUNCTIONS = pytest.mark.parametrize(
+    "case", ["0.17.3, ours first", "0.17.3, Node's first", "0.18.0, ours first"], indirect=True
+)
+"""The cases that differ in the functions that add jobs: ours, those of 0.17, and those of 0.18, whoever came first."""
+ONE_EACH = pytest.mark.parametrize("case", ["0.17.3, Node's first", "0.18.0, ours first"], indirect=True)
+"""Each version once, and each who came first: for what depends on neither of both together."""
 Do = Callable[[Any, WorkerContext[None]], Any]
 
 
