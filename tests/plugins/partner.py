@@ -27,6 +27,7 @@ class Partner:
         name: what it is called where crossings are counted.
         process: the process, for those who end it by a signal.
         runs: the jobs whose handlers have begun, as Node gives them to a handler.
+        stopping: set once its runner has begun to stop.
         ended: how runners of it have ended: None, or the error's text.
     """
 
@@ -34,6 +35,7 @@ class Partner:
         self.name = f"Node {version}"
         self.process = process
         self.runs: list[dict[str, Any]] = []
+        self.stopping = asyncio.Event()
         self.ended: list[str | None] = []
         self._crossings = crossings
         self._calls = itertools.count()
@@ -50,6 +52,8 @@ class Partner:
             elif "ran" in told:
                 self.runs.append(told["ran"])
                 self._crossings.ran(int(told["ran"]["id"]), self.name)
+            elif "stopping" in told:
+                self.stopping.set()
             elif "ended" in told:
                 self.ended.append(told["ended"])
             elif "error" in told:
@@ -89,7 +93,12 @@ class Partner:
 
     async def run(self, *tasks: str, **options: Any) -> None:
         """Start a runner, with options such as `concurrency`; it goes on until `stop`."""
+        self.stopping.clear()
         await self.call("run", tasks, options)
+
+    async def is_stopping(self) -> None:
+        """Wait until its runner has begun to stop."""
+        await asyncio.wait_for(self.stopping.wait(), _PATIENCE)
 
     async def stop(self) -> None:
         """Stop the runner gracefully."""

@@ -2,12 +2,14 @@
 // A program of Node's that shares a queue with others: node partner.js graphile-worker (the name of the package, of which
 // 0.18 has another). It brings the schema up to date, as Node's programs do, and tells {"ready": true}. Each line of its
 // input is {"call": number, "verb": name, "words": [...]}, which it answers by {"call": number, "value": what came of
-// it}, or by "error". Of each job that it runs it tells {"ran": the job} when its handler begins. It ends with its input.
+// it}, or by "error". Of each job that it runs it tells {"ran": the job} when its handler begins; of its runner
+// {"stopping": true} when it begins to stop, and {"ended": the error's text, or null}. It ends with its input.
 //
 // What a handler does is said by its payload: of an object, `fail` is a text to fail with, and with `wait` it first waits
 // until the verb `release` is called. Of an array, each entry is done or fails by itself.
 
 const { createInterface } = require("node:readline");
+const { setTimeout } = require("node:timers/promises");
 const { pathToFileURL } = require("node:url");
 const { main, options, tell } = require("./common.js");
 
@@ -15,7 +17,7 @@ const entryOf = (entry) => (entry?.fail ? Promise.reject(new Error(entry.fail)) 
 
 main(async () => {
   const { run, runOnce, makeWorkerUtils } = await import(pathToFileURL(require.resolve(process.argv[2])));
-  const given = options();
+  const given = options({ max: 20 });
   const utils = await makeWorkerUtils(given);
   await utils.migrate();
 
@@ -33,22 +35,24 @@ main(async () => {
   };
   const span = async (payload, { job }) => {
     begun += 1;
-    const { rows } = await given.pgPool.query(
-      "insert into spans (job_id, queue_id, worker, began) values ($1, $2, 'node', clock_timestamp()) returning 1",
+    await given.pgPool.query(
+      "insert into spans (job_id, queue_id, worker, began) values ($1, $2, 'node', clock_timestamp())",
       [job.id, job.job_queue_id],
     );
-    if (payload.seconds) await given.pgPool.query("select pg_sleep($1)", [payload.seconds]);
+    await setTimeout(payload.seconds * 1000);
     await given.pgPool.query(
       "update spans set ended = clock_timestamp() where job_id = $1 and worker = 'node' and ended is null",
       [job.id],
     );
-    return rows;
   };
   const taskList = (tasks) => Object.fromEntries(tasks.map((task) => [task, task === "span" ? span : handle]));
 
   const verbs = {
     async add(task, payload, { runAt, ...spec }) {
       return await utils.addJob(task, payload, runAt ? { ...spec, runAt: new Date(runAt) } : spec);
+    },
+    async addMany(task, payload, queueNames) {
+      await utils.addJobs(queueNames.map((queueName) => ({ identifier: task, payload, queueName })));
     },
     // runOnce does not wait until a job's end is written before it looks for the next one, so it may leave jobs of a
     // queue that is still locked: it is called again until it finds nothing.
@@ -61,6 +65,7 @@ main(async () => {
     async run(tasks, more) {
       const shared = { ...given, pollInterval: 20, noHandleSignals: true, ...more };
       runner = await run({ ...shared, taskList: taskList(tasks) });
+      runner.events.once("pool:gracefulShutdown", () => tell({ stopping: true }));
       runner.promise.then(
         () => tell({ ended: null }),
         (error) => tell({ ended: error.message }),
