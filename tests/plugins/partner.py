@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ class Partner:
         name: what it is called where crossings are counted.
         process: the process, for those who end it by a signal.
         runs: the jobs whose handlers have begun, as Node gives them to a handler.
+        exits_with: the exit code that a test expects at its end; a signal may end it too.
         stopping: set once its runner has begun to stop.
         ended: how runners of it have ended: None, or the error's text.
     """
@@ -35,6 +37,7 @@ class Partner:
         self.name = f"Node {version}"
         self.process = process
         self.runs: list[dict[str, Any]] = []
+        self.exits_with = 0
         self.stopping = asyncio.Event()
         self.ended: list[str | None] = []
         self._crossings = crossings
@@ -127,7 +130,7 @@ async def partner(node: Node, version: str, crossings: Crossings) -> AsyncIterat
         if process.returncode is None:
             process.stdin.close()
         code = await asyncio.wait_for(process.wait(), _PATIENCE)
-        assert code <= 0, (await complaints).decode()
+        assert code in {one.exits_with, -signal.SIGTERM, -signal.SIGKILL}, (code, (await complaints).decode())
     finally:
         if process.returncode is None:
             process.kill()
