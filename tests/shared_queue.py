@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
+import psycopg
 import pytest
 
 from backfill import BackfillClient, EnqueueOutcome, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 
 from plugins.crossings import OURS, Crossings
 from plugins.partner import Partner
-from reading import rows, value
 
 JOBS: LiteralString = "graphile_worker._private_jobs"
 LEFT: LiteralString = f"select count(*) from {JOBS}"
@@ -43,12 +43,14 @@ class Sharing:
         dsn: its database.
         node: Node's program, which runs.
         client: our client, which is open.
+        connection: a connection of the tests' own, with autocommit.
         crossings: counts who added and who ran a job.
     """
 
     dsn: str
     node: Partner
     client: BackfillClient
+    connection: psycopg.AsyncConnection
     crossings: Crossings
 
     async def enqueue(self, task: str, payload: Any = None, **keywords: Any) -> EnqueueOutcome:
@@ -81,11 +83,13 @@ class Sharing:
 
     async def rows(self, query: LiteralString, *parameters: Any) -> list[tuple[Any, ...]]:
         """What a query gives."""
-        return await rows(self.dsn, query, *parameters)
+        cursor = await self.connection.execute(query, parameters or None)
+        return await cursor.fetchall() if cursor.description else []
 
     async def value(self, query: LiteralString, *parameters: Any) -> Any:
         """The first column of a query's only row."""
-        return await value(self.dsn, query, *parameters)
+        [[found]] = [row[:1] for row in await self.rows(query, *parameters)]
+        return found
 
     async def nothing_left(self) -> None:
         """Assert that no job is there, and no lock."""

@@ -24,17 +24,20 @@ main(async () => {
   const held = [];
   let begun = 0;
   let runner = null;
+  let runnersHolders = new Set();
 
-  const handle = async (payload, { job, getQueueName }) => {
+  const handle = async (payload, { job, getQueueName }, holders) => {
     begun += 1;
+    holders.add(job.locked_by);
     const queue = job.job_queue_id === null ? null : await getQueueName();
     tell({ ran: { ...job, payload, queue } });
     if (Array.isArray(payload)) return payload.map(entryOf);
     if (payload?.wait) await new Promise((resolve) => held.push(resolve));
     if (payload?.fail) throw new Error(payload.fail);
   };
-  const span = async (payload, { job }) => {
+  const span = async (payload, { job }, holders) => {
     begun += 1;
+    holders.add(job.locked_by);
     await given.pgPool.query(
       "insert into spans (job_id, queue_id, worker, began) values ($1, $2, 'node', clock_timestamp())",
       [job.id, job.job_queue_id],
@@ -45,7 +48,22 @@ main(async () => {
       [job.id],
     );
   };
-  const taskList = (tasks) => Object.fromEntries(tasks.map((task) => [task, task === "span" ? span : handle]));
+  const taskList = (tasks, holders) => {
+    const handlerOf = (task) => (payload, helpers) => (task === "span" ? span : handle)(payload, helpers, holders);
+    return Object.fromEntries(tasks.map((task) => [task, handlerOf(task)]));
+  };
+  // Neither runOnce nor a runner's stop waits until the ends of its last jobs are written.
+  const settled = async (holders) => {
+    for (;;) {
+      const { rows } = await given.pgPool.query(
+        `select from graphile_worker._private_jobs where locked_by = any($1)
+         union all select from graphile_worker._private_job_queues where locked_by = any($1)`,
+        [[...holders]],
+      );
+      if (rows.length === 0) return;
+      await setTimeout(5);
+    }
+  };
 
   const verbs = {
     async add(task, payload, { runAt, ...spec }) {
@@ -54,17 +72,19 @@ main(async () => {
     async addMany(task, payload, queueNames) {
       await utils.addJobs(queueNames.map((queueName) => ({ identifier: task, payload, queueName })));
     },
-    // runOnce does not wait until a job's end is written before it looks for the next one, so it may leave jobs of a
-    // queue that is still locked: it is called again until it finds nothing.
+    // A job of a queue that is still locked is left, so it is called again until it finds nothing.
     async work(tasks, more) {
+      const holders = new Set();
       do {
         begun = 0;
-        await runOnce({ ...given, ...more, taskList: taskList(tasks), noHandleSignals: true });
+        await runOnce({ ...given, ...more, taskList: taskList(tasks, holders), noHandleSignals: true });
+        await settled(holders);
       } while (begun > 0);
     },
     async run(tasks, more) {
       const shared = { ...given, pollInterval: 20, noHandleSignals: true, ...more };
-      runner = await run({ ...shared, taskList: taskList(tasks) });
+      runnersHolders = new Set();
+      runner = await run({ ...shared, taskList: taskList(tasks, runnersHolders) });
       runner.events.once("pool:gracefulShutdown", () => tell({ stopping: true }));
       runner.promise.then(
         () => tell({ ended: null }),
@@ -75,6 +95,7 @@ main(async () => {
       const one = runner;
       runner = null;
       await one.stop();
+      await settled(runnersHolders);
     },
     async release() {
       held.splice(0).forEach((resolve) => resolve());

@@ -77,5 +77,9 @@ async def sharing(node_modules: Path, dsn: str, case: str) -> AsyncIterator[Shar
     """A queue that a program of Node's and a client of ours share."""
     crossings = Crossings()
     version, _, _ = case.partition(", ")
-    async with partner(Node(node_modules, dsn), version, crossings) as node, BackfillClient(dsn) as client:
-        yield Sharing(dsn, node, client, crossings)
+    async with (
+        partner(Node(node_modules, dsn), version, crossings) as node,
+        BackfillClient(dsn) as client,
+        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,
+    ):
+        yield Sharing(dsn, node, client, connection, crossings)

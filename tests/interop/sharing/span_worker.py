@@ -1,7 +1,7 @@
 """A worker of ours as a process of its own, until its input ends: python span_worker.py DSN CONCURRENCY.
 
-Each job of the task `span` writes its begin and its end into the table `spans`, by the server's clock. It prints "ready"
-once it could begin, and begins after the first line of its input.
+Each job of the task `span` writes its begin and its end into the table `spans`, by the server's clock. It prints
+"ready" once it could begin, and begins after the first line of its input.
 """
 
 from __future__ import annotations

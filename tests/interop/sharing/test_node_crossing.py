@@ -121,7 +121,7 @@ async def test_priorities_are_one_order(sharing: Sharing) -> None:
 
 @ONE_EACH
 async def test_a_queue_is_one_for_both(sharing: Sharing) -> None:
-    """Jobs of one serial queue that both added run in one order, and one program leaves a queue that the other holds."""
+    """Jobs of a serial queue that both added run in one order, and a queue that Node holds is left alone by us."""
     order = list[Any]()
     for number in range(6):
         if number % 2:

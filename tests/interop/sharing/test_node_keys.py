@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 from psycopg.types.json import Jsonb
 
 from backfill import JobKeyMode, WorkerConfig, WorkerContext, WorkerRunner
-from shared_queue import DUE, JOBS, Do, Sharing
+from shared_queue import DUE, EACH_FUNCTIONS, JOBS, ONE_EACH, Do, Sharing
 
 from plugins.waiting import Eventually
 
@@ -40,7 +40,8 @@ async def _by_us(sharing: Sharing, payload: Any, mode: str, **spec: Any) -> int:
 async def _by_sql(sharing: Sharing, payload: Any, mode: str, **spec: Any) -> int:
     query: LiteralString = """
         select id from graphile_worker.add_job(
-          't', to_json(%s::jsonb), run_at => %s, max_attempts => 5, job_key => 'k', job_key_mode => %s, priority => %s)"""
+          't', to_json(%s::jsonb), run_at => %s, max_attempts => 5, job_key => 'k', job_key_mode => %s, priority => %s
+        )"""
     moment, priority = spec.get("run_at", FIRST), spec.get("priority", 0)
     return int(await sharing.value(query, Jsonb(payload), moment, mode, priority))
 
@@ -49,6 +50,7 @@ ADDERS: dict[str, Add] = {"node": _by_node, "us": _by_us, "SQL": _by_sql}
 PAIRS = [("node", "us"), ("us", "node"), ("SQL", "us"), ("SQL", "node"), ("us", "SQL"), ("node", "SQL")]
 
 
+@EACH_FUNCTIONS
 async def test_a_job_that_waits(sharing: Sharing) -> None:
     """Replaced with attempts 0 and its own or the new run_at, or left but for its revision; whoever added it."""
     for mode, (first, second) in product(MODES, PAIRS):
@@ -64,6 +66,7 @@ async def test_a_job_that_waits(sharing: Sharing) -> None:
     await sharing.nothing_left()
 
 
+@EACH_FUNCTIONS
 async def test_a_job_that_waits_for_a_retry(sharing: Sharing) -> None:
     """It failed in one program, and the other adds to its key: begun anew with the new run_at, or left as it is."""
     who = (("node", "us"), ("us", "node"), ("node", "SQL"), ("us", "SQL"))
@@ -82,6 +85,7 @@ async def test_a_job_that_waits_for_a_retry(sharing: Sharing) -> None:
         await sharing.client.complete_jobs([job])
 
 
+@ONE_EACH
 async def test_a_job_that_runs_in_node(sharing: Sharing) -> None:
     """We add to its key: a new job, and the one that runs ends there for good; or nothing but a revision."""
     for mode, fails in product(MODES, (False, True)):
@@ -108,6 +112,7 @@ async def test_a_job_that_runs_in_node(sharing: Sharing) -> None:
         await sharing.nothing_left()
 
 
+@ONE_EACH
 async def test_a_job_that_runs_in_ours(sharing: Sharing, eventually: Eventually) -> None:
     """Node adds to its key: the same, and the one that we run is gone at its end, even if it fails."""
     locked: LiteralString = f"select count(*) from {JOBS} where locked_at is not null"
@@ -145,6 +150,7 @@ def _waiting(begun: asyncio.Event, go_on: asyncio.Event, fails: bool) -> Do:
     return do
 
 
+@ONE_EACH
 async def test_a_job_that_is_out_of_attempts(sharing: Sharing) -> None:
     """Node has failed it for good: its key passes to a new job, and it becomes a dead letter."""
     for mode, adder in product(MODES, ADDERS):
@@ -165,6 +171,7 @@ async def test_a_job_that_is_out_of_attempts(sharing: Sharing) -> None:
         await sharing.nothing_left()
 
 
+@ONE_EACH
 async def test_removing_by_key(sharing: Sharing) -> None:
     """Each side removes the other's job by its key; one that runs ends and is not tried again."""
     await _by_us(sharing, 1, "replace")

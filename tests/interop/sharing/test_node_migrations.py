@@ -17,7 +17,8 @@ from programs import Program, shell
 
 NEWER: LiteralString = """
     with noted as (insert into graphile_worker.migrations (id, breaking) values (1000, %s) returning id, breaking)
-    select pg_notify('worker:migrate', json_build_object('migrationNumber', id, 'breaking', breaking)::text) from noted"""
+    select pg_notify('worker:migrate', json_build_object('migrationNumber', id, 'breaking', breaking)::text)
+    from noted"""
 SAYS = "schema 'graphile_worker' has Graphile Worker's migration 1000, which is breaking"
 APP = """
 from backfill import TaskRegistry

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
-import psycopg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -157,24 +156,22 @@ async def _turn(sharing: Sharing, row: Row, what: str) -> None:
     await sharing.rows(f"{changed} where key = %s", row.attempts, row.last_error, row.spec.run_at, *lock, row.key)
 
 
-@settings(max_examples=settings().max_examples // 8)
+@settings(max_examples=settings().max_examples // 12)
 @given(story=STORIES)
 async def test_rows_are_those_of_the_contract(sharing: Sharing, story: list[Any]) -> None:
     """After each step; and then workers of both, at once, run each job that may run exactly once."""
     model = Model()
-    async with await psycopg.AsyncConnection.connect(sharing.dsn, autocommit=True) as connection:
-        await connection.execute(CLEAR)
-        for by, what, *mode in story:
-            if mode:
-                await _add(sharing, by, what, *mode)
-                model.add(what, *mode)
-            else:
-                row = model.of(what)
-                if row is None or row.locked or row.attempts >= row.max_attempts - 1:
-                    continue
-                await _turn(sharing, row, by)
-            found = await (await connection.execute(ROWS)).fetchall()
-            assert [row[1:] for row in found] == [row.told() for row in model.rows]
+    await sharing.rows(CLEAR)
+    for by, what, *mode in story:
+        if mode:
+            await _add(sharing, by, what, *mode)
+            model.add(what, *mode)
+        else:
+            row = model.of(what)
+            if row is None or row.locked or row.attempts >= row.max_attempts - 1:
+                continue
+            await _turn(sharing, row, by)
+        assert [row[1:] for row in await sharing.rows(ROWS)] == [row.told() for row in model.rows]
     await _run_all(sharing)
 
 
