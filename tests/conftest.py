@@ -21,6 +21,7 @@ pytest_plugins = [
     "plugins.waiting",
     "plugins.node",
     "plugins.rust",
+    "plugins.crossings",
     "plugins.schemas",
     "plugins.plain",
     "plugins.pooler",
