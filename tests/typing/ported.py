@@ -40,3 +40,5 @@ async def refused(client: BackfillClient, error: Exception) -> None:
     classify_from_message(error)  # error: str
     await client.force_unlock_workers([7])  # error: str
     client.start_dlq_processor(60)  # error: timedelta
+    classify_error_for_metrics("timed out")  # error: BaseException
+    WorkerError.from_any_error("timed out")  # error: BaseException
