@@ -20,6 +20,7 @@ pytest_plugins = [
     "plugins.leaks",
     "plugins.waiting",
     "plugins.node",
+    "plugins.rust",
     "plugins.crossings",
     "plugins.schemas",
     "plugins.plain",
