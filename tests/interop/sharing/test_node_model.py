@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from backfill import JobKeyMode, Queue
@@ -157,7 +157,8 @@ async def _turn(sharing: Sharing, row: Row, what: str) -> None:
     await sharing.rows(f"{changed} where key = %s", row.attempts, row.last_error, row.spec.run_at, *lock, row.key)
 
 
-@settings(max_examples=settings().max_examples // 12)
+# A story that fails is told as it is: to shrink it would take minutes.
+@settings(max_examples=settings().max_examples // 12, phases=set(Phase) - {Phase.shrink})
 @given(story=STORIES)
 async def test_rows_are_those_of_the_contract(sharing: Sharing, story: list[Any]) -> None:
     """After each step; and then workers of both, at once, run each job that may run exactly once."""
