@@ -211,6 +211,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "give_back_strays": [WORKER, ids[:2], []],
         "find_cut_off_jobs": [WORKER, 0, 100],
         "release_jobs": [14_400.0, 500, True],
+        "find_live_workers": [[WORKER]],
         "find_abandoned": [20.0],
         "next_exhausted_job": [0],
         "sweep_dead_letters": [500, 0],

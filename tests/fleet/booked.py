@@ -55,6 +55,9 @@ class Settings(msgspec.Struct):
         listens: whether it listens for new jobs; else it only polls.
         listen_dsn: by which it listens, round a pooler.
         poll: seconds between its looks for jobs.
+        tasks: how many more tasks it has that do the same as `work`: `work0`, `work1` ...
+        stale: seconds after which a lock of another program's worker is abandoned; then it looks for such locks, and
+            for what others failed for good, every second.
     """
 
     dsn: str
@@ -67,6 +70,8 @@ class Settings(msgspec.Struct):
     listens: bool = True
     listen_dsn: str | None = None
     poll: float = 2.0
+    tasks: int = 0
+    stale: float | None = None
 
 
 class Work(msgspec.Struct):
@@ -173,6 +178,10 @@ async def work(work: Work, ctx: WorkerContext[Recorders]) -> None:
     await _do(work, ctx)
 
 
+for number in range(settings.tasks):
+    tasks.task(f"work{number}", retry=SOON)(_do)
+
+
 @tasks.task("kept", retry=SOON, keep=HOUR)
 async def kept(work: Work, ctx: WorkerContext[Recorders]) -> None:
     """The same, and its end is kept."""
@@ -205,6 +214,7 @@ async def main() -> None:
         listen_dsn=settings.listen_dsn,
         poll_interval=timedelta(seconds=settings.poll),
         shutdown_timeout=timedelta(seconds=10),
+        **_cleaning(settings.stale),
     )
     runner = WorkerRunner(config, tasks)
     if not await _started(runner, stop):
@@ -217,6 +227,19 @@ async def main() -> None:
         await asyncio.wait([stopped])
     finally:
         await runner.__aexit__(None, None, None)  # raises what a part failed with
+
+
+def _cleaning(stale: float | None) -> dict[str, Any]:
+    """How soon it cleans up behind workers of other programs, of `WorkerConfig`."""
+    if stale is None:
+        return {}
+    age, second = timedelta(seconds=stale), timedelta(seconds=1)
+    return {
+        "stale_job_lock_timeout": age,
+        "stale_queue_lock_timeout": age,
+        "stale_lock_cleanup_interval": second,
+        "dlq_processor_interval": second,
+    }
 
 
 def _tell() -> None:

@@ -19,7 +19,8 @@ from reading import rows
 
 TABLES: LiteralString = """
 create table asked (
-  seq bigint primary key, kind text not null, number bigint, job_key text, acknowledged boolean not null
+  seq bigint primary key, kind text not null, number bigint, job_key text, acknowledged boolean not null,
+  at timestamptz, returned timestamptz, replaced boolean not null
 );
 create table attempts (
   token uuid primary key, job_id bigint not null, number bigint not null, attempt integer not null,
@@ -53,8 +54,8 @@ left join (select worker, min(at) as at from recoveries group by worker) as reco
 
 create view dead as
 select
-  original_job_id as job_id, (payload ->> 'number')::bigint as number, job_key, failure_count, attempts, max_attempts,
-  failure_reason
+  original_job_id as job_id, (payload ->> 'number')::bigint as number, (payload ->> 'fails')::integer as fails, job_key,
+  failure_count, attempts, max_attempts, failure_reason
 from graphile_worker.backfill_dlq;
 """
 
@@ -68,12 +69,18 @@ class Ask:
         number: of the job, its own in all the books; None for a removal.
         key: the job's key, if any. What has a key is asked for by one producer at a time.
         acknowledged: whether the call returned; else nobody knows whether it was done.
+        at: when the call began, if it is known.
+        returned: when it returned, if it is known.
+        replaced: whether it said that it replaced a waiting job of this key, whose payload is gone then.
     """
 
     kind: str
     number: int | None = None
     key: str | None = None
     acknowledged: bool = False
+    at: dt.datetime | None = None
+    returned: dt.datetime | None = None
+    replaced: bool = False
 
 
 class Books:
@@ -98,8 +105,8 @@ class Books:
         self.asks.extend(asks)
 
     def killed(self, process: str) -> None:
-        """Note that a process is dead now."""
-        self.kills[process] = dt.datetime.now(dt.UTC)
+        """Note that a process is dead now, unless that is noted already."""
+        self.kills.setdefault(process, dt.datetime.now(dt.UTC))
 
     async def write(self) -> None:
         """Write down what is in memory, and forget it."""
@@ -111,7 +118,12 @@ class Books:
             async with cursor.copy("copy asked from stdin") as copy:
                 for ask in self.asks:
                     self._written += 1
-                    await copy.write_row((self._written, ask.kind, ask.number, ask.key, ask.acknowledged))
+                    await copy.write_row(
+                        (
+                            self._written, ask.kind, ask.number, ask.key, ask.acknowledged, ask.at, ask.returned,
+                            ask.replaced,
+                        )
+                    )  # fmt: skip
         self.asks.clear()
 
 

@@ -7,10 +7,11 @@ import contextlib
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import LiteralString
+from typing import IO, LiteralString
 
 import msgspec
 import pytest
@@ -30,6 +31,30 @@ left join graphile_worker._private_job_queues as queues on queues.id = jobs.job_
 LONGEST_STOP = 90.0
 """Seconds that a graceful stop may take: three times what its own deadlines add up to."""
 UNDER_WAY: LiteralString = "select job_id, attempt, worker, process, began from attempts where ended is null"
+
+
+@dataclass(frozen=True)
+class Program:
+    """What runs in a slot.
+
+    Attributes:
+        start: starts it with settings in JSON and the file of its log; its first line of output is its worker's id.
+        sign: how that id begins.
+        tells: whether it logs on SIGUSR1 what it is doing.
+    """
+
+    start: Callable[[str, IO[bytes]], Awaitable[Process]]
+    sign: str
+    tells: bool
+
+
+async def _start_ours(settings: str, log: IO[bytes]) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, str(_PROGRAM), settings, stdin=PIPE, stdout=PIPE, stderr=log
+    )
+
+
+OURS = Program(_start_ours, sign="backfill_", tells=True)
 
 
 class Member:
@@ -60,6 +85,7 @@ class Crew:
         dead_after: seconds without a heartbeat; they beat four times in it, and every 5 seconds at least.
         dsn_of: by which the process in a slot reaches the database; the books' own way if not given.
         told: what else the process in a slot is told, of `booked.Settings`.
+        program: what runs in a slot; a worker of ours if not given.
     """
 
     def __init__(
@@ -71,6 +97,7 @@ class Crew:
         dead_after: float = 20.0,
         dsn_of: Callable[[int], str] | None = None,
         told: Callable[[int], Mapping[str, object]] = lambda _: {},
+        program: Callable[[int], Program] = lambda _: OURS,
     ) -> None:
         self.books = books
         self.dead_after = dead_after
@@ -78,6 +105,7 @@ class Crew:
         self._concurrency = concurrency
         self._dsn_of = dsn_of or (lambda _: books.dsn)
         self._told = told
+        self._program = program
         self._members: dict[int, Member] = {}
         self._starting: set[Process] = set()
         self._count = 0
@@ -105,19 +133,13 @@ class Crew:
             "dsn": self._dsn_of(slot), "records": self.books.dsn, "process": name, "concurrency": self._concurrency,
             "dead_after": self.dead_after, "heartbeat": min(self.dead_after / 4, 5.0), **self._told(slot),
         }  # fmt: skip
+        program = self._program(slot)
         with self._log(name).open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                str(_PROGRAM),
-                msgspec.json.encode(settings).decode(),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=log,
-            )
+            process = await program.start(msgspec.json.encode(settings).decode(), log)
         self._starting.add(process)
         assert process.stdout is not None
         worker = (await process.stdout.readline()).decode().strip()
-        if not worker.startswith("backfill_"):
+        if not worker.startswith(program.sign):
             code = await process.wait()
             pytest.fail(f"a worker ended with {code} at its start:\n{self._log(name).read_text()[-2000:]}")
         self._starting.discard(process)
@@ -135,6 +157,25 @@ class Crew:
         member.process.kill()
         await member.process.communicate()
 
+    async def leave(self, member: Member) -> int:
+        """End one gracefully by SIGTERM; its exit code."""
+        del self._members[member.slot]
+        member.process.terminate()
+        try:
+            async with asyncio.timeout(LONGEST_STOP):
+                await member.process.communicate()
+        except TimeoutError:
+            member.process.kill()
+            await member.process.communicate()
+            pytest.fail(f"{member.name} did not end within {LONGEST_STOP} s:\n{self._log(member.name).read_text()}")
+        return member.process.returncode or 0
+
+    def fell(self, member: Member) -> str:
+        """Note that one has ended by itself, and that its slot is free; the end of its log."""
+        del self._members[member.slot]
+        self.books.killed(member.name)
+        return self._log(member.name).read_text()[-2000:]
+
     def stop(self, member: Member) -> None:
         """Let one run no more for now."""
         member.is_stopped = True
@@ -147,7 +188,9 @@ class Crew:
 
     async def tell(self) -> str:
         """What each process is doing, at the end of its log."""
-        alive = [member for member in self.members if member.process.returncode is None]
+        alive = [
+            member for member in self.members if member.process.returncode is None and self._program(member.slot).tells
+        ]
         for member in alive:
             member.process.send_signal(signal.SIGUSR1)
         with contextlib.suppress(pytest.fail.Exception):

@@ -57,6 +57,48 @@ RULES: Final[dict[str, LiteralString]] = {
         select job_id, number, attempts, max_attempts, failure_reason
         from dead
         where attempts < max_attempts""",
+    # What fails as often as it may be run can become one. So can what was replaced or removed while it ran.
+    "a dead letter of what could be done": """
+        select dead.job_id, dead.number, dead.fails, dead.attempts, dead.max_attempts, dead.failure_reason
+        from dead
+        where dead.fails < dead.max_attempts
+          and not exists (
+            select
+            from asked
+            join asked as later on later.job_key = asked.job_key and later.seq > asked.seq
+            where asked.number = dead.number
+          )""",
+    # A waiting job that was replaced does not run any more. One that was claimed, but had not begun, does so once.
+    "replaced, and run all the same": """
+        select asked.number, asked.job_key, later.number as later_number, later.returned, later.replaced,
+          count(*) as attempts, max(attempts.began) as began
+        from asked
+        join lateral (
+          select * from asked as one
+          where one.job_key = asked.job_key and one.seq > asked.seq and one.acknowledged
+          order by one.seq
+          limit 1
+        ) as later on true
+        join attempts on attempts.number = asked.number and attempts.began > later.returned
+        where asked.kind = 'add'
+        group by asked.seq, later.seq, later.number, later.returned, later.replaced
+        having count(*) > case
+          when later.replaced and not exists (
+            select
+            from asked as unknown
+            where unknown.job_key = asked.job_key and unknown.seq > asked.seq and unknown.seq < later.seq
+          ) then 0
+          else 1
+        end""",
+    # A worker that was paused may have given its job back before it was killed, so this is for others only.
+    "run again after a kill that did not count": """
+        select a.job_id, a.number, a.attempt, a.process, a.killed_at, b.attempt as next_attempt, b.process as next_process
+        from stints as a
+        join stints as b on b.job_id = a.job_id and b.number = a.number and b.began > a.began
+        where a.ended is null
+          and a.killed_at is not null
+          and b.attempt <= a.attempt
+          and not %(excused)s""",
     "attempts of one job at once": _OVERLAP + " and b.job_id = a.job_id" + _NOT_EXCUSED,
     "jobs of one serial queue at once": _OVERLAP + " and b.queue = a.queue and b.job_id <> a.job_id" + _NOT_EXCUSED,
     "done again, though nobody died": """

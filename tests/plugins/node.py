@@ -10,7 +10,7 @@ import subprocess
 from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -44,13 +44,16 @@ class Node:
     modules: Path
     dsn: str
 
-    async def start(self, script: str, *words: str, before: str | None = None, **variables: str) -> Process:
+    async def start(
+        self, script: str, *words: str, before: str | None = None, log: IO[bytes] | None = None, **variables: str
+    ) -> Process:
         """Start a script; its output is lines of JSON.
 
         Args:
             script: the script's file.
             words: its arguments.
             before: another script, which is run first in the same process.
+            log: where what it writes to its standard error goes; to its process's `stderr` if not given.
             variables: of the environment.
         """
         said = conninfo_to_dict(self.dsn)
@@ -65,7 +68,7 @@ class Node:
             env={**environment, **variables},
             stdin=PIPE,
             stdout=PIPE,
-            stderr=PIPE,
+            stderr=log or PIPE,
         )
 
     async def run(self, script: str, *words: str) -> list[Any]:
@@ -78,7 +81,3 @@ class Node:
     async def work(self, *tasks: str, forbidden: tuple[str, ...] = ()) -> list[dict[str, Any]]:
         """Run what is due, as Node does; what each handler was given."""
         return await self.run("work.js", json.dumps({"tasks": tasks, "forbiddenFlags": forbidden}))
-
-    async def add(self, *jobs: tuple[str, Any, dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add jobs by Node's addJob: each one's task, payload and spec; the rows."""
-        return await self.run("add.js", json.dumps(jobs))

@@ -54,14 +54,14 @@ async def write(dsn: str, *entries: Entry) -> None:
         )  # fmt: skip
 
 
-async def bury(dsn: str, job: int, *, attempts: int = 3, key: str | None = None) -> None:
+async def bury(dsn: str, job: int, *, attempts: int = 3, fails: int = 99) -> None:
     """Write a dead letter."""
     await rows(
         dsn,
         """insert into graphile_worker.backfill_dlq
-             (original_job_id, task_identifier, payload, attempts, max_attempts, failure_reason, job_key)
-           values (%s, 'work', json_build_object('number', %s::int), %s, 3, 'it failed', %s)""",
-        job, job, attempts, key,
+             (original_job_id, task_identifier, payload, attempts, max_attempts, failure_reason)
+           values (%s, 'work', json_build_object('number', %s::int, 'fails', %s::int), %s, 3, 'it failed')""",
+        job, job, fails, attempts,
     )  # fmt: skip
 
 
@@ -73,13 +73,16 @@ RECOVER: LiteralString = "insert into recoveries values (%s, %s)"
 async def books(dsn: str) -> Books:
     """A history in which everything that may happen has happened.
 
-    1 good, 2 failed and good, 3 killed and good, 4 dead.
+    1 good, 2 failed and good, 3 killed and good, 4 dead; 6 replaced 5, 7 is removed, and 9 was, once it was claimed.
     """
     found = Books(dsn)
     await found.open()
     found.ask(*(Ask("add", number, acknowledged=True) for number in range(1, 5)))
-    found.ask(Ask("add", 5, "k", acknowledged=True), Ask("add", 6, "k", acknowledged=True))
+    found.ask(
+        Ask("add", 5, "k", acknowledged=True), Ask("add", 6, "k", acknowledged=True, returned=at(4), replaced=True)
+    )
     found.ask(Ask("add", 7, "gone", acknowledged=True), Ask("remove", key="gone"), Ask("add", 8))
+    found.ask(Ask("add", 9, "taken", acknowledged=True), Ask("remove", key="taken", acknowledged=True, returned=at(17)))
     found.kills["p2"] = at(10)
     await found.write()
     failed = Entry(2, 1, 2, good=False)
@@ -88,6 +91,7 @@ async def books(dsn: str) -> Books:
         Entry(1, 0, 5, queue="q"), Entry(6, 5, 6, queue="q"),
         failed, replace(failed, began=3, ended=4, good=True, attempt=2),
         Entry(3, 8, None, None, worker="w2", process="p2", queue="r"), Entry(3, 14, 15, attempt=2, queue="r"),
+        Entry(9, 17.1, 18, good=False),
         *(Entry(4, 20 + n, 20.5 + n, good=False, attempt=n + 1) for n in range(3)),
     )  # fmt: skip
     await bury(dsn, 4)
@@ -132,6 +136,18 @@ async def _buried_early(dsn: str) -> None:
     await rows(dsn, "update graphile_worker.backfill_dlq set attempts = 2")
 
 
+async def _buried_though_it_can_be_done(dsn: str) -> None:
+    await rows(dsn, 'update graphile_worker.backfill_dlq set payload = \'{"number": 4, "fails": 2}\'')
+
+
+async def _replaced_and_run(dsn: str) -> None:
+    await write(dsn, Entry(5, 4.1, 4.9))
+
+
+async def _removed_and_run_twice(dsn: str) -> None:
+    await write(dsn, Entry(9, 18.5, 19))
+
+
 async def _two_jobs(dsn: str) -> None:
     await rows(dsn, "update attempts set job_id = 99 where job_id = 2 and good")
 
@@ -163,11 +179,16 @@ PLANTED = {
     _buried_twice: {"more dead letters than one"},
     _done_and_buried: {"done, and a dead letter too"},
     _buried_early: {"a dead letter with attempts left"},
+    _buried_though_it_can_be_done: {"a dead letter of what could be done"},
+    _replaced_and_run: {"replaced, and run all the same"},
+    _removed_and_run_twice: {"replaced, and run all the same"},
     _two_jobs: {"one asking, several jobs"},
     _unasked: {"attempts of what nobody asked for"},
     _left: {"jobs left"},
     _locked: {"locks left"},
 }  # fmt: skip
+STRICT = {"run again after a kill that did not count"}
+"""What is broken only where nobody was paused."""
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.lstrip("_"))
@@ -180,9 +201,16 @@ async def test_what_is_planted_is_found(books: Books, plant: Any, excused: bool)
         await balance(books, excused=excused, note="seed 7")
 
 
+async def test_a_kill_counts_an_attempt(books: Books) -> None:
+    """Where nobody was paused: the attempt after it has a higher number."""
+    await rows(books.dsn, "update attempts set attempt = 1 where job_id = 3")
+    assert set(await violations(books.dsn)) == STRICT
+    assert await violations(books.dsn, excused=True) == {}
+
+
 def test_every_rule_is_planted_against() -> None:
     """No rule is there that nothing is known to break."""
-    assert set().union(*PLANTED.values()) == set(RULES)
+    assert set().union(*PLANTED.values(), STRICT) == set(RULES)
 
 
 @pytest.mark.parametrize(
