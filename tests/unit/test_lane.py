@@ -182,6 +182,21 @@ def test_lanes_leave_out_what_those_before_them_take() -> None:
     assert unmatched_tasks(configs, ("video.a", "mail", "x")) == ["x"]
 
 
+@pytest.mark.parametrize(("forbidden", "accepted"), [(("gpu",), ()), ((), ("gpu",)), ((), ())])
+def test_a_lane_that_takes_jobs_by_their_flags_bounds_what_it_passes_over(
+    forbidden: tuple[str, ...], accepted: tuple[str, ...]
+) -> None:
+    """By either list; a lane without flags pays nothing for it, unless some of its tasks are left out."""
+    [one] = make_lanes(
+        (QueueConfig("all", 1),), schema="s", tasks=("t", "u"), forbidden_flags=forbidden, accepted_flags=accepted
+    )
+    any_flags = bool(forbidden or accepted)
+    one.bind({"t": 1})
+    assert (one.horizon.parts, one.horizon.tracks) == (any_flags, any_flags)
+    one.bind({"t": 1}, frozenset({"u"}))
+    assert (one.horizon.parts, one.horizon.tracks) == (any_flags, True)
+
+
 def test_a_lane_is_shut_while_all_of_its_tasks_are_left_out() -> None:
     """It asks for nothing then, but a turn finds out whether it waits in vain; it goes on where a task comes back."""
     one = lane(1)

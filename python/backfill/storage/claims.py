@@ -226,6 +226,11 @@ class LaneClaim:
         return self.lanes[-1].queues is None
 
     @property
+    def has_flags(self) -> bool:
+        """Whether it takes jobs by their flags."""
+        return bool(self.accepted_flags or self.forbidden_flags)
+
+    @property
     def _parallel_lanes(self) -> tuple[LaneFilter, ...]:
         """The filters of the lanes that take parallel jobs."""
         return tuple(lane for lane in self.lanes if lane.queues is None)

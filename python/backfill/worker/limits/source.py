@@ -50,6 +50,7 @@ class Source(Claimable):
         )
         self.bound: Bound = ((), ())
         self.horizon = ScanCursor(patience=patience, apart=False)
+        self.horizon.parts = claim.has_flags
         self._portion = Portion(self.pace, self.again)
 
     @property

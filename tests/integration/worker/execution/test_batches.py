@@ -318,6 +318,19 @@ async def test_a_batch_leaves_the_dead_letter_of_its_key_alone(dsn: str) -> None
         assert (await client.list_dlq_jobs(DlqFilter())).jobs == []
 
 
+async def test_items_of_earlier_failures_of_a_key_stand_in_its_entry(dsn: str) -> None:
+    """Each batch that fails for good has its own items in the entry; those before it are in `earlier`, newest first."""
+    tasks, _ = _failing(*(BatchFailed([0], InvalidInput("no")) for _ in range(3)))
+    for items in (["a", "done"], ["b", "done"], ["c", "done"]):
+        await _add(dsn, items, job_key="bucket")
+        await _run(dsn, tasks)
+    async with BackfillClient(dsn) as client:
+        [entry] = (await client.list_dlq_jobs(DlqFilter(job_key="bucket"))).jobs
+        assert (entry.payload, entry.failure_count) == (["c"], 3)
+    found = await rows(dsn, "select jsonb_path_query_array(earlier, '$[*].payload') from graphile_worker.backfill_dlq")
+    assert found == [([["b"], ["a"]],)]
+
+
 async def test_a_batch_that_was_replaced_and_is_interrupted_is_kept(dsn: str) -> None:
     """Its worker stops: the new job has other items, so those of the old one are a dead letter."""
     tasks: TaskRegistry[None] = TaskRegistry()

@@ -1,8 +1,8 @@
 -- The jobs of a worker that died, each held, with what is known of it: `superseded` is one that was replaced or removed while
 -- it ran, `doubtful` one that may have been. The items of a batch are nowhere else, so it counts as superseded only where it is
--- marked as removed; where nobody said whether a job is a batch, one whose payload is an array counts as one. Protocols before 3 do not set updated_at, and of a worker without a row the
--- protocol is not known. The contract's functions also write to rows that have been locked for over 4 hours, which do not
--- replace or remove them.
+-- marked as removed; where nobody said whether a job is a batch, one whose payload is an array counts as one.
+-- Protocols before 3 do not set updated_at, and of a worker without a row the protocol is not known. The contract's functions
+-- also write to rows that have been locked for over 4 hours, which do not replace or remove them.
 found as materialized (
   select
     jobs.id, jobs.job_queue_id, jobs.attempts as attempt, jobs.locked_at, coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
