@@ -20,6 +20,8 @@ pytest_plugins = [
     "plugins.leaks",
     "plugins.waiting",
     "plugins.node",
+    "plugins.rust",
+    "plugins.crossings",
     "plugins.schemas",
     "plugins.plain",
     "plugins.pooler",

@@ -122,6 +122,8 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "end_trial": ["task1", 1, True],
     "show_lanes": ["worker5", Jsonb([{"name": "default", "concurrency": 10}])],
     "release_jobs": [14_400.0, 500, True],
+    "force_unlock_workers": [[WORKER, "nobody"]],
+    "find_live_workers": [["worker5", "nobody"]],
     "find_abandoned": [20.0],
     "find_unused_queues": [0, 5000, 500],
     "delete_unused_queues": [_IDS],
@@ -237,7 +239,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "read_checkpoint": [5],
     "list_progress": [_IDS],
     "sweep_progress": [0, 1000],
-    "give_back_strays": [WORKER, _IDS],
+    "give_back_strays": [WORKER, _IDS, ["task1"]],
     "free_held_queues": [],
     "list_held_queues": [],
     "find_controls": [],
@@ -315,7 +317,7 @@ CALLS = (
     "list_progress", "lock_paused_queues", "free_resumed_queues",
     "free_held_queues", "list_held_queues", "cancel_jobs", "say", "unsay", "unsay_version",
     "take_shares", "resolve_limits", "count_jobs",
-    "register_schedules", "add_runs", "say_schedule", "trigger_schedule",
+    "register_schedules", "add_runs", "say_schedule", "trigger_schedule", "force_unlock_workers",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""
 

@@ -6,6 +6,7 @@ This module holds the public names and nothing else.
 from backfill.attempts import AttemptHow, AttemptRecord
 from backfill.breakers import Breaker
 from backfill.cancels import CancelCounts, Cancellation, CancelOutcome, CancelStatus
+from backfill.classify import classify_error_for_metrics, classify_from_message
 from backfill.client import (
     BackfillClient,
     Schedules,
@@ -21,8 +22,10 @@ from backfill.client.cleanup import (
     DEFAULT_STALE_JOB_LOCK_TIMEOUT,
     DEFAULT_STALE_LOCK_CLEANUP_INTERVAL,
     DEFAULT_STALE_QUEUE_LOCK_TIMEOUT,
+    ReleasedLocks,
     StartupCleanup,
 )
+from backfill.client.dead_letters.processor import DlqProcessor
 from backfill.client.held_queues import HeldQueue
 from backfill.controls import Control, ControlKind
 from backfill.counts import Counts, Histogram, UnknownTask
@@ -177,6 +180,7 @@ __all__ = [
     "DlqJob",
     "DlqJobList",
     "DlqJobNotFoundError",
+    "DlqProcessor",
     "DlqRequeueError",
     "DlqStats",
     "EndFilter",
@@ -238,6 +242,7 @@ __all__ = [
     "Rate",
     "RateLimitExceeded",
     "ReadOnlyDatabaseError",
+    "ReleasedLocks",
     "ResourceNotFound",
     "ResultTimeoutError",
     "RetryPolicy",
@@ -277,6 +282,8 @@ __all__ = [
     "WorkerRunner",
     "WorkerShutdown",
     "WorkerStart",
+    "classify_error_for_metrics",
+    "classify_from_message",
     "enqueue_bulk",
     "enqueue_bulk_with_retries",
     "enqueue_critical",

@@ -293,10 +293,13 @@ class ScheduleExistsError(Rebuilt, BackfillError):
 
 
 class CleanupRefusedError(BackfillError):
-    """Unused queues or tasks were not removed, since another program might still refer to a removed row.
+    """A cleanup was refused, since a worker might still need what it would remove or unlock.
+
+    Unused queues or tasks are not removed while another program may still refer to them, and `force_unlock_workers`
+    takes nothing from workers that are alive.
 
     Attributes:
-        workers: the ids of other programs' workers that may still live, ten at most.
+        workers: the ids of the workers that live, or may live, ten at most.
     """
 
     def __init__(self, message: str, workers: tuple[str, ...] = ()) -> None:

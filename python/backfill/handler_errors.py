@@ -5,6 +5,7 @@ Programs import them from `backfill` or from `backfill.errors`.
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Iterable
 from datetime import timedelta
@@ -42,6 +43,41 @@ class WorkerError(BackfillError):
     def __init__(self, message: str = "", *, retry_after: timedelta | None = None) -> None:
         super().__init__(*([message] if message else []))
         self.retry_after = None if retry_after is None else _wait("retry_after", retry_after)
+
+    @staticmethod
+    def from_any_error(error: BaseException) -> WorkerError:
+        """Make a `WorkerError` of any error, by the error's class; the error itself becomes its cause.
+
+        Text that is no JSON becomes `MalformedData`, a `TimeoutError` `ConnectionTimeout`, a `ConnectionError`
+        `NetworkError`, a `FileNotFoundError` `ResourceNotFound`, a `PermissionError` `Forbidden`, and all else
+        `JobFailed`, which is retried. The message has the text of the first five only: others, such as a database's,
+        may quote the data that they are about.
+
+        Args:
+            error: what was caught.
+
+        Returns:
+            The error to raise; what is a `WorkerError` already is returned as it is.
+
+        Raises:
+            BaseException: `error` itself, if it is a `Snooze`, a `Discard` or no `Exception` (such as a cancellation):
+                these are no failures, and stay what they are.
+
+        Example:
+            >>> try:
+            ...     load()
+            ... except Exception as error:
+            ...     raise WorkerError.from_any_error(error)
+        """
+        if isinstance(error, WorkerError):
+            return error
+        if isinstance(error, (Snooze, Discard)) or not isinstance(error, Exception):
+            raise error
+        kind = next((kind for classes, kind in _converted() if isinstance(error, classes)), JobFailed)
+        text = "" if kind is JobFailed else str(error)
+        made = kind(f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__)
+        made.__cause__ = error
+        return made
 
 
 class InvalidInput(WorkerError):  # noqa: N818 - the names of these classes are shared with the crate of the same queue
@@ -235,6 +271,17 @@ class BatchFailed(WorkerError):  # noqa: N818 - a handler says by it which items
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by the class and the arguments."""
         return type(self), (self.indexes, self._given), {"retry_after": self.retry_after}
+
+
+def _converted() -> tuple[tuple[type[Exception], type[WorkerError]], ...]:
+    """Which classes of the standard library become which of ours; the first that fits counts."""
+    return (
+        (json.JSONDecodeError, MalformedData),
+        (TimeoutError, ConnectionTimeout),
+        (ConnectionError, NetworkError),
+        (FileNotFoundError, ResourceNotFound),
+        (PermissionError, Forbidden),
+    )
 
 
 def _places(indexes: object) -> tuple[int, ...]:

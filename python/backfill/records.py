@@ -22,6 +22,7 @@ __all__ = [
     "LIMIT_FLAG",
     "PG_EPOCH",
     "PROGRESS_FLAG",
+    "REMOVED_FLAG",
     "Job",
     "Mark",
     "flags_from_jsonb",
@@ -35,6 +36,8 @@ CANCEL_FLAG: Final = "backfill.cancel"
 """The flag of a job that was cancelled while a worker held it; its value says by whom, when and why."""
 DEAD_LETTER_FLAG: Final = "backfill.dead_letter:"
 """The prefix of the flag that marks a job without a key as requeued from a dead letter; the letter's id follows it."""
+REMOVED_FLAG: Final = "backfill.removed"
+"""The flag of a batch that was removed while a worker of ours held it, so that its items are dropped if they fail."""
 LIMITED_FLAG: Final = "backfill.limited"
 """The flag of a job whose payload has a value for its task's limit; an index of such jobs alone looks for it."""
 LIMIT_FLAG: Final = "backfill.limit:"
@@ -45,7 +48,7 @@ PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 INFINITY: Final = 2**63 - 1
 NEGATIVE_INFINITY: Final = -(2**63)
 _MARKS: Final = (DEAD_LETTER_FLAG, LIMIT_FLAG)
-_WHOLE_MARKS: Final = (CANCEL_FLAG, LIMITED_FLAG, PROGRESS_FLAG)
+_WHOLE_MARKS: Final = (CANCEL_FLAG, LIMITED_FLAG, PROGRESS_FLAG, REMOVED_FLAG)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 

@@ -2,19 +2,21 @@
 -- table of workers with functions to beat and to find the stale, another add_jobs, and a table of superseded jobs.
 create table graphile_worker._private_workers (
   id text primary key,
-  last_heartbeat_at timestamptz not null default now(),
+  last_heartbeat_at timestamptz not null,
   started_at timestamptz not null default now(),
   metadata jsonb
 );
 create function graphile_worker.worker_heartbeat(worker_id text) returns void language sql as $$
-  insert into graphile_worker._private_workers (id) values (worker_id)
+  insert into graphile_worker._private_workers (id, last_heartbeat_at) values (worker_id, now())
   on conflict (id) do update set last_heartbeat_at = now()
 $$;
 create function graphile_worker.stale_workers(older_than interval) returns setof text language sql stable as $$
   select id from graphile_worker._private_workers where last_heartbeat_at < now() - older_than
 $$;
 
-create table graphile_worker._private_job_retirements (id bigint primary key);
+create table graphile_worker._private_job_retirements (
+  id bigint primary key references graphile_worker._private_jobs on delete cascade
+);
 
 create or replace function graphile_worker.add_jobs(
   specs graphile_worker.job_spec[], job_key_preserve_run_at boolean default false

@@ -81,7 +81,3 @@ class Node:
     async def work(self, *tasks: str, forbidden: tuple[str, ...] = ()) -> list[dict[str, Any]]:
         """Run what is due, as Node does; what each handler was given."""
         return await self.run("work.js", json.dumps({"tasks": tasks, "forbiddenFlags": forbidden}))
-
-    async def add(self, *jobs: tuple[str, Any, dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add jobs by Node's addJob: each one's task, payload and spec; the rows."""
-        return await self.run("add.js", json.dumps(jobs))

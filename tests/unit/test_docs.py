@@ -19,7 +19,9 @@ import typer
 import backfill
 import backfill.cron
 from backfill.cli.app import app
+from backfill.cli.options import VARIABLES as SHELL_VARIABLES
 from backfill.embedded import EmbeddedPostgres
+from contract.crate_names import expanded, short
 
 from places import ROOT
 
@@ -212,12 +214,13 @@ def _rows(path: Path) -> Iterator[list[str]]:
 def test_names_in_python_exist() -> None:
     """Each name of the Python column of docs/names.md exists; where it says "the same", the Rust column's does."""
     members = {name for kind in OURS.values() if isinstance(kind, type) for name in _members(kind)}
-    known = READERS | set(OURS) | set(VARIABLES) | members
+    foreign = {variable for variable in SHELL_VARIABLES if not variable.startswith("BACKFILL_")}
+    known = READERS | set(OURS) | set(VARIABLES) | members | foreign
     checked = 0
     for rust, python, _ in _rows(ROOT / "docs" / "names.md"):
         said = _SPAN.findall(python)
         if python.startswith("the same"):
-            said += [re.split(r"::|\.", span.partition("(")[0])[-1] for span in _SPAN.findall(rust)]
+            said += [short(name) for span in _SPAN.findall(rust) for name in expanded(span)]
         for span in said:
             code = re.sub(r"=(?=[,)])", "=0", span.removeprefix("@").removeprefix("async with ").removesuffix(":"))
             _check(_parsed(code), known)

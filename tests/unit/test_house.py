@@ -24,7 +24,7 @@ PLACES = [
     {"handler_errors"},
     {"errors"},
     {"retry", "checks", "importable", "said", "logs", "_native"},
-    {"records", "payloads"},
+    {"classify", "records", "payloads"},
     {"flags"},
     {"specs"},
     {"jobs"},

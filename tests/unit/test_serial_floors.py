@@ -84,6 +84,27 @@ def test_looks_begin_at_the_floor_until_they_find_too_little() -> None:
     assert cursor.look(10, 0.49).scan_queues
 
 
+def test_a_lane_that_parts_jobs_by_flags_seldom_looks_at_everything_for_nothing() -> None:
+    """It has read the jobs of all queues; but where new ones hide the rest again, it looks as soon as other lanes do."""
+    cursor = ScanCursor()
+    cursor.parts = True
+    cursor.learn(cursor.look(10, 0.0), WALL, seconds=0.01, now=0.0)
+    nothing = replace(WALL, far_seconds=0.09, floor=replace(FLOOR, run_at=FOREVER))
+    cursor.learn(cursor.look(10, 0.0), nothing, seconds=0.1, now=0.0)
+    look = cursor.look(10, 4.8)
+    assert look.beyond is not None
+    cursor.learn(look, Taken([], 0), seconds=0.001, now=4.8)
+    assert not cursor.look(10, 4.89).scan_queues
+    assert cursor.look(10, 4.91).scan_queues
+    cursor = ScanCursor()
+    cursor.parts = True
+    cursor.learn(cursor.look(10, 0.0), WALL, seconds=0.01, now=0.0)
+    cursor.learn(cursor.look(10, 0.0), nothing, seconds=0.1, now=0.0)
+    cursor.learn(cursor.look(10, 1.0), WALL, seconds=0.01, now=1.0)
+    assert not cursor.look(10, 1.9).scan_queues
+    assert cursor.look(10, 2.1).scan_queues
+
+
 def test_a_look_behind_the_floor_that_finds_nothing_puts_the_next_one_off() -> None:
     """It goes through all watched queues, and parallel jobs that run meanwhile must not pay for that at each claim."""
     cursor = floored()

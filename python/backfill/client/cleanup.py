@@ -9,15 +9,18 @@ of other engines (Node), so their locks are released by the given age.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from backfill.checks import check_age
 from backfill.client.dead_letters.changes import DeadLetterVerbs
+from backfill.client.execute import repeated
 from backfill.client.held_queues import HeldQueueVerbs
 from backfill.client.recovery import RecoveryVerbs
 from backfill.client.verbs import cleanup as verbs
+from backfill.client.verbs import unlocking
 from backfill.client.verbs.cleanup import ReleasedLocks
 
 __all__ = ["CleanupVerbs", "ReleasedLocks", "StartupCleanup"]
@@ -96,6 +99,43 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs, HeldQueueVerbs):
         check_age("older_than", older_than)
         warn_of_short(None, older_than)
         return (await self._run(verbs.release_stale(queues=None, jobs=older_than))).job_locks
+
+    async def force_unlock_workers(self, worker_ids: Iterable[str], *, force: bool = False) -> ReleasedLocks:
+        """Unlock every job and serial queue that certain workers hold, as the contract's function of this name does.
+
+        It is for workers that will never come back and whose death nobody notices, such as Node workers whose machine
+        is gone. Workers of ours and of the Rust engine need it hardly ever: others recover what dead ones held. Their
+        jobs go on from here as they are: the interrupted attempt counts, a job without attempts left becomes a dead
+        letter at the next sweep, and a queue that was kept for the retry of one of these jobs is free for others.
+
+        Whether a Node worker is alive is not known. If it is, its jobs are started a second time while it still runs
+        them, and the jobs of its serial queues run beside each other.
+
+        Args:
+            worker_ids: the ids of the workers, as `locked_by` of jobs and queues has them; ids that hold nothing do no
+                harm.
+            force: whether to take the jobs of workers too that are alive by their heartbeat. Each of these jobs can
+                then run twice at once.
+
+        Returns:
+            How many jobs and queues these workers held.
+
+        Raises:
+            CleanupRefusedError: some of the workers are alive, and `force` is not set; the error names them, and
+                nothing was unlocked.
+            InvalidJobError: `worker_ids` is no list of ids of workers.
+            psycopg.errors.InsufficientPrivilege: the role has only a producer's or an operator's grants.
+
+        Example:
+            >>> await client.force_unlock_workers(["worker-1f2e3d4c5b6a7988"])
+            ReleasedLocks(queue_locks=2, job_locks=7)
+        """
+        ids = unlocking.checked_ids(worker_ids)
+
+        async def call() -> ReleasedLocks:
+            return await self._run(unlocking.force_unlock_workers(ids, force=force))
+
+        return await repeated(call)
 
     async def cleanup_permanently_failed_jobs(self) -> int:
         """Move jobs that failed for good, and that nobody holds, from the queue to the dead letters.

@@ -38,7 +38,7 @@ from backfill.storage.isolation import read_committed
 from backfill.storage.pool import PatientPool
 from backfill.storage.pooler import look_for_pooler
 from backfill.storage.statements import DEFAULT_SCHEMA
-from backfill.storage.types import Connection, Dsn
+from backfill.storage.types import Connection, Dsn, Pool
 
 MOST_CONNECTIONS: Final = 10
 AGAIN_SECONDS: Final = 30.0
@@ -133,6 +133,34 @@ class ClientLife:
     def schema(self) -> str:
         """The schema whose queue this client works with."""
         return self._schema
+
+    @property
+    def pool(self) -> Pool:
+        """The psycopg pool of this client: the one that it was given, or its own, which is there while it is open.
+
+        It is for statements of yours on the same connections: `async with client.pool.connection() as connection`. The
+        connections of the client's own pool are in autocommit, so a transaction is a block `async with
+        connection.transaction()`; they write parameters as `$1`, and speak UTF-8. Leave these settings as they are. The
+        client closes its own pool; do not close it yourself.
+
+        While you hold a connection of it, calls of the client need another one. With `max_size=1` there is none, and
+        such a call fails after half a minute; give it `connection=` then.
+
+        In a handler `ctx.client.pool` has the connections that all handlers of the worker share. The worker opens that
+        client at its first use, so `await ctx.client.open()` before.
+
+        Raises:
+            ClientClosedError: the client makes its own pool when it opens, and it is not open.
+        """
+        if self._given_pool is not None:
+            return self._given_pool
+        session = self._session
+        if session is None or session.pid != os.getpid():
+            raise ClientClosedError(
+                "this client has a pool of its own while it is open, and it is not open: "
+                "use it by `async with client`, or call `await client.open()` before"
+            )
+        return session.pool
 
     @property
     def is_open(self) -> bool:

@@ -38,11 +38,15 @@ class Session:
     pid: int = field(default_factory=os.getpid)
     _at_hand: Connection | None = None
     _until: float = 0.0
-    _waiting: int = 0
     _streaming: set[Connection] = field(default_factory=set)
     _apart: set[Connection] = field(default_factory=set)
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
     _firsts: set[Connection] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Lend the connection at hand to those who use the client's own pool directly (`BackfillClient.pool`)."""
+        if isinstance(self.pool, PatientPool):
+            self.pool.ask_first(self._give_up_at_hand)
 
     async def take(self, *, apart: bool = False) -> Connection:
         """Take a connection that is alive as far as its socket shows, so that a restarted server costs no round trip.
@@ -109,7 +113,7 @@ class Session:
                 await connection.close()
                 return
         idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
-        if self.keeps and idle and self._at_hand is None and not self._waiting:
+        if self.keeps and idle and self._at_hand is None and not self._is_awaited():
             self._at_hand = connection
         else:
             await self.pool.putconn(connection)
@@ -128,11 +132,14 @@ class Session:
         if self.owned:
             await self.pool.close()
 
+    def _give_up_at_hand(self) -> Connection | None:
+        connection, self._at_hand = self._at_hand, None
+        return connection
+
+    def _is_awaited(self) -> bool:
+        return isinstance(self.pool, PatientPool) and self.pool.is_awaited
+
     async def _from_pool(self) -> Connection:
-        self._waiting += 1
-        try:
-            connection: Connection = await self.pool.getconn()
-        finally:
-            self._waiting -= 1
+        connection: Connection = await self.pool.getconn()
         self._until = time.monotonic() + AT_HAND_SECONDS
         return connection

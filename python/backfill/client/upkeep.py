@@ -59,7 +59,7 @@ class UpkeepVerbs(ClientLife):
 
     async def whose_functions(self) -> FunctionsFound:
         """Ask whose the functions `add_job` and `add_jobs` are, which another program may replace at any time."""
-        return await self._run(verbs.whose_functions())
+        return await self._run(verbs.whose_functions(self._schema))
 
     async def unknown_tasks(self, worker: str) -> list[UnknownTask]:
         """Find tasks with due jobs that none of our live workers knows, eleven at most, those with most jobs first.

@@ -114,16 +114,23 @@ def read_locks(result: PGresult) -> dict[int, Lock]:
 
 
 async def give_back_strays(
-    connection: Connection, *, schema: str, worker: str, held: Collection[int]
+    connection: Connection, *, schema: str, worker: str, held: Collection[int], batches: Collection[str] = ()
 ) -> tuple[list[int], list[int]]:
     """Give back the jobs that this worker has locked but does not know of, because the answer to their claim was lost.
+
+    Args:
+        connection: a connection of the worker's role.
+        schema: the queue's schema.
+        worker: the worker's id.
+        held: the ids of the jobs that it knows of.
+        batches: the names of the tasks whose jobs are batches: one of these that was replaced becomes a dead letter.
 
     Returns:
         The ids of the jobs that were given back, and of those that were deleted, since they were replaced or removed
         after the claim.
     """
     async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(render("give_back_strays", schema), [worker, list(held)])
+        await cursor.execute(render("give_back_strays", schema), [worker, list(held), list(batches)])
         rows = await cursor.fetchall()
     back = [row["id"] for row in rows if not row["superseded"]]
     return back, [row["id"] for row in rows if row["superseded"]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
@@ -21,7 +21,7 @@ from backfill.errors import ConfigurationError
 from backfill.logs import outside_jobs
 from backfill.said import said
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import connect, shown
+from backfill.storage.connection import connect, is_alive, shown
 from backfill.storage.types import Connection, Dsn
 from backfill.storage.until import until
 
@@ -54,6 +54,8 @@ class PatientPool(AsyncConnectionPool[Connection]):
         self._outage = Backoff()
         self._trouble: str | None = None
         self._ending = asyncio.Event()
+        self._at_hand: Callable[[], Connection | None] = lambda: None
+        self._asking = 0
         pool = self
 
         class Lasting(psycopg.AsyncConnection[Any]):
@@ -118,12 +120,34 @@ class PatientPool(AsyncConnectionPool[Connection]):
         Raises:
             PoolTimeout: there was no connection in time; the message says why.
         """
+        at_hand = self._at_hand()
+        if at_hand is not None:
+            if is_alive(at_hand):
+                return at_hand
+            await at_hand.close()
+            await self.putconn(at_hand)
+        self._asking += 1
         try:
             connection: Connection = await super().getconn(timeout)
         except PoolTimeout as error:
             why = self._trouble or f"all {self.max_size} are in use"
             raise PoolTimeout(f"{said(error)}: {why}") from error
+        finally:
+            self._asking -= 1
         return connection
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for a connection."""
+        return self._asking > 0
+
+    def ask_first(self, at_hand: Callable[[], Connection | None]) -> None:
+        """Ask this function for a lent connection that nobody uses, before another one is lent.
+
+        Args:
+            at_hand: gives up the connection that its holder keeps at hand; None if it has none.
+        """
+        self._at_hand = at_hand
 
     async def close(self, timeout: float = 5.0) -> None:
         """Close the pool without waiting for attempts to connect."""

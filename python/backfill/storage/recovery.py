@@ -32,12 +32,13 @@ class Next:
         delay: seconds until the job's next attempt, unless that is its second, which is due when the first was; None
             for the contract's schedule.
         keep: for how many seconds the job's end is kept where no attempt follows; None where it is not kept.
-        batch: whether the job is a batch: where it was replaced while it ran, its items are kept as a dead letter.
+        batch: whether the job is a batch: where it was replaced while it ran, its items are kept as a dead letter. None
+            where nobody knows; then it counts as one if its payload is an array, so that no item is lost.
     """
 
     delay: float | None = None
     keep: float | None = None
-    batch: bool = False
+    batch: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

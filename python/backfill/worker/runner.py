@@ -75,6 +75,15 @@ class WorkerRunner:
         """
         return None if self._parts is None else self._parts.one.worker_id
 
+    @property
+    def dlq_processor_enabled(self) -> bool:
+        """Whether this worker moves jobs that other programs failed for good to the dead letters.
+
+        `WorkerConfig(dlq_processor_interval=...)` says so. Jobs that the worker itself fails for good are moved at once
+        in any case.
+        """
+        return self.config.dlq_processor_interval is not None
+
     async def run(self) -> None:
         """Work until cancelled; then drain up to the shutdown's deadline and raise the cancellation.
 

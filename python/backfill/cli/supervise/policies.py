@@ -26,11 +26,13 @@ class Policies:
         retry: the retry policies of tasks, as flags, by the tasks' names.
         keep: for how many seconds the ends of tasks' jobs are kept, by the tasks' names.
         batches: the names of the tasks whose jobs are batches.
+        others: the names of all other tasks. Of a task in neither, nobody knows what its jobs are.
     """
 
     retry: Mapping[str, str] = field(default_factory=dict)
     keep: Mapping[str, float] = field(default_factory=dict)
     batches: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, registry: TaskRegistry[Any]) -> Self:
@@ -42,17 +44,24 @@ class Policies:
                     retry[name] = task.retry.to_flag()
                 if task.keep_seconds is not None:
                     keep[name] = task.keep_seconds
-        return cls(retry, keep, batches_in(registry))
+        names = frozenset(name for task in registry for name in (task.identifier, *task.aliases))
+        batches = batches_in(registry)
+        return cls(retry, keep, batches, names - batches)
 
     def line(self) -> bytes:
         """What the tasks say, as a line."""
-        said = {"retry": dict(self.retry), "keep": dict(self.keep), "batches": sorted(self.batches)}
+        said = {
+            "retry": dict(self.retry),
+            "keep": dict(self.keep),
+            "batches": sorted(self.batches),
+            "others": sorted(self.others),
+        }
         return json.dumps(said).encode() + b"\n"
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Self:
         """What a line's object says."""
-        return cls(dict(said["retry"]), dict(said["keep"]), frozenset(said["batches"]))
+        return cls(dict(said["retry"]), dict(said["keep"]), frozenset(said["batches"]), frozenset(said["others"]))
 
     def next_of(self, job: CutOff) -> Next:
         """When a job that was cut off is tried again, and for how long its end is kept."""
@@ -60,4 +69,5 @@ class Policies:
         policy = retry_policy_of(job, None, None if flag is None else RetryPolicy.from_flag(flag))
         delay = None if policy is None else delay_of(policy, job.attempts)
         name = job.task_identifier
-        return Next(delay, self.keep.get(name), name in self.batches)
+        is_batch = name in self.batches if name in self.batches | self.others else None
+        return Next(delay, self.keep.get(name), is_batch)

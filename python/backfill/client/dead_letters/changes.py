@@ -11,6 +11,12 @@ import psycopg
 
 from backfill.checks import check_duration
 from backfill.client.asking import ask
+from backfill.client.dead_letters.processor import (
+    DEFAULT_INTERVAL,
+    LONGEST_INTERVAL,
+    SHORTEST_INTERVAL,
+    DlqProcessor,
+)
 from backfill.client.dead_letters.reading import DeadLetterReading
 from backfill.client.execute import repeated, with_key_lock
 from backfill.client.prepare import Parameters
@@ -200,6 +206,29 @@ class DeadLetterVerbs(DeadLetterReading):
             How many jobs were moved.
         """
         return await self._run_apart(verbs.process_failed_jobs())
+
+    def start_dlq_processor(self, interval: timedelta = DEFAULT_INTERVAL) -> DlqProcessor:
+        """Call `process_failed_jobs` at once and then each interval, as long as a block of code is open.
+
+        Our workers do this by themselves. It is for programs that run none, beside workers of other programs.
+
+        Args:
+            interval: how long to wait after a round, from 1 second to 1 day. After a round that failed the wait is 2,
+                4, 8, 16 and then 32 times as long, until one succeeds; the first failure of an outage is logged.
+
+        Returns:
+            An object that is entered with `async with`. It stops at the end of the block, within a few seconds.
+
+        Raises:
+            InvalidJobError: `interval` is not a time from 1 second to 1 day.
+
+        Example:
+            >>> async with client.start_dlq_processor(timedelta(minutes=5)):
+            ...     await serve()
+        """
+        if not isinstance(interval, timedelta) or not SHORTEST_INTERVAL <= interval <= LONGEST_INTERVAL:
+            raise InvalidJobError("interval", interval, "a datetime.timedelta from 1 second to 1 day")
+        return DlqProcessor(self.process_failed_jobs, interval)
 
     async def _batches(self, jobs: Iterable[int] | DlqFilter) -> AsyncIterator[list[int]]:
         """Yield the entries' ids, 500 at a time; those of a filter from the newest on, so that none comes twice."""

@@ -114,9 +114,9 @@ def is_first_worker(worker: str) -> Verb[bool]:
     return Verb("is_first_worker", (worker,), _flag("first"))
 
 
-def whose_functions() -> Verb[FunctionsFound]:
+def whose_functions(schema: str) -> Verb[FunctionsFound]:
     """Ask whose `add_job` and `add_jobs` are."""
-    return Verb("whose_functions", ("false",), _functions)
+    return Verb("whose_functions", ("false", schema), _functions)
 
 
 def collect_queues(schema: str, limit: int | None) -> Steps[int]:
@@ -226,16 +226,15 @@ def _collect_tasks(schema: str) -> Steps[tuple[str, ...]]:
 
 def _hold_functions(schema: str) -> Steps[None]:
     """Keep `add_job` and `add_jobs` as they are until the transaction ends, and refuse where they are not ours."""
-    found = yield from Verb("whose_functions", ("true",), _functions)
+    found = yield from Verb("whose_functions", ("true", schema), _functions)
     if found.whose == "ours":
         return
     not_collected = f"queues and tasks of schema {schema!r} are not collected: "
     if found.whose == "migrating":
         raise CleanupRefusedError(f"{not_collected}another program is just migrating it; call again in a while")
     if found.whose == "unfinished":
-        raise CleanupRefusedError(
-            f"{not_collected}`backfill migrate --take-over-functions` has not come to its end; run it again"
-        )
+        way_out = "is under way; call again in a while" if found.under_way else "did not come to its end; run it again"
+        raise CleanupRefusedError(f"{not_collected}`backfill migrate --take-over-functions` {way_out}")
     way_out = "; `backfill migrate --take-over-functions` puts ours back" if found.whose == "replaced" else ""
     raise CleanupRefusedError(
         f"{not_collected}its add_job or add_jobs is another program's, which may leave a job with a queue that was "
@@ -253,7 +252,7 @@ def _whole(name: str) -> Callable[[Any], int]:
 
 def _functions(found: Any) -> FunctionsFound:
     row = first(found)
-    return functions_found(row.word("whose"), row.word("database"))
+    return functions_found(row.word("whose"), row.word("database"), row.flag("under_way"))
 
 
 def _texts(name: str) -> Callable[[Any], tuple[str, ...]]:

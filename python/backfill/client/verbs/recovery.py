@@ -291,7 +291,7 @@ def _recover(dead: _Dead, given: Sequence[tuple[CutOff, Next]]) -> Verb[list[_Ta
         number_array([then.delay for _, then in given]),
         number_array([then.keep for _, then in given]),
         dead.error,
-        text_array([str(then.batch) for _, then in given]),
+        text_array([None if then.batch is None else str(then.batch) for _, then in given]),
     )
     return Verb(
         "recover_jobs",

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import psycopg
+from psycopg.pq.abc import PGresult
 
 from backfill.checks import SMALLINT, check_int, check_text
 from backfill.client.prepare import Parameters, due, flags_json
@@ -97,9 +98,9 @@ def process_failed_jobs() -> Steps[int]:
     """
     moved, after, wanted = 0, 0, BATCH
     while True:
-        sweep = Verb("sweep_dead_letters", (str(wanted), str(after)), lambda found: first(found).whole("moved"))
+        sweep = Verb("sweep_dead_letters", (str(wanted), str(after)), _moved)
         try:
-            some = yield from sweep
+            some, taken = yield from sweep
         except psycopg.Error as error:
             if concerns_all(error) and not isinstance(error, PASSING):
                 raise
@@ -113,7 +114,7 @@ def process_failed_jobs() -> Steps[int]:
             after = refused
             continue
         moved += some
-        if some < wanted:
+        if taken < wanted:
             return moved
         wanted = min(2 * wanted, BATCH)
 
@@ -147,6 +148,11 @@ def _add_to_dlq(parameters: Parameters) -> Steps[DlqJob]:
     if entry is None:
         raise DlqJobNotFoundError(written)
     return entry
+
+
+def _moved(found: PGresult) -> tuple[int, int]:
+    row = first(found)
+    return row.whole("moved"), row.whole("taken")
 
 
 def _next_exhausted(after: int) -> Verb[int | None]:

@@ -32,6 +32,8 @@ Whose = Literal["ours", "unfinished", "replaced", "engine", "theirs", "migrating
 _TOLD_AFTER: Final = 30.0
 """Seconds of waiting after which the log names a transaction that is waited for."""
 _POLL: Final = 0.1
+_MOST_NAMED: Final = 3
+"""How many of the transactions that are waited for are named, the oldest ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +50,21 @@ class TakeOverReport:
 
 
 class FunctionsFound(NamedTuple):
-    """Whose the functions are that were found, and in which database."""
+    """Whose the functions are that were found, and in which database.
+
+    `database` names its server too, so that two databases of one name are told apart. `under_way` says of unfinished
+    functions whether somebody is taking them over right now.
+    """
 
     whose: Whose
     database: str
+    under_way: bool = False
 
 
-def functions_found(whose: str, database: str) -> FunctionsFound:
+def functions_found(whose: str, database: str, under_way: bool) -> FunctionsFound:
     """The row of the statement `whose_functions`, with the type of the words that it can give."""
     assert whose in get_args(Whose), whose  # noqa: S101 - the function gives no others
-    return FunctionsFound(cast("Whose", whose), database)
+    return FunctionsFound(cast("Whose", whose), database, under_way)
 
 
 async def look_at_functions(connection: Connection, schema: str) -> None:
@@ -71,13 +78,18 @@ async def look_at_functions(connection: Connection, schema: str) -> None:
 
 
 def tell_of_functions(found: FunctionsFound, schema: str) -> None:
-    """Warn where the functions of a schema of ours are no longer ours; a process warns of it once."""
+    """Warn where the functions of a schema of ours are no longer ours; a process warns of it once.
+
+    While somebody takes them over there is nothing to do, so nothing is said.
+    """
     now = found.whose
-    if now not in ("unfinished", "replaced", "engine") or not first_time(found.database, schema, "functions", now):
+    if now not in ("unfinished", "replaced", "engine") or found.under_way:
+        return
+    if not first_time(found.database, schema, "functions", now):
         return
     if now == "unfinished":
         logger.warning(
-            "schema %r: unused serial queues stay, since `%s` has not come to its end: run it again",
+            "schema %r: unused serial queues stay, since `%s` did not come to its end: run it again",
             schema, _command(schema),
         )  # fmt: skip
         return
@@ -90,7 +102,7 @@ def tell_of_functions(found: FunctionsFound, schema: str) -> None:
 
 
 async def _find(connection: Connection, schema: str) -> FunctionsFound:
-    cursor = await connection.execute(render("whose_functions", schema), [False])
+    cursor = await connection.execute(render("whose_functions", schema), [False, schema])
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101 - the statement always gives a row
     return functions_found(*row)
@@ -103,8 +115,9 @@ async def take_over_functions(
 
     The worker of Graphile Worker 0.18 goes on with them: where the ledger has its migration 20, it replaces nothing
     again. A transaction that is under way may still be in the other functions, and may add a job later to a queue that
-    it has looked up already. So unused queues are deleted only when all those transactions have ended, and this call
-    waits for that.
+    it has looked up already. One that has only begun may do so too: until it ends, its server process may still know
+    the other functions, as PostgreSQL looks for replaced functions when a transaction begins. So unused queues are
+    deleted only when all transactions have ended that are older than the change, and this call waits for that.
 
     Args:
         connection: a connection in autocommit to a schema that has all migrations of this version; it must be used for
@@ -123,14 +136,15 @@ async def take_over_functions(
     quoted_schema(schema)
     if not connection.autocommit:
         raise ConfigurationError("connection: expected one in autocommit, since others must see the functions at once")
-    if (before := (await _find(connection, schema)).whose) == "ours":
-        return TakeOverReport(schema, before)
+    if (await _find(connection, schema)).whose == "ours":
+        return TakeOverReport(schema, "ours")
     await refuse_pooler(connection, schema)
     turn = _TakeOver(connection, schema, asyncio.get_running_loop().time() + wait.total_seconds())
     try:
         async with turn.alone(), turn.timeouts():
-            await turn.replace()
-            await turn.finish()
+            before = await turn.replace()
+            if before != "ours":
+                await turn.finish()
     except errors.InsufficientPrivilege as error:
         raise MigrationError(
             f"schema {schema!r}: {connection.info.user!r} does not own its functions ({said(error)}); run it as the "
@@ -142,8 +156,12 @@ async def take_over_functions(
 class _TakeOver(Turn):
     """One call of `take_over_functions` that has something to do."""
 
-    async def replace(self) -> None:
-        """Put our functions there, noted as unfinished; no other program migrates meanwhile."""
+    async def replace(self) -> Whose:
+        """Put our functions there, noted as unfinished; no other program migrates meanwhile.
+
+        Returns:
+            Whose the functions were before: "ours" where another call has just come to its end, so nothing is changed.
+        """
         while True:
             try:
                 async with self._connection.transaction():
@@ -151,7 +169,7 @@ class _TakeOver(Turn):
                     now = (await _find(self._connection, self._schema)).whose
                     if now not in ("replaced", "unfinished"):
                         self._refuse(now)
-                        return
+                        return now
                     await self._execute("note_take_over")
                     await self._execute("take_over_add_jobs")
                     await self._execute("take_over_add_job")
@@ -165,7 +183,7 @@ class _TakeOver(Turn):
                 ) from error
             else:
                 logger.info("schema %r: add_job and add_jobs are backfill's again", self._schema)
-                return
+                return now
 
     def _refuse(self, now: Whose) -> None:
         if now == "theirs":
@@ -185,27 +203,38 @@ class _TakeOver(Turn):
         since, told = loop.time(), False
         left = await self._transactions()
         while left:
-            who = next(iter(left.values()))
             if loop.time() > self._deadline:
                 raise MigrationError(
-                    f"schema {self._schema!r}: add_job and add_jobs are backfill's again, but {len(left)} transactions "
-                    f"have been under way since before, such as that of {who}: unused serial queues stay until you run "
-                    "this again and they have ended"
+                    f"schema {self._schema!r}: add_job and add_jobs are backfill's again, but {_those_of(left)} been "
+                    "under way since before: unused serial queues stay until these have ended and you run this again; "
+                    "end them, or have the server do it: select pg_terminate_backend(process)"
                 )
             if not told and loop.time() - since > _TOLD_AFTER:
-                logger.warning("schema %r: waiting for the transaction of %s to end", self._schema, who)
+                logger.warning("schema %r: waiting for an end: %s been under way", self._schema, _those_of(left))
                 told = True
             await asyncio.sleep(_POLL)
             now = await self._transactions()
-            left = {number: who for number, who in left.items() if number in now}
+            left = {number: now[number] for number in left if number in now}
         await self._execute("finish_take_over")
 
     async def _transactions(self) -> dict[str, str]:
-        """The transactions that are under way, by their numbers, with who has each."""
-        return {row["number"]: row["who"] for row in await self.rows("find_transactions")}
+        """The transactions that are under way, by their numbers, the oldest first, with who has each."""
+        return {row["number"]: _named(row["who"], row["seconds"]) for row in await self.rows("find_transactions")}
 
     async def _execute(self, statement: str) -> None:
         await self._connection.execute(render(statement, self._schema))
+
+
+def _named(who: str, seconds: float | None) -> str:
+    """Who has a transaction, and for how long, where this role may see that."""
+    return who if seconds is None else f"{who} for {timedelta(seconds=round(seconds))}"
+
+
+def _those_of(left: dict[str, str]) -> str:
+    """The first of some transactions, and how many more there are."""
+    more = len(left) - _MOST_NAMED
+    names = "; ".join(list(left.values())[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
+    return f"{len(left)} transactions ({names}) have" if len(left) > 1 else f"the transaction of {names} has"
 
 
 def _command(schema: str) -> str:

@@ -1,7 +1,7 @@
 -- does: Gives claimed jobs back as they were, or put off by $8 seconds: unlocks job and queue and lowers the attempts again.
 --   The queue is held for the job instead where the job's flags ask for it, and it has begun to run before.
 --   A job that was replaced, removed or cancelled while it was held is deleted, as is seen once its row is held; a batch that was
---   replaced or removed is a dead letter. Attempts whose `how` is given are noted.
+--   replaced is a dead letter. Attempts whose `how` is given are noted.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_attempts rows (insert, delete),
 --   new backfill_ends rows, backfill_dlq rows (insert, update)
 -- index: jobs_pkey1, job_queues_pkey1, tasks_pkey, backfill_attempts_pkey
@@ -52,7 +52,7 @@ gone as (
   where jobs.id = any (array[held.id])
     and (held.superseded or held.last)
   returning
-    jobs.*, held.last as cancelled, held.keep, held.batch,
+    jobs.*, held.last as cancelled, held.keep, held.batch and not coalesce(jobs.flags ? 'backfill.removed', false) as batch,
     :"schema".backfill_attempt_records(
       jobs.id, :"schema".backfill_attempt_record(held.attempt, held.how, $1::text, held.started_at, null, null, null)
     ) as records

@@ -1,13 +1,13 @@
 -- does: Unlocks jobs whose worker died, and their queues; a queue is held for its job's next attempt where the job's flags ask
 --   for it. The attempt counts: after a first one a job is due as it was, after others when $3 says (seconds; null: by the
 --   contract), after the last it is among the dead letters, with an end where $4 says for how long. One that was cancelled
---   ends as cancelled. One that was replaced or removed while it ran is deleted; where that is not sure, and for a batch, it is a
---   dead letter that says so. Gives the jobs' ids, which of them are dead letters now, and which were replaced or removed.
+--   ends as cancelled. One that was replaced or removed while it ran is deleted; where that is not sure, and where a batch was not
+--   surely removed, it is a dead letter that says so. Gives the jobs' ids, which of them are dead letters now, and which were replaced or removed.
 -- locks: _private_jobs rows (update, delete), _private_job_queues rows (update), backfill_dlq rows (insert, update),
 --   backfill_attempts rows (insert, delete), new backfill_ends rows
 -- index: jobs_pkey1, job_queues_pkey1, tasks_pkey, backfill_attempts_pkey
 -- params: $1 worker text, $2 ids bigint[], $3 delays double precision[], $4 keeps double precision[], $5 error text,
---   $6 batches boolean[] (whether the job is a batch: the job that took its key does not have its items)
+--   $6 batches boolean[] (whether the job is a batch: the job that took its key does not have its items; null: if it looks so)
 with
 -- part: busy_queues
 ,

@@ -1,5 +1,6 @@
 -- does: Moves jobs to the dead letters that other programs have failed for good and that nobody holds, so many at most, from an id
---   on; says how many they were. Those that were cancelled end as cancelled instead.
+--   on; says how many they were, and how many it took. Those that were cancelled end as cancelled instead; those that were
+--   replaced or removed while a worker of the Rust engine ran them are deleted.
 -- locks: _private_jobs rows (delete), skip locked: they are looked for again; backfill_dlq rows (insert, update);
 --   new backfill_ends rows
 -- index: backfill_jobs_exhausted, tasks_pkey, job_queues_pkey1
@@ -18,13 +19,18 @@ gone as (
   delete from :"schema"._private_jobs as jobs
   where jobs.id = any (array(select id from exhausted))
   returning jobs.*
+),
+superseded as materialized (
+  select :"schema".backfill_superseded_there(array(select id from exhausted)) as ids
 )
 select
+  count(*) as taken,
   count(
     case when gone.flags ? 'backfill.cancel' then :"schema".backfill_keep_cancelled(
       gone.id, gone.task_id, gone.job_queue_id, gone.attempts, gone.max_attempts, gone.priority, gone.key, gone.created_at,
       gone.run_at, null, gone.flags, null, null, :"schema".backfill_attempt_records(gone.id, null)
     )
+    when gone.id = any (superseded.ids) then null
     else :"schema".backfill_bury(
       gone.id,
       (select identifier from :"schema"._private_tasks where id = gone.task_id),
@@ -36,3 +42,4 @@ select
     end
   ) as moved
 from gone
+cross join superseded

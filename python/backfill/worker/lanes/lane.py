@@ -114,7 +114,8 @@ class Lane:
         """Note the ids that tasks have now, and the tasks whose jobs the lane does not take for a while."""
         self.bound = self.claim.bind(task_ids, left_out)
         self.shut = bool(left_out) and left_out.issuperset(self.claim.tasks)
-        self.horizon.tracks = bool(self.claim.accepted_flags) or not left_out.isdisjoint(self.claim.tasks)
+        self.horizon.parts = bool(self.claim.accepted_flags or self.claim.forbidden_flags)
+        self.horizon.tracks = self.horizon.parts or not left_out.isdisjoint(self.claim.tasks)
 
     def look_anew(self) -> None:
         """Look from the start soon, since the jobs that the lane may take are others than before."""

@@ -24,7 +24,7 @@ from backfill.storage.claims import NEVER, Look, Spans, Taken
 from backfill.storage.serial_floors import SLACK_MICROS, SerialFloor
 from backfill.storage.ties import Tie
 from backfill.worker.lanes.ended_ties import ended_tie
-from backfill.worker.lanes.full_looks import PATIENCE_SECONDS, SHARE, FullLooks
+from backfill.worker.lanes.full_looks import DEAR_SHARE, PATIENCE_SECONDS, SHARE, FullLooks
 
 NAMED_LEVELS: Final = (-20, -10, -5, 0, 5, 10)
 _MOST_LEVELS: Final = 100
@@ -55,14 +55,15 @@ class ScanCursor:
 
     Attributes:
         freed: whether this worker has freed a serial queue since the last look at serial queues.
+        parts: whether the lane takes jobs by their flags, so that it may pass over most of those that wait.
         tracks: whether the lane passes over jobs of tasks that are left out, or of other flags, so that places in the
             table count.
     """
 
     __slots__ = (
         "_blocked", "_era", "_far_at", "_floor", "_floors", "_full", "_hidden", "_known", "_lacked_near", "_lost",
-        "_near_at", "_near_costs", "_own", "_patience", "_returns", "_seen", "_short", "_stale_at", "_tie", "freed",
-        "tracks",
+        "_near_at", "_near_costs", "_own", "_patience", "_returns", "_seen", "_short", "_soon_at", "_stale_at", "_tie",
+        "freed", "parts", "tracks",
     )  # fmt: skip
 
     def __init__(self, *, patience: float = PATIENCE_SECONDS, apart: bool = True) -> None:
@@ -84,8 +85,10 @@ class ScanCursor:
         self._patience = patience
         self._returns = 0
         self._short = False
+        self._soon_at = 0.0
         self._stale_at = 0.0
         self.freed = False
+        self.parts = False
         self.tracks = False
 
     @property
@@ -282,6 +285,10 @@ class ScanCursor:
             seconds = taken.near_seconds + taken.far_seconds
             apart = max(self._patience, _LEAST_APART * seconds)
             self._far_at, self._stale_at = now + min(SHARE * seconds, apart), now + apart
+            self._soon_at = self._far_at
+            if self.parts and not taken.jobs and not taken.more:
+                # It has read all jobs of all queues for nothing, and would do so in each poll interval.
+                self._far_at = self._stale_at = now + max(apart, DEAR_SHARE * seconds)
             self._short = len(taken.jobs) < look.wanted
             self._near_at = now  # looks behind the floor are to be tried, whatever this one cost
 
@@ -296,6 +303,7 @@ class ScanCursor:
         self._near_at = now if taken.queues else now + SHARE * max(min(self._near_costs), _NEAR_SECONDS)
         if taken.hidden and taken.queues * _PRODUCTIVE < look.wanted and look.beyond is self._floor:
             self._floor, self._lost = None, True
+            self._far_at = min(self._far_at, self._soon_at)
 
     def _watch(self, queues: Iterable[int]) -> None:
         """Look at the jobs of some queues wherever they lie, since they may lie before the floor."""

@@ -107,11 +107,16 @@ class Locks:
             return 0
         async with asyncio.timeout(QUERY_TIMEOUT):
             returned, superseded = await give_back_strays(
-                wire.connection, schema=self._schema, worker=self._worker, held=list(held)
+                wire.connection,
+                schema=self._schema,
+                worker=self._worker,
+                held=list(held),
+                batches=self._executor.batches,
             )
         if superseded:
             logger.info(
-                "deleted %d jobs that were replaced or removed while this worker had them locked: %s",
+                "deleted %d jobs that were replaced or removed while this worker had them locked (batches that were "
+                "replaced are dead letters): %s",
                 len(superseded), named(superseded),
             )  # fmt: skip
         return len(returned) + len(superseded)

@@ -6,6 +6,7 @@ They fail together, are buried whole, and are requeued as they were.
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any, LiteralString
 
 import pytest
@@ -15,6 +16,7 @@ from backfill import (
     DlqFilter,
     InvalidInput,
     PayloadDecodeError,
+    RetryPolicy,
     TaskRegistry,
     WorkerConfig,
     WorkerRunner,
@@ -91,8 +93,9 @@ async def test_rows_that_cannot_be_buried_harm_no_other(dsn: str) -> None:
     """
     await rows(dsn, REFUSE)
     tasks: TaskRegistry[None] = TaskRegistry()
+    hour = timedelta(hours=1)
 
-    @tasks.task("t")
+    @tasks.task("t", retry=RetryPolicy(9, hour, hour, 1.0, 0.0))
     async def handler(payload: str) -> None:
         if payload == "bury":
             raise InvalidInput

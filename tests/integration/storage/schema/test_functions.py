@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import LiteralString
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from backfill import BackfillClient, CleanupRefusedError, ConfigurationError, MigrationError
 from backfill.cli.app import app
+from backfill.client.lent import ServicesClient
 from backfill.storage.connection import connect
 from backfill.storage.schema import functions
 from backfill.storage.schema.functions import FunctionsFound, Whose, take_over_functions, tell_of_functions
@@ -98,16 +100,80 @@ async def test_the_time_is_up(replaced: str, caplog: pytest.LogCaptureFixture, m
     async with await connect(replaced) as connection, await connect(replaced, application_name="an old hand") as other:
         await other.execute("begin")
         await other.execute("select 1")
-        with pytest.raises(MigrationError, match=r"such as that of server process \d+ \(role .* an old hand\)"):
+        number = other.info.backend_pid
+        who = rf"server process {number} \(role .*, program an old hand, idle in transaction\) for 0:0\d:\d\d"
+        with pytest.raises(MigrationError, match=rf"but the transaction of {who} has been under way since before"):
             await take_over_functions(connection, wait=timedelta(milliseconds=300))
-        assert any("waiting for the transaction of server process" in one.getMessage() for one in caplog.records)
+        told = [record.getMessage() for record in caplog.records]
+        assert any(f"waiting for an end: the transaction of server process {number}" in line for line in told)
         assert await value(replaced, WHOSE) == "unfinished"
         async with BackfillClient(replaced) as client:
-            with pytest.raises(CleanupRefusedError, match="--take-over-functions` has not come to its end; run it"):
+            with pytest.raises(CleanupRefusedError, match="--take-over-functions` did not come to its end; run it"):
                 await client.collect_queues()
             await other.execute("rollback")
             assert (await take_over_functions(connection, wait=NO_TIME)).before == "unfinished"
             assert await client.collect_queues() == 0
+
+
+async def test_a_transaction_that_has_only_begun_may_call_the_other_function(replaced: str) -> None:
+    """Its server process knows the function from before and looks for no newer one, so it must be waited for."""
+    call: LiteralString = "select from graphile_worker.add_jobs(array[null::graphile_worker.job_spec])"
+    async with await connect(replaced) as connection, await connect(replaced) as other:
+        await other.execute(call)
+        await other.execute("begin")
+        await other.execute("select 1")
+        with pytest.raises(MigrationError, match="under way since before"):
+            await take_over_functions(connection, wait=NO_TIME)
+        assert (await other.execute(call)).rowcount == 0  # the other function adds nothing, and does not refuse it
+        await other.execute("rollback")
+        with pytest.raises(psycopg.errors.NotNullViolation):
+            await other.execute(call)
+        await take_over_functions(connection)
+
+
+async def test_several_transactions_are_named(replaced: str) -> None:
+    """The three oldest, and how many more there are."""
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(await connect(replaced))
+        for number in range(5):
+            other = await stack.enter_async_context(await connect(replaced, application_name=f"program{number}"))
+            await other.execute("begin")
+            await other.execute("select 1")
+        with pytest.raises(
+            MigrationError, match=r"but 5 transactions .*program0.*program1.*program2.*; and 2 more"
+        ) as told:
+            await take_over_functions(connection, wait=NO_TIME)
+        assert "program3" not in str(told.value)
+
+
+async def test_while_it_is_under_way_nobody_is_told_to_run_it_again(
+    replaced: str, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that looks meanwhile says nothing, and a second call comes to its end with the first."""
+    async with await connect(replaced) as connection, await connect(replaced) as second, await connect(replaced) as old:
+        await old.execute("begin")
+        await old.execute("select 1")
+        async with ServicesClient(replaced) as client:
+            taking = asyncio.ensure_future(take_over_functions(connection))
+            await eventually(lambda: value(replaced, WHOSE), lambda whose: whose == "unfinished")
+            also = asyncio.ensure_future(take_over_functions(second))
+            found = await client.whose_functions()
+            assert (found.whose, found.under_way) == ("unfinished", True)
+            tell_of_functions(found, SCHEMA)
+            assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+            with pytest.raises(CleanupRefusedError, match="--take-over-functions` is under way; call again in a while"):
+                await client.collect_queues()
+            await old.execute("commit")
+            assert [(await one).before for one in (taking, also)] == ["replaced", "ours"]
+
+
+async def test_databases_of_one_name_are_told_apart(dsn: str) -> None:
+    """What is said of one is said of the other too: its server's start stands beside its name."""
+    async with ServicesClient(dsn) as client:
+        found = await client.whose_functions()
+    name, started = found.database.split(" of the server that was started at ")
+    assert name == await value(dsn, "select current_database()::text")
+    assert await value(dsn, "select pg_postmaster_start_time() = %s::timestamptz", started)
 
 
 async def test_transactions_that_begin_later_are_not_waited_for(replaced: str, eventually: Eventually) -> None:
@@ -166,7 +232,7 @@ WORDS: dict[Whose, str | None] = {
     "ours": None,
     "theirs": None,
     "migrating": None,
-    "unfinished": "has not come to its end: run it again",
+    "unfinished": "did not come to its end: run it again",
     "replaced": "`backfill migrate --schema 'a b' --take-over-functions` puts backfill's back",
     "engine": "the Rust engine",
 }

@@ -26,7 +26,7 @@ WORKERS = "graphile_worker.backfill_workers"
 BEATEN: LiteralString = f"select heartbeat_at from {WORKERS} where id = %s"
 ENGINES: LiteralString = """
     create table graphile_worker._private_workers (
-      id text primary key, last_heartbeat_at timestamptz not null default now(),
+      id text primary key, last_heartbeat_at timestamptz not null,
       started_at timestamptz not null default now(), metadata jsonb
     )"""
 ENGINES_ROWS: LiteralString = "select id from graphile_worker._private_workers order by id"

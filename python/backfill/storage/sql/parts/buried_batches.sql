@@ -1,5 +1,5 @@
--- The batches that were given back after they had been replaced or removed: the job that took the key of one does not have its
--- items, so they are among the dead letters.
+-- The batches that were given back after they had been replaced: the job that took the key of one does not have its items,
+-- so they are among the dead letters. So are removed ones that are not marked, since the row does not tell them apart.
 buried as (
   select
     gone.id,

@@ -19,8 +19,9 @@ held as materialized (
     ended.attempts > 19 or (ended.attempts = 1 and (jobs.last_error is not null or jobs.revision > 0)) as many,
     coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
     (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null)) and not coalesce(jobs.flags ? 'backfill.cancel', false)
-      and ended.items is null as superseded,
-    -- The job that took the key of a batch does not have its items, so those that failed are kept: as a dead letter.
+      and (ended.items is null or coalesce(jobs.flags ? 'backfill.removed', false)) as superseded,
+    -- The job that took the key of a batch does not have its items, so those that failed are kept: as a dead letter. Only
+    -- where it is marked as removed are they dropped.
     ended.items is not null and (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null)) as replaced,
     ended.final or jobs.attempts >= jobs.max_attempts or coalesce(jobs.flags ? 'backfill.cancel', false) as last,
     case when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id then ended.queue_id end as holds,
