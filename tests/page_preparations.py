@@ -65,7 +65,7 @@ await engine.dispose()
 await other.dispose()
 async with pool.connection() as reader:
     jobs = await reader.execute("select count(*) from graphile_worker.jobs where task_identifier = 'ship_order'")
-    assert await jobs.fetchone() == (5,)
+    assert await jobs.fetchone() == (6,)
 await pool.close()
 {_CLOSED}""",
     ),

@@ -116,7 +116,7 @@ def _is_field(owner: Any, name: str) -> bool:
 
 
 def is_used(test: str, counterpart: str) -> bool:
-    """Whether a test exists, as `path::function`, and refers to a counterpart, itself or in what it uses of its file."""
+    """Whether a test exists, as `path::function`, and it, or what it uses of its file, refers to a counterpart."""
     path, _, function = test.partition("::")
     if not (ROOT / path).is_file() or not function.startswith("test_"):
         return False

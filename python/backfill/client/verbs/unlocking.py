@@ -21,12 +21,12 @@ def checked_ids(worker_ids: Iterable[str]) -> list[str]:
     if isinstance(worker_ids, (str, bytes)) or not isinstance(worker_ids, Iterable):
         raise InvalidJobError("worker_ids", worker_ids, "a list of ids of workers")
     ids = list(worker_ids)
-    for id in ids:
-        check_text("worker_ids", id, KEY_LIMIT)
-        if id == "backfill:pause" or id.startswith(("backfill:retry:", "backfill:pause:")):
+    for worker in ids:
+        check_text("worker_ids", worker, KEY_LIMIT)
+        if worker == "backfill:pause" or worker.startswith(("backfill:retry:", "backfill:pause:")):
             raise InvalidJobError(
                 "worker_ids",
-                id,
+                worker,
                 "the id of a worker; this is the mark of a queue that is paused, until resume() is called, or held for "
                 "the retry of a job, until that job has ended",
             )

@@ -155,14 +155,17 @@ async def test_a_fault_ends_it_and_is_raised(caplog: pytest.LogCaptureFixture, e
     async def move() -> int:
         raise ZeroDivisionError("no")
 
-    with pytest.raises(ZeroDivisionError):
+    async def serve(error: Exception | None) -> None:
         async with DlqProcessor(move, SECOND) as dlq:
             await eventually(lambda: not dlq.is_running)
             assert "has ended, jobs that failed for good stay: ZeroDivisionError: no" in caplog.text
+            if error is not None:
+                raise error
+
+    with pytest.raises(ZeroDivisionError):
+        await serve(None)
     with pytest.raises(KeyError):
-        async with DlqProcessor(move, SECOND) as dlq:
-            await eventually(lambda: not dlq.is_running)
-            raise KeyError("the block's own")
+        await serve(KeyError("the block's own"))
 
 
 async def test_it_may_be_entered_again_but_not_twice() -> None:
@@ -183,5 +186,5 @@ async def test_it_may_be_entered_again_but_not_twice() -> None:
 @pytest.mark.parametrize("interval", [None, 60, timedelta(0), timedelta(milliseconds=999), timedelta(days=2)])
 async def test_intervals_that_are_refused(dsn: str, interval: Any) -> None:
     """From a second to a day, as for workers."""
-    with pytest.raises(InvalidJobError, match="interval = .*from 1 second to 1 day"):
+    with pytest.raises(InvalidJobError, match=r"interval = .*from 1 second to 1 day"):
         BackfillClient(dsn).start_dlq_processor(interval)

@@ -51,8 +51,8 @@ async def test_what_these_workers_hold_is_free(dsn: str) -> None:
         await rows(dsn, HELD, NODE, parallel.id)
         kept = await _hold(dsn, client, OTHER, "kept")
         assert await client.force_unlock_workers([NODE, "nobody", NODE]) == ReleasedLocks(queue_locks=2, job_locks=3)
-        for id in [*theirs, parallel.id]:
-            job = await client.get_job(id)
+        for held in [*theirs, parallel.id]:
+            job = await client.get_job(held)
             assert job is not None
             assert (job.locked_by, job.attempts) == (None, 1)
         left = await client.get_job(kept)
@@ -102,7 +102,7 @@ async def test_live_workers_keep_their_jobs(dsn: str) -> None:
             await begun.wait()
             assert runner.worker_id is not None
             node = await _hold(dsn, client, NODE, "other")
-            with pytest.raises(CleanupRefusedError, match="alive.*force=True") as refused:
+            with pytest.raises(CleanupRefusedError, match=r"alive.*force=True") as refused:
                 await client.force_unlock_workers([NODE, runner.worker_id])
             assert refused.value.workers == (runner.worker_id,)
             job = await client.get_job(node)
