@@ -92,7 +92,7 @@ RULES: Final[dict[str, LiteralString]] = {
         end""",
     # A worker that was paused may have given its job back before it was killed, so this is for others only.
     "run again after a kill that did not count": """
-        select a.job_id, a.number, a.attempt, a.process, a.killed_at, b.attempt as next_attempt, b.process as next_process
+        select a.job_id, a.number, a.attempt, a.process, a.killed_at, b.attempt as next_attempt
         from stints as a
         join stints as b on b.job_id = a.job_id and b.number = a.number and b.began > a.began
         where a.ended is null

@@ -42,7 +42,7 @@ QUEUES = 200
 KEYS = 12
 WORKERS = len(OUR_SLOTS) + len(NODE_SLOTS)
 SEED = int(os.environ.get("BACKFILL_SEED", "1"))
-"""Of all that is drawn: jobs, their times, and what befalls whom; what the machine makes of it differs from run to run."""
+"""Of all that is drawn: jobs, their times, and what befalls whom; the machine makes of it what it will."""
 UNDER_WAY: LiteralString = "select count(*) from attempts where ended is null"
 FIGURES: LiteralString = """
 with asked_jobs as (select * from asked where kind = 'add'),

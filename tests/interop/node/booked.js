@@ -54,6 +54,12 @@ main(async () => {
     if (!good) throw new Error("by design");
   };
 
+  events.on("pool:fatalError", ({ error }) => {
+    // It could not write how a job ended, and stops; its own shutdown does not always come to an end.
+    process.stderr.write(`${error.stack}\n`);
+    process.exit(1);
+  });
+
   const runner = await run({
     pgPool,
     events,
@@ -72,5 +78,5 @@ main(async () => {
     },
   });
   process.stdout.write(`${worker}\n`);
-  await runner.promise; // is rejected where it has shut itself down, since it could not write how a job ended
+  await runner.promise;
 });
