@@ -109,7 +109,7 @@ class Shared:
         except pytest.fail.Exception:
             idle = [one for one in self.crew.members if one.slot == slot]
             if whose == "Node" and idle:
-                # One whose connection was cut when it first looked up its tasks never runs any: it keeps the error.
+                # A cut at its start can leave it repeating one fetch error without ever running a job.
                 self.done["Node did nothing"] += 1
                 await self.crew.kill(idle[0])
                 await self._replace(idle[0])

@@ -85,7 +85,7 @@ def test_looks_begin_at_the_floor_until_they_find_too_little() -> None:
 
 
 def test_a_lane_that_parts_jobs_by_flags_seldom_looks_at_everything_for_nothing() -> None:
-    """It has read the jobs of all queues; but where new ones hide the rest again, it looks as soon as other lanes do."""
+    """It has read the jobs of all queues. Where new ones hide the rest again, it looks as soon as other lanes do."""
     cursor = ScanCursor()
     cursor.parts = True
     cursor.learn(cursor.look(10, 0.0), WALL, seconds=0.01, now=0.0)

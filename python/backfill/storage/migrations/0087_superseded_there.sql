@@ -8,8 +8,10 @@
 -- its row stays, and nothing will run it: it is to be deleted, and no dead letter. The engine's permanently_fail_jobs notes
 -- its jobs there too, which are to become dead letters. It writes job and note in one transaction, while a job that ran on
 -- was written again later, when it failed or its dead worker was recovered, and its run_at was set then, to that time or
--- later. Where the note is older than the row, but run_at is not, somebody has failed the job twice by hand. The function
--- runs as the role that migrates, since workers have no rights on that table, which may also come later than this migration.
+-- later. Where the note is older than the row, but run_at is not, somebody has failed the job twice by hand. An array may be
+-- a batch, and its items are not in the job that replaced it: it is left out, so it becomes a dead letter and nothing of it
+-- is lost. The function runs as the role that migrates, since workers have no rights on that table, which may also come
+-- later than this migration.
 create function :"schema".backfill_superseded_there(ids bigint[]) returns bigint[]
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -31,6 +33,7 @@ begin
     join :"schema"._private_job_retirements as notes on notes.id = jobs.id
     where jobs.id = any (ids)
       and jobs.key is null
+      and json_typeof(jobs.payload) <> 'array'
       and jobs.xmin <> notes.xmin
       and jobs.run_at >= jobs.updated_at
   );

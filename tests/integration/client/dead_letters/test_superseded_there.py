@@ -58,6 +58,17 @@ async def test_one_that_was_replaced_while_it_ran(
     assert (await rows(dsn, LETTERS), await value(dsn, NOTES)) == ([], 0)
 
 
+async def test_a_batch_that_was_replaced_while_it_ran(dsn: str, client: BackfillClient) -> None:
+    """Its items are not in the job that replaced it, so it becomes a dead letter, and nothing of it is lost."""
+    await client.enqueue("t", [1, 2], job_key="k", max_attempts=5)
+    await rows(dsn, CLAIM)
+    await client.enqueue("t", [3], job_key="k")
+    await rows(dsn, FAIL)
+    assert await client.process_failed_jobs() == 1
+    assert await rows(dsn, f"select payload, key from {JOBS}") == [([3], "k")]
+    assert await rows(dsn, LETTERS) == [(None, [1, 2], "given up by another program")]
+
+
 async def test_one_that_failed_for_good_before_its_key_was_taken(dsn: str, client: BackfillClient) -> None:
     """The engine notes it too, but it did not run then: it is a dead letter."""
     await client.enqueue("t", 1, job_key="k", max_attempts=1)
