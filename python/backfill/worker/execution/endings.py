@@ -258,7 +258,7 @@ class Failed(Ending):
         raised = self.raised
         told = (None, None, None) if raised is None else (raised.error_type, raised.message, raised.traceback)
         how = _HOWS.get(self.reason, AttemptHow.FAILED) if self.recorded else None
-        items = None if self.items is None else f"{{{','.join(map(str, self.items))}}}"
+        items = None if self.items is None else _marks(self.items)
         values = (self.delay, self.error, self.final, attempt.claim.claimed_at(attempt), how, *told, items)
         if keep is None:
             return FAIL, attempt, values
@@ -370,6 +370,18 @@ COMPLETED: Final = Completed()
 COMMITTED: Final = Committed()
 GIVEN_BACK: Final = GivenBack()
 CANCELLED: Final = Cancelled()
+
+
+def _marks(items: tuple[int, ...]) -> str:
+    """Whether each element of a batch failed, up to the last that did; none where all of them did.
+
+    Args:
+        items: the indexes of those that failed, in order.
+    """
+    marks = ["f"] * (items[-1] + 1) if items else []
+    for index in items:
+        marks[index] = "t"
+    return f"{{{','.join(marks)}}}"
 
 
 def is_last(job: Job) -> bool:
