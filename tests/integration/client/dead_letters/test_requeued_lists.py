@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from backfill import BackfillClient, BatchFailed, RetryPolicy, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import BackfillClient, BatchFailed, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 
 from reading import rows
 
@@ -85,3 +85,22 @@ async def test_a_requeue_joins_a_list_of_the_same_key_once(dsn: str) -> None:
         for _ in range(2):
             await client.requeue_dlq_job(entry, delay=LATER)
     assert await rows(dsn, JOBS) == [(["b", "a"],)]
+
+
+async def test_a_replaced_requeue_goes_back_into_its_entry(dsn: str) -> None:
+    """The entry of its key holds what is left then, and not the items that are done; no other entry has them too."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("t", batch=True)
+    async def run(items: list[str], ctx: WorkerContext[None]) -> None:
+        await ctx.client.enqueue("t", ["new"], job_key="k", delay=LATER)
+        raise BatchFailed([1], OSError("busy"))
+
+    async with BackfillClient(dsn) as client:
+        entry = await _bury(client, ["done", "busy"])
+        await client.requeue_dlq_job(entry)
+        await WorkerRunner(WorkerConfig(dsn), tasks).process_available_jobs()
+        [left] = (await client.list_dlq_jobs()).jobs
+    assert (left.id, left.job_key, left.payload, left.requeued_job_id) == (entry, "k", ["busy"], None)
+    assert left.failure_reason == "replaced or removed while it ran"
+    assert await rows(dsn, JOBS) == [(["new"],)]

@@ -6,15 +6,15 @@ with ended as (
   from unnest(
     $2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[],
     $6::smallint[], $7::boolean[], $8::double precision[], $9::text[], $10::boolean[],
-    $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]
+    $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[]
   ) as ended (
     id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, error, final,
-    started_at, how, error_type, message, traceback, items
+    started_at, how, error_type, message, traceback, items, claimed_key
   )
 ),
 held as materialized (
   select
-    jobs.id, jobs.locked_at, ended.delay, ended.error, ended.final,
+    jobs.id, jobs.locked_at, ended.delay, ended.error, ended.final, ended.claimed_key,
     ended.attempts as attempt, ended.started_at, ended.how, ended.error_type, ended.message, ended.traceback,
     ended.attempts > 19 or (ended.attempts = 1 and (jobs.last_error is not null or jobs.revision > 0)) as many,
     coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
