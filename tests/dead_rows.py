@@ -118,8 +118,8 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
     nothing, no, numbers = [None] * count, [False] * count, [1] * count
     fences = [WORKER, ids, times, queues, queue_times]
     claims = [numbers, no]
-    batches = [None if number % 2 else "{0,2}" for number in ids]
-    records = [times, ["failed"] * count, ["app.No"] * count, ["no"] * count, ["at a:1"] * count, batches]
+    batches = [None if number % 2 else "{t,f,t}" for number in ids]
+    records = [times, ["failed"] * count, ["app.No"] * count, ["no"] * count, ["at a:1"] * count, batches, keys]
     keeping = [[60.0] * count, times]
     since = [round((time - EPOCH) / timedelta(microseconds=1)) for time in times]
     yes, texts = [True] * count, ["1"] * count

@@ -27,7 +27,7 @@ _TIMES = [_NOW] * 100
 _NUMBERS = [1] * 100
 _KEYED = [False] * 100
 _RECORDS: list[Sequence[Any]] = [_TIMES, ["failed"] * 100, ["app.No"] * 100, ["no"] * 100, ["at a:1"] * 100]
-_BATCHES = [None, "{0,2}"] * 50
+_BATCHES = [None, "{t,f,t}"] * 50
 _FENCES: list[Any] = [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES]
 _CLAIMS: list[Any] = [_NUMBERS, _KEYED]
 _NOTHING = [None] * 100
@@ -155,6 +155,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
         _KEYED,
         *_RECORDS,
         _BATCHES,
+        ["key6"] * 100,
         [60.0] * 100,
     ],
     "find_ends": [_IDS],
@@ -184,7 +185,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     ],
     "end_cancelled": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED, [60.0] * 100, _TIMES, [None] * 100],
     "find_cancelled": [WORKER, _IDS],
-    "fail": [*_FENCES, *_CLAIMS, _NOTHING, ["no"] * 100, _KEYED, *_RECORDS, _BATCHES],
+    "fail": [*_FENCES, *_CLAIMS, _NOTHING, ["no"] * 100, _KEYED, *_RECORDS, _BATCHES, ["key6"] * 100],
     "delete_dead_letter_by_key": ["key6"],
     "delete_dead_letters": [_IDS],
     "forget_dead_letters": [WORKER, _IDS, _TIMES, ["key6"] * 100, [None] * 100, _TIMES, _KEYED],

@@ -49,8 +49,8 @@ class DeadLetterVerbs(DeadLetterReading):
 
         The entry stays until the new job, or a later job with its key, has completed; if the job fails for good again,
         it returns to the same entry. A waiting job with the same key is replaced, as `enqueue` does. If a job that was
-        requeued from the entry earlier is still running, or has no key and still exists, no job is added and that job
-        is returned unchanged. A deadline that the job had is dropped.
+        requeued from the entry earlier is still running, or still exists and has no key or a list as its payload, no
+        job is added and that job is returned unchanged. A deadline that the job had is dropped.
 
         Args:
             id: the entry's id.
@@ -90,8 +90,8 @@ class DeadLetterVerbs(DeadLetterReading):
         """Add the jobs of many entries again, as `requeue_dlq_job` does, 500 in each transaction.
 
         If the database refuses an entry, its transaction is undone, and the entries in it are then requeued one by one.
-        An entry is skipped if a job that was requeued from it earlier is still running, or if that job has no key and
-        still waits.
+        An entry is skipped if a job that was requeued from it earlier is still running, or if that job still waits and
+        has no key or a list as its payload.
 
         Args:
             jobs: the entries' ids, or a filter; ids that do not exist are skipped.

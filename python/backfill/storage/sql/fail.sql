@@ -11,7 +11,8 @@
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
 --   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 errors text[], $10 final boolean[],
 --   $11 started_ats timestamptz[], $12 hows text[], $13 error_types text[], $14 messages text[], $15 tracebacks text[],
---   $16 items text[] (of a batch: the indexes of the elements that failed, as `{0,2}`; `{}` for all)
+--   $16 items text[] (of a batch: whether each of its elements failed, as `{t,f,t}`; `{}` for all), $17 keys text[]
+--   (of a batch: the key that it had when it was claimed)
 -- part: failing
 ,
 kept as (

@@ -6,8 +6,8 @@
 -- params: $1 worker text, $2 ids bigint[], $3 locked_ats timestamptz[], $4 queue_ids integer[], $5 queue_locked_ats timestamptz[],
 --   $6 attempts smallint[], $7 keyed boolean[], $8 delays double precision[], $9 errors text[], $10 final boolean[],
 --   $11 started_ats timestamptz[], $12 hows text[], $13 error_types text[], $14 messages text[], $15 tracebacks text[],
---   $16 items text[] (of a batch: the indexes of the elements that failed, as `{0,2}`; `{}` for all),
---   $17 keeps double precision[] (seconds)
+--   $16 items text[] (of a batch: whether each of its elements failed, as `{t,f,t}`; `{}` for all),
+--   $17 keys text[] (of a batch: the key that it had when it was claimed), $18 keeps double precision[] (seconds)
 -- part: failing
 ,
 kept_others as (
@@ -22,7 +22,7 @@ kept_others as (
     gone.key, gone.created_at, gone.run_at, gone.started_at, now() + keeping.keep * interval '1 second', $1::text, gone.error,
     gone.records
   from gone
-  join unnest($2::bigint[], $3::timestamptz[], $17::double precision[]) as keeping (id, locked_at, keep)
+  join unnest($2::bigint[], $3::timestamptz[], $18::double precision[]) as keeping (id, locked_at, keep)
     on keeping.id = gone.id
     and keeping.locked_at = gone.locked_at
   where not gone.cancelled
@@ -37,7 +37,7 @@ kept as (
     gone.run_at, gone.started_at, gone.flags, $1::text, keeping.keep, gone.records
   )
   from gone
-  join unnest($2::bigint[], $3::timestamptz[], $17::double precision[]) as keeping (id, locked_at, keep)
+  join unnest($2::bigint[], $3::timestamptz[], $18::double precision[]) as keeping (id, locked_at, keep)
     on keeping.id = gone.id
     and keeping.locked_at = gone.locked_at
   where gone.cancelled

@@ -1,6 +1,6 @@
 -- does: Adds the jobs of dead letters again, each marked with its entry unless it has a key, and notes it in the entries; gives
 --   back the entries' ids and the jobs'. What is null stays as the entry has it; their run_at is now unless it is said. One
---   without a key whose job is there still is passed over, and one with a key whose job runs; an old deadline is dropped.
+--   without a key or with a list as its payload is passed over if its job is there still, another one if its job runs; an old deadline is dropped.
 --   Where an entry with a key was renewed or deleted before its job was added, or that of a requeue before has begun to run,
 --   nothing takes effect (SQLSTATE 40001).
 -- locks: new backfill_attempts and backfill_progress rows, backfill_dlq rows (update; those without a key before their jobs are added, so that two calls add one job each), the
@@ -13,7 +13,7 @@
 added as materialized (
   select
     chosen.id as entry, chosen.failure_count, chosen.failed_at, chosen.attempt_records, chosen.original_job_id, jobs.id,
-    jobs.revision
+    jobs.revision, chosen.joins, chosen.requeued_job_id as job_before
   from chosen
   cross join lateral :"schema".add_job(
     identifier := chosen.task_identifier,
@@ -48,6 +48,8 @@ noted as (
     and coalesce(entries.failure_count = added.failure_count and entries.failed_at = added.failed_at, false)
     -- once more, since its job may have been claimed before add_job came to it; of added, so that it is asked after that
     and not :"schema".backfill_runs(case when added.id is not null then entries.requeued_job_id end)
+    -- another call may have requeued it meanwhile; its job has the items of a list already
+    and (added.joins is not true or entries.requeued_job_id is not distinct from added.job_before)
   returning entries.id
 )
 select

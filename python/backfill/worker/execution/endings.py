@@ -20,7 +20,7 @@ from backfill.worker.execution.failures import Raised, cleansed
 
 COMPLETE: Final = Settling("complete", ends_job=True)
 COMPLETE_KEEPING: Final = Settling("complete_keeping", (NUMBERS, TIMES, TEXTS, TEXTS, TEXTS), ends_job=True)
-_FAILURE: Final = (NUMBERS, TEXTS, BOOLEANS, TIMES, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS)
+_FAILURE: Final = (NUMBERS, TEXTS, BOOLEANS, TIMES, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS)
 FAIL: Final = Settling("fail", _FAILURE, compares=True, tells_last=True)
 FAIL_KEEPING: Final = Settling("fail_keeping", (*_FAILURE, NUMBERS), compares=True, tells_last=True)
 GIVE_BACK: Final = Settling("give_back", (NUMBERS, BOOLEANS, TIMES, TEXTS, NUMBERS), compares=True, asks_batches=True)
@@ -258,8 +258,9 @@ class Failed(Ending):
         raised = self.raised
         told = (None, None, None) if raised is None else (raised.error_type, raised.message, raised.traceback)
         how = _HOWS.get(self.reason, AttemptHow.FAILED) if self.recorded else None
-        items = None if self.items is None else f"{{{','.join(map(str, self.items))}}}"
-        values = (self.delay, self.error, self.final, attempt.claim.claimed_at(attempt), how, *told, items)
+        items = None if self.items is None else _marks(self.items)
+        key = None if self.items is None else attempt.job.key
+        values = (self.delay, self.error, self.final, attempt.claim.claimed_at(attempt), how, *told, items, key)
         if keep is None:
             return FAIL, attempt, values
         return FAIL_KEEPING, attempt, (*values, keep)
@@ -370,6 +371,18 @@ COMPLETED: Final = Completed()
 COMMITTED: Final = Committed()
 GIVEN_BACK: Final = GivenBack()
 CANCELLED: Final = Cancelled()
+
+
+def _marks(items: tuple[int, ...]) -> str:
+    """Whether each element of a batch failed, up to the last that did; none where all of them did.
+
+    Args:
+        items: the indexes of those that failed, in order.
+    """
+    marks = ["f"] * (items[-1] + 1) if items else []
+    for index in items:
+        marks[index] = "t"
+    return f"{{{','.join(marks)}}}"
 
 
 def is_last(job: Job) -> bool:

@@ -6,15 +6,15 @@ with ended as (
   from unnest(
     $2::bigint[], $3::timestamptz[], $4::integer[], $5::timestamptz[],
     $6::smallint[], $7::boolean[], $8::double precision[], $9::text[], $10::boolean[],
-    $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]
+    $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[]
   ) as ended (
     id, locked_at, queue_id, queue_locked_at, attempts, keyed, delay, error, final,
-    started_at, how, error_type, message, traceback, items
+    started_at, how, error_type, message, traceback, items, claimed_key
   )
 ),
 held as materialized (
   select
-    jobs.id, jobs.locked_at, ended.delay, ended.error, ended.final,
+    jobs.id, jobs.locked_at, ended.delay, ended.error, ended.final, ended.claimed_key,
     ended.attempts as attempt, ended.started_at, ended.how, ended.error_type, ended.message, ended.traceback,
     ended.attempts > 19 or (ended.attempts = 1 and (jobs.last_error is not null or jobs.revision > 0)) as many,
     coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
@@ -25,12 +25,15 @@ held as materialized (
     ended.items is not null and (jobs.attempts <> ended.attempts or (ended.keyed and jobs.key is null)) as replaced,
     ended.final or jobs.attempts >= jobs.max_attempts or coalesce(jobs.flags ? 'backfill.cancel', false) as last,
     case when jobs.flags ? 'backfill.block_on_retry' and jobs.job_queue_id = ended.queue_id then ended.queue_id end as holds,
-    -- What is left of a batch: the elements that failed, each as its text was written.
+    -- What is left of a batch: the elements that failed, each as its text was written. Elements and marks are read side by
+    -- side, without a join: the worker's sessions allow none but nested loops, which take hours for a large batch.
     case
       when ended.items is not null and json_typeof(jobs.payload) = 'array' then (
         select json_agg(element.item order by element.place)
-        from unnest(ended.items::bigint[]) as failed (index)
-        join json_array_elements(jobs.payload) with ordinality as element (item, place) on element.place = failed.index + 1
+        from rows from (json_array_elements(jobs.payload), unnest(ended.items::boolean[]))
+          with ordinality as element (item, failed, place)
+        where element.failed
+          and element.item is not null
       )
     end as remaining
   from ended

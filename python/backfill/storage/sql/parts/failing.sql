@@ -16,7 +16,7 @@ gone as (
     and (held.superseded or held.last)
   returning
     jobs.*, held.superseded, held.cancelled, held.error, held.final, held.started_at, held.remaining,
-    held.replaced,
+    held.replaced, held.claimed_key,
     :"schema".backfill_attempt_records(
       jobs.id,
       :"schema".backfill_attempt_record(
@@ -33,7 +33,15 @@ buried as (
       gone.id,
       (select identifier from :"schema"._private_tasks where id = gone.task_id),
       (select queue_name from :"schema"._private_job_queues where id = gone.job_queue_id),
-      coalesce(gone.remaining, gone.payload), gone.priority, gone.key, gone.attempts, gone.max_attempts,
+      coalesce(gone.remaining, gone.payload), gone.priority,
+      -- A batch that was replaced goes back into the entry that it was requeued from, which holds items that are done now.
+      coalesce(gone.key, (
+        select entries.job_key
+        from :"schema".backfill_dlq as entries
+        where entries.job_key = any (array[gone.claimed_key])
+          and coalesce(entries.requeued_job_id = gone.id, false)
+      )),
+      gone.attempts, gone.max_attempts,
       gone.flags, gone.created_at, gone.run_at, gone.error,
       case
         when gone.final then 'not to be retried'
