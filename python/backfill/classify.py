@@ -141,8 +141,10 @@ def classify_error_for_metrics(error: BaseException) -> str:
         >>> classify_error_for_metrics(ValueError("not found"))
         'unknown'
     """
-    if isinstance(error, BatchFailed) and isinstance(error.error, BaseException):
-        return classify_error_for_metrics(error.error)
+    seen = set[int]()
+    while isinstance(error, BatchFailed) and isinstance(error.error, BaseException) and id(error) not in seen:
+        seen.add(id(error))
+        error = error.error
     state = getattr(error, "sqlstate", None)
     if isinstance(state, str):
         return _STATES.get(state) or _STATES.get(state[:2]) or UNKNOWN

@@ -62,6 +62,7 @@ class WorkerError(BackfillError):
         Raises:
             BaseException: `error` itself, if it is a `Snooze`, a `Discard` or no `Exception` (such as a cancellation):
                 these are no failures, and stay what they are.
+            ConfigurationError: `error` is no exception.
 
         Example:
             >>> try:
@@ -71,10 +72,15 @@ class WorkerError(BackfillError):
         """
         if isinstance(error, WorkerError):
             return error
+        if not isinstance(error, BaseException):
+            raise ConfigurationError(f"error = {shown(error)}: expected the exception that was caught")
         if isinstance(error, (Snooze, Discard)) or not isinstance(error, Exception):
             raise error
         kind = next((kind for classes, kind in _converted() if isinstance(error, classes)), JobFailed)
-        text = "" if kind is JobFailed else str(error)
+        try:
+            text = "" if kind is JobFailed else str(error)
+        except Exception:  # noqa: BLE001 - a class whose text cannot be made is as good as one without a text
+            text = ""
         made = kind(f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__)
         made.__cause__ = error
         return made
@@ -258,8 +264,11 @@ class BatchFailed(WorkerError):  # noqa: N818 - a handler says by it which items
 
     @property
     def error(self) -> BaseException | str | None:
-        """What the items failed with: what was given, else the exception that `raise ... from` names."""
-        return self.__cause__ if self._given is None else self._given
+        """What the items failed with: what was given, else the exception that `raise ... from` names.
+
+        `raise error from error` names the error itself, which says nothing about its items.
+        """
+        return self.__cause__ if self._given is None and self.__cause__ is not self else self._given
 
     def __str__(self) -> str:
         """How many items failed, which ones, and with what; of an exception only its class, since its text follows."""

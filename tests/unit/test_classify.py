@@ -231,3 +231,36 @@ def test_a_text_that_may_quote_data_is_not_copied() -> None:
     """Of other errors the class alone is in the message; the cause has the rest, and is shown without rows."""
     made = WorkerError.from_any_error(ValueError("the payload of somebody"))
     assert str(made) == "ValueError"
+
+
+def test_an_error_that_is_its_own_cause() -> None:
+    """`raise WorkerError.from_any_error(error) from error` makes it so, where the error is one of ours already."""
+    caught = BatchFailed([1])
+    with pytest.raises(BatchFailed) as raised:
+        raise WorkerError.from_any_error(caught) from caught
+    assert raised.value.error is None
+    assert str(raised.value) == "1 item of the batch failed (1)"
+    assert classify_error_for_metrics(raised.value) == "unknown"
+    first = BatchFailed([0])
+    second = BatchFailed([0], first)
+    first.__cause__ = second
+    assert classify_error_for_metrics(second) == "unknown"
+
+
+def test_an_error_without_a_text_is_converted_all_the_same() -> None:
+    """The handler's failure is what counts, not the text that cannot be made."""
+
+    class MuteError(ConnectionError):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    made = WorkerError.from_any_error(MuteError())
+    assert isinstance(made, NetworkError)
+    assert str(made).endswith("MuteError")
+
+
+@pytest.mark.parametrize("error", [None, "a text", ValueError])
+def test_what_is_no_exception_cannot_be_converted(error: Any) -> None:
+    """A class is none either; the message says what is expected."""
+    with pytest.raises(ConfigurationError, match=r"^error = .*expected the exception that was caught"):
+        WorkerError.from_any_error(error)

@@ -91,18 +91,38 @@ def test_a_lane_that_parts_jobs_by_flags_seldom_looks_at_everything_for_nothing(
     cursor.learn(cursor.look(10, 0.0), WALL, seconds=0.01, now=0.0)
     nothing = replace(WALL, far_seconds=0.09, floor=replace(FLOOR, run_at=FOREVER))
     cursor.learn(cursor.look(10, 0.0), nothing, seconds=0.1, now=0.0)
-    look = cursor.look(10, 4.8)
+    assert not cursor.look(10, 1.9).scan_queues
+    look = cursor.look(10, 2.1)
+    assert look.scan_queues  # a single look may have been slow by accident
+    cursor.learn(look, nothing, seconds=0.1, now=2.1)
+    look = cursor.look(10, 6.9)
     assert look.beyond is not None
-    cursor.learn(look, Taken([], 0), seconds=0.001, now=4.8)
-    assert not cursor.look(10, 4.89).scan_queues
-    assert cursor.look(10, 4.91).scan_queues
+    cursor.learn(look, Taken([], 0), seconds=0.001, now=6.9)
+    assert not cursor.look(10, 6.99).scan_queues
+    assert cursor.look(10, 7.01).scan_queues
     cursor = ScanCursor()
     cursor.parts = True
     cursor.learn(cursor.look(10, 0.0), WALL, seconds=0.01, now=0.0)
-    cursor.learn(cursor.look(10, 0.0), nothing, seconds=0.1, now=0.0)
-    cursor.learn(cursor.look(10, 1.0), WALL, seconds=0.01, now=1.0)
-    assert not cursor.look(10, 1.9).scan_queues
-    assert cursor.look(10, 2.1).scan_queues
+    for now in (0.0, 2.1):
+        cursor.learn(cursor.look(10, now), nothing, seconds=0.1, now=now)
+    cursor.learn(cursor.look(10, 3.0), WALL, seconds=0.01, now=3.0)
+    assert not cursor.look(10, 4.0).scan_queues
+    assert cursor.look(10, 4.2).scan_queues
+
+
+def test_one_slow_look_at_everything_does_not_put_the_next_one_off_for_long() -> None:
+    """It may have read from the disk, or waited for a processor: fifty times as long would be minutes."""
+    cursor = ScanCursor()
+    cursor.parts = True
+    cursor.learn(cursor.look(10, 0.0), WALL, seconds=0.01, now=0.0)
+    now = 0.0
+    for took, following in ((5.0, 21.0), (0.09, 26.0), (0.09, 31.0), (5.0, 52.0)):
+        look = cursor.look(10, now)
+        assert look.scan_queues
+        nothing = replace(WALL, far_seconds=took, floor=replace(FLOOR, run_at=FOREVER))
+        cursor.learn(look, nothing, seconds=took, now=now)
+        now = following
+    assert cursor.look(10, now).scan_queues
 
 
 def test_a_look_behind_the_floor_that_finds_nothing_puts_the_next_one_off() -> None:

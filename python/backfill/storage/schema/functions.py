@@ -129,8 +129,9 @@ async def take_over_functions(
         Whose the functions were before.
 
     Raises:
-        MigrationError: another program made the schema or needs its own functions; or the time was up: backfill's
-            functions are there then, and a second run waits for the transactions again; or this role is not the owner.
+        MigrationError: another program made the schema or needs its own functions, or has replaced them again
+            meanwhile; or the time was up: backfill's functions are there then, and a second run waits for the
+            transactions again; or this role is not the owner.
         ConfigurationError: the schema's name cannot be used, or the connection is not in autocommit.
     """
     quoted_schema(schema)
@@ -216,6 +217,11 @@ class _TakeOver(Turn):
             now = await self._transactions()
             left = {number: now[number] for number in left if number in now}
         await self._execute("finish_take_over")
+        if (await _find(self._connection, self._schema)).whose != "ours":
+            raise MigrationError(
+                f"schema {self._schema!r}: another program has replaced add_job or add_jobs again, while this call "
+                "waited for transactions: run it again"
+            )
 
     async def _transactions(self) -> dict[str, str]:
         """The transactions that are under way, by their numbers, the oldest first, with who has each."""

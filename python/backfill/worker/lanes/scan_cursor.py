@@ -61,9 +61,9 @@ class ScanCursor:
     """
 
     __slots__ = (
-        "_blocked", "_era", "_far_at", "_floor", "_floors", "_full", "_hidden", "_known", "_lacked_near", "_lost",
-        "_near_at", "_near_costs", "_own", "_patience", "_returns", "_seen", "_short", "_soon_at", "_stale_at", "_tie",
-        "freed", "parts", "tracks",
+        "_blocked", "_era", "_far_at", "_far_costs", "_floor", "_floors", "_full", "_hidden", "_known", "_lacked_near",
+        "_lost", "_near_at", "_near_costs", "_own", "_patience", "_returns", "_seen", "_short", "_soon_at", "_stale_at",
+        "_tie", "freed", "parts", "tracks",
     )  # fmt: skip
 
     def __init__(self, *, patience: float = PATIENCE_SECONDS, apart: bool = True) -> None:
@@ -75,6 +75,7 @@ class ScanCursor:
         self._near_costs: deque[float] = deque([0.0], maxlen=_NEAR_LOOKS)
         self._lacked_near = False
         self._far_at = 0.0
+        self._far_costs: deque[float] = deque([0.0, 0.0], maxlen=3)
         self._hidden = False
         self._blocked = False
         self._known: deque[int] = deque()
@@ -287,8 +288,10 @@ class ScanCursor:
             self._far_at, self._stale_at = now + min(SHARE * seconds, apart), now + apart
             self._soon_at = self._far_at
             if self.parts and not taken.jobs and not taken.more:
-                # It has read all jobs of all queues for nothing, and would do so in each poll interval.
-                self._far_at = self._stale_at = now + max(apart, DEAR_SHARE * seconds)
+                # It has read all jobs of all queues for nothing, and would do so in each poll interval. The middle one
+                # of three counts, since a single one may have read from the disk, or waited for a processor.
+                self._far_costs.append(seconds)
+                self._far_at = self._stale_at = now + max(apart, DEAR_SHARE * sorted(self._far_costs)[1])
             self._short = len(taken.jobs) < look.wanted
             self._near_at = now  # looks behind the floor are to be tried, whatever this one cost
 

@@ -190,6 +190,22 @@ async def test_transactions_that_begin_later_are_not_waited_for(replaced: str, e
         assert await value(replaced, WHOSE) == "ours"
 
 
+async def test_functions_that_are_replaced_again_meanwhile(replaced: str, eventually: Eventually) -> None:
+    """It does not say then that they are ours."""
+    async with await connect(replaced) as connection, await connect(replaced) as early:
+        await early.execute("begin")
+        await early.execute("select 1")
+        taking = asyncio.ensure_future(take_over_functions(connection))
+        await eventually(lambda: value(replaced, WHOSE), lambda whose: whose == "unfinished")
+        await rows(replaced, REPLACE)
+        await early.execute("commit")
+        with pytest.raises(MigrationError, match="replaced add_job or add_jobs again"):
+            await taking
+        assert await value(replaced, WHOSE) == "replaced"
+        await take_over_functions(connection)
+        assert await value(replaced, WHOSE) == "ours"
+
+
 async def test_a_migrator_of_another_program_is_waited_for(replaced: str) -> None:
     """It may be about to replace the functions; when the time is up, nothing was changed."""
     async with await connect(replaced) as connection, await connect(replaced) as other:
