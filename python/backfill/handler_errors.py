@@ -60,6 +60,7 @@ class WorkerError(BackfillError):
             The error to raise; what is a `WorkerError` already is returned as it is.
 
         Raises:
+            ConfigurationError: `error` is no exception.
             BaseException: `error` itself, if it is a `Snooze`, a `Discard` or no `Exception` (such as a cancellation):
                 these are no failures, and stay what they are.
 
@@ -71,6 +72,10 @@ class WorkerError(BackfillError):
         """
         if isinstance(error, WorkerError):
             return error
+        if not isinstance(error, BaseException):
+            raise ConfigurationError(
+                f"error = {type(error).__name__}: expected an exception; of a text, classify_from_message makes one"
+            )
         if isinstance(error, (Snooze, Discard)) or not isinstance(error, Exception):
             raise error
         kind = next((kind for classes, kind in _converted() if isinstance(error, classes)), JobFailed)

@@ -8,7 +8,7 @@ import json
 import pickle
 import socket
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import psycopg_pool
@@ -225,6 +225,13 @@ def test_what_is_no_failure_is_raised_again(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         WorkerError.from_any_error(error)
     assert caught.value is error
+
+
+@pytest.mark.parametrize("value", ["timed out", None, TimeoutError])
+def test_what_is_no_exception_is_refused(value: object) -> None:
+    """A text, as code that is ported may have, is refused with the name of the function that takes it."""
+    with pytest.raises(ConfigurationError, match=r"error = \w+: expected an exception.*classify_from_message"):
+        WorkerError.from_any_error(cast("Any", value))
 
 
 def test_a_text_that_may_quote_data_is_not_copied() -> None:

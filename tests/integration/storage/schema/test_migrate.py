@@ -241,7 +241,7 @@ async def test_a_newer_breaking_migration_is_refused(dsn: str, statement: str, n
         ),
         (
             "insert into graphile_worker.backfill_migrations (id, name, breaking) values (99, 'x', false)",
-            f"has backfill's migration 99; this version of backfill knows {newest()}",
+            f"has backfill's migration 99; this version of backfill knows {newest()}: it is not breaking",
         ),
     ],
 )
