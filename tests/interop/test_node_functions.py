@@ -120,7 +120,7 @@ async def test_a_worker_notices_while_it_runs(
     assert len(told()) == 1
     [line] = newer
     assert line.startswith(
-        "schema 'graphile_worker' has Graphile Worker's migration 20; this version of backfill knows 19: it is not breaking"
+        "schema 'graphile_worker' has Graphile Worker's migration 20; this version of backfill knows 19: it is not"
     )
 
 

@@ -48,8 +48,8 @@ async def test_no_worker_takes_its_flags(dsn: str, client: BackfillClient, lanes
             [reason] = why
             assert reason.kind is WhyKind.FLAGS
             assert reason.text == (
-                "none of the live workers that know the task t (1) takes the job: its flags, or that it has none, do not fit "
-                "their accepted_flags and forbidden_flags"
+                "none of the live workers that know the task t (1) takes the job: its flags, or that it has none, do "
+                "not fit their accepted_flags and forbidden_flags"
             )
         else:
             free.add(flags)
