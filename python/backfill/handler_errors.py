@@ -73,7 +73,9 @@ class WorkerError(BackfillError):
         if isinstance(error, WorkerError):
             return error
         if not isinstance(error, BaseException):
-            raise ConfigurationError(f"error = {shown(error)}: expected the exception that was caught")
+            raise ConfigurationError(
+                f"error = {type(error).__name__}: expected an exception; of a text, classify_from_message makes one"
+            )
         if isinstance(error, (Snooze, Discard)) or not isinstance(error, Exception):
             raise error
         kind = next((kind for classes, kind in _converted() if isinstance(error, classes)), JobFailed)

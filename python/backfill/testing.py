@@ -153,12 +153,17 @@ async def run_job(
         backfilled: whether the job would make up for a run that was missed.
 
     Raises:
-        ConfigurationError: the handler raised a `BatchFailed` that is a mistake.
+        ConfigurationError: `task` is no task, or the handler raised a `BatchFailed` that is a mistake.
         InvalidJobError: `attempt` is less than 1, or `scheduled_at` has no zone.
         InvalidPayloadError: the payload or the result would not arrive as it is.
         TimeoutError: the handler or an async middleware ran longer than the timeout. A synchronous handler is asked to
             stop, by `ctx.should_stop`, as a worker does.
     """
+    if not isinstance(task, Task):
+        raise ConfigurationError(
+            f"task = {type(task).__name__}: expected a task, and its payload as the next argument: "
+            "run_job(task, payload)"
+        )
     if attempt < 1:
         raise InvalidJobError("attempt", attempt, "at least 1: the first run of a job is 1")
     given = task.given(payload)

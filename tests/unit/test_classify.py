@@ -8,7 +8,7 @@ import json
 import pickle
 import socket
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import psycopg_pool
@@ -227,6 +227,13 @@ def test_what_is_no_failure_is_raised_again(error: BaseException) -> None:
     assert caught.value is error
 
 
+@pytest.mark.parametrize("value", ["timed out", None, TimeoutError])
+def test_what_is_no_exception_is_refused(value: object) -> None:
+    """A text, as code that is ported may have, is refused with the name of the function that takes it."""
+    with pytest.raises(ConfigurationError, match=r"error = \w+: expected an exception.*classify_from_message"):
+        WorkerError.from_any_error(cast("Any", value))
+
+
 def test_a_text_that_may_quote_data_is_not_copied() -> None:
     """Of other errors the class alone is in the message; the cause has the rest, and is shown without rows."""
     made = WorkerError.from_any_error(ValueError("the payload of somebody"))
@@ -257,10 +264,3 @@ def test_an_error_without_a_text_is_converted_all_the_same() -> None:
     made = WorkerError.from_any_error(MuteError())
     assert isinstance(made, NetworkError)
     assert str(made).endswith("MuteError")
-
-
-@pytest.mark.parametrize("error", [None, "a text", ValueError])
-def test_what_is_no_exception_cannot_be_converted(error: Any) -> None:
-    """A class is none either; the message says what is expected."""
-    with pytest.raises(ConfigurationError, match=r"^error = .*expected the exception that was caught"):
-        WorkerError.from_any_error(error)

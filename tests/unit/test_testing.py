@@ -188,3 +188,10 @@ async def test_a_handler_for_a_process_has_no_transactions() -> None:
     """It is refused as a worker refuses it, so that the mistake shows in its test."""
     with pytest.raises(TransactionUseError, match=r'run_in="process"'):
         await run_job(own_process)
+
+
+@pytest.mark.parametrize("given", [order.job(Order(1, timedelta(0))), "order"], ids=["job", "name"])
+async def test_what_is_no_task_is_refused(given: Any) -> None:
+    """A job or a task's name in the place of the task: the message shows the call that is meant."""
+    with pytest.raises(ConfigurationError, match=r"task = \w+: expected a task.*run_job\(task, payload\)"):
+        await run_job(given)

@@ -150,7 +150,9 @@ async def test_it_is_locked_by_others(dsn: str, client: BackfillClient) -> None:
     await rows(dsn, LOCK, "worker-node-1", job.id)
     reason = only(await client.why(job))
     assert reason.worker_id == "worker-node-1"
-    assert "which is no worker of this package's" in reason.text
+    assert "is locked by worker-node-1 since " in reason.text
+    assert "which is not a worker of this package: if its process is dead" in reason.text
+    assert "client.force_unlock_workers(['worker-node-1'])" in reason.text
 
 
 async def test_its_attempts_are_used_up(dsn: str, client: BackfillClient) -> None:

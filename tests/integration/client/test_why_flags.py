@@ -47,7 +47,10 @@ async def test_no_worker_takes_its_flags(dsn: str, client: BackfillClient, lanes
         if why.reasons:
             [reason] = why
             assert reason.kind is WhyKind.FLAGS
-            assert reason.text == "none of the 1 live workers that know the task t takes jobs with its flags"
+            assert reason.text == (
+                "none of the live workers that know the task t (1) takes the job: its flags, or that it has none, do "
+                "not fit their accepted_flags and forbidden_flags"
+            )
         else:
             free.add(flags)
     assert free == taken

@@ -104,4 +104,7 @@ async def test_one_that_is_not_breaking(
                 await client.enqueue("ours", {})
         assert len(await sharing.work("ours")) == 3
     told = [record.getMessage() for record in caplog.records if "migration 1000" in record.getMessage()]
-    assert told == ["schema 'graphile_worker' has Graphile Worker's migration 1000; this version of backfill knows 19"]
+    [line] = told
+    assert line.startswith(
+        "schema 'graphile_worker' has Graphile Worker's migration 1000; this version of backfill knows 19: it is not"
+    )

@@ -19,7 +19,7 @@ from backfill.client.verbs.recovery import DEAD_AFTER, recover_abandoned, recove
 from backfill.errors import CleanupRefusedError
 from backfill.storage.recovery import Next
 from backfill.storage.results import Row, first, nothing, rows
-from backfill.storage.schema.functions import FunctionsFound, functions_found
+from backfill.storage.schema.functions import FunctionsFound, functions_found, take_over_command
 
 T = TypeVar("T")
 
@@ -234,8 +234,8 @@ def _hold_functions(schema: str) -> Steps[None]:
         raise CleanupRefusedError(f"{not_collected}another program is just migrating it; call again in a while")
     if found.whose == "unfinished":
         way_out = "is under way; call again in a while" if found.under_way else "did not come to its end; run it again"
-        raise CleanupRefusedError(f"{not_collected}`backfill migrate --take-over-functions` {way_out}")
-    way_out = "; `backfill migrate --take-over-functions` puts ours back" if found.whose == "replaced" else ""
+        raise CleanupRefusedError(f"{not_collected}`{take_over_command(schema)}` {way_out}")
+    way_out = f"; `{take_over_command(schema)}` puts ours back" if found.whose == "replaced" else ""
     raise CleanupRefusedError(
         f"{not_collected}its add_job or add_jobs is another program's, which may leave a job with a queue that was "
         f"just deleted; nothing need be done, unused ones cost their rows only{way_out}"

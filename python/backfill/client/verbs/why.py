@@ -76,8 +76,7 @@ def _running(number: int, row: Row) -> WhyReason:
     worker, since = row.word("locked_by"), row.time("locked_at")
     where = f"worker {worker}{_place(row.text('holder_place'))}"
     if not worker.startswith(_OURS):
-        where = f"{worker or 'somebody without a name'}, which is no worker of this package's"
-        text = f"job {number} is locked by {where}{_since(since)}"
+        text = f"job {number} is locked by {worker or 'somebody without a name'}{_since(since)}{_stranger(worker)}"
     elif row.flag("holder_lives"):
         text = f"job {number} is run by {where}{_since(since, 'at least ')}"
     else:
@@ -97,7 +96,10 @@ def _own(task: str, row: Row) -> Iterator[WhyReason]:
     if not row.whole("knowing"):
         yield WhyReason(kind=WhyKind.NO_WORKER, text=f"no live worker of this package knows the task {task}")
     elif not row.whole("taking"):
-        text = f"none of the {row.whole('knowing')} live workers that know the task {task} takes jobs with its flags"
+        text = (
+            f"none of the live workers that know the task {task} ({row.whole('knowing')}) takes the job: its flags, or "
+            "that it has none, do not fit their accepted_flags and forbidden_flags"
+        )
         yield WhyReason(kind=WhyKind.FLAGS, text=text)
 
 
@@ -131,7 +133,7 @@ def _of_queue(number: int, row: Row) -> Iterator[WhyReason]:
         other = row.number("queue_job")
         what = "a job that is ending" if other is None else f"job {other}"
         where = f"worker {holder}{_place(row.text('queue_place'))}" if holder.startswith(_OURS) else holder
-        text = f"the serial queue {name} is busy with {what} in {where}{_since(since, 'at least ')}"
+        text = f"the serial queue {name} is busy with {what} in {where}{_since(since, 'at least ')}{_stranger(holder)}"
         yield WhyReason(kind=WhyKind.QUEUE_BUSY, text=text, since=since, worker_id=holder, job_id=other)
     elif not any(control.queue == name for control in _controls(row)):
         text = f"the serial queue {name} is still locked for a pause that has ended; a worker frees it within a minute"
@@ -199,6 +201,16 @@ def _holder(found: dict[str, Any]) -> ShareHolder:
 
 def _controls(row: Row) -> list[Control]:
     return [read_control(**(found | {"said_at": time_of(found["said_at"])})) for found in row.items("controls")]
+
+
+def _stranger(holder: str) -> str:
+    """That a lock's holder is another program's worker, and how to free what it holds; nothing for a worker of ours."""
+    if holder.startswith(_OURS):
+        return ""
+    text = ", which is not a worker of this package"
+    if not holder:
+        return text
+    return f"{text}: if its process is dead, client.force_unlock_workers([{holder!r}]) frees its jobs at once"
 
 
 def _place(place: str | None) -> str:

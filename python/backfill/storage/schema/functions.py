@@ -90,10 +90,10 @@ def tell_of_functions(found: FunctionsFound, schema: str) -> None:
     if now == "unfinished":
         logger.warning(
             "schema %r: unused serial queues stay, since `%s` did not come to its end: run it again",
-            schema, _command(schema),
+            schema, take_over_command(schema),
         )  # fmt: skip
         return
-    way_out = f"; `{_command(schema)}` puts backfill's back" if now == "replaced" else ""
+    way_out = f"; `{take_over_command(schema)}` puts backfill's back" if now == "replaced" else ""
     logger.warning(
         "schema %r: another program (%s) has put its own add_job and add_jobs in the place of backfill's: jobs are "
         "added as before, but unused serial queues are no longer deleted%s",
@@ -243,5 +243,6 @@ def _those_of(left: dict[str, str]) -> str:
     return f"{len(left)} transactions ({names}) have" if len(left) > 1 else f"the transaction of {names} has"
 
 
-def _command(schema: str) -> str:
+def take_over_command(schema: str) -> str:
+    """The command of the shell that puts backfill's functions back."""
     return f"backfill migrate --schema {shlex.quote(schema)} --take-over-functions"

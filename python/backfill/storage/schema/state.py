@@ -134,8 +134,10 @@ def refuse_newer(state: SchemaState, schema: str) -> None:
             )
         if has > known and first_time(state.database, schema, whose, str(has)):
             logger.warning(
-                "schema %r has %s migration %d; this version of backfill knows %d", schema, whose, has, known
-            )
+                "schema %r has %s migration %d; this version of backfill knows %d: it is not breaking, so nothing need "
+                "be done",
+                schema, whose, has, known,
+            )  # fmt: skip
 
 
 def refuse_older(state: SchemaState, schema: str) -> None:
