@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import logging
 import os
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backfill.cli.streams import ROOM, Patient
+from backfill.cli.streams import ROOM, Patient, Whole
 
 from plugins.waiting import Eventually
 
@@ -77,3 +79,36 @@ def test_a_reader_that_is_gone_is_no_error() -> None:
     stream.finish(0)
     stream.close()
     os.close(write)
+
+
+class Interrupted(io.RawIOBase):
+    """A stream whose writes take only so many bytes each; none where it says None.
+
+    Args:
+        takes: how many bytes the first writes take; the later ones take all.
+    """
+
+    def __init__(self, takes: list[int | None], number: int) -> None:
+        self.seen = b""
+        self._takes = iter(takes)
+        self._number = number
+
+    def fileno(self) -> int:
+        """A descriptor that is always ready."""
+        return self._number
+
+    def write(self, data: Any, /) -> int | None:
+        """Take a part of it."""
+        take = next(self._takes, len(data))
+        if take is not None:
+            self.seen += bytes(data[:take])
+        return None if take is None else min(take, len(data))
+
+
+@given(content=st.binary(), takes=st.lists(st.one_of(st.none(), st.integers(0, 10)), max_size=20))
+def test_a_write_that_is_interrupted_goes_on(content: bytes, takes: list[int | None]) -> None:
+    """However little each of the system's writes takes, all is written once and in order."""
+    with open(os.devnull, "wb") as ready:
+        raw = Interrupted(takes, ready.fileno())
+        assert Whole(raw).write(content) == len(content)
+    assert raw.seen == content

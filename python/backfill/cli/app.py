@@ -70,6 +70,7 @@ def run() -> None:
     """Run the command that the arguments name; an error becomes one line on standard error and an exit code."""
     obey_as_first_process()
     streams.open_missing()
+    streams.write_whole()
     try:
         app()
     except Exception as error:

@@ -47,6 +47,58 @@ def open_missing() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 (held until the end)
 
 
+def write_whole() -> None:
+    """Make sure that all of a long print is written where Python does not buffer the standard streams.
+
+    With PYTHONUNBUFFERED a print is one call of the system's `write`. On a pipe a signal may interrupt it, such as the
+    SIGCONT of a job that goes on, and Python then drops the rest without an error.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        raw = getattr(stream, "buffer", None)
+        if isinstance(stream, io.TextIOWrapper) and isinstance(raw, io.RawIOBase):
+            whole = io.TextIOWrapper(
+                cast("Any", Whole(raw)), encoding=stream.encoding, errors=stream.errors,
+                line_buffering=stream.line_buffering, write_through=stream.write_through,
+            )  # fmt: skip
+            setattr(sys, name, whole)
+
+
+class Whole(io.RawIOBase):
+    """An unbuffered stream whose `write` goes on until all is written.
+
+    Args:
+        raw: the stream that is written to; it stays open.
+    """
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+
+    def writable(self) -> bool:
+        """Always True."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._raw.fileno()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._raw.isatty()
+
+    def write(self, data: Any, /) -> int:
+        """Write all, and return how many bytes that were; wait for a reader where there is no room."""
+        content = memoryview(data).cast("B")
+        rest = content
+        while rest:
+            written = self._raw.write(rest)
+            if written is None:  # a descriptor that never waits has no room
+                select.select([], [self._raw], [])
+            else:
+                rest = rest[written:]
+        return len(content)
+
+
 def never_wait_for_readers(*, by_line: bool = False) -> None:
     """Make sure that prints and logs from now on never wait for their readers and never fail because of them.
 
