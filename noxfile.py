@@ -57,6 +57,8 @@ ONCE = (
 """How the names of those files begin to which the kind of server is the same, in whichever room they stand."""
 ROOMS = [f"tests/integration/worker/{room}" for room in ("control", "execution", "lanes", "pipeline", "scheduling")]
 """Rooms of the worker to which the kind of server is the same: the statements that they use are tried on each elsewhere."""
+LIGHTER = [f"tests/integration/worker/{room}" for room in ("limits", "liveness", "processes", "upkeep")]
+"""Rooms like these whose heavier files have a name of `ONCE`."""
 OWN = [
     "tests/integration/cli/test_demo.py",
     "tests/integration/test_embedded.py",
@@ -71,9 +73,19 @@ OWN = [
     "tests/integration/worker/liveness/test_gil.py",
     "tests/integration/worker/test_reconnects.py",
     "tests/integration/test_life.py",
+    "tests/integration/test_pages.py",
+    "tests/integration/test_said_nowhere.py",
+    "tests/integration/worker/test_books.py",
+    "tests/integration/worker/test_logs.py",
+    "tests/integration/worker/test_main_ends.py",
+    "tests/integration/worker/test_services.py",
+    "tests/integration/worker/test_stops.py",
+    "tests/integration/worker/test_worker_faults.py",
+    "tests/integration/worker/test_worker_lifecycle.py",
+    "tests/integration/worker/test_worker_runs.py",
     "tests/faults",
 ]
-"""Tests that start servers themselves, or that take long: once is enough."""
+"""Tests that start servers themselves, or that take long and to which the kind of server is the same."""
 SHARED = [
     str(path.relative_to(HERE))
     for room in DATABASE
@@ -82,9 +94,8 @@ SHARED = [
     if str(path.parent.relative_to(HERE)) not in ROOMS
 ]
 """Tests to which the kind of server is the same: they run once, on the embedded one."""
-OTHERS = [
-    f"--ignore={path}" for path in (*OWN, *ROOMS, *SHARED) if path.startswith("tests/integration/") or path in SHARED
-]
+NOT_SHARED = [f"--ignore={path}" for path in SHARED]
+OTHERS = [f"--ignore={path}" for path in (*OWN, *ROOMS, *LIGHTER) if path.startswith("tests/integration/")] + NOT_SHARED
 SHUFFLED = ("--random-order", "--random-order-bucket=module")
 """The files in a random order, and the tests of each file too; `--random-order-seed=N` repeats an earlier run's order."""
 GATES = "benches/gates"
@@ -147,7 +158,13 @@ def shuffled(session: nox.Session) -> None:
 @nox.session
 def own(session: nox.Session) -> None:
     """The tests without a server, those that start servers of their own, faults, and rooms of the worker."""
-    session.run("pytest", "-m", "not long", *(session.posargs or FAST + OWN + ROOMS), env=_without_server())
+    session.run(
+        "pytest",
+        "-m",
+        "not long",
+        *(session.posargs or FAST + OWN + ROOMS + LIGHTER + NOT_SHARED),
+        env=_without_server(),
+    )
 
 
 @nox.session
