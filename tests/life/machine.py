@@ -147,7 +147,7 @@ class Life(RuleBasedStateMachine):
             edits["payload"] = self._payload(edits["payload"])
         assert letter.id is not None
         job = self.run(self.bench.client.requeue_dlq_job(letter.id, notes=notes, delay=None if due else LATER, **edits))
-        waiting = self.model.waiting_requeued(letter)
+        waiting = self.model.waiting_requeued(letter, edits.get("payload"))
         if waiting is None:
             self.model.requeue(letter, job.id, due, edits, notes)
         assert job.id == letter.requeued

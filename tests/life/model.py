@@ -248,13 +248,14 @@ class Model:
             self._bury(job, job.error, "given up by another program")
         return len(gone)
 
-    def waiting_requeued(self, letter: Letter) -> Job | None:
-        """The job that an entry was requeued as, if it is in the way of another.
+    def waiting_requeued(self, letter: Letter, payload: Any = None) -> Job | None:
+        """The job that an entry was requeued as, if it is in the way of another with this payload, or its own.
 
-        With a key that is so only while it runs.
+        With a key that is so only while it runs, and where the payload is a list, which would be joined to the job's.
         """
         job = None if letter.requeued is None else self.jobs.get(letter.requeued)
-        return None if job is None or (letter.key is not None and job.held is None) else job
+        joins = isinstance(letter.payload if payload is None else payload, list)
+        return None if job is None or (letter.key is not None and job.held is None and not joins) else job
 
     def requeue(self, letter: Letter, number: int, due: bool, changes: dict[str, Any], notes: str | None) -> None:
         """Add an entry's job again, under that number."""
