@@ -57,8 +57,6 @@ ONCE = (
 """How the names of those files begin to which the kind of server is the same, in whichever room they stand."""
 ROOMS = [f"tests/integration/worker/{room}" for room in ("control", "execution", "lanes", "pipeline", "scheduling")]
 """Rooms of the worker to which the kind of server is the same: the statements that they use are tried on each elsewhere."""
-LIGHTER = [f"tests/integration/worker/{room}" for room in ("limits", "liveness", "processes", "upkeep")]
-"""Rooms like these whose heavier files have a name of `ONCE`."""
 OWN = [
     "tests/integration/cli/test_demo.py",
     "tests/integration/test_embedded.py",
@@ -73,6 +71,22 @@ OWN = [
     "tests/integration/worker/liveness/test_gil.py",
     "tests/integration/worker/test_reconnects.py",
     "tests/integration/test_life.py",
+    "tests/faults",
+]
+"""Tests that start servers themselves, or that take long: once is enough."""
+SHARED = [
+    str(path.relative_to(HERE))
+    for room in DATABASE
+    for name in ONCE
+    for path in sorted(HERE.glob(f"{room}/**/{name}*.py"))
+    if str(path.parent.relative_to(HERE)) not in ROOMS
+]
+"""Tests to which the kind of server is the same: they run once, on the embedded one."""
+EMBEDDED = [
+    "tests/integration/worker/limits",
+    "tests/integration/worker/liveness",
+    "tests/integration/worker/processes",
+    "tests/integration/worker/upkeep",
     "tests/integration/test_pages.py",
     "tests/integration/test_said_nowhere.py",
     "tests/integration/worker/test_books.py",
@@ -83,19 +97,12 @@ OWN = [
     "tests/integration/worker/test_worker_faults.py",
     "tests/integration/worker/test_worker_lifecycle.py",
     "tests/integration/worker/test_worker_runs.py",
-    "tests/faults",
 ]
-"""Tests that start servers themselves, or that take long and to which the kind of server is the same."""
-SHARED = [
-    str(path.relative_to(HERE))
-    for room in DATABASE
-    for name in ONCE
-    for path in sorted(HERE.glob(f"{room}/**/{name}*.py"))
-    if str(path.parent.relative_to(HERE)) not in ROOMS
+"""More tests to which the kind of server is the same: they run with those of the embedded one."""
+OTHERS = [
+    f"--ignore={path}" for path in (*OWN, *ROOMS, *SHARED) if path.startswith("tests/integration/") or path in SHARED
 ]
-"""Tests to which the kind of server is the same: they run once, on the embedded one."""
-NOT_SHARED = [f"--ignore={path}" for path in SHARED]
-OTHERS = [f"--ignore={path}" for path in (*OWN, *ROOMS, *LIGHTER) if path.startswith("tests/integration/")] + NOT_SHARED
+ELSEWHERE = [f"--ignore={path}" for path in EMBEDDED]
 SHUFFLED = ("--random-order", "--random-order-bucket=module")
 """The files in a random order, and the tests of each file too; `--random-order-seed=N` repeats an earlier run's order."""
 GATES = "benches/gates"
@@ -158,13 +165,7 @@ def shuffled(session: nox.Session) -> None:
 @nox.session
 def own(session: nox.Session) -> None:
     """The tests without a server, those that start servers of their own, faults, and rooms of the worker."""
-    session.run(
-        "pytest",
-        "-m",
-        "not long",
-        *(session.posargs or FAST + OWN + ROOMS + LIGHTER + NOT_SHARED),
-        env=_without_server(),
-    )
+    session.run("pytest", "-m", "not long", *(session.posargs or FAST + OWN + ROOMS), env=_without_server())
 
 
 @nox.session
@@ -177,7 +178,9 @@ def once(session: nox.Session) -> None:
 def server(session: nox.Session) -> None:
     """The tests that talk to a database, on this machine's own server."""
     with own_server() as dsn:
-        session.run("pytest", "-m", "not long", *(session.posargs or DATABASE + OTHERS), env={"DATABASE_URL": dsn})
+        session.run(
+            "pytest", "-m", "not long", *(session.posargs or DATABASE + OTHERS + ELSEWHERE), env={"DATABASE_URL": dsn}
+        )
 
 
 @nox.session

@@ -228,10 +228,10 @@ async def test_a_row_that_another_program_wrote_harms_nobody(
     for worker, place in {"a": odd.replace('"more": 0', f'"more": {deep}'), "b": odd, "c": "[]", "d": "7"}.items():
         await rows(dsn, ROW, f"backfill_{worker}", place)
     async with WorkerRunner(WorkerConfig(dsn, dead_after=HOUR), tasks) as runner:
-        await add(dsn, "backfill_e", gone())
         job = await client.enqueue("t", "e", delay=HOUR)
         await rows(dsn, LOCK, "backfill_e", [job.id])
         await rows(dsn, f"update {JOBS} set run_at = now() where id = %s returning id", job.id)
+        await add(dsn, "backfill_e", gone())  # the last step, since the worker may look for the gone at any moment
         await eventually(lambda: ran == ["e"])
         left = {worker for (worker,) in await rows(dsn, LEFT)}
         assert left == {"backfill_a", "backfill_b", "backfill_c", "backfill_d", runner.worker_id}
