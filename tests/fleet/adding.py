@@ -7,13 +7,13 @@ when its input is closed or on SIGTERM. It starts however long the database is a
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from datetime import timedelta
 from typing import Any, LiteralString
 
 import psycopg
 import uvloop
+from stopping import told_to_stop
 
 from backfill import BackfillError, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 
@@ -43,11 +43,7 @@ def add_in_thread(number: int, ctx: WorkerContext[None]) -> None:
 
 async def main() -> None:
     """Work until told to stop."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_reader(sys.stdin.fileno(), stop.set)
+    stop = told_to_stop()
     config: dict[str, Any] = {
         "concurrency": _concurrency,
         "retry": SOON,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from typing import Any
 
 import psycopg_pool
 import uvloop
+from stopping import told_to_stop
 
 from backfill import (
     BackfillClient,
@@ -65,11 +65,7 @@ async def batch(items: list[int], ctx: WorkerContext[Records]) -> None:
 
 async def main() -> None:
     """Work until told to stop."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_reader(sys.stdin.fileno(), stop.set)
+    stop = told_to_stop()
     config = WorkerConfig(
         _dsn,
         concurrency=_concurrency,

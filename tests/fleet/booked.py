@@ -28,6 +28,7 @@ import msgspec
 import psycopg
 import uvloop
 from psycopg.pq import TransactionStatus
+from stopping import told_to_stop
 
 from backfill import BackfillClient, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from backfill.errors import BackfillError
@@ -198,12 +199,8 @@ async def seize(work: Work, ctx: WorkerContext[Recorders]) -> None:
 async def main() -> None:
     """Work until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_reader(sys.stdin.fileno(), stop.set)
-    loop.add_signal_handler(signal.SIGUSR1, _tell)
+    stop = told_to_stop()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell)
     config = WorkerConfig(
         settings.dsn,
         concurrency=settings.concurrency,

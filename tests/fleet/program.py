@@ -6,7 +6,6 @@ Called as `program.py DSN CONCURRENCY DEAD_AFTER`; ends when its input is closed
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 import psycopg_pool
 import uvloop
+from stopping import told_to_stop
 
 from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 
@@ -110,11 +110,7 @@ async def steps(total: int, ctx: WorkerContext[Records]) -> None:
 
 async def main() -> None:
     """Work until told to stop."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_reader(sys.stdin.fileno(), stop.set)
+    stop = told_to_stop()
     config = WorkerConfig(
         _dsn,
         queues=[QueueConfig.default_queue(_concurrency)],

@@ -5,13 +5,12 @@ Called as `recurring.py DSN CONCURRENCY DEAD_AFTER CRONTAB`; ends when its input
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 from datetime import timedelta
 from typing import Any
 
 import uvloop
+from stopping import told_to_stop
 
 from backfill import QueueConfig, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from backfill.cron import parse_crontab
@@ -33,11 +32,7 @@ for _name in {schedule.task for schedule in _schedules}:
 
 async def main() -> None:
     """Work until told to stop."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_reader(sys.stdin.fileno(), stop.set)
+    stop = told_to_stop()
     config = WorkerConfig(
         _dsn,
         queues=[QueueConfig.default_queue(_concurrency)],
