@@ -1,9 +1,9 @@
-"""Statements for drivers that do not give libpq's results: the same SQL files, rendered in a second form.
+"""Statements in a second form, for drivers that do not give libpq's results.
 
-Used by the carriers of other libraries' connections (SQLAlchemy, asyncpg, Django, psycopg2). A program may have told its
-driver how to read and to write JSON, times or arrays, and the queue's rows must not depend on that. So every parameter
-is bound as a text, which the statement casts to its type, and every row comes back as one text. That text holds the
-values exactly as libpq would have given them.
+Used by the carriers of other libraries' connections (SQLAlchemy, asyncpg, Django, psycopg2). A program may have told
+its driver how to read and to write JSON, times or arrays, and the queue's rows must not depend on that. So every
+parameter is bound as a text, which the statement casts to its type, and every row comes back as one text. That text
+holds the values exactly as libpq would have given them.
 """
 
 from __future__ import annotations
