@@ -57,11 +57,11 @@ PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}
 # The same within a room, for its modules and folders. What stands in one line does not know what stands beside it.
 INNER_PLACES = {
     "storage": [
-        {"arrays", "backoff", "counters", "headers", "pasted", "ration", "recovery", "results", "texts"},
+        {"arrays", "backoff", "counters", "headers", "pasted", "ration", "recovery", "results", "sql_words", "texts"},
         {"rows"},
         {"schedules", "types", "until", "values"},
         {"heartbeat", "statements"},
-        {"grants", "isolation"},
+        {"carried", "grants", "isolation"},
         {"pooler"},
         {"cancelling"},
         {"connection"},

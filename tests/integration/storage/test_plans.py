@@ -11,6 +11,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import backfill
+from backfill.storage.carried import carried
 from backfill.storage.claims import LaneClaim, LaneFilter
 from backfill.storage.statements import load, render
 from plans import (
@@ -41,6 +42,13 @@ LANES = {
     "one priority": (LaneFilter(tasks=tuple(TASKS), priority=(0, 0)),),
     "accepted flags": (LaneFilter(tasks=tuple(TASKS)),),
 }
+CARRIED = (
+    "cancel_matching", "create_queues", "create_tasks", "dedupe_jobs", "delete_dead_letters", "find_controls",
+    "find_dead_letters", "find_ends", "find_limits", "get_job", "hold_queues", "hold_tasks", "insert_job",
+    "insert_serial_job", "list_attempts", "list_dead_letters", "list_ends", "make_queues", "make_tasks", "name_job",
+    "read_checkpoint", "read_counters", "requeue_dead_letters", "why_job", "why_limit",
+)  # fmt: skip
+"""Statements of the client's verbs whose work is not done inside a function."""
 FLAGS = {"accepted flags": ("gpu",)}
 """The flags of a lane of a worker that was told which ones it accepts."""
 
@@ -80,6 +88,14 @@ def test_each_statement_is_looked_at() -> None:
 def test_a_plan_uses_the_indexes_of_its_header(filled: Connection, name: str) -> None:
     """The indexes that the header names serve it, and no table of size is read from end to end."""
     plan = explain(filled, name, SAMPLES[name])
+    assert indexes(plan) >= header_indexes(name)
+    assert whole_scans(plan) == set()
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_the_form_for_other_drivers_goes_by_the_same_indexes(filled: Connection, name: str) -> None:
+    """What a client runs on a connection of another library, with all parameters as texts, is planned alike."""
+    plan = explain(filled, name, SAMPLES[name], carried(name, "graphile_worker", "numeric").text)
     assert indexes(plan) >= header_indexes(name)
     assert whole_scans(plan) == set()
 
