@@ -84,6 +84,8 @@ def stripped(error: BaseException, *, context: bool = False) -> None:
         seen.add(id(one))
         if _primary(one) is not None:
             one.args = (message(one), *one.args[1:])
+            if type(one).__module__.partition(".")[0] == "asyncpg":
+                vars(one).update(detail=None, hint=None)  # which its errors print too
         others = (one.__cause__, one.__context__ if context else None)
         waiting += [other for other in others if other is not None]
         if isinstance(one, BaseExceptionGroup):

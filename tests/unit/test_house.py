@@ -48,6 +48,7 @@ PLACES = [
     {"recurring", "task_decorator", "wrapped"},
     {"tasks"},
     {"client"},
+    {"contrib"},
     {"worker"},
     {"operate"},
     {"cli", "testing"},

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backfill import BackfillClient, ConfigurationError, WorkerConfig
-from backfill.client.manner import checked_connection
+from backfill.client.carrier import lent
 from backfill.storage.connection import resolve
 from backfill.storage.pasted import is_function, pasted
 
@@ -80,25 +80,23 @@ def test_what_is_none_is_refused_by_its_type(wrong: object) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "way"),
     [
-        ("asyncpg.connection", "Connection", "add_job"),
-        ("sqlalchemy.ext.asyncio.session", "AsyncSession", "driver_connection"),
-        ("sqlalchemy.ext.asyncio.session", "AsyncSession", "asyncpg, add the job by SQL"),
-        ("sqlalchemy.pool.base", "_ConnectionFairy", "its .driver_connection"),
-        ("sqlalchemy.orm.session", "Session", "asyncio extension"),
-        ("psycopg2.extensions", "connection", "add_job"),
-        ("psycopg_pool.pool_async", "AsyncConnectionPool", "pool.connection"),
-        ("psycopg", "Connection", "AsyncConnection.connect"),
-        ("django.db.backends.postgresql.base", "DatabaseWrapper", "cursor.execute"),
-        ("somebody.models", "Thing", "expected a psycopg.AsyncConnection"),
+        ("asyncpg.cursor", "Cursor", "expected an asynchronous connection"),
+        ("sqlalchemy.ext.asyncio.session", "async_sessionmaker", "pass one of them"),
+        ("sqlalchemy.pool.base", "_ConnectionFairy", "the session or the connection"),
+        ("sqlalchemy.orm.session", "Session", "backfill.sync.Client"),
+        ("psycopg2.extensions", "connection", "backfill.sync.Client"),
+        ("psycopg", "Connection", "backfill.sync.Client"),
+        ("django.db.backends.postgresql.base", "DatabaseWrapper", "backfill.sync.Client"),
+        ("somebody.models", "Thing", "add_job"),
     ],
 )
 def test_connections_of_other_programs_are_refused_with_a_way_out(module: str, name: str, way: str) -> None:
     """The error names the class, and what to pass or to do."""
     kind = type(name, (), {"__module__": module})
     with pytest.raises(ConfigurationError, match=f"{module}.{name}") as caught:
-        checked_connection(kind())
+        lent(kind(), sync=False)
     assert way in str(caught.value)
     derived = type("Own", (kind,), {"__module__": "app.db"})
     with pytest.raises(ConfigurationError, match=r"app.db.Own") as caught:
-        checked_connection(derived())
+        lent(derived(), sync=False)
     assert way in str(caught.value)

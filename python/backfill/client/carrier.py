@@ -119,10 +119,18 @@ def refusal(given: object, *, sync: bool) -> str:
     kind = type(given)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     expected = "a synchronous connection" if sync else "an asynchronous connection"
+    if kind.__module__.startswith("sqlalchemy.pool"):
+        return f"{name} is a connection of SQLAlchemy's pool: pass the session or the connection that it belongs to"
     if _is_other_kind(given, sync=sync):
         other = "BackfillClient" if sync else "backfill.sync.Client"
         return f"{name} is {'asynchronous' if sync else 'synchronous'}, and this client is not: use it with {other}"
-    return f"expected {expected}, session or pool of psycopg, SQLAlchemy or another known library, got {name}"
+    if kind.__qualname__ in {"async_sessionmaker", "sessionmaker"}:
+        return f"{name} makes sessions: pass one of them"
+    libraries = "psycopg, SQLAlchemy, Django or psycopg2" if sync else "psycopg, asyncpg or SQLAlchemy"
+    return (
+        f"expected {expected}, session or pool of {libraries}, got {name}; with another library add the job by SQL in "
+        "its transaction: select graphile_worker.add_job('task', payload => '{...}'::json, max_attempts => 8)"
+    )
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -192,7 +200,8 @@ def _is_other_kind(given: object, *, sync: bool) -> bool:
         return not sync
     if isinstance(given, (psycopg.AsyncConnection, psycopg_pool.AsyncConnectionPool)):
         return sync
-    return _lender(given, LENDERS[not sync]) is not None
+    both = {**dict.fromkeys(LENDERS[sync], "this"), **dict.fromkeys(LENDERS[not sync], "other")}
+    return _lender(given, both) == "other"
 
 
 @asynccontextmanager

@@ -18,9 +18,9 @@ import psycopg
 import psycopg_pool
 
 from backfill.client.asking import carry_out, follow
-from backfill.client.carrier import AnyConnection, lent
+from backfill.client.carrier import AnyConnection, Carrier, lent
 from backfill.client.execute import cancellations, surely_undone, translated
-from backfill.client.manner import speak_again, speak_utf8
+from backfill.client.manner import in_utf8, speak_again, speak_utf8
 from backfill.client.opening import Opening
 from backfill.client.scheduling import Scheduling
 from backfill.client.session import Session
@@ -263,18 +263,17 @@ class ClientLife:
     async def _lent(self, given: object) -> AsyncIterator[AnyConnection]:
         """Use the caller's connection in UTF-8 for a block, and remove from its errors the rows that they quote."""
         self._refuse_closed()
-        if not isinstance(given, psycopg.AsyncConnection):
-            with stripping():
-                async with lent(given, sync=False) as theirs:
+        with stripping():
+            if isinstance(given, psycopg.AsyncConnection):
+                async with in_utf8(given):
+                    yield given
+                return
+            async with lent(given, sync=False) as theirs:
+                if isinstance(theirs, Carrier):
                     yield theirs
-            return
-        encoding = await speak_utf8(given)
-        try:
-            with stripping():
-                yield given
-        finally:
-            if encoding is not None:
-                await speak_again(given, encoding)
+                    return
+                async with in_utf8(theirs):
+                    yield theirs
 
     async def _beside(self) -> Connection | None:
         """Make a connection outside the client's own pool, for a call that already holds one of the pool.
