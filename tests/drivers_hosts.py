@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 import asyncpg
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
-from sqlalchemy import text
+from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -88,7 +89,7 @@ class AsyncpgHost(PsycopgHost):
     async def opened(cls, dsn: str) -> AsyncIterator[Host]:
         """A host with a connection outside a transaction."""
         host = cls()
-        host.given = await asyncpg.connect(dsn)
+        host.given = await asyncpg.connect(**asyncpg_keywords(dsn))
         try:
             yield host
         finally:
@@ -102,7 +103,10 @@ class AsyncpgPoolHost(AsyncpgHost):
     @asynccontextmanager
     async def opened(cls, dsn: str) -> AsyncIterator[Host]:
         """A host with a pool's connection."""
-        async with asyncpg.create_pool(dsn, min_size=1, max_size=1, init=_own_codecs) as pool, pool.acquire() as lent:
+        async with (
+            asyncpg.create_pool(**asyncpg_keywords(dsn), min_size=1, max_size=1, init=_own_codecs) as pool,
+            pool.acquire() as lent,
+        ):
             host = cls()
             host.given = lent
             yield host
@@ -189,7 +193,31 @@ COMMITTING: list[type[SessionHost]] = [SessionHost, AsyncpgSessionHost, Connecti
 
 def engine_of(dsn: str, driver: str) -> AsyncEngine:
     """An engine of SQLAlchemy."""
-    return create_async_engine(dsn.replace("postgresql", f"postgresql+{driver}", 1))
+    return create_async_engine(url_of(dsn, driver))
+
+
+def url_of(dsn: str, driver: str) -> URL:
+    """The address of a server as SQLAlchemy writes it; the host may be a folder of sockets."""
+    parts = asyncpg_keywords(dsn)
+    return URL.create(
+        f"postgresql+{driver}",
+        username=parts["user"],
+        password=parts["password"],
+        database=parts["database"],
+        query={"host": parts["host"], "port": str(parts["port"])},
+    )
+
+
+def asyncpg_keywords(dsn: str) -> dict[str, Any]:
+    """The same as keywords of asyncpg."""
+    parts = conninfo_to_dict(dsn)
+    return {
+        "host": parts.get("host"),
+        "port": int(parts.get("port") or 5432),
+        "user": parts.get("user"),
+        "password": parts.get("password"),
+        "database": parts.get("dbname"),
+    }
 
 
 @asynccontextmanager
@@ -202,7 +230,7 @@ async def psycopg_pool(dsn: str) -> AsyncIterator[object]:
 @asynccontextmanager
 async def asyncpg_pool(dsn: str) -> AsyncIterator[object]:
     """A pool of asyncpg."""
-    async with asyncpg.create_pool(dsn, min_size=1, max_size=1, init=_own_codecs) as pool:
+    async with asyncpg.create_pool(**asyncpg_keywords(dsn), min_size=1, max_size=1, init=_own_codecs) as pool:
         yield pool
 
 

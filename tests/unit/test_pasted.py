@@ -85,7 +85,6 @@ def test_what_is_none_is_refused_by_its_type(wrong: object) -> None:
         ("sqlalchemy.pool.base", "_ConnectionFairy", "the session or the connection"),
         ("sqlalchemy.orm.session", "Session", "backfill.sync.Client"),
         ("psycopg2.extensions", "connection", "backfill.sync.Client"),
-        ("psycopg", "Connection", "backfill.sync.Client"),
         ("django.db.backends.postgresql.base", "DatabaseWrapper", "backfill.sync.Client"),
         ("somebody.models", "Thing", "add_job"),
     ],

@@ -119,12 +119,12 @@ def refusal(given: object, *, sync: bool) -> str:
     kind = type(given)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     expected = "a synchronous connection" if sync else "an asynchronous connection"
-    if kind.__module__.startswith("sqlalchemy.pool"):
+    if any(base.__module__.startswith("sqlalchemy.pool") for base in kind.__mro__):
         return f"{name} is a connection of SQLAlchemy's pool: pass the session or the connection that it belongs to"
     if _is_other_kind(given, sync=sync):
         other = "BackfillClient" if sync else "backfill.sync.Client"
         return f"{name} is {'asynchronous' if sync else 'synchronous'}, and this client is not: use it with {other}"
-    if kind.__qualname__ in {"async_sessionmaker", "sessionmaker"}:
+    if {"async_sessionmaker", "sessionmaker"} & {base.__name__ for base in kind.__mro__}:
         return f"{name} makes sessions: pass one of them"
     libraries = "psycopg, SQLAlchemy, Django or psycopg2" if sync else "psycopg, asyncpg or SQLAlchemy"
     return (

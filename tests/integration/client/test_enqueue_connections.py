@@ -17,7 +17,7 @@ from psycopg import rows as row_factories
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool import ConnectionPool
 
 from backfill import BackfillClient, ClientClosedError, ConfigurationError, JobKeyMode, NewJob, Queue
 
