@@ -162,12 +162,14 @@ class Senders:
         try:
             await self._write_together(batch)
         except _NamesMissingError:
-            await self._write_apart(batch)
+            await self._without(batch, [waiter for waiter in batch if not self._are_known(waiter.shape)])
         except psycopg.Error as error:
             if is_about_rows(error):
                 await self._write_apart(batch)
+            elif isinstance(error, psycopg.errors.LockNotAvailable):
+                await self._without(batch, [waiter for waiter in batch if waiter.shape.key is not None])
             elif is_refusal(error):
-                await self._without_keys(batch, error)
+                await self._without(batch, batch)
             else:
                 _fail(batch, error)
         except Exception as error:  # noqa: BLE001 - each call gets it
@@ -186,15 +188,14 @@ class Senders:
         await self._write(batch[:middle])
         await self._write(batch[middle:])
 
-    async def _without_keys(self, batch: Sequence[Waiter], error: psycopg.Error) -> None:
-        """Have calls write their jobs by themselves; after waiting for a lock, only those that may have waited."""
-        alone = batch
-        if isinstance(error, psycopg.errors.LockNotAvailable):
-            alone = [waiter for waiter in batch if waiter.shape.key is not None]
-        others = [waiter for waiter in batch if waiter.shape.key is None] if 0 < len(alone) < len(batch) else []
-        _answer(alone or batch, [None] * len(alone or batch))
-        if others:
-            await self._write(others)
+    async def _without(self, batch: Sequence[Waiter], some: Sequence[Waiter]) -> None:
+        """Have some calls write their jobs by themselves, and write the others; if nothing is known, each by itself."""
+        left = set(batch).difference(some)
+        if len(left) == len(batch):
+            some, left = batch, set()
+        _answer(some, [None] * len(some))
+        if left:
+            await self._write([waiter for waiter in batch if waiter in left])
 
     async def _write_together(self, batch: Sequence[Waiter]) -> None:
         rows: list[Row] = [(waiter.shape, waiter.payload) for waiter in batch]
@@ -223,6 +224,10 @@ class Senders:
                 self._remember(names)
                 return written
         raise _NamesMissingError
+
+    def _are_known(self, shape: JobShape) -> bool:
+        tasks, queues = self._known
+        return shape.task in tasks and (shape.queue is None or shape.queue in queues)
 
     def _remember(self, names: Iterable[set[str]]) -> None:
         for known, seen in zip(self._known, names, strict=True):
