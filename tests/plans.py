@@ -232,6 +232,8 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "sweep_crontabs": [],
     "insert_waiting": [1],
     "dedupe_waiting": [2],
+    "gather_waiting": [3, "replace"],
+    "producer_gather_waiting": [4, "replace"],
     "get_job": [5],
     "give_back": [*_FENCES, *_CLAIMS, _NOTHING, [True] * 100, _TIMES, ["snoozed"] * 100, _NOTHING, _KEYED],
     "forget_attempts": [_IDS],

@@ -151,7 +151,10 @@ class EnqueueVerb(ClientLife):
         if connection is None:
             return await self._enqueue_soon(shape, encoded, new.source, notify=notify)
         async with self._connection(connection) as chosen:
-            return await self._enqueue(chosen, _send, shape, encoded, new.source, tell=notify)
+            outcome = await self._enqueue(chosen, _send, shape, encoded, new.source, tell=notify)
+            if not outcome.job.task_identifier:
+                await carry_out(chosen, self._schema, put_names(outcome.job))
+            return outcome
 
     async def _enqueue_soon(
         self, shape: JobShape, payload: bytes, source: Task[Any, Any] | None, *, notify: bool
@@ -169,7 +172,7 @@ class EnqueueVerb(ClientLife):
         row = await senders.wait(shape, payload, tell=notify)
         if row is None:
             return await self._enqueue_alone(shape, payload, source, notify=notify)
-        return EnqueueOutcome(status_of(row, shape.mode), row.id, _named(row, shape), row.revision, source)
+        return _outcome(shape, row, source)
 
     async def _enqueue_alone(
         self, shape: JobShape, payload: bytes, source: Task[Any, Any] | None, *, notify: bool
@@ -179,6 +182,9 @@ class EnqueueVerb(ClientLife):
         outcome = await self._retrying(lambda own: self._enqueue(own, _send_own, shape, payload, source, tell=tell))
         if notices is not None and notify and not tell:
             notices.add(1)
+        job = outcome.job
+        if not job.task_identifier:  # asked apart: if the connection is lost meanwhile, nothing is written once more
+            await self._retrying(lambda own: carry_out(own, self._schema, put_names(job)), harmless=True)
         return outcome
 
     async def _asked(
@@ -253,7 +259,7 @@ class EnqueueVerb(ClientLife):
             rows = await send(connection, self._schema, statement, parameters)
             if not rows:  # another engine's function may lose a race for a key; it then returns no row
                 continue
-            return await self._outcome(connection, shape, rows[0], source)
+            return _outcome(shape, rows[0], source)
         raise BackfillError(
             f"task {shape.task!r}, job_key {shape.key!r}: add_job gave no row, {_TRIES} times; the key is being fought "
             "over"
@@ -274,20 +280,10 @@ class EnqueueVerb(ClientLife):
         for _ in range(_TRIES):
             rows = await send(connection, self._schema, *statement)
             if rows:
-                return await self._outcome(connection, shape, rows[0], source)
+                return _outcome(shape, rows[0], source)
             names = {shape.task}, set() if shape.queue is None else {shape.queue}
             await make_names(connection, self._schema, *names)
         raise BackfillError(f"task {shape.task!r}: it or its queue was made {_TRIES} times, and deleted as often")
-
-    async def _outcome(
-        self, connection: Connection, shape: JobShape, row: Job, source: Task[Any, Any] | None
-    ) -> EnqueueOutcome[Any]:
-        status = status_of(row, shape.mode)
-        if status in (EnqueueStatus.ADDED, EnqueueStatus.REPLACED):
-            _named(row, shape)
-        elif not row.task_identifier:  # the row belongs to an older job, perhaps of another task
-            await carry_out(connection, self._schema, put_names(row))
-        return EnqueueOutcome(status, row.id, row, row.revision, source)
 
 
 async def _send(connection: Connection, schema: str, name: str, parameters: Parameters) -> list[Job]:
@@ -296,6 +292,14 @@ async def _send(connection: Connection, schema: str, name: str, parameters: Para
 
 async def _send_own(connection: Connection, schema: str, name: str, parameters: Parameters) -> list[Job]:
     return decode_jobs(await repeated(lambda: run_own(connection, name, schema, parameters)))
+
+
+def _outcome(shape: JobShape, row: Job, source: Task[Any, Any] | None) -> EnqueueOutcome[Any]:
+    """Return what was done; the row of an older job, which may be of another task, has no names yet."""
+    status = status_of(row, shape.mode)
+    if status in (EnqueueStatus.ADDED, EnqueueStatus.REPLACED):
+        _named(row, shape)
+    return EnqueueOutcome(status, row.id, row, row.revision, source)
 
 
 def _named(row: Job, shape: JobShape) -> Job:

@@ -8,8 +8,15 @@
 --   $9 job_keys text[], $10 job_key_mode text, $11 tell boolean, $12 patience text
 select
   jobs.id, jobs.job_queue_id, jobs.task_id, jobs.payload, jobs.priority, jobs.run_at, jobs.attempts, jobs.max_attempts,
-  jobs.last_error, jobs.created_at, jobs.updated_at, jobs.key, jobs.locked_at, jobs.locked_by, jobs.revision, jobs.flags
+  jobs.last_error, jobs.created_at, jobs.updated_at, jobs.key, jobs.locked_at, jobs.locked_by, jobs.revision, jobs.flags,
+  names.task_identifier, names.queue_name
 from :"schema".backfill_gather_producer_jobs(
   $1::text[], $2::text[], $3::text[], $4::integer[], $5::timestamptz[], $6::interval[], $7::integer[], $8::text[],
   $9::text[], $10::text, $11::boolean, $12::text
 ) as jobs
+-- Only then may the job be an older one, of another task or queue than those that the caller knows.
+left join lateral (
+  select found.task_identifier, found.queue_name
+  from :"schema".backfill_see_names(jobs.task_id, jobs.job_queue_id) as found
+  where $10::text = 'unsafe_dedupe'
+) as names on true

@@ -1,4 +1,4 @@
-"""Calls of `enqueue` that go together, where one is refused, blocked or cancelled, or the client is closed meanwhile."""
+"""Calls of `enqueue` that go together, where one is refused, blocked or cancelled, or the client is closed."""
 
 from __future__ import annotations
 
