@@ -149,34 +149,29 @@ class EnqueueVerb(ClientLife):
         else:
             shape, encoded = await self._asked(self._scheduling, new, spec, keywords)
         if connection is None:
-            return await self._enqueue_soon(shape, encoded, new.source, notify=notify)
+            # While the client opens, its dsn's callable may make a call that must not wait for the one which opens it.
+            senders = None if self._session is None else self._adding.senders()
+            if senders is None or not may_gather(shape):
+                return await self._enqueue_alone(shape, encoded, new.source, notify=notify)
+            if senders.begin():
+                try:
+                    return await self._enqueue_alone(shape, encoded, new.source, notify=notify)
+                finally:
+                    senders.end()
+            row = await senders.wait(shape, encoded, tell=notify)
+            if row is None:
+                return await self._enqueue_alone(shape, encoded, new.source, notify=notify)
+            return _outcome(shape, row, new.source)
         async with self._connection(connection) as chosen:
             outcome = await self._enqueue(chosen, _send, shape, encoded, new.source, tell=notify)
             if not outcome.job.task_identifier:
                 await carry_out(chosen, self._schema, put_names(outcome.job))
             return outcome
 
-    async def _enqueue_soon(
-        self, shape: JobShape, payload: bytes, source: Task[Any, Any] | None, *, notify: bool
-    ) -> EnqueueOutcome[Any]:
-        """Add a job on a connection of the client's: at once, or with others if another one is on its way."""
-        # While the client opens, its dsn's callable may make a call that must not wait for the one which opens it.
-        senders = None if self._session is None else self._adding.senders()
-        if senders is None or not may_gather(shape):
-            return await self._enqueue_alone(shape, payload, source, notify=notify)
-        if senders.begin():
-            try:
-                return await self._enqueue_alone(shape, payload, source, notify=notify)
-            finally:
-                senders.end()
-        row = await senders.wait(shape, payload, tell=notify)
-        if row is None:
-            return await self._enqueue_alone(shape, payload, source, notify=notify)
-        return _outcome(shape, row, source)
-
     async def _enqueue_alone(
         self, shape: JobShape, payload: bytes, source: Task[Any, Any] | None, *, notify: bool
     ) -> EnqueueOutcome[Any]:
+        """Add a job by itself, on a connection of the client's."""
         notices = self._adding.notices()
         tell = notify and (notices is None or notices.may_tell())
         outcome = await self._retrying(lambda own: self._enqueue(own, _send_own, shape, payload, source, tell=tell))

@@ -43,7 +43,7 @@ class Adding:
         self._notices: Notices | None = None
 
     def senders(self) -> Senders | None:
-        """Return what gathers calls on this loop in this process; None if each call goes by itself."""
+        """Return what gathers calls on this loop in this process; None if each call is sent alone."""
         if not self._gather:
             return None
         senders = self._senders

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from os import getpid
 
 import psycopg
 
@@ -34,8 +35,8 @@ class Notices:
     def __init__(self, seconds: float, tell: Callable[[int], Awaitable[None]]) -> None:
         self._seconds = seconds
         self._tell = tell
-        self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._loop = get_running_loop()
+        self._pid = getpid()
         self._next = self._loop.time()
         self._untold = 0
         self._task: asyncio.Task[None] | None = None
@@ -44,7 +45,7 @@ class Notices:
     @property
     def is_here(self) -> bool:
         """Whether this object belongs to the running event loop and to this process."""
-        return self._loop is asyncio.get_running_loop() and self._pid == os.getpid()
+        return self._loop is get_running_loop() and self._pid == getpid()
 
     def may_tell(self) -> bool:
         """Tell whether a statement that is sent now may notify the workers; if so, the interval begins."""

@@ -23,7 +23,7 @@ Row = tuple[JobShape, bytes]
 def may_gather(shape: JobShape) -> bool:
     """Tell whether a job may be written together with others.
 
-    Where a key keeps a job from being added, its call asks further questions, so it goes by itself.
+    A call whose job may not be added, because its key is taken, asks further questions and so is sent alone.
     """
     return shape.key is None or (
         shape.mode is not JobKeyMode.UNSAFE_DEDUPE and getattr(shape, "unique_for", None) is None

@@ -9,9 +9,10 @@ the calls that came after it for more than a moment. They then go on another con
 from __future__ import annotations
 
 import asyncio
-import os
+from asyncio import get_running_loop
 from collections.abc import Iterable, Sequence
 from contextvars import Context
+from os import getpid
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -52,8 +53,8 @@ class Senders:
     """
 
     def __init__(self, client: ClientLife, notices: Notices | None) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._loop = get_running_loop()
+        self._pid = getpid()
         self._client = client
         self._schema = client.schema
         self._known = client._known  # noqa: SLF001 - a class of the same package
@@ -67,7 +68,7 @@ class Senders:
     @property
     def is_here(self) -> bool:
         """Whether this object belongs to the running event loop and to this process."""
-        return self._loop is asyncio.get_running_loop() and self._pid == os.getpid()
+        return self._loop is get_running_loop() and self._pid == getpid()
 
     def begin(self) -> bool:
         """Tell whether a call may go at once by itself, because no other is on its way; if so, it must call `end`."""
