@@ -12,6 +12,7 @@ from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from os import getpid
+from typing import Final
 
 import psycopg
 
@@ -19,6 +20,8 @@ from backfill.errors import BackfillError
 from backfill.said import why
 
 logger = logging.getLogger(__name__)
+
+_CLOSING_SECONDS: Final = 5.0
 
 
 class Notices:
@@ -66,9 +69,10 @@ class Notices:
         """Notify the workers now of what they were not told."""
         self._hurry.set()
         if self._task is not None:
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=_CLOSING_SECONDS)
 
     async def _later(self) -> None:
+        count = 0
         try:
             try:
                 async with asyncio.timeout_at(self._next):
@@ -82,5 +86,5 @@ class Notices:
             logger.warning("the workers were not notified of %d jobs, and will find them later: %s", count, why(error))
         finally:
             self._task = None
-            if self._untold and not self._hurry.is_set():
-                self.add(0)
+        if self._untold:
+            self.add(0)

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from backfill import BackfillClient, ClientClosedError, JobKeyMode
+from backfill.client import asking, enqueue
 from backfill.client.gathering import senders
 from backfill.client.lent import LentClient
 from backfill.hooks import BeforeJobSchedule, HookRegistry, Skip
@@ -242,3 +243,20 @@ async def test_a_deduped_key_is_told_who_has_it(client: BackfillClient) -> None:
         client.enqueue("t", {}, job_key="k", job_key_mode=JobKeyMode.UNSAFE_DEDUPE),
     )
     assert (kept.status.value, kept.job.task_identifier) == ("kept", "older")
+
+
+async def test_a_kept_key_is_counted_once(dsn: str, client: BackfillClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is ended when the names of the kept job are asked: they are asked again, and nothing else."""
+    await client.enqueue("older", {}, job_key="k")
+    ended = []
+
+    async def carry_out(connection: psycopg.AsyncConnection[Any], *rest: Any) -> Any:
+        if not ended:
+            ended.append(connection.info.backend_pid)
+            await rows(dsn, "select pg_terminate_backend(%s, 10000)", ended[0])
+        return await asking.carry_out(connection, *rest)
+
+    monkeypatch.setattr(enqueue, "carry_out", carry_out)
+    kept = await client.enqueue("t", {}, job_key="k", job_key_mode=JobKeyMode.UNSAFE_DEDUPE)
+    assert (kept.status.value, kept.job.task_identifier, kept.revision) == ("kept", "older", 1)
+    assert await value(dsn, "select revision from graphile_worker._private_jobs where key = 'k'") == 1

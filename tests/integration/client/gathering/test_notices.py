@@ -21,6 +21,7 @@ from backfill import (
     Queue,
     TaskRegistry,
     WorkerConfig,
+    WorkerContext,
     WorkerRunner,
     enqueue_bulk,
     enqueue_fast,
@@ -188,6 +189,31 @@ async def test_workers_that_are_not_told_look_by_themselves(dsn: str) -> None:
     async with WorkerRunner(config, tasks), BackfillClient(dsn) as client:
         await client.enqueue(task, 1, notify=False)
         await asyncio.wait_for(ran.wait(), 30)
+
+
+async def test_in_a_handlers_transaction(dsn: str, ear: Ear) -> None:
+    """`notify=False` holds in the transaction of a handler too, of one in a thread too."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @tasks.task("async")
+    async def in_the_loop(ctx: WorkerContext[Any]) -> None:
+        async with ctx.transaction() as tx:
+            await tx.enqueue("other", 1, queue=Queue.serial("new"), notify=False)
+            tx.complete()
+
+    @tasks.task("thread")
+    def in_a_thread(ctx: WorkerContext[Any]) -> None:
+        with ctx.transaction() as tx:
+            tx.enqueue("other", 2, notify=False)
+            tx.enqueue("another", 3, queue=Queue.serial("newer"), job_key="k", notify=False)
+            tx.complete()
+
+    async with BackfillClient(dsn) as client:
+        for name in ("async", "thread"):
+            await client.enqueue(name, {}, notify=False)
+    await WorkerRunner(WorkerConfig(dsn), tasks).process_available_jobs()
+    assert await value(dsn, COUNT) == 3
+    assert await ear.heard() == []
 
 
 @pytest.mark.parametrize("every", [0, timedelta(0), timedelta(days=1), "1s"])
