@@ -197,7 +197,7 @@ def _check_keywords(call: ast.Call, function: Any) -> None:
     parameters = inspect.signature(function).parameters
     allowed = set(parameters)
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        allowed |= {field.name for field in fields(backfill.JobSpec)}
+        allowed |= {field.name for field in fields(backfill.JobSpec)} | {"notify"}
     for keyword in call.keywords:
         assert keyword.arg is None or keyword.arg in allowed, f"{function.__qualname__} takes no {keyword.arg}="
 

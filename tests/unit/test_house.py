@@ -79,6 +79,7 @@ INNER_PLACES = {
         {"execute"},
         {"manner", "ways"},
         {"asking", "naming", "starting"},
+        {"gathering"},
         {"connect"},
         {
             "attempts",
