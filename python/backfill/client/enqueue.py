@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.asking import carry_out
+from backfill.client.carrier import AnyConnection
 from backfill.client.connect import ClientLife
 from backfill.client.execute import repeated, run, run_own
 from backfill.client.gathering.rows import gathered, may_gather
@@ -37,7 +38,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 _TRIES: Final = 5
-Sender = Callable[[Connection, str, str, Parameters], Awaitable[list[Job]]]
+Sender = Callable[[AnyConnection, str, str, Parameters], Awaitable[list[Job]]]
 
 
 class EnqueueVerb(ClientLife):
@@ -199,7 +200,7 @@ class EnqueueVerb(ClientLife):
 
     async def _enqueue(
         self,
-        connection: Connection,
+        connection: AnyConnection,
         send: Sender,
         shape: JobShape,
         payload: bytes,
@@ -221,7 +222,7 @@ class EnqueueVerb(ClientLife):
         statement = "producer_add_job" if by_functions else "add_job"
         return await self._add(connection, send, statement, shape, payload, source)
 
-    async def _make_names(self, connection: Connection, shape: JobShape, *, by_functions: bool) -> None:
+    async def _make_names(self, connection: AnyConnection, shape: JobShape, *, by_functions: bool) -> None:
         """Make the names of a job before it is added.
 
         If the transaction that adds the job made them, it would block other callers that make the same names for as
@@ -237,7 +238,7 @@ class EnqueueVerb(ClientLife):
 
     async def _add(
         self,
-        connection: Connection,
+        connection: AnyConnection,
         send: Sender,
         statement: str,
         shape: JobShape,
@@ -262,7 +263,7 @@ class EnqueueVerb(ClientLife):
 
     async def _add_quietly(
         self,
-        connection: Connection,
+        connection: AnyConnection,
         send: Sender,
         shape: JobShape,
         payload: bytes,
@@ -281,11 +282,11 @@ class EnqueueVerb(ClientLife):
         raise BackfillError(f"task {shape.task!r}: it or its queue was made {_TRIES} times, and deleted as often")
 
 
-async def _send(connection: Connection, schema: str, name: str, parameters: Parameters) -> list[Job]:
+async def _send(connection: AnyConnection, schema: str, name: str, parameters: Parameters) -> list[Job]:
     return decode_jobs(await run(connection, name, schema, parameters, binary=True))
 
 
-async def _send_own(connection: Connection, schema: str, name: str, parameters: Parameters) -> list[Job]:
+async def _send_own(connection: AnyConnection, schema: str, name: str, parameters: Parameters) -> list[Job]:
     return decode_jobs(await repeated(lambda: run_own(connection, name, schema, parameters)))
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from backfill.client.bulk.groups import Placed, by_mode, rounds
 from backfill.client.bulk.items import Row
 from backfill.client.bulk.transaction import KEPT_BYTES, RowTransaction
 from backfill.client.bulk.waiting import Kind, WaitingRow
+from backfill.client.carrier import AnyConnection
 from backfill.client.execute import repeated, run, with_key_lock
 from backfill.client.gathering.rows import gathered
 from backfill.client.naming import NameMaker, names_of
@@ -23,12 +24,8 @@ from backfill.errors import BackfillError
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
 from backfill.storage.arrays import encoded_array, number_array, text_array
-from backfill.storage.results import first, integers, integers_by_text
+from backfill.storage.results import Result, first, integers, integers_by_text
 from backfill.storage.results import rows as rows_of
-from backfill.storage.types import Connection
-
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
 
 _TRIES: Final = 10
 
@@ -38,7 +35,7 @@ class ProducerTransaction(RowTransaction):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: AnyConnection,
         schema: str,
         ids: list[int] | None,
         *,
@@ -130,7 +127,7 @@ class ProducerTransaction(RowTransaction):
         await self._waiting.drop()
         self._modes = []
 
-    async def _write_batch(self, batch: str, mode: JobKeyMode | None) -> PGresult:
+    async def _write_batch(self, batch: str, mode: JobKeyMode | None) -> Result:
         if not self._tell:
             named = await run(self._connection, "find_waiting_names", self._schema, (batch,), prepared=False)
             names = list(rows_of(named))
@@ -139,7 +136,7 @@ class ProducerTransaction(RowTransaction):
         if mode is None and self._tell:
             return await run(self._connection, "producer_add_waiting", self._schema, (batch,), prepared=False)
 
-        async def apply() -> PGresult:
+        async def apply() -> Result:
             async with self._connection.transaction():
                 parameters = batch, JobKeyMode.REPLACE.value if mode is None else mode.value
                 statement = "producer_apply_waiting" if self._tell else "producer_gather_waiting"
@@ -199,7 +196,7 @@ class ProducerTransaction(RowTransaction):
         by_key = dict(integers_by_text(added, "added_id", "added_key"))
         self._give({place: by_key[shape.key or ""] for place, shape, _ in rows})
 
-    async def _gather(self, rows: list[Placed]) -> PGresult:
+    async def _gather(self, rows: list[Placed]) -> Result:
         """Write rows without telling the workers; their names are held already."""
         name, parameters = gathered([row[1:] for row in rows], tell=False, by_functions=True, patience=None)
         return await run(self._connection, name, self._schema, parameters)
@@ -265,5 +262,5 @@ class ProducerTransaction(RowTransaction):
         )
 
 
-def _by_place(result: PGresult) -> list[tuple[int, int]]:
+def _by_place(result: Result) -> list[tuple[int, int]]:
     return list(zip(integers(result, "place"), integers(result, "id"), strict=True))

@@ -73,7 +73,7 @@ class Adding:
             senders.refuse()
 
     async def _tell(self, count: int) -> None:
-        async with self._client._connection(None) as connection:  # noqa: SLF001 - a class of the same package
+        async with self._client._own_connection() as connection:  # noqa: SLF001 - a class of the same package
             await run(connection, "notify_jobs", self._client.schema, (str(count),))
 
 
