@@ -90,7 +90,7 @@ LENDERS: Final = {
     },
 }
 """For the asynchronous client (False) and the synchronous one (True): the module of `contrib` that lends a connection to
-the client, by the module of the connection's class; longer names come first. It has a function `lend(given)`."""
+it, by the module of the connection's class; longer names come first. Each has a function `lend(given)`."""
 
 
 def lent(given: object, *, sync: bool) -> AbstractAsyncContextManager[AnyConnection]:
