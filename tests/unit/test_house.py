@@ -50,7 +50,7 @@ PLACES = [
     {"client"},
     {"worker"},
     {"operate"},
-    {"cli", "testing"},
+    {"cli", "contrib", "testing"},
     {"__main__", "__init__"},
 ]
 PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}
@@ -114,6 +114,7 @@ INNER_PLACES = {
         {"stop"},
         {"process"},
         {"runner"},
+        {"hosted"},
         {"__init__"},
     ],
 }
