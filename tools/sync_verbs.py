@@ -52,37 +52,31 @@ NAMES = {
 TYPES = {"Connection": ("backfill.sync.types", "Lent"), "Stream": ("collections.abc", "Iterable")}
 """Types of the asynchronous client, and those of the synchronous one that take their places."""
 
-WORDING = [
+WORDING = (
     (r"\bawait (?=\(|[a-z_]+[.(])", ""),
     (r"\basync (with|for)\b", r"\1"),
-    (r"any iterable or async iterable", "any iterable"),
-    (r"Await the result only after", "Ask for the result only after"),
-    (r"an error or a cancellation undoes it", "an error undoes it"),
+    ("any iterable or async iterable", "any iterable"),
+    ("Await the result only after", "Ask for the result only after"),
+    ("an error or a cancellation undoes it", "an error undoes it"),
     (
-        r"Jobs are sent by COPY\. While one chunk .*? Workers are notified",
-        "Jobs are sent by COPY, in chunks of 2,000 jobs, or about a megabyte. Memory holds two or three chunks, "
-        "whatever the number of jobs. Workers are notified",
+        "Jobs are sent by COPY[.] While one chunk .*? Workers are notified",
+        """Jobs are sent by COPY, in chunks of 2,000 jobs, or about a megabyte. Memory holds two or three chunks, whatever
+        the number of jobs. Workers are notified""",
     ),
     (
-        r"Jobs with keys, and jobs whose task or queue is new and cannot be made at once, wait in a temporary table of "
-        r"the transaction and are written when the iterable is at its end\.",
-        "Jobs with keys, and jobs whose task or queue is new, wait in memory and are written when the iterable is at "
-        "its end, or earlier if their payloads take more than 16 megabytes.",
+        "Jobs with keys, and jobs whose task or queue is new and cannot be made at once, wait in a temporary .*? end[.]",
+        """Jobs with keys, and jobs whose task or queue is new, wait in memory and are written when the iterable is at
+        its end, or earlier if their payloads take more than 16 megabytes.""",
     ),
-    (r"For an asynchronous iterable of more", "For an iterable of more"),
-    (r"A generator, asynchronous or not, is closed", "A generator is closed"),
+    ("For an asynchronous iterable of more", "For an iterable of more"),
+    ("A generator, asynchronous or not, is closed", "A generator is closed"),
+    (", under the same rule as an asynchronous iterable[.]", "."),
     (
-        r"they are asked about each item when it is read, under the same rule as an asynchronous iterable\.",
-        "they are asked about each item when it is read.",
+        "The call is notified of the end as soon .*? Any number of calls share one connection[.]",
+        """The call looks for the end again and again, at first after 10 ms and later every half second, and continues to
+        wait while the database cannot be reached. It holds no connection between two looks.""",
     ),
-    (
-        r"The call is notified of the end as soon as the end is committed\. It also looks for the end every few "
-        r"seconds, and continues to wait while the database cannot be reached\. Any number of calls share one "
-        r"connection\.",
-        "The call looks for the end again and again, at first after 10 ms and later every half second, and continues "
-        "to wait while the database cannot be reached. It holds no connection between two looks.",
-    ),
-]
+)
 """What is said otherwise in the docstrings of the synchronous verbs: a pattern, whose spaces match line breaks too."""
 
 HEADER = '''"""{first}
@@ -187,7 +181,8 @@ def is_private(name: str) -> bool:
 def imports(source: Source, needed: set[str]) -> str:
     """Return the import statements for the names that a module needs."""
     here = f"backfill.client.{source.name.replace('/', '.')}"
-    known = {name: (here, name) for name in source.constants() if not is_private(name)} | source.imports()
+    own = [*source.constants(), *(node.name for node in source.tree.body if isinstance(node, ast.ClassDef))]
+    known = {name: (here, name) for name in own if not is_private(name)} | source.imports()
     known |= {new: (module, new) for module, new in TYPES.values()}
     base = "Verbs" if "Verbs" in needed else "Group"
     known[base] = ("backfill.sync.base", base)
@@ -224,7 +219,7 @@ def klass(source: Source, name: str) -> str:
         text += reworded(source.lines(doc.lineno, doc.end_lineno or doc.lineno)).replace(
             "\n    Args:\n        ask: how a verb is asked; the client gives it.\n", ""
         )
-        text += '    __slots__ = ()\n' if base == "Group" else ""
+        text += "\n    __slots__ = ()\n" if base == "Group" else ""
     previous = ""
     for function in verbs(node):
         if previous != function.name or not is_overload(function):
@@ -262,7 +257,7 @@ def verb(source: Source, function: ast.AsyncFunctionDef) -> str:
     if is_overload(function):
         text = source.lines(first, function.end_lineno or first)
         return signed(text)
-    assert isinstance(doc, ast.Expr)  # noqa: S101 - each verb has a docstring
+    assert isinstance(doc, ast.Expr)  # each verb has a docstring
     signature = source.lines(first, doc.lineno - 1)
     docstring = source.lines(doc.lineno, doc.end_lineno or doc.lineno)
     return signed(signature) + reworded(docstring) + call(function)
@@ -274,7 +269,14 @@ def signed(signature: str) -> str:
     text = re.sub(r"@overload  # .*", "@overload", text)
     for old, (_, new) in TYPES.items():
         text = re.sub(rf"\b{old}\b", new, text)
-    return text
+    return re.sub(r"\(\n {8}([^\n]*[^,\n])\n {4}\)([^\n]*)", _joined, text)
+
+
+def _joined(match: re.Match[str]) -> str:
+    """Return a signature of three lines in one line, if it fits there now."""
+    start = match.string.rfind("\n", 0, match.start()) + 1
+    line = f"({match[1]}){match[2]}"
+    return line if match.start() - start + len(line) <= WIDTH else match[0]
 
 
 def call(function: ast.AsyncFunctionDef) -> str:

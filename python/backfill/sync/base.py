@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -78,3 +79,8 @@ def in_a_loop(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return asyncio.run(make())
     with ThreadPoolExecutor(1, "backfill-sync") as thread:
         return thread.submit(contextvars.copy_context().run, lambda: asyncio.run(make())).result()
+
+
+def rest(seconds: float) -> None:
+    """Make the caller's thread wait."""
+    time.sleep(seconds)  # noqa: TID251 - what is waited for is another process, which gives no sign

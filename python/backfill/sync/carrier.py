@@ -41,9 +41,7 @@ class PsycopgCarrier(Carrier):
     def __init__(self, connection: SyncConnection) -> None:
         self._connection = connection
 
-    async def run(
-        self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False
-    ) -> PGresult:
+    async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> PGresult:
         """Run a statement by its name and return libpq's result; the driver's errors come out unchanged."""
         cursor = psycopg.RawCursor(self._connection, row_factory=tuple_row)
         if any(isinstance(value, bytes) for value in parameters):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Awaitable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -53,10 +53,10 @@ class OwnConnection(psycopg.Connection[Any]):
 
     _made_in = 0
 
-    def __del__(self) -> None:
+    def __del__(self, *given: Any) -> None:
         """Warn of a connection that was not closed, but only in the process that made it."""
         if self._made_in == os.getpid():
-            super().__del__()
+            super().__del__(*given)
 
 
 def connect(dsn: Dsn, *, application_name: str = "backfill") -> SyncConnection:
@@ -95,12 +95,7 @@ def resolved(dsn: Dsn) -> str:
     given = dsn()
     if not inspect.isawaitable(given):
         return in_text(given)
-    awaited = given
-
-    async def first() -> str | Awaitable[str]:
-        return await awaited
-
-    return in_a_loop(lambda: resolve(first))
+    return in_a_loop(partial(resolve, lambda: given))
 
 
 def in_text(given: object) -> str:

@@ -7,40 +7,59 @@ not even a lock that a thread of the parent held during the fork.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 import psycopg_pool
 
 from backfill.client import BackfillClient
-from backfill.client.carrier import AnyConnection
+from backfill.client.bulk.items import Encoder, Reader
+from backfill.client.carrier import AnyConnection, carrier_of
 from backfill.client.connect import AGAIN_SECONDS, FIRST_PAUSE
-from backfill.client.execute import run, surely_undone, translated
-from backfill.errors import BackfillError, ClientClosedError, CommitUnknownError, DatabaseConnectionError
+from backfill.client.ends.watch import DEAF_POLL_SECONDS
+from backfill.client.execute import surely_undone, translated
+from backfill.client.verbs.ends import find_ends
+from backfill.ends import JobEnd
+from backfill.errors import (
+    BackfillError,
+    ClientClosedError,
+    CommitUnknownError,
+    DatabaseConnectionError,
+    ResultTimeoutError,
+)
 from backfill.hooks import Plugin
 from backfill.said import stripping
 from backfill.storage.backoff import Backoff
 from backfill.storage.statements import DEFAULT_SCHEMA
 from backfill.storage.types import Dsn
+from backfill.sync.base import rest
 from backfill.sync.carrier import PsycopgCarrier
 from backfill.sync.opening import checked_pool, in_our_manner, start
+from backfill.sync.reading import AskedInLoop, reader_of
 from backfill.sync.session import SyncSession
 from backfill.sync.types import SyncConnection, SyncPool
 
 T = TypeVar("T")
+
+_FIRST_LOOK_SECONDS: Final = 0.01
+_LEAST_SECONDS: Final = 1.0
+_PATIENCE: Final[ContextVar[float | None]] = ContextVar("backfill_sync_patience", default=None)
+"""Seconds for which a call waits for a connection; None for the pool's own timeout."""
 
 _forks = 0
 """How many forks lie between this process and the one that imported this module first."""
 
 
 def _count_fork() -> None:
-    global _forks  # noqa: PLW0603 - a process has one number of forks
+    global _forks
     _forks += 1
 
 
@@ -82,9 +101,9 @@ class SyncVerbs(BackfillClient):
         plugins: Iterable[Plugin] = (),
     ) -> None:
         self._lent_pool = checked_pool(pool, dsn)
-        super().__init__(
-            dsn, schema=schema, migrate=migrate, min_size=min_size, max_size=max_size, plugins=plugins
-        )
+        super().__init__(dsn, schema=schema, migrate=migrate, min_size=min_size, max_size=max_size, plugins=plugins)
+        if self._scheduling is not None:
+            self._scheduling = AskedInLoop(self._scheduling)
         self._by_process: dict[tuple[int, int], _Here] = {}
         self._pool_is_of: int | None = os.getpid() if pool is not None and not pool.closed else None
 
@@ -114,7 +133,7 @@ class SyncVerbs(BackfillClient):
     def opened(self, *, reopen: bool, enter: bool = False) -> SyncSession:
         """Open the client in this process if it is not open, and return its session."""
         here = self.here
-        with self._opening(here):
+        with self._alone(here):
             if here.session is None:
                 if not reopen:
                     self._refuse_closed()
@@ -127,7 +146,7 @@ class SyncVerbs(BackfillClient):
     def left(self) -> None:
         """Close the client, if no `with` block of it is being run any more."""
         here = self.here
-        with self._opening(here):
+        with self._alone(here):
             here.inside = max(here.inside - 1, 0)
             if not here.inside:
                 self._close(here)
@@ -135,7 +154,7 @@ class SyncVerbs(BackfillClient):
     def closed_here(self) -> None:
         """Close the client in this process."""
         here = self.here
-        with self._opening(here):
+        with self._alone(here):
             self._close(here)
 
     def _close(self, here: _Here) -> None:
@@ -144,7 +163,7 @@ class SyncVerbs(BackfillClient):
             session.close()
 
     @contextmanager
-    def _opening(self, here: _Here) -> Iterator[None]:
+    def _alone(self, here: _Here) -> Iterator[None]:
         """Be the only thread that opens or closes the client during a block."""
         if here.opener == threading.get_ident():
             raise BackfillError(
@@ -183,19 +202,21 @@ class SyncVerbs(BackfillClient):
             return
         session = self.here.session or self.opened(reopen=False)
         connection: SyncConnection | None = None
+        carrier: PsycopgCarrier | None = None
         try:
-            connection = session.take(apart=apart)
+            connection = session.take(apart=apart, seconds=_PATIENCE.get())
+            carrier = PsycopgCarrier(connection)
             if session.owned:
-                yield PsycopgCarrier(connection)
+                yield carrier
             else:
                 with in_our_manner(connection):
-                    async with _in_utf8(PsycopgCarrier(connection), connection) as carrier:
+                    async with _in_utf8(carrier, connection):
                         yield carrier
         except psycopg_pool.PoolClosed as error:
             raise ClientClosedError(f"this client's pool is closed: {error}") from error
         except psycopg.Error as error:
             session.hang_up_standby(connection, error)
-            seen = translated(error, connection, where=session.where, schema=self._schema)
+            seen = translated(error, carrier, where=session.where, schema=self._schema)
             if seen is error:
                 raise
             raise seen from error
@@ -219,12 +240,36 @@ class SyncVerbs(BackfillClient):
             else:
                 yield carrier_of(given, sync=True)
 
+    def _reader(self, items: Any, encoder: Encoder, skipped: list[int] | None) -> Reader:
+        """Make what reads the items of one call."""
+        return reader_of(items, encoder, self._scheduling, skipped)
+
+    async def _awaited(self, number: int, seconds: float | None) -> JobEnd | None:
+        """Look for the end of a job again and again, less and less often; None if the job is gone without one.
+
+        Raises:
+            ResultTimeoutError: there was no end in time.
+        """
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        if self.here.session is None:
+            self.opened(reopen=False)
+        pause = _FIRST_LOOK_SECONDS
+        while True:
+            left = until - time.monotonic()
+            with _patient(max(left, _LEAST_SECONDS)), suppress(DatabaseConnectionError, psycopg.OperationalError):
+                [job] = await self._run(find_ends([number]))
+                if job.end is not None or not job.waits:
+                    return job.end
+            left = until - time.monotonic()
+            if left <= 0:
+                raise ResultTimeoutError(f"job {number}: no end within {seconds:g} s; it may still run")
+            rest(min(pause, left))
+            pause = min(pause * 1.5, DEAF_POLL_SECONDS)
+
     async def _beside(self) -> None:
         """Make no connection for new names: jobs with such names wait until the stream is at its end."""
 
-    async def _retrying(
-        self, call: Callable[[Any], Awaitable[T]], *, harmless: bool = False, apart: bool = False
-    ) -> T:
+    async def _retrying(self, call: Callable[[Any], Awaitable[T]], *, harmless: bool = False, apart: bool = False) -> T:
         """Return what a call gives on a connection of the client's; if nothing was done, repeat it for half a minute.
 
         Args:
@@ -242,7 +287,17 @@ class SyncVerbs(BackfillClient):
                 again = surely_undone(error) or (harmless and isinstance(error, CommitUnknownError))
                 if not again or time.monotonic() > until:
                     raise
-            time.sleep(backoff.pause())  # noqa: TID251 - the caller's thread waits
+            rest(backoff.pause())
+
+
+@contextmanager
+def _patient(seconds: float) -> Iterator[None]:
+    """Wait for a connection no longer than so many seconds, and no longer than the pool's own timeout."""
+    before = _PATIENCE.set(min(seconds, AGAIN_SECONDS))
+    try:
+        yield
+    finally:
+        _PATIENCE.reset(before)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """Opens a synchronous client: a first connection checks the server and the schema, then its pool is made.
 
-Used by `life`. The checks and the migrations are those of the asynchronous client. They run in an event loop of their
-own, on a synchronous connection that is dressed as an asynchronous one.
+Used by `life`. The checks and the migrations are those of the asynchronous client, and run in an event loop of their
+own. On a connection of a pool that was given to the client, they run as if it were an asynchronous connection.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from psycopg.pq import TransactionStatus
 from backfill.client.execute import translated
 from backfill.client.starting import DSN_VARIABLE, Settings, prepare_schema
 from backfill.errors import ConfigurationError
-from backfill.storage.connection import redacted
+from backfill.storage.connection import connect, redacted
+from backfill.storage.pooler import learned
 from backfill.storage.types import Connection
 from backfill.storage.writable import names_several_hosts
 from backfill.sync.base import in_a_loop
-from backfill.sync.connecting import connect, find_out, resolved
+from backfill.sync.connecting import find_out, resolved
 from backfill.sync.pool import PatientSyncPool
 from backfill.sync.session import SyncSession
 from backfill.sync.types import SyncConnection, SyncPool
@@ -61,11 +62,7 @@ def start(settings: Settings, pool: SyncPool | None) -> SyncSession:
     if not dsn:
         raise ConfigurationError(f"dsn: none was given and {DSN_VARIABLE} is not set")
     given = resolved(dsn)
-    first = connect(given)
-    try:
-        _prepare(settings, first, several=names_several_hosts(given))
-    finally:
-        first.close()
+    in_a_loop(lambda: _checked(settings, given))
     own = PatientSyncPool(dsn, min_size=settings.min_size, max_size=settings.max_size)
     where = redacted(given)
     try:
@@ -89,7 +86,10 @@ def _adopt(settings: Settings, pool: SyncPool) -> SyncSession:
         raise translated(error, None, where=session.where, schema=settings.schema) from error
     try:
         with in_our_manner(connection):
-            _prepare(settings, connection, several=names_several_hosts(pool.conninfo, pool.kwargs))
+            dressed = cast("Connection", _Dressed(connection))
+            learned(dressed, find_out(connection).way)
+            several = names_several_hosts(pool.conninfo, pool.kwargs)
+            in_a_loop(lambda: prepare_schema(settings, dressed, several=several))
     finally:
         session.give_back(connection)
     return session
@@ -113,10 +113,13 @@ def in_our_manner(connection: SyncConnection) -> Iterator[None]:
                 connection.autocommit = before[0]
 
 
-def _prepare(settings: Settings, connection: SyncConnection, *, several: bool) -> None:
-    """Check the server and the schema, and bring the schema up to date if the settings say so."""
-    dressed = cast("Connection", _Dressed(connection))
-    in_a_loop(lambda: prepare_schema(settings, dressed, several=several))
+async def _checked(settings: Settings, dsn: str) -> None:
+    """Check the server and the schema on an asynchronous connection, which is closed then."""
+    first = await connect(dsn)
+    try:
+        await prepare_schema(settings, first, several=names_several_hosts(dsn))
+    finally:
+        await first.close()
 
 
 class _Dressed:

@@ -83,7 +83,7 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
                 connection = connect(self._dsn)
             except ConfigurationError:
                 raise
-            except Exception as error:  # noqa: BLE001 - the dsn's callable is the caller's, and may succeed later
+            except Exception as error:
                 self._trouble = shown(error)
                 logger.log(self._outage.level(), "no connection for the pool, trying again: %s", self._trouble)
                 pause = backoff.pause()

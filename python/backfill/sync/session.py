@@ -6,8 +6,6 @@ Used by `life`, which makes a session when a client opens.
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import psycopg
@@ -35,16 +33,17 @@ class SyncSession:
     _streaming: set[SyncConnection] = field(default_factory=set)
     _apart: set[SyncConnection] = field(default_factory=set)
 
-    def take(self, *, apart: bool = False) -> SyncConnection:
+    def take(self, *, apart: bool = False, seconds: float | None = None) -> SyncConnection:
         """Take a connection that is alive as far as its socket shows, so that a restarted server costs no round trip.
 
         Args:
             apart: whether the connection is for a stream, which may itself wait for other calls of the client. Streams
                 never get all connections of the client's own pool: the last one is left, and a further stream gets an
                 extra connection outside the pool, until the stream ends.
+            seconds: how long to wait for a connection; None for the pool's own timeout.
         """
         if not apart or not isinstance(self.pool, PatientSyncPool):
-            return self._take()
+            return self._take(seconds)
         with self._lock:
             last = self._streams >= self.pool.max_size - 1
             self._streams += not last
@@ -52,7 +51,7 @@ class SyncSession:
             connection = self.pool.lasting(self.pool.timeout)
         else:
             try:
-                connection = self._take()
+                connection = self._take(seconds)
             except BaseException:
                 with self._lock:
                     self._streams -= 1
@@ -83,9 +82,9 @@ class SyncSession:
         if self.owned:
             self.pool.close()
 
-    def _take(self) -> SyncConnection:
+    def _take(self, seconds: float | None) -> SyncConnection:
         while True:
-            connection: SyncConnection = self.pool.getconn()
+            connection: SyncConnection = self.pool.getconn(seconds)
             if is_alive(connection):
                 return connection
             connection.close()

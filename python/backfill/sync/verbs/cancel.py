@@ -15,9 +15,7 @@ from backfill.sync.types import Lent
 class CancelVerbs(Verbs):
     """The verbs that cancel jobs."""
 
-    def cancel(
-        self, job: JobReference, *, reason: str | None = None, connection: Lent | None = None
-    ) -> CancelOutcome:
+    def cancel(self, job: JobReference, *, reason: str | None = None, connection: Lent | None = None) -> CancelOutcome:
         """Cancel a job: delete it if it waits; if it runs, have its worker end it, wherever that worker is.
 
         When this call returns, the job is deleted or marked. A marked job is not tried again, even if its worker dies.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from backfill.client.cleanup import DEFAULT_STALE_JOB_LOCK_TIMEOUT, DEFAULT_STALE_QUEUE_LOCK_TIMEOUT
+from backfill.client.cleanup import DEFAULT_STALE_JOB_LOCK_TIMEOUT, DEFAULT_STALE_QUEUE_LOCK_TIMEOUT, StartupCleanup
 from backfill.client.verbs.cleanup import ReleasedLocks
 from backfill.sync.base import Verbs
 

@@ -20,9 +20,7 @@ class ProgressVerb(Verbs):
     @overload
     def progress(self, job: AttemptedJob, *, connection: Lent | None = None) -> Progress | None: ...
     @overload
-    def progress(
-        self, job: Iterable[AttemptedJob], *, connection: Lent | None = None
-    ) -> dict[int, Progress]: ...
+    def progress(self, job: Iterable[AttemptedJob], *, connection: Lent | None = None) -> dict[int, Progress]: ...
     def progress(
         self, job: AttemptedJob | Iterable[AttemptedJob], *, connection: Lent | None = None
     ) -> Progress | dict[int, Progress] | None:

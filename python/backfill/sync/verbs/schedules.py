@@ -22,6 +22,7 @@ class Schedules(Group):
     the owner's role. Schedulers of Node and of the Rust crate heed nothing of what is said here: an item that they have
     in a crontab of their own goes on.
     """
+
     __slots__ = ()
 
     def get(self, identifier: str, *, connection: Lent | None = None) -> ScheduleInfo:
@@ -46,9 +47,7 @@ class Schedules(Group):
         answer: ScheduleInfo = self._run(self._verbs.get(identifier, connection=connection))
         return answer
 
-    def add(
-        self, schedule: Schedule | str, *, by: str | None = None, connection: Lent | None = None
-    ) -> ScheduleInfo:
+    def add(self, schedule: Schedule | str, *, by: str | None = None, connection: Lent | None = None) -> ScheduleInfo:
         """Add an item, which needs no code that declares it: each worker that schedules adds its jobs.
 
         Its first run is the first one after this moment. An item of this identifier that was removed comes back.
@@ -121,9 +120,7 @@ class Schedules(Group):
         answer: ScheduleInfo = self._run(self._verbs.change(identifier, to, by=by, connection=connection, **changes))
         return answer
 
-    def pause(
-        self, identifier: str, *, by: str | None = None, connection: Lent | None = None
-    ) -> ScheduleInfo:
+    def pause(self, identifier: str, *, by: str | None = None, connection: Lent | None = None) -> ScheduleInfo:
         """Pause an item: once this has returned, no job of it is added until it is resumed.
 
         Jobs that were added before wait and run as ever. A pause that stands already stays as it is.
@@ -152,9 +149,7 @@ class Schedules(Group):
         answer: ScheduleInfo = self._run(self._verbs.pause(identifier, by=by, connection=connection))
         return answer
 
-    def resume(
-        self, identifier: str, *, by: str | None = None, connection: Lent | None = None
-    ) -> ScheduleInfo | None:
+    def resume(self, identifier: str, *, by: str | None = None, connection: Lent | None = None) -> ScheduleInfo | None:
         """End the pause of an item. The runs that it would have had meanwhile are not made up for.
 
         Args:
@@ -211,9 +206,7 @@ class Schedules(Group):
         answer: Job = self._run(self._verbs.trigger(identifier, connection=connection))
         return answer
 
-    def remove(
-        self, identifier: str, *, by: str | None = None, connection: Lent | None = None
-    ) -> ScheduleInfo:
+    def remove(self, identifier: str, *, by: str | None = None, connection: Lent | None = None) -> ScheduleInfo:
         """Remove an item. One that code declares stays removed, whatever is deployed, until it is reset or added again.
 
         Jobs that were added before wait and run as ever.
@@ -242,9 +235,7 @@ class Schedules(Group):
         answer: ScheduleInfo = self._run(self._verbs.remove(identifier, by=by, connection=connection))
         return answer
 
-    def reset(
-        self, identifier: str, *, by: str | None = None, connection: Lent | None = None
-    ) -> ScheduleInfo | None:
+    def reset(self, identifier: str, *, by: str | None = None, connection: Lent | None = None) -> ScheduleInfo | None:
         """Forget all that operators said of an item that code declares: its code counts again, and it is not paused.
 
         Runs from before this moment are not made up for.
