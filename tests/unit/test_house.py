@@ -57,7 +57,8 @@ PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}
 # The same within a room, for its modules and folders. What stands in one line does not know what stands beside it.
 INNER_PLACES = {
     "storage": [
-        {"arrays", "backoff", "counters", "headers", "pasted", "ration", "recovery", "results", "rows", "texts"},
+        {"arrays", "backoff", "counters", "headers", "pasted", "ration", "recovery", "results", "texts"},
+        {"rows"},
         {"schedules", "types", "until", "values"},
         {"heartbeat", "statements"},
         {"grants", "isolation"},
@@ -75,7 +76,7 @@ INNER_PLACES = {
     ],
     "client": [
         {"opening", "prepare", "session"},
-        {"scheduling", "verbs"},
+        {"carrier", "scheduling", "verbs"},
         {"execute"},
         {"manner", "ways"},
         {"asking", "naming", "starting"},
