@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from backfill.errors import BackfillError
+from backfill.client.carrier import at_once
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class Verbs:
 
     def _run(self, verb: Coroutine[Any, Any, Any]) -> Any:
         """Run a verb to its end."""
-        return finished(verb)
+        return at_once(verb)
 
 
 class Group(Verbs):
@@ -43,25 +43,6 @@ class Group(Verbs):
 
     def __init__(self, verbs: Any) -> None:
         self._verbs = verbs
-
-
-def finished(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that waits for nothing to its end, without an event loop.
-
-    It may offer others their turn (`await asyncio.sleep(0)`), which does nothing here.
-
-    Raises:
-        BackfillError: the coroutine waits for something.
-    """
-    try:
-        while (awaited := coroutine.send(None)) is None:
-            pass
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        coroutine.close()
-    raise BackfillError(f"a verb of the synchronous client waits for {type(awaited).__name__}")
 
 
 def in_a_loop(make: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -83,9 +83,10 @@ class PsycopgCarrier(Carrier):
         """By what is remembered what the connection's role may do."""
         return self._connection
 
-    def sqlstate(self, error: BaseException) -> str | None:
-        """Return the server's code for an error; None if the error is not one of the server's."""
-        return error.sqlstate if isinstance(error, psycopg.Error) else None
+    @property
+    def errors(self) -> tuple[type[BaseException], ...]:
+        """The classes of the driver's errors."""
+        return (psycopg.Error,)
 
     def _by_itself(self) -> AbstractContextManager[object]:
         """A transaction at `read committed`, where the statement alone would run at another level."""

@@ -22,7 +22,7 @@ import psycopg_pool
 
 from backfill.client import BackfillClient
 from backfill.client.bulk.items import Encoder, Reader
-from backfill.client.carrier import AnyConnection, carrier_of
+from backfill.client.carrier import AnyConnection, lent
 from backfill.client.connect import AGAIN_SECONDS, FIRST_PAUSE
 from backfill.client.ends.watch import DEAF_POLL_SECONDS
 from backfill.client.execute import surely_undone, translated
@@ -231,14 +231,15 @@ class SyncVerbs(BackfillClient):
         with stripping():
             if isinstance(given, psycopg_pool.ConnectionPool):
                 with given.connection() as connection, in_our_manner(connection):
-                    async with _in_utf8(PsycopgCarrier(connection), connection) as carrier:
+                    async with _in_utf8(PsycopgCarrier(connection), connection) as own:
                         with connection.transaction():
-                            yield carrier
+                            yield own
             elif isinstance(given, psycopg.Connection):
-                async with _in_utf8(PsycopgCarrier(given), given) as carrier:
-                    yield carrier
+                async with _in_utf8(PsycopgCarrier(given), given) as own:
+                    yield own
             else:
-                yield carrier_of(given, sync=True)
+                async with lent(given, sync=True) as theirs:
+                    yield theirs
 
     def _reader(self, items: Any, encoder: Encoder, skipped: list[int] | None) -> Reader:
         """Make what reads the items of one call."""
