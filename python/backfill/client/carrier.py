@@ -89,8 +89,10 @@ LENDERS: Final = {
         "psycopg2": "psycopg2",
     },
 }
-"""For the asynchronous client (False) and the synchronous one (True): the module of `contrib` that lends a connection to
-the client, by the module of the connection's class; longer names come first. It has a function `lend(given)`."""
+"""For the asynchronous client (False) and the synchronous one (True): the module of `contrib` that lends a connection.
+
+They stand by the module of the connection's class; longer names come first. Each has a function `lend(given)`.
+"""
 
 
 def lent(given: object, *, sync: bool) -> AbstractAsyncContextManager[AnyConnection]:

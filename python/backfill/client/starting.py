@@ -124,6 +124,13 @@ async def _adopt(settings: Settings, pool: Pool) -> Session:
 
 
 async def prepare_schema(settings: Settings, connection: Connection, *, several: bool) -> None:
+    """Check the server and the schema, and bring the schema up to date if the settings say so.
+
+    Args:
+        settings: the arguments with which the client was made.
+        connection: a connection in autocommit.
+        several: whether the DSN names several hosts.
+    """
     if not several:  # among several, the driver looks for one that takes writes, and waits for a failover
         async with _answering(connection):
             await refuse_read_only(connection)

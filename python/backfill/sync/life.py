@@ -184,8 +184,8 @@ class SyncVerbs(BackfillClient):
             self._pool_is_of = os.getpid()
         if self._pool_is_of != os.getpid():
             raise BackfillError(
-                "pool: another process opened it, and this one is forked from that: open a pool here, or make the client "
-                "with a dsn, and it makes a pool for each process"
+                "pool: another process opened it, and this one is forked from that: open a pool here, or make the "
+                "client with a dsn, and it makes a pool for each process"
             )
 
     @asynccontextmanager
@@ -197,26 +197,26 @@ class SyncVerbs(BackfillClient):
             apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
         """
         if given is not None:
-            async with self._lent_here(given) as carrier:
-                yield carrier
+            async with self._lent_here(given) as chosen:
+                yield chosen
             return
         session = self.here.session or self.opened(reopen=False)
         connection: SyncConnection | None = None
-        carrier: PsycopgCarrier | None = None
+        own: PsycopgCarrier | None = None
         try:
             connection = session.take(apart=apart, seconds=_PATIENCE.get())
-            carrier = PsycopgCarrier(connection)
+            own = PsycopgCarrier(connection)
             if session.owned:
-                yield carrier
+                yield own
             else:
                 with in_our_manner(connection):
-                    async with _in_utf8(carrier, connection):
-                        yield carrier
+                    async with _in_utf8(own, connection):
+                        yield own
         except psycopg_pool.PoolClosed as error:
             raise ClientClosedError(f"this client's pool is closed: {error}") from error
         except psycopg.Error as error:
             session.hang_up_standby(connection, error)
-            seen = translated(error, carrier, where=session.where, schema=self._schema)
+            seen = translated(error, own, where=session.where, schema=self._schema)
             if seen is error:
                 raise
             raise seen from error
