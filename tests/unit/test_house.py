@@ -48,7 +48,7 @@ PLACES = [
     {"recurring", "task_decorator", "wrapped"},
     {"tasks"},
     {"client"},
-    {"worker"},
+    {"sync", "worker"},
     {"operate"},
     {"cli", "contrib", "testing"},
     {"__main__", "__init__"},

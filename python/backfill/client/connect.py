@@ -47,7 +47,7 @@ MOST_CONNECTIONS: Final = 10
 AGAIN_SECONDS: Final = 30.0
 """Seconds for which a call of which nothing was done is repeated: as long as it may wait for a connection."""
 _BESIDE_SECONDS: Final = 5.0
-_FIRST_PAUSE: Final = 0.02
+FIRST_PAUSE: Final = 0.02
 T = TypeVar("T")
 
 
@@ -319,7 +319,7 @@ class ClientLife:
             harmless: whether the call may be repeated even if it is unknown what was done.
             apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
         """
-        backoff, until = Backoff(_FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
+        backoff, until = Backoff(FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
         cancelled = cancellations()
         while True:
             try:

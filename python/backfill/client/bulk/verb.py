@@ -163,10 +163,7 @@ class BulkVerb(ClientLife):
         notify = keywords.pop("notify", True)
         notices = self._adding.notices() if notify and connection is None else None
         items, encoder = _items(jobs, payloads, _defaults(spec, keywords))
-        if self._scheduling is None:
-            reader = Reader(items, encoder)
-        else:
-            reader = InterceptedReader(items, encoder, self._scheduling, [] if return_ids else None)
+        reader = self._reader(items, encoder, [] if return_ids else None)
         call = _Call(self._schema, reader, commit_every, [] if return_ids else None, tell=notify, notices=notices)
         async with reader:
             self._refuse_closed()
@@ -183,6 +180,12 @@ class BulkVerb(ClientLife):
                 async with self._connection(connection) as chosen:
                     await call.write(chosen, owned=False)
         return BulkOutcome(call.written, call.ids, reader.skipped, reader.skipped_indexes)
+
+    def _reader(self, items: Stream[Any], encoder: Encoder, skipped: list[int] | None) -> Reader:
+        """Make what reads the items of one call."""
+        if self._scheduling is None:
+            return Reader(items, encoder)
+        return InterceptedReader(items, encoder, self._scheduling, skipped)
 
 
 class _Call:
