@@ -63,11 +63,6 @@ WORDING = (
         """Jobs are sent by COPY, in chunks of 2,000 jobs, or about a megabyte. Memory holds two or three chunks, whatever
         the number of jobs. Workers are notified""",
     ),
-    (
-        "Jobs with keys, and jobs whose task or queue is new and cannot be made at once, wait in a temporary .*? end[.]",
-        """Jobs with keys, and jobs whose task or queue is new, wait in memory and are written when the iterable is at
-        its end, or earlier if their payloads take more than 16 megabytes.""",
-    ),
     ("For an asynchronous iterable of more", "For an iterable of more"),
     ("A generator, asynchronous or not, is closed", "A generator is closed"),
     (", under the same rule as an asynchronous iterable[.]", "."),

@@ -77,11 +77,11 @@ class BulkVerb(Verbs):
         holds two or three chunks, whatever the number of jobs. Workers are notified once per transaction.
 
         The iterable may itself use the client, or wait for somebody who does: while the iterable is read, the call
-        holds nothing that another call could wait for. Jobs with keys, and jobs whose task or queue is new, wait in
-        memory and are written when the iterable is at its end, or earlier if their payloads take more than 16
-        megabytes. For an iterable of more than one chunk, the call never takes the client's last connection: if only
-        that one is left, it uses an extra connection outside the pool until the call ends. A generator is closed when
-        the call ends, however it ends.
+        holds nothing that another call could wait for. Jobs with keys, and jobs whose task or queue is new and cannot
+        be made at once, wait in a temporary table of the transaction and are written when the iterable is at its end.
+        For an iterable of more than one chunk, the call never takes the client's last connection: if only that one is
+        left, it uses an extra connection outside the pool until the call ends. A generator is closed when the call
+        ends, however it ends.
 
         The run_at of a job that is due at once is the database's time when the job's chunk was read, so that the jobs
         of a long call do not all share one time; `delay` counts from that time too. This time never goes back within a
