@@ -28,6 +28,7 @@ await client.close()
 PREPARATIONS: Final[dict[str, Preparation]] = {
     "cleanup": Preparation(_CLIENT, _CLOSED),
     "counters": Preparation(_CLIENT, _CLOSED),
+    "producing": Preparation(_CLIENT, _CLOSED),
     # One job has failed for good.
     "dead-letters": Preparation(
         f"""{_CLIENT}

@@ -35,6 +35,9 @@ _PROGRESS: list[Sequence[Any]] = [
     _IDS, [0] * 100, _NUMBERS, [True] * 100, [1.0] * 100, [2.0] * 100, ["note"] * 100, [True] * 100, ["1"] * 100,
 ]  # fmt: skip
 _ITEMS = [f"item{n}" for n in range(1, 41)]
+_GATHERED = [
+    ["task1"], ["queue1"], ["{}"], [0], [None], [None], [5], [None], ["key11"], "replace", True, "200ms",
+]  # fmt: skip
 RUNS = [
     {"identifier": item, "run": str(_NOW + timedelta(hours=1)), "revision": 0, "overlap_skip": True, "task": "task1",
      "payload": {}, "run_at": str(_NOW), "flags": []}
@@ -229,6 +232,8 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "sweep_crontabs": [],
     "insert_waiting": [1],
     "dedupe_waiting": [2],
+    "gather_waiting": [3, "replace"],
+    "producer_gather_waiting": [4, "replace"],
     "get_job": [5],
     "give_back": [*_FENCES, *_CLAIMS, _NOTHING, [True] * 100, _TIMES, ["snoozed"] * 100, _NOTHING, _KEYED],
     "forget_attempts": [_IDS],
@@ -289,6 +294,8 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "producer_see_job": [5],
     "add_job": ["task1", Json({}), "queue1", None, None, 5, "key7", 0, None, "replace"],
     "add_jobs": [["task1"], ["{}"], [None], [None], [5], ["key9"], [0], [None], False],
+    "gather_jobs": _GATHERED,
+    "producer_gather_jobs": _GATHERED,
 }
 FRONTS: dict[str, list[Any]] = {
     "lock_near_queues": [100, [], LOWS, HIGHS],
@@ -311,7 +318,8 @@ HOT = (
 )  # fmt: skip
 """What a worker's hot connections run, apart from claims."""
 CALLS = (
-    "add_job", "add_jobs", "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs",
+    "add_job", "add_jobs", "gather_jobs", "producer_gather_jobs",
+    "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs",
     "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_create_queues",
     "producer_create_tasks", "producer_make_queues", "producer_make_tasks",
     "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",

@@ -57,7 +57,7 @@ def bulk_rate(dsn: str, call: Callable[[BackfillClient], Awaitable[None]]) -> fl
 
     async def run() -> float:
         async with BackfillClient(dsn) as client:
-            await _task_id(dsn)
+            await empty_table(dsn)
             began = time.perf_counter()
             await call(client)
             return BULK / (time.perf_counter() - began)
@@ -69,7 +69,7 @@ def copy_rate(dsn: str, format: str) -> float:
     """Rows a second of a bare COPY of the same rows, prepared beforehand, into the same empty table."""
 
     async def run() -> float:
-        task = await _task_id(dsn)
+        task = await empty_table(dsn)
         blocks = list(_text(task) if format == "text" else _binary(task))
         statement = psycopg.sql.SQL("copy graphile_worker._private_jobs ({}) from stdin (format {})").format(
             psycopg.sql.SQL(COLUMNS), psycopg.sql.SQL("text" if format == "text" else "binary")
@@ -89,7 +89,7 @@ def single_rate(dsn: str) -> float:
 
     async def run() -> float:
         async with BackfillClient(dsn) as client:
-            await _task_id(dsn)
+            await empty_table(dsn)
             return await _one_by_one(lambda user: client.enqueue(TASK, {"user": user}))
 
     return uvloop.run(run())
@@ -99,7 +99,7 @@ def insert_rate(dsn: str) -> float:
     """Rows a second of the same inserts with their notifications, prepared, on a connection that is held."""
 
     async def run() -> float:
-        task = await _task_id(dsn)
+        task = await empty_table(dsn)
         async with await psycopg.AsyncConnection.connect(
             dsn, autocommit=True, cursor_factory=psycopg.AsyncRawCursor
         ) as connection:
@@ -123,7 +123,7 @@ async def _one_by_one(add: Callable[[int], Awaitable[Any]]) -> float:
     return SINGLE / (time.perf_counter() - began)
 
 
-async def _task_id(dsn: str) -> int:
+async def empty_table(dsn: str) -> int:
     """An empty table, and the task's number."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         await connection.execute("truncate graphile_worker._private_jobs")

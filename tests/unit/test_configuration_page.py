@@ -123,7 +123,7 @@ def test_the_client() -> None:
         }
         assert list(listed) == list(parameters)
         for name, parameter in parameters.items():
-            shown = {None: ("none", "`DATABASE_URL`"), False: ("off",), (): ("none",)}.get(
-                parameter.default, (str(parameter.default),)
-            )
+            default = str(parameter.default)
+            words = {"None": ("none", "`DATABASE_URL`"), "False": ("off",), "True": ("on",), "()": ("none",)}
+            shown = words.get(default, (default,))
             assert listed[name][1] in shown, name

@@ -53,7 +53,10 @@ _SPAN = re.compile(r"`([^`]+)`")
 _SHELL_BLOCK = re.compile(r"^ *```(?:console|sh|shell|bash)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 _OTHER_FILE = re.compile(r"^ *```(?:ini|dockerfile|yaml|toml)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 # What else shell blocks run.
-OTHERS = {"python", "python3", ".", "export", "psql", "echo", "test", "maturin", "docker", "systemctl", "cargo", "git"}
+OTHERS = {
+    "python", "python3", ".", "export", "psql", "echo", "test", "maturin", "docker", "systemctl", "cargo", "git",
+    "cd", "curl", "uvicorn",
+}  # fmt: skip
 # Phrases that stopped readers who came new: each leaves out what it is about, or is no English.
 _STOPPED_AT = (
     "goes by by itself", "in words it is none", "here again", "is that not enough", "empty-handed", "missing in doubt",
@@ -197,7 +200,7 @@ def _check_keywords(call: ast.Call, function: Any) -> None:
     parameters = inspect.signature(function).parameters
     allowed = set(parameters)
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        allowed |= {field.name for field in fields(backfill.JobSpec)}
+        allowed |= {field.name for field in fields(backfill.JobSpec)} | {"notify"}
     for keyword in call.keywords:
         assert keyword.arg is None or keyword.arg in allowed, f"{function.__qualname__} takes no {keyword.arg}="
 

@@ -48,10 +48,9 @@ PLACES = [
     {"recurring", "task_decorator", "wrapped"},
     {"tasks"},
     {"client"},
-    {"contrib"},
-    {"worker"},
+    {"sync", "worker"},
     {"operate"},
-    {"cli", "testing"},
+    {"cli", "contrib", "testing"},
     {"__main__", "__init__"},
 ]
 PLACE = {room: number for number, rooms in enumerate(PLACES) for room in rooms}
@@ -81,6 +80,7 @@ INNER_PLACES = {
         {"execute"},
         {"manner", "ways"},
         {"asking", "naming", "starting"},
+        {"gathering"},
         {"connect"},
         {
             "attempts",
@@ -114,6 +114,7 @@ INNER_PLACES = {
         {"stop"},
         {"process"},
         {"runner"},
+        {"hosted"},
         {"__init__"},
     ],
 }

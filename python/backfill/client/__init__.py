@@ -1,13 +1,13 @@
 """The client, by which producers use the queue; each group of its verbs is a module, and here they are combined.
 
 connect (session, manner): the client's life and its connections · lent: the clients that a worker makes · scheduling:
-asks plugins before a job is added · enqueue: adds one job · bulk: adds many jobs · manage: jobs in the queue · cancel:
-ends jobs that wait or run · control: what operators say to the fleet · attempts: the attempts of a job · progress: how
-far jobs have come · schedules: recurring jobs, and what operators say of them · schedule_table: what schedulers ask ·
-why: what holds a job back · dead_letters: jobs that are not tried again · ends: how jobs finished
-· counters: how attempts ended · recovery: what dead workers held · held_queues: queues that wait for one job · cleanup:
-what others left behind · presets: the common cases by name · prepare: makes the parameters of statements, without I/O ·
-execute: runs statements.
+asks plugins before a job is added · enqueue: adds one job · gathering: calls of it that go together · bulk: adds many
+jobs · manage: jobs in the queue · cancel: ends jobs that wait or run · control: what operators say to the fleet ·
+attempts: the attempts of a job · progress: how far jobs have come · schedules: recurring jobs, and what operators say
+of them · schedule_table: what schedulers ask · why: what holds a job back · dead_letters: jobs that are not tried again
+· ends: how jobs finished · counters: how attempts ended · recovery: what dead workers held · held_queues: queues that
+wait for one job · cleanup: what others left behind · presets: the common cases by name · prepare: makes the parameters
+of statements, without I/O · execute: runs statements.
 """
 
 from __future__ import annotations
@@ -74,6 +74,11 @@ class BackfillClient(
             and `enqueue_bulk` may each have one more connection while they run.
         plugins: objects with a method `register(hooks)`. Before the client adds a job, it asks the interceptors that
             they register for `BeforeJobSchedule`. What they register for other events is for workers.
+        gather: whether calls of `enqueue` that are made while another one is on its way are written together. If not,
+            each takes a round trip and a commit of its own.
+        notify_every: the least time between two notifications of the workers, from 1 ms to 1 hour; None to notify them
+            with each statement. The first job is told at once; jobs that follow within this time are told together at
+            its end, and when the client closes. Jobs that are added in a caller's transaction are told with its commit.
 
     Raises:
         ConfigurationError: an argument cannot be used; the error names it.

@@ -18,6 +18,7 @@ import psycopg
 
 from backfill.client.connect import ClientLife
 from backfill.client.enqueue import EnqueueVerb, new_job
+from backfill.client.gathering.rows import gathered
 from backfill.client.prepare import (
     JobShape,
     Parameters,
@@ -31,6 +32,7 @@ from backfill.client.prepare import (
 from backfill.errors import BackfillError, ConfigurationError
 from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
 from backfill.records import Job
+from backfill.storage.arrays import text_array
 from backfill.storage.connection import complete, connect, resolve
 from backfill.storage.rows import decode_jobs
 from backfill.storage.types import Connection
@@ -117,12 +119,14 @@ async def shaped(
     Raises what `BackfillClient.enqueue` raises before it uses the database.
     """
     check_keywords("enqueue", keywords)
+    tell = keywords.get("notify", True)
+    keywords = {name: value for name, value in keywords.items() if name != "notify"}
     new = new_job(job, payload)
     if client._scheduling is None:  # noqa: SLF001 - a class of the same package
         shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts, new.source)
-        return Shaped(*shape.written(new.payload), new.source)
+        return Shaped(*shape.written(new.payload), new.source, tell)
     shape, encoded = await client._asked(client._scheduling, new, spec, keywords)  # noqa: SLF001 - see above
-    return Shaped(shape, encoded, new.source)
+    return Shaped(shape, encoded, new.source, tell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +137,13 @@ class Shaped:
         shape: its settings.
         payload: its payload as JSON.
         source: its task; None where only the name is known.
+        tell: whether the workers are notified.
     """
 
     shape: JobShape
     payload: bytes
     source: Task[Any, Any] | None
+    tell: bool
 
 
 def write_blocking(connection: psycopg.Connection[Any], schema: str, job: Shaped) -> EnqueueOutcome[Any]:
@@ -148,12 +154,20 @@ def write_blocking(connection: psycopg.Connection[Any], schema: str, job: Shaped
         psycopg.Error: the server refused it.
     """
     shape = job.shape
-    if shape.key is None:
+    if not job.tell:
+        for statement, name in (("create_tasks", shape.task), ("create_queues", shape.queue)):
+            if name is not None:
+                send_blocking(connection, [Command.of(statement, schema, text_array([name]))], timeout=_SECONDS)
+    elif shape.key is None:
         rows = _written(connection, schema, *insert_job(shape, job.payload))
         if rows:
             return EnqueueOutcome(EnqueueStatus.ADDED, rows[0].id, _named(rows[0], shape), source=job.source)
     for _ in range(_TRIES):
-        rows = _written(connection, schema, "add_job", add_job_parameters(shape, job.payload))
+        if job.tell:
+            statement, parameters = "add_job", add_job_parameters(shape, job.payload)
+        else:
+            statement, parameters = gathered([(shape, job.payload)], tell=False, by_functions=False, patience=None)
+        rows = _written(connection, schema, statement, parameters)
         if not rows:  # another engine's function may lose a race for a key; it then returns no row
             continue
         row, status = rows[0], status_of(rows[0], shape.mode)

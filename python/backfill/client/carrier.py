@@ -79,18 +79,16 @@ AnyConnection: TypeAlias = psycopg.AsyncConnection[Any] | Carrier
 """What statements run on."""
 
 LENDERS: Final = {
-    False: {
-        "asyncpg": "asyncpg",
-        "sqlalchemy.ext.asyncio": "sqlalchemy",
-    },
-    True: {
-        "sqlalchemy": "sqlalchemy_sync",
-        "django": "django",
-        "psycopg2": "psycopg2",
-    },
+    "asyncpg": (False, "asyncpg"),
+    "sqlalchemy.ext.asyncio": (False, "sqlalchemy"),
+    "sqlalchemy": (True, "sqlalchemy_sync"),
+    "django": (True, "django"),
+    "psycopg2": (True, "psycopg2"),
 }
-"""For the asynchronous client (False) and the synchronous one (True): the module of `contrib` that lends a connection to
-the client, by the module of the connection's class; longer names come first. It has a function `lend(given)`."""
+"""By the module of a connection's class: whether it is synchronous, and the module of `contrib` that lends it.
+
+The longest name counts. Each of these modules has a function `lend(given)`.
+"""
 
 
 def lent(given: object, *, sync: bool) -> AbstractAsyncContextManager[AnyConnection]:
@@ -106,10 +104,10 @@ def lent(given: object, *, sync: bool) -> AbstractAsyncContextManager[AnyConnect
     """
     if not sync and isinstance(given, psycopg_pool.AsyncConnectionPool):
         return _of_pool(given)
-    module = _lender(given, LENDERS[sync])
-    if module is None:
+    kind = _lender(given)
+    if kind is None or kind[0] is not sync:
         raise ConfigurationError(f"connection: {refusal(given, sync=sync)}")
-    lender = importlib.import_module(f"backfill.contrib.{module}")
+    lender = importlib.import_module(f"backfill.contrib.{kind[1]}")
     lending: AbstractAsyncContextManager[AnyConnection] = lender.lend(given)
     return lending
 
@@ -186,11 +184,12 @@ _WRAPPINGS: Final = 4
 """How many errors may stand around the driver's own one."""
 
 
-def _lender(given: object, modules: dict[str, str]) -> str | None:
+def _lender(given: object) -> tuple[bool, str] | None:
+    """Return the entry of `LENDERS` for what a caller gave: whether it is synchronous, and who lends it."""
     for base in type(given).__mro__:
-        for module, lender in sorted(modules.items(), reverse=True):
+        for module in sorted(LENDERS, key=len, reverse=True):
             if base.__module__ == module or base.__module__.startswith(f"{module}."):
-                return lender
+                return LENDERS[module]
     return None
 
 
@@ -200,8 +199,8 @@ def _is_other_kind(given: object, *, sync: bool) -> bool:
         return not sync
     if isinstance(given, (psycopg.AsyncConnection, psycopg_pool.AsyncConnectionPool)):
         return sync
-    both = {**dict.fromkeys(LENDERS[sync], "this"), **dict.fromkeys(LENDERS[not sync], "other")}
-    return _lender(given, both) == "other"
+    kind = _lender(given)
+    return kind is not None and kind[0] is not sync
 
 
 @asynccontextmanager

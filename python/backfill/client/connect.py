@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -20,6 +21,7 @@ import psycopg_pool
 from backfill.client.asking import carry_out, follow
 from backfill.client.carrier import AnyConnection, Carrier, lent
 from backfill.client.execute import cancellations, surely_undone, translated
+from backfill.client.gathering.adding import Adding
 from backfill.client.manner import in_utf8, speak_again, speak_utf8
 from backfill.client.opening import Opening
 from backfill.client.scheduling import Scheduling
@@ -45,7 +47,7 @@ MOST_CONNECTIONS: Final = 10
 AGAIN_SECONDS: Final = 30.0
 """Seconds for which a call of which nothing was done is repeated: as long as it may wait for a connection."""
 _BESIDE_SECONDS: Final = 5.0
-_FIRST_PAUSE: Final = 0.02
+FIRST_PAUSE: Final = 0.02
 T = TypeVar("T")
 
 
@@ -84,6 +86,8 @@ class ClientLife:
         min_size: int = 1,
         max_size: int = MOST_CONNECTIONS,
         plugins: Iterable[Plugin] = (),
+        gather: bool = True,
+        notify_every: timedelta | None = None,
     ) -> None:
         self._settings = Settings.checked(
             dsn, schema=schema, pool=pool, migrate=migrate, min_size=min_size, max_size=max_size
@@ -96,6 +100,7 @@ class ClientLife:
         self._closed = False
         self._turn: _Turn | None = None
         self._known: tuple[set[str], set[str]] = set(), set()
+        self._adding = Adding(self, gather=gather, notify_every=notify_every)
 
     @classmethod
     def connect(
@@ -108,6 +113,8 @@ class ClientLife:
         min_size: int = 1,
         max_size: int = MOST_CONNECTIONS,
         plugins: Iterable[Plugin] = (),
+        gather: bool = True,
+        notify_every: timedelta | None = None,
     ) -> Opening[Self]:
         """Make a client with the same arguments as the class, and open it.
 
@@ -122,8 +129,9 @@ class ClientLife:
             ConfigurationError: an argument cannot be used, or neither `dsn` nor DATABASE_URL is set.
         """
         client = cls(
-            dsn, schema=schema, pool=pool, migrate=migrate, min_size=min_size, max_size=max_size, plugins=plugins
-        )
+            dsn, schema=schema, pool=pool, migrate=migrate, min_size=min_size, max_size=max_size, plugins=plugins,
+            gather=gather, notify_every=notify_every,
+        )  # fmt: skip
         return Opening(client._opened_self(), client.__aenter__, client.__aexit__)
 
     async def _opened_self(self) -> Self:
@@ -185,13 +193,17 @@ class ClientLife:
     async def close(self) -> None:
         """Close the client and its own pool; a pool that was given to the client stays open.
 
-        Calls under way keep their connections and finish; later calls raise `ClientClosedError` until `open()` is
-        called. This closes the client for all its users, including those within `async with`. It does no harm if the
-        client is closed already.
+        Calls of `enqueue` that wait to be written together are written first, if that takes at most 5 s; those that
+        still wait then raise `ClientClosedError`. Calls under way keep their connections and finish; later calls raise
+        `ClientClosedError` until `open()` is called. This closes the client for all its users, including those within
+        `async with`. It does no harm if the client is closed already.
         """
         turn = self._turn_here()
-        async with turn.lock:
-            await self._end()
+        try:
+            await self._adding.finish()
+        finally:
+            async with turn.lock:
+                await self._end()
 
     async def __aenter__(self) -> Self:
         """Open the client, if it is not open; any number of tasks may be inside at once, and blocks may be nested."""
@@ -209,9 +221,12 @@ class ClientLife:
         turn.inside = max(turn.inside - 1, 0)
         if turn.inside:
             return
-        async with turn.lock:
-            if not turn.inside:  # nobody has entered while this call waited for the lock
-                await self._end()
+        try:
+            await self._adding.finish()
+        finally:
+            async with turn.lock:
+                if not turn.inside:  # nobody has entered while this call waited
+                    await self._end()
 
     @asynccontextmanager
     async def _connection(self, given: object | None) -> AsyncIterator[AnyConnection]:
@@ -303,7 +318,7 @@ class ClientLife:
             harmless: whether the call may be repeated even if it is unknown what was done.
             apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
         """
-        backoff, until = Backoff(_FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
+        backoff, until = Backoff(FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
         cancelled = cancellations()
         while True:
             try:
@@ -348,6 +363,7 @@ class ClientLife:
     async def _end(self) -> None:
         session = self._session_here()
         self._session, self._closed = None, True
+        self._adding.end()
         if session is not None:
             await session.close()
 

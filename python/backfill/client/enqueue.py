@@ -9,7 +9,8 @@ from backfill.client.asking import carry_out
 from backfill.client.carrier import AnyConnection
 from backfill.client.connect import ClientLife
 from backfill.client.execute import repeated, run, run_own
-from backfill.client.naming import DIRECT, FOR_PRODUCERS, REMEMBERED
+from backfill.client.gathering.rows import gathered, may_gather
+from backfill.client.naming import DIRECT, FOR_PRODUCERS, REMEMBERED, make_names
 from backfill.client.prepare import (
     JobKeywords,
     JobShape,
@@ -100,6 +101,10 @@ class EnqueueVerb(ClientLife):
         The call takes one round trip. When it returns, the job is committed and the workers have been told. With
         `connection=` the caller's transaction commits the job.
 
+        Calls that are made while another one is on its way are written together, in one statement and one commit, and
+        the workers are told once. Each call still gets its own outcome or its own error, and a call that is refused or
+        cancelled changes nothing for the others. `BackfillClient(gather=False)` sends each call by itself.
+
         Args:
             job: a `NewJob`, a registered task, or a task's name (1 to 128 characters; no worker needs to know it yet).
                 The defaults of a task (priority, queue, number of runs, delay) apply where the registered task or its
@@ -118,7 +123,8 @@ class EnqueueVerb(ClientLife):
                 (timedelta, for one attempt) and `deadline` (aware datetime), which are stored in the job's flags;
                 `flags` (names; workers can be told to skip jobs that have them); `limit_by` (a field of the payload,
                 where only the name of a task with a limit by this field is given); `job_key` (1 to 512 characters) and
-                `job_key_mode`.
+                `job_key_mode`; `notify` (False: the workers are not told of the job, and find it when they next look,
+                after at most their `poll_interval`).
 
         Returns:
             What was done, and the job's row as it was written. Check the outcome's `status` if the `job_key_mode` was
@@ -136,6 +142,7 @@ class EnqueueVerb(ClientLife):
             ClientClosedError: the client was closed.
         """
         check_keywords("enqueue", keywords)
+        notify = keywords.pop("notify", True)
         new = new_job(job, payload)
         if self._scheduling is None:
             shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts, new.source)
@@ -143,9 +150,38 @@ class EnqueueVerb(ClientLife):
         else:
             shape, encoded = await self._asked(self._scheduling, new, spec, keywords)
         if connection is None:
-            return await self._retrying(lambda own: self._enqueue(own, _send_own, shape, encoded, new.source))
+            # While the client opens, its dsn's callable may make a call that must not wait for the one which opens it.
+            senders = None if self._session is None else self._adding.senders()
+            if senders is None or not may_gather(shape):
+                return await self._enqueue_alone(shape, encoded, new.source, notify=notify)
+            if senders.begin():
+                try:
+                    return await self._enqueue_alone(shape, encoded, new.source, notify=notify)
+                finally:
+                    senders.end()
+            row = await senders.wait(shape, encoded, tell=notify)
+            if row is None:
+                return await self._enqueue_alone(shape, encoded, new.source, notify=notify)
+            return _outcome(shape, row, new.source)
         async with self._connection(connection) as chosen:
-            return await self._enqueue(chosen, _send, shape, encoded, new.source)
+            outcome = await self._enqueue(chosen, _send, shape, encoded, new.source, tell=notify)
+            if not outcome.job.task_identifier:
+                await carry_out(chosen, self._schema, put_names(outcome.job))
+            return outcome
+
+    async def _enqueue_alone(
+        self, shape: JobShape, payload: bytes, source: Task[Any, Any] | None, *, notify: bool
+    ) -> EnqueueOutcome[Any]:
+        """Add a job by itself, on a connection of the client's."""
+        notices = self._adding.notices()
+        tell = notify and (notices is None or notices.may_tell())
+        outcome = await self._retrying(lambda own: self._enqueue(own, _send_own, shape, payload, source, tell=tell))
+        if notices is not None and notify and not tell:
+            notices.add(1)
+        job = outcome.job
+        if not job.task_identifier:  # asked apart: if the connection is lost meanwhile, nothing is written once more
+            await self._retrying(lambda own: carry_out(own, self._schema, put_names(job)), harmless=True)
+        return outcome
 
     async def _asked(
         self, scheduling: Scheduling, new: NewJob[Any], spec: JobSpec | None, keywords: Mapping[str, Any]
@@ -163,11 +199,20 @@ class EnqueueVerb(ClientLife):
         return answer
 
     async def _enqueue(
-        self, connection: AnyConnection, send: Sender, shape: JobShape, payload: bytes, source: Task[Any, Any] | None
+        self,
+        connection: AnyConnection,
+        send: Sender,
+        shape: JobShape,
+        payload: bytes,
+        source: Task[Any, Any] | None,
+        *,
+        tell: bool,
     ) -> EnqueueOutcome[Any]:
         by_functions = known_way(connection, self._schema)
         if by_functions is None:
             by_functions = await goes_by_functions(connection, self._schema)
+        if not tell:
+            return await self._add_quietly(connection, send, shape, payload, source, by_functions=by_functions)
         if shape.key is None and not by_functions:
             rows = await send(connection, self._schema, *insert_job(shape, payload))
             if rows:
@@ -210,16 +255,31 @@ class EnqueueVerb(ClientLife):
             rows = await send(connection, self._schema, statement, parameters)
             if not rows:  # another engine's function may lose a race for a key; it then returns no row
                 continue
-            row, status = rows[0], status_of(rows[0], shape.mode)
-            if status in (EnqueueStatus.ADDED, EnqueueStatus.REPLACED):
-                _named(row, shape)
-            elif not row.task_identifier:  # the row belongs to an older job, perhaps of another task
-                await carry_out(connection, self._schema, put_names(row))
-            return EnqueueOutcome(status, row.id, row, row.revision, source)
+            return _outcome(shape, rows[0], source)
         raise BackfillError(
             f"task {shape.task!r}, job_key {shape.key!r}: add_job gave no row, {_TRIES} times; the key is being fought "
             "over"
         )
+
+    async def _add_quietly(
+        self,
+        connection: AnyConnection,
+        send: Sender,
+        shape: JobShape,
+        payload: bytes,
+        source: Task[Any, Any] | None,
+        *,
+        by_functions: bool,
+    ) -> EnqueueOutcome[Any]:
+        """Add a job without notifying the workers."""
+        statement = gathered([(shape, payload)], tell=False, by_functions=by_functions, patience=None)
+        for _ in range(_TRIES):
+            rows = await send(connection, self._schema, *statement)
+            if rows:
+                return _outcome(shape, rows[0], source)
+            names = {shape.task}, set() if shape.queue is None else {shape.queue}
+            await make_names(connection, self._schema, *names)
+        raise BackfillError(f"task {shape.task!r}: it or its queue was made {_TRIES} times, and deleted as often")
 
 
 async def _send(connection: AnyConnection, schema: str, name: str, parameters: Parameters) -> list[Job]:
@@ -228,6 +288,14 @@ async def _send(connection: AnyConnection, schema: str, name: str, parameters: P
 
 async def _send_own(connection: AnyConnection, schema: str, name: str, parameters: Parameters) -> list[Job]:
     return decode_jobs(await repeated(lambda: run_own(connection, name, schema, parameters)))
+
+
+def _outcome(shape: JobShape, row: Job, source: Task[Any, Any] | None) -> EnqueueOutcome[Any]:
+    """Return what was done; the row of an older job, which may be of another task, has no names yet."""
+    status = status_of(row, shape.mode)
+    if status in (EnqueueStatus.ADDED, EnqueueStatus.REPLACED):
+        _named(row, shape)
+    return EnqueueOutcome(status, row.id, row, row.revision, source)
 
 
 def _named(row: Job, shape: JobShape) -> Job:

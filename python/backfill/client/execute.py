@@ -65,7 +65,7 @@ _MISSING: Final = (
 )
 
 
-class _EncodedText(Dumper):
+class EncodedText(Dumper):
     """Passes text that is already encoded to the server, which infers its type as for any text."""
 
     def dump(self, obj: bytes) -> bytes:
@@ -109,7 +109,7 @@ async def run(
         return await connection.run(name, schema, parameters, binary=binary)
     cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
     if any(isinstance(value, bytes) for value in parameters):
-        cursor.adapters.register_dumper(bytes, _EncodedText)
+        cursor.adapters.register_dumper(bytes, EncodedText)
     prepare = None if prepared and may_prepare(connection) else False
     if connection.pgconn.pipeline_status:
         async with connection.pipeline():  # leaving the pipeline block at once waits for the result

@@ -33,12 +33,16 @@ Parameters = tuple[str | bytes | None, ...]
 PAYLOAD_LIMIT: Final = 2**30 - 2**16
 """PostgreSQL holds no row of a gigabyte (2**30 bytes); the difference is left for a job's other columns."""
 _KEYWORDS: Final = frozenset(one.name for one in fields(JobSpec))
+_ALLOWED: Final = _KEYWORDS | {"notify"}
 _REMEMBERED: Final = 4096
 """How many values of a limit a shape knows; when there are more, it begins anew."""
 
 
 class SharedKeywords(TypedDict, total=False):
-    """The keywords that every producer's call takes, in bulk too; `JobSpec` says what each means."""
+    """The keywords that every producer's call takes, in bulk too; `JobSpec` says what each means.
+
+    Only `notify` is no setting of a job: it says whether the workers are notified of the call's jobs.
+    """
 
     run_at: datetime | None
     delay: timedelta | None
@@ -46,6 +50,7 @@ class SharedKeywords(TypedDict, total=False):
     deadline: datetime | None
     flags: Iterable[str] | None
     limit_by: str | None
+    notify: bool
 
 
 class SerialKeywords(SharedKeywords, total=False):
@@ -148,14 +153,19 @@ class JobShape:
         return shape
 
 
-def check_keywords(verb: str, given: Mapping[str, Any], allowed: Iterable[str] = _KEYWORDS) -> None:
-    """Refuse a keyword that the verb does not know, whatever its value, as Python does.
+def check_keywords(verb: str, given: Mapping[str, Any], allowed: Iterable[str] = _ALLOWED) -> None:
+    """Refuse a keyword that the verb does not know, whatever its value, as Python does; and a `notify` that is no bool.
 
     Raises:
         TypeError: a keyword is unknown; the error names the first one.
+        InvalidJobError: `notify` is neither True nor False.
     """
-    if given and (unknown := given.keys() - set(allowed)):
+    if not given:
+        return
+    if unknown := given.keys() - set(allowed):
         raise TypeError(f"{verb}() got an unexpected keyword argument {min(unknown)!r}")
+    if not isinstance(given.get("notify", True), bool):
+        raise InvalidJobError("notify", given["notify"], "True or False")
 
 
 def check_size(payload: bytes) -> None:

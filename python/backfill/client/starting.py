@@ -95,7 +95,7 @@ async def start(settings: Settings, *, patience: float, max_idle: float) -> Sess
     resolved = await resolve(dsn)
     first = await connect(resolved)
     try:
-        await _prepare_schema(settings, first, several=names_several_hosts(resolved))
+        await prepare_schema(settings, first, several=names_several_hosts(resolved))
     finally:
         await first.close()
     pool = PatientPool(dsn, min_size=settings.min_size, max_size=settings.max_size, max_idle=max_idle)
@@ -117,13 +117,20 @@ async def _adopt(settings: Settings, pool: Pool) -> Session:
     session = Session(pool, owned=False, where="the given pool's server", keeps=False)
     try:
         async with pool.connection() as connection, in_our_manner(connection), read_committed(connection):
-            await _prepare_schema(settings, connection, several=names_several_hosts(pool.conninfo, pool.kwargs))
+            await prepare_schema(settings, connection, several=names_several_hosts(pool.conninfo, pool.kwargs))
     except psycopg_pool.PoolTimeout as error:
         raise translated(error, None, where=session.where, schema=settings.schema) from error
     return session
 
 
-async def _prepare_schema(settings: Settings, connection: Connection, *, several: bool) -> None:
+async def prepare_schema(settings: Settings, connection: Connection, *, several: bool) -> None:
+    """Check the server and the schema, and bring the schema up to date if the settings say so.
+
+    Args:
+        settings: the arguments with which the client was made.
+        connection: a connection in autocommit.
+        several: whether the DSN names several hosts.
+    """
     if not several:  # among several, the driver looks for one that takes writes, and waits for a failover
         async with _answering(connection):
             await refuse_read_only(connection)

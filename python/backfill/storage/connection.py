@@ -12,7 +12,7 @@ import asyncio
 import inspect
 import re
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import psycopg
@@ -79,7 +79,7 @@ async def connect(dsn: Dsn, *, application_name: str = "backfill") -> Connection
     return connection
 
 
-def is_alive(connection: Connection) -> bool:
+def is_alive(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> bool:
     """Whether an idle connection is still open, as far as the socket on this side can tell, without a round trip.
 
     A restarted server has closed the socket. A host that vanished is noticed by the keepalives.

@@ -64,6 +64,11 @@ def may_prepare(connection: Connection) -> bool:
     return connection.prepare_threshold is not None and _WAYS.get(connection) is not Way.POOLED
 
 
+def learned(connection: Connection, way: Way) -> None:
+    """Remember how a connection reaches the server, where that was found out otherwise."""
+    _WAYS[connection] = way
+
+
 def way_of(*, pooled: bool, wanted: bool, libpq: int) -> Way:
     """How a connection is used.
 

@@ -97,8 +97,12 @@ class WorkerRunner:
         async with self:
             await asyncio.shield(self._attended().failed)
 
-    async def run_until_cancelled(self, stop: asyncio.Event) -> None:
+    async def run_until_cancelled(self, stop: asyncio.Event, *, started: asyncio.Event | None = None) -> None:
         """Work until the event is set (or the call is cancelled); then drain up to the shutdown's deadline.
+
+        Args:
+            stop: ends the worker when it is set.
+            started: is set once the worker has started, for a caller who must know that before it goes on.
 
         Raises:
             HandlersStillRunningError: the worker has ended, but handlers still run, since nothing can end them.
@@ -106,6 +110,8 @@ class WorkerRunner:
         """
         async with self:
             failed, stopped = self._attended().failed, asyncio.ensure_future(stop.wait())
+            if started is not None:
+                started.set()
             waiting: list[asyncio.Future[Any]] = [failed, stopped]
             try:
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

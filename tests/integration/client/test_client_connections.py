@@ -58,7 +58,7 @@ async def test_the_last_connection_stays_at_hand(client: BackfillClient) -> None
         await client.enqueue("t", n)
         await client.enqueue_bulk("t", [n])
     assert (_asked(client), _hand(client)) == (before, connection)
-    await asyncio.gather(client.enqueue("t", 1), client.enqueue("t", 2))
+    await asyncio.gather(client.enqueue("t", 1), client.get_job(1))
     assert _asked(client) == before + 1
 
 

@@ -17,6 +17,7 @@ from backfill.client.bulk.transaction import KEPT_BYTES, RowTransaction
 from backfill.client.bulk.waiting import Kind, WaitingRow
 from backfill.client.carrier import AnyConnection
 from backfill.client.execute import repeated, run, with_key_lock
+from backfill.client.gathering.rows import gathered
 from backfill.client.naming import NameMaker, names_of
 from backfill.client.prepare import Parameters
 from backfill.errors import BackfillError
@@ -24,6 +25,7 @@ from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
 from backfill.storage.arrays import encoded_array, number_array, text_array
 from backfill.storage.results import Result, first, integers, integers_by_text
+from backfill.storage.results import rows as rows_of
 
 _TRIES: Final = 10
 
@@ -39,8 +41,9 @@ class ProducerTransaction(RowTransaction):
         *,
         own: bool,
         maker: NameMaker | None = None,
+        tell: bool = True,
     ) -> None:
-        super().__init__(connection, schema, ids, own=own, maker=maker)
+        super().__init__(connection, schema, ids, own=own, maker=maker, tell=tell)
         self._held: tuple[set[str], set[str]] = set(), set()
         self._modes: list[JobKeyMode | None] = []
         self._keyless_wait = False
@@ -125,13 +128,19 @@ class ProducerTransaction(RowTransaction):
         self._modes = []
 
     async def _write_batch(self, batch: str, mode: JobKeyMode | None) -> Result:
-        if mode is None:
+        if not self._tell:
+            named = await run(self._connection, "find_waiting_names", self._schema, (batch,), prepared=False)
+            names = list(rows_of(named))
+            lanes = {row.text("queue_name") for row in names}
+            await self._have_names({row.word("identifier") for row in names}, {one for one in lanes if one is not None})
+        if mode is None and self._tell:
             return await run(self._connection, "producer_add_waiting", self._schema, (batch,), prepared=False)
 
         async def apply() -> Result:
             async with self._connection.transaction():
-                parameters = batch, mode.value
-                return await run(self._connection, "producer_apply_waiting", self._schema, parameters, prepared=False)
+                parameters = batch, JobKeyMode.REPLACE.value if mode is None else mode.value
+                statement = "producer_apply_waiting" if self._tell else "producer_gather_waiting"
+                return await run(self._connection, statement, self._schema, parameters, prepared=False)
 
         return await repeated(apply)
 
@@ -146,13 +155,18 @@ class ProducerTransaction(RowTransaction):
     async def _write_keyless(self, rows: list[Placed]) -> None:
         if rows:
             await self.pause()  # rows with keys may be on their way to the temporary table
-            added = await run(self._connection, "producer_add_keyless", self._schema, self._columns(rows))
-            self._give({place: number for (place, _, _), number in zip(rows, integers(added, "id"), strict=True)})
+            if self._tell:
+                added = await run(self._connection, "producer_add_keyless", self._schema, self._columns(rows))
+            else:
+                added = await self._gather(rows)
+            ids = sorted(integers(added, "id"))  # the ids were drawn in the order of the rows
+            self._give({place: number for (place, _, _), number in zip(rows, ids, strict=True)})
 
     async def _write_keyed(self, rows: list[Placed], *, last: bool) -> None:
         """Write rows with keys, by one statement for each mode and for each repetition of a key."""
         statements = [statement for group in rounds(rows) for statement in by_mode(group)]
-        await self._find_names([row for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for row in group])
+        deduped = [row for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for row in group]
+        await self._find_names(deduped if self._tell else rows)
         alone = self._own and last and len(statements) == 1 and not self._piped
         if not alone:
             await self._lock()
@@ -173,10 +187,19 @@ class ProducerTransaction(RowTransaction):
 
     async def _apply(self, mode: JobKeyMode, rows: list[Placed]) -> None:
         """Write rows of one mode, no two of which have the same key."""
+        if not self._tell:
+            by_key = dict(integers_by_text(await self._gather(rows), "id", "key"))
+            self._give({place: by_key[shape.key or ""] for place, shape, _ in rows})
+            return
         parameters = *self._columns(rows), text_array([shape.key for _, shape, _ in rows]), mode.value
         added = await run(self._connection, "producer_add_keyed", self._schema, parameters)
         by_key = dict(integers_by_text(added, "added_id", "added_key"))
         self._give({place: by_key[shape.key or ""] for place, shape, _ in rows})
+
+    async def _gather(self, rows: list[Placed]) -> Result:
+        """Write rows without telling the workers; their names are held already."""
+        name, parameters = gathered([row[1:] for row in rows], tell=False, by_functions=True, patience=None)
+        return await run(self._connection, name, self._schema, parameters)
 
     def _give(self, ids: dict[int, int]) -> None:
         if self._ids is not None:
@@ -201,7 +224,9 @@ class ProducerTransaction(RowTransaction):
 
         Names are made under the lock of the schema, so that only one transaction makes them at a time.
         """
-        tasks, queues = self._unheld(rows)
+        await self._have_names(*self._unheld(rows))
+
+    async def _have_names(self, tasks: set[str], queues: set[str]) -> None:
         if not tasks and not queues:
             return
         for _ in range(_TRIES):

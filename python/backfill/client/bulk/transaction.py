@@ -36,6 +36,7 @@ class RowTransaction:
         ids: the list that receives the ids, in the order of the rows; None if nobody asked for them.
         own: whether the transaction has only this call's statements; one that the caller began may have others.
         maker: makes names on another connection; None if there is no such connection, so that rows with new names wait.
+        tell: whether the workers are notified.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class RowTransaction:
         *,
         own: bool,
         maker: NameMaker | None = None,
+        tell: bool = True,
     ) -> None:
         self._connection = connection
         self._schema = schema
         self._ids = ids
         self._own = own
         self._maker = maker
+        self._tell = tell
         self._locked = False
         self._waiting = WaitingRows(connection, schema)
         self._kept: list[tuple[int, list[Placed]]] = []

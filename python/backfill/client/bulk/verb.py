@@ -17,6 +17,7 @@ from backfill.client.bulk.writing import BulkTransaction
 from backfill.client.carrier import AnyConnection, Carrier, is_idle
 from backfill.client.connect import ClientLife
 from backfill.client.execute import run, surely_undone, translated
+from backfill.client.gathering.notices import Notices
 from backfill.client.naming import REMEMBERED, NameMaker, make_names, names_of
 from backfill.client.prepare import BulkKeywords, check_keywords, checked_spec
 from backfill.client.ways import goes_by_functions
@@ -142,7 +143,7 @@ class BulkVerb(ClientLife):
                 names, and bulk calls that write keys in several statements, wait for the end of that transaction. The
                 transaction must therefore not wait for such calls.
             keywords: the same settings as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`,
-                `timeout`, `deadline`, `flags`, `limit_by`.
+                `timeout`, `deadline`, `flags`, `limit_by`; and `notify` (False: the workers are not told of the jobs).
 
         Returns:
             How many jobs were written, their ids where they were asked for, and how many items interceptors left out.
@@ -159,12 +160,11 @@ class BulkVerb(ClientLife):
         """
         check_keywords("enqueue_bulk", keywords, BulkKeywords.__optional_keys__)
         check_int("commit_every", commit_every, _COMMIT_LIMIT)
+        notify = keywords.pop("notify", True)
+        notices = self._adding.notices() if notify and connection is None else None
         items, encoder = _items(jobs, payloads, _defaults(spec, keywords))
-        if self._scheduling is None:
-            reader = Reader(items, encoder)
-        else:
-            reader = InterceptedReader(items, encoder, self._scheduling, [] if return_ids else None)
-        call = _Call(self._schema, reader, commit_every, [] if return_ids else None)
+        reader = self._reader(items, encoder, [] if return_ids else None)
+        call = _Call(self._schema, reader, commit_every, [] if return_ids else None, tell=notify, notices=notices)
         async with reader:
             self._refuse_closed()
             if not await call.read():
@@ -181,6 +181,12 @@ class BulkVerb(ClientLife):
                     await call.write(chosen, owned=False)
         return BulkOutcome(call.written, call.ids, reader.skipped, reader.skipped_indexes)
 
+    def _reader(self, items: Stream[Any], encoder: Encoder, skipped: list[int] | None) -> Reader:
+        """Make what reads the items of one call."""
+        if self._scheduling is None:
+            return Reader(items, encoder)
+        return InterceptedReader(items, encoder, self._scheduling, skipped)
+
 
 class _Call:
     """The progress of one bulk call.
@@ -191,11 +197,22 @@ class _Call:
         ids: the ids of all jobs; None if nobody asked for them.
     """
 
-    def __init__(self, schema: str, reader: Reader, commit_every: int | None, ids: list[int] | None) -> None:
+    def __init__(
+        self,
+        schema: str,
+        reader: Reader,
+        commit_every: int | None,
+        ids: list[int] | None,
+        *,
+        tell: bool,
+        notices: Notices | None,
+    ) -> None:
         self.written = 0
         self.skipped = 0
         self.ids = ids
         self._schema = schema
+        self._tell = tell and notices is None
+        self._notices = notices
         self._reader = reader
         self._share = commit_every or sys.maxsize
         self._in_parts = commit_every is not None
@@ -231,6 +248,8 @@ class _Call:
                 async with connection.transaction():
                     await self._write_share(connection, own=own_transaction)
                     self._committing = own_transaction
+            if self._notices is not None:
+                self._notices.add(self._reader.count - self.written)
             self.written, self.skipped = self._reader.count, self._reader.skipped
             self._committing = False
             await self.read()
@@ -238,7 +257,7 @@ class _Call:
     async def _write_share(self, connection: AnyConnection, *, own: bool) -> None:
         left = self._share
         kind = ProducerTransaction if await goes_by_functions(connection, self._schema) else BulkTransaction
-        async with kind(connection, self._schema, self.ids, own=own, maker=self._maker) as transaction:
+        async with kind(connection, self._schema, self.ids, own=own, maker=self._maker, tell=self._tell) as transaction:
             self._begun = True
             while self._rows:
                 left -= len(self._rows)

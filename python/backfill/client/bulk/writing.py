@@ -24,6 +24,7 @@ from backfill.client.bulk.transaction import KEPT_BYTES, RowTransaction
 from backfill.client.bulk.waiting import KIND_OF, Kind, WaitingRow
 from backfill.client.carrier import AnyConnection
 from backfill.client.execute import array_of_int8, repeated, run, with_key_lock
+from backfill.client.gathering.rows import gathered
 from backfill.client.naming import NameMaker, names_of, queues, tasks
 from backfill.client.prepare import JobShape, Parameters, flags_json
 from backfill.jobs import JobKeyMode
@@ -46,8 +47,9 @@ class BulkTransaction(RowTransaction):
         *,
         own: bool,
         maker: NameMaker | None = None,
+        tell: bool = True,
     ) -> None:
-        super().__init__(connection, schema, ids, own=own, maker=maker)
+        super().__init__(connection, schema, ids, own=own, maker=maker, tell=tell)
         self._tasks = tasks(connection, schema, self._lock)
         self._queues = queues(connection, schema, self._lock)
         self._stream = stream_of(connection, "copy_jobs" if ids is None else "copy_jobs_with_ids", schema)
@@ -74,7 +76,7 @@ class BulkTransaction(RowTransaction):
                 await self._waiting.close(error)
             finally:
                 await self._stream.close(error)
-        if error is None and self._notify:
+        if error is None and self._notify and self._tell:
             await run(self._connection, "notify_jobs", self._schema, (str(self._notify),))
 
     async def write(self, rows: Sequence[Row], *, last: bool) -> None:
@@ -176,7 +178,7 @@ class BulkTransaction(RowTransaction):
 
     async def _write_batch(self, batch: int, kind: Kind) -> None:
         number = str(batch)
-        if kind is Kind.KEYLESS or (kind is Kind.UNSAFE_DEDUPE and self._saw_new):
+        if kind is Kind.KEYLESS or (kind is Kind.UNSAFE_DEDUPE and self._saw_new) or not self._tell:
             named = await run(self._connection, "find_waiting_names", self._schema, (number,), prepared=False)
             names = list(rows_of(named))
             lanes = {row.text("queue_name") for row in names} - {None}
@@ -191,6 +193,10 @@ class BulkTransaction(RowTransaction):
             async with self._connection.transaction():
                 if kind is Kind.UNSAFE_DEDUPE:
                     return await run(self._connection, "dedupe_waiting", self._schema, (number,), prepared=False)
+                if not self._tell:
+                    mode = JobKeyMode.PRESERVE_RUN_AT if kind is Kind.PRESERVE_RUN_AT else JobKeyMode.REPLACE
+                    parameters = number, mode.value
+                    return await run(self._connection, "gather_waiting", self._schema, parameters, prepared=False)
                 preserve = "true" if kind is Kind.PRESERVE_RUN_AT else "false"
                 return await run(self._connection, "add_waiting", self._schema, (number, preserve), prepared=False)
 
@@ -249,7 +255,7 @@ class BulkTransaction(RowTransaction):
         await self.pause()
         statements = [statement for group in rounds(rows) for statement in by_mode(group)]
         deduped = [shape for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for _, shape, _ in group]
-        await self._find_names(deduped)
+        await self._find_names(deduped if self._tell else [shape for _, shape, _ in rows])
         piped = self._piped
         alone = self._own and last and len(statements) == 1 and not piped and not self._locked
         if not alone:
@@ -276,6 +282,9 @@ class BulkTransaction(RowTransaction):
         if mode is JobKeyMode.UNSAFE_DEDUPE:
             parameters = (*self._columns([row[1:] for row in rows]), text_array([row[1].key for row in rows]))
             result = await run(self._connection, "dedupe_jobs", self._schema, parameters)
+        elif not self._tell:
+            statement = gathered([row[1:] for row in rows], tell=False, by_functions=False, patience=None)
+            result = await run(self._connection, statement[0], self._schema, statement[1])
         else:
             result = await run(self._connection, "add_jobs", self._schema, self._specs(rows, mode))
         if self._ids is not None:

@@ -109,14 +109,7 @@ class EndVerbs(ClientLife):
         """
         number, seconds = reference_id("job", job), _seconds(timeout)
         _check_kept(job)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._opened(reopen=False)
-                how = await self._ends_watched().wait(number)
-        except TimeoutError:
-            how = await self._last_look(number)
-            if how is None:
-                raise ResultTimeoutError(f"job {number}: no end within {seconds:g} s; it may still run") from None
+        how = await self._awaited(number, seconds)
         if how is None:
             raise EndNotKeptError(
                 f"job {number} left no end, and does not run (again): its task has no keep=, it was removed before it "
@@ -134,6 +127,22 @@ class EndVerbs(ClientLife):
             return source.decode_result(how.result_bytes)
         except PayloadDecodeError as error:
             raise how.unreadable(error) from error
+
+    async def _awaited(self, number: int, seconds: float | None) -> JobEnd | None:
+        """Wait for the end of a job; None if the job is gone without one.
+
+        Raises:
+            ResultTimeoutError: there was no end in time.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._opened(reopen=False)
+                return await self._ends_watched().wait(number)
+        except TimeoutError:
+            how = await self._last_look(number)
+            if how is None:
+                raise ResultTimeoutError(f"job {number}: no end within {seconds:g} s; it may still run") from None
+            return how
 
     async def _last_look(self, number: int) -> JobEnd | None:
         """Look once more for the end of a job after the timeout: it may have been written without a notification."""

@@ -37,6 +37,9 @@ on function
   :"schema".backfill_add_keyed_jobs(
     text[], text[], text[], integer[], timestamptz[], integer[], text[], text[], text
   ),
+  :"schema".backfill_gather_producer_jobs(
+    text[], text[], text[], integer[], timestamptz[], interval[], integer[], text[], text[], text, boolean, text
+  ),
   :"schema".backfill_see_job(bigint),
   :"schema".backfill_see_ends(bigint[]),
   :"schema".backfill_see_progress(bigint[]),

@@ -1,0 +1,1 @@
+"""A web application with FastAPI that enqueues jobs, and runs them in the same process."""

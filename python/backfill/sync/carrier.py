@@ -1,0 +1,102 @@
+"""Carries the client's statements on a synchronous connection of psycopg.
+
+Its methods are coroutines that never wait for an event loop, as `client.carrier` asks of the carriers of synchronous
+drivers: the caller's thread is blocked while the server works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, ClassVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from backfill.client.carrier import Carrier
+from backfill.client.execute import EncodedText
+from backfill.errors import BackfillError
+from backfill.storage.pooler import Way
+from backfill.storage.statements import render
+from backfill.sync.connecting import known_of
+from backfill.sync.types import SyncConnection
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+    from backfill.client.prepare import Parameters
+
+
+class PsycopgCarrier(Carrier):
+    """Carries statements on a synchronous connection of psycopg, whatever its row factory, cursor or mode.
+
+    Args:
+        connection: the connection; one thread at a time uses it.
+    """
+
+    copies: ClassVar[bool] = True
+    at_once: ClassVar[bool] = True
+
+    def __init__(self, connection: SyncConnection) -> None:
+        self._connection = connection
+
+    async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> PGresult:
+        """Run a statement by its name and return libpq's result; the driver's errors come out unchanged."""
+        cursor = psycopg.RawCursor(self._connection, row_factory=tuple_row)
+        if any(isinstance(value, bytes) for value in parameters):
+            cursor.adapters.register_dumper(bytes, EncodedText)
+        prepare = False if known_of(self._connection).way is Way.POOLED else None
+        with self._by_itself():
+            cursor.execute(render(name, schema), parameters, prepare=prepare, binary=binary)
+        if cursor.pgresult is None:
+            raise BackfillError(f"statement {name!r}: the driver gave no result")
+        return cursor.pgresult
+
+    def transaction(self) -> AbstractAsyncContextManager[object]:
+        """A savepoint within an open transaction; else a transaction that is committed at the block's end."""
+        return _entered(self._connection.transaction())
+
+    async def copy(self, name: str, schema: str, data: bytes) -> None:
+        """Send the data of one COPY BINARY statement, header and trailer included."""
+        cursor = psycopg.RawCursor(self._connection)
+        with cursor.copy(render(name, schema)) as copy:
+            copy.write(data)
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether no transaction is open and each statement commits by itself."""
+        return self._connection.autocommit and self.idle
+
+    @property
+    def idle(self) -> bool:
+        """Whether no transaction is open."""
+        return self._connection.pgconn.transaction_status == TransactionStatus.IDLE
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is closed, by either side as far as this side knows."""
+        return self._connection.closed
+
+    @property
+    def known_by(self) -> object:
+        """By what is remembered what the connection's role may do."""
+        return self._connection
+
+    @property
+    def errors(self) -> tuple[type[BaseException], ...]:
+        """The classes of the driver's errors."""
+        return (psycopg.Error,)
+
+    def _by_itself(self) -> AbstractContextManager[object]:
+        """A transaction at `read committed`, where the statement alone would run at another level."""
+        if known_of(self._connection).committed or not self.autocommit:
+            return nullcontext()
+        return self._connection.transaction()
+
+
+@asynccontextmanager
+async def _entered(manager: AbstractContextManager[object]) -> AsyncIterator[None]:
+    """Enter a context manager that is not an asynchronous one."""
+    with manager:
+        yield

@@ -1,0 +1,156 @@
+"""Synchronous connections of the client's own, made like the asynchronous ones of `storage.connection`.
+
+Used by the pool, and where a client opens.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+import psycopg
+from psycopg import IsolationLevel, pq
+from psycopg.rows import dict_row
+
+from backfill.errors import ConfigurationError
+from backfill.storage.connection import complete, resolve, unreachable
+from backfill.storage.pasted import is_function, pasted
+from backfill.storage.pooler import Way, way_of, without_option
+from backfill.storage.statements import render
+from backfill.storage.types import Dsn
+from backfill.sync.base import in_a_loop
+from backfill.sync.types import SyncConnection
+
+_COMMITTED: Final = "read committed"
+
+
+class Known(NamedTuple):
+    """What was found out about a connection.
+
+    Attributes:
+        way: how it reaches the server.
+        committed: whether statements that are transactions of their own run at `read committed`.
+    """
+
+    way: Way = Way.DIRECT
+    committed: bool = True
+
+
+_KNOWN: Final[WeakKeyDictionary[SyncConnection, Known]] = WeakKeyDictionary()
+_UNKNOWN: Final = Known()
+
+
+class OwnConnection(psycopg.Connection[Any]):
+    """A connection of the client's own, which belongs to the process that made it.
+
+    A forked child inherits the socket of its parent's connection. The child never uses it, and says nothing on it when
+    the object is collected there.
+    """
+
+    _made_in = 0
+
+    def __del__(self, *given: Any) -> None:
+        """Warn of a connection that was not closed, but only in the process that made it."""
+        if self._made_in == os.getpid():
+            super().__del__(*given)
+
+
+def connect(dsn: Dsn, *, application_name: str = "backfill") -> SyncConnection:
+    """Open a connection in autocommit, with keepalives, whose cursors take `$1` placeholders.
+
+    Raises:
+        DatabaseConnectionError: the server cannot be reached or refuses us; the message names the server, but not the
+            password.
+        ConfigurationError: the connection string cannot be read.
+    """
+    given = resolved(dsn)
+    conninfo = complete(given, application_name=application_name)
+    try:
+        connection = OwnConnection.connect(conninfo, autocommit=True, cursor_factory=psycopg.RawCursor)
+        connection._made_in = os.getpid()  # noqa: SLF001 - our own class
+        try:
+            find_out(connection, wanted=without_option(given)[1], own=True)
+        except BaseException:
+            with suppress(psycopg.Error, OSError):
+                connection.close()
+            raise
+    except psycopg.OperationalError as error:
+        raise unreachable(conninfo, error) from error
+    return connection
+
+
+def resolved(dsn: Dsn) -> str:
+    """Return the connection string that a DSN stands for; a callable that is async runs in an event loop of its own.
+
+    Raises:
+        ConfigurationError: the DSN, or what the callable gave, is no connection string.
+        DatabaseConnectionError: an asynchronous callable gave no connection string in time.
+    """
+    if not is_function(dsn):
+        return pasted("dsn", dsn)
+    given = dsn()
+    if not inspect.isawaitable(given):
+        return in_text(given)
+    return in_a_loop(partial(resolve, lambda: given))
+
+
+def in_text(given: object) -> str:
+    """Return what a callable gave, if it is a connection string.
+
+    Raises:
+        ConfigurationError: it is not; the message does not show it, since it may hold a password.
+    """
+    if not isinstance(given, str):
+        raise ConfigurationError(f"dsn: the callable gave {type(given).__name__}, expected a connection string")
+    return pasted("dsn", given)
+
+
+def find_out(connection: SyncConnection, *, wanted: bool = False, own: bool = False) -> Known:
+    """Find out whether a connection goes through a pooler, and at which level its statements run.
+
+    The server is asked only the first time, in one round trip.
+
+    Args:
+        connection: a connection with nothing under way on it.
+        wanted: whether its DSN asks for prepared statements even behind a pooler.
+        own: whether the connection is the client's own: then its session is set up too.
+
+    Raises:
+        psycopg.Error: the server could not be asked.
+        ConfigurationError: a setting of its session makes it unusable, and the session is not ours to change.
+    """
+    known = _KNOWN.get(connection)
+    if known is not None:
+        return known
+    cursor = psycopg.RawCursor(connection, row_factory=dict_row)
+    pid = connection.info.backend_pid
+    cursor.execute(render("backend_pid"), [pid if own else None], prepare=False)
+    row: dict[str, Any] = cursor.fetchone() or {"pid": pid, "isolation": _COMMITTED, "array_nulls": "on"}
+    way = way_of(pooled=row["pid"] != pid, wanted=wanted, libpq=pq.version())
+    direct = way is Way.DIRECT
+    committed = row["isolation"] == _COMMITTED
+    if own and not direct:
+        connection.isolation_level = IsolationLevel.READ_COMMITTED
+    elif own and not committed:
+        psycopg.RawCursor(connection).execute(render("set_isolation"), prepare=False)
+        committed = True
+    if row["array_nulls"] != "on":
+        if not (own and direct):
+            raise ConfigurationError(
+                "array_nulls is off in this connection's session, and backfill sends arrays with nulls in them: set it "
+                "to on (alter role ... set array_nulls = on, or alter database ... reset array_nulls) and connect again"
+            )
+        psycopg.RawCursor(connection).execute(render("set_array_nulls"), prepare=False)
+    if way is Way.POOLED and own:
+        connection.prepare_threshold = None
+    known = _KNOWN[connection] = Known(way, committed)
+    return known
+
+
+def known_of(connection: SyncConnection) -> Known:
+    """Return what was found out about a connection, without asking the server."""
+    return _KNOWN.get(connection, _UNKNOWN)
