@@ -56,7 +56,7 @@ class Host(ABC):
 class PsycopgHost(Host):
     """psycopg's asynchronous connection."""
 
-    errors = psycopg.Error
+    errors: ClassVar[type[Exception]] = psycopg.Error
 
     @classmethod
     @asynccontextmanager
@@ -115,7 +115,7 @@ class AsyncpgPoolHost(AsyncpgHost):
 class SessionHost(Host):
     """SQLAlchemy's asynchronous session over psycopg."""
 
-    errors = psycopg.Error
+    errors: ClassVar[type[Exception]] = psycopg.Error
     driver: ClassVar = "psycopg"
 
     @classmethod
