@@ -27,7 +27,7 @@ import sys
 from backfill.embedded import EmbeddedPostgres
 print("begun", flush=True)
 with EmbeddedPostgres(sys.argv[1] if len(sys.argv) > 1 else None) as server:
-    print("up", server.dsn, flush=True)
+    print(f"up {server.dsn}", flush=True)
     sys.stdin.read() if sys.stdin.isatty() else __import__("signal").pause()
 """
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from backfill.client.carrier import AnyConnection
 from backfill.client.execute import in_transaction, run
 from backfill.client.verbs.asked import Asked, Step, Verb
 from backfill.client.ways import goes_by_functions
-from backfill.storage.types import Connection
 
 T = TypeVar("T")
 
 
-async def carry_out(connection: Connection, schema: str, asked: Asked[T]) -> T:
+async def carry_out(connection: AnyConnection, schema: str, asked: Asked[T]) -> T:
     """Do all that a verb asks on one connection, and return its answer.
 
     An error that has ended the connection is not sent to the steps, since they can ask nothing more on that connection.
@@ -41,7 +41,7 @@ async def carry_out(connection: Connection, schema: str, asked: Asked[T]) -> T:
     return await follow(asked, answer, may_go_on=lambda: not connection.closed)
 
 
-async def ask(connection: Connection, schema: str, verb: Verb[T]) -> T:
+async def ask(connection: AnyConnection, schema: str, verb: Verb[T]) -> T:
     """Run one statement, or the one for producers if the connection's role is a producer's, and read its result."""
     if verb.for_producers is not None and await goes_by_functions(connection, schema):
         verb = verb.for_producers

@@ -66,7 +66,7 @@ class Blocks:
             DatabaseConnectionError: there was no connection in time.
             ClientClosedError: the client is closed.
         """
-        async with self._free, self._client._connection(None, apart=True) as connection:  # noqa: SLF001 - see above
+        async with self._free, self._client._own_connection(apart=True) as connection:  # noqa: SLF001 - see above
             yield connection
 
     @asynccontextmanager

@@ -18,8 +18,9 @@ import psycopg
 import psycopg_pool
 
 from backfill.client.asking import carry_out, follow
+from backfill.client.carrier import AnyConnection, lent
 from backfill.client.execute import cancellations, surely_undone, translated
-from backfill.client.manner import checked_connection, speak_again, speak_utf8
+from backfill.client.manner import speak_again, speak_utf8
 from backfill.client.opening import Opening
 from backfill.client.scheduling import Scheduling
 from backfill.client.session import Session
@@ -213,17 +214,18 @@ class ClientLife:
                 await self._end()
 
     @asynccontextmanager
-    async def _connection(self, given: Connection | None, *, apart: bool = False) -> AsyncIterator[Connection]:
-        """Give the caller's connection as it is, or else one of the client's in autocommit; texts are UTF-8 in both.
+    async def _connection(self, given: object | None) -> AsyncIterator[AnyConnection]:
+        """Give the caller's connection, or else one of the client's in autocommit; texts are UTF-8 in both."""
+        async with self._own_connection() if given is None else self._lent(given) as chosen:
+            yield chosen
+
+    @asynccontextmanager
+    async def _own_connection(self, *, apart: bool = False) -> AsyncIterator[Connection]:
+        """Give one of the client's connections, in autocommit and UTF-8.
 
         Args:
-            given: the caller's connection, if there is one.
             apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
         """
-        if given is not None:
-            async with self._lent(given):
-                yield given
-            return
         session = self._session_here() or await self._opened(reopen=False)
         connection: Connection | None = None
         was_autocommit, encoding = True, None
@@ -258,13 +260,18 @@ class ClientLife:
                 await session.give_back(connection)
 
     @asynccontextmanager
-    async def _lent(self, given: Connection) -> AsyncIterator[None]:
+    async def _lent(self, given: object) -> AsyncIterator[AnyConnection]:
         """Use the caller's connection in UTF-8 for a block, and remove from its errors the rows that they quote."""
         self._refuse_closed()
-        encoding = await speak_utf8(checked_connection(given))
+        if not isinstance(given, psycopg.AsyncConnection):
+            with stripping():
+                async with lent(given, sync=False) as theirs:
+                    yield theirs
+            return
+        encoding = await speak_utf8(given)
         try:
             with stripping():
-                yield
+                yield given
         finally:
             if encoding is not None:
                 await speak_again(given, encoding)
@@ -277,7 +284,7 @@ class ClientLife:
         session = self._session_here() or await self._opened(reopen=False)
         return await session.pool.beside(_BESIDE_SECONDS) if isinstance(session.pool, PatientPool) else None
 
-    async def _run(self, asked: Asked[T], connection: Connection | None = None) -> T:
+    async def _run(self, asked: Asked[T], connection: object | None = None) -> T:
         """Do all that a verb asks on one connection, the caller's or one of the client's, and return its answer."""
         async with self._connection(connection) as chosen:
             return await carry_out(chosen, self._schema, asked)
@@ -301,7 +308,7 @@ class ClientLife:
         cancelled = cancellations()
         while True:
             try:
-                async with self._connection(None, apart=apart) as chosen:
+                async with self._own_connection(apart=apart) as chosen:
                     return await call(chosen)
             except (psycopg.Error, DatabaseConnectionError) as error:
                 if cancellations() > cancelled:  # the driver raises the server's error instead of the cancellation

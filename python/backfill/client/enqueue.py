@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.asking import carry_out
+from backfill.client.carrier import AnyConnection
 from backfill.client.connect import ClientLife
 from backfill.client.execute import repeated, run, run_own
 from backfill.client.naming import DIRECT, FOR_PRODUCERS, REMEMBERED
@@ -36,7 +37,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 _TRIES: Final = 5
-Sender = Callable[[Connection, str, str, Parameters], Awaitable[list[Job]]]
+Sender = Callable[[AnyConnection, str, str, Parameters], Awaitable[list[Job]]]
 
 
 class EnqueueVerb(ClientLife):
@@ -162,7 +163,7 @@ class EnqueueVerb(ClientLife):
         return answer
 
     async def _enqueue(
-        self, connection: Connection, send: Sender, shape: JobShape, payload: bytes, source: Task[Any, Any] | None
+        self, connection: AnyConnection, send: Sender, shape: JobShape, payload: bytes, source: Task[Any, Any] | None
     ) -> EnqueueOutcome[Any]:
         by_functions = known_way(connection, self._schema)
         if by_functions is None:
@@ -176,7 +177,7 @@ class EnqueueVerb(ClientLife):
         statement = "producer_add_job" if by_functions else "add_job"
         return await self._add(connection, send, statement, shape, payload, source)
 
-    async def _make_names(self, connection: Connection, shape: JobShape, *, by_functions: bool) -> None:
+    async def _make_names(self, connection: AnyConnection, shape: JobShape, *, by_functions: bool) -> None:
         """Make the names of a job before it is added.
 
         If the transaction that adds the job made them, it would block other callers that make the same names for as
@@ -192,7 +193,7 @@ class EnqueueVerb(ClientLife):
 
     async def _add(
         self,
-        connection: Connection,
+        connection: AnyConnection,
         send: Sender,
         statement: str,
         shape: JobShape,
@@ -221,11 +222,11 @@ class EnqueueVerb(ClientLife):
         )
 
 
-async def _send(connection: Connection, schema: str, name: str, parameters: Parameters) -> list[Job]:
+async def _send(connection: AnyConnection, schema: str, name: str, parameters: Parameters) -> list[Job]:
     return decode_jobs(await run(connection, name, schema, parameters, binary=True))
 
 
-async def _send_own(connection: Connection, schema: str, name: str, parameters: Parameters) -> list[Job]:
+async def _send_own(connection: AnyConnection, schema: str, name: str, parameters: Parameters) -> list[Job]:
     return decode_jobs(await repeated(lambda: run_own(connection, name, schema, parameters)))
 
 

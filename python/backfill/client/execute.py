@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from enum import Enum, auto
 from functools import cache
 from hashlib import sha256
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -22,12 +23,13 @@ from psycopg.pq import ExecStatus
 from psycopg.rows import tuple_row
 from psycopg.waiting import Ready, Wait
 
+from backfill.client.carrier import AnyConnection, Carrier, sqlstate_of
 from backfill.client.prepare import Parameters
 from backfill.errors import BackfillError, CommitUnknownError, DatabaseConnectionError, SchemaMissingError
 from backfill.said import said, stripped
 from backfill.storage.isolation import by_itself, is_read_committed
 from backfill.storage.pooler import may_prepare
-from backfill.storage.results import first
+from backfill.storage.results import Result, first
 from backfill.storage.statements import render
 from backfill.storage.types import Connection
 
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PASSING: Final = frozenset({"40P01", "40001"})
+"""The server's codes for a deadlock and for a serialisation failure: other calls made it undo a statement."""
+BRIEFLY: Final = frozenset({"55P03", "40P01"})
+"""Its codes for a lock that was not to be had in time, and for a deadlock."""
 _TRIES: Final = 10
 _ARRAY_HEADER: Final = 20
 _INT8: Final = struct.Struct("!iq")  # an element and its length
@@ -80,15 +86,15 @@ _STATES: Final[WeakKeyDictionary[Connection, dict[bytes, _State]]] = WeakKeyDict
 
 
 async def run(
-    connection: Connection,
+    connection: AnyConnection,
     name: str,
     schema: str,
     parameters: Parameters = (),
     *,
     binary: bool = False,
     prepared: bool = True,
-) -> PGresult:
-    """Run a statement by its name and return libpq's result, in text format unless `binary` is set.
+) -> Result:
+    """Run a statement by its name and return its result, in text format unless `binary` is set.
 
     Args:
         connection: any connection.
@@ -99,6 +105,8 @@ async def run(
         prepared: whether the driver may prepare the statement, so that one plan serves many calls. It must not if an
             empty table grows large between these calls.
     """
+    if isinstance(connection, Carrier):
+        return await connection.run(name, schema, parameters, binary=binary)
     cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
     if any(isinstance(value, bytes) for value in parameters):
         cursor.adapters.register_dumper(bytes, _EncodedText)
@@ -114,12 +122,14 @@ async def run(
     return cursor.pgresult
 
 
-async def run_own(connection: Connection, name: str, schema: str, parameters: Parameters) -> PGresult:
+async def run_own(connection: AnyConnection, name: str, schema: str, parameters: Parameters) -> Result:
     """Run a statement by its name on a connection of the client's, in autocommit, that nobody else uses meanwhile.
 
     From the second run on a connection, the statement is prepared and sent without the driver's cursors, which would
     take as long as the server does. Results come in binary format.
     """
+    if isinstance(connection, Carrier):
+        return await connection.run(name, schema, parameters, binary=True)
     key, text = _prepared_as(name, schema)
     states = _STATES.get(connection)
     if states is None:
@@ -149,30 +159,46 @@ async def run_own(connection: Connection, name: str, schema: str, parameters: Pa
         return await run(connection, name, schema, parameters, binary=True)
 
 
-def in_transaction(connection: Connection) -> AbstractAsyncContextManager[object]:
+def in_transaction(connection: AnyConnection) -> AbstractAsyncContextManager[object]:
     """Begin a transaction for a block; without autocommit, the block is part of the one that the caller commits."""
     return connection.transaction() if connection.autocommit else nullcontext()
 
 
 async def repeated(
     call: Callable[[], Awaitable[T]],
-    passing: tuple[type[psycopg.Error], ...] = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure),
+    passing: frozenset[str] = PASSING,
 ) -> T:
     """Return what a call gives; repeat the call if the server undid it because of other calls, as in a deadlock.
 
     Args:
         call: runs a statement that is a transaction of its own, or statements within a savepoint, so that nothing is
             left of them when they are undone.
-        passing: the errors after which the call is repeated.
+        passing: the server's codes for the errors after which the call is repeated.
     """
     for _ in range(_TRIES - 1):
-        with suppress(*passing):
+        with passed_over(passing):
             return await call()
     return await call()
 
 
+class passed_over:  # noqa: N801 - used as a function, as `suppress` is
+    """Leave a block quietly at an error of any driver for which the server has one of these codes."""
+
+    def __init__(self, states: frozenset[str]) -> None:
+        self._states = states
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> bool:
+        """Tell whether the error is passed over."""
+        return isinstance(error, Exception) and sqlstate_of(error) in self._states
+
+
 async def with_key_lock(
-    connection: Connection, schema: str, call: Callable[[], Awaitable[T]], *, lock: str = "share_keys"
+    connection: AnyConnection, schema: str, call: Callable[[], Awaitable[T]], *, lock: str = "share_keys"
 ) -> T:
     """Run a statement that holds many jobs at once, without blocking other holders of jobs for long.
 
@@ -187,7 +213,7 @@ async def with_key_lock(
         call: runs the statement on that connection.
         lock: the statement that keeps others away: "share_keys" or "lock_keys".
     """
-    with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+    with passed_over(BRIEFLY):
         async with connection.transaction():
             before = first(await run(connection, "be_brief", schema)).text("before")
             result = await call()
@@ -202,7 +228,7 @@ async def with_key_lock(
     return await repeated(kept_away)
 
 
-def array_of_int8(result: PGresult) -> list[int]:
+def array_of_int8(result: Result) -> list[int]:
     """Read the only value of a binary result, which is an array of bigints without nulls."""
     raw = result.get_value(0, 0) or b""
     return [value for _, value in _INT8.iter_unpack(raw[_ARRAY_HEADER:])]
@@ -225,7 +251,7 @@ def surely_undone(error: BaseException) -> bool:
 
 
 def translated(
-    error: psycopg.Error, connection: Connection | None, *, where: str, schema: str, writing: bool = True
+    error: psycopg.Error, connection: AnyConnection | None, *, where: str, schema: str, writing: bool = True
 ) -> Exception:
     """Return the error that a caller should see for a driver's error on a connection of the client's own.
 

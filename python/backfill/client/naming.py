@@ -14,7 +14,8 @@ from typing import Final
 import psycopg
 import psycopg_pool
 
-from backfill.client.execute import run
+from backfill.client.carrier import AnyConnection
+from backfill.client.execute import BRIEFLY, passed_over, run
 from backfill.client.prepare import JobShape
 from backfill.client.ways import goes_by_functions
 from backfill.errors import BackfillError
@@ -45,7 +46,7 @@ class Names:
         lock: makes this transaction the only one that makes names; it is called before any is made.
     """
 
-    def __init__(self, connection: Connection, schema: str, create: str, hold: str, column: str, lock: Lock) -> None:
+    def __init__(self, connection: AnyConnection, schema: str, create: str, hold: str, column: str, lock: Lock) -> None:
         self._connection = connection
         self._schema = schema
         self._create = create
@@ -112,12 +113,12 @@ class Names:
         self._ids.update(integers_by_text(found, "id", self._column))
 
 
-def tasks(connection: Connection, schema: str, lock: Lock) -> Names:
+def tasks(connection: AnyConnection, schema: str, lock: Lock) -> Names:
     """Return the ids of tasks, as one transaction sees them."""
     return Names(connection, schema, "create_tasks", "hold_tasks", "identifier", lock)
 
 
-def queues(connection: Connection, schema: str, lock: Lock) -> Names:
+def queues(connection: AnyConnection, schema: str, lock: Lock) -> Names:
     """Return the ids of serial queues, as one transaction sees them."""
     return Names(connection, schema, "create_queues", "hold_queues", "queue_name", lock)
 
@@ -129,7 +130,7 @@ def names_of(shapes: Iterable[JobShape]) -> tuple[set[str], set[str]]:
 
 
 async def make_names(
-    connection: Connection, schema: str, tasks: set[str], queues: set[str], *, briefly: bool = False
+    connection: AnyConnection, schema: str, tasks: set[str], queues: set[str], *, briefly: bool = False
 ) -> None:
     """Make missing names outside a transaction, so that they block nobody.
 
@@ -145,13 +146,11 @@ async def make_names(
         await _make(connection, schema, many, one, names, briefly=briefly)
 
 
-async def _make(connection: Connection, schema: str, many: str, one: str, names: set[str], *, briefly: bool) -> None:
+async def _make(connection: AnyConnection, schema: str, many: str, one: str, names: set[str], *, briefly: bool) -> None:
     if len(names) > 1 or (briefly and names):
-        try:
+        # Another transaction may make one of them and need more of them; then wait without holding any.
+        with passed_over(BRIEFLY):
             await run(connection, many, schema, (text_array(sorted(names)),))
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            pass  # another transaction makes one of them and may need more of them, so wait without holding any
-        else:
             return
     if briefly:
         return

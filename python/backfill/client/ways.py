@@ -11,14 +11,14 @@ from __future__ import annotations
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from backfill.client.carrier import AnyConnection, known_by
 from backfill.client.execute import run
 from backfill.storage.results import first
-from backfill.storage.types import Connection
 
-_KNOWN: Final[WeakKeyDictionary[Connection, dict[str, bool]]] = WeakKeyDictionary()
+_KNOWN: Final[WeakKeyDictionary[object, dict[str, bool]]] = WeakKeyDictionary()
 
 
-async def goes_by_functions(connection: Connection, schema: str) -> bool:
+async def goes_by_functions(connection: AnyConnection, schema: str) -> bool:
     """Tell whether a connection's role writes through the functions for producers.
 
     Such a role may call these functions and may not insert jobs itself.
@@ -30,11 +30,11 @@ async def goes_by_functions(connection: Connection, schema: str) -> bool:
     found = known_way(connection, schema)
     if found is None:
         found = first(await run(connection, "find_way", schema, (schema,))).flag("by_functions")
-        _KNOWN.setdefault(connection, {})[schema] = found
+        _KNOWN.setdefault(known_by(connection), {})[schema] = found
     return found
 
 
-def known_way(connection: Connection, schema: str) -> bool | None:
+def known_way(connection: AnyConnection, schema: str) -> bool | None:
     """Return the known answer of `goes_by_functions` without awaiting; None if the connection was not asked yet."""
-    known = _KNOWN.get(connection)
+    known = _KNOWN.get(known_by(connection))
     return None if known is None else known.get(schema)

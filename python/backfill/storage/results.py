@@ -1,4 +1,4 @@
-"""Rows of libpq's results, whose values are read by the names of their columns.
+"""Rows of results, whose values are read by the names of their columns.
 
 Results are read as libpq gives them, and not through the driver's loaders. So a value that Python cannot hold, or a
 loader that a caller registered on its connection, can do no harm. Jobs, claims and settlements have readers of their
@@ -10,12 +10,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
-
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DOUBLE: Final = struct.Struct("!d")
@@ -29,6 +26,26 @@ def time_of(micros: int | None) -> datetime | None:
         return None
 
 
+class Result(Protocol):
+    """What a statement gave, as readers use it: libpq's result, or what another driver's rows were read into."""
+
+    @property
+    def ntuples(self) -> int:
+        """How many rows there are."""
+        ...
+
+    @property
+    def nfields(self) -> int:
+        """How many columns each row has."""
+        ...
+
+    def fname(self, column_number: int, /) -> bytes | None:
+        """The name of a column."""
+
+    def get_value(self, row_number: int, column_number: int, /) -> bytes | None:
+        """A value as the server wrote it; None for null."""
+
+
 class _Columns:
     """A row of a result, and where each column stands.
 
@@ -40,7 +57,7 @@ class _Columns:
 
     __slots__ = ("_columns", "_number", "_result")
 
-    def __init__(self, result: PGresult, columns: dict[str, int], number: int) -> None:
+    def __init__(self, result: Result, columns: dict[str, int], number: int) -> None:
         self._result = result
         self._columns = columns
         self._number = number
@@ -117,32 +134,32 @@ class BinaryRow(_Columns):
         return self.raw(name) == b"\x01"
 
 
-def rows(result: PGresult) -> Iterator[Row]:
+def rows(result: Result) -> Iterator[Row]:
     """The rows of a result in text format."""
     columns = _columns(result)
     for number in range(result.ntuples):
         yield Row(result, columns, number)
 
 
-def first(result: PGresult) -> Row:
+def first(result: Result) -> Row:
     """The first row of a result in text format; the statement must always give one."""
     return Row(result, _columns(result), 0)
 
 
-def binary_rows(result: PGresult) -> Iterator[BinaryRow]:
+def binary_rows(result: Result) -> Iterator[BinaryRow]:
     """The rows of a result in binary format."""
     columns = _columns(result)
     for number in range(result.ntuples):
         yield BinaryRow(result, columns, number)
 
 
-def integers(result: PGresult, name: str) -> list[int]:
+def integers(result: Result, name: str) -> list[int]:
     """The integers in a column of a result in text format; fast for many rows."""
     column = _columns(result)[name]
     return [int(result.get_value(row, column) or 0) for row in range(result.ntuples)]
 
 
-def integers_by_text(result: PGresult, name: str, by: str) -> Iterator[tuple[str, int]]:
+def integers_by_text(result: Result, name: str, by: str) -> Iterator[tuple[str, int]]:
     """Pairs from a column of texts (`by`) and a column of integers (`name`) of a result in text format."""
     columns = _columns(result)
     column, texts = columns[name], columns[by]
@@ -151,14 +168,14 @@ def integers_by_text(result: PGresult, name: str, by: str) -> Iterator[tuple[str
         yield ("" if known is None else known.decode("utf-8", "replace")), int(result.get_value(row, column) or 0)
 
 
-def count(result: PGresult) -> int:
+def count(result: Result) -> int:
     """How many rows a statement gave."""
     return result.ntuples
 
 
-def nothing(_result: PGresult) -> None:
+def nothing(_result: Result) -> None:
     """Read nothing: for a statement that is run only for its effect."""
 
 
-def _columns(result: PGresult) -> dict[str, int]:
+def _columns(result: Result) -> dict[str, int]:
     return {(result.fname(number) or b"").decode(): number for number in range(result.nfields)}

@@ -20,7 +20,7 @@ from backfill.errors import PayloadDecodeError
 from backfill.records import PG_EPOCH
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 
 def _reach_libpq() -> bool:
@@ -34,7 +34,7 @@ def _reach_libpq() -> bool:
 IN_PLACE = _reach_libpq()
 
 
-def decode_jobs(result: PGresult, identifiers: Mapping[int, str] | None = None, *, ordered: bool = False) -> list[Job]:
+def decode_jobs(result: Result, identifiers: Mapping[int, str] | None = None, *, ordered: bool = False) -> list[Job]:
     """The jobs of a result in binary format, whatever the order of its columns.
 
     Args:
@@ -42,7 +42,7 @@ def decode_jobs(result: PGresult, identifiers: Mapping[int, str] | None = None, 
         identifiers: task identifiers by task id, where the result has no column `task_identifier`.
         ordered: whether to put the jobs in the contract's order: priority, run_at, id.
     """
-    if IN_PLACE:
+    if IN_PLACE and isinstance(result, psycopg.pq.PGresult):
         return decode_result(result, identifiers, ordered)
     columns = range(result.nfields)
     names = [result.fname(column) or b"" for column in columns]

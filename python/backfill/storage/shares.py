@@ -25,7 +25,7 @@ from backfill.records import LIMITED_FLAG
 from backfill.storage.accepting import lane_statement
 from backfill.storage.arrays import number_array
 from backfill.storage.claims import FIRST_LANE_PARAMETER, Bound, LaneClaim, LaneFilter, Look, Taken
-from backfill.storage.results import BinaryRow, binary_rows
+from backfill.storage.results import BinaryRow, Result, binary_rows
 from backfill.storage.statements import load, quoted_schema
 from backfill.storage.texts import PARTS
 from backfill.storage.wire import Command
@@ -204,7 +204,7 @@ def take_command(ask: ShareAsk, *, schema: str) -> Command:
     return Command.of("take_shares", schema, ask.task, ask.by, str(ask.wanted), str(ask.ahead))
 
 
-def read_grants(result: PGresult) -> Grant:
+def read_grants(result: Result) -> Grant:
     """What the result of `take_command` says."""
     row = next(binary_rows(result))
     granted, first, step = row.integer("granted"), row.double("first_start"), row.double("step")
@@ -236,7 +236,7 @@ def pass_command(passes: Iterable[tuple[int, int]], *, worker: str, schema: str)
     return Command.of("pass_shares", schema, worker, ended, begun)
 
 
-def read_passed(result: PGresult) -> frozenset[int]:
+def read_passed(result: Result) -> frozenset[int]:
     """The ids of the jobs to which a share was passed, from the result of `pass_command`.
 
     A job that is missing here runs without a share: its predecessor's lock, and with it the share, was taken from this
@@ -245,12 +245,12 @@ def read_passed(result: PGresult) -> frozenset[int]:
     return frozenset(row.integer("job_id") for row in binary_rows(result))
 
 
-def read_limits(result: PGresult) -> dict[str, EffectiveLimit]:
+def read_limits(result: Result) -> dict[str, EffectiveLimit]:
     """The limits that hold now, by task, from the binary result of find_limits."""
     return {row.text("task"): _limit(row) for row in binary_rows(result)}
 
 
-def read_swept(result: PGresult) -> int:
+def read_swept(result: Result) -> int:
     """Of how many values a sweep has deleted slots, from the binary result of sweep_shares."""
     return next(binary_rows(result)).integer("swept")
 

@@ -31,7 +31,7 @@ def terminated(number):
     child.start()
     os.kill(child.pid, number)
     child.join(30)
-    print("child of", os.getpid(), "exit code", child.exitcode, flush=True)
+    print(f"child of {os.getpid()} exit code {child.exitcode}", flush=True)
 
 @tasks.task("terminate")
 def terminate(number: int) -> None:
@@ -44,13 +44,13 @@ async def terminate_on_loop(number: int) -> None:
 @tasks.task("pool")
 def pool(_: int) -> None:
     with fork.Pool(2) as p:
-        print("squares", p.map(square, range(4)), flush=True)
+        print(f"squares {p.map(square, range(4))}", flush=True)
 
 @tasks.task("preexec")
 def preexec(_: int) -> None:
     child = subprocess.Popen(["sleep", "600"], preexec_fn=lambda: None)
     child.terminate()
-    print("ended with", child.wait(30), flush=True)
+    print(f"ended with {child.wait(30)}", flush=True)
 
 WAYS = {
     "return": lambda: None,
@@ -65,7 +65,7 @@ def ways(way, pid):
         WAYS[way]()
         return True
     _, status = os.waitpid(pid, 0)
-    print(way, "ended with", os.waitstatus_to_exitcode(status), flush=True)
+    print(f"{way} ended with {os.waitstatus_to_exitcode(status)}", flush=True)
     return False
 
 @tasks.task("thread")
@@ -116,7 +116,7 @@ async def stop_ticks(_: int) -> None:
 
 @tasks.task("after")
 async def after(word: str) -> None:
-    print("after", word, flush=True)
+    print(f"after {word}", flush=True)
 """
 LIFESPAN = """
 import asyncio, multiprocessing
@@ -135,11 +135,11 @@ def square(n):
 
 @tasks.task("square")
 def squares(n: int, ctx: WorkerContext) -> None:
-    print("square", ctx.deps.apply(square, [n]), flush=True)
+    print(f"square {ctx.deps.apply(square, [n])}", flush=True)
 
 @tasks.task("after")
 async def after(word: str) -> None:
-    print("after", word, flush=True)
+    print(f"after {word}", flush=True)
 """
 LIBRARY = """
 import asyncio, signal, sys

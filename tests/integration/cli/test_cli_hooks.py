@@ -20,7 +20,7 @@ class Tells:
 
     def register(self, hooks):
         hooks.on(WorkerStart, lambda event: print(self.name, "started", flush=True))
-        hooks.on(WorkerShutdown, lambda event: print(self.name, event.reason, flush=True))
+        hooks.on(WorkerShutdown, lambda event: print(f"{self.name} {event.reason}", flush=True))
 
 tasks = TaskRegistry(plugins=[Tells("first")])
 others = TaskRegistry(plugins=[Tells("second")])

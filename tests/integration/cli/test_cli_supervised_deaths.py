@@ -38,7 +38,7 @@ async def work() -> None:
 
 @tasks.task("hold")
 async def hold() -> None:
-    print("holding", os.getpid(), flush=True)
+    print(f"holding {os.getpid()}", flush=True)
     await asyncio.sleep(600)
 
 @tasks.task("once")
@@ -49,7 +49,7 @@ async def once(ctx: WorkerContext[None]) -> None:
 @tasks.task("leaves")
 async def leaves(ctx: WorkerContext[None]) -> None:
     if ctx.job.attempts == 1:
-        print("left", subprocess.Popen(["sleep", "600"]).pid, "behind", flush=True)
+        print(f"left {subprocess.Popen(['sleep', '600']).pid} behind", flush=True)
         await asyncio.sleep(600)
     print("second run", flush=True)
 

@@ -28,7 +28,7 @@ tasks = TaskRegistry()
 
 @tasks.task("say")
 async def say(word: str) -> None:
-    print("said", word)
+    print(f"said {word}")
     print("complained", word, file=sys.stderr)
     logging.getLogger("app").info("noted", extra={"word": word})
 

@@ -21,11 +21,11 @@ tasks = TaskRegistry()
 
 @tasks.task("say")
 async def say(word: str) -> None:
-    print("said", word, flush=True)
+    print(f"said {word}", flush=True)
 
 @tasks.task("other")
 async def other(word: str) -> None:
-    print("other", word, flush=True)
+    print(f"other {word}", flush=True)
 
 @tasks.task("hold")
 async def hold(ctx: WorkerContext[None]) -> None:

@@ -17,7 +17,7 @@ tasks = TaskRegistry()
 
 @tasks.task("say")
 async def say(word: str) -> None:
-    print("said", word, flush=True)
+    print(f"said {word}", flush=True)
 """
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from backfill._native import copy_rows
+from backfill.client.carrier import AnyConnection, Carrier, is_piped
 from backfill.client.execute import answer, checked, flushed
 from backfill.storage.statements import render
 from backfill.storage.types import Connection
@@ -31,6 +32,7 @@ UNDO_SECONDS: Final = 5.0
 """Seconds for which a stream that is undone waits for the server, before it asks for the statement's cancellation."""
 _PACKED_IN_PLACE: Final = 64
 """Up to this many rows are packed without a thread: it takes a few microseconds, less than the way to a thread."""
+_TRAILER: Final = copy_rows([], [], end=True)
 
 
 class CopyStream:
@@ -138,6 +140,48 @@ class CopyStream:
         view = memoryview(block)
         for start in range(0, len(view), PIECE_BYTES):
             await self._connection.wait(_put(self._connection.pgconn, view[start : start + PIECE_BYTES]))
+
+
+class CarriedStream:
+    """The same on a carrier: each call sends one COPY, of which the server has all rows when the call returns.
+
+    Args:
+        carrier: the carrier of a connection, in a transaction.
+        statement: the name of the COPY statement.
+        schema: the queue's schema.
+    """
+
+    def __init__(self, carrier: Carrier, statement: str, schema: str) -> None:
+        self._carrier = carrier
+        self._statement = statement
+        self._schema = schema
+
+    async def write(self, prefixes: Sequence[bytes], payloads: Sequence[bytes], ids: Sequence[int] | None) -> None:
+        """Send rows of jobs."""
+        data = copy_rows(prefixes, payloads, ids, begin=True, end=True)
+        await self._carrier.copy(self._statement, self._schema, data)
+
+    async def send(self, pack: Callable[..., bytes], _rows: int) -> None:
+        """Send rows that a function packs."""
+        await self._carrier.copy(self._statement, self._schema, pack(begin=True) + _TRAILER)
+
+    async def end(self) -> None:
+        """Do nothing: the server has taken everything."""
+
+    async def close(self, error: BaseException | None) -> None:
+        """Do nothing: no COPY is open."""
+
+
+def stream_of(connection: AnyConnection, statement: str, schema: str) -> CopyStream | CarriedStream:
+    """Make the stream by which rows are sent on a connection."""
+    if isinstance(connection, Carrier):
+        return CarriedStream(connection, statement, schema)
+    return CopyStream(connection, statement, schema)
+
+
+def may_copy(connection: AnyConnection) -> bool:
+    """Tell whether a COPY can be sent on a connection."""
+    return connection.copies if isinstance(connection, Carrier) else not is_piped(connection)
 
 
 def _put(pgconn: PGconn, piece: memoryview) -> PQGen[None]:

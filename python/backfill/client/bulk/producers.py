@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from backfill.client.bulk.groups import Placed, by_mode, rounds
 from backfill.client.bulk.items import Row
 from backfill.client.bulk.transaction import KEPT_BYTES, RowTransaction
 from backfill.client.bulk.waiting import Kind, WaitingRow
+from backfill.client.carrier import AnyConnection
 from backfill.client.execute import repeated, run, with_key_lock
 from backfill.client.naming import NameMaker, names_of
 from backfill.client.prepare import Parameters
@@ -22,11 +23,7 @@ from backfill.errors import BackfillError
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
 from backfill.storage.arrays import encoded_array, number_array, text_array
-from backfill.storage.results import first, integers, integers_by_text
-from backfill.storage.types import Connection
-
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+from backfill.storage.results import Result, first, integers, integers_by_text
 
 _TRIES: Final = 10
 
@@ -36,7 +33,7 @@ class ProducerTransaction(RowTransaction):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: AnyConnection,
         schema: str,
         ids: list[int] | None,
         *,
@@ -127,11 +124,11 @@ class ProducerTransaction(RowTransaction):
         await self._waiting.drop()
         self._modes = []
 
-    async def _write_batch(self, batch: str, mode: JobKeyMode | None) -> PGresult:
+    async def _write_batch(self, batch: str, mode: JobKeyMode | None) -> Result:
         if mode is None:
             return await run(self._connection, "producer_add_waiting", self._schema, (batch,), prepared=False)
 
-        async def apply() -> PGresult:
+        async def apply() -> Result:
             async with self._connection.transaction():
                 parameters = batch, mode.value
                 return await run(self._connection, "producer_apply_waiting", self._schema, parameters, prepared=False)
@@ -240,5 +237,5 @@ class ProducerTransaction(RowTransaction):
         )
 
 
-def _by_place(result: PGresult) -> list[tuple[int, int]]:
+def _by_place(result: Result) -> list[tuple[int, int]]:
     return list(zip(integers(result, "place"), integers(result, "id"), strict=True))

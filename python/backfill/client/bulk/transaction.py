@@ -11,15 +11,16 @@ from datetime import timedelta
 from typing import Final, Self
 
 from backfill.client.bulk.clock import ServerClock
+from backfill.client.bulk.copying import may_copy
 from backfill.client.bulk.groups import Placed
 from backfill.client.bulk.waiting import WaitingRows
+from backfill.client.carrier import AnyConnection, is_piped
 from backfill.client.execute import run
 from backfill.client.naming import NameMaker
 from backfill.client.prepare import JobShape
 from backfill.errors import SchemaMissingError
 from backfill.storage.results import binary_rows
 from backfill.storage.rows import micros
-from backfill.storage.types import Connection
 
 KEPT_BYTES: Final = 16_000_000
 """How many bytes of payloads may wait in memory, if no temporary table can be made."""
@@ -39,7 +40,7 @@ class RowTransaction:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: AnyConnection,
         schema: str,
         ids: list[int] | None,
         *,
@@ -77,9 +78,10 @@ class RowTransaction:
             raise SchemaMissingError(f"schema {self._schema!r} has no queue in it: `backfill migrate` makes it")
         [row] = found
         self._clock = ServerClock(row.integer("now"))
-        self._piped = bool(self._connection.pgconn.pipeline_status)  # in a pipeline the server takes no COPY
-        self._may_copy = not row.flag("filtered") and not self._piped
-        self._may_postpone = row.flag("may_postpone") and not self._piped
+        self._piped = is_piped(self._connection)
+        copies = may_copy(self._connection)
+        self._may_copy = copies and not row.flag("filtered")
+        self._may_postpone = copies and row.flag("may_postpone")
         if not row.flag("sees_commits"):  # this transaction would not see names that another connection makes
             self._maker = None
 

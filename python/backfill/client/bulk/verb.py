@@ -8,13 +8,13 @@ from contextlib import aclosing, contextmanager
 from typing import Any, Final, TypeVar, Unpack, cast, overload
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
 from backfill.checks import check_int
 from backfill.client.bulk.intercepted import InterceptedReader
 from backfill.client.bulk.items import CHUNK_ROWS, Encoder, ItemError, Reader, Row, check_items
 from backfill.client.bulk.producers import ProducerTransaction
 from backfill.client.bulk.writing import BulkTransaction
+from backfill.client.carrier import AnyConnection, Carrier, is_idle
 from backfill.client.connect import ClientLife
 from backfill.client.execute import run, surely_undone, translated
 from backfill.client.naming import REMEMBERED, NameMaker, make_names, names_of
@@ -211,7 +211,7 @@ class _Call:
             self._rows = await self._reader.read(min(self._share, CHUNK_ROWS))
         return bool(self._rows)
 
-    async def write(self, connection: Connection, *, owned: bool, maker: NameMaker | None = None) -> None:
+    async def write(self, connection: AnyConnection, *, owned: bool, maker: NameMaker | None = None) -> None:
         """Write all rows, in one transaction or several.
 
         Args:
@@ -223,7 +223,7 @@ class _Call:
         self._begun = self._lent = not owned
         if not owned:
             await self._join(connection)
-        own_transaction = connection.info.transaction_status is TransactionStatus.IDLE
+        own_transaction = is_idle(connection)
         while self._rows:
             with self._stopping(connection):
                 if own_transaction:
@@ -235,7 +235,7 @@ class _Call:
             self._committing = False
             await self.read()
 
-    async def _write_share(self, connection: Connection, *, own: bool) -> None:
+    async def _write_share(self, connection: AnyConnection, *, own: bool) -> None:
         left = self._share
         kind = ProducerTransaction if await goes_by_functions(connection, self._schema) else BulkTransaction
         async with kind(connection, self._schema, self.ids, own=own, maker=self._maker) as transaction:
@@ -247,9 +247,9 @@ class _Call:
                     await transaction.pause()  # the caller's code may use the connection itself
                 self._rows = await self._reader.read(min(left, CHUNK_ROWS)) if left else []
 
-    async def _join(self, connection: Connection) -> None:
+    async def _join(self, connection: AnyConnection) -> None:
         """Begin the caller's transaction, if its first statement would do so, so that ours becomes a part of it."""
-        idle = connection.info.transaction_status is TransactionStatus.IDLE
+        idle = is_idle(connection)
         if self._in_parts and not (idle and connection.autocommit):
             raise InvalidJobError(
                 "commit_every", self._share, "not inside a caller's transaction, which commits as a whole"
@@ -257,7 +257,7 @@ class _Call:
         if idle and not connection.autocommit:
             await run(connection, "bulk_begin", self._schema, (self._schema,))
 
-    async def _make_names(self, connection: Connection) -> None:
+    async def _make_names(self, connection: AnyConnection) -> None:
         """Make the names that a transaction needs first, before the transaction begins.
 
         A name that is made within the transaction would block others until the transaction ends.
@@ -273,7 +273,7 @@ class _Call:
         self._made[1].update(new_queues)
 
     @contextmanager
-    def _stopping(self, connection: Connection | None = None) -> Iterator[None]:
+    def _stopping(self, connection: AnyConnection | None = None) -> Iterator[None]:
         """Turn an error that stops the call into a `BulkEnqueueError` that says how far the call came."""
         try:
             yield
@@ -291,6 +291,10 @@ class _Call:
             unknown = self._reader.count - self.written if isinstance(seen, CommitUnknownError) else 0
             raise self._stopped(named(seen), None, unknown) from seen
         except BackfillError as error:
+            raise self._stopped(named(error), None) from error
+        except Exception as error:
+            if not isinstance(connection, Carrier) or not isinstance(error, connection.errors):
+                raise
             raise self._stopped(named(error), None) from error
 
     def _stopped(self, reason: str, index: int | None, unknown: int = 0) -> BulkEnqueueError:

@@ -15,12 +15,12 @@ from enum import IntEnum
 from functools import partial
 from typing import Final, NamedTuple
 
-from backfill.client.bulk.copying import CopyStream
+from backfill.client.bulk.copying import stream_of
+from backfill.client.carrier import AnyConnection
 from backfill.client.execute import run
 from backfill.client.prepare import JobShape, flags_json
 from backfill.jobs import JobKeyMode
 from backfill.storage.arrays import text_array
-from backfill.storage.types import Connection
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _NULL: Final = struct.pack("!i", -1)
@@ -71,10 +71,10 @@ class WaitingRows:
         schema: the queue's schema.
     """
 
-    def __init__(self, connection: Connection, schema: str) -> None:
+    def __init__(self, connection: AnyConnection, schema: str) -> None:
         self._connection = connection
         self._schema = schema
-        self._stream = CopyStream(connection, "copy_waiting", schema)
+        self._stream = stream_of(connection, "copy_waiting", schema)
         self._kinds = array("b")
 
     def __bool__(self) -> bool:

@@ -14,26 +14,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from backfill._native import copy_prefix
-from backfill.client.bulk.copying import CopyStream
+from backfill.client.bulk.copying import stream_of
 from backfill.client.bulk.groups import Placed, by_mode, rounds
 from backfill.client.bulk.items import CHUNK_BYTES, CHUNK_ROWS, Row
 from backfill.client.bulk.transaction import KEPT_BYTES, RowTransaction
 from backfill.client.bulk.waiting import KIND_OF, Kind, WaitingRow
+from backfill.client.carrier import AnyConnection
 from backfill.client.execute import array_of_int8, repeated, run, with_key_lock
 from backfill.client.naming import NameMaker, names_of, queues, tasks
 from backfill.client.prepare import JobShape, Parameters, flags_json
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
 from backfill.storage.arrays import encoded_array, number_array, text_array
-from backfill.storage.results import integers, integers_by_text
+from backfill.storage.results import Result, integers, integers_by_text
 from backfill.storage.results import rows as rows_of
-from backfill.storage.types import Connection
-
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
 
 DRAWN_AHEAD: Final = 40_000
 
@@ -43,7 +40,7 @@ class BulkTransaction(RowTransaction):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: AnyConnection,
         schema: str,
         ids: list[int] | None,
         *,
@@ -53,7 +50,7 @@ class BulkTransaction(RowTransaction):
         super().__init__(connection, schema, ids, own=own, maker=maker)
         self._tasks = tasks(connection, schema, self._lock)
         self._queues = queues(connection, schema, self._lock)
-        self._stream = CopyStream(connection, "copy_jobs" if ids is None else "copy_jobs_with_ids", schema)
+        self._stream = stream_of(connection, "copy_jobs" if ids is None else "copy_jobs_with_ids", schema)
         self._prefixes: dict[JobShape, bytes] = {}
         self._kept_rows = 0
         self._places = 0
@@ -190,7 +187,7 @@ class BulkTransaction(RowTransaction):
             await run(self._connection, "insert_waiting", self._schema, (number,), prepared=False)
             return
 
-        async def apply() -> PGresult:
+        async def apply() -> Result:
             async with self._connection.transaction():
                 if kind is Kind.UNSAFE_DEDUPE:
                     return await run(self._connection, "dedupe_waiting", self._schema, (number,), prepared=False)
@@ -253,7 +250,7 @@ class BulkTransaction(RowTransaction):
         statements = [statement for group in rounds(rows) for statement in by_mode(group)]
         deduped = [shape for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for _, shape, _ in group]
         await self._find_names(deduped)
-        piped = self._connection.pgconn.pipeline_status
+        piped = self._piped
         alone = self._own and last and len(statements) == 1 and not piped and not self._locked
         if not alone:
             await self._lock()

@@ -23,7 +23,7 @@ from backfill.client.prepare import Parameters
 from backfill.client.verbs import requeue as verbs
 from backfill.client.verbs.dead_letters import BATCH, delete_dlq_by_job_key, delete_dlq_jobs, entry_id, find_dlq_jobs
 from backfill.client.verbs.pages import START, Place
-from backfill.client.verbs.requeue import KEEP, PASSING
+from backfill.client.verbs.requeue import KEEP
 from backfill.dead_letters import DlqFilter, DlqJob
 from backfill.errors import DlqRequeueError, InvalidJobError
 from backfill.records import Job
@@ -76,7 +76,7 @@ class DeadLetterVerbs(DeadLetterReading):
         async def call() -> Job:
             return await self._run(verbs.requeue_dlq_job(number, changed), connection)
 
-        return await (repeated(call, PASSING) if connection is None else call())
+        return await (repeated(call) if connection is None else call())
 
     async def requeue_dlq_jobs(
         self,
@@ -122,7 +122,7 @@ class DeadLetterVerbs(DeadLetterReading):
 
     async def _requeue(self, ids: list[int], edits: Parameters) -> dict[int, int]:
         requeue = verbs.requeue_dlq_jobs(ids, edits)
-        async with self._connection(None) as chosen:
+        async with self._own_connection() as chosen:
             call = partial(ask, chosen, self._schema, requeue)
             done = await (with_key_lock(chosen, self._schema, call, lock="lock_keys") if len(ids) > 1 else call())
         return dict(done)
@@ -130,7 +130,7 @@ class DeadLetterVerbs(DeadLetterReading):
     async def _requeue_alone(self, id: int, edits: Parameters, added: dict[int, int], refused: dict[int, str]) -> None:
         """Requeue one entry of a transaction that was refused as a whole."""
         try:
-            added.update(await repeated(partial(self._requeue, [id], edits), PASSING))
+            added.update(await repeated(partial(self._requeue, [id], edits)))
         except psycopg.Error as error:
             if verbs.concerns_all(error):
                 raise

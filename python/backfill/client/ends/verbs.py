@@ -157,7 +157,7 @@ class EndVerbs(ClientLife):
             listening = None
             if self._given_pool is None and dsn is not None:
                 listening = lambda: connect(dsn, application_name="backfill results")  # noqa: E731
-            self._watch = EndWatch(self._schema, connect=listening, lend=lambda: self._connection(None))
+            self._watch = EndWatch(self._schema, connect=listening, lend=self._own_connection)
         return self._watch
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from backfill.client.prepare import Parameters
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -37,7 +37,7 @@ class Verb(Generic[T_co]):
 
     statement: str
     parameters: Parameters
-    read: Callable[[PGresult], T_co]
+    read: Callable[[Result], T_co]
     binary: bool = False
     for_producers: Verb[T_co] | None = None
 

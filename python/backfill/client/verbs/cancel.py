@@ -25,7 +25,7 @@ from backfill.storage.claims import anchored
 from backfill.storage.results import first, rows
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 REASON_LIMIT: Final = 1_000
 BATCH: Final = 500
@@ -62,7 +62,7 @@ def cancel(job: JobReference, reason: str | None) -> Verb[CancelOutcome]:
     source = job.source if isinstance(job, EnqueueOutcome) else None
     keep = None if source is None or source.keep is None else str(source.keep.total_seconds())
 
-    def read(found: PGresult) -> CancelOutcome:
+    def read(found: Result) -> CancelOutcome:
         for row in rows(found):
             return CancelOutcome(number, CancelStatus(row.word("status")), row.text("worker"), row.text("reason"))
         return CancelOutcome(number, CancelStatus.NOT_FOUND)
@@ -124,14 +124,14 @@ def _check_reason(reason: str | None) -> None:
         check_text("reason", reason, REASON_LIMIT)
 
 
-def _page(found: PGresult) -> Page:
+def _page(found: Result) -> Page:
     row = first(found)
     last = row.number("last")
     lowest = None if last is None or last + 1 not in BIGINT else last + 1
     return Page(CancelCounts(row.whole("removed"), row.whole("requested"), row.whole("held_elsewhere")), lowest)
 
 
-def _found(found: PGresult) -> CancelledFound:
+def _found(found: Result) -> CancelledFound:
     jobs = {}
     looked_at = 0
     for row in rows(found):

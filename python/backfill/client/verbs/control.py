@@ -22,7 +22,7 @@ from backfill.limits import Limit, Rate, checked, to_json
 from backfill.storage.results import Row, first, rows
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 
 def find_controls() -> Verb[list[Control]]:
@@ -93,7 +93,7 @@ def _unsay(kind: ControlKind, subject: str) -> Verb[Control | None]:
     return Verb("unsay", (kind, subject), read_standing)
 
 
-def read_standing(found: PGresult) -> Control | None:
+def read_standing(found: Result) -> Control | None:
     """Return the control that a statement gave, or None if it gave no row."""
     return next((_control(row) for row in rows(found)), None)
 

@@ -17,7 +17,7 @@ from backfill.storage.counters import FOLD_BATCH, FOLDS, KEPT_DAYS, MinuteCounts
 from backfill.storage.results import Row, first, rows
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 _LOOKED_AT: Final = 10_000
 _DUE_SECONDS: Final = 2.0
@@ -91,7 +91,7 @@ def find_unknown_tasks(worker: str, floors: Mapping[int, int]) -> Verb[UnknownFo
     return Verb("find_unknown_tasks", parameters, _unknown_found)
 
 
-def _unknown_found(found: PGresult) -> UnknownFound:
+def _unknown_found(found: Result) -> UnknownFound:
     """Read the unknown tasks, if there are any; every row repeats the values that hold for all of them."""
     tasks = [
         UnknownTask(name, row.whole("jobs"), row.time("oldest"), row.flag("whole"))

@@ -14,7 +14,7 @@ from backfill.storage.arrays import number_array
 from backfill.storage.results import Row, count, first, rows
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 SEARCHED: Final = 10_000
 """How many of the newest entries are searched for a text, if the filter has no other condition."""
@@ -143,7 +143,7 @@ def _page(filter: Parameters, limit: int, place: Place = START) -> Verb[tuple[li
     return Verb("list_dead_letters", (*filter, *place, str(limit + 1)), lambda found: page_of(found, limit, read_entry))
 
 
-def _found(found: PGresult) -> Found:
+def _found(found: Result) -> Found:
     ids: list[int] = []
     last: Row | None = None
     for last in rows(found):
@@ -152,7 +152,7 @@ def _found(found: PGresult) -> Found:
     return Found(ids, after)
 
 
-def _stats(found: PGresult) -> DlqStats:
+def _stats(found: Result) -> DlqStats:
     row = first(found)
     return DlqStats(
         row.whole("jobs"),

@@ -17,7 +17,7 @@ from backfill.storage.arrays import number_array
 from backfill.storage.results import Row, first, rows
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 _MOST_TENDED: Final = 100
 _TENDED_AT_ONCE: Final = 10
@@ -115,7 +115,7 @@ def _see(ids: list[int]) -> Verb[list[JobSeen]]:
     return Verb("find_ends", parameters, _seen, for_producers=Verb("producer_see_ends", parameters, _seen))
 
 
-def _seen(found: PGresult) -> list[JobSeen]:
+def _seen(found: Result) -> list[JobSeen]:
     return [
         JobSeen(row.whole("id"), row.flag("waits"), None if row.raw("job_id") is None else read_end(row))
         for row in rows(found)

@@ -10,7 +10,7 @@ from backfill.client.verbs.asked import Verb
 from backfill.storage.results import first, rows
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def free_held_queues() -> Verb[int]:
     return Verb("free_held_queues", (), lambda result: first(result).whole("freed"))
 
 
-def _held(result: PGresult) -> list[HeldQueue]:
+def _held(result: Result) -> list[HeldQueue]:
     held = []
     for row in rows(result):
         since = row.time("since")

@@ -16,7 +16,7 @@ from backfill.errors import InvalidJobError
 from backfill.storage.results import Row, rows
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def check_limit(limit: int) -> None:
 
 
 def page_of(
-    found: PGresult, limit: int, read: Callable[[Row], T], *, id_column: str = "id"
+    found: Result, limit: int, read: Callable[[Row], T], *, id_column: str = "id"
 ) -> tuple[list[T], str | None]:
     """Return a page and the cursor of the next page, or None for the cursor if this page is the last.
 

@@ -8,7 +8,7 @@ from backfill.client.verbs.asked import Verb
 from backfill.storage.results import first, integers_by_text
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 
 def find_paused_queues() -> Verb[dict[str, int]]:
@@ -21,5 +21,5 @@ def free_resumed_queues() -> Verb[int]:
     return Verb("free_resumed_queues", (), lambda result: first(result).whole("queues"))
 
 
-def _paused(result: PGresult) -> dict[str, int]:
+def _paused(result: Result) -> dict[str, int]:
     return dict(integers_by_text(result, "id", by="queue_name"))

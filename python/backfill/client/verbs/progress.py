@@ -16,7 +16,7 @@ from backfill.storage.progress import Entry, progress_parameters
 from backfill.storage.results import Row, first, integers, nothing, rows
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 PAGE: Final = 1_000
 """How many jobs a statement reads or looks at."""
@@ -90,7 +90,7 @@ def _one(number: int | None) -> Steps[Progress | None]:
     return None if number is None else (yield from _pages([number])).get(number)
 
 
-def _read(found: PGresult) -> list[Progress]:
+def _read(found: Result) -> list[Progress]:
     return [_progress(row) for row in rows(found)]
 
 
@@ -116,11 +116,11 @@ def _steps(row: Row, name: str) -> float | None:
     return int(value) if value.is_integer() else value
 
 
-def _checkpoint(found: PGresult) -> bytes | None:
+def _checkpoint(found: Result) -> bytes | None:
     return found.get_value(0, 0) if found.ntuples else None
 
 
-def _swept(found: PGresult) -> SweptProgress:
+def _swept(found: Result) -> SweptProgress:
     row = first(found)
     last = row.number("job_id")
     return SweptProgress(row.whole("seen"), row.whole("deleted"), FRONT if last is None else last)

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import psycopg
-from psycopg.pq.abc import PGresult
 
 from backfill.checks import SMALLINT, check_int, check_text
 from backfill.client.prepare import Parameters, due, flags_json
@@ -20,7 +19,7 @@ from backfill.payloads import encode
 from backfill.records import Job
 from backfill.said import said
 from backfill.storage.arrays import number_array
-from backfill.storage.results import first, rows
+from backfill.storage.results import Result, first, rows
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +149,7 @@ def _add_to_dlq(parameters: Parameters) -> Steps[DlqJob]:
     return entry
 
 
-def _moved(found: PGresult) -> tuple[int, int]:
+def _moved(found: Result) -> tuple[int, int]:
     row = first(found)
     return row.whole("moved"), row.whole("taken")
 

@@ -27,7 +27,7 @@ from backfill.storage.schedules import (
 )
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 _NO_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -256,7 +256,7 @@ def _lines(items: str) -> dict[str, str]:
     return {identifier: line for identifier, line in read.items() if isinstance(line, str)}
 
 
-def _look(found: PGresult) -> Look:
+def _look(found: Result) -> Look:
     row = first(found)
     workers = tuple(_worker(row) for row in rows(found) if row.raw("worker") is not None)
     return Look(_time(row, "clock"), row.word("said"), workers, is_awaited=row.flag("is_awaited"))

@@ -16,7 +16,7 @@ from backfill.storage.results import Row, first, rows, time_of
 from backfill.whys import ShareHolder, Why, WhyKind, WhyReason
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 HOLDERS: Final = 20
 """How many of the jobs that have a limit's shares are named."""
@@ -55,7 +55,7 @@ def _why(number: int) -> Steps[Why]:
     )
 
 
-def _only(found: PGresult) -> Row | None:
+def _only(found: Result) -> Row | None:
     return next(iter(rows(found)), None)
 
 

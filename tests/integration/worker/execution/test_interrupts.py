@@ -83,7 +83,7 @@ async def innocent(word: str) -> None:
 
 @tasks.task("after")
 async def after(word: str) -> None:
-    print("after", word, flush=True)
+    print(f"after {word}", flush=True)
 """
 LIBRARY = """
 import asyncio, sys
