@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString, cast
 
@@ -28,7 +29,9 @@ ELSEWHERE = {
     "find_places", "read_contract_ledger", "take_over_add_job", "take_over_add_jobs",
 }  # fmt: skip
 """Statements with no result to describe on a migrated schema."""
-ODD = ["", " ", ",", '"', '""', "\\", '\\"', "()", "(,)", "null", "NULL", "it's", "100%", "%s", "$1", "é\n\t\r", "😀"]
+ODD = [
+    "", " ", ",", '"', '""', "\\", '\\"', "()", "(,)", "null", "NULL", "it's", "100%", "%s", "$1", "é\n\t\r", "😀",
+]  # fmt: skip
 FILL: LiteralString = r"""
 select graphile_worker.add_job('task1', json '{"a":  1, "a": "100%"}', job_key => 'key' || n,
   queue_name => case when n % 2 = 0 then 'queue"1\,' || n end, run_at => case n when 3 then 'infinity'
@@ -127,8 +130,8 @@ def test_samples_give_the_same_values(connection: Connection, style: Any, binary
     for name, sample in SAMPLES.items():
         texts = as_texts(connection, sample)
         statement = carried(name, SCHEMA, style, binary=binary)
-        expected, again = (undone(connection, lambda: plain(connection, name, texts, binary)) for _ in range(2))
-        found = undone(connection, lambda: through(connection, statement, texts))
+        expected, again = (undone(connection, partial(plain, connection, name, texts, binary)) for _ in range(2))
+        found = undone(connection, partial(through, connection, statement, texts))
         if expected == again:
             assert found == (expected if statement.gives_rows else ([], [])), name
             compared += 1
@@ -141,7 +144,7 @@ def test_samples_give_the_same_values(connection: Connection, style: Any, binary
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("style", ["numeric", "format"])
 def test_jobs_come_as_they_are(connection: Connection, style: Any, binary: bool) -> None:
-    """Times that are infinite or before Christ, flags with quotes, JSON as it was written: nothing is read on the way."""
+    """Times that are infinite or before Christ, flags with quotes, JSON as written: nothing is read on the way."""
     statement = carried("get_job", SCHEMA, style, binary=binary)
     ids = connection.execute("select id::text from graphile_worker._private_jobs order by id").fetchall()
     assert len(ids) > 10
