@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -49,8 +49,8 @@ class DjangoCarrier(DriverCarrier):
             return [row[0] for row in cursor.fetchall()] if cursor.description else []
 
     def _block(self) -> AbstractContextManager[object]:
-        block: AbstractContextManager[object] = transaction.atomic(using=self._wrapper.alias)
-        return block
+        block: Any = transaction.atomic(using=self._wrapper.alias)  # Django has no types of its own
+        return cast("AbstractContextManager[object]", block)
 
     def _send(self, text: str, data: bytes) -> None:
         self._wrapper.validate_no_broken_transaction()
@@ -72,7 +72,7 @@ async def lend(given: object) -> AsyncIterator[AnyConnection]:
         raise ConfigurationError(f"connection: {refusal(given, sync=True)}")
     if wrapper.vendor != "postgresql":
         raise ConfigurationError(
-            f"connection: Django's database {wrapper.alias!r} is {wrapper.vendor}, and the queue is in PostgreSQL: "
+            f"connection: Django's database {wrapper.alias!r} is {wrapper.vendor}, and the queue is PostgreSQL's: "
             "give connections[alias] of the database that has the queue"
         )
     yield DjangoCarrier(wrapper)

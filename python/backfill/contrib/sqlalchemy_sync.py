@@ -91,6 +91,6 @@ async def lend(given: object) -> AsyncIterator[AnyConnection]:
 def _check(dialect: sqlalchemy.Dialect) -> None:
     if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
         raise ConfigurationError(
-            f"connection: SQLAlchemy's engine is of {dialect.name}+{dialect.driver}: the synchronous client takes "
+            f"connection: SQLAlchemy's engine is of {dialect.name}+{dialect.driver}: the client takes "
             "one of postgresql+psycopg or postgresql+psycopg2"
         )
