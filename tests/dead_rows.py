@@ -101,6 +101,13 @@ def believe(connection: Connection, statistics: str) -> None:
     )
 
 
+GATHERED: list[Any] = [
+    ["task1"] * 40, ["queue1"] * 40, ["{}"] * 40, [0] * 40, [None] * 40, [None] * 40, [5] * 40, [None] * 40,
+    [f"gathered{number}" for number in range(40)], "replace", True, None,
+]  # fmt: skip
+"""Forty jobs with keys that nobody has, for the statements that add jobs of several calls together."""
+
+
 def samples(connection: Connection) -> dict[str, Sequence[Any]]:
     """Parameters by statement, of the rows that are really there, so that each has as much to do as it says."""
     held = connection.execute(
@@ -244,6 +251,8 @@ def _producers(ids: list[int], now: datetime) -> dict[str, Sequence[Any]]:
     names = [f"queue{n}" for n in range(1, 21)] + [f"new{n}" for n in range(1, 21)]
     return {
         "producer_add_job": ["task1", "{}", "queue1", None, None, 5, "key11", 0, None, "replace"],
+        "gather_jobs": GATHERED,
+        "producer_gather_jobs": GATHERED,
         "producer_add_keyed": [*columns, keys, "unsafe_dedupe"],
         "producer_add_keyless": columns,
         "producer_keep_names": [["task1", "task2"], names[:20]],

@@ -1,85 +1,214 @@
-"""Statements in their second form: the server finds the same columns in it, and gives the same values."""
+"""The statements in the form for other drivers give what the files themselves give, value by value."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, LiteralString, cast
+
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.conninfo import make_conninfo
 from psycopg.pq import ExecStatus
 
-from backfill.storage.carried import Style, carried, result_of
-from backfill.storage.statements import load, render
-from backfill.storage.texts import STATEMENTS
+import backfill
+from backfill.errors import BackfillError
+from backfill.storage.carried import Carried, carried, result_of
+from backfill.storage.sql_words import columns_of, parts_of, words_of
+from backfill.storage.statements import render
+from plans import SAMPLES, Connection
 
 SCHEMA = "graphile_worker"
-ODD = """a "b" \\ (c), {d}\t\nü € 100% %s $1 '' -- /* """
-JSON = '{"b" : 1,  "a": [12345678901234567890123, 1.50, "\\u00e9 \\" \\\\"], "b": null}'
-ADD = (ODD[:40], JSON, 'a "queue", (odd) \\', "infinity", None, "3", ODD, "-32768", '{"a flag","b"}', "replace")
+NAMES = sorted(path.stem for path in (Path(backfill.__file__).parent / "storage" / "sql").glob("*.sql"))
+ELSEWHERE = {
+    "copy_jobs", "copy_jobs_with_ids", "copy_waiting", "count_dead_letters", "create_ledger", "create_schema",
+    "find_places", "read_contract_ledger", "take_over_add_job", "take_over_add_jobs",
+}  # fmt: skip
+"""Statements with no result to describe on a migrated schema."""
+ODD = [
+    "", " ", ",", '"', '""', "\\", '\\"', "()", "(,)", "null", "NULL", "it's", "100%", "%s", "$1", "é\n\t\r", "😀",
+]  # fmt: skip
+FILL: LiteralString = r"""
+select graphile_worker.add_job('task1', json '{"a":  1, "a": "100%"}', job_key => 'key' || n,
+  queue_name => case when n % 2 = 0 then 'queue"1\,' || n end, run_at => case n when 3 then 'infinity'
+  when 4 then '-infinity' when 5 then timestamptz '0044-03-15 BC' end, priority => n - 5,
+  flags => array['f' || n, 'odd "flag", \', ''])
+from generate_series(1, 12) as n;
+insert into graphile_worker.backfill_dlq (task_identifier, payload, job_key, failure_reason, last_error, failed_at)
+select 'task1', '{"b":  [ 1 ] }', 'key' || n, 'why (not)', to_jsonb('E: "\ 1e400,'::text), now()
+from generate_series(1, 5) as n;
+insert into graphile_worker._private_known_crontabs (identifier, known_since) values ('item1', now());
+insert into graphile_worker.backfill_crontabs (digest, items) values ('digest1', '{"item1": "* * * * * task1"}');
+"""
 
 
-def test_the_second_form_has_the_columns_that_the_server_finds(dsn: str) -> None:
-    """The names of the columns are known without the server, so the server must find the same in each statement."""
+@pytest.fixture(scope="module")
+def odd_dsn(server_dsn: str, migrated_template: str) -> Iterator[str]:
+    """A database with a few jobs and dead letters of every kind of value."""
+    name = f"{migrated_template}_odd"
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(cast("LiteralString", f'create database "{name}" template "{migrated_template}"'))
+    dsn = make_conninfo(server_dsn, dbname=name)
     with psycopg.connect(dsn, autocommit=True) as connection:
-        server = connection.pgconn
-        server.exec_(b"begin")  # what the rows of a bulk call wait in lives as long as a transaction
-        server.exec_(render("make_waiting", SCHEMA).encode())
-        for name in STATEMENTS:
-            assert server.prepare(b"", render(name, SCHEMA).encode()).status == ExecStatus.COMMAND_OK, name
-            found = server.describe_prepared(b"")
-            wanted = tuple((found.fname(number) or b"").decode() for number in range(found.nfields))
-            for binary in (False, True):
-                form = carried(name, SCHEMA, "numeric", binary=binary)
-                assert form.columns == wanted, name
-                prepared = server.prepare(b"", form.text.encode())
-                assert prepared.status == ExecStatus.COMMAND_OK, (name, prepared.error_message)
-                assert server.describe_prepared(b"").nfields == bool(wanted)
+        connection.execute(FILL)
+    yield dsn
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(cast("LiteralString", f'drop database "{name}" with (force)'))
 
 
-@pytest.mark.parametrize("style", ["numeric", "format"])
+@pytest.fixture
+def connection(odd_dsn: str) -> Iterator[Connection]:
+    """A transaction in that database, rolled back at the end."""
+    with psycopg.connect(odd_dsn, cursor_factory=psycopg.RawCursor) as found:
+        found.execute(render("make_waiting"))
+        yield found
+        found.rollback()
+
+
+Values = list[list[bytes | None]]
+
+
+def values_of(result: Any) -> tuple[list[bytes | None], Values]:
+    """A result's names and values."""
+    columns = range(result.nfields)
+    return [result.fname(n) for n in columns], [
+        [result.get_value(r, n) for n in columns] for r in range(result.ntuples)
+    ]
+
+
+def plain(connection: Connection, name: str, texts: Sequence[str | None], binary: bool) -> Any:
+    """What libpq gives for a statement."""
+    result = connection.execute(render(name), texts, binary=binary).pgresult
+    assert result is not None
+    return result
+
+
+def through(connection: Connection, statement: Carried, texts: Sequence[str | None]) -> Any:
+    """What the other form gives through a driver of places such as %s, or of numbers."""
+    made: Callable[[Any], Any] = psycopg.RawCursor if statement.order is None else psycopg.ClientCursor
+    cursor = made(connection)
+    cursor.execute(cast("LiteralString", statement.text), statement.bind(texts))
+    return result_of(statement, [row[0] for row in cursor.fetchall()] if statement.gives_rows else [])
+
+
+def as_texts(connection: Connection, parameters: Sequence[Any]) -> list[str | None]:
+    """Sample parameters in PostgreSQL's text form."""
+    dumped = Transformer(connection).dump_sequence(parameters, [PyFormat.TEXT] * len(parameters))
+    return [None if value is None else bytes(value).decode() for value in dumped]
+
+
+def undone(connection: Connection, call: Callable[[], Any]) -> Any:
+    """What a call gives; its changes are undone, apart from what sequences gave."""
+    with connection.transaction(force_rollback=True):
+        return values_of(call())
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - ELSEWHERE))
+def test_columns_are_those_that_the_server_names(connection: Connection, name: str) -> None:
+    """The names that are read from the text are the server's own, and the server takes both other forms."""
+    prepared = connection.pgconn.prepare(b"", render(name).encode())
+    assert prepared.status == ExecStatus.COMMAND_OK, prepared.error_message
+    described = connection.pgconn.describe_prepared(b"")
+    expected = tuple((described.fname(n) or b"").decode() for n in range(described.nfields))
+    for binary in (False, True):
+        statement = carried(name, SCHEMA, "numeric", binary=binary)
+        assert statement.columns == expected
+        prepared = connection.pgconn.prepare(b"", statement.text.encode())
+        assert prepared.status == ExecStatus.COMMAND_OK, prepared.error_message
+        assert connection.pgconn.describe_prepared(b"").nfields == (1 if expected else 0)
+
+
 @pytest.mark.parametrize("binary", [False, True])
-@pytest.mark.parametrize("name", ["add_job", "get_job", "remove_job"])
-def test_the_second_form_gives_the_values_that_libpq_gives(dsn: str, name: str, style: Style, *, binary: bool) -> None:
-    """Odd texts, an infinite time, a low priority, JSON as it was written, and nulls come as libpq gives them."""
-    parameters = {"add_job": ADD, "get_job": ("1",), "remove_job": (ODD,)}[name]
-    seen = []
-    with psycopg.connect(dsn) as connection:  # the task's and the queue's numbers are the same in both forms then
-        psycopg.RawCursor(connection).execute(render("add_job", SCHEMA), ADD)
-        connection.execute("delete from graphile_worker._private_jobs")
-    for second in (False, True):
-        with psycopg.connect(dsn) as connection:
-            add = psycopg.RawCursor(connection)
-            add.execute("alter sequence graphile_worker.jobs_id_seq1 restart")
-            if name != "add_job":
-                add.execute(render("add_job", SCHEMA), ADD)
-            if second:
-                form = carried(name, SCHEMA, style, binary=binary)
-                cursor = connection.cursor() if style == "format" else psycopg.RawCursor(connection)
-                cursor.execute(form.text.encode(), form.bind(parameters))
-                result = result_of(form, [row[0] for row in cursor])
-            else:
-                cursor = psycopg.RawCursor(connection)
-                cursor.execute(render(name, SCHEMA), parameters, binary=binary)
-                assert cursor.pgresult is not None
-                result = cursor.pgresult
-            names = [result.fname(number) for number in range(result.nfields)]
-            assert result.ntuples == 1
-            row = dict(zip(names, [result.get_value(0, number) for number in range(result.nfields)], strict=True))
-            for passing in (b"created_at", b"updated_at"):
-                row.pop(passing)
-            seen.append(row)
-            connection.rollback()
-    assert seen[0] == seen[1]
-    assert JSON.encode() in seen[1].values()
+@pytest.mark.parametrize("style", ["numeric", "format"])
+def test_samples_give_the_same_values(connection: Connection, style: Any, binary: bool) -> None:
+    """Each statement that has samples gives the same names, rows and values, wherever it gives them twice at all."""
+    compared = 0
+    for name, sample in SAMPLES.items():
+        texts = as_texts(connection, sample)
+        statement = carried(name, SCHEMA, style, binary=binary)
+        expected, again = (undone(connection, partial(plain, connection, name, texts, binary)) for _ in range(2))
+        found = undone(connection, partial(through, connection, statement, texts))
+        if expected == again:
+            assert found == (expected if statement.gives_rows else ([], [])), name
+            compared += 1
+        else:
+            assert found[0] == expected[0], name
+            assert len(found[1]) == len(expected[1]), name
+    assert compared > len(SAMPLES) - 15
 
 
-def test_a_single_percent_is_doubled_only_where_the_driver_wants_it() -> None:
-    """A `%` of a schema's name or of a text would be a place for a parameter to drivers that write `%s`."""
-    assert '"q%%"' in carried("get_job", "q%", "format").text
-    assert '"q%"' in carried("get_job", "q%", "numeric").text
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("style", ["numeric", "format"])
+def test_jobs_come_as_they_are(connection: Connection, style: Any, binary: bool) -> None:
+    """Times that are infinite or before Christ, flags with quotes, JSON as written: nothing is read on the way."""
+    statement = carried("get_job", SCHEMA, style, binary=binary)
+    ids = connection.execute("select id::text from graphile_worker._private_jobs order by id").fetchall()
+    assert len(ids) > 10
+    for (job,) in ids:
+        expected = values_of(plain(connection, "get_job", [job], binary))
+        assert len(expected[1]) == 1
+        assert values_of(through(connection, statement, [job])) == expected
 
 
-def test_nul_is_refused_before_it_is_sent() -> None:
-    """PostgreSQL's texts cannot hold NUL, and drivers differ in what they do with it; the text is not shown."""
-    form = carried("remove_job", SCHEMA, "numeric")
-    with pytest.raises(Exception, match=r"remove_job.*parameter \$1 holds NUL"):
-        form.bind(("secret\0",))
-    assert len(load("remove_job").params) == 1
+def statement_of(text: str, *, binary: bool) -> Carried:
+    """A statement of a test's own in the other form."""
+    columns = columns_of(parts_of(words_of(text)))
+    form = "encode(record_send(r), 'hex')" if binary else "r::text"
+    return Carried("test", f"with r as ({text}) select {form} from r", columns, binary, None)
+
+
+@given(
+    st.lists(
+        st.one_of(st.none(), st.sampled_from(ODD), st.text(st.characters(exclude_characters="\0", codec="utf-8"))),
+        min_size=3,
+        max_size=3,
+    ),
+    st.integers(-(2**63), 2**63 - 1),
+    st.booleans(),
+)
+def test_any_values_come_whole(pristine: Connection, texts: list[str | None], number: int, binary: bool) -> None:
+    """Whatever a text holds, nulls apart from empty texts, and integers of any size."""
+    text = "select $1::text as a, $2::text as b, $4::bigint as n, array[$3::text, $1::text] as d, $3::text as c"
+    values = [*texts, str(number)]
+    expected = pristine.execute(text, values, binary=binary).pgresult
+    assert values_of(through(pristine, statement_of(text, binary=binary), values)) == values_of(expected)
+
+
+@pytest.fixture(scope="module")
+def pristine(server_dsn: str) -> Iterator[Connection]:
+    """A connection that no statement of these tests changes anything by."""
+    with psycopg.connect(server_dsn, cursor_factory=psycopg.RawCursor, autocommit=True) as found:
+        yield found
+
+
+def test_a_row_without_any_columns_but_one_null_is_read(pristine: Connection) -> None:
+    """A lone null is told apart from a lone empty text."""
+    for value in (None, ""):
+        statement = statement_of("select $1::text as a", binary=False)
+        assert values_of(through(pristine, statement, [value])) == values_of(
+            pristine.execute("select $1::text as a", [value]).pgresult
+        )
+
+
+def test_nul_is_refused_by_the_number_of_the_parameter() -> None:
+    """No driver would take it, and each would say so in its own way."""
+    with pytest.raises(BackfillError, match=r"'name_job': parameter \$2 holds NUL, which no text may hold"):
+        carried("name_job", SCHEMA, "numeric").bind(["1", "a\0b"])
+
+
+def test_a_row_of_another_size_is_an_error() -> None:
+    """A driver that gave something else is not believed."""
+    with pytest.raises(BackfillError, match="a row of 2 values came for"):
+        result_of(carried("get_job", SCHEMA, "numeric"), ["(1,2)"])
+
+
+def test_a_schema_of_any_name_is_in_it() -> None:
+    """Percent signs of a schema's name are doubled where the driver reads them."""
+    assert '"odd%%s"' in carried("get_job", "odd%s", "format").text
+    assert '"odd%s"' in carried("get_job", "odd%s", "numeric").text
+    assert '"odd $1"' in carried("get_job", "odd $1", "numeric").text
+    assert carried("get_job", "odd $1", "format").order == (0,)

@@ -16,7 +16,7 @@ REMOVE_JOB: LiteralString = """
 SOURCE: LiteralString = """
     select prosrc from pg_proc where oid = 'graphile_worker.remove_job(text)'::regprocedure"""
 FORGET: LiteralString = """
-    delete from graphile_worker.backfill_migrations where id >= 85;
+    delete from graphile_worker.backfill_migrations where id between 85 and 87;
     drop function graphile_worker.backfill_superseded_there(bigint[])"""
 
 
