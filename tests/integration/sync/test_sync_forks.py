@@ -73,7 +73,7 @@ def sessions(connection: psycopg.Connection) -> set[int]:
 
 
 def test_children_of_an_open_client(dsn: str) -> None:
-    """Eight children add a thousand jobs each, and the parent goes on meanwhile and afterwards: none lost, none twice."""
+    """Eight children add a thousand jobs each, and the parent goes on: none is lost, none is twice."""
     with Client(dsn, min_size=2) as client, psycopg.connect(dsn, autocommit=True) as looking:
         add(client, -1, 10)
         before = sessions(looking)
@@ -119,7 +119,7 @@ client.close()
 
 
 def test_children_that_exit_as_programs_do(dsn: str, tmp_path: Path) -> None:
-    """A child may collect the client, close it, or exit with it open: no warning, and the parent's sockets notice nothing."""
+    """A child may collect the client, close it, or exit with it open: the parent's sockets notice nothing."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     command = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore:This process", str(program), dsn]

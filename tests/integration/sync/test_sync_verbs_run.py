@@ -1,4 +1,4 @@
-"""Each group of verbs of the synchronous client, once: its statements are the asynchronous client's, tried elsewhere."""
+"""Each group of verbs of the synchronous client, once: its statements are those that the other client is tried with."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_controls_and_why(client: Client) -> None:
 
 
 async def test_the_result_of_a_job(dsn: str) -> None:
-    """A worker in an event loop runs what a thread waits for; a job that nobody runs is waited for until the timeout."""
+    """A worker runs what a thread waits for; a job that nobody runs is waited for until the timeout."""
     with Client(dsn) as client:
         first = client.enqueue(add, Sum([1, 2]))
         async with WorkerRunner(WorkerConfig(dsn), tasks):
