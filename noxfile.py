@@ -88,6 +88,7 @@ SHARED = [
 ]
 """Tests to which the kind of server is the same: they run once, on the embedded one."""
 EMBEDDED = [
+    "tests/integration/sync",
     "tests/integration/worker/limits",
     "tests/integration/worker/liveness",
     "tests/integration/worker/processes",
