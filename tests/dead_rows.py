@@ -245,8 +245,8 @@ def _producers(ids: list[int], now: datetime) -> dict[str, Sequence[Any]]:
 
     Forty jobs that are new, that wait or that workers hold, in serial queues and not.
     """
-    tasks, queues = ["task1"] * 20, [f"queue{n}" if n % 2 else None for n in range(1, 41)]
-    columns = [tasks, queues, ["{}"] * 20, [0] * 20, [now] * 20, [5] * 20, [None] * 20]
+    tasks, queues = ["task1"] * 40, [f"queue{n}" if n % 2 else None for n in range(1, 41)]
+    columns = [tasks, queues, ["{}"] * 40, [0] * 40, [now] * 40, [5] * 40, [None] * 40]
     keys = [f"key{n}" if n % 2 else f"new{n}" for n in range(1, 41)]
     names = [f"queue{n}" for n in range(1, 21)] + [f"new{n}" for n in range(1, 21)]
     return {
