@@ -60,7 +60,7 @@ import psycopg
 
 with psycopg.connect(os.environ["DATABASE_URL"]) as setup:
     setup.execute("create table orders (id bigint)")
-worker = subprocess.Popen([sys.executable, "-m", "backfill", "worker", "shop.jobs:tasks"])
+worker = subprocess.Popen([sys.executable, "-m", "backfill", "worker", "parcels.jobs:tasks"])
 """,
         """
 client.close()
