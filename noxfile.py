@@ -33,6 +33,7 @@ ONCE = (
     "test_cli_",
     "test_collect",
     "test_fastapi",
+    "test_flask",
     "test_fleet",
     "test_gathering_chaos",
     "test_gone",

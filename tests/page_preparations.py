@@ -49,6 +49,27 @@ await WorkerRunner(WorkerConfig(), tasks).process_available_jobs()
 assert [group.error_type for group in await client.dlq_groups()] == []
 {_CLOSED}""",
     ),
+    # A worker that runs the jobs, and a table of the program's own.
+    "sync": Preparation(
+        """
+import os
+import subprocess
+import sys
+
+import psycopg
+
+with psycopg.connect(os.environ["DATABASE_URL"]) as setup:
+    setup.execute("create table orders (id bigint)")
+worker = subprocess.Popen([sys.executable, "-m", "backfill", "worker", "parcels.jobs:tasks"])
+""",
+        """
+client.close()
+worker.terminate()
+assert worker.wait(60) == 0
+with psycopg.connect(os.environ["DATABASE_URL"]) as reader:
+    assert reader.execute("select id from orders order by id").fetchall() == [(40,), (41,)]
+""",
+    ),
     # A table of the program's own.
     "transactions": Preparation(
         f"""{_CLIENT}
@@ -63,6 +84,8 @@ async with pool.connection() as setup:
         f"""
 await own.close()
 await engine.dispose()
+jobs.close()
+blocking.dispose()
 await other.dispose()
 async with pool.connection() as reader:
     jobs = await reader.execute("select count(*) from graphile_worker.jobs where task_identifier = 'ship_order'")

@@ -49,7 +49,7 @@ NAMES = {
 }
 """The modules that are written under another name than their source's."""
 
-TYPES = {"Connection": ("backfill.sync.types", "Lent"), "Stream": ("collections.abc", "Iterable")}
+TYPES = {"Connection": ("backfill.storage.types", "Lent"), "Stream": ("collections.abc", "Iterable")}
 """Types of the asynchronous client, and those of the synchronous one that take their places."""
 
 WORDING = (

@@ -55,7 +55,7 @@ _OTHER_FILE = re.compile(r"^ *```(?:ini|dockerfile|yaml|toml)\n(.*?)^ *```", re.
 # What else shell blocks run.
 OTHERS = {
     "python", "python3", ".", "export", "psql", "echo", "test", "maturin", "docker", "systemctl", "cargo", "git",
-    "cd", "curl", "uvicorn",
+    "cd", "curl", "flask", "uvicorn", "gunicorn",
 }  # fmt: skip
 # Phrases that stopped readers who came new: each leaves out what it is about, or is no English.
 _STOPPED_AT = (

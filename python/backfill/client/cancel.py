@@ -12,14 +12,14 @@ from backfill.client.manage import ManageVerbs
 from backfill.client.verbs import cancel as verbs
 from backfill.client.verbs.jobs import JobReference
 from backfill.job_filter import JobFilter
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 
 
 class CancelVerbs(ManageVerbs):
     """The verbs that cancel jobs."""
 
     async def cancel(
-        self, job: JobReference, *, reason: str | None = None, connection: Connection | None = None
+        self, job: JobReference, *, reason: str | None = None, connection: Lent | None = None
     ) -> CancelOutcome:
         """Cancel a job: delete it if it waits; if it runs, have its worker end it, wherever that worker is.
 
@@ -33,7 +33,7 @@ class CancelVerbs(ManageVerbs):
                 job that waited is kept as long as the task says. All other ends of cancelled jobs that no worker ends
                 are kept for ten minutes, so that `result` can tell of them.
             reason: why, 1 to 1,000 characters; the handler, the job's end and the error of `result` have it.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's. A
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's. A
                 worker hears of the cancellation once the transaction is committed.
 
         Returns:
@@ -51,7 +51,7 @@ class CancelVerbs(ManageVerbs):
         *,
         reason: str | None = None,
         everything: bool = False,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
     ) -> CancelCounts:
         """Cancel the jobs that match a filter, as `cancel` does, at most 500 in each transaction.
 
@@ -62,7 +62,7 @@ class CancelVerbs(ManageVerbs):
             filter: which jobs.
             reason: why, 1 to 1,000 characters.
             everything: whether a filter that every job matches is meant as it stands.
-            connection: a psycopg connection to write on; then all is done in its transaction, which holds the rows of
+            connection: a connection of yours to write on; then all is done in its transaction, which holds the rows of
                 all these jobs until it ends. If not given, one of the client's.
 
         Returns:

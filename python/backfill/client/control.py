@@ -10,7 +10,7 @@ from backfill.client.manage import ManageVerbs
 from backfill.client.verbs import control as verbs
 from backfill.controls import Control
 from backfill.limits import Limit, Rate
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 
 
 class ControlVerbs(ManageVerbs):
@@ -28,7 +28,7 @@ class ControlVerbs(ManageVerbs):
         everything: bool = False,
         reason: str = "",
         by: str | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
     ) -> Control:
         """Pause a task, a serial queue or everything: no job of it starts until it is resumed.
 
@@ -41,7 +41,7 @@ class ControlVerbs(ManageVerbs):
             everything: whether all jobs are paused.
             reason: why, at most 1,000 characters; lists and logs show it.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
                 Workers hear of it once the transaction is committed, and others who say something wait for it.
 
         Returns:
@@ -67,7 +67,7 @@ class ControlVerbs(ManageVerbs):
         task: str | None = None,
         queue: str | None = None,
         everything: bool = False,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
     ) -> Control | None:
         """End the pause of a task, of a serial queue or of everything.
 
@@ -78,7 +78,7 @@ class ControlVerbs(ManageVerbs):
             task: the name of the task, as it was given to `pause`.
             queue: the name of the serial queue.
             everything: whether the pause of everything is meant.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The pause that has ended, or else the breaker that was closed; None if there was neither.
@@ -105,7 +105,7 @@ class ControlVerbs(ManageVerbs):
         *,
         reason: str = "",
         by: str | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
     ) -> Control:
         """Set how many jobs a lane runs at once, in each worker that has a lane of that name.
 
@@ -117,7 +117,7 @@ class ControlVerbs(ManageVerbs):
             concurrency: how many jobs at once, 1 to 10,000; to run none, pause their tasks.
             reason: why, at most 1,000 characters.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The control as it stands.
@@ -143,7 +143,7 @@ class ControlVerbs(ManageVerbs):
         *,
         reason: str = "",
         by: str | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
     ) -> Control:
         """Set the limit and the rate of a task in the whole fleet; it counts instead of what the task's code says.
 
@@ -155,7 +155,7 @@ class ControlVerbs(ManageVerbs):
             rate: how many jobs of it start in a period; None for no rate.
             reason: why, at most 1,000 characters.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The control as it stands.
@@ -178,11 +178,11 @@ class ControlVerbs(ManageVerbs):
         verb = verbs.set_limit(task, limit, rate, reason, by)
         return await self._ask(lambda: verb, connection)
 
-    async def controls(self, *, connection: Connection | None = None) -> list[Control]:
+    async def controls(self, *, connection: Lent | None = None) -> list[Control]:
         """List all that stands said to the fleet, in the order in which it was said.
 
         Args:
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The controls. One of a later version may not be `understood`, and has the words of its row.
@@ -199,14 +199,14 @@ class ControlVerbs(ManageVerbs):
         """
         return await self._ask(verbs.find_controls, connection, harmless=True)
 
-    async def workers_knowing(self, task: str, *, connection: Connection | None = None) -> int:
+    async def workers_knowing(self, task: str, *, connection: Lent | None = None) -> int:
         """Count the live workers of this package that know a task by this name, an alias included.
 
         Where it is none, what is said of the task concerns nobody yet: the name may be misspelt.
 
         Args:
             task: the name of the task.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             How many there are, those of other versions included.
@@ -223,14 +223,14 @@ class ControlVerbs(ManageVerbs):
         verb = verbs.count_knowing(task)
         return await self._ask(lambda: verb, connection, harmless=True)
 
-    async def undo(self, control: Control | int, *, connection: Connection | None = None) -> Control | None:
+    async def undo(self, control: Control | int, *, connection: Lent | None = None) -> Control | None:
         """Undo one control, whatever it says.
 
         What somebody has said again of the same subject meanwhile is left: it has another id.
 
         Args:
             control: a control that a verb gave, or its id.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The control that stood; None if that one does not stand any more.

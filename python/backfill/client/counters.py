@@ -7,7 +7,7 @@ from datetime import datetime
 from backfill.client.connect import ClientLife
 from backfill.client.verbs import counters as verbs
 from backfill.counts import Counts, Span
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 
 
 class CounterVerbs(ClientLife):
@@ -22,7 +22,7 @@ class CounterVerbs(ClientLife):
         until: datetime | None = None,
         by: Span | None = None,
         by_worker: bool = False,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
     ) -> list[Counts]:
         """Count how attempts ended, by task and, if asked for, by time and worker; oldest first.
 
@@ -36,7 +36,7 @@ class CounterVerbs(ClientLife):
             until: count spans that begin before this time; aware.
             by: give one `Counts` for each minute, hour or day, in UTC; one for all the time if not given.
             by_worker: whether to give one `Counts` for each worker.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Raises:
             InvalidJobError: a value is out of range.

@@ -31,7 +31,7 @@ from backfill.payloads import NOTHING
 from backfill.records import Job
 from backfill.storage.arrays import text_array
 from backfill.storage.rows import decode_jobs
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 from backfill.tasks import PayloadOf, Task
 
 P = TypeVar("P")
@@ -51,7 +51,7 @@ class EnqueueVerb(ClientLife):
         /,
         *,
         spec: JobSpec | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
         **keywords: Unpack[JobKeywords],
     ) -> EnqueueOutcome[R]: ...
     @overload
@@ -61,7 +61,7 @@ class EnqueueVerb(ClientLife):
         /,
         *,
         spec: JobSpec | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
         **keywords: Unpack[JobKeywords],
     ) -> EnqueueOutcome[R]: ...
     @overload
@@ -72,7 +72,7 @@ class EnqueueVerb(ClientLife):
         payload: PayloadOf[P],
         *,
         spec: JobSpec | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
         **keywords: Unpack[JobKeywords],
     ) -> EnqueueOutcome[R]: ...
     @overload
@@ -83,7 +83,7 @@ class EnqueueVerb(ClientLife):
         payload: object = NOTHING,
         *,
         spec: JobSpec | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
         **keywords: Unpack[JobKeywords],
     ) -> EnqueueOutcome[Any]: ...
     async def enqueue(
@@ -93,7 +93,7 @@ class EnqueueVerb(ClientLife):
         payload: Any = NOTHING,
         *,
         spec: JobSpec | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
         **keywords: Unpack[JobKeywords],
     ) -> EnqueueOutcome[Any]:
         """Add one job: `enqueue(task.job(payload))`, `enqueue(task, payload)` or `enqueue("name", payload)`.
@@ -115,7 +115,7 @@ class EnqueueVerb(ClientLife):
                 dataclasses, msgspec Structs, pydantic models); None and no payload become `{}`.
             spec: a bundle of the keywords below. Each setting may be given only once: here, in the `NewJob` or as a
                 keyword.
-            connection: a psycopg connection to write on, inside its transaction (or its autocommit). The client then
+            connection: a connection of yours to write on, inside its transaction (or its autocommit). The client then
                 neither uses nor opens a connection of its own, and raises the driver's errors unchanged.
             keywords: `run_at` (aware datetime) or `delay` (timedelta, by the database's clock): the job does not start
                 before then; `priority` (-32,768 to 32,767, lower first, 0 if not given); `queue` (a `Queue`, parallel

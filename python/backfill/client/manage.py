@@ -16,7 +16,7 @@ from backfill.client.verbs import jobs as verbs
 from backfill.client.verbs.asked import Asked
 from backfill.client.verbs.jobs import Change, JobReference
 from backfill.records import Job
-from backfill.storage.types import Connection
+from backfill.storage.types import Connection, Lent
 
 T = TypeVar("T")
 
@@ -28,12 +28,12 @@ class ManageVerbs(ClientLife):
     old) and ids that do not exist; the rows that they return show which jobs were changed.
     """
 
-    async def get_job(self, job: JobReference, *, connection: Connection | None = None) -> Job | None:
+    async def get_job(self, job: JobReference, *, connection: Lent | None = None) -> Job | None:
         """Read one job.
 
         Args:
             job: its id; a `Job` or an `EnqueueOutcome` will do.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The job's row as it is now, or None if the job was completed or removed, or never existed. A producer's role
@@ -47,7 +47,7 @@ class ManageVerbs(ClientLife):
         return jobs[0] if jobs else None
 
     async def remove_job(
-        self, job_key: str | None = None, *, id: JobReference | None = None, connection: Connection | None = None
+        self, job_key: str | None = None, *, id: JobReference | None = None, connection: Lent | None = None
     ) -> Job | None:
         """Remove the job that has a key, or an id.
 
@@ -58,7 +58,7 @@ class ManageVerbs(ClientLife):
         Args:
             job_key: 1 to 512 characters.
             id: the job's id, instead of a key; a `Job` or an `EnqueueOutcome` will do.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The last state of the job's row (`locked_by` shows whether the job is still running), or None if there was
@@ -71,12 +71,12 @@ class ManageVerbs(ClientLife):
         jobs = await self._ask(lambda: verbs.with_names(verb), connection)
         return jobs[0] if jobs else None
 
-    async def complete_jobs(self, jobs: Iterable[JobReference], *, connection: Connection | None = None) -> list[Job]:
+    async def complete_jobs(self, jobs: Iterable[JobReference], *, connection: Lent | None = None) -> list[Job]:
         """Delete jobs as done, without running them.
 
         Args:
             jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The rows that were deleted; jobs that a worker holds, and ids that do not exist, are skipped.
@@ -87,7 +87,7 @@ class ManageVerbs(ClientLife):
         return await self._change(verbs.complete_jobs(jobs), connection)
 
     async def fail_jobs(
-        self, jobs: Iterable[JobReference], reason: str | None = None, *, connection: Connection | None = None
+        self, jobs: Iterable[JobReference], reason: str | None = None, *, connection: Lent | None = None
     ) -> list[Job]:
         """Fail jobs for good: they are not tried again, and a worker moves them to the dead letters within a minute.
 
@@ -95,7 +95,7 @@ class ManageVerbs(ClientLife):
             jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
             reason: the text for the jobs' `last_error`, 1 to 100,000 characters; if not given, it says that they were
                 marked by hand.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The rows that were changed; jobs that a worker holds, and ids that do not exist, are skipped.
@@ -115,7 +115,7 @@ class ManageVerbs(ClientLife):
         priority: int | None = None,
         attempts: int | None = None,
         max_attempts: int | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
     ) -> list[Job]:
         """Change when and how jobs run; what is not given stays as it is.
 
@@ -129,7 +129,7 @@ class ManageVerbs(ClientLife):
             priority: -32,768 to 32,767, lower first.
             attempts: how many runs are counted as done, 0 to 32,767; 0 lets a job that has failed for good run again.
             max_attempts: the number of runs in all, 1 to 32,767.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The rows that were changed; jobs that a worker holds, and ids or keys that do not exist, are skipped.
@@ -142,13 +142,13 @@ class ManageVerbs(ClientLife):
         )
         return await self._change(change, connection)
 
-    async def _change(self, change: Change, connection: Connection | None) -> list[Job]:
+    async def _change(self, change: Change, connection: Lent | None) -> list[Job]:
         return [] if change.verb is None else await self._ask(change.steps, connection, many=change.many)
 
     async def _ask(
         self,
         ask: Callable[[], Asked[T]],
-        connection: Connection | None,
+        connection: Lent | None,
         *,
         harmless: bool = False,
         many: bool = False,

@@ -14,7 +14,7 @@ from backfill.errors import InvalidJobError
 from backfill.jobs import EnqueueOutcome, JobSpec, NewJob, Priority, Queue
 from backfill.payloads import NOTHING
 from backfill.retry import RetryPolicy
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 from backfill.tasks import PayloadOf, Task
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def enqueue_fast(
     client: BackfillClient,
     task: NewJob[R] | Task[None, R],
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[R]: ...
 @overload
@@ -43,7 +43,7 @@ async def enqueue_fast(
     task: Task[P, R],
     payload: PayloadOf[P],
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[R]: ...
 @overload
@@ -52,7 +52,7 @@ async def enqueue_fast(
     task: str,
     payload: object = NOTHING,
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[Any]: ...
 async def enqueue_fast(
@@ -60,7 +60,7 @@ async def enqueue_fast(
     task: NewJob[Any] | Task[Any, Any] | str,
     payload: Any = NOTHING,
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[Any]:
     """Add a job that should run soon: priority FAST_DEFAULT (-5).
@@ -71,7 +71,7 @@ async def enqueue_fast(
         client: the client that adds the job.
         task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
-        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+        connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
             as in `enqueue`.
 
@@ -91,7 +91,7 @@ async def enqueue_emergency(
     client: BackfillClient,
     task: NewJob[R] | Task[None, R],
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[R]: ...
 @overload
@@ -100,7 +100,7 @@ async def enqueue_emergency(
     task: Task[P, R],
     payload: PayloadOf[P],
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[R]: ...
 @overload
@@ -109,7 +109,7 @@ async def enqueue_emergency(
     task: str,
     payload: object = NOTHING,
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[Any]: ...
 async def enqueue_emergency(
@@ -117,7 +117,7 @@ async def enqueue_emergency(
     task: NewJob[Any] | Task[Any, Any] | str,
     payload: Any = NOTHING,
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[Any]:
     """Add a job that goes before all others: priority EMERGENCY (-20).
@@ -128,7 +128,7 @@ async def enqueue_emergency(
         client: the client that adds the job.
         task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
-        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+        connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
             as in `enqueue`.
 
@@ -148,7 +148,7 @@ async def enqueue_fast_with_retries(
     client: BackfillClient,
     task: NewJob[R] | Task[None, R],
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[R]: ...
 @overload
@@ -157,7 +157,7 @@ async def enqueue_fast_with_retries(
     task: Task[P, R],
     payload: PayloadOf[P],
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[R]: ...
 @overload
@@ -166,7 +166,7 @@ async def enqueue_fast_with_retries(
     task: str,
     payload: object = NOTHING,
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[Any]: ...
 async def enqueue_fast_with_retries(
@@ -174,7 +174,7 @@ async def enqueue_fast_with_retries(
     task: NewJob[Any] | Task[Any, Any] | str,
     payload: Any = NOTHING,
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[Any]:
     """Add a job that should run soon or not at all: priority FAST_HIGH (-10), RetryPolicy.fast() (3 runs).
@@ -183,7 +183,7 @@ async def enqueue_fast_with_retries(
         client: the client that adds the job.
         task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
-        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+        connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
             as in `enqueue`.
 
@@ -203,7 +203,7 @@ async def enqueue_critical(
     client: BackfillClient,
     task: NewJob[R] | Task[None, R],
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[R]: ...
 @overload
@@ -212,7 +212,7 @@ async def enqueue_critical(
     task: Task[P, R],
     payload: PayloadOf[P],
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[R]: ...
 @overload
@@ -221,7 +221,7 @@ async def enqueue_critical(
     task: str,
     payload: object = NOTHING,
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[Any]: ...
 async def enqueue_critical(
@@ -229,7 +229,7 @@ async def enqueue_critical(
     task: NewJob[Any] | Task[Any, Any] | str,
     payload: Any = NOTHING,
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[KeyedKeywords],
 ) -> EnqueueOutcome[Any]:
     """Add a job that must get through: priority FAST_HIGH (-10), RetryPolicy.aggressive() (12 runs).
@@ -238,7 +238,7 @@ async def enqueue_critical(
         client: the client that adds the job.
         task: a registered task, a task's name, or a `NewJob`, which contains its payload.
         payload: what the handler gets.
-        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+        connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
             as in `enqueue`.
 
@@ -261,7 +261,7 @@ async def enqueue_serial(
     queue: Queue,
     priority: int = Priority.BULK_DEFAULT,
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[SerialKeywords],
 ) -> EnqueueOutcome[R]: ...
 @overload
@@ -272,7 +272,7 @@ async def enqueue_serial(
     queue: Queue,
     priority: int = Priority.BULK_DEFAULT,
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[SerialKeywords],
 ) -> EnqueueOutcome[Any]: ...
 async def enqueue_serial(
@@ -282,7 +282,7 @@ async def enqueue_serial(
     queue: Queue,
     priority: int = Priority.BULK_DEFAULT,
     *,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[SerialKeywords],
 ) -> EnqueueOutcome[Any]:
     """Add a job to a serial queue, whose jobs run one at a time in the whole fleet.
@@ -295,7 +295,7 @@ async def enqueue_serial(
         payload: what the handler gets.
         queue: `Queue.serial(name)` or `Queue.serial_for(entity, id)`.
         priority: -32,768 to 32,767, lower first, within the queue too.
-        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+        connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `timeout`, `deadline`, `flags`, `limit_by`,
             as in
             `enqueue`.

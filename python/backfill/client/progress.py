@@ -9,20 +9,18 @@ from backfill.client.connect import ClientLife
 from backfill.client.verbs import progress as verbs
 from backfill.client.verbs.attempts import AttemptedJob
 from backfill.progress import Progress
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 
 
 class ProgressVerb(ClientLife):
     """The verb for the progress of jobs."""
 
     @overload
-    async def progress(self, job: AttemptedJob, *, connection: Connection | None = None) -> Progress | None: ...
+    async def progress(self, job: AttemptedJob, *, connection: Lent | None = None) -> Progress | None: ...
     @overload
+    async def progress(self, job: Iterable[AttemptedJob], *, connection: Lent | None = None) -> dict[int, Progress]: ...
     async def progress(
-        self, job: Iterable[AttemptedJob], *, connection: Connection | None = None
-    ) -> dict[int, Progress]: ...
-    async def progress(
-        self, job: AttemptedJob | Iterable[AttemptedJob], *, connection: Connection | None = None
+        self, job: AttemptedJob | Iterable[AttemptedJob], *, connection: Lent | None = None
     ) -> Progress | dict[int, Progress] | None:
         """Read how far a job has come, as its handler said by `ctx.set_progress` and `ctx.checkpoint`.
 
@@ -35,7 +33,7 @@ class ProgressVerb(ClientLife):
 
         Args:
             job: a job's id; a `Job`, an `EnqueueOutcome`, a `JobEnd` or a `DlqJob` will do. Or a list of these.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The progress of the job; None if nothing is known of it. For a list, the progress of those jobs of which

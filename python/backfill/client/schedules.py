@@ -17,7 +17,7 @@ from backfill.client.verbs.asked import Asked
 from backfill.client.verbs.schedule_info import info_of
 from backfill.records import Job
 from backfill.schedules import ScheduleChanges, ScheduleInfo
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 
 if TYPE_CHECKING:
     from backfill.cron.schedule import Schedule
@@ -31,9 +31,7 @@ _AT_ONCE: Final = 10
 class _Ask(Protocol):
     """What asks the database for a verb: the client's own way."""
 
-    async def __call__(
-        self, ask: Callable[[], Asked[T]], connection: Connection | None, *, harmless: bool = False
-    ) -> T: ...
+    async def __call__(self, ask: Callable[[], Asked[T]], connection: Lent | None, *, harmless: bool = False) -> T: ...
 
 
 class Schedules:
@@ -52,12 +50,12 @@ class Schedules:
     def __init__(self, ask: _Ask) -> None:
         self._ask = ask
 
-    async def get(self, identifier: str, *, connection: Connection | None = None) -> ScheduleInfo:
+    async def get(self, identifier: str, *, connection: Lent | None = None) -> ScheduleInfo:
         """Read how one item stands.
 
         Args:
             identifier: the item's identifier.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Raises:
             ScheduleNotFoundError: there is no such item; the error names those that look like it.
@@ -74,7 +72,7 @@ class Schedules:
         return await self._ask(lambda: verbs.find_one(identifier), connection, harmless=True)
 
     async def add(
-        self, schedule: Schedule | str, *, by: str | None = None, connection: Connection | None = None
+        self, schedule: Schedule | str, *, by: str | None = None, connection: Lent | None = None
     ) -> ScheduleInfo:
         """Add an item, which needs no code that declares it: each worker that schedules adds its jobs.
 
@@ -83,7 +81,7 @@ class Schedules:
         Args:
             schedule: the item, or its line of a crontab.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
                 Schedulers hear of it once the transaction is committed.
 
         Returns:
@@ -111,7 +109,7 @@ class Schedules:
         to: Schedule | str | None = None,
         *,
         by: str | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
         **changes: Unpack[ScheduleChanges],
     ) -> ScheduleInfo:
         """Change an item, whether it comes from code or was added; the change wins over code until it is reset.
@@ -122,7 +120,7 @@ class Schedules:
             identifier: the item's identifier.
             to: the whole item anew, or its line of a crontab. It has the same identifier, or none of its own.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
             changes: instead of `to`, the settings that are changed, as keywords of `Schedule`; all others stay as they
                 are.
 
@@ -146,9 +144,7 @@ class Schedules:
         """
         return await self._ask(lambda: verbs.change(identifier, to, changes, by), connection)
 
-    async def pause(
-        self, identifier: str, *, by: str | None = None, connection: Connection | None = None
-    ) -> ScheduleInfo:
+    async def pause(self, identifier: str, *, by: str | None = None, connection: Lent | None = None) -> ScheduleInfo:
         """Pause an item: once this has returned, no job of it is added until it is resumed.
 
         Jobs that were added before wait and run as ever. A pause that stands already stays as it is.
@@ -156,7 +152,7 @@ class Schedules:
         Args:
             identifier: the item's identifier.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The item as it stands.
@@ -177,14 +173,14 @@ class Schedules:
         return await self._ask(lambda: verbs.pause(identifier, by), connection)
 
     async def resume(
-        self, identifier: str, *, by: str | None = None, connection: Connection | None = None
+        self, identifier: str, *, by: str | None = None, connection: Lent | None = None
     ) -> ScheduleInfo | None:
         """End the pause of an item. The runs that it would have had meanwhile are not made up for.
 
         Args:
             identifier: the item's identifier.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The item as it stands; None if it was not paused.
@@ -205,7 +201,7 @@ class Schedules:
         """
         return await self._ask(lambda: verbs.resume(identifier, by), connection)
 
-    async def trigger(self, identifier: str, *, connection: Connection | None = None) -> Job:
+    async def trigger(self, identifier: str, *, connection: Lent | None = None) -> Job:
         """Add a job of an item now, beside those of its runs, even if it is paused or rests.
 
         The job is as those of the item's runs, with this moment as its time in `_cron`. The item's runs stay as they
@@ -213,7 +209,7 @@ class Schedules:
 
         Args:
             identifier: the item's identifier.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The job's row, without its payload, which operators need not see.
@@ -233,9 +229,7 @@ class Schedules:
         """
         return await self._ask(lambda: verbs.trigger(identifier), connection)
 
-    async def remove(
-        self, identifier: str, *, by: str | None = None, connection: Connection | None = None
-    ) -> ScheduleInfo:
+    async def remove(self, identifier: str, *, by: str | None = None, connection: Lent | None = None) -> ScheduleInfo:
         """Remove an item. One that code declares stays removed, whatever is deployed, until it is reset or added again.
 
         Jobs that were added before wait and run as ever.
@@ -243,7 +237,7 @@ class Schedules:
         Args:
             identifier: the item's identifier.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The item as it stood, as a removed one. If no code declares it, it is listed no more.
@@ -264,7 +258,7 @@ class Schedules:
         return await self._ask(lambda: verbs.remove(identifier, by), connection)
 
     async def reset(
-        self, identifier: str, *, by: str | None = None, connection: Connection | None = None
+        self, identifier: str, *, by: str | None = None, connection: Lent | None = None
     ) -> ScheduleInfo | None:
         """Forget all that operators said of an item that code declares: its code counts again, and it is not paused.
 
@@ -273,7 +267,7 @@ class Schedules:
         Args:
             identifier: the item's identifier.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The item as it stands; None if operators have said nothing of it.
@@ -293,13 +287,13 @@ class Schedules:
         """
         return await self._ask(lambda: verbs.reset(identifier, by), connection)
 
-    async def list(self, *, connection: Connection | None = None) -> builtins.list[ScheduleInfo]:
+    async def list(self, *, connection: Lent | None = None) -> builtins.list[ScheduleInfo]:
         """List all items by their identifiers: those that run, and those that are paused, rest or were removed.
 
         An item that operators added is listed no more once it is removed.
 
         Args:
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The items.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from backfill.client.manage import ManageVerbs
 from backfill.client.verbs import why as verbs
 from backfill.client.verbs.jobs import JobReference
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 from backfill.whys import Why
 
 
 class WhyVerb(ManageVerbs):
     """The verb that tells what holds a job back."""
 
-    async def why(self, job: JobReference, *, connection: Connection | None = None) -> Why:
+    async def why(self, job: JobReference, *, connection: Lent | None = None) -> Why:
         """Tell what holds a job back at this moment, or what became of it.
 
         All reasons that hold are given: it may be paused and wait for a full limit too. If there are none, the job
@@ -21,7 +21,7 @@ class WhyVerb(ManageVerbs):
 
         Args:
             job: its id; a `Job` or an `EnqueueOutcome` will do.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The reasons; `str` of it is a line for each.

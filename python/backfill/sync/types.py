@@ -9,5 +9,3 @@ import psycopg_pool
 
 SyncConnection: TypeAlias = psycopg.Connection[Any]
 SyncPool: TypeAlias = psycopg_pool.ConnectionPool[Any]
-Lent: TypeAlias = SyncConnection | SyncPool
-"""What the verbs take as `connection=`."""

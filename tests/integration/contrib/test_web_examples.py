@@ -21,6 +21,8 @@ from programs import Program, running
 
 EXAMPLES = ROOT / "examples"
 PATIENCE = 60.0
+WARNINGS = "error,ignore:unclosed <socket.socket:ResourceWarning"
+"""All are errors but one: gunicorn's processes leave the socket on which they listen to the end of the process."""
 
 
 def ask(url: str, body: Any = None) -> tuple[int, Any]:
@@ -46,7 +48,7 @@ def see(url: str, right: Any) -> None:
 @contextlib.contextmanager
 def served(dsn: str, *command: str) -> Iterator[Program]:
     """A server that is started as a module, in the folder of examples."""
-    environment = {"DATABASE_URL": dsn, "PYTHONWARNINGS": "error"}
+    environment = {"DATABASE_URL": dsn, "PYTHONWARNINGS": WARNINGS}
     with running([sys.executable, "-m", *command], environment=environment, folder=EXAMPLES) as program:
         yield program
 
@@ -102,3 +104,26 @@ def test_fastapi_without_the_schema(empty_dsn: str) -> None:
     with served(empty_dsn, "uvicorn", "fastapi_app.web:app", "--port", "0") as program:
         assert program.end() not in (0, -signal.SIGTERM)
     assert "backfill migrate" in program.output
+
+
+def _behind_gunicorn(dsn: str, application: str, tasks: str) -> None:
+    """Serve an application by two processes, and run its jobs by a worker; an order's receipt is sent, and all end."""
+    gunicorn = ("gunicorn", application, "--bind", "127.0.0.1:0", "--workers", "2", "--preload", "--no-control-socket")
+    with served(dsn, "backfill", "worker", tasks) as worker, served(dsn, *gunicorn) as program:
+        at = f"http://127.0.0.1:{port_in(program, 'http://127.0.0.1:')}"
+        for number in (1, 2, 3):
+            order = {"id": number, "recipient": "ada@example.com"}
+            assert ask(f"{at}/orders", {"recipient": "ada@example.com"}) == (201, order)
+            see(f"{at}/orders/{number}", {"receipt_sent": True})
+        assert ask(f"{at}/orders/4")[0] == 404
+        worker.wait_for("receipt of order 3 sent to ada@example.com")
+        assert [end(program), end(worker)] == [0, 0]
+    assert "Traceback" not in program.output + worker.output
+    assert (jobs_left(dsn), workers_left(dsn)) == (0, 0)
+
+
+def test_flask(dsn: str) -> None:
+    """Two processes of gunicorn, which have forked after the application was made."""
+    with served(dsn, "flask", "--app", "flask_app.web", "make-tables") as program:
+        assert program.end() == 0
+    _behind_gunicorn(dsn, "flask_app.web:create_app()", "flask_app.jobs:tasks")

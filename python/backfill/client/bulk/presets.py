@@ -12,7 +12,7 @@ from backfill.client.bulk.verb import Stream
 from backfill.client.prepare import QueuedKeywords, check_keywords
 from backfill.jobs import BulkOutcome, JobSpec, NewJob, Priority
 from backfill.retry import RetryPolicy
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 from backfill.tasks import PayloadOf, Task
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ async def enqueue_bulk(
     *,
     commit_every: int | None = None,
     return_ids: bool = False,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[QueuedKeywords],
 ) -> BulkOutcome: ...
 @overload
@@ -43,7 +43,7 @@ async def enqueue_bulk(
     *,
     commit_every: int | None = None,
     return_ids: bool = False,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[QueuedKeywords],
 ) -> BulkOutcome: ...
 @overload
@@ -54,7 +54,7 @@ async def enqueue_bulk(
     *,
     commit_every: int | None = None,
     return_ids: bool = False,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[QueuedKeywords],
 ) -> BulkOutcome: ...
 async def enqueue_bulk(
@@ -64,7 +64,7 @@ async def enqueue_bulk(
     *,
     commit_every: int | None = None,
     return_ids: bool = False,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[QueuedKeywords],
 ) -> BulkOutcome:
     """Add many jobs that can wait: priority BULK_DEFAULT (0).
@@ -78,7 +78,7 @@ async def enqueue_bulk(
         payloads: any iterable or async iterable of payloads; an item may be a `NewJob` instead, with a spec of its own.
         commit_every: commit after every so many jobs; if not given, all jobs are added or none.
         return_ids: whether to return the jobs' ids, in the order of the payloads.
-        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+        connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`, as in `client.enqueue_bulk`.
 
     Returns:
@@ -103,7 +103,7 @@ async def enqueue_bulk_with_retries(
     *,
     commit_every: int | None = None,
     return_ids: bool = False,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[QueuedKeywords],
 ) -> BulkOutcome: ...
 @overload
@@ -114,7 +114,7 @@ async def enqueue_bulk_with_retries(
     *,
     commit_every: int | None = None,
     return_ids: bool = False,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[QueuedKeywords],
 ) -> BulkOutcome: ...
 @overload
@@ -125,7 +125,7 @@ async def enqueue_bulk_with_retries(
     *,
     commit_every: int | None = None,
     return_ids: bool = False,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[QueuedKeywords],
 ) -> BulkOutcome: ...
 async def enqueue_bulk_with_retries(
@@ -135,7 +135,7 @@ async def enqueue_bulk_with_retries(
     *,
     commit_every: int | None = None,
     return_ids: bool = False,
-    connection: Connection | None = None,
+    connection: Lent | None = None,
     **keywords: Unpack[QueuedKeywords],
 ) -> BulkOutcome:
     """Add many jobs that can wait: priority BULK_DEFAULT (0), RetryPolicy.conservative().
@@ -149,7 +149,7 @@ async def enqueue_bulk_with_retries(
         payloads: any iterable or async iterable of payloads; an item may be a `NewJob` instead, with a spec of its own.
         commit_every: commit after every so many jobs; if not given, all jobs are added or none.
         return_ids: whether to return the jobs' ids, in the order of the payloads.
-        connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+        connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`, as in `client.enqueue_bulk`.
 
     Returns:

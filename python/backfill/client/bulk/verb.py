@@ -24,7 +24,7 @@ from backfill.client.ways import goes_by_functions
 from backfill.errors import BackfillError, BulkEnqueueError, CommitUnknownError, InvalidJobError
 from backfill.jobs import UNSAID, BulkOutcome, JobSpec, NewJob
 from backfill.said import named
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 from backfill.tasks import PayloadOf, Task
 
 P = TypeVar("P")
@@ -45,7 +45,7 @@ class BulkVerb(ClientLife):
         commit_every: int | None = None,
         return_ids: bool = False,
         spec: JobSpec | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
         **keywords: Unpack[BulkKeywords],
     ) -> BulkOutcome: ...
     @overload
@@ -58,7 +58,7 @@ class BulkVerb(ClientLife):
         commit_every: int | None = None,
         return_ids: bool = False,
         spec: JobSpec | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
         **keywords: Unpack[BulkKeywords],
     ) -> BulkOutcome: ...
     @overload  # apart from the one above, so that pyright infers the task's payload type in a generator
@@ -71,7 +71,7 @@ class BulkVerb(ClientLife):
         commit_every: int | None = None,
         return_ids: bool = False,
         spec: JobSpec | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
         **keywords: Unpack[BulkKeywords],
     ) -> BulkOutcome: ...
     @overload
@@ -84,7 +84,7 @@ class BulkVerb(ClientLife):
         commit_every: int | None = None,
         return_ids: bool = False,
         spec: JobSpec | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
         **keywords: Unpack[BulkKeywords],
     ) -> BulkOutcome: ...
     async def enqueue_bulk(
@@ -96,7 +96,7 @@ class BulkVerb(ClientLife):
         commit_every: int | None = None,
         return_ids: bool = False,
         spec: JobSpec | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
         **keywords: Unpack[BulkKeywords],
     ) -> BulkOutcome:
         """Add many jobs: `enqueue_bulk(task.job(p) for p in ...)` or `enqueue_bulk(task, payloads)`.
@@ -136,7 +136,7 @@ class BulkVerb(ClientLife):
             return_ids: whether to return the jobs' ids, in the order of the jobs; memory then holds a number for each
                 job.
             spec: settings for all jobs, which apply where a job's own spec gives none; without a job_key.
-            connection: a psycopg connection to write on. The call writes inside the connection's transaction, in a
+            connection: a connection of yours to write on. The call writes inside the connection's transaction, in a
                 savepoint that an error undoes alone; in autocommit it uses a transaction of its own. The iterable may
                 use this connection too. After the call, the caller's transaction holds the keys and the new names that
                 were written, and a lock of the schema if there were any, until it ends. Calls that use these keys or

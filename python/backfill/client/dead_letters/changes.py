@@ -28,7 +28,7 @@ from backfill.dead_letters import DlqFilter, DlqJob
 from backfill.errors import DlqRequeueError, InvalidJobError
 from backfill.records import Job
 from backfill.said import said
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 
 
 class DeadLetterVerbs(DeadLetterReading):
@@ -43,7 +43,7 @@ class DeadLetterVerbs(DeadLetterReading):
         priority: int | None = None,
         run_at: datetime | None = None,
         delay: timedelta | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
     ) -> Job:
         """Add an entry's job again, with all its attempts, and update the entry in the same transaction.
 
@@ -59,7 +59,7 @@ class DeadLetterVerbs(DeadLetterReading):
             priority: -32,768 to 32,767; the entry's own priority if not given.
             run_at: the earliest time at which the job runs; aware. If neither `run_at` nor `delay` is given, it is now.
             delay: the same as a span from now, by the database's clock; instead of `run_at`.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The job as it was added.
@@ -136,12 +136,12 @@ class DeadLetterVerbs(DeadLetterReading):
                 raise
             refused[id] = said(error)
 
-    async def delete_dlq_job(self, id: int, *, connection: Connection | None = None) -> bool:
+    async def delete_dlq_job(self, id: int, *, connection: Lent | None = None) -> bool:
         """Delete an entry.
 
         Args:
             id: the entry's id.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             Whether there was such an entry.
@@ -158,12 +158,12 @@ class DeadLetterVerbs(DeadLetterReading):
             count += await self._run(delete_dlq_jobs(ids))
         return count
 
-    async def delete_dlq_by_job_key(self, job_key: str, *, connection: Connection | None = None) -> int:
+    async def delete_dlq_by_job_key(self, job_key: str, *, connection: Lent | None = None) -> int:
         """Delete the entry that has a job key.
 
         Args:
             job_key: 1 to 512 characters.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             How many entries there were: 1 or 0.
@@ -179,7 +179,7 @@ class DeadLetterVerbs(DeadLetterReading):
         return await self.delete_dlq_jobs(DlqFilter(failed_before=datetime.now(UTC) - older_than))
 
     async def add_to_dlq(
-        self, job: Job, reason: str, *, last_error: str | None = None, connection: Connection | None = None
+        self, job: Job, reason: str, *, last_error: str | None = None, connection: Lent | None = None
     ) -> DlqJob:
         """Add a job to the dead letters by hand; the job's row in the queue stays there.
 
@@ -187,7 +187,7 @@ class DeadLetterVerbs(DeadLetterReading):
             job: the job as it was read. If there is an entry with its key, that entry is renewed.
             reason: why the job is a dead letter, 1 to 100,000 characters.
             last_error: the text of an error; the job's own if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The entry.

@@ -7,7 +7,7 @@ from typing import Final
 from backfill.client.connect import ClientLife
 from backfill.client.verbs import dead_letters as verbs
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 
 _ANY: Final = DlqFilter()
 
@@ -21,7 +21,7 @@ class DeadLetterReading(ClientLife):
         *,
         limit: int = 50,
         cursor: str | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
     ) -> DlqJobList:
         """Read a page of the dead letters that match a filter, newest first.
 
@@ -29,7 +29,7 @@ class DeadLetterReading(ClientLife):
             filter: which dead letters; all if not given.
             limit: the largest number of entries on the page, 1 to 1,000.
             cursor: where the page begins: the `cursor` of the page before.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The page, and how many entries match in all.
@@ -39,12 +39,12 @@ class DeadLetterReading(ClientLife):
         """
         return await self._run(verbs.list_dlq_jobs(filter, limit=limit, cursor=cursor), connection)
 
-    async def get_dlq_job(self, id: int, *, connection: Connection | None = None) -> DlqJob | None:
+    async def get_dlq_job(self, id: int, *, connection: Lent | None = None) -> DlqJob | None:
         """Read one entry.
 
         Args:
             id: the entry's id.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The entry, or None if there is no entry with that id.
@@ -54,19 +54,19 @@ class DeadLetterReading(ClientLife):
         """
         return await self._run(verbs.get_dlq_job(id), connection)
 
-    async def dlq_stats(self, *, connection: Connection | None = None) -> DlqStats:
+    async def dlq_stats(self, *, connection: Lent | None = None) -> DlqStats:
         """Read statistics of all dead letters."""
         return await self._run(verbs.dlq_stats(), connection)
 
     async def dlq_groups(
-        self, task_identifier: str | None = None, *, limit: int = 50, connection: Connection | None = None
+        self, task_identifier: str | None = None, *, limit: int = 50, connection: Lent | None = None
     ) -> list[DlqGroup]:
         """Read the dead letters grouped by how they failed, the largest groups first.
 
         Args:
             task_identifier: group the dead letters of this task only; those of all tasks if not given.
             limit: the largest number of groups, 1 to 1,000.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Raises:
             InvalidJobError: a value is out of range.

@@ -28,7 +28,7 @@ from backfill.errors import (
 )
 from backfill.jobs import EnqueueOutcome
 from backfill.storage.connection import connect
-from backfill.storage.types import Connection
+from backfill.storage.types import Lent
 
 R = TypeVar("R")
 _ANY: Final = EndFilter()
@@ -40,12 +40,12 @@ class EndVerbs(ClientLife):
 
     _watch: EndWatch | None = None
 
-    async def end(self, job: JobReference, *, connection: Connection | None = None) -> JobEnd | None:
+    async def end(self, job: JobReference, *, connection: Lent | None = None) -> JobEnd | None:
         """Read how a job finished.
 
         Args:
             job: its id; a `Job` or an `EnqueueOutcome` will do.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The job's end, or None if the job has not finished, or if no end of it is kept (any more).
@@ -61,7 +61,7 @@ class EndVerbs(ClientLife):
         *,
         limit: int = 50,
         cursor: str | None = None,
-        connection: Connection | None = None,
+        connection: Lent | None = None,
     ) -> EndList:
         """Read a page of the ends that match a filter, newest first.
 
@@ -69,7 +69,7 @@ class EndVerbs(ClientLife):
             filter: which ends; all if not given.
             limit: the largest number of ends on the page, 1 to 1,000.
             cursor: where the page begins: the `cursor` of the page before.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Raises:
             InvalidJobError: a value is out of range, or the cursor is not one that this verb gave.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from backfill.attempts import AttemptRecord
 from backfill.client.verbs.attempts import AttemptedJob
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 
 
 class AttemptVerbs(Verbs):
@@ -23,7 +23,7 @@ class AttemptVerbs(Verbs):
 
         Args:
             job: its id; a `Job`, an `EnqueueOutcome`, a `JobEnd` or a `DlqJob` will do.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The newest 20 of these attempts, oldest first. The list is empty if there were none, or if nothing is known

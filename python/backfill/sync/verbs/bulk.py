@@ -10,8 +10,8 @@ from typing import Any, TypeVar, Unpack, overload
 
 from backfill.client.prepare import BulkKeywords
 from backfill.jobs import BulkOutcome, JobSpec, NewJob
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 from backfill.tasks import PayloadOf, Task
 
 P = TypeVar("P")
@@ -104,7 +104,7 @@ class BulkVerb(Verbs):
             return_ids: whether to return the jobs' ids, in the order of the jobs; memory then holds a number for each
                 job.
             spec: settings for all jobs, which apply where a job's own spec gives none; without a job_key.
-            connection: a psycopg connection to write on. The call writes inside the connection's transaction, in a
+            connection: a connection of yours to write on. The call writes inside the connection's transaction, in a
                 savepoint that an error undoes alone; in autocommit it uses a transaction of its own. The iterable may
                 use this connection too. After the call, the caller's transaction holds the keys and the new names that
                 were written, and a lock of the schema if there were any, until it ends. Calls that use these keys or

@@ -8,8 +8,8 @@ from __future__ import annotations
 from backfill.cancels import CancelCounts, CancelOutcome
 from backfill.client.verbs.jobs import JobReference
 from backfill.job_filter import JobFilter
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 
 
 class CancelVerbs(Verbs):
@@ -28,7 +28,7 @@ class CancelVerbs(Verbs):
                 job that waited is kept as long as the task says. All other ends of cancelled jobs that no worker ends
                 are kept for ten minutes, so that `result` can tell of them.
             reason: why, 1 to 1,000 characters; the handler, the job's end and the error of `result` have it.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's. A
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's. A
                 worker hears of the cancellation once the transaction is committed.
 
         Returns:
@@ -57,7 +57,7 @@ class CancelVerbs(Verbs):
             filter: which jobs.
             reason: why, 1 to 1,000 characters.
             everything: whether a filter that every job matches is meant as it stands.
-            connection: a psycopg connection to write on; then all is done in its transaction, which holds the rows of
+            connection: a connection of yours to write on; then all is done in its transaction, which holds the rows of
                 all these jobs until it ends. If not given, one of the client's.
 
         Returns:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from backfill.controls import Control
 from backfill.limits import Limit, Rate
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 
 
 class ControlVerbs(Verbs):
@@ -39,7 +39,7 @@ class ControlVerbs(Verbs):
             everything: whether all jobs are paused.
             reason: why, at most 1,000 characters; lists and logs show it.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
                 Workers hear of it once the transaction is committed, and others who say something wait for it.
 
         Returns:
@@ -80,7 +80,7 @@ class ControlVerbs(Verbs):
             task: the name of the task, as it was given to `pause`.
             queue: the name of the serial queue.
             everything: whether the pause of everything is meant.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The pause that has ended, or else the breaker that was closed; None if there was neither.
@@ -121,7 +121,7 @@ class ControlVerbs(Verbs):
             concurrency: how many jobs at once, 1 to 10,000; to run none, pause their tasks.
             reason: why, at most 1,000 characters.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The control as it stands.
@@ -161,7 +161,7 @@ class ControlVerbs(Verbs):
             rate: how many jobs of it start in a period; None for no rate.
             reason: why, at most 1,000 characters.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The control as it stands.
@@ -190,7 +190,7 @@ class ControlVerbs(Verbs):
         """List all that stands said to the fleet, in the order in which it was said.
 
         Args:
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The controls. One of a later version may not be `understood`, and has the words of its row.
@@ -215,7 +215,7 @@ class ControlVerbs(Verbs):
 
         Args:
             task: the name of the task.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             How many there are, those of other versions included.
@@ -239,7 +239,7 @@ class ControlVerbs(Verbs):
 
         Args:
             control: a control that a verb gave, or its id.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The control that stood; None if that one does not stand any more.

@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from backfill.counts import Counts, Span
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 
 
 class CounterVerbs(Verbs):
@@ -38,7 +38,7 @@ class CounterVerbs(Verbs):
             until: count spans that begin before this time; aware.
             by: give one `Counts` for each minute, hour or day, in UTC; one for all the time if not given.
             by_worker: whether to give one `Counts` for each worker.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Raises:
             InvalidJobError: a value is out of range.

@@ -12,8 +12,8 @@ from typing import Any
 from backfill.client.verbs.requeue import KEEP
 from backfill.dead_letters import DlqFilter, DlqJob
 from backfill.records import Job
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 
 
 class DeadLetterVerbs(Verbs):
@@ -44,7 +44,7 @@ class DeadLetterVerbs(Verbs):
             priority: -32,768 to 32,767; the entry's own priority if not given.
             run_at: the earliest time at which the job runs; aware. If neither `run_at` nor `delay` is given, it is now.
             delay: the same as a span from now, by the database's clock; instead of `run_at`.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The job as it was added.
@@ -102,7 +102,7 @@ class DeadLetterVerbs(Verbs):
 
         Args:
             id: the entry's id.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             Whether there was such an entry.
@@ -123,7 +123,7 @@ class DeadLetterVerbs(Verbs):
 
         Args:
             job_key: 1 to 512 characters.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             How many entries there were: 1 or 0.
@@ -148,7 +148,7 @@ class DeadLetterVerbs(Verbs):
             job: the job as it was read. If there is an entry with its key, that entry is renewed.
             reason: why the job is a dead letter, 1 to 100,000 characters.
             last_error: the text of an error; the job's own if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The entry.

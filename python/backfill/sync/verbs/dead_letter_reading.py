@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 
 _ANY: Final = DlqFilter()
 
@@ -31,7 +31,7 @@ class DeadLetterReading(Verbs):
             filter: which dead letters; all if not given.
             limit: the largest number of entries on the page, 1 to 1,000.
             cursor: where the page begins: the `cursor` of the page before.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The page, and how many entries match in all.
@@ -49,7 +49,7 @@ class DeadLetterReading(Verbs):
 
         Args:
             id: the entry's id.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The entry, or None if there is no entry with that id.
@@ -73,7 +73,7 @@ class DeadLetterReading(Verbs):
         Args:
             task_identifier: group the dead letters of this task only; those of all tasks if not given.
             limit: the largest number of groups, 1 to 1,000.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Raises:
             InvalidJobError: a value is out of range.

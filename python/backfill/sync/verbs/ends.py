@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar, overload
 from backfill.client.verbs.jobs import JobReference
 from backfill.ends import EndFilter, EndList, JobEnd
 from backfill.jobs import EnqueueOutcome
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 
 R = TypeVar("R")
 _ANY: Final = EndFilter()
@@ -26,7 +26,7 @@ class EndVerbs(Verbs):
 
         Args:
             job: its id; a `Job` or an `EnqueueOutcome` will do.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The job's end, or None if the job has not finished, or if no end of it is kept (any more).
@@ -51,7 +51,7 @@ class EndVerbs(Verbs):
             filter: which ends; all if not given.
             limit: the largest number of ends on the page, 1 to 1,000.
             cursor: where the page begins: the `cursor` of the page before.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Raises:
             InvalidJobError: a value is out of range, or the cursor is not one that this verb gave.

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, Unpack, overload
 from backfill.client.prepare import JobKeywords
 from backfill.jobs import EnqueueOutcome, JobSpec, NewJob
 from backfill.payloads import NOTHING
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 from backfill.tasks import PayloadOf, Task
 
 P = TypeVar("P")
@@ -92,7 +92,7 @@ class EnqueueVerb(Verbs):
                 dataclasses, msgspec Structs, pydantic models); None and no payload become `{}`.
             spec: a bundle of the keywords below. Each setting may be given only once: here, in the `NewJob` or as a
                 keyword.
-            connection: a psycopg connection to write on, inside its transaction (or its autocommit). The client then
+            connection: a connection of yours to write on, inside its transaction (or its autocommit). The client then
                 neither uses nor opens a connection of its own, and raises the driver's errors unchanged.
             keywords: `run_at` (aware datetime) or `delay` (timedelta, by the database's clock): the job does not start
                 before then; `priority` (-32,768 to 32,767, lower first, 0 if not given); `queue` (a `Queue`, parallel

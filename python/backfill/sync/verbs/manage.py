@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 
 from backfill.client.verbs.jobs import JobReference
 from backfill.records import Job
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 
 
 class ManageVerbs(Verbs):
@@ -26,7 +26,7 @@ class ManageVerbs(Verbs):
 
         Args:
             job: its id; a `Job` or an `EnqueueOutcome` will do.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The job's row as it is now, or None if the job was completed or removed, or never existed. A producer's role
@@ -50,7 +50,7 @@ class ManageVerbs(Verbs):
         Args:
             job_key: 1 to 512 characters.
             id: the job's id, instead of a key; a `Job` or an `EnqueueOutcome` will do.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The last state of the job's row (`locked_by` shows whether the job is still running), or None if there was
@@ -67,7 +67,7 @@ class ManageVerbs(Verbs):
 
         Args:
             jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The rows that were deleted; jobs that a worker holds, and ids that do not exist, are skipped.
@@ -87,7 +87,7 @@ class ManageVerbs(Verbs):
             jobs: their ids; `Job`s and `EnqueueOutcome`s will do.
             reason: the text for the jobs' `last_error`, 1 to 100,000 characters; if not given, it says that they were
                 marked by hand.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The rows that were changed; jobs that a worker holds, and ids that do not exist, are skipped.
@@ -122,7 +122,7 @@ class ManageVerbs(Verbs):
             priority: -32,768 to 32,767, lower first.
             attempts: how many runs are counted as done, 0 to 32,767; 0 lets a job that has failed for good run again.
             max_attempts: the number of runs in all, 1 to 32,767.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The rows that were changed; jobs that a worker holds, and ids or keys that do not exist, are skipped.

@@ -10,8 +10,8 @@ from typing import overload
 
 from backfill.client.verbs.attempts import AttemptedJob
 from backfill.progress import Progress
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 
 
 class ProgressVerb(Verbs):
@@ -35,7 +35,7 @@ class ProgressVerb(Verbs):
 
         Args:
             job: a job's id; a `Job`, an `EnqueueOutcome`, a `JobEnd` or a `DlqJob` will do. Or a list of these.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The progress of the job; None if nothing is known of it. For a list, the progress of those jobs of which

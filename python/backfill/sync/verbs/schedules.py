@@ -11,8 +11,8 @@ from typing import Unpack
 from backfill.cron.schedule import Schedule
 from backfill.records import Job
 from backfill.schedules import ScheduleChanges, ScheduleInfo
+from backfill.storage.types import Lent
 from backfill.sync.base import Group
-from backfill.sync.types import Lent
 
 
 class Schedules(Group):
@@ -30,7 +30,7 @@ class Schedules(Group):
 
         Args:
             identifier: the item's identifier.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Raises:
             ScheduleNotFoundError: there is no such item; the error names those that look like it.
@@ -55,7 +55,7 @@ class Schedules(Group):
         Args:
             schedule: the item, or its line of a crontab.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
                 Schedulers hear of it once the transaction is committed.
 
         Returns:
@@ -95,7 +95,7 @@ class Schedules(Group):
             identifier: the item's identifier.
             to: the whole item anew, or its line of a crontab. It has the same identifier, or none of its own.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
             changes: instead of `to`, the settings that are changed, as keywords of `Schedule`; all others stay as they
                 are.
 
@@ -128,7 +128,7 @@ class Schedules(Group):
         Args:
             identifier: the item's identifier.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The item as it stands.
@@ -155,7 +155,7 @@ class Schedules(Group):
         Args:
             identifier: the item's identifier.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The item as it stands; None if it was not paused.
@@ -185,7 +185,7 @@ class Schedules(Group):
 
         Args:
             identifier: the item's identifier.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The job's row, without its payload, which operators need not see.
@@ -214,7 +214,7 @@ class Schedules(Group):
         Args:
             identifier: the item's identifier.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The item as it stood, as a removed one. If no code declares it, it is listed no more.
@@ -243,7 +243,7 @@ class Schedules(Group):
         Args:
             identifier: the item's identifier.
             by: who says it, 1 to 200 characters; the database role if not given.
-            connection: a psycopg connection to write on, inside its transaction; if not given, one of the client's.
+            connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
 
         Returns:
             The item as it stands; None if operators have said nothing of it.
@@ -270,7 +270,7 @@ class Schedules(Group):
         An item that operators added is listed no more once it is removed.
 
         Args:
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The items.

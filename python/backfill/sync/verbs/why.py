@@ -6,8 +6,8 @@ Written by tools/sync_verbs.py from `client/why.py`: change the asynchronous ver
 from __future__ import annotations
 
 from backfill.client.verbs.jobs import JobReference
+from backfill.storage.types import Lent
 from backfill.sync.base import Verbs
-from backfill.sync.types import Lent
 from backfill.whys import Why
 
 
@@ -23,7 +23,7 @@ class WhyVerb(Verbs):
 
         Args:
             job: its id; a `Job` or an `EnqueueOutcome` will do.
-            connection: a psycopg connection to read on; if not given, one of the client's.
+            connection: a connection of yours to read on; if not given, one of the client's.
 
         Returns:
             The reasons; `str` of it is a line for each.

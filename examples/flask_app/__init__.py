@@ -1,0 +1,1 @@
+"""A web application with Flask that enqueues jobs, and workers that run them."""
