@@ -42,3 +42,11 @@ def many(client: Client, jobs: list[NewJob[Any]]) -> None:
     assert_type(client.enqueue_bulk(jobs), BulkOutcome)
     assert_type(client.enqueue_bulk(send, [Mail("a")], return_ids=True), BulkOutcome)
     assert_type(client.enqueue_bulk("send", [{"to": "a"}]), BulkOutcome)
+
+
+def refused(client: Client) -> None:
+    client.enqueue(send, "a")  # error: "Mail
+    client.enqueue(send, {"to": "a"})  # error: "Mail
+    client.enqueue(send)  # error: "Task[Mail, int]"
+    client.pause("send_email")  # error: positional
+    client.pause(task=5)  # error: str
