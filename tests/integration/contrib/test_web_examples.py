@@ -127,3 +127,10 @@ def test_flask(dsn: str) -> None:
     with served(dsn, "flask", "--app", "flask_app.web", "make-tables") as program:
         assert program.end() == 0
     _behind_gunicorn(dsn, "flask_app.web:create_app()", "flask_app.jobs:tasks")
+
+
+def test_django(dsn: str) -> None:
+    """The same with Django, whose own transaction has the order and its job."""
+    with served(dsn, "django", "migrate", "--settings", "django_app.settings") as program:
+        assert program.end() == 0
+    _behind_gunicorn(dsn, "django_app.wsgi", "django_app.worker:tasks")
