@@ -84,7 +84,7 @@ async with pool.connection() as setup:
         f"""
 await own.close()
 await engine.dispose()
-jobs.close()
+sync_client.close()
 blocking.dispose()
 await other.dispose()
 async with pool.connection() as reader:

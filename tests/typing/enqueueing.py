@@ -89,7 +89,7 @@ async def one(client: BackfillClient) -> None:
     await client.enqueue(3)  # error: enqueue
 
 
-async def keywords(client: BackfillClient, sync: psycopg.Connection) -> None:
+async def keywords(client: BackfillClient) -> None:
     await client.enqueue(
         send,
         Mail("a"),
@@ -115,7 +115,6 @@ async def keywords(client: BackfillClient, sync: psycopg.Connection) -> None:
     await client.enqueue(send, Mail("a"), queue="user:3")  # error: Queue
     await client.enqueue(send, Mail("a"), priorty=3)  # error: enqueue
     await client.enqueue(send, Mail("a"), delay=30)  # error: timedelta
-    await client.enqueue(send, Mail("a"), connection=sync)  # error: AsyncConnection
     JobSpec(delay=30)  # error: timedelta
     JobSpec(queue="user:3")  # error: Queue
     JobSpec(timedelta(0))  # error: positional

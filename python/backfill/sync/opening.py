@@ -14,6 +14,7 @@ from typing import Any, cast
 import psycopg
 import psycopg_pool
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 
 from backfill.client.execute import translated
 from backfill.client.starting import DSN_VARIABLE, Settings, prepare_schema
@@ -103,7 +104,7 @@ def in_our_manner(connection: SyncConnection) -> Iterator[None]:
     try:
         find_out(connection)
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        connection.cursor_factory, connection.row_factory = psycopg.RawCursor, psycopg.rows.tuple_row
+        connection.cursor_factory, connection.row_factory = psycopg.RawCursor, tuple_row
         yield
     finally:
         connection.cursor_factory, connection.row_factory = before[2:]
