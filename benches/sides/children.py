@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from backfill.worker.processes.calls import Call
@@ -18,7 +20,6 @@ from places import TESTS
 
 HANDLER = "child_deeds:Deeds"
 NOTHING = Call(json.dumps(["nothing"]).encode())
-ECHO = "import os\nwhile data := os.read(0, 65536): os.write(1, data)"
 BURNING = f"""
 import sys
 sys.path.insert(0, {str(TESTS)!r})
@@ -34,8 +35,8 @@ print(flush=True)
 def trip_microseconds(rounds: int) -> tuple[Callable[[], float], Callable[[], float], Callable[[], None]]:
     """Two sides that tell the microseconds of a round trip, and what ends their processes.
 
-    The first is a call that does nothing in a child of a pool. The second is a few bytes that the event loop writes to
-    a pipe and reads back from another one, through a process that does nothing else.
+    The first is a call that does nothing in a child of a pool. The second is a call that does nothing in a process of
+    the standard library's pool. Both are mostly Python, so that their ratio is much the same on any machine.
 
     Both sides and their processes share one processor. Else the figure would say where the system puts the processes:
     to wake a process on a processor that sleeps costs several round trips.
@@ -47,32 +48,24 @@ def trip_microseconds(rounds: int) -> tuple[Callable[[], float], Callable[[], fl
     os.sched_setaffinity(0, {max(processors)})
     loop = asyncio.new_event_loop()
     pool = loop.run_until_complete(_made_ready())
-    echo = subprocess.Popen([sys.executable, "-c", ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert echo.stdin is not None
-    assert echo.stdout is not None
-    write, read = echo.stdin.fileno(), echo.stdout.fileno()
-    waiting: list[asyncio.Future[bytes]] = []
-    loop.add_reader(read, lambda: waiting.pop().set_result(os.read(read, 65536)))
+    executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    executor.submit(int).result()
 
-    async def bare() -> None:
-        future: asyncio.Future[bytes] = loop.create_future()
-        waiting.append(future)
-        os.write(write, b"a few bytes")
-        await future
+    async def standard() -> None:
+        await loop.run_in_executor(executor, int)
 
     async def pooled() -> None:
         await pool.run(NOTHING, _hear)
 
     def close() -> None:
-        loop.remove_reader(read)
         loop.run_until_complete(pool.close())
         loop.close()
-        echo.communicate()
+        executor.shutdown()
         os.sched_setaffinity(0, processors)
 
     return (
         lambda: loop.run_until_complete(_timed(pooled, rounds)),
-        lambda: loop.run_until_complete(_timed(bare, rounds)),
+        lambda: loop.run_until_complete(_timed(standard, rounds)),
         close,
     )
 
