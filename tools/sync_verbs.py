@@ -53,6 +53,10 @@ TYPES = {"Connection": ("backfill.storage.types", "Lent"), "Stream": ("collectio
 """Types of the asynchronous client, and those of the synchronous one that take their places."""
 
 WORDING = (
+    (
+        "Calls that are made while another one is on its way .*? sends each call by itself[.]",
+        "Each call has a connection and a transaction of its own; for many jobs at once there is `enqueue_bulk`.",
+    ),
     (r"\bawait (?=\(|[a-z_]+[.(])", ""),
     (r"\basync (with|for)\b", r"\1"),
     ("any iterable or async iterable", "any iterable"),

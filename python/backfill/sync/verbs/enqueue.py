@@ -78,9 +78,7 @@ class EnqueueVerb(Verbs):
         The call takes one round trip. When it returns, the job is committed and the workers have been told. With
         `connection=` the caller's transaction commits the job.
 
-        Calls that are made while another one is on its way are written together, in one statement and one commit, and
-        the workers are told once. Each call still gets its own outcome or its own error, and a call that is refused or
-        cancelled changes nothing for the others. `BackfillClient(gather=False)` sends each call by itself.
+        Each call has a connection and a transaction of its own; for many jobs at once there is `enqueue_bulk`.
 
         Args:
             job: a `NewJob`, a registered task, or a task's name (1 to 128 characters; no worker needs to know it yet).
