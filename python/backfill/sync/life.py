@@ -189,17 +189,12 @@ class SyncVerbs(BackfillClient):
             )
 
     @asynccontextmanager
-    async def _connection(self, given: Any, *, apart: bool = False) -> AsyncIterator[AnyConnection]:
-        """Give the caller's connection in a carrier, or else one of the client's in autocommit, in UTF-8 both.
+    async def _own_connection(self, *, apart: bool = False) -> AsyncIterator[Any]:
+        """Give one of the client's connections in a carrier, in autocommit and UTF-8.
 
         Args:
-            given: the caller's connection, or its pool, if there is one.
             apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
         """
-        if given is not None:
-            async with self._lent_here(given) as chosen:
-                yield chosen
-            return
         session = self.here.session or self.opened(reopen=False)
         connection: SyncConnection | None = None
         own: PsycopgCarrier | None = None
@@ -225,7 +220,7 @@ class SyncVerbs(BackfillClient):
                 session.give_back(connection)
 
     @asynccontextmanager
-    async def _lent_here(self, given: Any) -> AsyncIterator[AnyConnection]:
+    async def _lent(self, given: Any) -> AsyncIterator[AnyConnection]:
         """Use what the caller lends for a block, and remove from its errors the rows that they quote."""
         self._refuse_closed()
         with stripping():
@@ -282,7 +277,7 @@ class SyncVerbs(BackfillClient):
         backoff, until = Backoff(FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
         while True:
             try:
-                async with self._connection(None, apart=apart) as chosen:
+                async with self._own_connection(apart=apart) as chosen:
                     return await call(chosen)
             except (psycopg.Error, DatabaseConnectionError) as error:
                 again = surely_undone(error) or (harmless and isinstance(error, CommitUnknownError))

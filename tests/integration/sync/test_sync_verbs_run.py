@@ -188,6 +188,15 @@ def test_dead_letters(client: Client) -> None:
     assert not client.delete_dlq_job(listed[1].id)
 
 
+def test_many_dead_letters_are_requeued(client: Client) -> None:
+    """One call requeues several, and says what it added for each."""
+    jobs = [client.enqueue("t", number).job for number in range(3)]
+    entries = [client.add_to_dlq(job, "no").id for job in jobs]
+    again = client.requeue_dlq_jobs(entries)
+    assert sorted(again) == sorted(entries)
+    assert {job.id for number in again.values() if (job := client.get_job(number))} == set(again.values())
+
+
 def test_schedules(client: Client) -> None:
     """An item is added, changed, paused, triggered and removed; what is not there is refused."""
     added = client.schedules.add("0 4 * * * report ?id=nightly", by="me")
