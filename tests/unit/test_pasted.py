@@ -16,6 +16,7 @@ from backfill import BackfillClient, ConfigurationError, WorkerConfig
 from backfill.client.carrier import lent
 from backfill.storage.connection import resolve
 from backfill.storage.pasted import is_function, pasted
+from backfill.sync.connecting import resolved
 
 PLAIN = "postgresql://me:s3cret@db.example:5433/app?sslmode=require"
 
@@ -58,6 +59,14 @@ def test_objects_are_read_wherever_a_connection_string_is_given() -> None:
     assert WorkerConfig(url).required_dsn() == PLAIN
     assert asyncio.run(resolve(lambda: url)) == PLAIN
     assert asyncio.run(resolve(SimpleNamespace(unicode_string=lambda: PLAIN))) == PLAIN  # type: ignore[arg-type]
+
+
+def test_what_a_callable_gives_is_read_by_both_clients_alike() -> None:
+    """An address of a settings class is a connection string, and what is none is refused by its class."""
+    given = SimpleNamespace(unicode_string=lambda: PLAIN)
+    assert resolved(lambda: given) == PLAIN  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigurationError, match="dsn: the callable gave int, expected a connection string"):
+        resolved(lambda: 5)  # type: ignore[arg-type, return-value]
 
 
 def test_a_hidden_password_is_refused() -> None:

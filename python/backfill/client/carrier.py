@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
 import psycopg
@@ -29,13 +29,13 @@ class Carrier(ABC):
 
     The driver's own errors come out of its methods unchanged.
 
+    The methods of a synchronous driver's carrier never wait for an event loop, so that `at_once` can run them.
+
     Attributes:
         copies: whether `copy` works.
-        at_once: whether none of its methods ever waits for an event loop, since its driver is a synchronous one.
     """
 
     copies: ClassVar[bool] = False
-    at_once: ClassVar[bool] = False
 
     @abstractmethod
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> Result:
@@ -148,6 +148,13 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     finally:
         coroutine.close()
     raise BackfillError(f"a synchronous connection cannot wait for {type(awaited).__name__}")
+
+
+@asynccontextmanager
+async def entered(manager: AbstractContextManager[object]) -> AsyncIterator[None]:
+    """Enter a context manager of a synchronous driver where an asynchronous one is expected."""
+    with manager:
+        yield
 
 
 def sqlstate_of(error: BaseException | None) -> str | None:

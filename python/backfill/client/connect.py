@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
@@ -228,11 +228,9 @@ class ClientLife:
                 if not turn.inside:  # nobody has entered while this call waited
                     await self._end()
 
-    @asynccontextmanager
-    async def _connection(self, given: object | None) -> AsyncIterator[AnyConnection]:
+    def _connection(self, given: object | None) -> AbstractAsyncContextManager[AnyConnection]:
         """Give the caller's connection, or else one of the client's in autocommit; texts are UTF-8 in both."""
-        async with self._own_connection() if given is None else self._lent(given) as chosen:
-            yield chosen
+        return self._own_connection() if given is None else self._lent(given)
 
     @asynccontextmanager
     async def _own_connection(self, *, apart: bool = False) -> AsyncIterator[Connection]:

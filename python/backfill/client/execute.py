@@ -164,19 +164,15 @@ def in_transaction(connection: AnyConnection) -> AbstractAsyncContextManager[obj
     return connection.transaction() if connection.autocommit else nullcontext()
 
 
-async def repeated(
-    call: Callable[[], Awaitable[T]],
-    passing: frozenset[str] = PASSING,
-) -> T:
+async def repeated(call: Callable[[], Awaitable[T]]) -> T:
     """Return what a call gives; repeat the call if the server undid it because of other calls, as in a deadlock.
 
     Args:
         call: runs a statement that is a transaction of its own, or statements within a savepoint, so that nothing is
             left of them when they are undone.
-        passing: the server's codes for the errors after which the call is repeated.
     """
     for _ in range(_TRIES - 1):
-        with passed_over(passing):
+        with passed_over(PASSING):
             return await call()
     return await call()
 

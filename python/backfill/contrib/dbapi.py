@@ -6,12 +6,12 @@ Their methods never wait for an event loop: the caller's thread is blocked while
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from io import BytesIO
 from typing import Any, ClassVar
 
-from backfill.client.carrier import Carrier
+from backfill.client.carrier import Carrier, entered
 from backfill.client.prepare import Parameters
 from backfill.storage.carried import carried, result_of
 from backfill.storage.results import Result
@@ -29,7 +29,6 @@ class DriverCarrier(Carrier):
     """
 
     copies: ClassVar[bool] = True
-    at_once: ClassVar[bool] = True
 
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> Result:
         """Run a statement by its name and return its result; errors come out as the library raises them."""
@@ -38,7 +37,7 @@ class DriverCarrier(Carrier):
 
     def transaction(self) -> AbstractAsyncContextManager[object]:
         """A savepoint where a transaction is open; else a transaction that is committed at the block's end."""
-        return _entered(self._block())
+        return entered(self._block())
 
     async def copy(self, name: str, schema: str, data: bytes) -> None:
         """Send the data of one COPY BINARY statement, header and trailer included."""
@@ -81,6 +80,13 @@ class DriverCarrier(Carrier):
         send_copy(self._driver, text, data)
 
 
+def fetched(connection: Any, text: str, parameters: Sequence[str | None]) -> Sequence[str | None]:
+    """Run a statement by a cursor of a connection, and return the only value of each row that it gives."""
+    with connection.cursor() as cursor:
+        cursor.execute(text, tuple(parameters))
+        return [row[0] for row in cursor.fetchall()] if cursor.description else []
+
+
 def send_copy(driver: Any, text: str, data: bytes) -> None:
     """Send all data of a COPY statement on a connection of psycopg or psycopg2."""
     with driver.cursor() as cursor:
@@ -120,10 +126,3 @@ def driver_transaction(driver: Any) -> Iterator[None]:
 def _run(driver: Any, name: str) -> None:
     with driver.cursor() as cursor:
         cursor.execute(render(name, DEFAULT_SCHEMA))
-
-
-@asynccontextmanager
-async def _entered(manager: AbstractContextManager[object]) -> AsyncIterator[None]:
-    """Enter a context manager that is not an asynchronous one."""
-    with manager:
-        yield

@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812 -
 from psycopg2.pool import AbstractConnectionPool
 
 from backfill.client.carrier import AnyConnection, refusal
-from backfill.contrib.dbapi import DriverCarrier, driver_transaction
+from backfill.contrib.dbapi import DriverCarrier, driver_transaction, fetched
 from backfill.errors import ConfigurationError
 
 
@@ -35,9 +35,7 @@ class Psycopg2Carrier(DriverCarrier):
         return self._connection
 
     def _texts(self, text: str, parameters: Sequence[str | None]) -> Sequence[str | None]:
-        with self._connection.cursor() as cursor:
-            cursor.execute(text, tuple(parameters))
-            return [row[0] for row in cursor.fetchall()] if cursor.description else []
+        return fetched(self._connection, text, parameters)
 
     def _block(self) -> AbstractContextManager[object]:
         return driver_transaction(self._connection)

@@ -112,13 +112,22 @@ async def resolve(dsn: Dsn) -> str:
         raise DatabaseConnectionError(
             f"dsn: the callable gave no connection string within {DSN_SECONDS:g} s; nothing was written"
         ) from error
+    return answered(text)
+
+
+def answered(given: object) -> str:
+    """The connection string that a DSN's callable gave.
+
+    Raises:
+        ConfigurationError: it is none; the message does not show it, since it may hold a password.
+    """
     try:
-        return pasted("dsn", text)
+        return pasted("dsn", given)
     except ConfigurationError as error:
-        if isinstance(text, str):
+        if isinstance(given, str):
             raise
         raise ConfigurationError(
-            f"dsn: the callable gave {type(text).__name__}, expected a connection string"
+            f"dsn: the callable gave {type(given).__name__}, expected a connection string"
         ) from error
 
 

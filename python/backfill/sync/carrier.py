@@ -6,15 +6,14 @@ drivers: the caller's thread is blocked while the server works.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from backfill.client.carrier import Carrier
+from backfill.client.carrier import Carrier, entered
 from backfill.client.execute import EncodedText
 from backfill.errors import BackfillError
 from backfill.storage.pooler import Way
@@ -36,7 +35,6 @@ class PsycopgCarrier(Carrier):
     """
 
     copies: ClassVar[bool] = True
-    at_once: ClassVar[bool] = True
 
     def __init__(self, connection: SyncConnection) -> None:
         self._connection = connection
@@ -55,7 +53,7 @@ class PsycopgCarrier(Carrier):
 
     def transaction(self) -> AbstractAsyncContextManager[object]:
         """A savepoint within an open transaction; else a transaction that is committed at the block's end."""
-        return _entered(self._connection.transaction())
+        return entered(self._connection.transaction())
 
     async def copy(self, name: str, schema: str, data: bytes) -> None:
         """Send the data of one COPY BINARY statement, header and trailer included."""
@@ -93,10 +91,3 @@ class PsycopgCarrier(Carrier):
         if known_of(self._connection).committed or not self.autocommit:
             return nullcontext()
         return self._connection.transaction()
-
-
-@asynccontextmanager
-async def _entered(manager: AbstractContextManager[object]) -> AsyncIterator[None]:
-    """Enter a context manager that is not an asynchronous one."""
-    with manager:
-        yield

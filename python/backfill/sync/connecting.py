@@ -17,7 +17,7 @@ from psycopg import IsolationLevel, pq
 from psycopg.rows import dict_row
 
 from backfill.errors import ConfigurationError
-from backfill.storage.connection import complete, resolve, unreachable
+from backfill.storage.connection import answered, complete, resolve, unreachable
 from backfill.storage.pasted import is_function, pasted
 from backfill.storage.pooler import Way, way_of, without_option
 from backfill.storage.statements import render
@@ -94,19 +94,8 @@ def resolved(dsn: Dsn) -> str:
         return pasted("dsn", dsn)
     given = dsn()
     if not inspect.isawaitable(given):
-        return in_text(given)
+        return answered(given)
     return in_a_loop(partial(resolve, lambda: given))
-
-
-def in_text(given: object) -> str:
-    """Return what a callable gave, if it is a connection string.
-
-    Raises:
-        ConfigurationError: it is not; the message does not show it, since it may hold a password.
-    """
-    if not isinstance(given, str):
-        raise ConfigurationError(f"dsn: the callable gave {type(given).__name__}, expected a connection string")
-    return pasted("dsn", given)
 
 
 def find_out(connection: SyncConnection, *, wanted: bool = False, own: bool = False) -> Known:

@@ -25,9 +25,7 @@ def may_gather(shape: JobShape) -> bool:
 
     A call whose job may not be added, because its key is taken, asks further questions and so is sent alone.
     """
-    return shape.key is None or (
-        shape.mode is not JobKeyMode.UNSAFE_DEDUPE and getattr(shape, "unique_for", None) is None
-    )
+    return shape.key is None or shape.mode is not JobKeyMode.UNSAFE_DEDUPE
 
 
 def gathered(rows: Sequence[Row], *, tell: bool, by_functions: bool, patience: str | None) -> tuple[str, Parameters]:
