@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 from backfill.client.carrier import Carrier, entered
 from backfill.client.execute import EncodedText
 from backfill.errors import BackfillError
+from backfill.storage.connection import is_alive
 from backfill.storage.pooler import Way
 from backfill.storage.statements import render
 from backfill.sync.connecting import known_of
@@ -73,8 +74,11 @@ class PsycopgCarrier(Carrier):
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is closed, by either side as far as this side knows."""
-        return self._connection.closed
+        """Whether the connection is closed, by either side as far as the socket shows.
+
+        Where the driver finds that the socket is lost while it waits, it raises an error and leaves its state as it is.
+        """
+        return not is_alive(self._connection)
 
     @property
     def known_by(self) -> object:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +16,9 @@ import psycopg
 import pytest
 
 from backfill import BulkEnqueueError, CommitUnknownError
+from backfill.client.execute import translated
 from backfill.sync import Client
+from backfill.sync.carrier import PsycopgCarrier
 
 from plugins.periods import between_looks
 
@@ -129,6 +133,39 @@ def test_a_call_whose_server_process_ends_is_repeated(dsn: str) -> None:
         other.rollback()
         calling.result(SECONDS)
     assert numbers(dsn) == Counter([1])
+
+
+def test_a_call_whose_socket_is_cut_is_in_doubt(dsn: str) -> None:
+    """The driver then says only that the socket is closed; the caller is told that the job may or may not be there."""
+    with Client(dsn, max_size=1) as client, psycopg.connect(dsn) as other, ThreadPoolExecutor(1) as thread:
+        with client.pool.connection() as only:
+            pass
+        other.execute("lock table graphile_worker._private_jobs")
+        calling = thread.submit(client.enqueue, "t", {"n": 1})
+        with psycopg.connect(dsn, autocommit=True) as looking:
+            await_blocked(looking)
+            with socket.socket(fileno=socket.dup(only.fileno())) as wire:
+                wire.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(CommitUnknownError):
+                calling.result(SECONDS)
+            looking.execute(KILL)
+        other.rollback()
+        client.enqueue("t", {"n": 2})
+    assert numbers(dsn)[2] == 1
+
+
+def test_a_connection_is_closed_once_the_server_has_hung_up(dsn: str) -> None:
+    """The driver may report a lost socket without noticing that; the call's error says then that it is in doubt."""
+    with psycopg.connect(dsn, autocommit=True) as connection, psycopg.connect(dsn, autocommit=True) as other:
+        carrier = PsycopgCarrier(connection)
+        before = carrier.closed
+        other.execute("select pg_terminate_backend(%s)", [connection.info.backend_pid])
+        hung_up = select.poll()
+        hung_up.register(connection.fileno(), select.POLLRDHUP)
+        assert hung_up.poll(SECONDS * 1_000)
+        assert (before, connection.closed, carrier.closed) == (False, False, True)
+        seen = translated(psycopg.OperationalError("connection socket closed"), carrier, where="here", schema="queue")
+    assert isinstance(seen, CommitUnknownError)
 
 
 def await_blocked(looking: psycopg.Connection) -> None:

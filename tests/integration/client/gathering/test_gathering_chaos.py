@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, LiteralString, cast
 from weakref import WeakSet
@@ -91,7 +92,10 @@ async def _strike(dsn: str, faults: list[tuple[int, str]], connections: Connecti
             continue
         for connection in list(connections):
             if not connection.closed:  # as a network that is cut: nobody is told why
-                with socket.socket(fileno=socket.dup(connection.fileno())) as wire:
+                with (
+                    suppress(OSError),  # the server has hung up a moment ago, so there is nothing to cut
+                    socket.socket(fileno=socket.dup(connection.fileno())) as wire,
+                ):
                     wire.shutdown(socket.SHUT_RDWR)
                 break
 
