@@ -47,7 +47,7 @@ MOST_CONNECTIONS: Final = 10
 AGAIN_SECONDS: Final = 30.0
 """Seconds for which a call of which nothing was done is repeated: as long as it may wait for a connection."""
 _BESIDE_SECONDS: Final = 5.0
-FIRST_PAUSE: Final = 0.02
+_FIRST_PAUSE: Final = 0.02
 T = TypeVar("T")
 
 
@@ -249,7 +249,7 @@ class ClientLife:
                 await connection.set_autocommit(True)
             if not session.owned:
                 await look_for_pooler(connection)
-            encoding = await speak_utf8(connection)
+            encoding = await speak_utf8(connection, connection.pgconn)
             if session.owned:
                 yield connection
             else:
@@ -278,14 +278,14 @@ class ClientLife:
         self._refuse_closed()
         with stripping():
             if isinstance(given, psycopg.AsyncConnection):
-                async with in_utf8(given):
+                async with in_utf8(given, given.pgconn):
                     yield given
                 return
             async with lent(given, sync=False) as theirs:
                 if isinstance(theirs, Carrier):
                     yield theirs
                     return
-                async with in_utf8(theirs):
+                async with in_utf8(theirs, theirs.pgconn):
                     yield theirs
 
     async def _beside(self) -> Connection | None:
@@ -316,7 +316,7 @@ class ClientLife:
             harmless: whether the call may be repeated even if it is unknown what was done.
             apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
         """
-        backoff, until = Backoff(FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
+        backoff, until = Backoff(_FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
         cancelled = cancellations()
         while True:
             try:
@@ -328,7 +328,11 @@ class ClientLife:
                 again = surely_undone(error) or (harmless and isinstance(error, CommitUnknownError))
                 if not again or time.monotonic() > until:
                     raise
-            await asyncio.sleep(backoff.pause())
+            await self._rest(backoff.pause())
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait before a call is repeated."""
+        await asyncio.sleep(seconds)
 
     async def _opened(self, *, reopen: bool) -> Session:
         async with self._opening(self._turn_here()):

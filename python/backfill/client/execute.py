@@ -231,8 +231,11 @@ def array_of_int8(result: Result) -> list[int]:
 
 
 def cancellations() -> int:
-    """Return how many times cancellation of the current task was requested."""
-    task = asyncio.current_task()
+    """Return how many times cancellation of the current task was requested; 0 where no event loop runs."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return 0
     return 0 if task is None else task.cancelling()
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -23,21 +23,20 @@ import psycopg_pool
 from backfill.client import BackfillClient
 from backfill.client.bulk.items import Encoder, Reader
 from backfill.client.carrier import AnyConnection, lent
-from backfill.client.connect import AGAIN_SECONDS, FIRST_PAUSE
+from backfill.client.connect import AGAIN_SECONDS
 from backfill.client.ends.watch import DEAF_POLL_SECONDS
-from backfill.client.execute import surely_undone, translated
+from backfill.client.execute import translated
+from backfill.client.manner import in_utf8
 from backfill.client.verbs.ends import find_ends
 from backfill.ends import JobEnd
 from backfill.errors import (
     BackfillError,
     ClientClosedError,
-    CommitUnknownError,
     DatabaseConnectionError,
     ResultTimeoutError,
 )
 from backfill.hooks import Plugin
 from backfill.said import stripping
-from backfill.storage.backoff import Backoff
 from backfill.storage.statements import DEFAULT_SCHEMA
 from backfill.storage.types import Dsn
 from backfill.sync.base import rest
@@ -205,7 +204,7 @@ class SyncVerbs(BackfillClient):
                 yield own
             else:
                 with in_our_manner(connection):
-                    async with _in_utf8(own, connection):
+                    async with in_utf8(own, connection.pgconn):
                         yield own
         except psycopg_pool.PoolClosed as error:
             raise ClientClosedError(f"this client's pool is closed: {error}") from error
@@ -226,11 +225,13 @@ class SyncVerbs(BackfillClient):
         with stripping():
             if isinstance(given, psycopg_pool.ConnectionPool):
                 with given.connection() as connection, in_our_manner(connection):
-                    async with _in_utf8(PsycopgCarrier(connection), connection) as own:
+                    own = PsycopgCarrier(connection)
+                    async with in_utf8(own, connection.pgconn):
                         with connection.transaction():
                             yield own
             elif isinstance(given, psycopg.Connection):
-                async with _in_utf8(PsycopgCarrier(given), given) as own:
+                own = PsycopgCarrier(given)
+                async with in_utf8(own, given.pgconn):
                     yield own
             else:
                 async with lent(given, sync=True) as theirs:
@@ -265,25 +266,9 @@ class SyncVerbs(BackfillClient):
     async def _beside(self) -> None:
         """Make no connection for new names: jobs with such names wait until the stream is at its end."""
 
-    async def _retrying(self, call: Callable[[Any], Awaitable[T]], *, harmless: bool = False, apart: bool = False) -> T:
-        """Return what a call gives on a connection of the client's; if nothing was done, repeat it for half a minute.
-
-        Args:
-            call: runs one transaction, or several, if it does no harm that the first ones are done already when it is
-                repeated.
-            harmless: whether the call may be repeated even if it is unknown what was done.
-            apart: whether the caller's code runs meanwhile, which may need another connection of the client's.
-        """
-        backoff, until = Backoff(FIRST_PAUSE), time.monotonic() + AGAIN_SECONDS
-        while True:
-            try:
-                async with self._own_connection(apart=apart) as chosen:
-                    return await call(chosen)
-            except (psycopg.Error, DatabaseConnectionError) as error:
-                again = surely_undone(error) or (harmless and isinstance(error, CommitUnknownError))
-                if not again or time.monotonic() > until:
-                    raise
-            rest(backoff.pause())
+    async def _rest(self, seconds: float) -> None:
+        """Make the caller's thread wait before a call is repeated."""
+        rest(seconds)
 
 
 @contextmanager
@@ -294,18 +279,3 @@ def _patient(seconds: float) -> Iterator[None]:
         yield
     finally:
         _PATIENCE.reset(before)
-
-
-@asynccontextmanager
-async def _in_utf8(carrier: PsycopgCarrier, connection: SyncConnection) -> AsyncIterator[PsycopgCarrier]:
-    """Set a session's encoding to UTF-8 for a block; by default, texts of a LATIN1 database are sent in LATIN1."""
-    before = connection.pgconn.parameter_status(b"client_encoding")
-    if before in (None, b"UTF8"):
-        yield carrier
-        return
-    await carrier.run("set_client_encoding", DEFAULT_SCHEMA, ("UTF8",))
-    try:
-        yield carrier
-    finally:
-        if not connection.closed and connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.INERROR:
-            await carrier.run("set_client_encoding", DEFAULT_SCHEMA, (before.decode(),))
