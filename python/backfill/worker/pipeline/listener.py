@@ -96,8 +96,9 @@ class Listener(Service):
                         await listen(connection, (CONTROL_CHANNEL, JOBS_CHANNEL, MIGRATION_CHANNEL))
                     if backoff.reset():
                         logger.info("the listener hears again")
-                    self._control()  # what was said before it listened was said to nobody here
-                    self._wake()
+                    # What was said before it listened was said to nobody here.
+                    self._control()
+                    await self._read_ledgers(connection)
                     await self._hear_all(connection)
             except SchemaVersionError:
                 raise
@@ -165,7 +166,7 @@ class Listener(Service):
             self._hear_jobs(count)
 
     async def _read_ledgers(self, connection: Connection) -> None:
-        """Read the ledgers of migrations, to see whether this version can still work with the schema.
+        """Read the ledgers of migrations, to see whether this version can still work with the schema; then look for jobs.
 
         Raises:
             SchemaVersionError: this version cannot work with the schema.
@@ -177,6 +178,5 @@ class Listener(Service):
         except psycopg.Error as error:
             if connection.closed:
                 raise
-            logger.warning("a migration was told of, and the ledgers cannot be read: %s", shown(error))
-            return
-        self._wake()  # for jobs that were added meanwhile, whose notifications were not heard
+            logger.warning("the ledgers of migrations cannot be read: %s", shown(error))
+        self._wake()  # for jobs that were added before, or meanwhile

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -22,6 +22,10 @@ from plugins.waiting import Eventually, wait_until
 from reading import rows
 
 FLOOD = 3000
+LISTENING: LiteralString = """
+    select pid from pg_stat_activity
+    where application_name like 'backfill %% listen' and state = 'idle' and query ~ 'Says whose add_job'"""
+"""The listeners that have read the ledgers, which they do once they listen."""
 BREAKING = '{"migrationNumber": 1000, "breaking": true}'
 
 
@@ -64,10 +68,7 @@ async def test_a_breaking_migration_in_a_ledger_stops_it(
     columns = "(id, breaking) values (1000, true)"
     if table == "backfill_migrations":
         columns = "(id, name, breaking) values (1000, 'later', true)"
-    listening = (
-        "select pid from pg_stat_activity where application_name like 'backfill %% listen' and query ~ 'migrate'"
-    )
-    await eventually(lambda: rows(dsn, listening))
+    await eventually(lambda: rows(dsn, LISTENING))
     await rows(dsn, f"insert into graphile_worker.{table} {columns}")
     async with asyncio.timeout(60):
         while not running.done():
@@ -75,6 +76,18 @@ async def test_a_breaking_migration_in_a_ledger_stops_it(
             await asyncio.wait([running], timeout=0.5)
     with pytest.raises(SchemaVersionError, match="migration 1000, which is breaking"):
         await running
+
+
+async def test_a_migration_while_the_listener_was_away_ends_the_worker(dsn: str, eventually: Eventually) -> None:
+    """Its notification came to nobody: whoever listens anew reads the ledgers."""
+    running = asyncio.create_task(WorkerRunner(WorkerConfig(dsn), _tasks([])).run())
+    [[pid]] = await eventually(lambda: rows(dsn, LISTENING))
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await connection.execute("lock table graphile_worker.migrations")  # so that the new listener waits for the row
+        await connection.execute("insert into graphile_worker.migrations (id, breaking) values (1000, true)")
+        await connection.execute("select pg_terminate_backend(%s)", [pid])
+    with pytest.raises(SchemaVersionError, match="migration 1000, which is breaking"):
+        await asyncio.wait_for(running, 60)
 
 
 @asynccontextmanager
