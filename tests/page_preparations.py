@@ -89,7 +89,8 @@ blocking.dispose()
 await other.dispose()
 async with pool.connection() as reader:
     jobs = await reader.execute("select count(*) from graphile_worker.jobs where task_identifier = 'ship_order'")
-    assert await jobs.fetchone() == (6,)
+    found = await jobs.fetchone()
+    assert found == (7,), found
 await pool.close()
 {_CLOSED}""",
     ),

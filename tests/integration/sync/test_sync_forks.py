@@ -18,8 +18,10 @@ import psycopg
 import psycopg_pool
 import pytest
 
+import sync_children
 from backfill import BackfillError
 from backfill.sync import Client
+from sync_children import add
 
 # What Python 3.12 warns of is what is tried here.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -46,12 +48,6 @@ def fork(deed: Callable[[], object]) -> int:
 def assert_ended_well(children: list[int]) -> None:
     """Every child ended with exit code 0."""
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * len(children)
-
-
-def add(client: Client, number: int, jobs: int = EACH) -> None:
-    """Add jobs one by one, each with a payload that no other one has."""
-    for job in range(jobs):
-        client.enqueue("t", {"child": number, "job": job})
 
 
 def counted(dsn: str) -> tuple[int, int]:
@@ -210,18 +206,12 @@ def test_a_pool_that_was_given_belongs_to_its_process(dsn: str) -> None:
     assert counted(dsn) == (2, 2)
 
 
-def spawned(dsn: str, number: int) -> None:
-    """What a child does that was started anew."""
-    with Client(dsn) as client:
-        add(client, number, 50)
-
-
 def test_spawned_children(dsn: str) -> None:
     """Children that are started anew make clients of their own."""
     spawning = multiprocessing.get_context("spawn")
     with Client(dsn) as client:
         add(client, 0, 50)
-        children = [spawning.Process(target=spawned, args=(dsn, number)) for number in (1, 2)]
+        children = [spawning.Process(target=sync_children.adds_alone, args=(dsn, number)) for number in (1, 2)]
         for child in children:
             child.start()
         for child in children:

@@ -31,7 +31,9 @@ async def t() -> None: ...
 pytestmark = ONE_EACH
 
 
-async def test_a_breaking_one_while_jobs_run(sharing: Sharing, eventually: Eventually) -> None:
+async def test_a_breaking_one_while_jobs_run(
+    sharing: Sharing, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
     """Running jobs end and are settled, nothing is claimed any more, and the error says which migration it was."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -49,6 +51,7 @@ async def test_a_breaking_one_while_jobs_run(sharing: Sharing, eventually: Event
     await sharing.node.has_run(theirs)
     await sharing.rows(NEWER, True)
     await sharing.node.is_stopping()
+    await eventually(lambda: any(SAYS in record.getMessage() for record in caplog.records))
     later = [int(row[0]) for row in await sharing.rows(
         """select id from graphile_worker.add_job('ours', '{}', queue_name => 'line')
            union all select id from graphile_worker.add_job('theirs', '{}')"""
