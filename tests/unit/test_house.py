@@ -78,7 +78,7 @@ INNER_PLACES = {
         {"opening", "prepare", "session"},
         {"carrier", "scheduling", "verbs"},
         {"execute"},
-        {"manner", "ways"},
+        {"borrowed", "manner", "ways"},
         {"asking", "naming", "starting"},
         {"gathering"},
         {"connect"},
