@@ -13,12 +13,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
 from backfill.client.borrowed import Borrowed
 from backfill.client.carrier import AnyConnection, refusal
+from backfill.contrib.extras import missing
 from backfill.errors import ConfigurationError
+
+try:
+    from sqlalchemy import select
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
+except ModuleNotFoundError as error:
+    raise missing(error, "sqlalchemy") from error
 
 
 def lend(given: object) -> AbstractAsyncContextManager[AnyConnection]:

@@ -9,14 +9,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any, Final
 
-import sqlalchemy
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session, scoped_session
-
 from backfill.client.borrowed import Borrowed
 from backfill.client.carrier import AnyConnection, refusal
 from backfill.contrib.dbapi import DriverCarrier, driver_transaction
+from backfill.contrib.extras import missing
 from backfill.errors import ConfigurationError
+
+try:
+    import sqlalchemy
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.orm import Session, scoped_session
+except ModuleNotFoundError as error:
+    raise missing(error, "sqlalchemy") from error
 
 DRIVERS: Final = ("psycopg", "psycopg2")
 
