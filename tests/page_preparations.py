@@ -94,6 +94,29 @@ async with pool.connection() as reader:
 await pool.close()
 {_CLOSED}""",
     ),
+    "django": Preparation(
+        """
+import os
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "store.settings"
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # the page's blocks run on an event loop, and Django's views do not
+
+import django
+
+django.setup()
+
+from django.db import connection
+from store.models import Order
+
+with connection.schema_editor() as editor:
+    editor.create_model(Order)
+""",
+        """
+assert list(Order.objects.values_list("receipt_sent", flat=True)) == [True]
+connection.close()
+client.close()
+""",
+    ),
     "exactly-once": Preparation(
         """
 from backfill import BackfillClient, WorkerConfig, WorkerRunner
