@@ -65,6 +65,7 @@ INNER_PLACES = {
         {"pooler"},
         {"cancelling"},
         {"connection"},
+        {"outage"},
         {"pool", "schema", "wire", "workers", "writable"},
         {"accepting", "claim_kinds", "commits", "progress", "serial_floors", "ties", "unprepared"},
         {"claims"},
