@@ -119,9 +119,29 @@ def unfit(session: Any) -> str | None:
     """Why a job cannot be completed in the transaction that a session of SQLAlchemy has now; None where it can."""
     if session.in_nested_transaction():
         return "the session is within a savepoint: open the block outside `begin_nested()`, and use that within it"
-    if getattr(getattr(session, "sync_session", session), "twophase", False):
+    own = getattr(session, "sync_session", session)
+    if getattr(own, "twophase", False):
         return "the session commits in two phases (twophase=True): use one that commits at once"
+    if hasattr(_bind_of(own), "begin_nested"):  # its commit() may leave a transaction of the connection's open
+        return "the session is bound to a connection: give the block that connection, or a session of an engine"
     return None
+
+
+def runs_code_at_commit(session: Any) -> bool:
+    """Tell whether listeners of the program's own run before the commit of a session of SQLAlchemy.
+
+    They may break the transaction; the server then rolls back at `commit`, and no error tells of it.
+    """
+    own = getattr(session, "sync_session", None) or getattr(session, "sync_connection", None) or session
+    heard = [getattr(one, "dispatch", None) for one in (own, getattr(own, "engine", None), _bind_of(own))]
+    return any(bool(getattr(one, name, ())) for one in heard for name in ("before_commit", "commit"))
+
+
+def _bind_of(session: Any) -> Any:
+    try:
+        return session.get_bind() if hasattr(session, "get_bind") else None
+    except Exception:  # noqa: BLE001 - a session with an engine for each of its models has none for all
+        return None
 
 
 def is_lost(error: BaseException, driver: Any) -> bool:

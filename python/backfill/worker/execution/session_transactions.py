@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from backfill.client.borrowed import Borrowed, ask, is_lost, sent, unfit
+from backfill.client.borrowed import Borrowed, ask, is_lost, runs_code_at_commit, sent, unfit
 from backfill.client.carrier import is_idle, known_by, sqlstate_of
 from backfill.errors import BackfillError, DatabaseConnectionError, LeaseLostError, TransactionUseError
 from backfill.said import said, stripping
@@ -165,7 +165,13 @@ class OpenedOnSession:
                     await self._session.commit()
         except Exception as error:  # noqa: BLE001 - code of the program's own runs in a commit, also behind it
             failure = error
-        if failure is not None:
+        if failure is None and runs_code_at_commit(self._session.given):
+            if not await self._place.have(self._owner.look_back(running, completion)):
+                raise TransactionUseError(
+                    "ctx.transaction(): a listener of the session's commit has broken or ended the transaction, and the "
+                    "server has rolled it back; run what may fail there within `begin_nested()`"
+                )
+        elif failure is not None:
             lost = is_lost(failure, self._driver)
             await (self._discard() if lost else self._roll_back())
             if not await self._place.have(self._owner.look_back(running, completion)):

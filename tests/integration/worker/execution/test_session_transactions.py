@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from backfill import BackfillClient, EndHow, Queue, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from backfill.testing import run_job
@@ -233,6 +234,42 @@ async def test_what_fails_behind_the_commit_changes_nothing(sums: str, kind: str
     adding = Adding(sums, kind, within=listen)
     await run(sums, adding, 2)
     assert (adding.runs, await summed(sums), await rows(sums, JOBS)) == ([1], 5, [("more", 0)])
+
+
+async def test_a_commit_that_the_server_turns_into_a_rollback(sums: str, kind: str) -> None:
+    """A listener breaks the transaction before the commit, of which no error tells: the worker looks, and it fails."""
+    from sqlalchemy import event
+
+    def listen(session: Any) -> None:
+        if len(adding.runs) < 3:
+            event.listen(session, "before_commit", _caught if len(adding.runs) == 1 else lambda _: None)
+
+    adding = Adding(sums, kind, within=listen)
+    await run(sums, adding)
+    assert (await summed(sums), await rows(sums, JOBS)) == (0, [("add", 1)])
+    assert "a listener of the session's commit has broken" in await value(sums, ERRORS)
+    await run_due(sums, adding.tasks)
+    assert (adding.runs, await summed(sums), await rows(sums, JOBS)) == ([1, 2], 5, [("more", 0)])
+
+
+async def test_a_session_on_a_connection_is_refused(sums: str) -> None:
+    """Its commit may leave the connection's transaction open, so the job would not be completed by it."""
+    tasks = TaskRegistry[None]()
+
+    @tasks.task("add")
+    async def add(number: int, ctx: WorkerContext[None]) -> None:
+        async with (
+            session_of(sums, "asyncpg", AsyncConnection) as connection,
+            connection.begin(),
+            AsyncSession(connection) as session,
+            ctx.transaction(session),
+        ):
+            raise AssertionError
+
+    async with BackfillClient(sums) as client:
+        await client.enqueue("add", 5)
+    await run_due(sums, tasks)
+    assert "bound to a connection" in await value(sums, ERRORS)
 
 
 async def test_other_objects_are_refused_by_name(sums: str) -> None:
