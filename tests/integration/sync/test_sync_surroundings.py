@@ -46,7 +46,7 @@ def test_a_pool_that_was_given(dsn: str, autocommit: bool) -> None:
 
 
 async def test_behind_a_pooler(dsn: str, pooled_dsn: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Each statement may run on another session of the server, and none of them keeps anything; the log says so once."""
+    """Each statement may run on another session of the server, and none keeps anything; the log says so once."""
     caplog.set_level(logging.INFO)
 
     def use() -> None:

@@ -168,8 +168,8 @@ class OpenedOnSession:
         if failure is None and runs_code_at_commit(self._session.given):
             if not await self._place.have(self._owner.look_back(running, completion)):
                 raise TransactionUseError(
-                    "ctx.transaction(): a listener of the session's commit has broken or ended the transaction, and the "
-                    "server has rolled it back; run what may fail there within `begin_nested()`"
+                    "ctx.transaction(): a listener of the session's commit has broken or ended the transaction, and "
+                    "the server has rolled it back; run what may fail there within `begin_nested()`"
                 )
         elif failure is not None:
             lost = is_lost(failure, self._driver)
