@@ -104,12 +104,21 @@ def lent(given: object, *, sync: bool) -> AbstractAsyncContextManager[AnyConnect
     """
     if not sync and isinstance(given, psycopg_pool.AsyncConnectionPool):
         return _of_pool(given)
-    kind = _lender(given)
+    kind = lender(given)
     if kind is None or kind[0] is not sync:
         raise ConfigurationError(f"connection: {refusal(given, sync=sync)}")
-    lender = importlib.import_module(f"backfill.contrib.{kind[1]}")
-    lending: AbstractAsyncContextManager[AnyConnection] = lender.lend(given)
+    module = importlib.import_module(f"backfill.contrib.{kind[1]}")
+    lending: AbstractAsyncContextManager[AnyConnection] = module.lend(given)
     return lending
+
+
+def lender(given: object) -> tuple[bool, str] | None:
+    """Return the entry of `LENDERS` for what a caller gave: whether it is synchronous, and who lends it."""
+    for base in type(given).__mro__:
+        for module in sorted(LENDERS, key=len, reverse=True):
+            if base.__module__ == module or base.__module__.startswith(f"{module}."):
+                return LENDERS[module]
+    return None
 
 
 def refusal(given: object, *, sync: bool) -> str:
@@ -191,22 +200,13 @@ _WRAPPINGS: Final = 4
 """How many errors may stand around the driver's own one."""
 
 
-def _lender(given: object) -> tuple[bool, str] | None:
-    """Return the entry of `LENDERS` for what a caller gave: whether it is synchronous, and who lends it."""
-    for base in type(given).__mro__:
-        for module in sorted(LENDERS, key=len, reverse=True):
-            if base.__module__ == module or base.__module__.startswith(f"{module}."):
-                return LENDERS[module]
-    return None
-
-
 def _is_other_kind(given: object, *, sync: bool) -> bool:
     """Tell whether the other one of the two clients could use what this one was given."""
     if isinstance(given, (psycopg.Connection, psycopg_pool.ConnectionPool)):
         return not sync
     if isinstance(given, (psycopg.AsyncConnection, psycopg_pool.AsyncConnectionPool)):
         return sync
-    kind = _lender(given)
+    kind = lender(given)
     return kind is not None and kind[0] is not sync
 
 

@@ -13,15 +13,19 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from typing import Any, ClassVar, Final, TypeAlias
 
-import asyncpg
-from asyncpg.pool import PoolConnectionProxy
-
 from backfill.client.carrier import AnyConnection, Carrier, refusal
 from backfill.client.prepare import Parameters
+from backfill.contrib.extras import missing
 from backfill.errors import BackfillError, ConfigurationError
 from backfill.storage.carried import carried, result_of
 from backfill.storage.results import Result
 from backfill.storage.statements import load
+
+try:
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
+except ModuleNotFoundError as error:
+    raise missing(error, "asyncpg") from error
 
 _Given: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
 _COPY: Final = re.compile(r"^copy (?P<schema>\S+)\.(?P<table>\w+) \((?P<columns>[^)]+)\)", re.MULTILINE)

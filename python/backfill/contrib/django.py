@@ -9,13 +9,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, cast
 
-from django.db import Error, connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils.connection import ConnectionProxy
-
 from backfill.client.carrier import AnyConnection, refusal
 from backfill.contrib.dbapi import DriverCarrier, fetched
+from backfill.contrib.extras import missing
 from backfill.errors import ConfigurationError
+
+try:
+    from django.db import Error, connections, transaction
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.utils.connection import ConnectionProxy
+except ModuleNotFoundError as error:
+    raise missing(error, "django") from error
 
 
 class DjangoCarrier(DriverCarrier):

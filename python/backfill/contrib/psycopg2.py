@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
-import psycopg2
-from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812 - a class in small letters
-from psycopg2.pool import AbstractConnectionPool
-
 from backfill.client.carrier import AnyConnection, refusal
 from backfill.contrib.dbapi import DriverCarrier, driver_transaction, fetched
+from backfill.contrib.extras import missing
 from backfill.errors import ConfigurationError
+
+try:
+    import psycopg2
+    from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812 - a class in small letters
+    from psycopg2.pool import AbstractConnectionPool
+except ModuleNotFoundError as error:
+    raise missing(error, "psycopg2") from error
 
 
 class Psycopg2Carrier(DriverCarrier):

@@ -13,19 +13,17 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import IsolationLevel, pq
+from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 
-from backfill.errors import ConfigurationError
 from backfill.storage.connection import answered, complete, resolve, unreachable
+from backfill.storage.isolation import READ_COMMITTED
 from backfill.storage.pasted import is_function, pasted
-from backfill.storage.pooler import Way, way_of, without_option
+from backfill.storage.pooler import Way, found_of, without_option
 from backfill.storage.statements import render
 from backfill.storage.types import Dsn
 from backfill.sync.base import in_a_loop
 from backfill.sync.types import SyncConnection
-
-_COMMITTED: Final = "read committed"
 
 
 class Known(NamedTuple):
@@ -116,27 +114,19 @@ def find_out(connection: SyncConnection, *, wanted: bool = False, own: bool = Fa
     if known is not None:
         return known
     cursor = psycopg.RawCursor(connection, row_factory=dict_row)
-    pid = connection.info.backend_pid
-    cursor.execute(render("backend_pid"), [pid if own else None], prepare=False)
-    row: dict[str, Any] = cursor.fetchone() or {"pid": pid, "isolation": _COMMITTED, "array_nulls": "on"}
-    way = way_of(pooled=row["pid"] != pid, wanted=wanted, libpq=pq.version())
-    direct = way is Way.DIRECT
-    committed = row["isolation"] == _COMMITTED
+    cursor.execute(render("backend_pid"), [connection.info.backend_pid if own else None], prepare=False)
+    found = found_of(cursor.fetchone(), connection.info, wanted=wanted, own=own)
+    direct, committed = found.way is Way.DIRECT, found.level == READ_COMMITTED
     if own and not direct:
         connection.isolation_level = IsolationLevel.READ_COMMITTED
     elif own and not committed:
         psycopg.RawCursor(connection).execute(render("set_isolation"), prepare=False)
         committed = True
-    if row["array_nulls"] != "on":
-        if not (own and direct):
-            raise ConfigurationError(
-                "array_nulls is off in this connection's session, and backfill sends arrays with nulls in them: set it "
-                "to on (alter role ... set array_nulls = on, or alter database ... reset array_nulls) and connect again"
-            )
+    if found.sets_nulls:
         psycopg.RawCursor(connection).execute(render("set_array_nulls"), prepare=False)
-    if way is Way.POOLED and own:
+    if found.way is Way.POOLED and own:
         connection.prepare_threshold = None
-    known = _KNOWN[connection] = Known(way, committed)
+    known = _KNOWN[connection] = Known(found.way, committed)
     return known
 
 

@@ -19,9 +19,8 @@ import psycopg_pool
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from backfill.errors import ConfigurationError
-from backfill.said import said
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import shown
+from backfill.storage.outage import Outage
 from backfill.storage.types import Dsn
 from backfill.sync.connecting import connect
 from backfill.sync.types import SyncConnection
@@ -44,8 +43,7 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
     def __init__(self, dsn: Dsn, *, min_size: int, max_size: int) -> None:
         self._dsn = dsn
         self._made_in = os.getpid()
-        self._outage = Backoff()
-        self._trouble: str | None = None
+        self._outage = Outage(logger)
         self._ending = threading.Event()
         pool = self
 
@@ -84,17 +82,14 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
             except ConfigurationError:
                 raise
             except Exception as error:
-                self._trouble = shown(error)
-                logger.log(self._outage.level(), "no connection for the pool, trying again: %s", self._trouble)
+                self._outage.failed(error)
                 pause = backoff.pause()
                 waited += pause
                 if seconds is not None and waited > seconds:
-                    raise PoolTimeout(f"couldn't get a connection after {seconds:.2f} sec: {self._trouble}") from error
+                    raise self._outage.not_made(seconds) from error
                 self._ending.wait(pause)
             else:
-                self._trouble = None
-                if self._outage.reset():
-                    logger.info("the pool has connections again")
+                self._outage.connected()
                 return connection
         raise PoolClosed("the pool was closed")
 
@@ -107,8 +102,7 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
         try:
             return super().getconn(timeout)
         except PoolTimeout as error:
-            why = self._trouble or f"all {self.max_size} are in use"
-            raise PoolTimeout(f"{said(error)}: {why}") from error
+            raise self._outage.not_lent(error, self.max_size) from error
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool without waiting for pauses between attempts to connect."""

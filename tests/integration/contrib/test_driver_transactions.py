@@ -10,7 +10,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from backfill import BackfillClient, BulkEnqueueError, ConfigurationError, JobKeyMode, JobSpec, NewJob, Queue
+from backfill import (
+    BackfillClient,
+    BulkEnqueueError,
+    CancelStatus,
+    ConfigurationError,
+    JobKeyMode,
+    JobSpec,
+    NewJob,
+    Queue,
+)
 from backfill.jobs import EnqueueStatus
 from drivers_hosts import COMMITTING, HOSTS, MINE, OWN_ERRORS, POOLS, TABLE, WRONG, Host, SessionHost, url_of
 
@@ -18,6 +27,7 @@ from reading import rows, value
 
 Verb = Callable[[BackfillClient, Any], Awaitable[Any]]
 COUNT = "select count(*) from graphile_worker.jobs"
+PRIORITIES = "select key, priority from graphile_worker.jobs order by id"
 BOTH = "select (select count(*) from mine), (select count(*) from graphile_worker.jobs)"
 VERBS: dict[str, Verb] = {
     "plain": lambda client, conn: client.enqueue("t", {"a": 1}, connection=conn),
@@ -137,6 +147,37 @@ async def test_outcomes_are_whole(dsn: str, host: Host) -> None:
         removed = await CLIENT.remove_job("k", connection=host.given)
     assert removed is not None
     assert await value(dsn, COUNT) == 0
+
+
+async def test_jobs_are_changed_in_it(dsn: str, host: Host) -> None:
+    """Cancelling, removing, rescheduling and completing: after a rollback the jobs are as before, also by savepoint."""
+    async with host.transaction():
+        jobs = [await CLIENT.enqueue(f"t{n}", {}, job_key=f"k{n}", connection=host.given) for n in range(5)]
+
+    async def change() -> None:
+        cancelled = await CLIENT.cancel(jobs[0].id, reason="no more", connection=host.given)
+        removed = await CLIENT.remove_job("k1", connection=host.given)
+        [moved] = await CLIENT.reschedule_jobs([jobs[2].id], priority=7, connection=host.given)
+        [completed] = await CLIENT.complete_jobs([jobs[3].id], connection=host.given)
+        assert removed is not None
+        assert (cancelled.status, removed.id) == (CancelStatus.REMOVED, jobs[1].id)
+        assert (moved.priority, completed.id) == (7, jobs[3].id)
+
+    async with host.transaction():
+        with suppress(UndoneError):
+            async with host.savepoint():
+                await change()
+                raise UndoneError
+    with suppress(UndoneError):
+        async with host.transaction():
+            await change()
+            raise UndoneError
+    assert await rows(dsn, PRIORITIES) == [("k0", 0), ("k1", 0), ("k2", 0), ("k3", 0), ("k4", 0)]
+    async with host.transaction():
+        await change()
+        assert await value(dsn, COUNT) == 5
+    assert await rows(dsn, PRIORITIES) == [("k2", 7), ("k4", 0)]
+    assert await rows(dsn, "select job_id, how from graphile_worker.backfill_ends") == [(jobs[0].id, "cancelled")]
 
 
 @pytest.mark.parametrize("pool", POOLS)
