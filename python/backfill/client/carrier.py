@@ -11,7 +11,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
 import psycopg_pool
@@ -30,12 +30,12 @@ class Carrier(ABC):
     The driver's own errors come out of its methods unchanged.
 
     The methods of a synchronous driver's carrier never wait for an event loop, so that `at_once` can run them.
-
-    Attributes:
-        copies: whether `copy` works.
     """
 
-    copies: ClassVar[bool] = False
+    @property
+    def copies(self) -> bool:
+        """Whether `copy` works now: its data has texts in UTF-8, which the session must speak then."""
+        return False
 
     @abstractmethod
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> Result:

@@ -7,7 +7,7 @@ drivers: the caller's thread is blocked while the server works.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -35,10 +35,13 @@ class PsycopgCarrier(Carrier):
         connection: the connection; one thread at a time uses it.
     """
 
-    copies: ClassVar[bool] = True
-
     def __init__(self, connection: SyncConnection) -> None:
         self._connection = connection
+
+    @property
+    def copies(self) -> bool:
+        """Whether `copy` works: always, since the client sets these sessions to UTF-8."""
+        return True
 
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> PGresult:
         """Run a statement by its name and return libpq's result; the driver's errors come out unchanged."""

@@ -235,3 +235,16 @@ def test_codecs_of_psycopg2_do_not_matter(dsn: str) -> None:
         register_type(new_type((20, 23), "odd", lambda _value, _cursor: "other"), host.given)
         job = Client(host.given).enqueue("send", PAYLOAD)
         assert Client(host.given).get_job(job.id).payload == PAYLOAD
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_bulk_payloads_in_another_encoding(dsn: str, name: str) -> None:
+    """A session that speaks LATIN1 would read a COPY's data in it, so rows go by the driver's own parameters there."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        database = psycopg.sql.Identifier(connection.info.dbname)
+        connection.execute(psycopg.sql.SQL("alter database {} set client_encoding = 'LATIN1'").format(database))
+    with host_of(name, dsn) as host:
+        Client(host.given).enqueue_bulk([NewJob("send", {"text": "é"})] * 3)
+        Client(host.given).enqueue_bulk(NewJob("send", {"text": "é"}, JobSpec(job_key=key)) for key in "abc")
+        host.commit()
+    assert [text for text, *_ in jobs(dsn)] == ["é"] * 6
