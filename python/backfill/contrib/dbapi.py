@@ -86,11 +86,10 @@ class DriverCarrier(Carrier):
         send_copy(self._driver, text, data)
 
 
-def fetched(connection: Any, text: str, parameters: Sequence[str | None]) -> Sequence[str | None]:
-    """Run a statement by a cursor of a connection, and return the only value of each row that it gives."""
-    with connection.cursor() as cursor:
-        cursor.execute(text, tuple(parameters))
-        return [row[0] for row in cursor.fetchall()] if cursor.description else []
+def fetched_by(cursor: Any, text: str, parameters: Sequence[str | None]) -> Sequence[str | None]:
+    """Run a statement by a cursor whose rows are tuples, and return the only value of each row that it gives."""
+    cursor.execute(text, tuple(parameters))
+    return [row[0] for row in cursor.fetchall()] if cursor.description else []
 
 
 def send_copy(driver: Any, text: str, data: bytes) -> None:

@@ -14,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.connection import ConnectionProxy
 
 from backfill.client.carrier import AnyConnection, refusal
-from backfill.contrib.dbapi import DriverCarrier, fetched
+from backfill.contrib.dbapi import DriverCarrier, fetched_by
 from backfill.errors import ConfigurationError
 
 
@@ -44,7 +44,8 @@ class DjangoCarrier(DriverCarrier):
         return self._wrapper.connection
 
     def _texts(self, text: str, parameters: Sequence[str | None]) -> Sequence[str | None]:
-        return fetched(self._wrapper, text, parameters)
+        with self._wrapper.cursor() as cursor:
+            return fetched_by(cursor, text, parameters)
 
     def _block(self) -> AbstractContextManager[object]:
         block: Any = transaction.atomic(using=self._wrapper.alias)  # Django has no types of its own

@@ -8,10 +8,11 @@ from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812 - a class in small letters
+from psycopg2.extensions import cursor as Psycopg2Cursor  # noqa: N812 - see above
 from psycopg2.pool import AbstractConnectionPool
 
 from backfill.client.carrier import AnyConnection, refusal
-from backfill.contrib.dbapi import DriverCarrier, driver_transaction, fetched
+from backfill.contrib.dbapi import DriverCarrier, driver_transaction, fetched_by
 from backfill.errors import ConfigurationError
 
 
@@ -35,7 +36,9 @@ class Psycopg2Carrier(DriverCarrier):
         return self._connection
 
     def _texts(self, text: str, parameters: Sequence[str | None]) -> Sequence[str | None]:
-        return fetched(self._connection, text, parameters)
+        # A cursor of the plain kind: rows of the program's own kind, such as dicts, have no first value.
+        with self._connection.cursor(cursor_factory=Psycopg2Cursor) as cursor:
+            return fetched_by(cursor, text, parameters)
 
     def _block(self) -> AbstractContextManager[object]:
         return driver_transaction(self._connection)

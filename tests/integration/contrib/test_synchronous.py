@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg2.extensions import new_type, register_type
-from psycopg2.extras import register_default_json
+from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor, register_default_json
 from psycopg2.pool import ThreadedConnectionPool
 
 from at_once import Client
@@ -248,3 +248,15 @@ def test_bulk_payloads_in_another_encoding(dsn: str, name: str) -> None:
         Client(host.given).enqueue_bulk(NewJob("send", {"text": "é"}, JobSpec(job_key=key)) for key in "abc")
         host.commit()
     assert [text for text, *_ in jobs(dsn)] == ["é"] * 6
+
+
+@pytest.mark.parametrize("factory", [RealDictCursor, DictCursor, NamedTupleCursor], ids=str)
+def test_cursors_of_psycopg2_do_not_matter(dsn: str, factory: Any) -> None:
+    """The client makes cursors of the plain kind, whatever kind the connection makes for the program."""
+    with host_of("psycopg2", dsn) as host:
+        host.given.cursor_factory = factory
+        job = Client(host.given).enqueue("send", PAYLOAD)
+        Client(host.given).enqueue_bulk([NewJob("send", PAYLOAD)] * 2)
+        assert Client(host.given).get_job(job.id).payload == PAYLOAD
+        host.commit()
+    assert len(jobs(dsn)) == 3
