@@ -62,7 +62,8 @@ async def lend(given: object) -> AsyncIterator[AnyConnection]:
     """Lend a connection of Django's to the client: `connection`, or `connections[alias]`.
 
     Raises:
-        ConfigurationError: it is none, or is one of another database.
+        ConfigurationError: it is none, or is one of another database, or is not the one that this thread has for its
+            alias: `atomic` begins and ends the transactions of that one only.
     """
     wrapper: Any = given
     if isinstance(given, ConnectionProxy) and isinstance(given.__dict__.get("_alias"), str):
@@ -73,5 +74,10 @@ async def lend(given: object) -> AsyncIterator[AnyConnection]:
         raise ConfigurationError(
             f"connection: Django's database {wrapper.alias!r} is {wrapper.vendor}, and the queue is PostgreSQL's: "
             "give connections[alias] of the database that has the queue"
+        )
+    if wrapper.alias not in connections or connections[wrapper.alias] is not wrapper:
+        raise ConfigurationError(
+            f"connection: it is not this thread's connections[{wrapper.alias!r}], such as a copy or one of another "
+            "thread, and Django's blocks would be those of that one: give connections[alias]"
         )
     yield DjangoCarrier(wrapper)
