@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from backfill import BackfillClient, ClientClosedError, JobKeyMode
+from backfill import BackfillClient, ClientClosedError, CommitUnknownError, JobKeyMode
 from backfill.client import asking, enqueue
 from backfill.client.gathering import senders
 from backfill.client.lent import LentClient
@@ -23,6 +23,10 @@ COUNT: LiteralString = "select count(*) from graphile_worker._private_jobs"
 REFUSING: LiteralString = """
     alter table graphile_worker._private_jobs
     add constraint mine check (coalesce(payload ->> 'bad', 'no') = 'no')"""
+LEAVING_OUT: LiteralString = """
+    create function leave_out() returns trigger language plpgsql as
+    $$ begin if new.payload ->> 'out' = 'yes' then return null; end if; return new; end $$;
+    create trigger leave_out before insert on graphile_worker._private_jobs for each row execute function leave_out()"""
 BLOCKED: LiteralString = """
     select count(*) from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock' and application_name = 'backfill'"""
@@ -59,6 +63,16 @@ async def test_a_bad_row_fails_its_own_call(dsn: str, client: BackfillClient, ba
     assert sorted(written) == [n for n in range(40) if n not in bad]
     errors = [one for one in found if isinstance(one, BaseException)]
     assert len({id(error) for error in errors}) == len(errors)
+
+
+async def test_rows_that_a_trigger_leaves_out(dsn: str, client: BackfillClient) -> None:
+    """Nobody knows whose job is missing, so each call says that it is in doubt; those that were sent alone are right."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute(LEAVING_OUT)
+    calls = [client.enqueue("t", {"out": "yes" if n == 9 else "no"}) for n in range(20)]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(one) for one in found[1:]} == {CommitUnknownError}
+    assert await value(dsn, COUNT) == 1 + 19
 
 
 async def test_arrays_that_cannot_be_joined(client: BackfillClient) -> None:
