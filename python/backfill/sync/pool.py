@@ -23,7 +23,7 @@ from backfill.said import said
 from backfill.storage.backoff import Backoff
 from backfill.storage.connection import shown
 from backfill.storage.types import Dsn
-from backfill.sync.connecting import connect
+from backfill.sync.connecting import OwnConnection, connect
 from backfill.sync.types import SyncConnection
 
 logger = logging.getLogger(__name__)
@@ -122,12 +122,15 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
 
 
 class _Quiet(logging.Filter):
-    """Keeps records about an attempt to connect that a closing pool ended out of psycopg's pool log."""
+    """Keeps two kinds of records out of psycopg's pool log, as the asynchronous client does.
+
+    They are about an attempt to connect that a closing pool ended, and about single broken connections of ours.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be logged."""
         given = record.args if isinstance(record.args, tuple) else ()
-        return not any(isinstance(one, PoolClosed) for one in given)
+        return not any(isinstance(one, (PoolClosed, OwnConnection)) for one in given)
 
 
 def _close_all() -> None:
