@@ -49,7 +49,7 @@ async def lend(given: object) -> AsyncIterator[AnyConnection]:
     """Lend what a caller gave to the client: a connection; or a pool, for a transaction of its own.
 
     Raises:
-        ConfigurationError: it is neither.
+        ConfigurationError: it is neither, or is an asynchronous connection.
     """
     if isinstance(given, AbstractConnectionPool):
         own = given.getconn()
@@ -61,4 +61,9 @@ async def lend(given: object) -> AsyncIterator[AnyConnection]:
         return
     if not isinstance(given, Psycopg2Connection):
         raise ConfigurationError(f"connection: {refusal(given, sync=True)}")
+    if given.async_:
+        raise ConfigurationError(
+            "connection: psycopg2's connection was made with async_=True, and its calls do not wait for their results: "
+            "give one that was made without"
+        )
     yield Psycopg2Carrier(given)

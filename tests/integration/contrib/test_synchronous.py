@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+import psycopg2
 import pytest
 from psycopg2.extensions import new_type, register_type
-from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor, register_default_json
+from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor, register_default_json, wait_select
 from psycopg2.pool import ThreadedConnectionPool
 
 from at_once import Client
@@ -260,3 +261,15 @@ def test_cursors_of_psycopg2_do_not_matter(dsn: str, factory: Any) -> None:
         assert Client(host.given).get_job(job.id).payload == PAYLOAD
         host.commit()
     assert len(jobs(dsn)) == 3
+
+
+def test_an_asynchronous_connection_of_psycopg2_is_refused(dsn: str) -> None:
+    """Its calls do not wait, so the client could read no results."""
+    connection = psycopg2.connect(dsn, async_=1)
+    try:
+        wait_select(connection)
+        with pytest.raises(ConfigurationError, match="async_=True"):
+            Client(connection).enqueue("send", {})
+        assert not connection.isexecuting()
+    finally:
+        connection.close()
