@@ -37,6 +37,11 @@ class Carrier(ABC):
         """Whether `copy` works now: its data has texts in UTF-8, which the session must speak then."""
         return False
 
+    @property
+    def piped(self) -> bool:
+        """Whether the connection is in pipeline mode, in which a statement cannot be repeated."""
+        return False
+
     @abstractmethod
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> Result:
         """Run a statement by its name, and return its result, in text format unless `binary` is set."""
@@ -179,7 +184,7 @@ def is_idle(connection: AnyConnection) -> bool:
 
 def is_piped(connection: AnyConnection) -> bool:
     """Tell whether a connection is in pipeline mode, in which it can neither send a COPY nor repeat a statement."""
-    return not isinstance(connection, Carrier) and bool(connection.pgconn.pipeline_status)
+    return connection.piped if isinstance(connection, Carrier) else bool(connection.pgconn.pipeline_status)
 
 
 def known_by(connection: AnyConnection) -> object:

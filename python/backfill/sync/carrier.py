@@ -40,8 +40,13 @@ class PsycopgCarrier(Carrier):
 
     @property
     def copies(self) -> bool:
-        """Whether `copy` works: always, since the client sets these sessions to UTF-8."""
-        return True
+        """Whether `copy` works; the client sets these sessions to UTF-8, so only pipeline mode prevents it."""
+        return not self.piped
+
+    @property
+    def piped(self) -> bool:
+        """Whether the connection is in pipeline mode."""
+        return bool(self._connection.pgconn.pipeline_status)
 
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> PGresult:
         """Run a statement by its name and return libpq's result; the driver's errors come out unchanged."""
@@ -49,7 +54,8 @@ class PsycopgCarrier(Carrier):
         if any(isinstance(value, bytes) for value in parameters):
             cursor.adapters.register_dumper(bytes, EncodedText)
         prepare = False if known_of(self._connection).way is Way.POOLED else None
-        with self._by_itself():
+        # Leaving a pipeline block waits for the results, also where the caller's own block goes on.
+        with self._connection.pipeline() if self.piped else self._by_itself():
             cursor.execute(render(name, schema), parameters, prepare=prepare, binary=binary)
         if cursor.pgresult is None:
             raise BackfillError(f"statement {name!r}: the driver gave no result")
