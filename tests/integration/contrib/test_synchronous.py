@@ -12,11 +12,12 @@ import pytest
 from psycopg2.extensions import new_type, register_type
 from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor, register_default_json, wait_select
 from psycopg2.pool import ThreadedConnectionPool
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from at_once import Client
 from backfill import JobSpec, NewJob, Queue
 from backfill.errors import BulkEnqueueError, ConfigurationError
-from sync_hosts import HOSTS, SQLALCHEMY, Host, engine_of, host_of
+from sync_hosts import HOSTS, SQLALCHEMY, Host, engine_of, host_of, url_of
 
 PAYLOAD = {"text": "100% 'é' \\ \" $1 %s 😀", "big": 2**63 - 1}
 
@@ -202,10 +203,21 @@ def test_other_engines_are_refused_by_name(dsn: str) -> None:
 
 def test_an_asynchronous_session_is_refused_by_name(dsn: str) -> None:
     """The message names the client that takes it."""
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     with pytest.raises(ConfigurationError, match=r"AsyncSession is asynchronous, .*BackfillClient"):
         Client(AsyncSession()).enqueue("send", {})
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_a_session_within_run_sync_is_refused_by_name(dsn: str, driver: str) -> None:
+    """Its engine is asynchronous, so the client could not use the driver's connection."""
+    engine = create_async_engine(url_of(dsn, driver))
+    try:
+        async with AsyncSession(engine) as session:
+            for given in (session, await session.connection()):
+                with pytest.raises(ConfigurationError, match=r"asynchronous one, .* AsyncSession"):
+                    await given.run_sync(lambda found: Client(found).enqueue("send", {}))
+    finally:
+        await engine.dispose()
 
 
 @pytest.mark.parametrize("name", SQLALCHEMY)
