@@ -48,6 +48,13 @@ async def holding(dsn: str, statement: LiteralString) -> AsyncIterator[psycopg.A
         yield connection
 
 
+def sending(client: BackfillClient) -> senders.Senders:
+    """What sends the calls of a client that go together."""
+    found = client._adding.senders()
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("bad", [{3}, {0, 1, 2, 3}, {1, 17, 30, 31}])
 async def test_a_bad_row_fails_its_own_call(dsn: str, client: BackfillClient, bad: set[int]) -> None:
     """The database's refusal goes to the call whose row it is about; all other jobs are written, once."""
@@ -155,6 +162,24 @@ async def test_a_cancelled_call_leaves_the_others(
     assert [outcome.job.payload["n"] for outcome in outcomes] == [0, 1, 2, 4, 5]
     written = await rows(dsn, "select payload ->> 'n' from graphile_worker._private_jobs where payload ->> 'n' = '3'")
     assert len(written) == (when == "sent")
+
+
+async def test_a_call_that_is_cancelled_before_there_is_a_connection(dsn: str, eventually: Eventually) -> None:
+    """Its job is not written afterwards, so that the caller may try again; the others are."""
+    async with BackfillClient(dsn, max_size=1) as client:
+        async with client.pool.connection():
+            calls = [asyncio.ensure_future(client.enqueue("t", {"n": n})) for n in range(6)]
+
+            async def are_on_their_way() -> bool:
+                return len(sending(client)._sent) == len(calls) - 1
+
+            await eventually(are_on_their_way)
+            for call in (calls[0], calls[3]):
+                call.cancel()
+            await asyncio.wait([calls[0], calls[3]])
+        outcomes = await asyncio.gather(calls[1], calls[2], *calls[4:])
+    assert [outcome.job.payload["n"] for outcome in outcomes] == [1, 2, 4, 5]
+    assert await value(dsn, COUNT) == 4
 
 
 async def test_a_cancelled_first_call_sends_the_others(
