@@ -19,7 +19,7 @@ from backfill.errors import BackfillError
 from backfill.storage.connection import is_alive
 from backfill.storage.pooler import Way
 from backfill.storage.statements import render
-from backfill.sync.connecting import known_of
+from backfill.sync.connecting import OwnConnection, known_of
 from backfill.sync.types import SyncConnection
 
 if TYPE_CHECKING:
@@ -86,8 +86,10 @@ class PsycopgCarrier(Carrier):
         """Whether the connection is closed, by either side as far as the socket shows.
 
         Where the driver finds that the socket is lost while it waits, it raises an error and leaves its state as it is.
+        A forked child must not look at its parent's socket, since it would take the server's answers from it.
         """
-        return not is_alive(self._connection)
+        inherited = isinstance(self._connection, OwnConnection) and self._connection.is_inherited
+        return inherited or not is_alive(self._connection)
 
     @property
     def known_by(self) -> object:

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import IsolationLevel, pq
 from psycopg.rows import dict_row
 
-from backfill.errors import ConfigurationError
+from backfill.errors import BackfillError, ConfigurationError
 from backfill.storage.connection import answered, complete, resolve, unreachable
 from backfill.storage.pasted import is_function, pasted
 from backfill.storage.pooler import Way, way_of, without_option
@@ -52,6 +52,29 @@ class OwnConnection(psycopg.Connection[Any]):
     """
 
     _made_in = 0
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether another process made the connection, and still uses its socket."""
+        return self._made_in not in (0, os.getpid())
+
+    def wait(self, *given: Any, **how: Any) -> Any:
+        """Send and receive as the driver does; everything that it does on the connection goes through this method.
+
+        Raises:
+            BackfillError: another process made the connection.
+        """
+        if self.is_inherited:
+            raise BackfillError(
+                "this process was forked within a call or a block of its parent's, and would use its parent's "
+                "connection: let the child do its own work only, and end it by os._exit()"
+            )
+        return super().wait(*given, **how)
+
+    def close(self) -> None:
+        """Close the connection, but only in the process that made it: in another one it would end that one's session."""
+        if not self.is_inherited:
+            super().close()
 
     def __del__(self, *given: Any) -> None:
         """Warn of a connection that was not closed, but only in the process that made it."""

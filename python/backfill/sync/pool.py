@@ -110,6 +110,11 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
             why = self._trouble or f"all {self.max_size} are in use"
             raise PoolTimeout(f"{said(error)}: {why}") from error
 
+    def putconn(self, conn: SyncConnection) -> None:
+        """Take a connection back; a forked child that leaves a block of its parent's does nothing."""
+        if self.is_here:
+            super().putconn(conn)
+
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool without waiting for pauses between attempts to connect."""
         self._ending.set()
