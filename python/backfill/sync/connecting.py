@@ -72,7 +72,7 @@ class OwnConnection(psycopg.Connection[Any]):
         return super().wait(*given, **how)
 
     def close(self) -> None:
-        """Close the connection, but only in the process that made it: in another one it would end that one's session."""
+        """Close the connection in the process that made it; in another one, that would end the session of the first."""
         if not self.is_inherited:
             super().close()
 

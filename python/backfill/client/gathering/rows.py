@@ -68,9 +68,9 @@ def in_order(rows: Sequence[Row], written: Sequence[Job]) -> list[Job]:
     """
     if len(written) != len(rows) or {shape.key for shape, _ in rows} != {job.key for job in written}:
         raise CommitUnknownError(
-            f"{len(written)} of {len(rows)} jobs that went together were written as they are, so this one may or may not"
-            " be there: a trigger on the table leaves some out or changes them. BackfillClient(gather=False) sends each "
-            "job by itself"
+            f"{len(written)} of {len(rows)} jobs that went together were written as they are, so this one may or may "
+            "not be there: a trigger on the table leaves some out or changes them. BackfillClient(gather=False) sends "
+            "each job by itself"
         )
     keyless = iter(sorted([job for job in written if job.key is None], key=lambda job: job.id))
     by_key = {job.key: job for job in written}

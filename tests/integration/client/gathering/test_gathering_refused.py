@@ -73,7 +73,7 @@ async def test_a_bad_row_fails_its_own_call(dsn: str, client: BackfillClient, ba
 
 
 async def test_rows_that_a_trigger_leaves_out(dsn: str, client: BackfillClient) -> None:
-    """Nobody knows whose job is missing, so each call says that it is in doubt; those that were sent alone are right."""
+    """Nobody knows whose job is missing, so each call says that it is in doubt, but for the one that was sent alone."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         await connection.execute(LEAVING_OUT)
     calls = [client.enqueue("t", {"out": "yes" if n == 9 else "no"}) for n in range(20)]
