@@ -11,7 +11,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
 import psycopg_pool
@@ -30,12 +30,17 @@ class Carrier(ABC):
     The driver's own errors come out of its methods unchanged.
 
     The methods of a synchronous driver's carrier never wait for an event loop, so that `at_once` can run them.
-
-    Attributes:
-        copies: whether `copy` works.
     """
 
-    copies: ClassVar[bool] = False
+    @property
+    def copies(self) -> bool:
+        """Whether `copy` works now: its data has texts in UTF-8, which the session must speak then."""
+        return False
+
+    @property
+    def piped(self) -> bool:
+        """Whether the connection is in pipeline mode, in which a statement cannot be repeated."""
+        return False
 
     @abstractmethod
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> Result:
@@ -188,7 +193,7 @@ def is_idle(connection: AnyConnection) -> bool:
 
 def is_piped(connection: AnyConnection) -> bool:
     """Tell whether a connection is in pipeline mode, in which it can neither send a COPY nor repeat a statement."""
-    return not isinstance(connection, Carrier) and bool(connection.pgconn.pipeline_status)
+    return connection.piped if isinstance(connection, Carrier) else bool(connection.pgconn.pipeline_status)
 
 
 def known_by(connection: AnyConnection) -> object:

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from backfill.client.carrier import AnyConnection, Carrier, refusal
 from backfill.client.prepare import Parameters
@@ -38,10 +38,13 @@ class AsyncpgCarrier(Carrier):
         connection: the connection, or a pool's proxy of it.
     """
 
-    copies: ClassVar[bool] = True
-
     def __init__(self, connection: _Given) -> None:
         self._connection = connection
+
+    @property
+    def copies(self) -> bool:
+        """Whether a COPY's data is read as UTF-8, as it is written."""
+        return str(self._connection.get_settings().client_encoding).upper() == "UTF8"
 
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> Result:
         """Run a statement by its name, and return its result, in text format unless `binary` is set."""

@@ -126,6 +126,11 @@ def borrow(given: object) -> Borrowed | None:
 
 
 def _check(dialect: sqlalchemy.Dialect) -> None:
+    if dialect.is_async:
+        raise ConfigurationError(
+            f"connection: SQLAlchemy's engine is an asynchronous one, of {dialect.name}+{dialect.driver}, as within "
+            "run_sync: give the AsyncSession or the AsyncConnection to BackfillClient"
+        )
     if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
         raise ConfigurationError(
             f"connection: SQLAlchemy's engine is of {dialect.name}+{dialect.driver}: the client takes "

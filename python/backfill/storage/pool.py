@@ -28,6 +28,7 @@ from backfill.storage.until import until
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_AGAIN_SECONDS: Final = 0.05
 _OURS: Final[WeakSet[Connection]] = WeakSet()
 
 
@@ -62,7 +63,11 @@ class PatientPool(AsyncConnectionPool[Connection]):
 
             @classmethod
             async def connect(cls, *_: Any, **__: Any) -> Connection:  # type: ignore[override]
-                return await pool.lasting()
+                try:
+                    return await pool.lasting()
+                except asyncio.CancelledError:
+                    _insist(asyncio.current_task())
+                    raise
 
         super().__init__(
             "", connection_class=Lasting, min_size=min_size, max_size=max_size, max_idle=max_idle, open=False,
@@ -167,8 +172,22 @@ class _Quiet(logging.Filter):
         return not any(_is_ours(one) for one in given)
 
 
+def _insist(task: asyncio.Task[Any] | None) -> None:
+    """Cancel a task of psycopg's pool until it ends.
+
+    Such a task goes on when it is cancelled while it connects. At the end of `asyncio.run`, which cancels each task
+    once, a client that was not closed would thus keep the program from ending.
+    """
+    if task is not None and not task.done():
+        loop = task.get_loop()
+        loop.call_soon(task.cancel)
+        loop.call_later(_AGAIN_SECONDS, _insist, task)
+
+
 def _is_ours(one: object) -> bool:
-    return isinstance(one, _ClosingError) or (isinstance(one, psycopg.AsyncConnection) and one in _OURS)
+    return isinstance(one, (_ClosingError, asyncio.CancelledError)) or (
+        isinstance(one, psycopg.AsyncConnection) and one in _OURS
+    )
 
 
 logging.getLogger("psycopg.pool").addFilter(_Quiet())

@@ -16,6 +16,7 @@ import psycopg
 from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 
+from backfill.errors import BackfillError
 from backfill.storage.connection import answered, complete, resolve, unreachable
 from backfill.storage.isolation import READ_COMMITTED
 from backfill.storage.pasted import is_function, pasted
@@ -50,6 +51,29 @@ class OwnConnection(psycopg.Connection[Any]):
     """
 
     _made_in = 0
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether another process made the connection, and still uses its socket."""
+        return self._made_in not in (0, os.getpid())
+
+    def wait(self, *given: Any, **how: Any) -> Any:
+        """Send and receive as the driver does; everything that it does on the connection goes through this method.
+
+        Raises:
+            BackfillError: another process made the connection.
+        """
+        if self.is_inherited:
+            raise BackfillError(
+                "this process was forked within a call or a block of its parent's, and would use its parent's "
+                "connection: let the child do its own work only, and end it by os._exit()"
+            )
+        return super().wait(*given, **how)
+
+    def close(self) -> None:
+        """Close the connection in the process that made it; in another one, that would end the session of the first."""
+        if not self.is_inherited:
+            super().close()
 
     def __del__(self, *given: Any) -> None:
         """Warn of a connection that was not closed, but only in the process that made it."""

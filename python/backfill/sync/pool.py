@@ -22,7 +22,7 @@ from backfill.errors import ConfigurationError
 from backfill.storage.backoff import Backoff
 from backfill.storage.outage import Outage
 from backfill.storage.types import Dsn
-from backfill.sync.connecting import connect
+from backfill.sync.connecting import OwnConnection, connect
 from backfill.sync.types import SyncConnection
 
 logger = logging.getLogger(__name__)
@@ -104,6 +104,11 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
         except PoolTimeout as error:
             raise self._outage.not_lent(error, self.max_size) from error
 
+    def putconn(self, conn: SyncConnection) -> None:
+        """Take a connection back; a forked child that leaves a block of its parent's does nothing."""
+        if self.is_here:
+            super().putconn(conn)
+
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool without waiting for pauses between attempts to connect."""
         self._ending.set()
@@ -116,12 +121,15 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
 
 
 class _Quiet(logging.Filter):
-    """Keeps records about an attempt to connect that a closing pool ended out of psycopg's pool log."""
+    """Keeps two kinds of records out of psycopg's pool log, as the asynchronous client does.
+
+    They are about an attempt to connect that a closing pool ended, and about single broken connections of ours.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be logged."""
         given = record.args if isinstance(record.args, tuple) else ()
-        return not any(isinstance(one, PoolClosed) for one in given)
+        return not any(isinstance(one, (PoolClosed, OwnConnection)) for one in given)
 
 
 def _close_all() -> None:

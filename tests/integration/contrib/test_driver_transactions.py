@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 
@@ -21,7 +22,19 @@ from backfill import (
     Queue,
 )
 from backfill.jobs import EnqueueStatus
-from drivers_hosts import COMMITTING, HOSTS, MINE, OWN_ERRORS, POOLS, TABLE, WRONG, Host, SessionHost, url_of
+from drivers_hosts import (
+    COMMITTING,
+    HOSTS,
+    MINE,
+    OWN_ERRORS,
+    POOLS,
+    TABLE,
+    WRONG,
+    Host,
+    SessionHost,
+    asyncpg_keywords,
+    url_of,
+)
 
 from reading import rows, value
 
@@ -221,3 +234,16 @@ async def test_what_is_no_connection_is_refused_by_name(dsn: str) -> None:
         await CLIENT.enqueue("t", connection=engine)  # type: ignore[call-overload]
     with pytest.raises(ConfigurationError, match=r"async_sessionmaker makes sessions: pass one of them$"):
         await CLIENT.enqueue("t", connection=async_sessionmaker())  # type: ignore[call-overload]
+
+
+async def test_bulk_payloads_in_another_encoding(dsn: str) -> None:
+    """A session of asyncpg's that speaks LATIN1 would read a COPY's data in it, so rows go by its parameters there."""
+    connection = await asyncpg.connect(**asyncpg_keywords(dsn), server_settings={"client_encoding": "LATIN1"})
+    try:
+        await CLIENT.enqueue_bulk([NewJob("t", {"text": "é"})] * 3, connection=connection)
+        await CLIENT.enqueue_bulk(
+            (NewJob("t", {"text": "é"}, JobSpec(job_key=k)) for k in "abc"), connection=connection
+        )
+    finally:
+        await connection.close()
+    assert await rows(dsn, "select payload ->> 'text' from graphile_worker._private_jobs") == [("é",)] * 6

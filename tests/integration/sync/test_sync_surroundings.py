@@ -10,6 +10,7 @@ import psycopg_pool
 import pytest
 
 from backfill import (
+    BackfillError,
     BeforeJobSchedule,
     ConfigurationError,
     ContinueWith,
@@ -106,3 +107,20 @@ def test_interceptors_are_asked(dsn: str) -> None:
 async def test_interceptors_are_asked_where_a_loop_runs(dsn: str) -> None:
     """In a thread beside the caller's, whose event loop cannot run another coroutine meanwhile."""
     ask(dsn)
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_a_dsn_may_not_use_its_own_client(dsn: str, kind: str) -> None:
+    """It says so instead of waiting for ever, also where a coroutine gives the dsn in a thread beside the caller's."""
+
+    def plain() -> str:
+        client.enqueue("t", {})
+        return dsn
+
+    async def asynchronous() -> str:
+        return plain()
+
+    client = Client(plain if kind == "plain" else asynchronous)
+    with pytest.raises(BackfillError, match="the dsn's callable uses the client"):
+        client.open()
+    assert not client.is_open
