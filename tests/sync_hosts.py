@@ -10,6 +10,7 @@ from typing import Any
 import django
 import django.conf
 import django.db
+import psycopg
 import psycopg2
 import sqlalchemy
 from django.db import transaction
@@ -22,10 +23,12 @@ class Host(ABC):
 
     Attributes:
         given: what callers give to the client as `connection`.
+        refused: the class of the errors that the client raises for the server's; that of `error` if it is empty.
     """
 
     given: Any
     error: type[Exception]
+    refused: type[Exception] | tuple[type[Exception], ...] = ()
 
     @abstractmethod
     def ask(self, text: str) -> Any:
@@ -48,6 +51,7 @@ class SQLAlchemySession(Host):
     """A session of SQLAlchemy."""
 
     error = sqlalchemy.exc.DBAPIError
+    refused = (psycopg.Error, psycopg2.Error)
 
     def __init__(self, session: Any) -> None:
         self.given = session

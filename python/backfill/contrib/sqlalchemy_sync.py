@@ -5,8 +5,8 @@ Statements go through SQLAlchemy, so that its transaction begins with them, and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from backfill.client.borrowed import Borrowed
@@ -53,19 +53,34 @@ class SQLAlchemyCarrier(DriverCarrier):
         return self._current().connection.dbapi_connection
 
     def _texts(self, text: str, parameters: Sequence[str | None]) -> Sequence[str | None]:
-        result = self._current().exec_driver_sql(text, tuple(parameters))
+        with _unwrapped():
+            result = self._current().exec_driver_sql(text, tuple(parameters))
         return [row[0] for row in result] if result.returns_rows else []
 
     def _block(self) -> AbstractContextManager[object]:
         driver = self._driver
         # In autocommit SQLAlchemy begins no transaction of the server's, so the driver does.
-        return driver_transaction(driver) if driver.autocommit else self._current().begin_nested()
+        if driver.autocommit:
+            return driver_transaction(driver)
+        with _unwrapped():
+            return self._current().begin_nested()
 
     def _send(self, text: str, data: bytes) -> None:
         connection = self._current()
         if not connection.in_transaction():
             connection.begin()  # a COPY goes past SQLAlchemy, which would not know that there is something to commit
         super()._send(text, data)
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raise the driver's own errors: the text of SQLAlchemy's shows the statement's values, such as a job's payload."""
+    try:
+        yield
+    except DBAPIError as error:
+        if error.orig is None:
+            raise
+        raise error.orig from None
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -122,14 +123,16 @@ def test_bulks_are_in_it(host: Host, dsn: str, end: str) -> None:
     assert kept == ([*range(2500), *range(2513, 2530)] if end == "commit" else [])
 
 
-def test_an_error_is_the_librarys_own(host: Host, dsn: str) -> None:
-    """The server's refusal comes as the library raises it, and the transaction is as after any error."""
+def test_an_error_is_the_drivers_own(host: Host, dsn: str) -> None:
+    """The server's refusal comes without the payload, and the transaction is as after any error."""
+    secret = "pay" + "load-7"  # not a literal, which the traceback's lines would show
     client = Client(host.given)
     client.enqueue("send", {"text": "before"})
     with pytest.raises(host.error):
         host.ask("select 1 / 0")
-    with pytest.raises(host.error):
-        client.enqueue("send", {"text": "after"})
+    with pytest.raises(host.refused or host.error) as raised:
+        client.enqueue("send", {"text": secret})
+    assert secret not in "".join(traceback.format_exception(raised.value))
     host.rollback()
     client.enqueue("send", {"text": "again"})
     host.commit()
@@ -142,7 +145,7 @@ def test_an_error_in_a_bulk_call_says_how_far_it_came(host: Host, dsn: str) -> N
         host.ask("select 1 / 0")
     with pytest.raises(BulkEnqueueError) as raised:
         Client(host.given).enqueue_bulk([NewJob("send", {})])
-    assert isinstance(raised.value.__cause__, host.error)
+    assert isinstance(raised.value.__cause__, host.refused or host.error)
     host.rollback()
     assert jobs(dsn) == []
 

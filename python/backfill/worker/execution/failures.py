@@ -18,6 +18,7 @@ LONGEST_MESSAGE: Final = 2_000
 LONGEST_TRACEBACK: Final = 4_000
 _LONGEST_TYPE: Final = 500
 _FRAMES: Final = 12
+_OUTERMOST: Final = 3
 _GROUP_MEMBERS: Final = 10
 _KINDS: Final = 5
 _CUT: Final = " ... "
@@ -122,9 +123,11 @@ def _summary(error: BaseException) -> str:
 def frames_of(error: BaseException) -> list[str]:
     """Where an error came from: one line for each frame, the innermost last.
 
-    The worker's own frames are left out, if there are others.
+    The worker's own frames are left out, if there are others. Of many frames the outermost ones are told, which are the
+    handler's, and the innermost ones, between which a library's may be left out.
     """
-    return [f"  at {path}:{line} in {name}" for path, line, name in _places(error.__traceback__)[-_FRAMES:]]
+    places = [f"  at {path}:{line} in {name}" for path, line, name in _places(error.__traceback__)]
+    return places if len(places) <= _FRAMES else [*places[:_OUTERMOST], *places[_OUTERMOST - _FRAMES :]]
 
 
 def _places(trace: TracebackType | None) -> list[tuple[str, int, str]]:
