@@ -27,6 +27,7 @@ PLACES = [
     {"classify", "records", "payloads"},
     {"flags"},
     {"specs"},
+    {"chosen"},
     {"jobs"},
     {
         "attempts",
@@ -80,7 +81,7 @@ INNER_PLACES = {
         {"execute"},
         {"manner", "ways"},
         {"asking", "naming", "starting"},
-        {"gathering"},
+        {"gathering", "unique"},
         {"connect"},
         {
             "attempts",

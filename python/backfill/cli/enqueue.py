@@ -45,6 +45,10 @@ def command(
         str | None,
         typer.Option("--key-mode", metavar="MODE", help="replace, preserve_run_at or unsafe_dedupe."),
     ] = None,
+    unique_for: Annotated[
+        str | None,
+        typer.Option("--unique-for", metavar="TIME", help="No second job of the key for so long: 90s, 1h30m, 2d."),
+    ] = None,
     flag: Annotated[
         list[str] | None, typer.Option("--flag", metavar="FLAG", help="A flag of the job; may be repeated.")
     ] = None,
@@ -68,6 +72,7 @@ def command(
         job_key=key,
         job_key_mode=cast("JobKeyMode | None", key_mode),  # JobSpec checks the word
         flags=flag or None,
+        unique_for=None if unique_for is None else duration(unique_for, "--unique-for"),
     )
     data = _json(sys.stdin.read() if payload == "-" else payload)
     job: NewJob[Any] = NewJob(task, data, spec)  # bad input is refused here, before a connection is made
@@ -83,7 +88,12 @@ def command(
 def _show(outcome: EnqueueOutcome[Any], task: str, *, as_json: bool) -> None:
     job = outcome.job
     if not as_json:
-        typer.echo(f"{outcome.status}: job {outcome.id} ({task})")
+        until = (
+            ""
+            if outcome.reserved_until is None
+            else f", its key is reserved until {outcome.reserved_until.isoformat()}"
+        )
+        typer.echo(f"{outcome.status}: job {outcome.id} ({task}){until}")
         return
     typer.echo(
         json.dumps(
@@ -97,9 +107,16 @@ def _show(outcome: EnqueueOutcome[Any], task: str, *, as_json: bool) -> None:
                 "max_attempts": job.max_attempts,
                 "key": job.key,
                 "revision": outcome.revision,
+                **_reservation(outcome),
             }
         )
     )
+
+
+def _reservation(outcome: EnqueueOutcome[Any]) -> dict[str, object]:
+    if outcome.reserved_until is None:
+        return {}
+    return {"reserved_until": outcome.reserved_until.isoformat(), "in_queue": outcome.in_queue}
 
 
 def _json(text: str) -> Any:
