@@ -155,8 +155,8 @@ def job_of(
 def with_payload(job: NewJob[Any], payload: object) -> NewJob[Any]:
     """A job like another one, with another payload.
 
-    A registered task checks the payload as it checks that of any job, and chooses the job's queue and its key by it if it
-    has functions for that.
+    A registered task checks the payload as it checks that of any job, and chooses the job's queue and its key by it if
+    it has functions for that.
 
     Raises:
         InvalidPayloadError: the payload is not of the class that the task's handler takes.

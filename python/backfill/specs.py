@@ -159,8 +159,8 @@ class JobSpec:
             counts for its value in a limit of its task. A task with such a limit says this itself; a producer that
             knows only the task's name says it here. The value travels in the flags.
         job_key: 1 to 512 characters; at most one waiting job has a given key.
-        job_key_mode: what happens to a waiting job with the same key; replace if not given. `enqueue` refuses it where the
-            job has no key.
+        job_key_mode: what happens to a waiting job with the same key; replace if not given. `enqueue` refuses it
+            where the job has no key.
         unique_for: how long no second job of the key is added after this one, even if this one has ended by then; 1
             millisecond to 3,650 days. It needs a `job_key`, or a task with `key_of`.
 

@@ -61,6 +61,7 @@ def command(
     TASK is the task's name. JSON is the payload: {} if not given, and - reads it from standard input.
     """
     from backfill.client import BackfillClient
+    from backfill.client.prepare import shape_of
     from backfill.jobs import JobSpec, NewJob, Queue
 
     spec = JobSpec(
@@ -74,8 +75,9 @@ def command(
         flags=flag or None,
         unique_for=None if unique_for is None else duration(unique_for, "--unique-for"),
     )
+    shape_of(task, spec, None)  # bad input is refused here, before a connection is made
     data = _json(sys.stdin.read() if payload == "-" else payload)
-    job: NewJob[Any] = NewJob(task, data, spec)  # bad input is refused here, before a connection is made
+    job: NewJob[Any] = NewJob(task, data, spec)
     database, name = required_dsn(dsn), SCHEMA.value(schema)
 
     async def add() -> EnqueueOutcome[Any]:

@@ -1,7 +1,7 @@
 """Adds a job whose key then stays reserved for a while, so that no second job of the key is added meanwhile.
 
-Used by `enqueue`, and by `bulk/reserving.py` for the rows of a bulk call. A function of the schema writes the reservation
-in the transaction that adds the job.
+Used by `enqueue`, and by `bulk/reserving.py` for the rows of a bulk call. A function of the schema writes the
+reservation in the transaction that adds the job.
 """
 
 from __future__ import annotations

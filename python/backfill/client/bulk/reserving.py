@@ -1,9 +1,9 @@
 """The rows with `unique_for` of one transaction of a bulk call.
 
-Used by `transaction`. Such rows hold their keys' reservations from the moment when they are written. So they wait until
-the stream is at its end: some in memory, more in the temporary table of the rows that wait. Then they are written in
-the order of their keys, before all other rows that wait, since whoever needs a reservation and a job takes the
-reservation first.
+Used by `transaction`. From the moment when such rows are written they hold the reservations of their keys, for which
+other calls may wait. So they are written when the stream is at its end; until then they wait in memory, and where there
+are many in the temporary table. They are written in the order of their keys, before all other rows with keys, since
+whoever needs both takes the reservation first and the job second.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class ReservingRows:
                 await self._waiting.add([(Kind.UNIQUE, [by_place[place] for place, _, _ in same])])
 
     async def send_many(self) -> None:
-        """Send the rows in memory to the temporary table, unless all rows are few; the connection is free afterwards."""
+        """Send the rows in memory to the temporary table, unless there are few; the connection is free afterwards."""
         if self._modes or len(self._rows) > FEW:
             await self.send()
             await self._waiting.pause()

@@ -144,7 +144,8 @@ class BulkVerb(ClientLife):
                 names, and bulk calls that write keys in several statements, wait for the end of that transaction. The
                 transaction must therefore not wait for such calls.
             keywords: the same settings as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`,
-                `timeout`, `deadline`, `flags`, `limit_by`, `unique_for`; and `notify` (False: the workers are not told of the jobs).
+                `timeout`, `deadline`, `flags`, `limit_by`, `unique_for`; and `notify` (False: the workers are not told
+                of the jobs).
 
         Returns:
             How many jobs were written, their ids where they were asked for, how many items interceptors left out, and

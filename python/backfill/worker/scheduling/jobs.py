@@ -131,7 +131,7 @@ def _defaults_of(task: Task[Any, Any], schedule: Schedule) -> JobSpec:
         return task.defaults_for(payload, keyed=schedule.job_key is not None)
     except Exception as error:  # noqa: BLE001 - the task's own function may raise anything
         logger.warning(
-            "recurring job %r: the queue or the key of task %r cannot be told from its payload (%s); its jobs have none",
+            "recurring job %r: the queue or key of task %r cannot be told from its payload (%s); its jobs have none",
             schedule.identifier, task.identifier, type(error).__qualname__,
         )  # fmt: skip
         return task.defaults

@@ -1,7 +1,7 @@
 """Deletes the records of attempts whose jobs are gone: other programs delete jobs without knowing those records.
 
-The progress of such jobs is looked for in the same rounds (`left_progress`), and so are reservations of keys whose time is
-over (`over_reservations`).
+The progress of such jobs is looked for in the same rounds (`left_progress`), and so are reservations of keys whose time
+is over (`over_reservations`).
 
 The worker's own settlements delete the records of the jobs that they end, except for jobs that were only put off before
 they completed. Records beyond the newest 20 of a job, which are left where somebody lowers its number of attempts, are

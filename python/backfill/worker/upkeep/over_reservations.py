@@ -1,7 +1,7 @@
 """Deletes reservations of keys whose time is over, in the rounds of `left_attempts`.
 
-Nobody needs these rows: the next job of the key would take the row over. They are deleted so that the table does not keep
-the keys of all time.
+The next job of such a key takes the row over. Rows whose keys never come again would stay for ever, so they are
+deleted.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 _MOST_PAGES: Final = 100
 """How many pages a round deletes at most; what is left then is deleted in the next rounds."""
 _FROM_THE_FIRST: Final = 240
-"""One round in this many begins with the oldest reservation, since one may be committed late; that is about once an hour.
+"""One round in this many, about one an hour, begins with the oldest reservation, since one may be committed late.
 
-The others begin where the last one ended. What was deleted before stays in the index until it is vacuumed, and a round
-that began there would read all of it.
+The others begin where the last one ended. The index keeps what was deleted before until it is vacuumed, and a round
+that began with the oldest would read all of that.
 """
 
 
