@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from backfill import BackfillClient, BulkEnqueueError, JobKeyMode, JobSpec, NewJob, Queue
+from backfill.client.bulk import reserving, verb
 from drivers_hosts import HOSTS, Host
 
 from plugins.roles import NewRole
@@ -56,9 +57,13 @@ async def test_kept_jobs_are_counted_and_have_the_ids_of_the_jobs_that_are_there
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_many_chunks_wait_in_the_temporary_table(client: BackfillClient, dsn: str, streamed: bool) -> None:
+async def test_many_chunks_wait_in_the_temporary_table(
+    client: BackfillClient, dsn: str, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the order of the keys, whatever the order in which they came; the ids come in the order of the jobs."""
-    keys = [f"k{n * 7919 % 5000:04}" for n in range(5500)]  # the last 500 come a second time
+    monkeypatch.setattr(verb, "CHUNK_ROWS", 90)
+    monkeypatch.setattr(reserving, "CHUNK_ROWS", 100)
+    keys = [f"k{n * 7919 % 500:03}" for n in range(550)]  # the last 50 come a second time
 
     def items() -> Iterable[NewJob[Any]]:
         for n, key in enumerate(keys):
@@ -71,7 +76,7 @@ async def test_many_chunks_wait_in_the_temporary_table(client: BackfillClient, d
             yield item
 
     done = await client.enqueue_bulk(stream() if streamed else items(), return_ids=True)
-    assert (done.written, done.kept) == (5000 + 2750, 500)
+    assert (done.written, done.kept) == (500 + 275, 50)
     assert done.ids is not None
     found = dict(await rows(dsn, "select key, id from graphile_worker._private_jobs where key is not null"))
     assert [number for key, number in sorted(found.items())] == sorted(found.values())  # added in the order of the keys
@@ -84,7 +89,7 @@ async def test_many_chunks_wait_in_the_temporary_table(client: BackfillClient, d
         dsn,
         "select payload::text, queue_name, flags::text, jobs.priority, run_at > now() + interval '23 hours'"
         " from graphile_worker._private_jobs as jobs join graphile_worker._private_job_queues as queues"
-        " on queues.id = job_queue_id where key = 'k2919'",
+        " on queues.id = job_queue_id where key = 'k419'",
     )
     assert job == [("1", "q1", '{"f": true}', 1, True)]
     assert dict(await rows(dsn, HELD)) == found
@@ -147,7 +152,7 @@ async def test_transactions_of_other_libraries(dsn: str, kind: type[Host]) -> No
                     first = await client.enqueue("t", 1, job_key="one", unique_for=DAY, connection=host.given)
                     kept = await client.enqueue("t", 2, job_key="one", unique_for=DAY, connection=host.given)
                     done = await client.enqueue_bulk(
-                        [unique(f"k{n % 20}", n) for n in range(2100)], return_ids=True, connection=host.given
+                        [unique(f"k{n % 20}", n) for n in range(60)], return_ids=True, connection=host.given
                     )
                     removed = await client.remove_job(id=first, connection=host.given)
                     if ending == "undone":
@@ -155,7 +160,7 @@ async def test_transactions_of_other_libraries(dsn: str, kind: type[Host]) -> No
             except UndoneError:
                 assert await rows(dsn, HELD) == []
     assert (kept.id, kept.in_queue, kept.reserved_until) == (first.id, True, first.reserved_until)
-    assert (done.written, done.kept, len(set(done.ids or ()))) == (20, 2080, 20)
+    assert (done.written, done.kept, len(set(done.ids or ()))) == (20, 40, 20)
     assert removed is not None
     assert await rows(dsn, HELD) == await rows(dsn, IDS)
     assert len(await rows(dsn, HELD)) == 20
