@@ -34,7 +34,7 @@ HELD = """
 @pytest.mark.parametrize("duty", ["owner", "producer"])
 @pytest.mark.parametrize("begun", ["free", "over", "ended"])
 async def test_one_of_32_connections_adds_a_job_of_a_key(dsn: str, role: NewRole, begun: str, duty: str) -> None:
-    """Whether the keys are free, or their time is over, or the jobs end meanwhile; some transactions are rolled back."""
+    """Whether the keys are free, or their time is over, or the jobs end meanwhile; some transactions are undone."""
     if begun == "over":
         await rows(dsn, OLD)
     theirs = role("producer") if duty == "producer" else dsn
@@ -84,7 +84,7 @@ async def test_a_key_whose_time_runs_out_is_taken_once_each_time(dsn: str) -> No
 
 
 async def test_producers_and_removers_do_not_wait_in_a_ring(dsn: str, role: NewRole) -> None:
-    """Single calls, bulk calls, removals and cancellations of all kinds on the same keys; the server sees no deadlock."""
+    """Calls for one and for many jobs, removals and cancellations of the same keys; the server sees no deadlock."""
 
     async def storm(client: BackfillClient, seed: int) -> None:
         chance = random.Random(seed)
