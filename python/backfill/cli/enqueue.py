@@ -90,35 +90,23 @@ def command(
 def _show(outcome: EnqueueOutcome[Any], task: str, *, as_json: bool) -> None:
     job = outcome.job
     if not as_json:
-        until = (
-            ""
-            if outcome.reserved_until is None
-            else f", its key is reserved until {outcome.reserved_until.isoformat()}"
-        )
-        typer.echo(f"{outcome.status}: job {outcome.id} ({task}){until}")
+        until = outcome.reserved_until
+        reserved = "" if until is None else f", its key is reserved until {until.isoformat()}"
+        typer.echo(f"{outcome.status}: job {outcome.id} ({task}){reserved}")
         return
-    typer.echo(
-        json.dumps(
-            {
-                "id": outcome.id,
-                "status": str(outcome.status),
-                "task": task,
-                "queue": job.queue_name,
-                "priority": job.priority,
-                "run_at": job.run_at.isoformat(),
-                "max_attempts": job.max_attempts,
-                "key": job.key,
-                "revision": outcome.revision,
-                **_reservation(outcome),
-            }
-        )
-    )
-
-
-def _reservation(outcome: EnqueueOutcome[Any]) -> dict[str, object]:
-    if outcome.reserved_until is None:
-        return {}
-    return {"reserved_until": outcome.reserved_until.isoformat(), "in_queue": outcome.in_queue}
+    told: dict[str, object] = {"id": outcome.id, "status": str(outcome.status), "task": task}
+    if outcome.in_queue:  # of a job that has ended no more is known than its id and its key
+        told |= {
+            "queue": job.queue_name,
+            "priority": job.priority,
+            "run_at": job.run_at.isoformat(),
+            "max_attempts": job.max_attempts,
+            "revision": outcome.revision,
+        }
+    told["key"] = job.key
+    if outcome.reserved_until is not None:
+        told |= {"reserved_until": outcome.reserved_until.isoformat(), "in_queue": outcome.in_queue}
+    typer.echo(json.dumps(told))
 
 
 def _json(text: str) -> Any:
