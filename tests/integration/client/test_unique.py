@@ -174,6 +174,19 @@ async def test_a_running_job_keeps_its_key_reserved_unless_its_owner_removes_it(
     await rows(dsn, "delete from graphile_worker._private_jobs")
 
 
+@pytest.mark.parametrize("duty", ["owner", "producer"])
+async def test_another_job_of_the_key_frees_nothing_that_is_not_its_own(dsn: str, role: NewRole, duty: str) -> None:
+    """Where the job that reserved the key has ended, a later one without a reservation may be removed by its id."""
+    async with BackfillClient(dsn) as owner, BackfillClient(dsn if duty == "owner" else role(duty)) as client:
+        first = await client.enqueue("t", job_key="k", unique_for=DAY)
+        await owner.complete_jobs([first])
+        await client.remove_job(id=await client.enqueue("t", job_key="k"))
+        await client.cancel(await client.enqueue("t", job_key="k"))
+        assert await rows(dsn, HELD) == [("k", first.id)]
+        assert await client.remove_job("k") is None
+        assert await rows(dsn, HELD) == []
+
+
 async def test_sql_frees_a_key(client: BackfillClient, dsn: str) -> None:
     """Graphile Worker's own remove_job knows no reservations; a function of ours frees the key after it."""
     await client.enqueue("t", job_key="k", unique_for=DAY)

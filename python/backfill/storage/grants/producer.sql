@@ -43,7 +43,7 @@ on function
   :"schema".backfill_add_producer_unique(
     text, json, text, timestamptz, integer, text, integer, text[], text, interval, boolean
   ),
-  :"schema".backfill_free_reservations(text[]),
+  :"schema".backfill_free_reservations(text[], bigint[]),
   :"schema".backfill_see_job(bigint),
   :"schema".backfill_see_ends(bigint[]),
   :"schema".backfill_see_progress(bigint[]),

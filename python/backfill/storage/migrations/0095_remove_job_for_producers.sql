@@ -11,7 +11,6 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
   job :"schema"._private_jobs;
-  keys text[] := array_remove(array[backfill_remove_job.job_key], null);
 begin
   for job in
     delete from :"schema"._private_jobs as jobs
@@ -29,11 +28,13 @@ begin
   loop
     job.payload := 'null';
     job.last_error := null;
-    keys := array_remove(keys || job.key, null);
     return next job;
+    if job.key is not null then
+      perform :"schema".backfill_free_reservations(array[job.key], array[job.id]);
+    end if;
   end loop;
-  if keys <> '{}' then
-    perform :"schema".backfill_free_reservations(keys);
+  if backfill_remove_job.job_key is not null then
+    perform :"schema".backfill_free_reservations(array[backfill_remove_job.job_key]);
   end if;
 end;
 $body$;

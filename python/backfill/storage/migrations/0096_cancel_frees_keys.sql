@@ -66,7 +66,7 @@ begin
   if removed <> '{}' then
     perform :"schema".backfill_free_queues(removed);
     if keys <> '{}' then
-      perform :"schema".backfill_free_reservations(keys);
+      perform :"schema".backfill_free_reservations(keys, removed);
     end if;
     perform pg_notify('backfill:ends', case when cardinality(removed) <= 350 then to_json(removed)::text else '[]' end);
   end if;

@@ -24,6 +24,13 @@ begin
     execute format(
       'create policy %I on %s to %I using (true) with check (true)', granted.policy, reservations, granted.name
     );
+    -- An owner's default privileges may have taken new functions from the public.
+    execute format(
+      'grant execute on function %1$s.backfill_free_reservations(text[], bigint[]), %1$s.backfill_remove_any_job(bigint, text), '
+      '%1$s.backfill_add_unique('
+      'text, json, text, timestamptz, integer, text, integer, text[], text, interval, boolean) to %2$I',
+      here, granted.name
+    );
   end loop;
   for granted in
     select distinct pg_get_userbyid(rights.grantee) as name
@@ -34,7 +41,7 @@ begin
       and rights.grantee not in (0, adding.proowner)
   loop
     execute format(
-      'grant execute on function %1$s.backfill_free_reservations(text[]), %1$s.backfill_add_producer_unique('
+      'grant execute on function %1$s.backfill_free_reservations(text[], bigint[]), %1$s.backfill_add_producer_unique('
       'text, json, text, timestamptz, integer, text, integer, text[], text, interval, boolean) to %2$I',
       here, granted.name
     );
