@@ -20,9 +20,11 @@ from backfill import (
     JobSpec,
     NewJob,
     TaskRegistry,
+    WorkerContext,
     enqueue_fast,
 )
 from backfill.sync import Client as SyncClient
+from backfill.testing import run_job
 
 from interceptors import Asked
 from reading import rows
@@ -148,6 +150,24 @@ def test_what_is_no_function_is_refused() -> None:
         @registry.task("bad", key_of="user")  # type: ignore[arg-type]
         async def bad(payload: dict[str, str]) -> None:
             """Do nothing."""
+
+
+async def test_a_handler_that_is_tried_sees_the_key() -> None:
+    """`run_job` makes the row as a call would; it enqueues nothing, so it needs no key for a span."""
+    registry = TaskRegistry[None]()
+
+    @registry.task("keyed", key_of=user_key, unique_for=DAY)
+    async def seen(payload: dict[str, int], ctx: WorkerContext[None]) -> str | None:
+        """Return the key."""
+        return ctx.job.key
+
+    @registry.task("spanned", unique_for=DAY)
+    async def spanned(payload: dict[str, int], ctx: WorkerContext[None]) -> str | None:
+        """Return the key."""
+        return ctx.job.key
+
+    assert await run_job(seen, {"user": 5}) == "user:5"
+    assert await run_job(spanned, {"user": 5}) is None
 
 
 async def test_a_span_needs_a_key(client: BackfillClient) -> None:

@@ -63,6 +63,16 @@ async def test_one_of_32_connections_adds_a_job_of_a_key(dsn: str, role: NewRole
     assert await rows(dsn, HELD) == [(key, begun != "ended") for key in KEYS]
 
 
+async def test_calls_of_one_client_at_once(dsn: str) -> None:
+    """They do not go together with others, which do; one of each key adds its job."""
+    async with BackfillClient(dsn) as client:
+        calls = [client.enqueue("t", n, job_key=KEYS[n % 3], unique_for=DAY) for n in range(60)]
+        others = [client.enqueue("other", n) for n in range(60)]
+        done = await asyncio.gather(*calls, *others)
+    assert sum(one.is_enqueued for one in done) == 3 + 60
+    assert await rows(dsn, JOBS) == [*((key, 1) for key in KEYS), (None, 60)]
+
+
 async def test_a_key_whose_time_runs_out_is_taken_once_each_time(dsn: str) -> None:
     """Calls that take over keys again and again, while others do: no two jobs were added within the span."""
     span = timedelta(milliseconds=40)
