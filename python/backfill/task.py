@@ -205,7 +205,7 @@ class Task(Generic[P, R]):
         """
         payload = self.given(payload)
         runs = None if self.retry is None else self.retry.max_attempts
-        keyed = spec is not None and spec.job_key is not None
+        keyed = isinstance(spec, JobSpec) and spec.job_key is not None
         return job_of(self, runs, payload, spec, self.defaults_for(payload, keyed=keyed))
 
     def given(self, payload: object) -> object:
