@@ -172,8 +172,11 @@ async def repeated(call: Callable[[], Awaitable[T]]) -> T:
             left of them when they are undone.
     """
     for _ in range(_TRIES - 1):
-        with passed_over(PASSING):
+        try:
             return await call()
+        except Exception as error:
+            if sqlstate_of(error) not in PASSING:
+                raise
     return await call()
 
 
