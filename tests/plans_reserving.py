@@ -24,7 +24,7 @@ _JOB: list[Any] = ["task1", Json({}), "queue1", None, None, 5]
 _REST: list[Any] = [0, None, "replace", timedelta(days=1), True]
 SAMPLES: dict[str, Sequence[Any]] = {
     "add_unique": [*_JOB, "key15", *_REST],
-    "producer_add_unique": [*_JOB, "key17", *_REST],
+    "producer_add_unique": [*_JOB, "key40000", *_REST],  # a key that is reserved
     "add_unique_waiting": [[0, 1], ["replace", "unsafe_dedupe"]],
     "producer_add_unique_waiting": [[2], ["replace"]],
     "sweep_reservations": [None, 1000],

@@ -179,7 +179,7 @@ class EnqueueVerb(ClientLife):
         notices = self._adding.notices()
         tell = notify and (notices is None or notices.may_tell())
         outcome = await self._retrying(lambda own: self._enqueue(own, _send_own, shape, payload, source, tell=tell))
-        if notices is not None and notify and not tell:
+        if notices is not None and notify and not tell and outcome.is_enqueued:
             notices.add(1)
         job = outcome.job
         if (

@@ -8,7 +8,7 @@ whoever needs both takes the reservation first and the job second.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -70,10 +70,10 @@ class ReservingRows:
         """Whether as many rows are in memory as a chunk has."""
         return len(self._rows) >= CHUNK_ROWS or self.bytes >= CHUNK_BYTES
 
-    def keep(self, rows: Iterable[WaitingRow]) -> None:
+    def keep(self, rows: Sequence[WaitingRow]) -> None:
         """Keep rows in memory."""
         self._rows += rows
-        self.bytes = sum([len(row.payload) for row in self._rows])
+        self.bytes += sum([len(row.payload) for row in rows])
 
     async def send(self) -> None:
         """Send the rows in memory to the temporary table; no other COPY may be under way."""

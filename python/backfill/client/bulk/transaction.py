@@ -110,7 +110,7 @@ class RowTransaction:
         if unique:
             self._now = self._clock.now()
             self._reserving.keep(
-                WaitingRow(place, self._run_at(shape), shape, payload) for place, shape, payload in unique
+                [WaitingRow(place, self._run_at(shape), shape, payload) for place, shape, payload in unique]
             )
         if last:
             await self._write_unique()
