@@ -99,6 +99,7 @@ EMBEDDED = [
     "tests/integration/worker/upkeep",
     "tests/integration/test_pages.py",
     "tests/integration/test_said_nowhere.py",
+    "tests/integration/worker/execution/test_session_transactions.py",
     "tests/integration/worker/test_books.py",
     "tests/integration/worker/test_logs.py",
     "tests/integration/worker/test_main_ends.py",

@@ -109,6 +109,14 @@ GATHERED: list[Any] = [
 ]  # fmt: skip
 """Twenty jobs with keys that nobody has, for the statements that add jobs of several calls together."""
 
+WAITING: LiteralString = """
+insert into pg_temp.bulk_waiting
+select 0, n, 0, now(), 8, 'task1', case when n % 2 = 0 then 'queue' || n end, null,
+  case when n % 4 < 2 then 'key' else 'new' end || n, '{}'
+from generate_series(1, 40) as n
+"""
+"""Forty jobs of a bulk call that wait, with keys that are there and keys that nobody has."""
+
 
 def samples(connection: Connection) -> dict[str, Sequence[Any]]:
     """Parameters by statement, of the rows that are really there, so that each has as much to do as it says."""
@@ -255,6 +263,8 @@ def _producers(ids: list[int], now: datetime) -> dict[str, Sequence[Any]]:
         "producer_add_job": ["task1", "{}", "queue1", None, None, 5, "key11", 0, None, "replace"],
         "gather_jobs": GATHERED,
         "producer_gather_jobs": GATHERED,
+        "gather_waiting": [0, "replace"],
+        "producer_gather_waiting": [0, "replace"],
         "producer_add_keyed": [*columns, keys, "unsafe_dedupe"],
         "producer_add_keyless": columns,
         "producer_keep_names": [["task1", "task2"], names[:20]],

@@ -95,6 +95,50 @@ async with pool.connection() as reader:
 await pool.close()
 {_CLOSED}""",
     ),
+    "django": Preparation(
+        """
+import os
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "store.settings"
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # the page's blocks run on an event loop, and Django's views do not
+
+import django
+
+django.setup()
+
+from django.db import connection
+from store.models import Order
+
+with connection.schema_editor() as editor:
+    editor.create_model(Order)
+""",
+        """
+assert list(Order.objects.values_list("receipt_sent", flat=True)) == [True]
+connection.close()
+client.close()
+""",
+    ),
+    "exactly-once": Preparation(
+        """
+from backfill import BackfillClient, WorkerConfig, WorkerRunner
+""",
+        """
+from shop.orm import Base, Order
+from shop.sessions import engine, pay, sessions
+from sqlalchemy.ext.asyncio import AsyncSession
+
+async with engine.begin() as connection:
+    await connection.run_sync(Base.metadata.create_all)
+async with AsyncSession(engine) as session, BackfillClient() as client:
+    session.add(Order(id=42, paid=0))
+    await session.commit()
+    await client.enqueue(pay.job(42))
+    assert await WorkerRunner(WorkerConfig(), sessions).process_available_jobs() == 1
+    await session.refresh(await session.get_one(Order, 42))
+    assert (await session.get_one(Order, 42)).paid == 1
+await engine.dispose()
+""",
+    ),
     "README": Preparation(
         """
 import os

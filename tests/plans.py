@@ -40,6 +40,10 @@ _ITEMS = [f"item{n}" for n in range(1, 41)]
 _GATHERED = [
     ["task1"], ["queue1"], ["{}"], [0], [None], [None], [5], [None], ["key11"], "replace", True, "200ms",
 ]  # fmt: skip
+_ADDED: list[Any] = [
+    "new", "host", 1, 3, Jsonb([]), ["task1"], "1", timedelta(seconds=20), Jsonb({}), None, "digest1",
+    Jsonb({"item1": "* * * * * a"}), True,
+]  # fmt: skip
 RUNS = [
     {"identifier": item, "run": str(_NOW + timedelta(hours=1)), "revision": 0, "overlap_skip": True, "task": "task1",
      "payload": {}, "run_at": str(_NOW), "flags": []}
@@ -206,21 +210,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "read_counters": ["task1", None, _NOW - timedelta(hours=1), None, "minute", False],
     "write_counters": ["worker", Jsonb([])],
     "find_tasks": [["task1", "task2"]],
-    "add_worker": [
-        "new",
-        "host",
-        1,
-        3,
-        Jsonb([]),
-        ["task1"],
-        "1",
-        timedelta(seconds=20),
-        Jsonb({}),
-        None,
-        "digest1",
-        Jsonb({"item1": "* * * * * a"}),
-        True,
-    ],
+    "add_worker": _ADDED,
     "read_schedules": [],
     "find_crontabs": [["digest1", "digest2"]],
     "find_resting_schedules": [],
@@ -332,6 +322,14 @@ CALLS = (
     "register_schedules", "add_runs", "say_schedule", "trigger_schedule", "force_unlock_workers",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""
+CARRIED = (
+    "cancel_matching", "create_queues", "create_tasks", "dedupe_jobs", "delete_dead_letters", "find_controls",
+    "find_dead_letters", "find_ends", "find_limits", "get_job", "hold_queues", "hold_tasks", "insert_job",
+    "insert_serial_job", "list_attempts", "list_dead_letters", "list_ends", "make_queues", "make_tasks", "name_job",
+    "read_checkpoint", "read_counters", "requeue_dead_letters", "why_job", "why_limit", "complete",
+    "complete_keeping", "forget_dead_letters", "forget_attempts", "forget_progress", "find_held_locks",
+)  # fmt: skip
+"""What clients and handlers run on connections of other libraries, where the work is not done inside a function."""
 
 
 PARTS = {

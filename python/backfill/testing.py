@@ -18,6 +18,8 @@ from backfill.batches import left_of
 from backfill.checks import check_time
 from backfill.client import BackfillClient
 from backfill.client.blocks import Blocks
+from backfill.client.borrowed import borrowed
+from backfill.client.carrier import at_once
 from backfill.client.prepare import shape_of, with_defaults
 from backfill.errors import BatchFailed, ConfigurationError, InvalidJobError, TransactionUseError
 from backfill.jobs import UNSAID, JobSpec
@@ -30,8 +32,9 @@ from backfill.task import PayloadOf, Task
 from backfill.tasks import TaskRegistry
 from backfill.worker.context import WorkerContext
 from backfill.worker.execution.policy import limits_of
-from backfill.worker.execution.thread_transactions import ThreadTransaction, connected, on_loop
-from backfill.worker.execution.transactions import HandlerTransaction, as_handlers_have_it
+from backfill.worker.execution.session_transactions import begun, refuse_unfit
+from backfill.worker.execution.thread_transactions import CompletingInThread, ThreadTransaction, connected, on_loop
+from backfill.worker.execution.transactions import CompletingTransaction, HandlerTransaction, as_handlers_have_it
 from backfill.wrapped import wrapped
 
 if TYPE_CHECKING:
@@ -126,8 +129,9 @@ async def run_job(
 ) -> R:
     """Run one job's handler as a worker would, with its middleware, and return its result. No database is needed.
 
-    `ctx.transaction()` opens a transaction on a connection of `client`, and commits it at the end of its block. No job
-    is completed there, and no lease can be lost. What the handler says by `tx.complete` is the result then.
+    `ctx.transaction()` opens a transaction on a connection of `client`, or takes that of the handler's own session, and
+    commits it at the end of its block. No job is completed there, and no lease can be lost. What the handler says by
+    `tx.complete` is the result then.
 
     The payload is written as JSON and read again, as on its way through a queue. The handler's own exception is raised,
     and so are `Snooze` and `Discard`. A `BatchFailed` by which a worker would have all items of the batch tried again,
@@ -218,16 +222,24 @@ class _Blocks:
 
     def __init__(self, client: BackfillClient) -> None:
         self.client = client
-        self.committed: HandlerTransaction | ThreadTransaction | None = None
+        self.committed: CompletingTransaction | CompletingInThread | None = None
         self.opened = False
         self.loop = asyncio.get_running_loop()
 
     def block(self, _stop: object, isolation: IsolationLevel | None) -> _Block:
         """A block; the handler may open another one until one is committed."""
+        self._open()
+        return _Block(self, isolation)
+
+    def session_block(self, _stop: object, session: object) -> _SessionBlock:
+        """The same in the transaction of the handler's own session."""
+        self._open()
+        return _SessionBlock(self, session)
+
+    def _open(self) -> None:
         if self.committed is not None:
             raise TransactionUseError("ctx.transaction(): the job is completed already")
         self.opened = True
-        return _Block(self, isolation)
 
 
 class _Block:
@@ -269,6 +281,43 @@ class _Block:
         self._tx.close()
         self._stack.__exit__(kind, error, trace)
         self._blocks.committed = self._tx if error is None else None
+
+
+class _SessionBlock:
+    """The transaction of a handler's own session."""
+
+    def __init__(self, blocks: _Blocks, session: object) -> None:
+        self._blocks = blocks
+        self._given = session
+
+    async def __aenter__(self) -> CompletingTransaction:
+        await self._begin(sync=False)
+        self._tx: CompletingTransaction | CompletingInThread = CompletingTransaction(
+            self._session.given, self._blocks.client
+        )
+        return self._tx
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tx.close()
+        await (self._session.commit() if error is None else self._session.rollback())
+        self._blocks.committed = self._tx if error is None else None
+
+    def __enter__(self) -> CompletingInThread:
+        at_once(self._begin(sync=True))
+        self._tx = CompletingInThread(self._session, self._blocks.client, self._blocks.loop)
+        return self._tx
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        at_once(self.__aexit__(kind, error, trace))
+
+    async def _begin(self, *, sync: bool) -> None:
+        self._session = borrowed(self._given, sync=sync)
+        refuse_unfit(self._session)
+        await begun(self._session, self._blocks.client.schema)
 
 
 def _job(task: Task[Any, Any], text: bytes, payload: Any, spec: JobSpec, *, id: int, attempt: int) -> Job:

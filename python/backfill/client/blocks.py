@@ -8,13 +8,11 @@ client has one connection only, one block at a time has a connection of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
-
-import psycopg
 
 from backfill.client.connect import ClientLife
 from backfill.client.enqueue import EnqueueVerb, new_job
@@ -34,14 +32,12 @@ from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
 from backfill.records import Job
 from backfill.storage.arrays import text_array
 from backfill.storage.connection import complete, connect, resolve
+from backfill.storage.results import Result
 from backfill.storage.rows import decode_jobs
 from backfill.storage.types import Connection
-from backfill.storage.unprepared import send_blocking
-from backfill.storage.wire import Command
 from backfill.tasks import Task
 
 _TRIES: Final = 5
-_SECONDS: Final = 60.0
 
 
 class Blocks:
@@ -146,20 +142,25 @@ class Shaped:
     tell: bool
 
 
-def write_blocking(connection: psycopg.Connection[Any], schema: str, job: Shaped) -> EnqueueOutcome[Any]:
-    """Add a job in the transaction that is open on a synchronous connection.
+def write_blocking(run: Callable[[str, Parameters], Result], job: Shaped) -> EnqueueOutcome[Any]:
+    """Add a job in a transaction that is open in this thread.
+
+    Args:
+        run: runs a statement by its name in that transaction, and gives its result in binary format.
+        job: the job.
 
     Raises:
         BackfillError: others wrote the key at the same time, again and again.
-        psycopg.Error: the server refused it.
+
+    The driver's errors come out, too.
     """
     shape = job.shape
     if not job.tell:
         for statement, name in (("create_tasks", shape.task), ("create_queues", shape.queue)):
             if name is not None:
-                send_blocking(connection, [Command.of(statement, schema, text_array([name]))], timeout=_SECONDS)
+                run(statement, (text_array([name]),))
     elif shape.key is None:
-        rows = _written(connection, schema, *insert_job(shape, job.payload))
+        rows = decode_jobs(run(*insert_job(shape, job.payload)))
         if rows:
             return EnqueueOutcome(EnqueueStatus.ADDED, rows[0].id, _named(rows[0], shape), source=job.source)
     for _ in range(_TRIES):
@@ -167,23 +168,17 @@ def write_blocking(connection: psycopg.Connection[Any], schema: str, job: Shaped
             statement, parameters = "add_job", add_job_parameters(shape, job.payload)
         else:
             statement, parameters = gathered([(shape, job.payload)], tell=False, by_functions=False, patience=None)
-        rows = _written(connection, schema, statement, parameters)
+        rows = decode_jobs(run(statement, parameters))
         if not rows:  # another engine's function may lose a race for a key; it then returns no row
             continue
         row, status = rows[0], status_of(rows[0], shape.mode)
         revision = row.revision
         if status in (EnqueueStatus.ADDED, EnqueueStatus.REPLACED):
             _named(row, shape)
-        elif known := _written(connection, schema, "get_job", (str(row.id),)):
+        elif known := decode_jobs(run("get_job", (str(row.id),))):
             row = known[0]  # an older job, perhaps of another task
         return EnqueueOutcome(status, row.id, row, revision, job.source)
     raise BackfillError(f"task {shape.task!r}, job_key {shape.key!r}: add_job gave no row, {_TRIES} times")
-
-
-def _written(connection: psycopg.Connection[Any], schema: str, name: str, parameters: Parameters) -> list[Job]:
-    texts = [value.decode() if isinstance(value, bytes) else value for value in parameters]
-    [result] = send_blocking(connection, [Command.of(name, schema, *texts)], timeout=_SECONDS)
-    return decode_jobs(result)
 
 
 def _named(row: Job, shape: JobShape) -> Job:

@@ -11,7 +11,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
 import psycopg_pool
@@ -30,12 +30,17 @@ class Carrier(ABC):
     The driver's own errors come out of its methods unchanged.
 
     The methods of a synchronous driver's carrier never wait for an event loop, so that `at_once` can run them.
-
-    Attributes:
-        copies: whether `copy` works.
     """
 
-    copies: ClassVar[bool] = False
+    @property
+    def copies(self) -> bool:
+        """Whether `copy` works now: its data has texts in UTF-8, which the session must speak then."""
+        return False
+
+    @property
+    def piped(self) -> bool:
+        """Whether the connection is in pipeline mode, in which a statement cannot be repeated."""
+        return False
 
     @abstractmethod
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> Result:
@@ -104,12 +109,21 @@ def lent(given: object, *, sync: bool) -> AbstractAsyncContextManager[AnyConnect
     """
     if not sync and isinstance(given, psycopg_pool.AsyncConnectionPool):
         return _of_pool(given)
-    kind = _lender(given)
+    kind = lender(given)
     if kind is None or kind[0] is not sync:
         raise ConfigurationError(f"connection: {refusal(given, sync=sync)}")
-    lender = importlib.import_module(f"backfill.contrib.{kind[1]}")
-    lending: AbstractAsyncContextManager[AnyConnection] = lender.lend(given)
+    module = importlib.import_module(f"backfill.contrib.{kind[1]}")
+    lending: AbstractAsyncContextManager[AnyConnection] = module.lend(given)
     return lending
+
+
+def lender(given: object) -> tuple[bool, str] | None:
+    """Return the entry of `LENDERS` for what a caller gave: whether it is synchronous, and who lends it."""
+    for base in type(given).__mro__:
+        for module in sorted(LENDERS, key=len, reverse=True):
+            if base.__module__ == module or base.__module__.startswith(f"{module}."):
+                return LENDERS[module]
+    return None
 
 
 def refusal(given: object, *, sync: bool) -> str:
@@ -179,7 +193,7 @@ def is_idle(connection: AnyConnection) -> bool:
 
 def is_piped(connection: AnyConnection) -> bool:
     """Tell whether a connection is in pipeline mode, in which it can neither send a COPY nor repeat a statement."""
-    return not isinstance(connection, Carrier) and bool(connection.pgconn.pipeline_status)
+    return connection.piped if isinstance(connection, Carrier) else bool(connection.pgconn.pipeline_status)
 
 
 def known_by(connection: AnyConnection) -> object:
@@ -191,22 +205,13 @@ _WRAPPINGS: Final = 4
 """How many errors may stand around the driver's own one."""
 
 
-def _lender(given: object) -> tuple[bool, str] | None:
-    """Return the entry of `LENDERS` for what a caller gave: whether it is synchronous, and who lends it."""
-    for base in type(given).__mro__:
-        for module in sorted(LENDERS, key=len, reverse=True):
-            if base.__module__ == module or base.__module__.startswith(f"{module}."):
-                return LENDERS[module]
-    return None
-
-
 def _is_other_kind(given: object, *, sync: bool) -> bool:
     """Tell whether the other one of the two clients could use what this one was given."""
     if isinstance(given, (psycopg.Connection, psycopg_pool.ConnectionPool)):
         return not sync
     if isinstance(given, (psycopg.AsyncConnection, psycopg_pool.AsyncConnectionPool)):
         return sync
-    kind = _lender(given)
+    kind = lender(given)
     return kind is not None and kind[0] is not sync
 
 

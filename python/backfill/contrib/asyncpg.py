@@ -11,17 +11,21 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
-from typing import Any, ClassVar, Final, TypeAlias
-
-import asyncpg
-from asyncpg.pool import PoolConnectionProxy
+from typing import Any, Final, TypeAlias
 
 from backfill.client.carrier import AnyConnection, Carrier, refusal
 from backfill.client.prepare import Parameters
+from backfill.contrib.extras import missing
 from backfill.errors import BackfillError, ConfigurationError
 from backfill.storage.carried import carried, result_of
 from backfill.storage.results import Result
 from backfill.storage.statements import load
+
+try:
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
+except ModuleNotFoundError as error:
+    raise missing(error, "asyncpg") from error
 
 _Given: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
 _COPY: Final = re.compile(r"^copy (?P<schema>\S+)\.(?P<table>\w+) \((?P<columns>[^)]+)\)", re.MULTILINE)
@@ -34,10 +38,13 @@ class AsyncpgCarrier(Carrier):
         connection: the connection, or a pool's proxy of it.
     """
 
-    copies: ClassVar[bool] = True
-
     def __init__(self, connection: _Given) -> None:
         self._connection = connection
+
+    @property
+    def copies(self) -> bool:
+        """Whether a COPY's data is read as UTF-8, as it is written."""
+        return str(self._connection.get_settings().client_encoding).upper() == "UTF8"
 
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> Result:
         """Run a statement by its name, and return its result, in text format unless `binary` is set."""

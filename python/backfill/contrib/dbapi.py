@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from io import BytesIO
-from typing import Any, ClassVar
+from typing import Any
 
 from backfill.client.carrier import Carrier, entered
 from backfill.client.prepare import Parameters
@@ -28,7 +28,13 @@ class DriverCarrier(Carrier):
     where the savepoint is its first statement.
     """
 
-    copies: ClassVar[bool] = True
+    @property
+    def copies(self) -> bool:
+        """Whether a COPY's data is read as UTF-8, as it is written.
+
+        The session's encoding is not changed for it: psycopg2 would go on to write texts in the one that it knows.
+        """
+        return bool(self._driver.info.parameter_status("client_encoding") == "UTF8")
 
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> Result:
         """Run a statement by its name and return its result; errors come out as the library raises them."""
@@ -80,11 +86,10 @@ class DriverCarrier(Carrier):
         send_copy(self._driver, text, data)
 
 
-def fetched(connection: Any, text: str, parameters: Sequence[str | None]) -> Sequence[str | None]:
-    """Run a statement by a cursor of a connection, and return the only value of each row that it gives."""
-    with connection.cursor() as cursor:
-        cursor.execute(text, tuple(parameters))
-        return [row[0] for row in cursor.fetchall()] if cursor.description else []
+def fetched_by(cursor: Any, text: str, parameters: Sequence[str | None]) -> Sequence[str | None]:
+    """Run a statement by a cursor whose rows are tuples, and return the only value of each row that it gives."""
+    cursor.execute(text, tuple(parameters))
+    return [row[0] for row in cursor.fetchall()] if cursor.description else []
 
 
 def send_copy(driver: Any, text: str, data: bytes) -> None:

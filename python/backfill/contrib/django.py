@@ -9,13 +9,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, cast
 
-from django.db import Error, connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils.connection import ConnectionProxy
-
 from backfill.client.carrier import AnyConnection, refusal
-from backfill.contrib.dbapi import DriverCarrier, fetched
+from backfill.contrib.dbapi import DriverCarrier, fetched_by
+from backfill.contrib.extras import missing
 from backfill.errors import ConfigurationError
+
+try:
+    from django.db import Error, connections, transaction
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.utils.connection import ConnectionProxy
+except ModuleNotFoundError as error:
+    raise missing(error, "django") from error
 
 
 class DjangoCarrier(DriverCarrier):
@@ -44,7 +48,8 @@ class DjangoCarrier(DriverCarrier):
         return self._wrapper.connection
 
     def _texts(self, text: str, parameters: Sequence[str | None]) -> Sequence[str | None]:
-        return fetched(self._wrapper, text, parameters)
+        with self._wrapper.cursor() as cursor:
+            return fetched_by(cursor, text, parameters)
 
     def _block(self) -> AbstractContextManager[object]:
         block: Any = transaction.atomic(using=self._wrapper.alias)  # Django has no types of its own
@@ -61,7 +66,8 @@ async def lend(given: object) -> AsyncIterator[AnyConnection]:
     """Lend a connection of Django's to the client: `connection`, or `connections[alias]`.
 
     Raises:
-        ConfigurationError: it is none, or is one of another database.
+        ConfigurationError: it is none, or is one of another database, or is not the one that this thread has for its
+            alias: `atomic` begins and ends the transactions of that one only.
     """
     wrapper: Any = given
     if isinstance(given, ConnectionProxy) and isinstance(given.__dict__.get("_alias"), str):
@@ -72,5 +78,10 @@ async def lend(given: object) -> AsyncIterator[AnyConnection]:
         raise ConfigurationError(
             f"connection: Django's database {wrapper.alias!r} is {wrapper.vendor}, and the queue is PostgreSQL's: "
             "give connections[alias] of the database that has the queue"
+        )
+    if wrapper.alias not in connections or connections[wrapper.alias] is not wrapper:
+        raise ConfigurationError(
+            f"connection: it is not this thread's connections[{wrapper.alias!r}], such as a copy or one of another "
+            "thread, and Django's blocks would be those of that one: give connections[alias]"
         )
     yield DjangoCarrier(wrapper)

@@ -16,14 +16,18 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Response, status
-from fastapi.requests import HTTPConnection
-
 from backfill.client import BackfillClient
+from backfill.contrib.extras import missing
 from backfill.errors import ConfigurationError
 from backfill.worker.hosted import HostedWorker
 from backfill.worker.liveness.health import WorkerHealth
 from backfill.worker.runner import WorkerRunner
+
+try:
+    from fastapi import APIRouter, Depends, FastAPI, Response, status
+    from fastapi.requests import HTTPConnection
+except ModuleNotFoundError as error:
+    raise missing(error, "fastapi") from error
 
 __all__ = ["Backfill", "Client", "Health", "get_client", "get_health", "health_routes"]
 

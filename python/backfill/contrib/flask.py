@@ -19,11 +19,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from flask import Flask, current_app
-
+from backfill.contrib.extras import missing
 from backfill.errors import ConfigurationError
 from backfill.hooks import Plugin
 from backfill.sync import Client
+
+try:
+    from flask import Flask, current_app
+except ModuleNotFoundError as error:
+    raise missing(error, "flask") from error
 
 __all__ = ["Backfill"]
 

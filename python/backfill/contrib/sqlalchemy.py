@@ -1,6 +1,7 @@
 """Lends connections of SQLAlchemy's asyncio extension to the client, so that jobs are written in its transactions.
 
-Used by `connection=` of the client's verbs, where a session, a connection or an engine is given. Its engine is one of
+Used by `connection=` of the client's verbs, where a session, a connection or an engine is given, and by
+`ctx.transaction(session)`. Its engine is one of
 psycopg or of asyncpg. SQLAlchemy begins the transaction, and ends it; between, statements go on the driver's own
 connection, so that its errors come out unchanged and a COPY can be sent.
 """
@@ -12,11 +13,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
+from backfill.client.borrowed import Borrowed
 from backfill.client.carrier import AnyConnection, refusal
+from backfill.contrib.extras import missing
 from backfill.errors import ConfigurationError
+
+try:
+    from sqlalchemy import select
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
+except ModuleNotFoundError as error:
+    raise missing(error, "sqlalchemy") from error
 
 
 def lend(given: object) -> AbstractAsyncContextManager[AnyConnection]:
@@ -32,6 +39,38 @@ def lend(given: object) -> AbstractAsyncContextManager[AnyConnection]:
     if isinstance(given, AsyncEngine):
         return _of_engine(given)
     raise ConfigurationError(f"connection: {refusal(given, sync=False)}")
+
+
+class BorrowedSession(Borrowed):
+    """An AsyncSession or AsyncConnection, in whose transaction a handler's job is completed."""
+
+    def lent(self) -> AbstractAsyncContextManager[AnyConnection]:
+        """What statements run on, in the session's transaction, which begins where none is open."""
+        return lend(self.given)
+
+    async def flush(self) -> None:
+        """Send what the session has not written yet."""
+        if isinstance(self.given, AsyncSession):
+            await self.given.flush()
+
+    async def commit(self) -> None:
+        """Commit the session's transaction."""
+        await self.given.commit()
+
+    async def rollback(self) -> None:
+        """Undo the session's transaction."""
+        await self.given.rollback()
+
+    async def discard(self) -> None:
+        """Close the session's connection, so that the server undoes what was not committed."""
+        await self.given.invalidate()
+
+
+def borrow(given: object) -> Borrowed | None:
+    """Borrow a session or a connection for a block that ends its transaction; None for another object."""
+    if isinstance(given, async_scoped_session):
+        given = given()  # this task's; the block's end may run in another one
+    return BorrowedSession(given) if isinstance(given, (AsyncSession, AsyncConnection)) else None
 
 
 @asynccontextmanager

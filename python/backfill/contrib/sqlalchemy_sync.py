@@ -1,4 +1,4 @@
-"""Sessions and connections of SQLAlchemy, for the synchronous client: over psycopg or psycopg2.
+"""Sessions and connections of SQLAlchemy, for the synchronous client and for handlers: over psycopg or psycopg2.
 
 Statements go through SQLAlchemy, so that its transaction begins with them, and its events and its log see them.
 """
@@ -6,16 +6,21 @@ Statements go through SQLAlchemy, so that its transaction begins with them, and 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any, Final
 
-import sqlalchemy
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session, scoped_session
-
+from backfill.client.borrowed import Borrowed
 from backfill.client.carrier import AnyConnection, refusal
 from backfill.contrib.dbapi import DriverCarrier, driver_transaction
+from backfill.contrib.extras import missing
 from backfill.errors import ConfigurationError
+
+try:
+    import sqlalchemy
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.orm import Session, scoped_session
+except ModuleNotFoundError as error:
+    raise missing(error, "sqlalchemy") from error
 
 DRIVERS: Final = ("psycopg", "psycopg2")
 
@@ -88,7 +93,44 @@ async def lend(given: object) -> AsyncIterator[AnyConnection]:
     yield SQLAlchemyCarrier(current)
 
 
+class BorrowedSession(Borrowed):
+    """A Session or Connection, in whose transaction a handler's job is completed."""
+
+    def lent(self) -> AbstractAsyncContextManager[AnyConnection]:
+        """What statements run on, in the session's transaction, which begins where none is open."""
+        return lend(self.given)
+
+    async def flush(self) -> None:
+        """Send what the session has not written yet."""
+        if isinstance(self.given, Session):
+            self.given.flush()
+
+    async def commit(self) -> None:
+        """Commit the session's transaction."""
+        self.given.commit()
+
+    async def rollback(self) -> None:
+        """Undo the session's transaction."""
+        self.given.rollback()
+
+    async def discard(self) -> None:
+        """Close the session's connection, so that the server undoes what was not committed."""
+        self.given.invalidate()
+
+
+def borrow(given: object) -> Borrowed | None:
+    """Borrow a session or a connection for a block that ends its transaction; None for another object."""
+    if isinstance(given, scoped_session):
+        given = given()
+    return BorrowedSession(given) if isinstance(given, (Session, sqlalchemy.Connection)) else None
+
+
 def _check(dialect: sqlalchemy.Dialect) -> None:
+    if dialect.is_async:
+        raise ConfigurationError(
+            f"connection: SQLAlchemy's engine is an asynchronous one, of {dialect.name}+{dialect.driver}, as within "
+            "run_sync: give the AsyncSession or the AsyncConnection to BackfillClient"
+        )
     if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
         raise ConfigurationError(
             f"connection: SQLAlchemy's engine is of {dialect.name}+{dialect.driver}: the client takes "

@@ -16,6 +16,8 @@ from backfill.storage.wire import Command
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
+    from backfill.storage.results import Result
+
 
 @dataclass(frozen=True, slots=True)
 class TransactionId:
@@ -26,11 +28,13 @@ class TransactionId:
         timeline: the history of the database in which the id stands for it; None where the server did not say.
         is_blocks_own: whether it is the one that was begun for the block. A handler can end that by `commit` as SQL
             text, and begin another one.
+        is_read_committed: whether each of its statements sees what others have committed meanwhile.
     """
 
     number: str
     timeline: str | None
     is_blocks_own: bool = True
+    is_read_committed: bool = True
 
 
 class Fate(StrEnum):
@@ -47,12 +51,15 @@ def ask_id(schema: str) -> Command:
     return Command.of("read_transaction", schema)
 
 
-def read_id(result: PGresult) -> TransactionId:
+def read_id(result: Result) -> TransactionId:
     """The id that the command gave."""
     [row] = binary_rows(result)
     timeline = row.raw("timeline")
     return TransactionId(
-        row.text("transaction"), None if timeline is None else timeline.decode(), row.text("deferrable") == "on"
+        row.text("transaction"),
+        None if timeline is None else timeline.decode(),
+        row.text("deferrable") == "on",
+        row.text("isolation") in ("read committed", "read uncommitted"),
     )
 
 

@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from backfill.storage.statements import render
 from backfill.storage.types import Connection
 
-_COMMITTED: Final = "read committed"
+READ_COMMITTED: Final = "read committed"
 _OTHERWISE: Final[WeakSet[Connection]] = WeakSet()
 """Connections on which a statement that is a transaction of its own does not run at `read committed`."""
 
@@ -39,7 +39,7 @@ async def learn_level(connection: Connection, default: str, *, own: bool, direct
     """
     if own and not direct:
         await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-    if default == _COMMITTED:
+    if default == READ_COMMITTED:
         return
     if own and direct:
         cursor = psycopg.AsyncRawCursor(connection)

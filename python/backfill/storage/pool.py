@@ -19,15 +19,16 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from backfill.errors import ConfigurationError
 from backfill.logs import outside_jobs
-from backfill.said import said
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import connect, is_alive, shown
+from backfill.storage.connection import connect, is_alive
+from backfill.storage.outage import Outage
 from backfill.storage.types import Connection, Dsn
 from backfill.storage.until import until
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_AGAIN_SECONDS: Final = 0.05
 _OURS: Final[WeakSet[Connection]] = WeakSet()
 
 
@@ -51,8 +52,7 @@ class PatientPool(AsyncConnectionPool[Connection]):
     ) -> None:
         self._dsn = dsn
         self._application_name = application_name
-        self._outage = Backoff()
-        self._trouble: str | None = None
+        self._outage = Outage(logger)
         self._ending = asyncio.Event()
         self._at_hand: Callable[[], Connection | None] = lambda: None
         self._asking = 0
@@ -63,7 +63,11 @@ class PatientPool(AsyncConnectionPool[Connection]):
 
             @classmethod
             async def connect(cls, *_: Any, **__: Any) -> Connection:  # type: ignore[override]
-                return await pool.lasting()
+                try:
+                    return await pool.lasting()
+                except asyncio.CancelledError:
+                    _insist(asyncio.current_task())
+                    raise
 
         super().__init__(
             "", connection_class=Lasting, min_size=min_size, max_size=max_size, max_idle=max_idle, open=False,
@@ -79,14 +83,11 @@ class PatientPool(AsyncConnectionPool[Connection]):
             except (_ClosingError, ConfigurationError):
                 raise
             except Exception as error:
-                self._trouble = shown(error)
-                logger.log(self._outage.level(), "no connection for the pool, trying again: %s", self._trouble)
+                self._outage.failed(error)
                 if await backoff.wait(self._ending):
                     raise _ClosingError from error
             else:
-                self._trouble = None
-                if self._outage.reset():
-                    logger.info("the pool has connections again")
+                self._outage.connected()
                 _OURS.add(connection)
                 return connection
 
@@ -104,8 +105,7 @@ class PatientPool(AsyncConnectionPool[Connection]):
             async with asyncio.timeout(timeout or self.timeout):
                 return await self.lasting()
         except TimeoutError as error:
-            why = self._trouble or "no answer"
-            raise PoolTimeout(f"couldn't get a connection after {timeout or self.timeout:.2f} sec: {why}") from error
+            raise self._outage.not_made(timeout or self.timeout) from error
         except _ClosingError as error:
             raise PoolClosed("the pool was closed") from error
 
@@ -130,8 +130,7 @@ class PatientPool(AsyncConnectionPool[Connection]):
         try:
             connection: Connection = await super().getconn(timeout)
         except PoolTimeout as error:
-            why = self._trouble or f"all {self.max_size} are in use"
-            raise PoolTimeout(f"{said(error)}: {why}") from error
+            raise self._outage.not_lent(error, self.max_size) from error
         finally:
             self._asking -= 1
         return connection
@@ -173,8 +172,22 @@ class _Quiet(logging.Filter):
         return not any(_is_ours(one) for one in given)
 
 
+def _insist(task: asyncio.Task[Any] | None) -> None:
+    """Cancel a task of psycopg's pool until it ends.
+
+    Such a task goes on when it is cancelled while it connects. At the end of `asyncio.run`, which cancels each task
+    once, a client that was not closed would thus keep the program from ending.
+    """
+    if task is not None and not task.done():
+        loop = task.get_loop()
+        loop.call_soon(task.cancel)
+        loop.call_later(_AGAIN_SECONDS, _insist, task)
+
+
 def _is_ours(one: object) -> bool:
-    return isinstance(one, _ClosingError) or (isinstance(one, psycopg.AsyncConnection) and one in _OURS)
+    return isinstance(one, (_ClosingError, asyncio.CancelledError)) or (
+        isinstance(one, psycopg.AsyncConnection) and one in _OURS
+    )
 
 
 logging.getLogger("psycopg.pool").addFilter(_Quiet())

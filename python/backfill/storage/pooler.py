@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -20,7 +22,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from backfill.errors import ConfigurationError
-from backfill.storage.isolation import learn_level
+from backfill.storage.isolation import READ_COMMITTED, learn_level
 from backfill.storage.statements import render
 from backfill.storage.types import Connection
 
@@ -82,6 +84,47 @@ def way_of(*, pooled: bool, wanted: bool, libpq: int) -> Way:
     return Way.PREPARING if wanted and libpq >= LIBPQ_THAT_CLOSES else Way.POOLED
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a new connection's first answer says.
+
+    Attributes:
+        way: how the connection reaches the server.
+        level: the isolation level of transactions that do not name one.
+        sets_nulls: whether the session must be told to read NULL in an array's text as null.
+    """
+
+    way: Way
+    level: str
+    sets_nulls: bool
+
+
+def found_of(row: Mapping[str, Any] | None, info: psycopg.ConnectionInfo, *, wanted: bool, own: bool) -> Found:
+    """What the row of `backend_pid` says of a connection; a pooler is logged, once per process and database.
+
+    Args:
+        row: the row; None where the server gave none.
+        info: what the driver knows of the connection.
+        wanted: whether its DSN asks for prepared statements even behind a pooler.
+        own: whether the connection is ours.
+
+    Raises:
+        ConfigurationError: `array_nulls` is off, and the session belongs to a pooler or to the caller.
+    """
+    pid = info.backend_pid
+    said = {"pid": pid, "isolation": READ_COMMITTED, "array_nulls": "on"} if row is None else row
+    way = way_of(pooled=said["pid"] != pid, wanted=wanted, libpq=pq.version())
+    if way is not Way.DIRECT:
+        _say(info, way, wanted)
+    sets_nulls = said["array_nulls"] != "on"
+    if sets_nulls and not (own and way is Way.DIRECT):
+        raise ConfigurationError(
+            "array_nulls is off in this connection's session, and backfill sends arrays with nulls in them: set it to "
+            "on (alter role ... set array_nulls = on, or alter database ... reset array_nulls) and connect again"
+        )
+    return Found(way, str(said["isolation"]), sets_nulls)
+
+
 async def look_for_pooler(connection: Connection, *, wanted: bool = False, own: bool = False) -> bool:
     """Whether a connection goes through a pooler; the server is asked only the first time, in one round trip.
 
@@ -97,11 +140,12 @@ async def look_for_pooler(connection: Connection, *, wanted: bool = False, own: 
     """
     way = _WAYS.get(connection)
     if way is None:
-        way, level, reads_nulls = await _ask(connection, wanted, own=own)
+        found = await _ask(connection, wanted, own=own)
+        way = found.way
         async with asyncio.timeout(ANSWER_SECONDS):
-            await learn_level(connection, level, own=own, direct=way is Way.DIRECT)
-            if not reads_nulls:
-                await _read_nulls(connection, may_set=own and way is Way.DIRECT)
+            await learn_level(connection, found.level, own=own, direct=way is Way.DIRECT)
+            if found.sets_nulls:
+                await psycopg.AsyncRawCursor(connection).execute(render("set_array_nulls"), prepare=False)
         _WAYS[connection] = way
     if way is Way.POOLED and own:
         connection.prepare_threshold = None
@@ -125,45 +169,18 @@ def without_option(dsn: str) -> tuple[str, bool]:
     return rest + dsn[match.end() :], match[1] == "on"
 
 
-async def _read_nulls(connection: Connection, *, may_set: bool) -> None:
-    """Make a session read NULL in the text of an array as null, which `array_nulls = off` prevents.
-
-    Raises:
-        ConfigurationError: the session belongs to a pooler or to the caller, so the setting cannot be changed here.
-    """
-    if not may_set:
-        raise ConfigurationError(
-            "array_nulls is off in this connection's session, and backfill sends arrays with nulls in them: set it to "
-            "on "
-            "(alter role ... set array_nulls = on, or alter database ... reset array_nulls) and connect again"
-        )
-    await psycopg.AsyncRawCursor(connection).execute(render("set_array_nulls"), prepare=False)
-
-
-async def _ask(connection: Connection, wanted: bool, *, own: bool) -> tuple[Way, str, bool]:
-    """How a connection reaches the server, and two settings of its session.
-
-    A session of ours compiles no statements from now on.
-
-    Returns:
-        The way, the isolation level of transactions that do not name one, and whether NULL in an array's text is read
-        as null.
-    """
+async def _ask(connection: Connection, wanted: bool, *, own: bool) -> Found:
+    """Ask what a connection must be asked; a session of ours compiles no statements from now on."""
     cursor = psycopg.AsyncRawCursor(connection, row_factory=dict_row)
     async with asyncio.timeout(ANSWER_SECONDS):
         named = connection.info.backend_pid if own else None
         await cursor.execute(render("backend_pid"), [named], prepare=False)
         row: dict[str, Any] | None = await cursor.fetchone()
-    pooled = row is not None and row["pid"] != connection.info.backend_pid
-    way = way_of(pooled=pooled, wanted=wanted, libpq=pq.version())
-    if pooled:
-        _say(connection, way, wanted)
-    return (way, "", True) if row is None else (way, str(row["isolation"]), str(row["array_nulls"]) == "on")
+    return found_of(row, connection.info, wanted=wanted, own=own)
 
 
-def _say(connection: Connection, way: Way, wanted: bool) -> None:
+def _say(info: psycopg.ConnectionInfo, way: Way, wanted: bool) -> None:
     """Log that a connection goes through a pooler, once per process and database."""
-    info = connection.info
     where = info.host, info.port, info.dbname
     if where in _said:
         return

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 _UNPREPARED: Final = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement)
+_OURS: Final = "backfill."
 _LOOK_IN_SECONDS: Final = 0.1
 _TEXT: Final = 0
 _BINARY: Final = 1
@@ -53,7 +54,12 @@ class Command:
     @classmethod
     def of(cls, statement: str, schema: str, *parameters: Parameter) -> Command:
         """The command for a statement of ours, by the statement's name."""
-        return cls(f"backfill.{statement}", render(statement, schema), parameters)
+        return cls(f"{_OURS}{statement}", render(statement, schema), parameters)
+
+    @property
+    def statement(self) -> str:
+        """The statement's name, of a command for one of ours."""
+        return self.name.removeprefix(_OURS)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ drivers: the caller's thread is blocked while the server works.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -19,7 +19,7 @@ from backfill.errors import BackfillError
 from backfill.storage.connection import is_alive
 from backfill.storage.pooler import Way
 from backfill.storage.statements import render
-from backfill.sync.connecting import known_of
+from backfill.sync.connecting import OwnConnection, known_of
 from backfill.sync.types import SyncConnection
 
 if TYPE_CHECKING:
@@ -35,10 +35,18 @@ class PsycopgCarrier(Carrier):
         connection: the connection; one thread at a time uses it.
     """
 
-    copies: ClassVar[bool] = True
-
     def __init__(self, connection: SyncConnection) -> None:
         self._connection = connection
+
+    @property
+    def copies(self) -> bool:
+        """Whether `copy` works; the client sets these sessions to UTF-8, so only pipeline mode prevents it."""
+        return not self.piped
+
+    @property
+    def piped(self) -> bool:
+        """Whether the connection is in pipeline mode."""
+        return bool(self._connection.pgconn.pipeline_status)
 
     async def run(self, name: str, schema: str, parameters: Parameters = (), *, binary: bool = False) -> PGresult:
         """Run a statement by its name and return libpq's result; the driver's errors come out unchanged."""
@@ -46,7 +54,8 @@ class PsycopgCarrier(Carrier):
         if any(isinstance(value, bytes) for value in parameters):
             cursor.adapters.register_dumper(bytes, EncodedText)
         prepare = False if known_of(self._connection).way is Way.POOLED else None
-        with self._by_itself():
+        # Leaving a pipeline block waits for the results, also where the caller's own block goes on.
+        with self._connection.pipeline() if self.piped else self._by_itself():
             cursor.execute(render(name, schema), parameters, prepare=prepare, binary=binary)
         if cursor.pgresult is None:
             raise BackfillError(f"statement {name!r}: the driver gave no result")
@@ -77,8 +86,10 @@ class PsycopgCarrier(Carrier):
         """Whether the connection is closed, by either side as far as the socket shows.
 
         Where the driver finds that the socket is lost while it waits, it raises an error and leaves its state as it is.
+        A forked child must not look at its parent's socket, since it would take the server's answers from it.
         """
-        return not is_alive(self._connection)
+        inherited = isinstance(self._connection, OwnConnection) and self._connection.is_inherited
+        return inherited or not is_alive(self._connection)
 
     @property
     def known_by(self) -> object:

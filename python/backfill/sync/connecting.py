@@ -13,19 +13,18 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import IsolationLevel, pq
+from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 
-from backfill.errors import ConfigurationError
+from backfill.errors import BackfillError
 from backfill.storage.connection import answered, complete, resolve, unreachable
+from backfill.storage.isolation import READ_COMMITTED
 from backfill.storage.pasted import is_function, pasted
-from backfill.storage.pooler import Way, way_of, without_option
+from backfill.storage.pooler import Way, found_of, without_option
 from backfill.storage.statements import render
 from backfill.storage.types import Dsn
 from backfill.sync.base import in_a_loop
 from backfill.sync.types import SyncConnection
-
-_COMMITTED: Final = "read committed"
 
 
 class Known(NamedTuple):
@@ -52,6 +51,29 @@ class OwnConnection(psycopg.Connection[Any]):
     """
 
     _made_in = 0
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether another process made the connection, and still uses its socket."""
+        return self._made_in not in (0, os.getpid())
+
+    def wait(self, *given: Any, **how: Any) -> Any:
+        """Send and receive as the driver does; everything that it does on the connection goes through this method.
+
+        Raises:
+            BackfillError: another process made the connection.
+        """
+        if self.is_inherited:
+            raise BackfillError(
+                "this process was forked within a call or a block of its parent's, and would use its parent's "
+                "connection: let the child do its own work only, and end it by os._exit()"
+            )
+        return super().wait(*given, **how)
+
+    def close(self) -> None:
+        """Close the connection in the process that made it; in another one, that would end the session of the first."""
+        if not self.is_inherited:
+            super().close()
 
     def __del__(self, *given: Any) -> None:
         """Warn of a connection that was not closed, but only in the process that made it."""
@@ -116,27 +138,19 @@ def find_out(connection: SyncConnection, *, wanted: bool = False, own: bool = Fa
     if known is not None:
         return known
     cursor = psycopg.RawCursor(connection, row_factory=dict_row)
-    pid = connection.info.backend_pid
-    cursor.execute(render("backend_pid"), [pid if own else None], prepare=False)
-    row: dict[str, Any] = cursor.fetchone() or {"pid": pid, "isolation": _COMMITTED, "array_nulls": "on"}
-    way = way_of(pooled=row["pid"] != pid, wanted=wanted, libpq=pq.version())
-    direct = way is Way.DIRECT
-    committed = row["isolation"] == _COMMITTED
+    cursor.execute(render("backend_pid"), [connection.info.backend_pid if own else None], prepare=False)
+    found = found_of(cursor.fetchone(), connection.info, wanted=wanted, own=own)
+    direct, committed = found.way is Way.DIRECT, found.level == READ_COMMITTED
     if own and not direct:
         connection.isolation_level = IsolationLevel.READ_COMMITTED
     elif own and not committed:
         psycopg.RawCursor(connection).execute(render("set_isolation"), prepare=False)
         committed = True
-    if row["array_nulls"] != "on":
-        if not (own and direct):
-            raise ConfigurationError(
-                "array_nulls is off in this connection's session, and backfill sends arrays with nulls in them: set it "
-                "to on (alter role ... set array_nulls = on, or alter database ... reset array_nulls) and connect again"
-            )
+    if found.sets_nulls:
         psycopg.RawCursor(connection).execute(render("set_array_nulls"), prepare=False)
-    if way is Way.POOLED and own:
+    if found.way is Way.POOLED and own:
         connection.prepare_threshold = None
-    known = _KNOWN[connection] = Known(way, committed)
+    known = _KNOWN[connection] = Known(found.way, committed)
     return known
 
 

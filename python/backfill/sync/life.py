@@ -65,21 +65,23 @@ def _count_fork() -> None:
 os.register_at_fork(after_in_child=_count_fork)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Here:
     """The client's state in one process.
 
     Attributes:
         lock: held by the thread that opens or closes the client.
-        opener: that thread, by its number.
         session: the open client; None if it is not open.
         inside: how many `with` blocks are being run.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    opener: int | None = None
     session: SyncSession | None = None
     inside: int = 0
+
+
+_OPENING: Final[ContextVar[tuple[_Here, ...]]] = ContextVar("backfill_sync_opening", default=())
+"""The clients that this thread is opening or closing; the thread in which a dsn's coroutine runs for it knows them."""
 
 
 class SyncVerbs(BackfillClient):
@@ -164,16 +166,16 @@ class SyncVerbs(BackfillClient):
     @contextmanager
     def _alone(self, here: _Here) -> Iterator[None]:
         """Be the only thread that opens or closes the client during a block."""
-        if here.opener == threading.get_ident():
+        if here in _OPENING.get():
             raise BackfillError(
                 "the dsn's callable uses the client that it gives a connection string for: use another one"
             )
         with here.lock:
-            here.opener = threading.get_ident()
+            before = _OPENING.set((*_OPENING.get(), here))
             try:
                 yield
             finally:
-                here.opener = None
+                _OPENING.reset(before)
 
     def _refuse_foreign_pool(self) -> None:
         """Refuse a pool that another process opened: its threads are not in this one, and its sockets are shared."""

@@ -19,11 +19,10 @@ import psycopg_pool
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from backfill.errors import ConfigurationError
-from backfill.said import said
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import shown
+from backfill.storage.outage import Outage
 from backfill.storage.types import Dsn
-from backfill.sync.connecting import connect
+from backfill.sync.connecting import OwnConnection, connect
 from backfill.sync.types import SyncConnection
 
 logger = logging.getLogger(__name__)
@@ -44,8 +43,7 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
     def __init__(self, dsn: Dsn, *, min_size: int, max_size: int) -> None:
         self._dsn = dsn
         self._made_in = os.getpid()
-        self._outage = Backoff()
-        self._trouble: str | None = None
+        self._outage = Outage(logger)
         self._ending = threading.Event()
         pool = self
 
@@ -84,17 +82,14 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
             except ConfigurationError:
                 raise
             except Exception as error:
-                self._trouble = shown(error)
-                logger.log(self._outage.level(), "no connection for the pool, trying again: %s", self._trouble)
+                self._outage.failed(error)
                 pause = backoff.pause()
                 waited += pause
                 if seconds is not None and waited > seconds:
-                    raise PoolTimeout(f"couldn't get a connection after {seconds:.2f} sec: {self._trouble}") from error
+                    raise self._outage.not_made(seconds) from error
                 self._ending.wait(pause)
             else:
-                self._trouble = None
-                if self._outage.reset():
-                    logger.info("the pool has connections again")
+                self._outage.connected()
                 return connection
         raise PoolClosed("the pool was closed")
 
@@ -107,8 +102,12 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
         try:
             return super().getconn(timeout)
         except PoolTimeout as error:
-            why = self._trouble or f"all {self.max_size} are in use"
-            raise PoolTimeout(f"{said(error)}: {why}") from error
+            raise self._outage.not_lent(error, self.max_size) from error
+
+    def putconn(self, conn: SyncConnection) -> None:
+        """Take a connection back; a forked child that leaves a block of its parent's does nothing."""
+        if self.is_here:
+            super().putconn(conn)
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool without waiting for pauses between attempts to connect."""
@@ -122,12 +121,15 @@ class PatientSyncPool(psycopg_pool.ConnectionPool[SyncConnection]):
 
 
 class _Quiet(logging.Filter):
-    """Keeps records about an attempt to connect that a closing pool ended out of psycopg's pool log."""
+    """Keeps two kinds of records out of psycopg's pool log, as the asynchronous client does.
+
+    They are about an attempt to connect that a closing pool ended, and about single broken connections of ours.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be logged."""
         given = record.args if isinstance(record.args, tuple) else ()
-        return not any(isinstance(one, PoolClosed) for one in given)
+        return not any(isinstance(one, (PoolClosed, OwnConnection)) for one in given)
 
 
 def _close_all() -> None:

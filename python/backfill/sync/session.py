@@ -61,7 +61,12 @@ class SyncSession:
         return connection
 
     def give_back(self, connection: SyncConnection) -> None:
-        """Return a connection to the pool, which closes one that is broken or still at work."""
+        """Return a connection to the pool, which closes one that is broken or still at work.
+
+        A child that was forked within a call, and leaves it, does nothing: locks may be held by threads of its parent.
+        """
+        if isinstance(self.pool, PatientSyncPool) and not self.pool.is_here:
+            return
         with self._lock:
             apart = connection in self._apart
             self._streams -= connection in self._streaming

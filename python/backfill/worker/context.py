@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, MutableMapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from backfill.cancels import Cancellation
 from backfill.errors import TransactionUseError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from backfill.attempts import AttemptRecord
     from backfill.client import BackfillClient
-    from backfill.worker.execution.transaction_blocks import TransactionBlock, TransactionBlocks
+    from backfill.worker.execution.transaction_blocks import SessionBlock, TransactionBlock, TransactionBlocks
 
 D = TypeVar("D")
 
@@ -211,19 +211,31 @@ class WorkerContext(Generic[D]):
         """
         return getattr(self._stop, "cancellation", None)
 
-    def transaction(self, *, isolation: IsolationLevel | None = None) -> TransactionBlock:
+    @overload
+    def transaction(self, session: None = None, *, isolation: IsolationLevel | None = None) -> TransactionBlock: ...
+    @overload
+    def transaction(self, session: object, *, isolation: None = None) -> SessionBlock: ...
+    def transaction(
+        self, session: object = None, *, isolation: IsolationLevel | None = None
+    ) -> TransactionBlock | SessionBlock:
         """Open a transaction in which the job is completed: what the handler writes in it takes effect exactly once.
 
         `async with ctx.transaction() as tx:` in an async handler, `with ctx.transaction() as tx:` in a synchronous one.
         Write on `tx.connection`, and enqueue with `tx.enqueue`. At the end of the block the job is completed and all is
         committed as one. If the block ends with an error, all is rolled back, and the attempt ends as by any error.
 
+        With a session of SQLAlchemy, `async with ctx.transaction(session) as tx:`, the transaction is the session's:
+        the job is completed in it, and the end of the block commits it or rolls it back. `tx` has no connection then.
+
         Args:
+            session: an AsyncSession or AsyncConnection in an async handler, a Session or Connection in a synchronous
+                one; its database is the queue's. Left out, the worker opens a transaction on a connection of its own.
             isolation: the isolation level; `read committed` if not given. Above that, the job's lock is not renewed
-                while the block is open.
+                while the block is open. A session has its own.
 
         Raises:
-            TransactionUseError: a block is open, the job is completed already, or this context has no transactions.
+            TransactionUseError: a block is open, the job is completed already, this context has no transactions, or the
+                session cannot be used.
             LeaseLostError: at the end of the block: the job is not this worker's any more, and nothing was committed.
             DatabaseConnectionError: there was no connection, or it was lost, and nothing was committed.
 
@@ -240,7 +252,14 @@ class WorkerContext(Generic[D]):
                 'run_in="process" completes its job when it returns, so leave run_in out for this one. A test gets a '
                 "context with transactions by backfill.testing.run_job"
             )
-        return self._transactions.block(self._stop, isolation)
+        if session is None:
+            return self._transactions.block(self._stop, isolation)
+        if isolation is not None:
+            raise TransactionUseError(
+                "ctx.transaction(session, isolation=...): a session has its own level; say it to SQLAlchemy, as by "
+                'session.connection(execution_options={"isolation_level": "SERIALIZABLE"}) before the block'
+            )
+        return self._transactions.session_block(self._stop, session)
 
     def __repr__(self) -> str:
         """The job and the worker."""

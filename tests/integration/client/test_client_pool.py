@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import psycopg_pool
@@ -14,6 +16,29 @@ from plugins.waiting import Eventually
 from reading import value
 
 COUNT = "select count(*) from graphile_worker._private_jobs"
+UNCLOSED = """
+import asyncio, sys
+from backfill import BackfillClient
+
+async def main():
+    connecting, for_ever, is_slow = asyncio.Event(), asyncio.Event(), False
+
+    async def dsn():
+        if is_slow:
+            connecting.set()
+            await for_ever.wait()
+        return sys.argv[1]
+
+    client = BackfillClient(dsn)
+    await client.open()
+    is_slow = True
+    async with client.pool.connection():
+        call = asyncio.create_task(client.enqueue("t", {}))
+        await connecting.wait()
+
+asyncio.run(main())
+print("ended")
+"""
 
 
 async def test_a_given_pool_is_given_back(dsn: str) -> None:
@@ -112,3 +137,10 @@ async def test_handlers_have_the_pool_of_their_worker(dsn: str) -> None:
     assert await WorkerRunner(WorkerConfig(dsn, concurrency=1), tasks).process_available_jobs() == 2
     assert seen[0] == seen[2] == (7,)
     assert seen[1] is seen[3]
+
+
+def test_a_program_ends_while_an_unclosed_client_connects(dsn: str) -> None:
+    """The end of `asyncio.run` cancels the pool's tasks once, and one that is connecting ends too."""
+    ended = subprocess.run([sys.executable, "-c", UNCLOSED, dsn], check=True, capture_output=True, timeout=30)
+    assert ended.stdout == b"ended\n"
+    assert b"error connecting" not in ended.stderr

@@ -97,3 +97,14 @@ def test_other_things_of_djangos_are_refused() -> None:
     """The message says what is expected."""
     with pytest.raises(ConfigurationError, match=r"expected a synchronous connection, .* got django"):
         Client(django.db.connections).enqueue("send", {})
+
+
+def test_a_connection_that_atomic_does_not_know_is_refused(alias: str, dsn: str) -> None:
+    """`atomic` would act on the thread's own connection, so a bulk call on a copy of it would not be whole."""
+    copy = django.db.connections[alias].copy()
+    try:
+        with pytest.raises(ConfigurationError, match=r"not this thread's connections\['queue'\]"):
+            Client(copy).enqueue_bulk(NewJob("send", {"n": 1 // (2500 - n)}) for n in range(3000))
+    finally:
+        copy.close()
+    assert count(dsn) == 0

@@ -7,17 +7,40 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 
-from backfill import BackfillClient, BulkEnqueueError, ConfigurationError, JobKeyMode, JobSpec, NewJob, Queue
+from backfill import (
+    BackfillClient,
+    BulkEnqueueError,
+    CancelStatus,
+    ConfigurationError,
+    JobKeyMode,
+    JobSpec,
+    NewJob,
+    Queue,
+)
 from backfill.jobs import EnqueueStatus
-from drivers_hosts import COMMITTING, HOSTS, MINE, OWN_ERRORS, POOLS, TABLE, WRONG, Host, SessionHost, url_of
+from drivers_hosts import (
+    COMMITTING,
+    HOSTS,
+    MINE,
+    OWN_ERRORS,
+    POOLS,
+    TABLE,
+    WRONG,
+    Host,
+    SessionHost,
+    asyncpg_keywords,
+    url_of,
+)
 
 from reading import rows, value
 
 Verb = Callable[[BackfillClient, Any], Awaitable[Any]]
 COUNT = "select count(*) from graphile_worker.jobs"
+PRIORITIES = "select key, priority from graphile_worker.jobs order by id"
 BOTH = "select (select count(*) from mine), (select count(*) from graphile_worker.jobs)"
 VERBS: dict[str, Verb] = {
     "plain": lambda client, conn: client.enqueue("t", {"a": 1}, connection=conn),
@@ -139,6 +162,37 @@ async def test_outcomes_are_whole(dsn: str, host: Host) -> None:
     assert await value(dsn, COUNT) == 0
 
 
+async def test_jobs_are_changed_in_it(dsn: str, host: Host) -> None:
+    """Cancelling, removing, rescheduling and completing: after a rollback the jobs are as before, also by savepoint."""
+    async with host.transaction():
+        jobs = [await CLIENT.enqueue(f"t{n}", {}, job_key=f"k{n}", connection=host.given) for n in range(5)]
+
+    async def change() -> None:
+        cancelled = await CLIENT.cancel(jobs[0].id, reason="no more", connection=host.given)
+        removed = await CLIENT.remove_job("k1", connection=host.given)
+        [moved] = await CLIENT.reschedule_jobs([jobs[2].id], priority=7, connection=host.given)
+        [completed] = await CLIENT.complete_jobs([jobs[3].id], connection=host.given)
+        assert removed is not None
+        assert (cancelled.status, removed.id) == (CancelStatus.REMOVED, jobs[1].id)
+        assert (moved.priority, completed.id) == (7, jobs[3].id)
+
+    async with host.transaction():
+        with suppress(UndoneError):
+            async with host.savepoint():
+                await change()
+                raise UndoneError
+    with suppress(UndoneError):
+        async with host.transaction():
+            await change()
+            raise UndoneError
+    assert await rows(dsn, PRIORITIES) == [("k0", 0), ("k1", 0), ("k2", 0), ("k3", 0), ("k4", 0)]
+    async with host.transaction():
+        await change()
+        assert await value(dsn, COUNT) == 5
+    assert await rows(dsn, PRIORITIES) == [("k2", 7), ("k4", 0)]
+    assert await rows(dsn, "select job_id, how from graphile_worker.backfill_ends") == [(jobs[0].id, "cancelled")]
+
+
 @pytest.mark.parametrize("pool", POOLS)
 async def test_of_a_pool_each_call_has_a_transaction(dsn: str, verb: Verb, pool: Any) -> None:
     """It is committed when the call returns, and the connection is the pool's again."""
@@ -180,3 +234,16 @@ async def test_what_is_no_connection_is_refused_by_name(dsn: str) -> None:
         await CLIENT.enqueue("t", connection=engine)  # type: ignore[call-overload]
     with pytest.raises(ConfigurationError, match=r"async_sessionmaker makes sessions: pass one of them$"):
         await CLIENT.enqueue("t", connection=async_sessionmaker())  # type: ignore[call-overload]
+
+
+async def test_bulk_payloads_in_another_encoding(dsn: str) -> None:
+    """A session of asyncpg's that speaks LATIN1 would read a COPY's data in it, so rows go by its parameters there."""
+    connection = await asyncpg.connect(**asyncpg_keywords(dsn), server_settings={"client_encoding": "LATIN1"})
+    try:
+        await CLIENT.enqueue_bulk([NewJob("t", {"text": "é"})] * 3, connection=connection)
+        await CLIENT.enqueue_bulk(
+            (NewJob("t", {"text": "é"}, JobSpec(job_key=k)) for k in "abc"), connection=connection
+        )
+    finally:
+        await connection.close()
+    assert await rows(dsn, "select payload ->> 'text' from graphile_worker._private_jobs") == [("é",)] * 6

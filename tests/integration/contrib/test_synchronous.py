@@ -7,15 +7,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+import psycopg2
 import pytest
 from psycopg2.extensions import new_type, register_type
-from psycopg2.extras import register_default_json
+from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor, register_default_json, wait_select
 from psycopg2.pool import ThreadedConnectionPool
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from at_once import Client
 from backfill import JobSpec, NewJob, Queue
 from backfill.errors import BulkEnqueueError, ConfigurationError
-from sync_hosts import HOSTS, SQLALCHEMY, Host, engine_of, host_of
+from sync_hosts import HOSTS, SQLALCHEMY, Host, engine_of, host_of, url_of
 
 PAYLOAD = {"text": "100% 'é' \\ \" $1 %s 😀", "big": 2**63 - 1}
 
@@ -201,10 +203,21 @@ def test_other_engines_are_refused_by_name(dsn: str) -> None:
 
 def test_an_asynchronous_session_is_refused_by_name(dsn: str) -> None:
     """The message names the client that takes it."""
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     with pytest.raises(ConfigurationError, match=r"AsyncSession is asynchronous, .*BackfillClient"):
         Client(AsyncSession()).enqueue("send", {})
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_a_session_within_run_sync_is_refused_by_name(dsn: str, driver: str) -> None:
+    """Its engine is asynchronous, so the client could not use the driver's connection."""
+    engine = create_async_engine(url_of(dsn, driver))
+    try:
+        async with AsyncSession(engine) as session:
+            for given in (session, await session.connection()):
+                with pytest.raises(ConfigurationError, match=r"asynchronous one, .* AsyncSession"):
+                    await given.run_sync(lambda found: Client(found).enqueue("send", {}))
+    finally:
+        await engine.dispose()
 
 
 @pytest.mark.parametrize("name", SQLALCHEMY)
@@ -235,3 +248,40 @@ def test_codecs_of_psycopg2_do_not_matter(dsn: str) -> None:
         register_type(new_type((20, 23), "odd", lambda _value, _cursor: "other"), host.given)
         job = Client(host.given).enqueue("send", PAYLOAD)
         assert Client(host.given).get_job(job.id).payload == PAYLOAD
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_bulk_payloads_in_another_encoding(dsn: str, name: str) -> None:
+    """A session that speaks LATIN1 would read a COPY's data in it, so rows go by the driver's own parameters there."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        database = psycopg.sql.Identifier(connection.info.dbname)
+        connection.execute(psycopg.sql.SQL("alter database {} set client_encoding = 'LATIN1'").format(database))
+    with host_of(name, dsn) as host:
+        Client(host.given).enqueue_bulk([NewJob("send", {"text": "é"})] * 3)
+        Client(host.given).enqueue_bulk(NewJob("send", {"text": "é"}, JobSpec(job_key=key)) for key in "abc")
+        host.commit()
+    assert [text for text, *_ in jobs(dsn)] == ["é"] * 6
+
+
+@pytest.mark.parametrize("factory", [RealDictCursor, DictCursor, NamedTupleCursor], ids=str)
+def test_cursors_of_psycopg2_do_not_matter(dsn: str, factory: Any) -> None:
+    """The client makes cursors of the plain kind, whatever kind the connection makes for the program."""
+    with host_of("psycopg2", dsn) as host:
+        host.given.cursor_factory = factory
+        job = Client(host.given).enqueue("send", PAYLOAD)
+        Client(host.given).enqueue_bulk([NewJob("send", PAYLOAD)] * 2)
+        assert Client(host.given).get_job(job.id).payload == PAYLOAD
+        host.commit()
+    assert len(jobs(dsn)) == 3
+
+
+def test_an_asynchronous_connection_of_psycopg2_is_refused(dsn: str) -> None:
+    """Its calls do not wait, so the client could read no results."""
+    connection = psycopg2.connect(dsn, async_=1)
+    try:
+        wait_select(connection)
+        with pytest.raises(ConfigurationError, match="async_=True"):
+            Client(connection).enqueue("send", {})
+        assert not connection.isexecuting()
+    finally:
+        connection.close()

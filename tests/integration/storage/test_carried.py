@@ -30,6 +30,8 @@ ELSEWHERE = {
     "find_places", "read_contract_ledger", "take_over_add_job", "take_over_add_jobs",
 }  # fmt: skip
 """Statements with no result to describe on a migrated schema."""
+SAVEPOINTS = ("savepoint", "rollback_to_savepoint", "release_savepoint")
+"""Statements that the server does not explain, and that need the one before them."""
 ODD = [
     "", " ", ",", '"', '""', "\\", '\\"', "()", "(,)", "null", "NULL", "it's", "100%", "%s", "$1", "é\n\t\r", "😀",
 ]  # fmt: skip
@@ -141,6 +143,19 @@ def test_samples_give_the_same_values(connection: Connection, style: Any, binary
             assert found[0] == expected[0], name
             assert len(found[1]) == len(expected[1]), name
     assert compared > len(SAMPLES) - 15
+
+
+@pytest.mark.parametrize("style", ["numeric", "format"])
+def test_savepoints_keep_and_undo(connection: Connection, style: Any) -> None:
+    """They take no parameters and give no rows; what follows the savepoint is undone, and what follows that is kept."""
+    begin, undo, end = (partial(through, connection, carried(name, SCHEMA, style), []) for name in SAVEPOINTS)
+    for kept in (False, True):
+        assert values_of(begin()) == ([], [])
+        connection.execute("create temporary table mine ()")
+        if not kept:
+            assert values_of(undo()) == ([], [])
+        assert values_of(end()) == ([], [])
+        assert connection.execute("select to_regclass('pg_temp.mine') is not null").fetchall() == [(kept,)]
 
 
 @pytest.mark.parametrize("binary", [False, True])

@@ -16,6 +16,7 @@ from backfill.storage.claims import LaneClaim, LaneFilter
 from backfill.storage.statements import load, render
 from plans import (
     CALLS,
+    CARRIED,
     FILL,
     FRONTS,
     HOT,
@@ -43,13 +44,6 @@ LANES = {
     "one priority": (LaneFilter(tasks=tuple(TASKS), priority=(0, 0)),),
     "accepted flags": (LaneFilter(tasks=tuple(TASKS)),),
 }
-CARRIED = (
-    "cancel_matching", "create_queues", "create_tasks", "dedupe_jobs", "delete_dead_letters", "find_controls",
-    "find_dead_letters", "find_ends", "find_limits", "get_job", "hold_queues", "hold_tasks", "insert_job",
-    "insert_serial_job", "list_attempts", "list_dead_letters", "list_ends", "make_queues", "make_tasks", "name_job",
-    "read_checkpoint", "read_counters", "requeue_dead_letters", "why_job", "why_limit",
-)  # fmt: skip
-"""Statements of the client's verbs whose work is not done inside a function."""
 FLAGS = {"accepted flags": ("gpu",)}
 """The flags of a lane of a worker that was told which ones it accepts."""
 
@@ -100,6 +94,16 @@ def test_the_form_for_other_drivers_goes_by_the_same_indexes(filled: Connection,
     plan = explain(filled, name, SAMPLES[name], carried(name, "graphile_worker", "numeric").text)
     assert indexes(plan) >= header_indexes(name)
     assert whole_scans(plan) == set()
+
+
+def test_the_form_for_other_drivers_is_planned_as_well_on_empty_tables(dsn: str) -> None:
+    """Where the server knows of no rows, texts as parameters lead it to no other index and no other scan."""
+    with psycopg.connect(dsn, cursor_factory=psycopg.RawCursor) as connection:
+        for name in CARRIED:
+            own = explain(connection, name, SAMPLES[name])
+            other = explain(connection, name, SAMPLES[name], carried(name, "graphile_worker", "numeric").text)
+            assert indexes(other) >= indexes(own), name
+            assert whole_scans(other) <= whole_scans(own), name
 
 
 @pytest.mark.parametrize("name", HOT)

@@ -10,16 +10,17 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import psycopg_pool
 import pytest
 
 import sync_children
-from backfill import BackfillError
+from backfill import BackfillError, NewJob
 from backfill.sync import Client
 from sync_children import add
 
@@ -219,3 +220,35 @@ def test_spawned_children(dsn: str) -> None:
         assert [child.exitcode for child in children] == [0, 0]
         add(client, 3, 50)
     assert counted(dsn) == (200, 200)
+
+
+@pytest.mark.parametrize("inside", ["bulk", "block"])
+def test_a_child_that_leaves_a_call_of_its_parent(dsn: str, inside: str) -> None:
+    """It cannot undo its parent's transaction, nor end its session: the parent's rows are all there."""
+
+    def leave() -> None:
+        child = os.fork()
+        if not child:
+            sys.exit()
+        os.waitpid(child, 0)
+
+    def numbered() -> Iterator[NewJob[Any]]:
+        for n in range(5000):
+            if n == 2500:
+                leave()
+            yield NewJob("t", {"n": n})
+
+    with Client(dsn) as client:
+        parent = os.getpid()
+        try:
+            if inside == "bulk":
+                client.enqueue_bulk(numbered())
+            else:
+                with client.pool.connection() as connection, connection.transaction():
+                    client.enqueue_bulk([NewJob("t", {"n": n}) for n in range(2500)], connection=connection)
+                    leave()
+                    client.enqueue_bulk([NewJob("t", {"n": n}) for n in range(2500, 5000)], connection=connection)
+        finally:
+            if os.getpid() != parent:
+                os._exit(0)
+    assert counted(dsn) == (5000, 5000)

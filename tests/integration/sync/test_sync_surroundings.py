@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import psycopg
 import psycopg_pool
 import pytest
 
-from backfill import BeforeJobSchedule, ContinueWith, JobScheduleRefusedError, JobScheduleResult, Skip
+from backfill import (
+    BackfillError,
+    BeforeJobSchedule,
+    ConfigurationError,
+    ContinueWith,
+    JobScheduleRefusedError,
+    JobScheduleResult,
+    Skip,
+)
 from backfill.sync import Client
 
 from interceptors import Asked
@@ -37,8 +46,9 @@ def test_a_pool_that_was_given(dsn: str, autocommit: bool) -> None:
             assert connection.execute("select 1 as one").fetchall() == [{"one": 1}]
 
 
-async def test_behind_a_pooler(dsn: str, pooled_dsn: str) -> None:
-    """Each statement may run on another session of the server, and none of them keeps anything."""
+async def test_behind_a_pooler(dsn: str, pooled_dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Each statement may run on another session of the server, and none keeps anything; the log says so once."""
+    caplog.set_level(logging.INFO)
 
     def use() -> None:
         with Client(pooled_dsn) as client:
@@ -47,8 +57,28 @@ async def test_behind_a_pooler(dsn: str, pooled_dsn: str) -> None:
             assert client.enqueue_bulk("t", ({"n": n} for n in range(20, 2_500))).written == 2_480
 
     await asyncio.to_thread(use)
+    assert len([record for record in caplog.records if "is a pooler" in record.getMessage()]) == 1
     assert payloads(dsn) == [{"n": n} for n in range(2_500)]
     await assert_sessions_are_clean(pooled_dsn)
+
+
+def test_array_nulls_may_be_off(dsn: str) -> None:
+    """The client's own sessions turn it on; a caller's pool is refused, since its session is not ours to change."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            psycopg.sql.SQL("alter database {} set array_nulls = off").format(
+                psycopg.sql.Identifier(connection.info.dbname)
+            )
+        )
+    with Client(dsn) as client:
+        outcome = client.enqueue_bulk("t", [{"n": 1}], return_ids=True)
+        assert client.cancel(outcome.ids[0]).accepted
+    with (
+        psycopg_pool.ConnectionPool(dsn, min_size=1, max_size=1) as pool,
+        pytest.raises(ConfigurationError, match=r"array_nulls is off .* set it to on"),
+        Client(pool=pool) as lent,
+    ):
+        lent.enqueue("t", {"n": 2})
 
 
 async def answer(event: BeforeJobSchedule) -> JobScheduleResult | None:
@@ -77,3 +107,20 @@ def test_interceptors_are_asked(dsn: str) -> None:
 async def test_interceptors_are_asked_where_a_loop_runs(dsn: str) -> None:
     """In a thread beside the caller's, whose event loop cannot run another coroutine meanwhile."""
     ask(dsn)
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_a_dsn_may_not_use_its_own_client(dsn: str, kind: str) -> None:
+    """It says so instead of waiting for ever, also where a coroutine gives the dsn in a thread beside the caller's."""
+
+    def plain() -> str:
+        client.enqueue("t", {})
+        return dsn
+
+    async def asynchronous() -> str:
+        return plain()
+
+    client = Client(plain if kind == "plain" else asynchronous)
+    with pytest.raises(BackfillError, match="the dsn's callable uses the client"):
+        client.open()
+    assert not client.is_open

@@ -121,6 +121,16 @@ def test_a_connection_that_died_idle_costs_no_call(dsn: str) -> None:
     assert numbers(dsn) == Counter(range(4))
 
 
+def test_a_connection_that_broke_is_replaced_without_a_word(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The driver's pool would warn of each; the client's pool logs only that there are no connections."""
+    with Client(dsn) as client:
+        for n in range(3):
+            client.enqueue("t", {"n": n})
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute(KILL)
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("psycopg")] == []
+
+
 def test_a_call_whose_server_process_ends_is_repeated(dsn: str) -> None:
     """A call that waited for a lock when an administrator ended its connection was surely not done: it runs again."""
     with Client(dsn) as client, psycopg.connect(dsn) as other, ThreadPoolExecutor(1) as thread:

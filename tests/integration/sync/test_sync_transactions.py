@@ -125,6 +125,21 @@ def test_however_the_connection_is_set_up(dsn: str, setup: dict[str, Any]) -> No
     assert found == [('{"a":1}',)] * (len(VERBS) - 2) + [('{"a":"ü€"}',)], "the three with a key are one"
 
 
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_inside_a_pipeline(dsn: str, verb: Verb, autocommit: bool) -> None:
+    """In pipeline mode the call waits for its answer, the first one on a connection and the later ones."""
+    with psycopg.connect(dsn, autocommit=autocommit) as connection:
+        with connection.pipeline(), connection.transaction():
+            connection.execute("create table mine (id int)")
+            verb(connection)
+            connection.execute("insert into mine select count(*) from graphile_worker.jobs")
+        verb(connection)
+        with connection.pipeline():
+            verb(connection)
+        assert connection.execute("select id from mine").fetchall() == [(1,)]
+    assert count(dsn) in (1, 3)
+
+
 def test_an_aborted_transaction_says_so(dsn: str, verb: Verb) -> None:
     """The driver's error comes unchanged, and the transaction stays the caller's to roll back."""
     with psycopg.connect(dsn) as connection:

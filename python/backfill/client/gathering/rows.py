@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from backfill.client.prepare import JobShape, Parameters, flags_json, interval
+from backfill.errors import CommitUnknownError
 from backfill.jobs import JobKeyMode
 from backfill.storage.arrays import encoded_array, number_array, text_array
 
@@ -62,7 +63,16 @@ def in_order(rows: Sequence[Row], written: Sequence[Job]) -> list[Job]:
     """Return the written jobs in the order of the rows that they were made of.
 
     Jobs without keys got their ids in the order of their rows.
+
+    Raises:
+        CommitUnknownError: not all rows, or others, were written; it is not known which.
     """
+    if len(written) != len(rows) or {shape.key for shape, _ in rows} != {job.key for job in written}:
+        raise CommitUnknownError(
+            f"{len(written)} of {len(rows)} jobs that went together were written as they are, so this one may or may "
+            "not be there: a trigger on the table leaves some out or changes them. BackfillClient(gather=False) sends "
+            "each job by itself"
+        )
     keyless = iter(sorted([job for job in written if job.key is None], key=lambda job: job.id))
     by_key = {job.key: job for job in written}
     return [next(keyless) if shape.key is None else by_key[shape.key] for shape, _ in rows]

@@ -199,15 +199,21 @@ class Senders:
             await self._write([waiter for waiter in batch if waiter in left])
 
     async def _write_together(self, batch: Sequence[Waiter]) -> None:
-        rows: list[Row] = [(waiter.shape, waiter.payload) for waiter in batch]
-        told = sum([waiter.tell for waiter in batch])
-        tell = told > 0 and (self._notices is None or self._notices.may_tell())
-        written = await self._client._retrying(  # noqa: SLF001 - see above
-            lambda connection: self._add(connection, rows, tell=tell)
-        )
+        tell = any(waiter.tell for waiter in batch) and (self._notices is None or self._notices.may_tell())
+        sent: list[Waiter] = []
+        rows: list[Row] = []
+
+        async def add(connection: Connection) -> list[Job]:
+            # Those that were cancelled while there was no connection are left out: their callers may try again.
+            sent[:] = [waiter for waiter in batch if not waiter.answer.done()]
+            rows[:] = [(waiter.shape, waiter.payload) for waiter in sent]
+            return await self._add(connection, rows, tell=tell and any(waiter.tell for waiter in sent)) if rows else []
+
+        written = await self._client._retrying(add)  # noqa: SLF001 - see above
+        told = sum([waiter.tell for waiter in sent])
         if told and not tell and self._notices is not None:
             self._notices.add(told)
-        _answer(batch, in_order(rows, written))
+        _answer(sent, in_order(rows, written))
 
     async def _add(self, connection: Connection, rows: list[Row], *, tell: bool) -> list[Job]:
         names = names_of([shape for shape, _ in rows])

@@ -51,6 +51,7 @@ def completing(
     paused: Sequence[int],
     progressed: Sequence[int],
     batches: Collection[str],
+    begun: TransactionId | None = None,
 ) -> Generator[Commands, list[PGresult], Completion]:
     """Write the end of an attempt, which must be the last that the transaction does.
 
@@ -65,6 +66,8 @@ def completing(
         paused: the ids of paused serial queues that this unlocks.
         progressed: the job's id, where it may have a row of progress.
         batches: the names of the tasks whose jobs are batches.
+        begun: the transaction that the handler's own session had at the block's begin, with the rights that it has
+            there; None for a transaction that the worker began for the block.
 
     Raises:
         LeaseLostError: the job is not this attempt's any more.
@@ -73,15 +76,11 @@ def completing(
     for last in (False, True):
         settlement = Settlement([ending.end(running, running.keep)])
         settlement.paused, settlement.progressed, settlement.batches = paused, progressed, batches
-        own_rights = Command.of("be_session_role", schema)
-        _, *results = yield [own_rights, *settlement.commands(schema=schema, worker=worker), ask_id(schema)]
+        rights = [Command.of("be_session_role", schema)] if begun is None else []
+        results = yield [*rights, *settlement.commands(schema=schema, worker=worker), ask_id(schema)]
+        results = results[len(rights) :]
         transaction = read_id(results[-1])
-        if not transaction.is_blocks_own:
-            raise TransactionUseError(
-                "ctx.transaction(): the handler has ended the block's transaction by SQL text, such as `commit`, and "
-                "has begun another one, so that the job would not be completed with all that the block has written; "
-                "the block commits at its end, and savepoints are made by `tx.connection.transaction()`"
-            )
+        _refuse_another(transaction, begun)
         if not settlement.missing(results[:-1]):
             return Completion(transaction, settlement)
         known = running.locked_at, running.queue_locked_at
@@ -126,6 +125,21 @@ def looking_back(
         f"ctx.transaction(), and the job is not this worker's any more (its transaction: {fate}), so attempt "
         f"{running.job.attempts} does not say that it completed it"
     )
+
+
+def _refuse_another(transaction: TransactionId, begun: TransactionId | None) -> None:
+    if begun is None and not transaction.is_blocks_own:
+        raise TransactionUseError(
+            "ctx.transaction(): the handler has ended the block's transaction by SQL text, such as `commit`, and "
+            "has begun another one, so that the job would not be completed with all that the block has written; "
+            "the block commits at its end, and savepoints are made by `tx.connection.transaction()`"
+        )
+    if begun is not None and transaction.number != begun.number:
+        raise TransactionUseError(
+            "ctx.transaction(): the session's transaction was committed or rolled back within the block, so that the "
+            "job would not be completed with all that the block has written; the block commits at its end, and "
+            "savepoints are made by `begin_nested()`"
+        )
 
 
 def _ask_lock(running: HeldJob, schema: str, worker: str) -> Command:

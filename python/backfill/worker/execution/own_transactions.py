@@ -15,6 +15,7 @@ from backfill.errors import BackfillError, LeaseLostError, TransactionUseError
 from backfill.logs import fields_of
 from backfill.said import said
 from backfill.storage.backoff import Backoff
+from backfill.storage.commits import TransactionId
 from backfill.storage.unprepared import send_unprepared
 from backfill.worker.execution.completing import Commands, Completion, completing, looking_back
 from backfill.worker.execution.endings import COMMITTED, COMPLETED, GIVEN_BACK, Ending
@@ -91,14 +92,16 @@ class OwnTransactions:
             return COMPLETED
         return self._outcomes.kept(running.job, result, self._executor.interrupted)
 
-    def completing(self, running: HeldJob, ending: Ending) -> Generator[Commands, list[PGresult], Completion]:
-        """The steps that complete a job, and mark its attempt: its lock is left alone from now on."""
+    def completing(
+        self, running: HeldJob, ending: Ending, begun: TransactionId | None = None
+    ) -> Generator[Commands, list[PGresult], Completion]:
+        """The steps that complete a job; `begun` is the transaction of the handler's own session, where it has one."""
         paused = self._executor.paused_queues
         return completing(
             running, ending, schema=self.blocks.schema, worker=self._worker_id,
             paused=paused.unlocked_by([running]) if paused else (),
             progressed=[running.job.id] if self._executor.progress.knows(running) else (),
-            batches=self._executor.batches,
+            batches=self._executor.batches, begun=begun,
         )  # fmt: skip
 
     def committed(self, running: HeldJob) -> None:

@@ -11,11 +11,14 @@ import psycopg
 from psycopg import IsolationLevel
 
 from backfill.client.blocks import shaped, write_blocking
+from backfill.client.borrowed import Borrowed, ask
+from backfill.client.carrier import at_once
 from backfill.errors import DatabaseConnectionError, LeaseLostError, TransactionUseError
 from backfill.payloads import NOTHING
 from backfill.said import said
 from backfill.storage.connection import unreachable
 from backfill.storage.unprepared import send_blocking
+from backfill.storage.wire import Command
 from backfill.worker.execution.completing import Completion
 from backfill.worker.execution.endings import GIVEN_BACK, Ending
 from backfill.worker.execution.held_job import HeldJob
@@ -24,20 +27,21 @@ from backfill.worker.execution.transactions import refuse_abandoned, refuse_ende
 
 if TYPE_CHECKING:
     from backfill.client import BackfillClient
-    from backfill.client.prepare import JobKeywords
+    from backfill.client.prepare import JobKeywords, Parameters
     from backfill.jobs import EnqueueOutcome, JobSpec, NewJob
+    from backfill.storage.results import Result
     from backfill.tasks import Task
 
 T = TypeVar("T")
 
 
-class ThreadTransaction:
+class CompletingInThread:
     """An open transaction of a synchronous handler, at whose commit its job is completed.
 
-    It is what `with ctx.transaction() as tx` gives.
+    It is what `with ctx.transaction(session) as tx` gives; the handler writes on that session.
 
     Args:
-        connection: the connection on which it is open.
+        connection: the connection or session on which it is open.
         client: knows the queue, and the plugins that are asked before a job is added.
         loop: the worker's event loop.
         owner: makes the ending that keeps a result.
@@ -46,7 +50,7 @@ class ThreadTransaction:
 
     def __init__(
         self,
-        connection: psycopg.Connection[Any],
+        connection: Any,
         client: BackfillClient,
         loop: asyncio.AbstractEventLoop,
         owner: OwnTransactions | None = None,
@@ -60,15 +64,6 @@ class ThreadTransaction:
         self._over: str | None = None
         self._ending: Ending | None = None
         self._result: Any = None
-
-    @property
-    def connection(self) -> psycopg.Connection[Any]:
-        """The psycopg connection to write on; what is written is committed with the job's completion.
-
-        Raises:
-            TransactionUseError: `complete` was called, or the block is over.
-        """
-        return self._usable()
 
     def enqueue(
         self,
@@ -92,7 +87,7 @@ class ThreadTransaction:
         """
         connection = self._usable()
         checked = on_loop(self._loop, shaped(self._client, job, payload, spec, keywords))
-        return write_blocking(connection, self._client.schema, checked)
+        return write_blocking(lambda name, values: self._written(connection, name, values), checked)
 
     def complete(self, result: Any = None) -> None:
         """Say what the job came to. The job is completed at the end of the block, as the last that is written.
@@ -128,10 +123,37 @@ class ThreadTransaction:
         """Refuse all further use."""
         self._over = "the block of ctx.transaction() is over"
 
-    def _usable(self) -> psycopg.Connection[Any]:
+    def _usable(self) -> Any:
         if self._over is not None:
             raise TransactionUseError(f"tx: {self._over}")
         return self._connection
+
+    def _written(self, connection: Any, name: str, parameters: Parameters) -> Result:
+        """Run a statement on a connection, and return its binary result."""
+        return at_once(self._asked(connection, name, parameters))
+
+    async def _asked(self, session: Borrowed, name: str, parameters: Parameters) -> Result:
+        async with session.lent() as connection:
+            return await ask(connection, name, self._client.schema, parameters)
+
+
+class ThreadTransaction(CompletingInThread):
+    """A transaction on a connection that was made for the block, as `with ctx.transaction() as tx` gives it."""
+
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        """The psycopg connection to write on; what is written is committed with the job's completion.
+
+        Raises:
+            TransactionUseError: `complete` was called, or the block is over.
+        """
+        connection: psycopg.Connection[Any] = self._usable()
+        return connection
+
+    def _written(self, connection: Any, name: str, parameters: Parameters) -> Result:
+        texts = [value.decode() if isinstance(value, bytes) else value for value in parameters]
+        [result] = send_blocking(connection, [Command.of(name, self._client.schema, *texts)], timeout=ANSWER_SECONDS)
+        return result
 
 
 class OpenedInThread:

@@ -36,13 +36,13 @@ ROLLBACK_SECONDS: Final = 5.0
 _TRIES: Final = 3
 
 
-class HandlerTransaction:
+class CompletingTransaction:
     """An open transaction of a handler, at whose commit its job is completed.
 
-    It is what `async with ctx.transaction() as tx` gives.
+    It is what `async with ctx.transaction(session) as tx` gives; the handler writes on that session.
 
     Args:
-        connection: the connection on which it is open.
+        connection: the connection or session on which it is open.
         client: enqueues jobs in it.
         owner: makes the ending that keeps a result.
         running: the attempt; None where there is no job to be completed (`backfill.testing.run_job`).
@@ -50,7 +50,7 @@ class HandlerTransaction:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Any,
         client: BackfillClient,
         owner: OwnTransactions | None = None,
         running: HeldJob | None = None,
@@ -62,18 +62,6 @@ class HandlerTransaction:
         self._over: str | None = None
         self._ending: Ending | None = None
         self._result: Any = None
-
-    @property
-    def connection(self) -> psycopg.AsyncConnection[Any]:
-        """The psycopg connection to write on; what is written is committed with the job's completion.
-
-        It takes `%s` placeholders, and gives rows as tuples. Use `set local` where you change a setting, since the
-        connection goes back to the worker's pool.
-
-        Raises:
-            TransactionUseError: `complete` was called, or the block is over.
-        """
-        return self._usable()
 
     @overload
     async def enqueue(
@@ -157,10 +145,27 @@ class HandlerTransaction:
         """Refuse all further use."""
         self._over = "the block of ctx.transaction() is over"
 
-    def _usable(self) -> Connection:
+    def _usable(self) -> Any:
         if self._over is not None:
             raise TransactionUseError(f"tx: {self._over}")
         return self._connection
+
+
+class HandlerTransaction(CompletingTransaction):
+    """A transaction on a connection of the worker's, as `async with ctx.transaction() as tx` gives it."""
+
+    @property
+    def connection(self) -> psycopg.AsyncConnection[Any]:
+        """The psycopg connection to write on; what is written is committed with the job's completion.
+
+        It takes `%s` placeholders, and gives rows as tuples. Use `set local` where you change a setting, since the
+        connection goes back to the worker's pool.
+
+        Raises:
+            TransactionUseError: `complete` was called, or the block is over.
+        """
+        connection: Connection = self._usable()
+        return connection
 
 
 class OpenedOnLoop:

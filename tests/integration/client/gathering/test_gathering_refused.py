@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from backfill import BackfillClient, ClientClosedError, JobKeyMode
+from backfill import BackfillClient, ClientClosedError, CommitUnknownError, JobKeyMode
 from backfill.client import asking, enqueue
 from backfill.client.gathering import senders
 from backfill.client.lent import LentClient
@@ -23,6 +23,10 @@ COUNT: LiteralString = "select count(*) from graphile_worker._private_jobs"
 REFUSING: LiteralString = """
     alter table graphile_worker._private_jobs
     add constraint mine check (coalesce(payload ->> 'bad', 'no') = 'no')"""
+LEAVING_OUT: LiteralString = """
+    create function leave_out() returns trigger language plpgsql as
+    $$ begin if new.payload ->> 'out' = 'yes' then return null; end if; return new; end $$;
+    create trigger leave_out before insert on graphile_worker._private_jobs for each row execute function leave_out()"""
 BLOCKED: LiteralString = """
     select count(*) from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock' and application_name = 'backfill'"""
@@ -44,6 +48,13 @@ async def holding(dsn: str, statement: LiteralString) -> AsyncIterator[psycopg.A
         yield connection
 
 
+def sending(client: BackfillClient) -> senders.Senders:
+    """What sends the calls of a client that go together."""
+    found = client._adding.senders()
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("bad", [{3}, {0, 1, 2, 3}, {1, 17, 30, 31}])
 async def test_a_bad_row_fails_its_own_call(dsn: str, client: BackfillClient, bad: set[int]) -> None:
     """The database's refusal goes to the call whose row it is about; all other jobs are written, once."""
@@ -59,6 +70,16 @@ async def test_a_bad_row_fails_its_own_call(dsn: str, client: BackfillClient, ba
     assert sorted(written) == [n for n in range(40) if n not in bad]
     errors = [one for one in found if isinstance(one, BaseException)]
     assert len({id(error) for error in errors}) == len(errors)
+
+
+async def test_rows_that_a_trigger_leaves_out(dsn: str, client: BackfillClient) -> None:
+    """Nobody knows whose job is missing, so each call says that it is in doubt, but for the one that was sent alone."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute(LEAVING_OUT)
+    calls = [client.enqueue("t", {"out": "yes" if n == 9 else "no"}) for n in range(20)]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(one) for one in found[1:]} == {CommitUnknownError}
+    assert await value(dsn, COUNT) == 1 + 19
 
 
 async def test_arrays_that_cannot_be_joined(client: BackfillClient) -> None:
@@ -141,6 +162,24 @@ async def test_a_cancelled_call_leaves_the_others(
     assert [outcome.job.payload["n"] for outcome in outcomes] == [0, 1, 2, 4, 5]
     written = await rows(dsn, "select payload ->> 'n' from graphile_worker._private_jobs where payload ->> 'n' = '3'")
     assert len(written) == (when == "sent")
+
+
+async def test_a_call_that_is_cancelled_before_there_is_a_connection(dsn: str, eventually: Eventually) -> None:
+    """Its job is not written afterwards, so that the caller may try again; the others are."""
+    async with BackfillClient(dsn, max_size=1) as client:
+        async with client.pool.connection():
+            calls = [asyncio.ensure_future(client.enqueue("t", {"n": n})) for n in range(6)]
+
+            async def are_on_their_way() -> bool:
+                return len(sending(client)._sent) == len(calls) - 1
+
+            await eventually(are_on_their_way)
+            for call in (calls[0], calls[3]):
+                call.cancel()
+            await asyncio.wait([calls[0], calls[3]])
+        outcomes = await asyncio.gather(calls[1], calls[2], *calls[4:])
+    assert [outcome.job.payload["n"] for outcome in outcomes] == [1, 2, 4, 5]
+    assert await value(dsn, COUNT) == 4
 
 
 async def test_a_cancelled_first_call_sends_the_others(

@@ -11,6 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
+import sessions
 from backfill import BackfillClient, JobComplete, JobInterrupted, RetryPolicy, WorkerConfig, WorkerRunner
 from faults.proxy import Proxy
 from own_transactions import JOBS, Adding, make_sums, summed
@@ -21,7 +22,7 @@ from plugins.waiting import Eventually
 from programs import own_temp_folder
 from reading import rows, value
 
-KINDS = pytest.mark.parametrize("kind", ["async", "thread"])
+KINDS = pytest.mark.parametrize("kind", ["async", "thread", "async psycopg", "async asyncpg", "thread psycopg2"])
 WAIT_AT_COMMIT: LiteralString = """
 create or replace function wait_for_leave() returns trigger language plpgsql as $$
 begin
@@ -78,12 +79,13 @@ async def far(server: OwnServer) -> AsyncIterator[Proxy]:
 @asynccontextmanager
 async def cut_at_commit(
     server: OwnServer, far: Proxy, kind: str, eventually: Eventually
-) -> AsyncIterator[tuple[Adding, Heard, psycopg.AsyncConnection[Any]]]:
+) -> AsyncIterator[tuple[Adding | sessions.Adding, Heard, psycopg.AsyncConnection[Any]]]:
     """A worker whose connections are cut while its handler's commit is in progress on the server.
 
-    It gives the connection that holds the commit up.
+    It gives the connection that holds the commit up. A kind with a driver has a session of its own.
     """
-    adding, heard = Adding(), Heard()
+    heard = Heard()
+    adding = sessions.Adding(far.dsn, kind, enqueues=False) if " " in kind else Adding()
     async with (
         await psycopg.AsyncConnection.connect(server.dsn, autocommit=True) as gate,
         BackfillClient(server.dsn) as client,
@@ -91,7 +93,7 @@ async def cut_at_commit(
         await gate.execute("select pg_advisory_lock(7)")
         config = WorkerConfig(far.dsn, retry=SOON, poll_interval=timedelta(milliseconds=100))
         async with WorkerRunner(config, adding.tasks, plugins=[heard]):
-            await client.enqueue(kind, 5)
+            await client.enqueue("add" if " " in kind else kind, 5)
             await eventually(lambda: value(server.dsn, WAITING), lambda count: count == 1)
             assert far.cut() > 0
             yield adding, heard, gate
