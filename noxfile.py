@@ -28,6 +28,7 @@ FAST = ["tests/unit", "tests/properties"]
 DATABASE = ["tests/twins", "tests/integration", "tests/interop"]
 ALL = [*FAST, *DATABASE, "tests/faults"]
 ONCE = (
+    "test_bulk_unique",
     "test_child",
     "test_cleanup",
     "test_cli_",
@@ -40,6 +41,7 @@ ONCE = (
     "test_health",
     "test_heartbeat",
     "test_hosted",
+    "test_key_of",
     "test_lane_concurrency",
     "test_limits_",
     "test_lost",
@@ -54,6 +56,7 @@ ONCE = (
     "test_same_as_threads",
     "test_share_chaos",
     "test_transaction_kills",
+    "test_unique",
     "test_value_limits",
     "test_watchdog",
     "test_web_examples",

@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 from backfill.storage.claims import HIGHEST, LOWEST
 from backfill.storage.ties import PAGES
 from plans import RUNS, WORKER, Connection, Plan, nodes
+from plans_reserving import DEAD_SAMPLES
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 DEAD = 200_000
@@ -76,6 +77,7 @@ QUEUE_TABLES = (
     "_private_job_queues",
     "backfill_attempts",
     "backfill_progress",
+    "backfill_reservations",
     "_private_known_crontabs",
     "backfill_schedule_jobs",
 )
@@ -232,7 +234,6 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "sweep_dead_letters": [500, 0],
         "find_unknown_tasks": [lows, highs, floors, WORKER, 10_000, 2.0, 11],
         "get_job": [ids[0]],
-        "remove_job": ["key1"],
         "complete_jobs": [ids],
         "permanently_fail_jobs": [ids, "no"],
         "reschedule_jobs": [ids, None, None, 3, None, None, ["key3"]],
@@ -258,6 +259,7 @@ def _producers(ids: list[int], now: datetime) -> dict[str, Sequence[Any]]:
     keys = [f"key{n}" if n % 2 else f"new{n}" for n in range(1, 41)]
     names = [f"queue{n}" for n in range(1, 21)] + [f"new{n}" for n in range(1, 21)]
     return {
+        **DEAD_SAMPLES,
         "producer_add_job": ["task1", "{}", "queue1", None, None, 5, "key11", 0, None, "replace"],
         "gather_jobs": GATHERED,
         "producer_gather_jobs": GATHERED,

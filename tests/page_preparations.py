@@ -29,6 +29,7 @@ PREPARATIONS: Final[dict[str, Preparation]] = {
     "cleanup": Preparation(_CLIENT, _CLOSED),
     "counters": Preparation(_CLIENT, _CLOSED),
     "producing": Preparation(_CLIENT, _CLOSED),
+    "unique": Preparation(_CLIENT, _CLOSED),
     # One job has failed for good.
     "dead-letters": Preparation(
         f"""{_CLIENT}

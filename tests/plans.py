@@ -11,6 +11,8 @@ import psycopg
 from psycopg.types.json import Json, Jsonb
 
 from backfill.storage.statements import load, render
+from plans_reserving import CALLS as RESERVING_CALLS
+from plans_reserving import SAMPLES as RESERVING
 
 Plan = dict[str, Any]
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -97,7 +99,7 @@ from generate_series(1, 10000) as n, generate_series(1, 5) as slot;
 """
 WAITING: LiteralString = """
 insert into pg_temp.bulk_waiting
-select n / 2000, 10000000 + n, 0, now(), 8, 'task' || 1 + n % 500, 'queue' || 1 + n, null, 'key' || n, '{}'
+select n / 2000, 10000000 + n, 0, now(), 8, 'task' || 1 + n % 500, 'queue' || 1 + n, null, 'key' || n, '{}', '1 day'
 from generate_series(0, 19999) as n
 """
 """Rows of a bulk call that wait, in batches of 2,000, for the temporary table that each transaction makes."""
@@ -112,6 +114,7 @@ TABLES = (
     "backfill_counters",
     "backfill_attempts",
     "backfill_progress",
+    "backfill_reservations",
     "backfill_limit_states",
     "backfill_shares",
     "_private_known_crontabs",
@@ -266,10 +269,10 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "find_levels": [LOWS, HIGHS, FLOORS],
     "find_waiting_tasks": [[1, 2], LOWS, HIGHS, FLOORS],
     "permanently_fail_jobs": [_IDS, "no"],
-    "remove_job": ["key5"],
     "remove_worker": ["worker5"],
     "renew": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED],
     "reschedule_jobs": [_IDS, None, None, 3, None, None, ["key5"]],
+    **RESERVING,
     "producer_add_job": ["task1", Json({}), "queue1", None, None, 5, "key11", 0, None, "replace"],
     "producer_add_keyed": [["task1"], [None], ["{}"], [0], [_NOW], [5], [None], ["key13"], "unsafe_dedupe"],
     "producer_add_keyless": [["task1"], ["queue1"], ["{}"], [0], [_NOW], [5], [None]],
@@ -309,7 +312,7 @@ HOT = (
 """What a worker's hot connections run, apart from claims."""
 CALLS = (
     "add_job", "add_jobs", "gather_jobs", "producer_gather_jobs",
-    "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs",
+    *RESERVING_CALLS, "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs",
     "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_create_queues",
     "producer_create_tasks", "producer_make_queues", "producer_make_tasks",
     "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",

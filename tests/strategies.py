@@ -334,3 +334,7 @@ middleware_plans = st.fixed_dictionaries(
     }
 )
 """What the outer, the inner and the thread's middleware of one job do in each of its attempts, and its handler."""
+
+RESERVING_DEEDS = ("add", "undo", "plain", "complete", "deleted", "remove", "remove_id", "cancel", "over")
+reserving_steps = st.lists(st.tuples(st.sampled_from(RESERVING_DEEDS), st.sampled_from("ab")), max_size=25)
+"""What is done one after the other about two keys, of which jobs are added with `unique_for` and without."""

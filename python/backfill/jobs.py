@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, overload
 
@@ -95,7 +96,8 @@ class NewJob(Generic[R_co]):
         defaults = UNSAID
         if source is not None:
             payload = source.given(payload)
-            defaults = source.defaults_for(payload)
+            keyed = isinstance(spec, JobSpec) and spec.job_key is not None
+            defaults = source.defaults_for(payload, keyed=keyed)
         elif payload is NOTHING:
             payload = None
         if type(name) is not str or name not in _CHECKED:
@@ -153,14 +155,19 @@ def job_of(
 def with_payload(job: NewJob[Any], payload: object) -> NewJob[Any]:
     """A job like another one, with another payload.
 
-    A registered task checks the payload as it checks that of any job, and chooses the job's queue by it if it has a
-    function for that.
+    A registered task checks the payload as it checks that of any job, and chooses the job's queue and its key by it if
+    it has functions for that.
 
     Raises:
         InvalidPayloadError: the payload is not of the class that the task's handler takes.
     """
-    if job.source is not None:
-        return job.source.job(payload, job.spec)
+    source = job.source
+    if source is not None:
+        payload = source.given(payload)
+        # Where the task could have chosen the key and did not, the call gives another one.
+        keyed = job.spec.job_key is not None or (source.key_of is not None and job.defaults.job_key is None)
+        defaults = source.defaults_for(payload, keyed=keyed)
+        return job_of(source, job.default_max_attempts, payload, job.spec, defaults)
     return _rebuilt(job.task, payload, job.spec, job.default_max_attempts, job.defaults)
 
 
@@ -188,7 +195,7 @@ class EnqueueStatus(StrEnum):
     REPLACED = "replaced"
     """A waiting job with the same key was replaced."""
     KEPT = "kept"
-    """A waiting job with the same key was left as it was (unsafe_dedupe)."""
+    """Nothing was written: a waiting job was left as it was (unsafe_dedupe), or the key is reserved (unique_for)."""
     ALREADY_IN_PROGRESS = "already_in_progress"
     """A job with the same key is running, and was left as it was (unsafe_dedupe)."""
     EXHAUSTED = "exhausted"
@@ -206,6 +213,9 @@ class EnqueueOutcome(Generic[R_co]):
         revision: how often the job of this row was replaced or kept; 0 for a new job.
         source: the registered task, with which `client.result` reads what the handler returned; None if the task was
             given by name.
+        reserved_until: until when no second job of the key is added; None if `unique_for` was not given.
+        in_queue: whether the job of this id was in the queue when the call looked. It is False only if `unique_for` was
+            given and that job has ended; of `job`, only the id and the key are then true.
     """
 
     status: EnqueueStatus
@@ -213,6 +223,8 @@ class EnqueueOutcome(Generic[R_co]):
     job: Job
     revision: int = 0
     source: Task[Any, Any] | None = field(default=None, repr=False, compare=False)
+    reserved_until: datetime | None = None
+    in_queue: bool = True
 
     @property
     def is_enqueued(self) -> bool:
@@ -235,12 +247,15 @@ class BulkOutcome:
         skipped: how many items were left out, because an interceptor of `BeforeJobSchedule` said Skip.
         skipped_indexes: the zero-based positions of these items; None if ids were not asked for. `ids` has no place for
             them.
+        kept: how many jobs with `unique_for` were not added, because their keys are reserved; `ids` has the ids of the
+            jobs that hold the reservations. `written` does not count them.
     """
 
     written: int
     ids: list[int] | None = None
     skipped: int = 0
     skipped_indexes: list[int] | None = None
+    kept: int = 0
 
 
 def _reference(task: Any) -> tuple[str, int | None, Any]:

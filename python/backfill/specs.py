@@ -26,6 +26,8 @@ from backfill.flags import given_flags
 from backfill.retry import MAX_ATTEMPTS_LIMIT, RetryPolicy
 
 DEFAULT_MAX_ATTEMPTS: Final = 8
+_SHORTEST_UNIQUE: Final = timedelta(milliseconds=1)
+_LONGEST_UNIQUE: Final = timedelta(days=3650)
 
 
 class Priority(IntEnum):
@@ -157,7 +159,10 @@ class JobSpec:
             counts for its value in a limit of its task. A task with such a limit says this itself; a producer that
             knows only the task's name says it here. The value travels in the flags.
         job_key: 1 to 512 characters; at most one waiting job has a given key.
-        job_key_mode: what happens to a waiting job with the same key; replace if not given.
+        job_key_mode: what happens to a waiting job with the same key; replace if not given. `enqueue` refuses it
+            where the job has no key.
+        unique_for: how long no second job of the key is added after this one, even if this one has ended by then; 1
+            millisecond to 3,650 days. It needs a `job_key`, or a task with `key_of`.
 
     Raises:
         InvalidJobError: a value is out of range, a time is naive, or a text has NUL or lone surrogates.
@@ -175,6 +180,7 @@ class JobSpec:
     limit_by: str | None = None
     job_key: str | None = None
     job_key_mode: JobKeyMode | None = None
+    unique_for: timedelta | None = None
 
     def __post_init__(self) -> None:
         """Refuse bad input when it is given, not when it would be written."""
@@ -194,8 +200,10 @@ class JobSpec:
             check_text("job_key", self.job_key, KEY_LIMIT)
         if self.job_key_mode is not None:
             _settle(self, "job_key_mode", _mode(self.job_key_mode))
-            if self.job_key is None:
-                raise InvalidJobError("job_key_mode", self.job_key_mode.value, "a mode needs a job_key")
+        if self.unique_for is not None and not (
+            isinstance(self.unique_for, timedelta) and _SHORTEST_UNIQUE <= self.unique_for <= _LONGEST_UNIQUE
+        ):
+            raise InvalidJobError("unique_for", self.unique_for, "a timedelta from 1 millisecond to 3,650 days")
         if self.limit_by is not None:
             check_path("limit_by", self.limit_by)
         if self.flags is not None:

@@ -10,12 +10,12 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeAlias, TypeVar, overload
 
 from backfill.breakers import Breaker
-from backfill.errors import InvalidJobError, InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
+from backfill.chosen import check_key_of, chosen
+from backfill.errors import InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
 from backfill.handlers import (
     UNANNOTATED,
     HandlerShape,
@@ -92,6 +92,7 @@ class Task(Generic[P, R]):
         batch: bool = False,
         defaults: JobSpec = UNSAID,
         queue_of: Callable[[P], Queue | None] | None = None,
+        key_of: Callable[[P], str] | None = None,
         scope: dict[str, Any] | None = None,
         middleware: tuple[Function, ...] = (),
         registry_middleware: Sequence[Function] = (),
@@ -108,6 +109,8 @@ class Task(Generic[P, R]):
         self.breaker = breaker
         self.defaults = defaults
         self.queue_of = queue_of
+        check_key_of(identifier, key_of)
+        self.key_of = key_of
         self.keep_seconds: float | None = None if keep is None else keep.total_seconds()
         self.shape: HandlerShape = shape_of(identifier, handler, run_in, batch=batch)
         self.runs_on_loop = self.shape.is_async
@@ -202,7 +205,8 @@ class Task(Generic[P, R]):
         """
         payload = self.given(payload)
         runs = None if self.retry is None else self.retry.max_attempts
-        return job_of(self, runs, payload, spec, self.defaults_for(payload))
+        keyed = isinstance(spec, JobSpec) and spec.job_key is not None
+        return job_of(self, runs, payload, spec, self.defaults_for(payload, keyed=keyed))
 
     def given(self, payload: object) -> object:
         """The payload that a job of this task has: the one that was given, or what stands for none.
@@ -227,25 +231,19 @@ class Task(Generic[P, R]):
             )
         return payload
 
-    def defaults_for(self, payload: Any) -> JobSpec:
-        """The settings of a job of this task if nobody says otherwise; its queue may depend on its payload.
+    def defaults_for(self, payload: Any, *, keyed: bool = False) -> JobSpec:
+        """The settings of a job of this task if nobody says otherwise; its queue and its key may depend on its payload.
+
+        Args:
+            payload: the job's payload.
+            keyed: whether the job has a key of its own, so that `key_of` is not called.
 
         Raises:
-            InvalidJobError: the task's function for the queue returned neither a Queue nor None.
+            InvalidJobError: the task's function for the queue returned neither a Queue nor None, or `key_of` no key.
         """
-        if self.queue_of is None:
+        if self.queue_of is None and self.key_of is None:
             return self.defaults
-        try:
-            queue: object = self.queue_of(payload)
-        except Exception as error:
-            error.add_note(f"raised by the function that task {self.identifier!r} names as its queue")
-            raise
-        if queue is None:
-            return self.defaults
-        if not isinstance(queue, Queue):
-            limit = f"a Queue or None, from the function that task {self.identifier!r} names as its queue"
-            raise InvalidJobError("queue", queue, limit)
-        return replace(self.defaults, queue=queue)
+        return chosen(self, payload, keyed=keyed)
 
     def encode(self, payload: Any) -> bytes:
         """A payload as JSON, in a form that gives the handler the same payload again.

@@ -142,6 +142,8 @@ class TaskRegistry(Recurring, Generic[D]):
         queue: Queue | Callable[[Any], Queue | None] | None = None,
         max_attempts: int | None = None,
         delay: timedelta | None = None,
+        key_of: Callable[[Any], str] | None = None,
+        unique_for: timedelta | None = None,
     ) -> TaskDecorator[D]:
         """Register the decorated function as the handler of a task.
 
@@ -173,8 +175,10 @@ class TaskRegistry(Recurring, Generic[D]):
             queue: a serial queue for all its jobs, or a function that gets the payload and returns the queue (or None).
             max_attempts: the number of all runs of a job, 1 to 32,767; if not given, the policy's, else 8.
             delay: how long its jobs wait before they are due.
+            key_of: a function that gets the payload and returns the job's key, if no `job_key` is given.
+            unique_for: how long no second job of a key is added after the first, even if that has ended.
 
-        The last four, and `by` of a limit or a rate, hold if a job is enqueued by this task; a spec or a keyword goes
+        The last six, and `by` of a limit or a rate, hold if a job is enqueued by this task; a spec or a keyword goes
         before them. Producers that enqueue by name, from the shell or by SQL do not know the task, so they have to give
         these settings again.
 
@@ -210,7 +214,9 @@ class TaskRegistry(Recurring, Generic[D]):
         finals = exception_types(identifier, no_retry)
         queue_of = None if queue is None or isinstance(queue, Queue) or not callable(queue) else queue
         fixed: Any = None if queue_of is not None else queue
-        said = JobSpec(priority=priority, queue=fixed, max_attempts=max_attempts, delay=delay, limit_by=by)
+        said = JobSpec(
+            priority=priority, queue=fixed, max_attempts=max_attempts, delay=delay, limit_by=by, unique_for=unique_for
+        )
         defaults = UNSAID if said == UNSAID else said
 
         def decorate(handler: Callable[..., Any], /) -> Task[Any, Any]:
@@ -230,6 +236,7 @@ class TaskRegistry(Recurring, Generic[D]):
                 batch=batch,
                 defaults=defaults,
                 queue_of=queue_of,
+                key_of=key_of,
                 scope=scope,
                 middleware=around,
                 registry_middleware=self._middleware,

@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack, closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
@@ -321,7 +322,9 @@ class _SessionBlock:
 
 def _job(task: Task[Any, Any], text: bytes, payload: Any, spec: JobSpec, *, id: int, attempt: int) -> Job:
     """The row that a worker would have claimed."""
-    shape = shape_of(task.identifier, with_defaults(spec, task.defaults_for(payload)), task.default_max_attempts, task)
+    defaults = task.defaults_for(payload, keyed=spec.job_key is not None)
+    whole = replace(with_defaults(spec, defaults), unique_for=None)  # nothing is enqueued, so nothing is reserved
+    shape = shape_of(task.identifier, whole, task.default_max_attempts, task)
     now = datetime.now(UTC)
     return Job(
         id=id,

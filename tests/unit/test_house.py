@@ -27,6 +27,7 @@ PLACES = [
     {"classify", "records", "payloads"},
     {"flags"},
     {"specs"},
+    {"chosen"},
     {"jobs"},
     {
         "attempts",
@@ -81,7 +82,7 @@ INNER_PLACES = {
         {"execute"},
         {"borrowed", "manner", "ways"},
         {"asking", "naming", "starting"},
-        {"gathering"},
+        {"gathering", "unique"},
         {"connect"},
         {
             "attempts",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from backfill import InvalidJobError, JobKeyMode, JobSpec, NewJob, Priority, Queue, RetryPolicy
+from backfill.client.prepare import shape_of
 from backfill.jobs import EnqueueOutcome, EnqueueStatus, Job
 
 
@@ -71,10 +72,17 @@ def test_spec_refuses_two_times() -> None:
         JobSpec(run_at=datetime.now(UTC), delay=timedelta(1))
 
 
-def test_spec_refuses_a_mode_without_a_key() -> None:
-    """A mode says what happens to a job of the key, so there must be one."""
-    with pytest.raises(InvalidJobError, match="a mode needs a job_key"):
-        JobSpec(job_key_mode=JobKeyMode.REPLACE)
+def test_a_mode_is_refused_without_a_key() -> None:
+    """The key may come from the task, so it is missed only when all settings of the job are known."""
+    spec = JobSpec(job_key_mode=JobKeyMode.REPLACE)
+    with pytest.raises(InvalidJobError, match=r"job_key_mode = 'replace': a mode needs a job_key.*'t' has no key"):
+        shape_of("t", spec, None)
+
+
+def test_a_span_is_refused_without_a_key() -> None:
+    """As a mode is."""
+    with pytest.raises(InvalidJobError, match=r"unique_for = .*'t' has no key"):
+        shape_of("t", JobSpec(unique_for=timedelta(days=1)), None)
 
 
 def test_spec_takes_a_mode_by_its_word() -> None:

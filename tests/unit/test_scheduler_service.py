@@ -142,6 +142,9 @@ def _tasks() -> TaskRegistry[None]:
     @tasks.task("mail", queue=_queue_of)
     async def mail(payload: dict[str, Any]) -> None: ...
 
+    @tasks.task("digest", key_of=lambda payload: f"digest:{payload['user']}", unique_for=timedelta(days=1))
+    async def digest(payload: dict[str, Any]) -> None: ...
+
     return tasks
 
 
@@ -158,6 +161,18 @@ async def test_a_queue_may_depend_on_the_payload(caplog: pytest.LogCaptureFixtur
     made = await maker.make(Schedule("mail", "@hourly"), DueRun(START), 0)
     assert made.queue is None
     assert "'mail'" in caplog.text
+
+
+async def test_a_key_may_depend_on_the_payload(caplog: pytest.LogCaptureFixture) -> None:
+    """A task finds the key for scheduled jobs too, unless the item has one; if it cannot, there is no key."""
+    maker = JobMaker(_tasks(), HookRegistry())
+    made = await maker.make(Schedule("digest", "@hourly", payload={"user": 7}), DueRun(START), 0)
+    assert made.job_key == "digest:7"
+    made = await maker.make(Schedule("digest", "@hourly", job_key="own"), DueRun(START), 0)
+    assert (made.job_key, caplog.records) == ("own", [])
+    made = await maker.make(Schedule("digest", "@hourly"), DueRun(START), 0)
+    assert made.job_key is None
+    assert "'digest'" in caplog.text
 
 
 async def test_jitter_puts_a_job_off() -> None:

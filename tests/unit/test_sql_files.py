@@ -22,6 +22,7 @@ INDEXES = {
     "backfill_jobs_exhausted", "backfill_jobs_stuck",
     "backfill_dlq_pkey", "backfill_dlq_key", "backfill_dlq_newest", "backfill_ends_job",
     "backfill_ends_newest", "backfill_counters_pkey", "backfill_attempts_pkey", "backfill_dlq_job",
+    "backfill_reservations_pkey", "backfill_reservations_reserved_until_idx",
     "backfill_progress_pkey",
     "backfill_limits_pkey", "backfill_limit_states_newest",
     "known_crontabs_pkey", "backfill_crontabs_pkey", "backfill_schedule_jobs_pkey",

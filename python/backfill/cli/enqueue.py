@@ -45,6 +45,10 @@ def command(
         str | None,
         typer.Option("--key-mode", metavar="MODE", help="replace, preserve_run_at or unsafe_dedupe."),
     ] = None,
+    unique_for: Annotated[
+        str | None,
+        typer.Option("--unique-for", metavar="TIME", help="No second job of the key for so long: 90s, 1h30m, 2d."),
+    ] = None,
     flag: Annotated[
         list[str] | None, typer.Option("--flag", metavar="FLAG", help="A flag of the job; may be repeated.")
     ] = None,
@@ -57,6 +61,7 @@ def command(
     TASK is the task's name. JSON is the payload: {} if not given, and - reads it from standard input.
     """
     from backfill.client import BackfillClient
+    from backfill.client.prepare import shape_of
     from backfill.jobs import JobSpec, NewJob, Queue
 
     spec = JobSpec(
@@ -68,9 +73,11 @@ def command(
         job_key=key,
         job_key_mode=cast("JobKeyMode | None", key_mode),  # JobSpec checks the word
         flags=flag or None,
+        unique_for=None if unique_for is None else duration(unique_for, "--unique-for"),
     )
+    shape_of(task, spec, None)  # bad input is refused here, before a connection is made
     data = _json(sys.stdin.read() if payload == "-" else payload)
-    job: NewJob[Any] = NewJob(task, data, spec)  # bad input is refused here, before a connection is made
+    job: NewJob[Any] = NewJob(task, data, spec)
     database, name = required_dsn(dsn), SCHEMA.value(schema)
 
     async def add() -> EnqueueOutcome[Any]:
@@ -83,23 +90,23 @@ def command(
 def _show(outcome: EnqueueOutcome[Any], task: str, *, as_json: bool) -> None:
     job = outcome.job
     if not as_json:
-        typer.echo(f"{outcome.status}: job {outcome.id} ({task})")
+        until = outcome.reserved_until
+        reserved = "" if until is None else f", its key is reserved until {until.isoformat()}"
+        typer.echo(f"{outcome.status}: job {outcome.id} ({task}){reserved}")
         return
-    typer.echo(
-        json.dumps(
-            {
-                "id": outcome.id,
-                "status": str(outcome.status),
-                "task": task,
-                "queue": job.queue_name,
-                "priority": job.priority,
-                "run_at": job.run_at.isoformat(),
-                "max_attempts": job.max_attempts,
-                "key": job.key,
-                "revision": outcome.revision,
-            }
-        )
-    )
+    told: dict[str, object] = {"id": outcome.id, "status": str(outcome.status), "task": task}
+    if outcome.in_queue:  # of a job that has ended no more is known than its id and its key
+        told |= {
+            "queue": job.queue_name,
+            "priority": job.priority,
+            "run_at": job.run_at.isoformat(),
+            "max_attempts": job.max_attempts,
+            "revision": outcome.revision,
+        }
+    told["key"] = job.key
+    if outcome.reserved_until is not None:
+        told |= {"reserved_until": outcome.reserved_until.isoformat(), "in_queue": outcome.in_queue}
+    typer.echo(json.dumps(told))
 
 
 def _json(text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeVar, Unpack, overload
 
 from backfill.client.asking import carry_out
@@ -23,10 +24,11 @@ from backfill.client.prepare import (
     status_of,
 )
 from backfill.client.scheduling import Scheduling
+from backfill.client.unique import add_reserving
 from backfill.client.verbs.jobs import put_names
 from backfill.client.ways import goes_by_functions, known_way
 from backfill.errors import BackfillError, JobScheduleRefusedError
-from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob
+from backfill.jobs import EnqueueOutcome, EnqueueStatus, JobSpec, NewJob, job_of
 from backfill.payloads import NOTHING
 from backfill.records import Job
 from backfill.storage.arrays import text_array
@@ -123,12 +125,13 @@ class EnqueueVerb(ClientLife):
                 (timedelta, for one attempt) and `deadline` (aware datetime), which are stored in the job's flags;
                 `flags` (names; workers can be told to skip jobs that have them); `limit_by` (a field of the payload,
                 where only the name of a task with a limit by this field is given); `job_key` (1 to 512 characters) and
-                `job_key_mode`; `notify` (False: the workers are not told of the job, and find it when they next look,
-                after at most their `poll_interval`).
+                `job_key_mode`; `unique_for` (timedelta, 1 millisecond to 3,650 days: no second job of the key is added
+                for so long, even when this one has ended); `notify` (False: the workers are not told of the job, and
+                find it when they next look, after at most their `poll_interval`).
 
         Returns:
             What was done, and the job's row as it was written. Check the outcome's `status` if the `job_key_mode` was
-            unsafe_dedupe: in this mode the job may not have been added; in all other modes it always is.
+            unsafe_dedupe, or `unique_for` was given: the job may then not have been added; otherwise it always is.
 
         Raises:
             InvalidJobError: the input is bad; nothing was written. The error names the field, the value and the limit.
@@ -143,7 +146,7 @@ class EnqueueVerb(ClientLife):
         """
         check_keywords("enqueue", keywords)
         notify = keywords.pop("notify", True)
-        new = new_job(job, payload)
+        new = new_job(job, payload, spec, keywords)
         if self._scheduling is None:
             shape = shape_of(new.task, spec_of(new, spec, keywords), new.default_max_attempts, new.source)
             shape, encoded = shape.written(new.payload)
@@ -165,7 +168,7 @@ class EnqueueVerb(ClientLife):
             return _outcome(shape, row, new.source)
         async with self._connection(connection) as chosen:
             outcome = await self._enqueue(chosen, _send, shape, encoded, new.source, tell=notify)
-            if not outcome.job.task_identifier:
+            if not outcome.job.task_identifier and outcome.in_queue:
                 await carry_out(chosen, self._schema, put_names(outcome.job))
             return outcome
 
@@ -176,10 +179,12 @@ class EnqueueVerb(ClientLife):
         notices = self._adding.notices()
         tell = notify and (notices is None or notices.may_tell())
         outcome = await self._retrying(lambda own: self._enqueue(own, _send_own, shape, payload, source, tell=tell))
-        if notices is not None and notify and not tell:
+        if notices is not None and notify and not tell and outcome.is_enqueued:
             notices.add(1)
         job = outcome.job
-        if not job.task_identifier:  # asked apart: if the connection is lost meanwhile, nothing is written once more
+        if (
+            not job.task_identifier and outcome.in_queue
+        ):  # asked apart: if the connection is lost meanwhile, nothing is written once more
             await self._retrying(lambda own: carry_out(own, self._schema, put_names(job)), harmless=True)
         return outcome
 
@@ -211,6 +216,13 @@ class EnqueueVerb(ClientLife):
         by_functions = known_way(connection, self._schema)
         if by_functions is None:
             by_functions = await goes_by_functions(connection, self._schema)
+        if shape.unique_for is not None:
+            if send is _send_own:
+                await self._make_names(connection, shape, by_functions=by_functions)
+            done = await add_reserving(
+                connection, self._schema, shape, payload, own=send is _send_own, tell=tell, by_functions=by_functions
+            )
+            return done.outcome(source)
         if not tell:
             return await self._add_quietly(connection, send, shape, payload, source, by_functions=by_functions)
         if shape.key is None and not by_functions:
@@ -303,8 +315,19 @@ def _named(row: Job, shape: JobShape) -> Job:
     return row
 
 
-def new_job(job: NewJob[Any] | Task[Any, Any] | str, payload: Any) -> NewJob[Any]:
+def new_job(
+    job: NewJob[Any] | Task[Any, Any] | str,
+    payload: Any,
+    spec: JobSpec | None = None,
+    keywords: Mapping[str, Any] = MappingProxyType({}),
+) -> NewJob[Any]:
     """Make a `NewJob` from the first two arguments of a call.
+
+    Args:
+        job: the first argument.
+        payload: the second one.
+        spec: the call's spec; if it or `keywords` has a key, the task's function for the key is not called.
+        keywords: the call's keywords.
 
     Raises:
         InvalidJobError: the first argument does not name a task, or the payload is not of the task's class.
@@ -314,4 +337,9 @@ def new_job(job: NewJob[Any] | Task[Any, Any] | str, payload: Any) -> NewJob[Any
         if payload is not NOTHING:
             raise TypeError("enqueue() got a payload beside a NewJob, which has one")
         return job
-    return job.job(payload) if isinstance(job, Task) else NewJob(job, payload)
+    if not isinstance(job, Task):
+        return NewJob(job, payload)
+    if job.key_of is not None and (keywords.get("job_key") is not None or getattr(spec, "job_key", None) is not None):
+        payload = job.given(payload)
+        return job_of(job, job.default_max_attempts, payload, None, job.defaults_for(payload, keyed=True))
+    return job.job(payload)

@@ -55,6 +55,8 @@ class ManageVerbs(ClientLife):
         is not tried again; by its id, it is left unchanged. A producer's role can remove only jobs that wait, both by
         key and by id.
 
+        A key that `unique_for` reserved is free afterwards. By its key it is freed even if the job has ended already.
+
         Args:
             job_key: 1 to 512 characters.
             id: the job's id, instead of a key; a `Job` or an `EnqueueOutcome` will do.

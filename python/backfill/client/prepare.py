@@ -50,6 +50,7 @@ class SharedKeywords(TypedDict, total=False):
     deadline: datetime | None
     flags: Iterable[str] | None
     limit_by: str | None
+    unique_for: timedelta | None
     notify: bool
 
 
@@ -102,6 +103,7 @@ class JobShape:
         flags: the caller's own flags and ours; empty if there are none.
         key: the job key, or None.
         mode: what happens to a waiting job with the same key.
+        unique_for: how long no second job of the key is added, even when this one has ended; None to reserve nothing.
         encode: writes the job's payload, if the task knows the payload's type; None for plain JSON.
         limit_by: the path of the payload's value for which the job counts in a limit of its task, or None.
         by_value: the shapes that were made for values of it.
@@ -119,6 +121,7 @@ class JobShape:
     encode: Callable[[Any], bytes] | None = None
     limit_by: str | None = None
     by_value: dict[str, JobShape] = field(default_factory=dict)
+    unique_for: timedelta | None = None
 
     def payload(self, payload: object) -> bytes:
         """Return a payload's JSON, in UTF-8.
@@ -248,6 +251,8 @@ def _plain_shape(task: str, default_max_attempts: int | None, source: Task[Any, 
 
 
 def _shape(task: str, spec: JobSpec, default_max_attempts: int | None, source: Task[Any, Any] | None) -> JobShape:
+    if spec.job_key is None:
+        _refuse_keyless(task, spec)
     return JobShape(
         task=task,
         queue=None if spec.queue is None else spec.queue.name,
@@ -260,7 +265,19 @@ def _shape(task: str, spec: JobSpec, default_max_attempts: int | None, source: T
         mode=spec.job_key_mode or JobKeyMode.REPLACE,
         encode=None if source is None else source.encode,
         limit_by=spec.limit_by,
+        unique_for=spec.unique_for,
     )
+
+
+def _refuse_keyless(task: str, spec: JobSpec) -> None:
+    if spec.job_key_mode is not None:
+        limit = f"a mode needs a job_key, or a task with key_of; the job of task {task!r} has no key"
+        raise InvalidJobError("job_key_mode", spec.job_key_mode.value, limit)
+    if spec.unique_for is not None:
+        limit = (
+            f"it is a key that stays reserved: give a job_key, or key_of on the task; the job of {task!r} has no key"
+        )
+        raise InvalidJobError("unique_for", spec.unique_for, limit)
 
 
 def insert_job(shape: JobShape, payload: bytes) -> tuple[str, Parameters]:

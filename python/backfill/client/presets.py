@@ -73,7 +73,7 @@ async def enqueue_fast(
         payload: what the handler gets.
         connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
-            as in `enqueue`.
+            `unique_for`, as in `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
@@ -83,7 +83,9 @@ async def enqueue_fast(
         TypeError: a keyword is one that this function sets itself, or is unknown.
     """
     check_keywords("enqueue_fast", keywords, KeyedKeywords.__optional_keys__)
-    return await client.enqueue(new_job(task, payload), spec=_FAST, connection=connection, **keywords)
+    return await client.enqueue(
+        new_job(task, payload, keywords=keywords), spec=_FAST, connection=connection, **keywords
+    )
 
 
 @overload
@@ -130,7 +132,7 @@ async def enqueue_emergency(
         payload: what the handler gets.
         connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
-            as in `enqueue`.
+            `unique_for`, as in `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
@@ -140,7 +142,9 @@ async def enqueue_emergency(
         TypeError: a keyword is one that this function sets itself, or is unknown.
     """
     check_keywords("enqueue_emergency", keywords, KeyedKeywords.__optional_keys__)
-    return await client.enqueue(new_job(task, payload), spec=_EMERGENCY, connection=connection, **keywords)
+    return await client.enqueue(
+        new_job(task, payload, keywords=keywords), spec=_EMERGENCY, connection=connection, **keywords
+    )
 
 
 @overload
@@ -185,7 +189,7 @@ async def enqueue_fast_with_retries(
         payload: what the handler gets.
         connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
-            as in `enqueue`.
+            `unique_for`, as in `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
@@ -195,7 +199,9 @@ async def enqueue_fast_with_retries(
         TypeError: a keyword is one that this function sets itself, or is unknown.
     """
     check_keywords("enqueue_fast_with_retries", keywords, KeyedKeywords.__optional_keys__)
-    return await client.enqueue(new_job(task, payload), spec=_FAST_WITH_RETRIES, connection=connection, **keywords)
+    return await client.enqueue(
+        new_job(task, payload, keywords=keywords), spec=_FAST_WITH_RETRIES, connection=connection, **keywords
+    )
 
 
 @overload
@@ -240,7 +246,7 @@ async def enqueue_critical(
         payload: what the handler gets.
         connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`,
-            as in `enqueue`.
+            `unique_for`, as in `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.
@@ -250,7 +256,9 @@ async def enqueue_critical(
         TypeError: a keyword is one that this function sets itself, or is unknown.
     """
     check_keywords("enqueue_critical", keywords, KeyedKeywords.__optional_keys__)
-    return await client.enqueue(new_job(task, payload), spec=_CRITICAL, connection=connection, **keywords)
+    return await client.enqueue(
+        new_job(task, payload, keywords=keywords), spec=_CRITICAL, connection=connection, **keywords
+    )
 
 
 @overload
@@ -297,8 +305,7 @@ async def enqueue_serial(
         priority: -32,768 to 32,767, lower first, within the queue too.
         connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
         keywords: `job_key`, `job_key_mode`, `run_at` or `delay`, `timeout`, `deadline`, `flags`, `limit_by`,
-            as in
-            `enqueue`.
+            `unique_for`, as in `enqueue`.
 
     Returns:
         What was done, and the job's row as it was written.

@@ -32,6 +32,7 @@ from backfill.client.verbs.progress import (
     write_progress,
 )
 from backfill.client.verbs.recovery import DEAD_AFTER, Recovered
+from backfill.client.verbs.reservations import SweptReservations, sweep_reservations
 from backfill.controls import Control
 from backfill.counts import UnknownFound, UnknownTask
 from backfill.storage.counters import MinuteCounts
@@ -286,6 +287,14 @@ class UpkeepVerbs(ClientLife):
             place: where to begin; anywhere if it is None.
         """
         return await self._run(sweep_attempts(place))
+
+    async def sweep_reservations(self, since: str | None) -> SweptReservations:
+        """Delete reservations of keys whose time is over, 1,000 at most.
+
+        Args:
+            since: the place of the last one, from which this one goes on; None to begin with the oldest.
+        """
+        return await self._run(sweep_reservations(since))
 
     async def write_progress(self, worker: str, entries: Sequence[Entry]) -> set[int]:
         """Write what running attempts have said about their progress; workers do this once a second at most.

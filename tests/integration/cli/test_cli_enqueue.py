@@ -71,6 +71,22 @@ def test_every_option(dsn: str) -> None:
     assert printed == {**expected, "key": "k", "revision": 0}
 
 
+def test_a_key_that_stays_reserved(dsn: str) -> None:
+    """The second call says which job has the key and until when, also when that job has ended."""
+    words = ("greet", "--key", "k", "--unique-for", "1h")
+    added = enqueue(dsn, *words)
+    assert added.startswith("added: job 1 (greet), its key is reserved until 20")
+    assert enqueue(dsn, *words) == added.replace("added", "kept")
+    told = json.loads(enqueue(dsn, *words, "--json"))
+    assert (told["id"], told["status"], told["priority"], told["in_queue"]) == (1, "kept", 0, True)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("delete from graphile_worker._private_jobs")
+    told = json.loads(enqueue(dsn, *words, "--json"))
+    until = added.split()[-1]
+    expected = {"id": 1, "status": "kept", "task": "greet", "key": "k", "reserved_until": until, "in_queue": False}
+    assert told == expected
+
+
 def test_a_payload_from_standard_input(dsn: str) -> None:
     """`-` reads the payload, and `--run-at` takes a time with its zone."""
     enqueue(dsn, "greet", "-", "--run-at", "2030-01-31T13:00:00+01:00", stdin='["Ada", 1]\n')

@@ -144,6 +144,8 @@ def test_a_registry_that_cannot_be_had(app: Path, name: str, expected: str) -> N
         (("noop", "--run-at", "2030-01-01T00:00:00Z", "--delay", "1s"), "run_at or delay, not both"),
         (("noop", "--priority", "40000"), "priority = 40000"),
         (("noop", "--key-mode", "replace"), "a mode needs a job_key"),
+        (("noop", "--unique-for", "1h"), "unique_for = "),
+        (("noop", "--key", "k", "--unique-for", "0s"), "1 millisecond to 3,650 days"),
         (("noop", "--key", "k", "--key-mode", "never"), "job_key_mode = 'never'"),
         (("x" * 129,), "1 to 128 characters, not 129"),
     ],

@@ -21,6 +21,7 @@ from backfill.storage.carried import Carried, carried, result_of
 from backfill.storage.sql_words import columns_of, parts_of, words_of
 from backfill.storage.statements import render
 from plans import SAMPLES, Connection
+from plans_reserving import FILL as RESERVATIONS
 
 SCHEMA = "graphile_worker"
 NAMES = sorted(path.stem for path in (Path(backfill.__file__).parent / "storage" / "sql").glob("*.sql"))
@@ -57,6 +58,7 @@ def odd_dsn(server_dsn: str, migrated_template: str) -> Iterator[str]:
     dsn = make_conninfo(server_dsn, dbname=name)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(FILL)
+        connection.execute(RESERVATIONS)
     yield dsn
     with psycopg.connect(server_dsn, autocommit=True) as connection:
         connection.execute(cast("LiteralString", f'drop database "{name}" with (force)'))

@@ -33,6 +33,7 @@ from plans import (
     nodes,
     whole_scans,
 )
+from plans_reserving import FILL as RESERVATIONS
 
 NAMES = sorted(path.stem for path in (Path(backfill.__file__).parent / "storage" / "sql").glob("*.sql"))
 TASKS = {f"task{n}": n for n in range(1, 501)}
@@ -56,6 +57,7 @@ def filled_dsn(server_dsn: str, migrated_template: str) -> Iterator[str]:
     dsn = make_conninfo(server_dsn, dbname=name)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(FILL)
+        connection.execute(RESERVATIONS)
         for table in TABLES:
             connection.execute(cast("LiteralString", f"vacuum analyze graphile_worker.{table}"))
     yield dsn

@@ -15,6 +15,7 @@ from backfill.storage.claims import LaneClaim, LaneFilter
 from backfill.storage.statements import render
 from dead_rows import DEAD, FILL, FILLED, STATISTICS, WAITING, believe, buffers, samples, unbounded
 from plans import CALLS, CARRIED, FRONTS, HOT, PARALLEL_CLAIMS, Connection, Plan, explain_hot
+from plans_reserving import DEAD as DEAD_RESERVATIONS
 
 MOST_PAGES = 2_000
 """For forty rows. The table of jobs has more pages than that, and walks through its indexes read a hundred times it."""
@@ -55,6 +56,7 @@ def dead_dsn(server_dsn: str, migrated_template: str) -> Iterator[str]:
             )
         old.execute("select pg_current_xact_id()")
         connection.execute(FILL)
+        connection.execute(DEAD_RESERVATIONS)
         yield dsn
     with psycopg.connect(server_dsn, autocommit=True) as connection:
         connection.execute(cast("LiteralString", f'drop database "{name}" with (force)'))

@@ -63,9 +63,9 @@ class Encoder:
         self._defaults = defaults
         self._accept: Callable[[Any], object] | None = None
         self._shape: JobShape | None = None
-        self._chooses_queue = isinstance(task, Task) and task.queue_of is not None
+        self._chooses = isinstance(task, Task) and not (task.queue_of is None and task.key_of is None)
         if isinstance(task, Task):
-            if not self._chooses_queue:
+            if not self._chooses:
                 self._accept = task.given
                 whole = with_defaults(defaults, task.defaults)
                 self._shape = shape_of(task.identifier, whole, task.default_max_attempts, task)
@@ -79,7 +79,7 @@ class Encoder:
         Raises:
             InvalidJobError: a payload has no task, is not of the task's class, or cannot be written as JSON.
         """
-        if self._chooses_queue:
+        if self._chooses:
             items = map(self.job, items)
         encode_items(
             items, rows, NewJob, self._shape, self._accept, self._shape_of, orjson.dumps, encode_other, OPTIONS, _kept

@@ -79,7 +79,8 @@ async def enqueue_bulk(
         commit_every: commit after every so many jobs; if not given, all jobs are added or none.
         return_ids: whether to return the jobs' ids, in the order of the payloads.
         connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
-        keywords: `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`, as in `client.enqueue_bulk`.
+        keywords: `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`, `unique_for`, as in
+            `client.enqueue_bulk`.
 
     Returns:
         How many jobs were written, and their ids where they were asked for.
@@ -150,7 +151,8 @@ async def enqueue_bulk_with_retries(
         commit_every: commit after every so many jobs; if not given, all jobs are added or none.
         return_ids: whether to return the jobs' ids, in the order of the payloads.
         connection: a connection of yours to write on, inside its transaction; if not given, one of the client's.
-        keywords: `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`, as in `client.enqueue_bulk`.
+        keywords: `run_at` or `delay`, `queue`, `timeout`, `deadline`, `flags`, `limit_by`, `unique_for`, as in
+            `client.enqueue_bulk`.
 
     Returns:
         How many jobs were written, and their ids where they were asked for.

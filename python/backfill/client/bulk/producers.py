@@ -33,6 +33,8 @@ _TRIES: Final = 10
 class ProducerTransaction(RowTransaction):
     """One transaction of a producer's bulk call, which writes through functions."""
 
+    _by_functions = True
+
     def __init__(
         self,
         connection: AnyConnection,
@@ -45,7 +47,7 @@ class ProducerTransaction(RowTransaction):
     ) -> None:
         super().__init__(connection, schema, ids, own=own, maker=maker, tell=tell)
         self._held: tuple[set[str], set[str]] = set(), set()
-        self._modes: list[JobKeyMode | None] = []
+        self._modes: dict[int, JobKeyMode | None] = {}
         self._keyless_wait = False
 
     async def __aexit__(
@@ -54,7 +56,11 @@ class ProducerTransaction(RowTransaction):
         """Write the rows that wait; each call of a function notifies the workers of the jobs that it adds."""
         try:
             if error is None:
+                await self._write_unique()
                 await self._write_postponed()
+                added = self._give_unique()
+                if added and self._tell:
+                    await run(self._connection, "notify_jobs", self._schema, (str(added),))
         except BaseException as late:
             error = late
             raise
@@ -68,6 +74,7 @@ class ProducerTransaction(RowTransaction):
             rows: a chunk of them.
             last: whether no more will come in this transaction.
         """
+        await self._set_aside(rows, last=last)
         if last:
             await self._write_postponed()
         self._now = self._clock.now()
@@ -75,7 +82,9 @@ class ProducerTransaction(RowTransaction):
         if self._ids is not None:
             first = len(self._ids)
             self._ids.extend([0] * len(rows))
-        placed = [(first + place, shape, payload) for place, (shape, payload) in enumerate(rows)]
+        placed = [
+            (first + place, shape, payload) for place, (shape, payload) in enumerate(rows) if shape.unique_for is None
+        ]
         if last:
             await self._write_placed(placed, last=True)
             return
@@ -109,7 +118,7 @@ class ProducerTransaction(RowTransaction):
         for group in rounds(row for row in rows if row[1].key is not None):
             batches += by_mode(group)
         for mode, same in batches:
-            self._modes.append(mode)
+            self._modes[len(self._waiting)] = mode
             waiting = [WaitingRow(place, self._run_at(shape), shape, payload) for place, shape, payload in same]
             await self._waiting.add([(Kind.REPLACE, waiting)])  # the function takes flags as an array in every mode
 
@@ -122,10 +131,10 @@ class ProducerTransaction(RowTransaction):
             return
         await self.pause()
         await self._lock()
-        for batch, mode in enumerate(self._modes):
+        for batch, mode in self._modes.items():
             self._give(dict(_by_place(await self._write_batch(str(batch), mode))))
         await self._waiting.drop()
-        self._modes = []
+        self._modes = {}
 
     async def _write_batch(self, batch: str, mode: JobKeyMode | None) -> Result:
         if not self._tell:
@@ -167,7 +176,7 @@ class ProducerTransaction(RowTransaction):
         statements = [statement for group in rounds(rows) for statement in by_mode(group)]
         deduped = [row for mode, group in statements if mode is JobKeyMode.UNSAFE_DEDUPE for row in group]
         await self._find_names(deduped if self._tell else rows)
-        alone = self._own and last and len(statements) == 1 and not self._piped
+        alone = self._own and last and len(statements) == 1 and not self._piped and not self._locked
         if not alone:
             await self._lock()
 

@@ -7,15 +7,18 @@ It is the base of `writing` and `producers`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from backfill.client.bulk.clock import ServerClock
 from backfill.client.bulk.copying import may_copy
 from backfill.client.bulk.groups import Placed
-from backfill.client.bulk.waiting import WaitingRows
+from backfill.client.bulk.items import Row
+from backfill.client.bulk.reserving import ReservingRows, Written
+from backfill.client.bulk.waiting import WaitingRow, WaitingRows
 from backfill.client.carrier import AnyConnection, is_piped
-from backfill.client.execute import run
+from backfill.client.execute import repeated, run
 from backfill.client.naming import NameMaker
 from backfill.client.prepare import JobShape
 from backfill.errors import SchemaMissingError
@@ -37,7 +40,12 @@ class RowTransaction:
         own: whether the transaction has only this call's statements; one that the caller began may have others.
         maker: makes names on another connection; None if there is no such connection, so that rows with new names wait.
         tell: whether the workers are notified.
+
+    Attributes:
+        kept: how many rows with `unique_for` were not added, because their keys are reserved.
     """
+
+    _by_functions: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -57,6 +65,9 @@ class RowTransaction:
         self._tell = tell
         self._locked = False
         self._waiting = WaitingRows(connection, schema)
+        self.kept = 0
+        self._reserving = ReservingRows(connection, schema, self._waiting, by_functions=self._by_functions)
+        self._reserved: list[Written] = []
         self._kept: list[tuple[int, list[Placed]]] = []
         self._kept_bytes = 0
         self._now = 0
@@ -87,6 +98,55 @@ class RowTransaction:
         self._may_postpone = copies and row.flag("may_postpone")
         if not row.flag("sees_commits"):  # this transaction would not see names that another connection makes
             self._maker = None
+
+    async def pause(self) -> None:
+        """Wait until the server has taken all rows, so that the connection is free for other statements."""
+        raise NotImplementedError
+
+    async def _set_aside(self, rows: Sequence[Row], *, last: bool) -> None:
+        """Keep the rows with `unique_for` until there are no more rows, and write them then."""
+        first = 0 if self._ids is None else len(self._ids)
+        unique = [(first + place, *row) for place, row in enumerate(rows) if row[0].unique_for is not None]
+        if unique:
+            self._now = self._clock.now()
+            self._reserving.keep(
+                [WaitingRow(place, self._run_at(shape), shape, payload) for place, shape, payload in unique]
+            )
+        if last:
+            await self._write_unique()
+        elif self._may_postpone and self._reserving.is_full:
+            await self.pause()
+            await self._reserving.send()
+        elif not self._may_postpone and self._reserving.bytes > KEPT_BYTES:
+            await self._write_unique()
+
+    async def _write_unique(self) -> None:
+        """Write the rows with `unique_for`, before all other rows that wait; see `reserving`."""
+        if not self._reserving:
+            return
+        await self.pause()
+        await self._lock()
+
+        if self._may_postpone:
+            await self._reserving.send_many()
+
+        async def write() -> Written:
+            # A savepoint, which releases the jobs that it holds when it is undone alone.
+            async with self._connection.transaction():
+                return await self._reserving.write()
+
+        written = await (self._reserving.write() if self._piped else repeated(write))
+        self._reserving.forget()
+        self._reserved.append(written)
+        self.kept += written.kept
+
+    def _give_unique(self) -> int:
+        """Put the ids of the rows with `unique_for` in their places, and return how many of these jobs were added."""
+        for written in self._reserved:
+            if self._ids is not None:
+                for place, number in written.ids.items():
+                    self._ids[place] = number
+        return sum([written.added for written in self._reserved])
 
     async def _lock(self) -> None:
         """Become the only transaction, until it ends, that makes names or writes keys in more than one statement."""

@@ -124,7 +124,8 @@ class BulkVerb(ClientLife):
 
         Jobs of one serial queue that have no key run in the order given. Jobs with keys are added or applied as
         `enqueue` does; if a key comes twice, its jobs are applied in order. Each chunk, each mode and each repetition
-        of a key takes a statement of its own. Calls that write keys in more than one statement do so one after the
+        of a key takes a statement of its own. Jobs with `unique_for` are written in the order of their keys, before the
+        other jobs with keys. Calls that write keys in more than one statement do so one after the
         other: they take a lock of the schema when the iterable is at its end. The new names of tasks and queues that a
         call made stay when the call is undone; they do no harm.
 
@@ -143,10 +144,12 @@ class BulkVerb(ClientLife):
                 names, and bulk calls that write keys in several statements, wait for the end of that transaction. The
                 transaction must therefore not wait for such calls.
             keywords: the same settings as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`,
-                `timeout`, `deadline`, `flags`, `limit_by`; and `notify` (False: the workers are not told of the jobs).
+                `timeout`, `deadline`, `flags`, `limit_by`, `unique_for`; and `notify` (False: the workers are not told
+                of the jobs).
 
         Returns:
-            How many jobs were written, their ids where they were asked for, and how many items interceptors left out.
+            How many jobs were written, their ids where they were asked for, how many items interceptors left out, and
+            how many jobs with `unique_for` were not added, because their keys are reserved.
 
         Raises:
             BulkEnqueueError: the call stopped before the end. `written` says how many jobs are committed. `unknown`
@@ -179,7 +182,7 @@ class BulkVerb(ClientLife):
             else:
                 async with self._connection(connection) as chosen:
                     await call.write(chosen, owned=False)
-        return BulkOutcome(call.written, call.ids, reader.skipped, reader.skipped_indexes)
+        return BulkOutcome(call.written, call.ids, reader.skipped, reader.skipped_indexes, call.kept)
 
     def _reader(self, items: Stream[Any], encoder: Encoder, skipped: list[int] | None) -> Reader:
         """Make what reads the items of one call."""
@@ -194,6 +197,7 @@ class _Call:
     Attributes:
         written: how many jobs are committed so far; in a caller's transaction, how many are written.
         skipped: how many of the items that were read until then were left out.
+        kept: how many of them were not added, because their keys are reserved.
         ids: the ids of all jobs; None if nobody asked for them.
     """
 
@@ -207,8 +211,7 @@ class _Call:
         tell: bool,
         notices: Notices | None,
     ) -> None:
-        self.written = 0
-        self.skipped = 0
+        self.written = self.skipped = self.kept = 0
         self.ids = ids
         self._schema = schema
         self._tell = tell and notices is None
@@ -220,6 +223,7 @@ class _Call:
         self._maker: NameMaker | None = None
         self._rows: list[Row] = []
         self._committing = False
+        self._share_kept = 0
         self._begun = self._lent = True
 
     async def read(self) -> bool:
@@ -248,9 +252,11 @@ class _Call:
                 async with connection.transaction():
                     await self._write_share(connection, own=own_transaction)
                     self._committing = own_transaction
-            if self._notices is not None:
-                self._notices.add(self._reader.count - self.written)
-            self.written, self.skipped = self._reader.count, self._reader.skipped
+            self.kept += self._share_kept
+            before, self._share_kept = self.written, 0
+            self.written, self.skipped = self._reader.count - self.kept, self._reader.skipped
+            if self._notices is not None and self.written > before:
+                self._notices.add(self.written - before)
             self._committing = False
             await self.read()
 
@@ -265,6 +271,7 @@ class _Call:
                 if self._lent and self._reader.yields:
                     await transaction.pause()  # the caller's code may use the connection itself
                 self._rows = await self._reader.read(min(left, CHUNK_ROWS)) if left else []
+        self._share_kept = transaction.kept
 
     async def _join(self, connection: AnyConnection) -> None:
         """Begin the caller's transaction, if its first statement would do so, so that ours becomes a part of it."""
@@ -307,7 +314,8 @@ class _Call:
             seen = translated(error, connection, where="the server", schema=self._schema, writing=committing)
             if seen is not error:
                 seen.__cause__ = error
-            unknown = self._reader.count - self.written if isinstance(seen, CommitUnknownError) else 0
+            doubtful = self._reader.count - self.kept - self._share_kept - self.written
+            unknown = doubtful if isinstance(seen, CommitUnknownError) else 0
             raise self._stopped(named(seen), None, unknown) from seen
         except BackfillError as error:
             raise self._stopped(named(error), None) from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from enum import IntEnum
 from functools import partial
 from typing import Final, NamedTuple
@@ -24,10 +25,13 @@ from backfill.storage.arrays import text_array
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _NULL: Final = struct.pack("!i", -1)
-_COLUMNS: Final = 10
+_COLUMNS: Final = 11
 _FIXED: Final = struct.Struct("!hiiiqihiqih")
 """The number of columns, then batch, place, priority, run_at and max_attempts, each preceded by its length."""
 _LENGTH: Final = struct.Struct("!i")
+_INTERVAL: Final = struct.Struct("!iqii")
+"""The length of an interval, then its microseconds, days and months."""
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Kind(IntEnum):
@@ -37,6 +41,8 @@ class Kind(IntEnum):
     REPLACE = 1
     PRESERVE_RUN_AT = 2
     UNSAFE_DEDUPE = 3
+    UNIQUE = 4
+    """With `unique_for`, in any mode."""
 
 
 KIND_OF: Final = {
@@ -77,9 +83,9 @@ class WaitingRows:
         self._stream = stream_of(connection, "copy_waiting", schema)
         self._kinds = array("b")
 
-    def __bool__(self) -> bool:
-        """Whether any rows wait."""
-        return bool(self._kinds)
+    def __len__(self) -> int:
+        """How many batches wait, so that the next one has this number."""
+        return len(self._kinds)
 
     def batches(self) -> Iterator[tuple[int, Kind]]:
         """Yield the batches in the order in which they came, and the kind of each."""
@@ -121,18 +127,22 @@ def packed(batch: int, kind: Kind, rows: Sequence[WaitingRow], *, begin: bool) -
         if middle is None:
             middle = named[names] = b"".join(map(_text, (shape.task, shape.queue, _flags(kind, shape.flags))))
         fixed = _FIXED.pack(_COLUMNS, 4, batch, 8, place, 2, shape.priority, 8, run_at, 2, shape.max_attempts)
-        parts += (fixed, middle, _text(shape.key), _LENGTH.pack(len(payload)), payload)
+        parts += (fixed, middle, _text(shape.key), _LENGTH.pack(len(payload)), payload, _span(shape.unique_for))
     return b"".join(parts)
 
 
 def _flags(kind: Kind, flags: tuple[str, ...]) -> str | None:
     """Return flags as the text that the batch's statement reads.
 
-    The text is an array for the function add_jobs, and the column's JSON for other statements.
+    The text is an array for the functions that take one, and the column's JSON for other statements.
     """
-    if kind in (Kind.REPLACE, Kind.PRESERVE_RUN_AT):
+    if kind in (Kind.REPLACE, Kind.PRESERVE_RUN_AT, Kind.UNIQUE):
         return text_array(flags) if flags else None
     return flags_json(flags)
+
+
+def _span(value: timedelta | None) -> bytes:
+    return _NULL if value is None else _INTERVAL.pack(_INTERVAL.size - _LENGTH.size, value // _MICROSECOND, 0, 0)
 
 
 def _text(value: str | None) -> bytes:

@@ -67,7 +67,9 @@ class BulkTransaction(RowTransaction):
         """Write the rows that wait, end an open COPY (an error undoes it), and notify the workers once."""
         try:
             if error is None:
+                await self._write_unique()
                 await self._write_postponed()
+                self._notify += self._give_unique()
         except BaseException as late:
             error = late
             raise
@@ -89,6 +91,7 @@ class BulkTransaction(RowTransaction):
             rows: a chunk of them.
             last: whether no more will come in this transaction.
         """
+        await self._set_aside(rows, last=last)
         if last:
             await self._write_postponed()
         self._now = self._clock.now()
@@ -106,7 +109,9 @@ class BulkTransaction(RowTransaction):
         if len(keyless) == len(shapes) and (last or not any(map(self._is_new, keyless))):
             await self._write_keyless(rows, range(first, first + len(rows)))
             return
-        placed = [(first + place, shape, payload) for place, (shape, payload) in enumerate(rows)]
+        placed = [
+            (first + place, shape, payload) for place, (shape, payload) in enumerate(rows) if shape.unique_for is None
+        ]
         if last:
             await self._write_placed(placed, last=True)
             return
@@ -169,7 +174,8 @@ class BulkTransaction(RowTransaction):
             await self.pause()
             await self._lock()
             for batch, kind in self._waiting.batches():
-                await self._write_batch(batch, kind)
+                if kind is not Kind.UNIQUE:
+                    await self._write_batch(batch, kind)
             await self._waiting.drop()
         for now, rows in self._take_kept():
             self._now = now

@@ -24,9 +24,10 @@ Row = tuple[JobShape, bytes]
 def may_gather(shape: JobShape) -> bool:
     """Tell whether a job may be written together with others.
 
-    A call whose job may not be added, because its key is taken, asks further questions and so is sent alone.
+    A call whose job may not be added, because its key is taken or reserved, asks further questions, so it is sent
+    alone.
     """
-    return shape.key is None or shape.mode is not JobKeyMode.UNSAFE_DEDUPE
+    return shape.key is None or (shape.mode is not JobKeyMode.UNSAFE_DEDUPE and shape.unique_for is None)
 
 
 def gathered(rows: Sequence[Row], *, tell: bool, by_functions: bool, patience: str | None) -> tuple[str, Parameters]:

@@ -53,12 +53,10 @@ def remove_job(job_key: str | None, id: JobReference | None) -> Verb[list[Job]]:
     """Remove the job that has a key or an id; the answer is an empty list if there is none."""
     if id is None:
         check_text("job_key", job_key, KEY_LIMIT)
-        return _jobs("remove_job", (job_key,), for_producers=_jobs("producer_remove_job", (None, job_key)))
+        return _removal(None, job_key)
     if job_key is not None:
         raise InvalidJobError("id", id, "give job_key or id, not both")
-    number = reference_id("id", id)
-    by_id = _jobs("producer_remove_job", (str(number), None))
-    return _jobs("complete_jobs", (number_array([number]),), for_producers=by_id)
+    return _removal(str(reference_id("id", id)), None)
 
 
 def complete_jobs(jobs: Iterable[JobReference]) -> Change:
@@ -136,6 +134,11 @@ def _put(job: Job, names: Row) -> None:
 
 def _jobs(statement: str, parameters: Parameters, *, for_producers: Verb[list[Job]] | None = None) -> Verb[list[Job]]:
     return Verb(statement, parameters, decode_jobs, binary=True, for_producers=for_producers)
+
+
+def _removal(number: str | None, job_key: str | None) -> Verb[list[Job]]:
+    parameters = (number, job_key)
+    return _jobs("remove_job", parameters, for_producers=_jobs("producer_remove_job", parameters))
 
 
 def _change(jobs: Sequence[int | str], verb: Verb[list[Job]]) -> Change:

@@ -40,6 +40,10 @@ on function
   :"schema".backfill_gather_producer_jobs(
     text[], text[], text[], integer[], timestamptz[], interval[], integer[], text[], text[], text, boolean, text
   ),
+  :"schema".backfill_add_producer_unique(
+    text, json, text, timestamptz, integer, text, integer, text[], text, interval, boolean
+  ),
+  :"schema".backfill_free_reservations(text[], bigint[]),
   :"schema".backfill_see_job(bigint),
   :"schema".backfill_see_ends(bigint[]),
   :"schema".backfill_see_progress(bigint[]),

@@ -11,7 +11,7 @@ on
 to :"role";
 grant select, insert on :"schema".backfill_ends to :"role";
 grant select, insert, delete on :"schema".backfill_attempts to :"role";
-grant select, insert, update, delete on :"schema".backfill_progress to :"role";
+grant select, insert, update, delete on :"schema".backfill_progress, :"schema".backfill_reservations to :"role";
 grant select on :"schema".backfill_control, :"schema".backfill_limits to :"role";
 grant select, insert, update, delete on :"schema".backfill_limit_states, :"schema".backfill_shares to :"role";
 grant select, insert, update, delete on :"schema".backfill_crontabs, :"schema".backfill_schedule_jobs to :"role";
@@ -58,6 +58,8 @@ drop policy if exists :"policy" on :"schema".backfill_attempts;
 create policy :"policy" on :"schema".backfill_attempts to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_progress;
 create policy :"policy" on :"schema".backfill_progress to :"role" using (true) with check (true);
+drop policy if exists :"policy" on :"schema".backfill_reservations;
+create policy :"policy" on :"schema".backfill_reservations to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_counters;
 create policy :"policy" on :"schema".backfill_counters to :"role" using (true) with check (true);
 drop policy if exists :"policy" on :"schema".backfill_control;

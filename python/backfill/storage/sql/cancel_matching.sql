@@ -2,7 +2,8 @@
 --   were deleted, how many were marked for their workers, and how many workers of other programs hold, and the last id that
 --   was looked at (null: there are no more). Whether a job matches is decided once its row is held.
 -- locks: _private_jobs rows (delete, update) in the order of their ids, _private_job_queues rows that are held for them (update,
---   skip locked), backfill_control rows (insert; delete, skip locked), new backfill_ends rows
+--   skip locked), backfill_control rows (insert; delete, skip locked), new backfill_ends rows,
+--   backfill_reservations rows of keys whose jobs were deleted (delete, skip locked)
 -- index: jobs_pkey1, tasks_pkey, job_queues_pkey1
 -- params: $1 ids bigint[], $2 tasks text[], $3 queues text[], $4 parallel boolean, $5 key_prefix text, $6 low integer, $7 high integer,
 --   $8 run_at_from timestamptz, $9 run_at_until timestamptz, $10 state text, $11 flags text[],

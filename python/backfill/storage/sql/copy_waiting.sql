@@ -3,6 +3,7 @@
 -- index: none: it only inserts
 -- params: none
 copy pg_temp.bulk_waiting (
-  batch, place, priority, run_at, max_attempts, identifier, queue_name, flags, key, payload
+  batch, place, priority, run_at, max_attempts, identifier, queue_name, flags, key, payload,
+  unique_for
 )
 from stdin (format binary)

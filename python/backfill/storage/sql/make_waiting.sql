@@ -14,5 +14,6 @@ create temporary table bulk_waiting (
   flags text,
   key text collate "C",
   payload json not null,
+  unique_for interval,
   unique (batch, key)
 ) on commit drop

@@ -1,5 +1,7 @@
--- does: Removes the waiting job of an id or of a key for a producer; gives back the row, if there was one.
--- locks: the _private_jobs row (delete), the _private_job_queues row that is held for it (update, skip locked)
+-- does: Removes the waiting job of an id or of a key for a producer; its key is free then, if it was reserved. Gives back
+--   the row, if there was one.
+-- locks: the _private_jobs row (delete), the backfill_reservations row of its key (delete, skip locked),
+--   the _private_job_queues row that is held for it (update, skip locked)
 -- index: none: its work is done in a function
 -- params: $1 job_id bigint, $2 job_key text
 with jobs as materialized (

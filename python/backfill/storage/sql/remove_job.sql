@@ -1,10 +1,12 @@
--- does: Removes the job of a key, or, while it runs, takes its key and further attempts; gives back the row, if there was one.
--- locks: _private_job_queues rows that are held for these jobs (update, skip locked), the _private_jobs row of that key (delete or update)
+-- does: Removes the job of an id, if no worker holds it, or of a key; one of a key that runs loses its key and its further
+--   attempts. The key is free then, if it was reserved. Gives back the row, if there was one.
+-- locks: _private_job_queues rows that are held for these jobs (update, skip locked), the _private_jobs row (delete or update), then
+--   the backfill_reservations row of its key (delete, skip locked)
 -- index: tasks_pkey, job_queues_pkey1
--- params: $1 job_key text
+-- params: $1 job_id bigint, $2 job_key text
 with jobs as materialized (
   select *
-  from :"schema".remove_job($1::text)
+  from :"schema".backfill_remove_any_job($1::bigint, $2::text)
 ),
 -- part: freed_for_jobs
 select

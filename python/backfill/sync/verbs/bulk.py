@@ -92,7 +92,8 @@ class BulkVerb(Verbs):
 
         Jobs of one serial queue that have no key run in the order given. Jobs with keys are added or applied as
         `enqueue` does; if a key comes twice, its jobs are applied in order. Each chunk, each mode and each repetition
-        of a key takes a statement of its own. Calls that write keys in more than one statement do so one after the
+        of a key takes a statement of its own. Jobs with `unique_for` are written in the order of their keys, before the
+        other jobs with keys. Calls that write keys in more than one statement do so one after the
         other: they take a lock of the schema when the iterable is at its end. The new names of tasks and queues that a
         call made stay when the call is undone; they do no harm.
 
@@ -111,10 +112,12 @@ class BulkVerb(Verbs):
                 names, and bulk calls that write keys in several statements, wait for the end of that transaction. The
                 transaction must therefore not wait for such calls.
             keywords: the same settings as in `spec`: `run_at`, `delay`, `priority`, `queue`, `max_attempts`, `retry`,
-                `timeout`, `deadline`, `flags`, `limit_by`; and `notify` (False: the workers are not told of the jobs).
+                `timeout`, `deadline`, `flags`, `limit_by`, `unique_for`; and `notify` (False: the workers are not told
+                of the jobs).
 
         Returns:
-            How many jobs were written, their ids where they were asked for, and how many items interceptors left out.
+            How many jobs were written, their ids where they were asked for, how many items interceptors left out, and
+            how many jobs with `unique_for` were not added, because their keys are reserved.
 
         Raises:
             BulkEnqueueError: the call stopped before the end. `written` says how many jobs are committed. `unknown`

@@ -98,12 +98,13 @@ class EnqueueVerb(Verbs):
                 (timedelta, for one attempt) and `deadline` (aware datetime), which are stored in the job's flags;
                 `flags` (names; workers can be told to skip jobs that have them); `limit_by` (a field of the payload,
                 where only the name of a task with a limit by this field is given); `job_key` (1 to 512 characters) and
-                `job_key_mode`; `notify` (False: the workers are not told of the job, and find it when they next look,
-                after at most their `poll_interval`).
+                `job_key_mode`; `unique_for` (timedelta, 1 millisecond to 3,650 days: no second job of the key is added
+                for so long, even when this one has ended); `notify` (False: the workers are not told of the job, and
+                find it when they next look, after at most their `poll_interval`).
 
         Returns:
             What was done, and the job's row as it was written. Check the outcome's `status` if the `job_key_mode` was
-            unsafe_dedupe: in this mode the job may not have been added; in all other modes it always is.
+            unsafe_dedupe, or `unique_for` was given: the job may then not have been added; otherwise it always is.
 
         Raises:
             InvalidJobError: the input is bad; nothing was written. The error names the field, the value and the limit.

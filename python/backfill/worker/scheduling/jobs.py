@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any, Final
 
 from backfill.client.prepare import JobShape, shape_of, with_defaults
@@ -99,7 +100,10 @@ class JobMaker:
         task = self._registry.get(schedule.task)
         if task is None:
             return UNSAID, None
-        return _defaults_of(task, schedule), task.default_max_attempts
+        defaults = _defaults_of(task, schedule)
+        if defaults.unique_for is not None:  # a run is added once in any case, and reserves nothing
+            defaults = replace(defaults, unique_for=None)
+        return defaults, task.default_max_attempts
 
 
 def spec_of(schedule: Schedule, run: DueRun) -> JobSpec:
@@ -115,18 +119,19 @@ def spec_of(schedule: Schedule, run: DueRun) -> JobSpec:
 
 
 def _defaults_of(task: Task[Any, Any], schedule: Schedule) -> JobSpec:
-    """The settings of a task's jobs; its queue may depend on the payload, which is then read as the handler reads it.
+    """The settings of a task's jobs; its queue and its key may depend on the payload, read as the handler reads it.
 
     If that fails, the task's other settings apply: the job is added all the same, since its handler may be the better
     place to fail.
     """
-    if task.queue_of is None:
+    if task.queue_of is None and task.key_of is None:
         return task.defaults
     try:
-        return task.defaults_for(task.decode(encode(schedule.payload)))
+        payload = task.decode(encode(schedule.payload))
+        return task.defaults_for(payload, keyed=schedule.job_key is not None)
     except Exception as error:  # noqa: BLE001 - the task's own function may raise anything
         logger.warning(
-            "recurring job %r: the queue of task %r cannot be told from its payload (%s); its jobs run in parallel",
+            "recurring job %r: the queue or key of task %r cannot be told from its payload (%s); its jobs have none",
             schedule.identifier, task.identifier, type(error).__qualname__,
         )  # fmt: skip
         return task.defaults

@@ -1,6 +1,7 @@
 """Deletes the records of attempts whose jobs are gone: other programs delete jobs without knowing those records.
 
-The progress of such jobs is looked for in the same rounds (`left_progress`).
+The progress of such jobs is looked for in the same rounds (`left_progress`), and so are reservations of keys whose time
+is over (`over_reservations`).
 
 The worker's own settlements delete the records of the jobs that they end, except for jobs that were only put off before
 they completed. Records beyond the newest 20 of a job, which are left where somebody lowers its number of attempts, are
@@ -19,6 +20,7 @@ from backfill.client.lent import ServicesClient
 from backfill.client.verbs.attempts import FRONT, PAGE, Place
 from backfill.said import said
 from backfill.worker.upkeep.left_progress import LeftProgress
+from backfill.worker.upkeep.over_reservations import OverReservations
 from backfill.worker.upkeep.periodic import Periodic
 
 logger = logging.getLogger(__name__)
@@ -55,12 +57,14 @@ class LeftAttempts(Periodic):
         self._rounds_taken = 0
         self._place: Place | None = None
         self._progress = LeftProgress(client)
+        self._reservations = OverReservations(client)
 
     async def _round(self) -> None:
         self._rounds_taken += 1
         if self._rounds_taken % _EVERY != 1 and not await self._client.is_first_worker(self._worker()):
             return
         await self._progress.look()
+        await self._reservations.look()
         deleted = 0
         try:
             for page in range(_MOST_PAGES):
