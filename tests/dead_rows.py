@@ -223,6 +223,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "next_exhausted_job": [0],
         "sweep_dead_letters": [500, 0],
         "find_unknown_tasks": [lows, highs, floors, WORKER, 10_000, 2.0, 11],
+        "look_at_queue": [WORKER, 10_000],
         "get_job": [ids[0]],
         "remove_job": ["key1"],
         "complete_jobs": [ids],

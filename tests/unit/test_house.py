@@ -40,7 +40,7 @@ PLACES = [
         "breakers",
         "progress",
     },
-    {"controls", "cron", "hooks"},
+    {"controls", "cron", "hooks", "metrics"},
     {"schedules", "whys"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers", "middleware"},
@@ -75,7 +75,7 @@ INNER_PLACES = {
         {"__init__"},
     ],
     "client": [
-        {"opening", "prepare", "session"},
+        {"metering", "opening", "prepare", "session"},
         {"carrier", "scheduling", "verbs"},
         {"execute"},
         {"manner", "ways"},

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass
 
 from backfill.hooks.events import LeaseLost, ObservedEvent, WorkerRecovered
+from backfill.metrics.books import Count, process_metrics
+from backfill.metrics.catalogue import RECOVERIES
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ def emit(event: Event, tell: Callable[[ObservedEvent], None] | None = None) -> N
         event: the event.
         tell: tells the observers; None where there are none, or where they hear of it from somebody else.
     """
+    if isinstance(event, WorkerRecovered) and (books := process_metrics()).wanted:
+        books.add([Count(RECOVERIES, (), 1)])
     if tell is not None and isinstance(event, ObservedEvent):
         tell(event)
     match event:

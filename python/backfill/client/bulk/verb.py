@@ -18,6 +18,7 @@ from backfill.client.carrier import AnyConnection, Carrier, is_idle
 from backfill.client.connect import ClientLife
 from backfill.client.execute import run, surely_undone, translated
 from backfill.client.gathering.notices import Notices
+from backfill.client.metering import BulkMeter, metered_bulk
 from backfill.client.naming import REMEMBERED, NameMaker, make_names, names_of
 from backfill.client.prepare import BulkKeywords, check_keywords, checked_spec
 from backfill.client.ways import goes_by_functions
@@ -165,6 +166,12 @@ class BulkVerb(ClientLife):
         items, encoder = _items(jobs, payloads, _defaults(spec, keywords))
         reader = self._reader(items, encoder, [] if return_ids else None)
         call = _Call(self._schema, reader, commit_every, [] if return_ids else None, tell=notify, notices=notices)
+        with metered_bulk() as call.meter:
+            await self._write_all(reader, call, connection)
+        return BulkOutcome(call.written, call.ids, reader.skipped, reader.skipped_indexes)
+
+    async def _write_all(self, reader: Reader, call: _Call, connection: Lent | None) -> None:
+        """Carry out a call."""
         async with reader:
             self._refuse_closed()
             if not await call.read():
@@ -179,7 +186,6 @@ class BulkVerb(ClientLife):
             else:
                 async with self._connection(connection) as chosen:
                     await call.write(chosen, owned=False)
-        return BulkOutcome(call.written, call.ids, reader.skipped, reader.skipped_indexes)
 
     def _reader(self, items: Stream[Any], encoder: Encoder, skipped: list[int] | None) -> Reader:
         """Make what reads the items of one call."""
@@ -194,6 +200,7 @@ class _Call:
     Attributes:
         written: how many jobs are committed so far; in a caller's transaction, how many are written.
         skipped: how many of the items that were read until then were left out.
+        meter: counts the jobs for the metrics.
         ids: the ids of all jobs; None if nobody asked for them.
     """
 
@@ -209,6 +216,7 @@ class _Call:
     ) -> None:
         self.written = 0
         self.skipped = 0
+        self.meter = BulkMeter()
         self.ids = ids
         self._schema = schema
         self._tell = tell and notices is None
@@ -250,6 +258,7 @@ class _Call:
                     self._committing = own_transaction
             if self._notices is not None:
                 self._notices.add(self._reader.count - self.written)
+            self.meter.committed()
             self.written, self.skipped = self._reader.count, self._reader.skipped
             self._committing = False
             await self.read()
@@ -261,6 +270,7 @@ class _Call:
             self._begun = True
             while self._rows:
                 left -= len(self._rows)
+                self.meter.note(shape for shape, _ in self._rows)
                 await transaction.write(self._rows, last=self._reader.exhausted or not left)
                 if self._lent and self._reader.yields:
                     await transaction.pause()  # the caller's code may use the connection itself

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 
 from backfill.checks import SMALLINT, check_int, check_text
+from backfill.client.metering import count_requeued
 from backfill.client.prepare import Parameters, due, flags_json
 from backfill.client.verbs.asked import Steps, Together, Verb
 from backfill.client.verbs.dead_letters import BATCH, get_dlq_job
@@ -33,10 +34,12 @@ _TRIES: Final = 10
 
 
 class Requeued(NamedTuple):
-    """An entry and the job that was added from it."""
+    """An entry and the job that was added from it, with the names of its task and its queue."""
 
     entry: int
     job_id: int
+    task: str
+    queue: str | None
 
 
 def edits(
@@ -70,7 +73,10 @@ def requeue_dlq_jobs(ids: list[int], changed: Parameters) -> Verb[list[Requeued]
     return Verb(
         "requeue_dead_letters",
         (number_array(ids), *changed),
-        lambda found: [Requeued(row.whole("entry"), row.whole("job_id")) for row in rows(found)],
+        lambda found: [
+            Requeued(row.whole("entry"), row.whole("job_id"), row.word("task"), row.text("queue"))
+            for row in rows(found)
+        ],
     )
 
 
@@ -130,6 +136,7 @@ def _requeue_one(id: int, changed: Parameters) -> Steps[Job]:
         added = yield from requeue_dlq_jobs([id], changed)
         if added:
             [job] = yield from with_names(get_job(added[0].job_id))
+            count_requeued((one.task, one.queue) for one in added)
             return job
         entry = yield from get_dlq_job(id)
         if entry is None:
