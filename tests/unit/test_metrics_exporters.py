@@ -15,7 +15,9 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from backfill.metrics import PrometheusCollector, instrument
 from backfill.metrics.books import Count, Metrics, Values
 from backfill.metrics.catalogue import ATTEMPTS, INSTRUMENTS, LOOP_LAG, RUN_TIME, Kind
+from contract.crate_names import names
 
+from places import ROOT
 from scraping import samples_of, total
 
 PROGRAM = """
@@ -58,6 +60,26 @@ def books(monkeypatch: pytest.MonkeyPatch) -> Metrics:
 def _exposed(text: str) -> set[str]:
     """The names of the families on a page of an exporter, as they stand on its TYPE lines."""
     return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
+
+
+def test_the_crates_instruments_are_there() -> None:
+    """Each metric of the Rust crate is in the catalogue under its name, and all others have OpenTelemetry's dots."""
+    theirs = {name.rust for name in names() if name.rust.startswith("backfill_")}
+    assert {one.name for one in INSTRUMENTS if "." not in one.name} == theirs
+    assert len(theirs) == 17
+
+
+def test_the_page_has_the_catalogue() -> None:
+    """The table of docs/metrics.md has each instrument, with the name that exporters print, its labels and meaning."""
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `backfill_")]
+    kinds = {Kind.COUNTER: "counter", Kind.HISTOGRAM: "histogram"}
+    assert rows == [
+        f"| `{one.exported}` | {kinds.get(one.kind, 'gauge')} | "
+        f"{', '.join(f'`{label}`' for label in one.labels) or '-'} | {one.description} |"
+        for one in INSTRUMENTS
+    ]
+    assert sorted({label for one in INSTRUMENTS for label in one.labels if f"`{label}`" not in text}) == []
 
 
 def test_both_exporters_print_the_names_of_the_catalogue(books: Metrics) -> None:

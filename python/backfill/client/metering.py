@@ -30,8 +30,10 @@ from backfill.metrics.catalogue import (
     JOBS_ENQUEUED,
     JOBS_LAST,
     JOBS_RELEASED,
+    PARALLEL,
     QUEUES_LAST,
     QUEUES_RELEASED,
+    SERIAL,
     band_of,
     queue_label,
 )
@@ -137,6 +139,12 @@ async def metered_dead_letter(call: Awaitable[DlqJob]) -> DlqJob:
     labels = queue_label(entry.queue_name), entry.task_identifier, UNKNOWN  # the caller's words, which are any text
     _add([Count(DLQ_ADDED, labels, 1), *_operations(_DLQ_ADD, Counter({_SUCCESS: 1}), began)])
     return entry
+
+
+def count_buried(jobs: Iterable[tuple[str, bool]]) -> None:
+    """Count jobs that other programs have failed, each given by its task and whether it is serial, as dead letters."""
+    made = Counter((SERIAL if serial else PARALLEL, task, UNKNOWN) for task, serial in jobs)
+    _add([Count(DLQ_ADDED, labels, number) for labels, number in made.items()])
 
 
 def count_requeued(jobs: Iterable[tuple[str, str | None]]) -> None:

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass
 
+from backfill.classify import UNKNOWN
 from backfill.hooks.events import LeaseLost, ObservedEvent, WorkerRecovered
 from backfill.metrics.books import Count, process_metrics
-from backfill.metrics.catalogue import RECOVERIES
+from backfill.metrics.catalogue import DLQ_ADDED, OTHER, RECOVERIES
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ def emit(event: Event, tell: Callable[[ObservedEvent], None] | None = None) -> N
         tell: tells the observers; None where there are none, or where they hear of it from somebody else.
     """
     if isinstance(event, WorkerRecovered) and (books := process_metrics()).wanted:
-        books.add([Count(RECOVERIES, (), 1)])
+        dead = Count(DLQ_ADDED, (OTHER, OTHER, UNKNOWN), event.dead_letters)  # of which tasks, nobody has told
+        books.add([Count(RECOVERIES, (), 1), *([dead] if event.dead_letters else [])])
     if tell is not None and isinstance(event, ObservedEvent):
         tell(event)
     match event:

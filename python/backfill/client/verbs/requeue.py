@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 
 from backfill.checks import SMALLINT, check_int, check_text
-from backfill.client.metering import count_requeued
+from backfill.client.metering import count_buried, count_requeued
 from backfill.client.prepare import Parameters, due, flags_json
 from backfill.client.verbs.asked import Steps, Together, Verb
 from backfill.client.verbs.dead_letters import BATCH, get_dlq_job
@@ -105,7 +105,7 @@ def process_failed_jobs() -> Steps[int]:
     while True:
         sweep = Verb("sweep_dead_letters", (str(wanted), str(after)), _moved)
         try:
-            some, taken = yield from sweep
+            some, taken, dead = yield from sweep
         except psycopg.Error as error:
             if concerns_all(error) and not isinstance(error, PASSING):
                 raise
@@ -119,6 +119,7 @@ def process_failed_jobs() -> Steps[int]:
             after = refused
             continue
         moved += some
+        count_buried(dead)
         if taken < wanted:
             return moved
         wanted = min(2 * wanted, BATCH)
@@ -156,9 +157,9 @@ def _add_to_dlq(parameters: Parameters) -> Steps[DlqJob]:
     return entry
 
 
-def _moved(found: Result) -> tuple[int, int]:
+def _moved(found: Result) -> tuple[int, int, list[tuple[str, bool]]]:
     row = first(found)
-    return row.whole("moved"), row.whole("taken")
+    return row.whole("moved"), row.whole("taken"), row.items("dead")
 
 
 def _next_exhausted(after: int) -> Verb[int | None]:
