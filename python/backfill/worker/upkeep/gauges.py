@@ -65,12 +65,20 @@ class Gauges(Periodic):
 
     async def _round(self) -> None:
         if not self._books.wanted or self._books.seconds_unread > UNREAD_SECONDS:
-            self._depth, self._oldest = {}, {}
+            self._forget()
             return
-        self._depth, self._oldest = {}, {}
-        found = await self._client.look_at_queue(self._worker())
+        try:
+            found = await self._client.look_at_queue(self._worker())
+        except BaseException:
+            self._forget()  # what was seen before may not be so any more
+            raise
         if found is None:
+            self._forget()
             return
         self._depth = {(one.state, one.task): float(one.jobs) for one in found.depth}
         self._oldest = {(): found.oldest_seconds}
         self._books.set(DLQ_SIZE, {(task,): float(number) for task, number in found.dead_letters.items()})
+
+    def _forget(self) -> None:
+        """Show nothing of the queue until the next look."""
+        self._depth, self._oldest = {}, {}
