@@ -122,6 +122,17 @@ def test_a_set_gauge_has_only_its_last_series() -> None:
     assert [labels for labels, _ in books.snapshot().of(DLQ_SIZE)] == [("",)]
 
 
+def test_series_that_another_process_has_set_anew_are_gone() -> None:
+    """A task that an earlier look has named, and the newest one of another process does not, is shown no longer."""
+    older = Snapshot({(DLQ_SIZE.name, ("",)): Value(2, at=5.0), (DLQ_SIZE.name, ("a",)): Value(2, at=5.0)})
+    newer = Snapshot({(DLQ_SIZE.name, ("",)): Value(0, at=6.0)})
+    for first, second in ((older, newer), (newer, older)):
+        total = Snapshot()
+        total.add(first)
+        total.add(second)
+        assert total.values == newer.values
+
+
 def test_no_lock_is_held_while_others_code_runs() -> None:
     """A gauge and a recorder may themselves use the books; a gauge that fails takes no other with it."""
     books = Metrics()

@@ -157,7 +157,7 @@ def test_prometheus_shows_exact_histograms(books: Metrics) -> None:
     ids=["nobody", "the API without an SDK", "a collector", "an SDK"],
 )
 def test_nobody_pays_who_does_not_ask(before: str, asked: str, expected: list[bool]) -> None:
-    """No library is imported before it is asked for; the API without an SDK has nothing counted, and nothing is said."""
+    """No library is imported before it is asked for. The API without an SDK has nothing counted or said."""
     program = PROGRAM.format(before=before, asked=asked)
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=True

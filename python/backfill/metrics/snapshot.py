@@ -56,6 +56,16 @@ class Snapshot:
             key = name, self.bounded(instrument, labels)
             mine = self.values.get(key)
             self.values[key] = value if mine is None else _together(instrument.kind, mine, value)
+        self._drop_old()
+
+    def _drop_old(self) -> None:
+        """Of gauges that are set now and then, keep what was set last: all series of one are always set together."""
+        newest = dict[str, float]()
+        for (name, _), value in self.values.items():
+            if value.at:
+                newest[name] = max(newest.get(name, 0.0), value.at)
+        if newest:
+            self.values = {key: value for key, value in self.values.items() if value.at >= newest.get(key[0], 0.0)}
 
     def of(self, instrument: Instrument) -> Iterator[tuple[Labels, Value]]:
         """The series of one instrument."""

@@ -1,4 +1,4 @@
-"""Metrics of clients: what they count of jobs and dead letters that they add, read, requeue and delete, and of cleanups."""
+"""Metrics of clients: what they count of jobs and dead letters that they add, read and delete, and of cleanups."""
 
 from __future__ import annotations
 
