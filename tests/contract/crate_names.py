@@ -2,7 +2,7 @@
 
 A line of that file is `name | counterpart | test`, or `name | - | reason`. A counterpart is written as
 
-- `name` or `Class.member` of `backfill`, or with `cron.` or `metrics.` in front, of `backfill.cron` or `backfill.metrics`;
+- `name` or `Class.member` of `backfill`; with `cron.` or `metrics.` in front, of the package of that name;
 - `function(argument=)` for an argument of a function or of a class;
 - `$VARIABLE` for a variable of the environment, and `$ backfill command` for a command of the shell.
 
