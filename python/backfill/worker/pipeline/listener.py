@@ -166,7 +166,7 @@ class Listener(Service):
             self._hear_jobs(count)
 
     async def _read_ledgers(self, connection: Connection) -> None:
-        """Read the ledgers of migrations, to see whether this version can still work with the schema; then look for jobs.
+        """Read the ledgers of migrations, to see whether this version still fits the schema; then look for jobs.
 
         Raises:
             SchemaVersionError: this version cannot work with the schema.
