@@ -233,6 +233,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "next_exhausted_job": [0],
         "sweep_dead_letters": [500, 0],
         "find_unknown_tasks": [lows, highs, floors, WORKER, 10_000, 2.0, 11],
+        "look_at_queue": [WORKER, 10_000],
         "get_job": [ids[0]],
         "complete_jobs": [ids],
         "permanently_fail_jobs": [ids, "no"],

@@ -10,6 +10,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -186,3 +187,10 @@ def wait_until_gone(processes: list[psutil.Process], seconds: float = PATIENCE) 
     """Wait for the end of processes that are not ours."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     assert alive == []
+
+
+def free_port() -> int:
+    """A port on which nobody listens at the moment."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

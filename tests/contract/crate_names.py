@@ -2,7 +2,7 @@
 
 A line of that file is `name | counterpart | test`, or `name | - | reason`. A counterpart is written as
 
-- `name` or `Class.member` of `backfill`, or with `cron.` in front, of `backfill.cron`;
+- `name` or `Class.member` of `backfill`; with `cron.` or `metrics.` in front, of the package of that name;
 - `function(argument=)` for an argument of a function or of a class;
 - `$VARIABLE` for a variable of the environment, and `$ backfill command` for a command of the shell.
 
@@ -23,6 +23,7 @@ import typer
 
 import backfill
 import backfill.cron
+import backfill.metrics
 from backfill.cli.app import app
 from backfill.cli.options import VARIABLES
 
@@ -94,9 +95,9 @@ def exists(counterpart: str) -> bool:
     owner: Any = None
     for part in path.split("."):
         owner = found
-        if found is backfill and part != "cron" and part not in backfill.__all__:
+        if found is backfill and part not in {*backfill.__all__, "cron", "metrics"}:
             return False
-        if found is backfill.cron and part not in backfill.cron.__all__:
+        if found in (backfill.cron, backfill.metrics) and part not in found.__all__:
             return False
         found = getattr(found, part, None)
         if found is None and not _is_field(owner, part):
@@ -144,7 +145,7 @@ def code_of(path: str, function: str) -> list[ast.stmt]:
 def refers(node: ast.AST, counterpart: str) -> bool:
     """Whether code refers to a counterpart: by name, as an attribute, as an argument, or by a text for the shell."""
     name = short(counterpart)
-    argument, member = counterpart.endswith("=)"), "." in counterpart.removeprefix("cron.")
+    argument, member = counterpart.endswith("=)"), "." in counterpart.removeprefix("cron.").removeprefix("metrics.")
     for part in ast.walk(node):
         if counterpart.startswith("$"):
             found = isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value == name

@@ -105,7 +105,7 @@ async def test_an_error_that_no_step_takes_is_raised() -> None:
 async def test_a_refused_job_is_passed_over_by_a_sweep() -> None:
     """A sweep of one job that is refused finds the job, and goes on behind it."""
     refused: list[Any] = [requeue.psycopg.errors.CheckViolation("refused")]
-    answers = Answers(*refused, *refused, 7, (1, 1), (0, 0))
+    answers = Answers(*refused, *refused, 7, (1, 1, [("a", False)]), (0, 0, []))
     assert await follow(requeue.process_failed_jobs(), answers) == 1
     assert answers.asked == ["sweep_dead_letters"] * 2 + ["next_exhausted_job"] + ["sweep_dead_letters"] * 2
 

@@ -18,6 +18,7 @@ import typer
 
 import backfill
 import backfill.cron
+import backfill.metrics
 from backfill.cli.app import app
 from backfill.cli.options import VARIABLES as SHELL_VARIABLES
 from backfill.embedded import EmbeddedPostgres
@@ -30,6 +31,7 @@ DOCUMENTS = sorted(
 )
 OURS = {name: getattr(backfill, name) for name in backfill.__all__} | {"EmbeddedPostgres": EmbeddedPostgres}
 OURS |= {name: getattr(backfill.cron, name) for name in backfill.cron.__all__}
+OURS |= {name: getattr(backfill.metrics, name) for name in backfill.metrics.__all__}
 # What the documents call an instance of a class.
 VARIABLES = {
     "client": backfill.BackfillClient,

@@ -41,7 +41,7 @@ PLACES = [
         "breakers",
         "progress",
     },
-    {"controls", "cron", "hooks"},
+    {"controls", "cron", "hooks", "metrics"},
     {"schedules", "whys"},
     {"storage", "embedded", "embedded_keeper"},
     {"handlers", "middleware"},
@@ -77,7 +77,7 @@ INNER_PLACES = {
         {"__init__"},
     ],
     "client": [
-        {"opening", "prepare", "session"},
+        {"metering", "opening", "prepare", "session"},
         {"carrier", "scheduling", "verbs"},
         {"execute"},
         {"borrowed", "manner", "ways"},

@@ -10,7 +10,17 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LIBRARIES = ["asyncpg", "django", "fastapi", "flask", "psycopg2", "sqlalchemy", "starlette"]
+LIBRARIES = [
+    "asyncpg",
+    "django",
+    "fastapi",
+    "flask",
+    "opentelemetry",
+    "prometheus_client",
+    "psycopg2",
+    "sqlalchemy",
+    "starlette",
+]
 PROGRAM = """
 import importlib, json, pkgutil, sys
 import backfill

@@ -20,7 +20,7 @@ INDEXES = {
     "backfill_jobs_serial_head", "backfill_jobs_locked",
     "backfill_jobs_limited", "backfill_shares_newest", "backfill_shares_job",
     "backfill_jobs_exhausted", "backfill_jobs_stuck",
-    "backfill_dlq_pkey", "backfill_dlq_key", "backfill_dlq_newest", "backfill_ends_job",
+    "backfill_dlq_pkey", "backfill_dlq_key", "backfill_dlq_newest", "backfill_dlq_task", "backfill_ends_job",
     "backfill_ends_newest", "backfill_counters_pkey", "backfill_attempts_pkey", "backfill_dlq_job",
     "backfill_reservations_pkey", "backfill_reservations_reserved_until_idx",
     "backfill_progress_pkey",

@@ -151,9 +151,10 @@ def command(
     if link is None and (size is not None or limits != Limits()):
         with_files(TaskRegistry(), files)  # so that a wrong file is refused once, and not by each process
         raise typer.Exit(_supervise(config, size or 1, limits, prefixed=not as_json))
+    tasks = with_files(load_registries(registry), files)
+    _start_metrics(config)
     if link is not None:  # the supervisor answers for all of them
         config = replace(config, health_address=None, health_file=None)
-    tasks = with_files(load_registries(registry), files)
     # What was imported stays in use, so the garbage collector need not look at it: that would cost a tenth of the rate.
     gc.freeze()
     signals = Signals(config.shutdown_timeout.total_seconds())
@@ -163,7 +164,7 @@ def command(
         shift = _Shift(runner, signals)
         if link is not None:
             link.attend(runner, is_stopping=lambda: shift.signals > 0)
-            shift.ended = link.tell
+            shift.ended = link.tell_last
         try:
             orderly = await shift.run()
         except HandlersStillRunningError as error:
@@ -178,6 +179,16 @@ def command(
         return code
 
     raise typer.Exit(run_steadily(work))
+
+
+def _start_metrics(config: WorkerConfig) -> None:
+    """Keep metrics where the health address shows them, and give them to OpenTelemetry where its API is installed."""
+    from backfill.metrics import opentelemetry, process_metrics, prometheus
+
+    if config.health_address is not None and prometheus.is_installed():
+        process_metrics().want()
+    if opentelemetry.is_installed():
+        opentelemetry.instrument()
 
 
 def _supervise(config: WorkerConfig, size: int, limits: Limits, *, prefixed: bool) -> int:

@@ -18,6 +18,7 @@ from backfill.checks import check_age
 from backfill.client.dead_letters.changes import DeadLetterVerbs
 from backfill.client.execute import repeated
 from backfill.client.held_queues import HeldQueueVerbs
+from backfill.client.metering import count_released, counting_failures
 from backfill.client.recovery import RecoveryVerbs
 from backfill.client.verbs import cleanup as verbs
 from backfill.client.verbs import unlocking
@@ -77,7 +78,7 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs, HeldQueueVerbs):
         """
         check_age("older_than", older_than)
         warn_of_short(older_than, None)
-        return (await self._run(verbs.release_stale(queues=older_than, jobs=None))).queue_locks
+        return (await self._release_stale(older_than, None, "queue_locks")).queue_locks
 
     async def release_stale_job_locks(self, older_than: timedelta = DEFAULT_STALE_JOB_LOCK_TIMEOUT) -> int:
         """Unlock jobs that workers locked long ago and no longer run, and the queues of these jobs.
@@ -98,7 +99,7 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs, HeldQueueVerbs):
         """
         check_age("older_than", older_than)
         warn_of_short(None, older_than)
-        return (await self._run(verbs.release_stale(queues=None, jobs=older_than))).job_locks
+        return (await self._release_stale(None, older_than, "job_locks")).job_locks
 
     async def force_unlock_workers(self, worker_ids: Iterable[str], *, force: bool = False) -> ReleasedLocks:
         """Unlock every job and serial queue that certain workers hold, as the contract's function of this name does.
@@ -165,8 +166,13 @@ class CleanupVerbs(DeadLetterVerbs, RecoveryVerbs, HeldQueueVerbs):
         check_age("queue_timeout", queue_timeout)
         check_age("job_timeout", job_timeout)
         warn_of_short(queue_timeout, job_timeout)
-        released = await self._run(verbs.release_stale(queues=queue_timeout, jobs=job_timeout))
+        released = await self._release_stale(queue_timeout, job_timeout, "queue_locks", "job_locks")
         return StartupCleanup(released.queue_locks, released.job_locks, await self.cleanup_permanently_failed_jobs())
+
+    async def _release_stale(self, queues: timedelta | None, jobs: timedelta | None, *operations: str) -> ReleasedLocks:
+        """Release stale locks, and count what was released, and failures, for the metrics."""
+        with counting_failures(*operations):
+            return count_released(await self._run(verbs.release_stale(queues=queues, jobs=jobs)))
 
     async def collect_queues(self, limit: int | None = None) -> int:
         """Delete serial queues that no job uses and nobody has locked; a queue that is used again is made again.

@@ -11,6 +11,7 @@ from backfill.client.carrier import AnyConnection
 from backfill.client.connect import ClientLife
 from backfill.client.execute import repeated, run, run_own
 from backfill.client.gathering.rows import gathered, may_gather
+from backfill.client.metering import metered
 from backfill.client.naming import DIRECT, FOR_PRODUCERS, REMEMBERED, make_names
 from backfill.client.prepare import (
     JobKeywords,
@@ -167,7 +168,8 @@ class EnqueueVerb(ClientLife):
                 return await self._enqueue_alone(shape, encoded, new.source, notify=notify)
             return _outcome(shape, row, new.source)
         async with self._connection(connection) as chosen:
-            outcome = await self._enqueue(chosen, _send, shape, encoded, new.source, tell=notify)
+            call = self._enqueue(chosen, _send, shape, encoded, new.source, tell=notify)
+            outcome = await metered(call, shape)
             if not outcome.job.task_identifier and outcome.in_queue:
                 await carry_out(chosen, self._schema, put_names(outcome.job))
             return outcome
@@ -178,7 +180,8 @@ class EnqueueVerb(ClientLife):
         """Add a job by itself, on a connection of the client's."""
         notices = self._adding.notices()
         tell = notify and (notices is None or notices.may_tell())
-        outcome = await self._retrying(lambda own: self._enqueue(own, _send_own, shape, payload, source, tell=tell))
+        call = self._retrying(lambda own: self._enqueue(own, _send_own, shape, payload, source, tell=tell))
+        outcome = await metered(call, shape)
         if notices is not None and notify and not tell and outcome.is_enqueued:
             notices.add(1)
         job = outcome.job

@@ -11,6 +11,7 @@ from typing import Any
 
 from backfill.breakers import Breaker
 from backfill.client.connect import ClientLife
+from backfill.client.metering import count_released, counting_failures
 from backfill.client.verbs import cleanup as verbs
 from backfill.client.verbs import recovery
 from backfill.client.verbs.attempts import Place, Swept, sweep_attempts
@@ -19,6 +20,7 @@ from backfill.client.verbs.cancel import CancelledFound, find_cancelled
 from backfill.client.verbs.cleanup import ReleasedLocks
 from backfill.client.verbs.control import find_worker_controls
 from backfill.client.verbs.counters import find_unknown_tasks, write_counters
+from backfill.client.verbs.depth import QueueFound, look_at_queue
 from backfill.client.verbs.ends import tend_ends
 from backfill.client.verbs.lanes import show_lanes
 from backfill.client.verbs.limits import count_jobs, find_limits, resolve_limits, sweep_shares
@@ -125,7 +127,17 @@ class UpkeepVerbs(ClientLife):
             InvalidJobError: an age is out of range.
         """
         released = verbs.release_foreign_locks(queues=queues, jobs=jobs, gone_for=gone_for, alone=alone)
-        return await self._run(released)
+        operations = [name for name, age in (("queue_locks", queues), ("job_locks", jobs)) if age is not None]
+        with counting_failures(*operations):
+            return count_released(await self._run(released))
+
+    async def look_at_queue(self, worker: str) -> QueueFound | None:
+        """Count for the metrics what is in the queue; None if the worker is not the live one with the smallest id.
+
+        Args:
+            worker: the worker's id.
+        """
+        return await self._run(look_at_queue(worker))
 
     async def is_first_worker(self, worker: str) -> bool:
         """Tell whether a worker has the smallest id of all live workers: it does what only one of them is to do."""

@@ -6,7 +6,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass
 
+from backfill.classify import UNKNOWN
 from backfill.hooks.events import LeaseLost, ObservedEvent, WorkerRecovered
+from backfill.metrics.books import Count, process_metrics
+from backfill.metrics.catalogue import DLQ_ADDED, OTHER, RECOVERIES
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,9 @@ def emit(event: Event, tell: Callable[[ObservedEvent], None] | None = None) -> N
         event: the event.
         tell: tells the observers; None where there are none, or where they hear of it from somebody else.
     """
+    if isinstance(event, WorkerRecovered) and (books := process_metrics()).wanted:
+        dead = Count(DLQ_ADDED, (OTHER, OTHER, UNKNOWN), event.dead_letters)  # of which tasks, nobody has told
+        books.add([Count(RECOVERIES, (), 1), *([dead] if event.dead_letters else [])])
     if tell is not None and isinstance(event, ObservedEvent):
         tell(event)
     match event:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from backfill.metrics.books import process_metrics
+from backfill.metrics.prometheus import page_of
 from backfill.worker.address import parse_address
 from backfill.worker.execution.watchdog import Watchdog
 from backfill.worker.pipeline.listener import Listener
@@ -18,6 +20,7 @@ from backfill.worker.scheduling.service import SchedulerService
 from backfill.worker.services import ServiceFactory
 from backfill.worker.upkeep.cleaner import Cleaner
 from backfill.worker.upkeep.counters import CounterFolder
+from backfill.worker.upkeep.gauges import Gauges
 from backfill.worker.upkeep.limits import LimitKeeper
 from backfill.worker.upkeep.progress import ProgressWriter
 from backfill.worker.upkeep.sweeper import Sweeper
@@ -33,7 +36,12 @@ def _http_probe(process: WorkerProcess) -> Service:
     from backfill.worker.liveness.probe import HttpProbe  # noqa: PLC0415 (an HTTP server, which few workers need)
 
     assert process.config.health_address is not None  # noqa: S101 - the factory applies only then
-    return HttpProbe(parse_address("WorkerConfig.health_address", process.config.health_address), process.health)
+    books = process_metrics()
+    page = page_of(books.snapshot)
+    if page is not None:
+        books.want()
+    address = parse_address("WorkerConfig.health_address", process.config.health_address)
+    return HttpProbe(address, process.health, page)
 
 
 def _file_probe(process: WorkerProcess) -> Service:
@@ -92,6 +100,12 @@ def _scheduler(process: WorkerProcess) -> Service:
     return SchedulerService(scheduler, process.schedule_news)
 
 
+def _gauges(process: WorkerProcess) -> Service:
+    return Gauges(
+        process.own, worker=lambda: process.one.worker_id, lanes=lambda: process.one.lanes, pulse=process.pulse
+    )
+
+
 def _progress(session: WorkerSession) -> Service:
     return ProgressWriter(session.own, worker=session.worker_id, book=session.executor.progress)
 
@@ -136,6 +150,7 @@ UPKEEP: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory("listener", _listener, lambda config: config.listen, background=True),
     ServiceFactory("sweeper", _sweeper, lambda config: config.dlq_processor_interval is not None, background=True),
     ServiceFactory("cleaner", _cleaner, lambda config: config.stale_lock_cleanup_interval is not None, background=True),
+    ServiceFactory("gauges", _gauges, background=True),
     ServiceFactory("watchdog", _watchdog, lambda config: config.blocked_after is not None, background=True),
 )
 """The services that look after the queue and the process, whatever the worker's id is now."""

@@ -62,6 +62,7 @@ from backfill.worker.service import Service
 from backfill.worker.service_lists import ATTENDANTS, PUMPS
 from backfill.worker.services import STOP_SECONDS, ServiceGroup
 from backfill.worker.upkeep.counters import Counters
+from backfill.worker.upkeep.metering import Metering
 from backfill.worker.upkeep.recoverer import Recoverer
 
 PROTOCOL: Final = 3
@@ -104,6 +105,7 @@ class WorkerSession:
         own: the services' client.
         beat: its heartbeat.
         counters: writes the counts of its attempts.
+        metering: tells the metrics of its process of them.
         recoverer: recovers the jobs that dead workers held.
         neighbours: looks at the processes of the other workers on this machine.
         control: reads what operators say to the fleet.
@@ -119,6 +121,7 @@ class WorkerSession:
     own: ServicesClient
     beat: Beat
     counters: Counters
+    metering: Metering
     recoverer: Recoverer
     neighbours: NeighbourWatch
     control: ControlReader
@@ -177,6 +180,7 @@ class WorkerSession:
         )
         self._broken = self._limited = frozenset[str]()
         self.breakers = Breakers(own, registry, broken=self._break)
+        self.metering = Metering(self.counters.to_database)
         locks = Locks(self.executor, schema=config.schema, worker=self.worker_id)
         self.hot = HotConnections(dsn, schema=config.schema, worker=self.worker_id, compare=locks.compare)
         limits = Sources(
@@ -186,7 +190,8 @@ class WorkerSession:
         self.executor.kept_back = limits.withdraw_all
         settler = Settler(
             self.executor, limits, schema=config.schema, worker=self.worker_id, settled=progressed,
-            listeners=(self.counters, self.breakers, *hooks.listeners(self.worker_id)), look_soon=locks.look_soon,
+            listeners=(self.counters, self.breakers, self.metering, *hooks.listeners(self.worker_id)),
+            look_soon=locks.look_soon,
         )  # fmt: skip
         self.recoverer = Recoverer(
             own, worker=self.worker_id, registry=registry, retry=config.retry, dead_after=seconds(config.dead_after),
@@ -228,6 +233,7 @@ class WorkerSession:
             limits,
             Stalls(self.executor, lanes, limits),
         )
+        self.station.claimed, self.hot.reconnected = self.metering.claimed, self.metering.reconnected
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
         self.pumps = [PipelineLoop(self.station, line, turned=progressed) for line in range(LINES)]
         self.abandoned = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,7 +17,7 @@ from backfill import BackfillClient
 
 from plugins.supervised import START, Supervise
 from plugins.waiting import Eventually
-from programs import between_signals, wait_until_gone
+from programs import between_signals, free_port, wait_until_gone
 
 TASKS = """
 import asyncio, ctypes, logging, os, sys
@@ -72,13 +71,6 @@ def rows(dsn: str, query: str) -> list[tuple[Any, ...]]:
     """What a query gives."""
     with psycopg.connect(dsn) as connection:
         return connection.execute(query).fetchall()
-
-
-def free_port() -> int:
-    """A port on which nobody listens at the moment."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def asked(port: int, path: str) -> tuple[int, dict[str, Any]]:

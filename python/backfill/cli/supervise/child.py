@@ -13,13 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from backfill.cli.signals import GAP_SECONDS
-from backfill.cli.supervise.link import VARIABLE
+from backfill.cli.supervise.link import ASK, VARIABLE
 from backfill.cli.supervise.output import Relay, to_stderr, to_stdout
 from backfill.cli.supervise.policies import Policies
 from backfill.cli.supervise.report import Report
+from backfill.metrics.snapshot import Snapshot
 from backfill.worker.liveness.places import Place
 
 LAST_LINES_SECONDS: Final = 0.2
@@ -63,6 +64,7 @@ class WorkerChild:
         began: when it was started, in monotonic seconds.
         report: its last report.
         reported: when that came, in monotonic seconds.
+        told: called with its metrics when it has told them.
         policies: what its tasks say of jobs that are cut off, once it has told; None before.
         place: where it runs, by which others can tell for certain that it is gone; None where that cannot be told.
         ended: a future that gets its exit code, or the negative number of the signal that has killed it.
@@ -82,6 +84,8 @@ class WorkerChild:
         self.pid = 0
         self.began = self.reported = time.monotonic()
         self.report = Report()
+        self.told: Callable[[Snapshot], None] = lambda _: None
+        self._series: list[list[Any]] = []
         self.policies: Policies | None = None
         self.place: Place | None = None
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -155,6 +159,11 @@ class WorkerChild:
             pause = self._told + BETWEEN_SIGNALS - time.monotonic()
             asyncio.get_running_loop().call_later(max(pause, 0.0), self._tell, 2)
 
+    def ask(self) -> None:
+        """Ask for its metrics now."""
+        if not self.ended.done():
+            self._reports.send(ASK)
+
     def kill(self) -> None:
         """End it on the spot."""
         self._send(signal.SIGKILL)
@@ -217,11 +226,22 @@ class WorkerChild:
                 said = json.loads(line)
                 if "retry" in said:
                     self.policies = Policies.read(said)
+                elif "series" in said:
+                    self._read_metrics(said)
                 else:
                     self.report = Report.read(said)
                     self._started = self._started or self.report.started
         self.reported = time.monotonic()
         self._changed()
+
+    def _read_metrics(self, said: Mapping[str, Any]) -> None:
+        """Take in a part of its metrics; they count once all parts are there."""
+        if said["first"]:
+            self._series = []
+        self._series.append(said["series"])
+        if said["last"]:
+            series, self._series = self._series, []
+            self.told(Snapshot.read(series))
 
     def _tell(self, count: int) -> None:
         self.stops = max(self.stops, count)

@@ -6,6 +6,7 @@ no program that a handler starts inherits it.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import select
@@ -13,19 +14,29 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Self
 
 from backfill.cli.supervise.policies import Policies
 from backfill.cli.supervise.report import REPORT_SECONDS, Report
+from backfill.metrics.books import process_metrics
 from backfill.worker import WorkerRunner
 
 logger = logging.getLogger("backfill.cli.supervise")
 
 VARIABLE: Final = "BACKFILL_SUPERVISED_BY"
 """Holds the number of the socket's descriptor and the process's number in its fleet, such as `5:2`."""
+ASK: Final = b"m"
+"""Asks a worker process for its metrics."""
+METRICS_SECONDS: Final = 2.0
+"""How often a worker process tells its metrics unasked, where they are wanted."""
+LAST_SECONDS: Final = 1.0
+"""How long the last words of a worker process may take to be taken."""
 _ROOM: Final = 2**20
+_SERIES_A_LINE: Final = 40
+"""The supervisor cuts lines of over 64 kB."""
 
 
 class Link:
@@ -45,6 +56,8 @@ class Link:
         self._is_stopping: Callable[[], bool] = lambda: False
         self._socket = ours
         self._unsent = b""
+        self._asked = False
+        self._told_metrics = float("-inf")
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="backfill-supervised", daemon=True)
 
@@ -77,13 +90,25 @@ class Link:
             self._unsent += Policies.of(runner.registry).line()
         self.tell()
 
+    def tell_last(self) -> None:
+        """Report how the worker ended, with all that it has counted; blocks for a moment."""
+        self._asked = True
+        self.tell()
+        until, looking = time.monotonic() + LAST_SECONDS, select.poll()
+        looking.register(self._socket, select.POLLOUT)
+        while self._unsent and (left := until - time.monotonic()) > 0 and looking.poll(left * 1000):
+            self._send()
+
     def tell(self) -> None:
-        """Report now; the last time this is done, the supervisor learns how the worker ended."""
+        """Report now."""
+        self._send(said=True)
+
+    def _send(self, *, said: bool = False) -> None:
         with self._lock:
             try:
                 # What is left of older lines goes first. Where the supervisor does not read, nothing is added to it.
-                if len(self._unsent) < _ROOM:
-                    self._unsent += self._report()
+                if said and len(self._unsent) < _ROOM:
+                    self._unsent += self._report() + self._metrics()
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]
             except BlockingIOError:
                 pass
@@ -98,6 +123,19 @@ class Link:
         from backfill.worker.processes.resident import resident_bytes
 
         return replace(self._watch(), rss=resident_bytes()).line()
+
+    def _metrics(self) -> bytes:
+        """The metrics as lines, where they are wanted and it is time to tell them."""
+        books, now = process_metrics(), time.monotonic()
+        if not books.wanted or not (self._asked or now >= self._told_metrics + METRICS_SECONDS):
+            return b""
+        self._asked, self._told_metrics = False, now
+        parts = list(books.snapshot().parts(_SERIES_A_LINE))
+        lines = [
+            json.dumps({"series": part, "first": place == 0, "last": place == len(parts) - 1}).encode() + b"\n"
+            for place, part in enumerate(parts)
+        ]
+        return b"".join(lines)
 
     def _serve(self) -> None:
         while not self._is_gone():
@@ -114,8 +152,10 @@ class Link:
         if not looking.poll(REPORT_SECONDS * 1000):
             return False
         try:
-            return not self._socket.recv(1024)
+            said = self._socket.recv(1024)
         except BlockingIOError:
             return False
         except OSError:
             return True
+        self._asked = self._asked or ASK in said
+        return not said

@@ -53,6 +53,11 @@ class Relay(asyncio.Protocol):
             self._pass_on(rest)
         self.ended.set()
 
+    def send(self, content: bytes) -> None:
+        """Write to the other end, where the stream goes both ways and is open."""
+        if isinstance(self._transport, asyncio.WriteTransport) and not self._transport.is_closing():
+            self._transport.write(content)
+
     def close(self) -> None:
         """Read no more, since the process has ended; a program that it has started may still hold the stream."""
         if self._transport is not None:

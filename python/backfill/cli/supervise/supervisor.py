@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +18,12 @@ from backfill.cli.signals import LATE_SECONDS, Signals
 from backfill.cli.supervise.child import WorkerChild, own_command
 from backfill.cli.supervise.deaths import Deaths, said_of
 from backfill.cli.supervise.fleet_health import FleetHealth, fleet_health
+from backfill.cli.supervise.fleet_metrics import FleetMetrics
 from backfill.cli.supervise.post import Limits, Post
 from backfill.cli.supervise.recovering import Recovering
 from backfill.errors import ConfigurationError
+from backfill.metrics.books import process_metrics
+from backfill.metrics.prometheus import page_of
 from backfill.worker.address import parse_address
 from backfill.worker.config import WorkerConfig
 from backfill.worker.events import Tally
@@ -79,6 +83,7 @@ class Supervisor:
         self._failure: int | None = None
         self._hurried = False
         self._probes: list[Service] = []
+        self._metrics: FleetMetrics | None = None
 
     @classmethod
     def of_this_program(cls, config: WorkerConfig, *, size: int, limits: Limits, prefixed: bool) -> Supervisor:
@@ -125,7 +130,10 @@ class Supervisor:
     def begin(self, number: int, changed: Callable[[], None]) -> WorkerChild:
         """Make a process for a post; it is not started yet."""
         prefix = f"[{number}] ".encode() if self._prefixed else b""
-        return WorkerChild(number, self._command, changed=changed, prefix=prefix)
+        child = WorkerChild(number, self._command, changed=changed, prefix=prefix)
+        if self._metrics is not None:
+            child.told = partial(self._metrics.heard, child)
+        return child
 
     def see_off(self, child: WorkerChild) -> None:
         """Tell a process to stop, and see to its end."""
@@ -179,6 +187,8 @@ class Supervisor:
 
     def _add(self, child: WorkerChild) -> None:
         """Add what a process that has ended did to the fleet's totals."""
+        if self._metrics is not None:
+            self._metrics.ended(child)
         self._tally += child.report.tally
         self._left += child.report.left
 
@@ -212,7 +222,11 @@ class Supervisor:
         config = self._config
         if config.health_address is not None:
             address = parse_address("WorkerConfig.health_address", config.health_address)
-            self._probes.append(HttpProbe(address, self.health))
+            self._metrics = FleetMetrics(asyncio.get_running_loop())
+            page = page_of(self._metrics.snapshot)
+            if page is not None:
+                process_metrics().want()
+            self._probes.append(HttpProbe(address, self.health, page))
         if config.health_file is not None:
             self._probes.append(FileProbe(Path(config.health_file), self.health))
         for probe in self._probes:

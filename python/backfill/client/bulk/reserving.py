@@ -17,6 +17,7 @@ from backfill.client.bulk.items import CHUNK_BYTES, CHUNK_ROWS
 from backfill.client.bulk.waiting import Kind, WaitingRow, WaitingRows
 from backfill.client.carrier import AnyConnection
 from backfill.client.execute import run
+from backfill.client.prepare import JobShape
 from backfill.client.unique import add_reserving
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
@@ -34,11 +35,13 @@ class Written:
     Attributes:
         added: how many jobs were added, or applied to waiting jobs.
         kept: how many were not added, because their keys are reserved.
+        kept_shapes: the settings of those that were not added.
         ids: by the place of each row, the id of the job that has the key.
     """
 
     added: int = 0
     kept: int = 0
+    kept_shapes: list[JobShape] = field(default_factory=list)
     ids: dict[int, int] = field(default_factory=dict)
 
 
@@ -59,6 +62,7 @@ class ReservingRows:
         self._by_functions = by_functions
         self._rows: list[WaitingRow] = []
         self._modes: dict[int, JobKeyMode] = {}
+        self._shapes: dict[int, JobShape] = {}  # of the rows in the table, by their places
         self.bytes = 0
 
     def __bool__(self) -> bool:
@@ -79,6 +83,7 @@ class ReservingRows:
         """Send the rows in memory to the temporary table; no other COPY may be under way."""
         rows, self._rows, self.bytes = self._rows, [], 0
         by_place = {row.place: row for row in rows}
+        self._shapes.update((row.place, row.shape) for row in rows)
         for group in rounds(
             (row.place, row.shape, row.payload) for row in rows
         ):  # the table has no key twice in a batch
@@ -98,7 +103,7 @@ class ReservingRows:
 
     def forget(self) -> None:
         """Forget the rows, because they are written."""
-        self._rows, self._modes, self.bytes = [], {}, 0
+        self._rows, self._modes, self._shapes, self.bytes = [], {}, {}, 0
 
     async def _write_waiting(self) -> Written:
         statement = "producer_add_unique_waiting" if self._by_functions else "add_unique_waiting"
@@ -106,8 +111,11 @@ class ReservingRows:
         written = Written()
         for row in rows_of(await run(self._connection, statement, self._schema, parameters, prepared=False)):
             written.ids[row.whole("place")] = row.whole("id")
-            written.kept += row.flag("kept")
-            written.added += not row.flag("kept")
+            if row.flag("kept"):
+                written.kept += 1
+                written.kept_shapes.append(self._shapes[row.whole("place")])
+            else:
+                written.added += 1
         return written
 
     async def _write_one_by_one(self) -> Written:
@@ -120,6 +128,9 @@ class ReservingRows:
                 own=False, tell=False, by_functions=self._by_functions,
             )  # fmt: skip
             written.ids[place] = done.job.id
-            written.kept += done.is_kept
-            written.added += not done.is_kept
+            if done.is_kept:
+                written.kept += 1
+                written.kept_shapes.append(shape)
+            else:
+                written.added += 1
         return written

@@ -18,6 +18,7 @@ from backfill.client.carrier import AnyConnection, Carrier, is_idle
 from backfill.client.connect import ClientLife
 from backfill.client.execute import run, surely_undone, translated
 from backfill.client.gathering.notices import Notices
+from backfill.client.metering import BulkMeter, metered_bulk
 from backfill.client.naming import REMEMBERED, NameMaker, make_names, names_of
 from backfill.client.prepare import BulkKeywords, check_keywords, checked_spec
 from backfill.client.ways import goes_by_functions
@@ -168,6 +169,12 @@ class BulkVerb(ClientLife):
         items, encoder = _items(jobs, payloads, _defaults(spec, keywords))
         reader = self._reader(items, encoder, [] if return_ids else None)
         call = _Call(self._schema, reader, commit_every, [] if return_ids else None, tell=notify, notices=notices)
+        with metered_bulk() as call.meter:
+            await self._write_all(reader, call, connection)
+        return BulkOutcome(call.written, call.ids, reader.skipped, reader.skipped_indexes, call.kept)
+
+    async def _write_all(self, reader: Reader, call: _Call, connection: Lent | None) -> None:
+        """Carry out a call."""
         async with reader:
             self._refuse_closed()
             if not await call.read():
@@ -182,7 +189,6 @@ class BulkVerb(ClientLife):
             else:
                 async with self._connection(connection) as chosen:
                     await call.write(chosen, owned=False)
-        return BulkOutcome(call.written, call.ids, reader.skipped, reader.skipped_indexes, call.kept)
 
     def _reader(self, items: Stream[Any], encoder: Encoder, skipped: list[int] | None) -> Reader:
         """Make what reads the items of one call."""
@@ -198,6 +204,7 @@ class _Call:
         written: how many jobs are committed so far; in a caller's transaction, how many are written.
         skipped: how many of the items that were read until then were left out.
         kept: how many of them were not added, because their keys are reserved.
+        meter: counts the jobs for the metrics.
         ids: the ids of all jobs; None if nobody asked for them.
     """
 
@@ -212,6 +219,7 @@ class _Call:
         notices: Notices | None,
     ) -> None:
         self.written = self.skipped = self.kept = 0
+        self.meter = BulkMeter()
         self.ids = ids
         self._schema = schema
         self._tell = tell and notices is None
@@ -252,6 +260,7 @@ class _Call:
                 async with connection.transaction():
                     await self._write_share(connection, own=own_transaction)
                     self._committing = own_transaction
+            self.meter.committed()
             self.kept += self._share_kept
             before, self._share_kept = self.written, 0
             self.written, self.skipped = self._reader.count - self.kept, self._reader.skipped
@@ -267,11 +276,13 @@ class _Call:
             self._begun = True
             while self._rows:
                 left -= len(self._rows)
+                self.meter.note(shape for shape, _ in self._rows)
                 await transaction.write(self._rows, last=self._reader.exhausted or not left)
                 if self._lent and self._reader.yields:
                     await transaction.pause()  # the caller's code may use the connection itself
                 self._rows = await self._reader.read(min(left, CHUNK_ROWS)) if left else []
         self._share_kept = transaction.kept
+        self.meter.leave_out(transaction.kept_shapes)
 
     async def _join(self, connection: AnyConnection) -> None:
         """Begin the caller's transaction, if its first statement would do so, so that ours becomes a part of it."""

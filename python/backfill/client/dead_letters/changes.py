@@ -19,6 +19,7 @@ from backfill.client.dead_letters.processor import (
 )
 from backfill.client.dead_letters.reading import DeadLetterReading
 from backfill.client.execute import repeated, with_key_lock
+from backfill.client.metering import count_deleted, count_moved, count_requeued, metered_dead_letter
 from backfill.client.prepare import Parameters
 from backfill.client.verbs import requeue as verbs
 from backfill.client.verbs.dead_letters import BATCH, delete_dlq_by_job_key, delete_dlq_jobs, entry_id, find_dlq_jobs
@@ -125,7 +126,8 @@ class DeadLetterVerbs(DeadLetterReading):
         async with self._own_connection() as chosen:
             call = partial(ask, chosen, self._schema, requeue)
             done = await (with_key_lock(chosen, self._schema, call, lock="lock_keys") if len(ids) > 1 else call())
-        return dict(done)
+        count_requeued((one.task, one.queue) for one in done)
+        return {one.entry: one.job_id for one in done}
 
     async def _requeue_alone(self, id: int, edits: Parameters, added: dict[int, int], refused: dict[int, str]) -> None:
         """Requeue one entry of a transaction that was refused as a whole."""
@@ -149,13 +151,13 @@ class DeadLetterVerbs(DeadLetterReading):
         Raises:
             InvalidJobError: `id` is not an id.
         """
-        return await self._run(delete_dlq_jobs([entry_id(id)]), connection) > 0
+        return count_deleted(await self._run(delete_dlq_jobs([entry_id(id)]), connection)) > 0
 
     async def delete_dlq_jobs(self, jobs: Iterable[int] | DlqFilter) -> int:
         """Delete many entries, by their ids or a filter, 500 in each transaction, and return how many there were."""
         count = 0
         async for ids in self._batches(jobs):
-            count += await self._run(delete_dlq_jobs(ids))
+            count += count_deleted(await self._run(delete_dlq_jobs(ids)))
         return count
 
     async def delete_dlq_by_job_key(self, job_key: str, *, connection: Lent | None = None) -> int:
@@ -171,7 +173,7 @@ class DeadLetterVerbs(DeadLetterReading):
         Raises:
             InvalidJobError: `job_key` is not a key.
         """
-        return await self._run(delete_dlq_by_job_key(job_key), connection)
+        return count_deleted(await self._run(delete_dlq_by_job_key(job_key), connection))
 
     async def purge_dlq(self, older_than: timedelta) -> int:
         """Delete entries whose last failure is older than this, by this machine's clock; return how many there were."""
@@ -195,7 +197,8 @@ class DeadLetterVerbs(DeadLetterReading):
         Raises:
             InvalidJobError: `job` is not a `Job`, or a text is too short or too long.
         """
-        return await self._run(verbs.add_to_dlq(job, reason, last_error=last_error), connection)
+        call = self._run(verbs.add_to_dlq(job, reason, last_error=last_error), connection)
+        return await metered_dead_letter(call)
 
     async def process_failed_jobs(self) -> int:
         """Move all jobs that other programs have failed for good, and that nobody holds, to the dead letters.
@@ -205,7 +208,7 @@ class DeadLetterVerbs(DeadLetterReading):
         Returns:
             How many jobs were moved.
         """
-        return await self._run_apart(verbs.process_failed_jobs())
+        return count_moved(await self._run_apart(verbs.process_failed_jobs()))
 
     def start_dlq_processor(self, interval: timedelta = DEFAULT_INTERVAL) -> DlqProcessor:
         """Call `process_failed_jobs` at once and then each interval, as long as a block of code is open.

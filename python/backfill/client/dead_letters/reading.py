@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from backfill.client.connect import ClientLife
+from backfill.client.metering import count_read, note_size
 from backfill.client.verbs import dead_letters as verbs
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.storage.types import Lent
@@ -37,7 +38,9 @@ class DeadLetterReading(ClientLife):
         Raises:
             InvalidJobError: a value is out of range, or the cursor is not one that this verb gave.
         """
-        return await self._run(verbs.list_dlq_jobs(filter, limit=limit, cursor=cursor), connection)
+        page = await self._run(verbs.list_dlq_jobs(filter, limit=limit, cursor=cursor), connection)
+        count_read(page.jobs)
+        return page
 
     async def get_dlq_job(self, id: int, *, connection: Lent | None = None) -> DlqJob | None:
         """Read one entry.
@@ -52,11 +55,13 @@ class DeadLetterReading(ClientLife):
         Raises:
             InvalidJobError: `id` is not an id.
         """
-        return await self._run(verbs.get_dlq_job(id), connection)
+        entry = await self._run(verbs.get_dlq_job(id), connection)
+        count_read([] if entry is None else [entry])
+        return entry
 
     async def dlq_stats(self, *, connection: Lent | None = None) -> DlqStats:
         """Read statistics of all dead letters."""
-        return await self._run(verbs.dlq_stats(), connection)
+        return note_size(await self._run(verbs.dlq_stats(), connection))
 
     async def dlq_groups(
         self, task_identifier: str | None = None, *, limit: int = 50, connection: Lent | None = None

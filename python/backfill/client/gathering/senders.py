@@ -9,6 +9,7 @@ the calls that came after it for more than a moment. They then go on another con
 from __future__ import annotations
 
 import asyncio
+import time
 from asyncio import get_running_loop
 from collections.abc import Iterable, Sequence
 from contextvars import Context
@@ -21,7 +22,9 @@ from backfill.client.execute import run_own
 from backfill.client.gathering.refusals import is_about_rows, is_refusal, own_copy
 from backfill.client.gathering.rows import PATIENCE, Row, gathered, in_order
 from backfill.client.gathering.waiting import Waiter, WaitingList
+from backfill.client.metering import count_jobs
 from backfill.client.naming import REMEMBERED, make_names, names_of
+from backfill.client.prepare import status_of
 from backfill.client.ways import goes_by_functions
 from backfill.errors import ClientClosedError, CommitUnknownError
 from backfill.storage.rows import decode_jobs
@@ -199,6 +202,7 @@ class Senders:
             await self._write([waiter for waiter in batch if waiter in left])
 
     async def _write_together(self, batch: Sequence[Waiter]) -> None:
+        began = time.monotonic()
         tell = any(waiter.tell for waiter in batch) and (self._notices is None or self._notices.may_tell())
         sent: list[Waiter] = []
         rows: list[Row] = []
@@ -213,7 +217,11 @@ class Senders:
         told = sum([waiter.tell for waiter in sent])
         if told and not tell and self._notices is not None:
             self._notices.add(told)
-        _answer(sent, in_order(rows, written))
+        answers = in_order(rows, written)
+        shapes = [waiter.shape for waiter in sent]
+        statuses = [status_of(job, shape.mode).value for shape, job in zip(shapes, answers, strict=True)]
+        count_jobs(shapes, statuses, began)
+        _answer(sent, answers)
 
     async def _add(self, connection: Connection, rows: list[Row], *, tell: bool) -> list[Job]:
         names = names_of([shape for shape, _ in rows])

@@ -11,7 +11,7 @@ from backfill.client.verbs.pages import START, Place, check_limit, cursor_after,
 from backfill.dead_letters import DlqFilter, DlqGroup, DlqJob, DlqJobList, DlqStats
 from backfill.errors import InvalidJobError
 from backfill.storage.arrays import number_array
-from backfill.storage.results import Row, count, first, rows
+from backfill.storage.results import Row, first, rows
 
 if TYPE_CHECKING:
     from backfill.storage.results import Result
@@ -57,15 +57,15 @@ def dlq_groups(task_identifier: str | None, *, limit: int) -> Verb[list[DlqGroup
     return Verb("dead_letter_groups", (task, str(limit)), lambda found: [_group(row) for row in rows(found)])
 
 
-def delete_dlq_jobs(ids: list[int]) -> Verb[int]:
-    """Delete entries; the answer is how many there were."""
-    return Verb("delete_dead_letters", (number_array(ids),), count)
+def delete_dlq_jobs(ids: list[int]) -> Verb[list[str]]:
+    """Delete entries; the answer is the task of each that was there."""
+    return Verb("delete_dead_letters", (number_array(ids),), _tasks)
 
 
-def delete_dlq_by_job_key(job_key: str) -> Verb[int]:
-    """Delete the entry of a job's key; the answer is how many there were."""
+def delete_dlq_by_job_key(job_key: str) -> Verb[list[str]]:
+    """Delete the entry of a job's key; the answer is its task, if it was there."""
     check_text("job_key", job_key, KEY_LIMIT)
-    return Verb("delete_dead_letter_by_key", (job_key,), count)
+    return Verb("delete_dead_letter_by_key", (job_key,), _tasks)
 
 
 def find_dlq_jobs(filter: DlqFilter, place: Place = START) -> Verb[Found]:
@@ -141,6 +141,10 @@ def _entry(id: int) -> Steps[DlqJob | None]:
 def _page(filter: Parameters, limit: int, place: Place = START) -> Verb[tuple[list[DlqJob], str | None]]:
     """Read the entries that match from a place on, and the cursor of the next page."""
     return Verb("list_dead_letters", (*filter, *place, str(limit + 1)), lambda found: page_of(found, limit, read_entry))
+
+
+def _tasks(found: Result) -> list[str]:
+    return [row.word("task_identifier") for row in rows(found)]
 
 
 def _found(found: Result) -> Found:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 
 from backfill.checks import SMALLINT, check_int, check_text
+from backfill.client.metering import count_buried, count_requeued
 from backfill.client.prepare import Parameters, due, flags_json
 from backfill.client.verbs.asked import Steps, Together, Verb
 from backfill.client.verbs.dead_letters import BATCH, get_dlq_job
@@ -33,10 +34,12 @@ _TRIES: Final = 10
 
 
 class Requeued(NamedTuple):
-    """An entry and the job that was added from it."""
+    """An entry and the job that was added from it, with the names of its task and its queue."""
 
     entry: int
     job_id: int
+    task: str
+    queue: str | None
 
 
 def edits(
@@ -70,7 +73,10 @@ def requeue_dlq_jobs(ids: list[int], changed: Parameters) -> Verb[list[Requeued]
     return Verb(
         "requeue_dead_letters",
         (number_array(ids), *changed),
-        lambda found: [Requeued(row.whole("entry"), row.whole("job_id")) for row in rows(found)],
+        lambda found: [
+            Requeued(row.whole("entry"), row.whole("job_id"), row.word("task"), row.text("queue"))
+            for row in rows(found)
+        ],
     )
 
 
@@ -99,7 +105,7 @@ def process_failed_jobs() -> Steps[int]:
     while True:
         sweep = Verb("sweep_dead_letters", (str(wanted), str(after)), _moved)
         try:
-            some, taken = yield from sweep
+            some, taken, dead = yield from sweep
         except psycopg.Error as error:
             if concerns_all(error) and not isinstance(error, PASSING):
                 raise
@@ -113,6 +119,7 @@ def process_failed_jobs() -> Steps[int]:
             after = refused
             continue
         moved += some
+        count_buried(dead)
         if taken < wanted:
             return moved
         wanted = min(2 * wanted, BATCH)
@@ -130,6 +137,7 @@ def _requeue_one(id: int, changed: Parameters) -> Steps[Job]:
         added = yield from requeue_dlq_jobs([id], changed)
         if added:
             [job] = yield from with_names(get_job(added[0].job_id))
+            count_requeued((one.task, one.queue) for one in added)
             return job
         entry = yield from get_dlq_job(id)
         if entry is None:
@@ -149,9 +157,9 @@ def _add_to_dlq(parameters: Parameters) -> Steps[DlqJob]:
     return entry
 
 
-def _moved(found: Result) -> tuple[int, int]:
+def _moved(found: Result) -> tuple[int, int, list[tuple[str, bool]]]:
     row = first(found)
-    return row.whole("moved"), row.whole("taken")
+    return row.whole("moved"), row.whole("taken"), row.items("dead")
 
 
 def _next_exhausted(after: int) -> Verb[int | None]:

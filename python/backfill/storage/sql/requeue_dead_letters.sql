@@ -1,5 +1,5 @@
 -- does: Adds the jobs of dead letters again, each marked with its entry unless it has a key, and notes it in the entries; gives
---   back the entries' ids and the jobs'. What is null stays as the entry has it; their run_at is now unless it is said. One
+--   back the entries' ids and the jobs', with the names of their tasks and queues. What is null stays as the entry has it; their run_at is now unless it is said. One
 --   without a key or with a list as its payload is passed over if its job is there still, another one if its job runs; an old deadline is dropped.
 --   Where an entry with a key was renewed or deleted before its job was added, or that of a requeue before has begun to run,
 --   nothing takes effect (SQLSTATE 40001).
@@ -13,7 +13,8 @@
 added as materialized (
   select
     chosen.id as entry, chosen.failure_count, chosen.failed_at, chosen.attempt_records, chosen.original_job_id, jobs.id,
-    jobs.revision, chosen.joins, chosen.requeued_job_id as job_before
+    jobs.revision, chosen.joins, chosen.requeued_job_id as job_before, chosen.task_identifier as task,
+    nullif(chosen.queue_name, '') as queue
   from chosen
   cross join lateral :"schema".add_job(
     identifier := chosen.task_identifier,
@@ -58,6 +59,8 @@ select
     when noted.id is null
       then :"schema".backfill_refuse(format('dead letter %s was renewed, deleted or requeued meanwhile', added.entry), '40001')
     else added.id
-  end as job_id
+  end as job_id,
+  added.task,
+  added.queue
 from added
 left join noted on noted.id = added.entry

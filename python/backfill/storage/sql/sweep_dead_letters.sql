@@ -1,5 +1,5 @@
 -- does: Moves jobs to the dead letters that other programs have failed for good and that nobody holds, so many at most, from an id
---   on; says how many they were, and how many it took. Those that were cancelled end as cancelled instead; those that were
+--   on; says how many they were, how many it took, and of which task and whether of a queue each is that is a dead letter now. Those that were cancelled end as cancelled instead; those that were
 --   replaced or removed while a worker of the Rust engine ran them are deleted.
 -- locks: _private_jobs rows (delete), skip locked: they are looked for again; backfill_dlq rows (insert, update);
 --   new backfill_ends rows
@@ -40,6 +40,17 @@ select
       :"schema".backfill_attempt_records(gone.id, null)
     )
     end
-  ) as moved
+  ) as moved,
+  coalesce(
+    json_agg(
+      json_build_array(
+        (select identifier from :"schema"._private_tasks where id = gone.task_id), gone.job_queue_id is not null
+      )
+    ) filter (
+      where not coalesce(gone.flags ? 'backfill.cancel', false)
+        and not coalesce(gone.id = any (superseded.ids), false)
+    ),
+    '[]'
+  ) as dead
 from gone
 cross join superseded

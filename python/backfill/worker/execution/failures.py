@@ -6,10 +6,11 @@ The exception itself is not kept, since its traceback would keep the handler's l
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, NamedTuple
 
+from backfill.classify import UNKNOWN, classify_error_for_metrics
 from backfill.said import message
 from backfill.worker.execution.verdict import members_of
 
@@ -32,16 +33,18 @@ class Raised:
         error_type: the dotted path of the error's class; None where it is left out.
         message: the error's message; for a group, the summaries of its members follow.
         traceback: where the error came from; None where it is left out.
+        kind: what kind of trouble it tells of, as one of the nine words of `classify_error_for_metrics`.
     """
 
     error_type: str | None
     message: str
     traceback: str | None
+    kind: str = field(default=UNKNOWN, compare=False)
 
     def with_text(self, text: str) -> Raised:
         """The same with another message and without what the database may refuse too."""
         known = self.error_type if self.error_type is not None and self.error_type.isascii() else None
-        return Raised(known, cleansed(text, LONGEST_MESSAGE), None)
+        return Raised(known, cleansed(text, LONGEST_MESSAGE), None, self.kind)
 
 
 class Description(NamedTuple):
@@ -81,7 +84,7 @@ def described_as(said: str, error: BaseException | None = None) -> Description:
         return Description(said, Raised(None, cleansed(said, LONGEST_MESSAGE), None))
     text, raised = describe(error)
     message = cleansed(f"{said}\n{raised.message}", LONGEST_MESSAGE)
-    return Description(f"{said}\n{text}", Raised(raised.error_type, message, raised.traceback))
+    return Description(f"{said}\n{text}", Raised(raised.error_type, message, raised.traceback, raised.kind))
 
 
 def raised_as(error: BaseException, text: str, places: list[str]) -> Raised:
@@ -91,6 +94,7 @@ def raised_as(error: BaseException, text: str, places: list[str]) -> Raised:
         cleansed(f"{kind.__module__}.{kind.__qualname__}", _LONGEST_TYPE),
         cleansed(text, LONGEST_MESSAGE),
         cleansed("\n".join(places), LONGEST_TRACEBACK) or None,
+        classify_error_for_metrics(error),
     )
 
 

@@ -1,8 +1,8 @@
 """Probes for orchestrators: answers over HTTP, and a file that is fresh while the worker is live.
 
 A thread answers, so that there is an answer also while a handler holds the event loop. It serves `GET /live` and
-`GET /ready` (200 or 503), and `GET /health` (always 200), each with the same JSON. This module knows HTTP;
-`probe_server` knows sockets.
+`GET /ready` (200 or 503), and `GET /health` (always 200), each with the same JSON, and `GET /metrics` for Prometheus.
+This module knows HTTP; `probe_server` knows sockets.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backfill.errors import ConfigurationError
+from backfill.metrics.prometheus import ABSENT, Page
 from backfill.storage.until import in_own_thread
 from backfill.worker.liveness.health import Health
 from backfill.worker.liveness.probe_server import CONNECTION_SECONDS, LARGEST_REQUEST, ProbeServer, listen
@@ -29,7 +30,9 @@ logger = logging.getLogger(__name__)
 FILE_SECONDS: Final = 1.0
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 _REQUEST_LINE: Final = re.compile(rb"([A-Z]{1,20}) (\S{1,2000}) HTTP/(\d\.\d)")
-_PATHS: Final = "expected /live, /ready or /health"
+_ACCEPT: Final = re.compile(rb"^accept:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_PATHS: Final = "expected /live, /ready, /health or /metrics"
+_JSON: Final = "application/json"
 
 
 class HttpProbe(Service):
@@ -38,14 +41,16 @@ class HttpProbe(Service):
     Args:
         address: where to listen: host (empty: everywhere) and port (0: any that is free).
         health: returns the health; called from other threads.
+        metrics: makes the page of metrics, in another thread; None where no library for it is installed.
 
     Attributes:
         port: the port on which it listens, once it is open.
     """
 
-    def __init__(self, address: tuple[str, int], health: Callable[[], Health]) -> None:
+    def __init__(self, address: tuple[str, int], health: Callable[[], Health], metrics: Page | None = None) -> None:
         super().__init__("health probe")
         self._address = address
+        self._metrics = metrics
         self._health = health
         self._server: ProbeServer | None = None
         self.port = 0
@@ -63,7 +68,7 @@ class HttpProbe(Service):
             raise ConfigurationError(f"WorkerConfig.health_address = '{host}:{port}': cannot listen: {error}") from None
         self.port = listening.getsockname()[1]
         # It answers from now on, so that a worker whose start takes long is seen as not ready rather than as absent.
-        self._server = ProbeServer(listening, lambda read: respond(read, self._health))
+        self._server = ProbeServer(listening, lambda read: respond(read, self._health, self._metrics))
         self._server.start()
 
     def close(self) -> None:
@@ -123,7 +128,7 @@ class FileProbe(Service):
             self._failed = False
 
 
-def respond(read: bytes, health: Callable[[], Health]) -> bytes | None:
+def respond(read: bytes, health: Callable[[], Health], metrics: Page | None = None) -> bytes | None:
     """The response to the part of a request that has come; None where its head is not complete.
 
     What follows the head is not looked at: a GET has no body, and every connection ends with its first answer.
@@ -131,11 +136,12 @@ def respond(read: bytes, health: Callable[[], Health]) -> bytes | None:
     Args:
         read: the bytes that have come so far.
         health: returns the health.
+        metrics: makes the page of metrics; None where no library for it is installed.
     """
     head = read.lstrip(b"\r\n")  # an empty line in front must be ignored (RFC 9112, 2.2)
     end = _END_OF_HEAD.search(head)
     if end is not None and end.start() <= LARGEST_REQUEST:
-        return _answer(head.splitlines()[0], health)
+        return _answer(head[: end.start()], health, metrics)
     if head and not head[:1].isupper():  # no HTTP method begins like this; it may be TLS
         return _response(HTTPStatus.BAD_REQUEST, {"error": "expected HTTP, without TLS"})
     if len(read) > LARGEST_REQUEST:
@@ -144,9 +150,9 @@ def respond(read: bytes, health: Callable[[], Health]) -> bytes | None:
     return None
 
 
-def _answer(first_line: bytes, health: Callable[[], Health]) -> bytes:
+def _answer(head: bytes, health: Callable[[], Health], metrics: Page | None) -> bytes:
     """The response to a request whose head is complete."""
-    line = _REQUEST_LINE.fullmatch(first_line)
+    line = _REQUEST_LINE.fullmatch(head.splitlines()[0])
     if line is None:
         return _response(HTTPStatus.BAD_REQUEST, {"error": "expected a line such as GET /live HTTP/1.1"})
     method, target, version = line.groups()
@@ -156,12 +162,25 @@ def _answer(first_line: bytes, health: Callable[[], Health]) -> bytes:
     if method not in {b"GET", b"HEAD"}:
         error = {"error": "expected GET or HEAD"}
         return _response(HTTPStatus.METHOD_NOT_ALLOWED, error, version=spoken, allow="GET, HEAD")
+    path, asked = _path(target), "metrics"
     try:
-        status, body = _status(_path(target), health())
+        if path == "/metrics":
+            return _metrics_response(head, metrics, version=spoken, with_body=method == b"GET")
+        asked = "health"
+        status, body = _status(path, health())
     except Exception:  # for example, the worker is just being closed; the client is told that it is not well
-        logger.exception("the worker's health cannot be told")
-        status, body = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "the worker's health cannot be told"}
+        logger.exception("the worker's %s cannot be told", asked)
+        status, body = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"the worker's {asked} cannot be told"}
     return _response(status, body, version=spoken, with_body=method == b"GET")
+
+
+def _metrics_response(head: bytes, metrics: Page | None, *, version: str, with_body: bool) -> bytes:
+    """The response to a request for the metrics, in the format that the client wants."""
+    if metrics is None:
+        return _response(HTTPStatus.NOT_FOUND, {"error": ABSENT}, version=version, with_body=with_body)
+    accept = _ACCEPT.search(head)
+    text, content_type = metrics("" if accept is None else accept[1].decode("latin-1"))
+    return _response(HTTPStatus.OK, text, content_type, version=version, with_body=with_body)
 
 
 def _path(target: bytes) -> str:
@@ -181,17 +200,18 @@ def _status(path: str, now: Health) -> tuple[HTTPStatus, dict[str, Any]]:
 
 def _response(
     status: HTTPStatus,
-    body: dict[str, Any],
+    body: dict[str, Any] | bytes,
+    content_type: str = _JSON,
     *,
     version: str = "1.1",
     with_body: bool = True,
     allow: str | None = None,
 ) -> bytes:
-    text = json.dumps(body).encode() + b"\n"
+    text = body if isinstance(body, bytes) else json.dumps(body).encode() + b"\n"
     headers = {
         "Server": "backfill",
         "Date": formatdate(usegmt=True),
-        "Content-Type": "application/json",
+        "Content-Type": content_type,
         "Content-Length": str(len(text)),
         "Cache-Control": "no-store",
         "Connection": "close",

@@ -67,6 +67,9 @@ class HotConnections:
         self._wires: list[Wire | None] = [None] * LINES
         self._locks = [asyncio.Lock() for _ in range(LINES)]
         self._in_doubt = False
+        self._lost: set[int] = set()
+        self.reconnected: Callable[[], None] = lambda: None
+        """Called when a line that was lost is connected again."""
         self.outage = Backoff()
         """Has an outage logged once, by the line that meets it first, and its end once."""
         self.give_up = asyncio.Event()
@@ -147,6 +150,7 @@ class HotConnections:
             # The connection was lost, the answer came too late, or the line was left in the middle. Nobody knows what
             # took effect, and what the connection still carries must not be read by the next user.
             self._in_doubt = True
+            self._lost.add(line)
             await self.hang_up(line)
             if isinstance(error, (psycopg.Error, TimeoutError, OSError)):
                 raise ConnectionLostError(_line(error)) from error
@@ -168,6 +172,8 @@ class HotConnections:
         wire = self._wires[line]
         if wire is not None and not wire.connection.closed:
             return wire
+        if wire is not None:
+            self._lost.add(line)
         backoff = Backoff()
         while True:
             try:
@@ -178,6 +184,9 @@ class HotConnections:
                 if await backoff.wait(self.give_up):
                     raise ConnectionLostError("the shutdown's deadline is over and the database is away") from error
             else:
+                if line in self._lost:
+                    self._lost.discard(line)
+                    self.reconnected()
                 return wire
 
     async def _connect(self) -> Wire:

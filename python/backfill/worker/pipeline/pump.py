@@ -66,6 +66,7 @@ class PipelineState:
         urgent: whether an end waits that other jobs wait for.
         apart: whether a settlement and a claim go out apart, since the two together were refused.
         last_turn: when the last turn began, in monotonic seconds.
+        claimed: told how many jobs a turn has brought.
     """
 
     schema: str
@@ -82,6 +83,7 @@ class PipelineState:
     urgent: bool = False
     apart: bool = False
     last_turn: float = 0.0
+    claimed: Callable[[int], None] = lambda _: None
 
     def stir(self) -> None:
         """Wake the first pump: there is something to do now."""
@@ -245,7 +247,9 @@ class PipelineLoop(Service):
         if asked:
             station.apart = False
             self._refusals.reset()
+        before = station.executor.claimed
         station.claimer.took(asked, claimed)
+        station.claimed(station.executor.claimed - before)
         if asked and not station.claimer.knows_tasks:
             async with asyncio.timeout(QUERY_TIMEOUT):
                 known = await find_tasks(wire.connection, station.tasks, schema=station.schema)

@@ -59,6 +59,10 @@ class Counters(Service):
         self._tallies = Tallies()
         self._flushing = asyncio.Lock()
 
+    def to_database(self) -> float:
+        """The database's clock less this process's monotonic clock, in seconds."""
+        return self._tallies.clock
+
     def settled(self, batch: Sequence[HeldJob], missing: Collection[Attempt]) -> None:
         """Count a batch of attempts whose ends are written; the counters are one of the settler's listeners."""
         self._tallies.count(batch, missing)

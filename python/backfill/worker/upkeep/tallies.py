@@ -145,6 +145,11 @@ class Tallies:
         """Set the database's time, in Unix seconds, at a monotonic time; before that this machine's time is used."""
         self._clock = now - monotonic
 
+    @property
+    def clock(self) -> float:
+        """The database's clock less this process's monotonic clock, in seconds."""
+        return self._clock
+
     def count(self, batch: Sequence[HeldJob], missing: Collection[Attempt] = ()) -> None:
         """Count attempts whose ends are written, but for the `missing` ones."""
         if missing:

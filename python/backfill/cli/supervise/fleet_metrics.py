@@ -1,0 +1,74 @@
+"""The metrics of a fleet of worker processes, as one address tells them for all of them.
+
+Each process tells its metrics every two seconds, at its end, and when it is asked. Those of a process that has ended
+are kept, so no counter goes down where a process is started anew. Of a process that is killed, what it had not told is
+lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Final
+
+from backfill.cli.supervise.child import WorkerChild
+from backfill.metrics.books import process_metrics
+from backfill.metrics.snapshot import Snapshot
+
+ANSWER_SECONDS: Final = 0.5
+"""How long the processes have to answer; one whose handler holds the interpreter is shown as it told last."""
+
+
+class FleetMetrics:
+    """Adds up the metrics of the processes that run, of those that have ended, and of this process.
+
+    Args:
+        loop: the supervisor's event loop, on which the processes are asked.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._past = Snapshot()
+        self._latest: dict[WorkerChild, Snapshot] = {}
+        self._awaited: set[WorkerChild] = set()
+        self._news = threading.Condition()
+
+    def heard(self, child: WorkerChild, snapshot: Snapshot) -> None:
+        """Take in what a process tells."""
+        with self._news:
+            self._latest[child] = snapshot
+            self._awaited.discard(child)
+            self._news.notify_all()
+
+    def ended(self, child: WorkerChild) -> None:
+        """Keep the counts of a process that has ended."""
+        with self._news:
+            last = self._latest.pop(child, None)
+            if last is not None:
+                self._past.add(last, ended=True)
+            self._awaited.discard(child)
+            self._news.notify_all()
+
+    def snapshot(self) -> Snapshot:
+        """Ask all processes, wait for their answers up to half a second, and add everything up; not on the loop."""
+        with self._news:
+            self._awaited = set(self._latest)
+            asked = list(self._awaited)
+        try:
+            self._loop.call_soon_threadsafe(_ask, asked)
+        except RuntimeError:
+            asked = []  # the loop is closed, since the supervisor ends
+        with self._news:
+            if asked:
+                self._news.wait_for(lambda: not self._awaited, ANSWER_SECONDS)
+            total = Snapshot()
+            total.add(self._past)
+            for snapshot in self._latest.values():
+                total.add(snapshot)
+        total.add(process_metrics().snapshot())
+        return total
+
+
+def _ask(children: list[WorkerChild]) -> None:
+    for child in children:
+        child.ask()
