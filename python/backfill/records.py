@@ -23,6 +23,8 @@ __all__ = [
     "PG_EPOCH",
     "PROGRESS_FLAG",
     "REMOVED_FLAG",
+    "TRACE_FLAG",
+    "TRACE_STATE_FLAG",
     "Job",
     "Mark",
     "flags_from_jsonb",
@@ -44,10 +46,17 @@ LIMIT_FLAG: Final = "backfill.limit:"
 """The prefix of the flag that names this value."""
 PROGRESS_FLAG: Final = "backfill.progress"
 """The flag of a job whose handler has said how far it has come, so that its next attempt reads its checkpoint."""
+TRACE_FLAG: Final = "traceparent:"
+"""The prefix of the flag that carries the trace context of the call that added a job, as W3C writes it.
+
+It does not begin with `backfill.`, since programs of any kind may set it: in SQL, in Node, and by a producer's rights.
+"""
+TRACE_STATE_FLAG: Final = "tracestate:"
+"""The prefix of the flag that carries the rest of that context, which tracing systems have for themselves."""
 PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 INFINITY: Final = 2**63 - 1
 NEGATIVE_INFINITY: Final = -(2**63)
-_MARKS: Final = (DEAD_LETTER_FLAG, LIMIT_FLAG)
+_MARKS: Final = (DEAD_LETTER_FLAG, LIMIT_FLAG, TRACE_FLAG, TRACE_STATE_FLAG)
 _WHOLE_MARKS: Final = (CANCEL_FLAG, LIMITED_FLAG, PROGRESS_FLAG, REMOVED_FLAG)
 _MICROSECOND: Final = timedelta(microseconds=1)
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-LIBRARIES = ["asyncpg", "django", "fastapi", "flask", "psycopg2", "sqlalchemy", "starlette"]
+LIBRARIES = ["asyncpg", "django", "fastapi", "flask", "opentelemetry", "psycopg2", "sqlalchemy", "starlette"]
 PROGRAM = """
 import importlib, json, pkgutil, sys
 import backfill
