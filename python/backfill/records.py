@@ -25,6 +25,8 @@ __all__ = [
     "REMOVED_FLAG",
     "TRACE_FLAG",
     "TRACE_STATE_FLAG",
+    "UNSAMPLED",
+    "UNSAMPLED_FLAG",
     "Job",
     "Mark",
     "flags_from_jsonb",
@@ -53,6 +55,8 @@ It does not begin with `backfill.`, since programs of any kind may set it: in SQ
 """
 TRACE_STATE_FLAG: Final = "tracestate:"
 """The prefix of the flag that carries the rest of that context, which tracing systems have for themselves."""
+UNSAMPLED_FLAG: Final = f"{TRACE_FLAG}unsampled"
+"""The flag of a job that was added within a trace which is not sampled; most jobs of a busy queue have this one alone."""
 PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 INFINITY: Final = 2**63 - 1
 NEGATIVE_INFINITY: Final = -(2**63)
@@ -78,6 +82,11 @@ def time_of_micros(micros: int) -> datetime:
         OverflowError: the time is outside Python's years 1 to 9999.
     """
     return PG_EPOCH + micros * _MICROSECOND
+
+
+UNSAMPLED: Final = (Mark(UNSAMPLED_FLAG),)
+"""The flags of such a job; as they are read from rows they are this very object."""
+_UNSAMPLED_ROW: Final = b'\x01{"%s": true}' % UNSAMPLED_FLAG.encode()
 
 
 def payload_of(job: Job) -> Any:
@@ -111,6 +120,8 @@ def flags_from_jsonb(raw: bytes) -> tuple[str, ...]:
 
     The native class calls this function.
     """
+    if raw == _UNSAMPLED_ROW:
+        return UNSAMPLED
     try:
         value = orjson.loads(raw[1:])
     except orjson.JSONDecodeError:

@@ -5,8 +5,8 @@ up an SDK, as it does for its other libraries. Give one `Tracing` as a plugin to
 clients of the producers. docs/tracing.md says what the spans have.
 
 A job carries the context of the call that added it in its flags, as W3C writes it: `traceparent:00-...`. Most jobs of a
-busy queue are not sampled. For such a job an attempt makes no span of the SDK: its context is put in place as it was
-carried, and its ids are read only if somebody asks for them.
+busy queue are not sampled. These say so by a flag that is the same for all of them, and their attempts make no span:
+the context that all attempts begin with has one that is not recorded.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from __future__ import annotations
 import logging
 import random
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -29,8 +31,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from backfill.errors import ConfigurationError
 from backfill.flags import dead_letter_of
 from backfill.hooks.tracing import AttemptEnd
-from backfill.logs import show_traces
-from backfill.records import TRACE_FLAG, TRACE_STATE_FLAG, Job
+from backfill.logs import CURRENT, show_traces
+from backfill.records import TRACE_FLAG, TRACE_STATE_FLAG, UNSAMPLED, UNSAMPLED_FLAG, Job
 
 if TYPE_CHECKING:
     from backfill.hooks import HookRegistry
@@ -46,10 +48,12 @@ LONGEST_STATE: Final = 256
 _WARN_EVERY: Final = 60.0
 """Seconds between two warnings of tracers, samplers and processors that fail."""
 _NOT_SAMPLED: Final = re.compile(
-    re.escape(TRACE_FLAG) + r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]"
-)
+    re.escape(TRACE_FLAG) + "00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f][02468ace]"
+).fullmatch
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _NOTHING: Final = Context()
+(_SPAN,) = set_span_in_context(trace.INVALID_SPAN, _NOTHING)
+"""The key under which a context has its span."""
 _OFF: Final = TraceFlags(TraceFlags.DEFAULT)
 _BATCH_COUNT: Final = "messaging.batch.message_count"
 
@@ -97,17 +101,26 @@ class Tracing:
             detach(token)
             sending.end()
 
+    def enter(self) -> None:
+        """Make this context one in which no span is recorded; the package calls this once for each worker."""
+        attach(Context({_SPAN: _Unsampled()}))
+
+    def sees(self, job: Job) -> bool:
+        """Tell whether an attempt may have a span; the package calls this for every job."""
+        if job.has_flags:
+            flags = job.flags
+            if flags is UNSAMPLED:
+                return False
+            for flag in flags:
+                if flag.startswith(TRACE_FLAG):
+                    return flag != UNSAMPLED_FLAG and not _NOT_SAMPLED(flag)
+        return self._roots >= 1 or random.random() < self._roots  # noqa: S311 - it chooses what is seen
+
     def attempt(self, job: Job) -> _Attempt | None:
         """Begin the span of an attempt, and make it current; the package calls this."""
         try:
-            if job.has_flags:
-                for flag in job.flags:
-                    if flag.startswith(TRACE_FLAG):
-                        if _NOT_SAMPLED.fullmatch(flag):
-                            attach(set_span_in_context(_Unsampled(flag), _NOTHING))
-                            return None
-                        return self._carried(job, flag)
-            return self._root(job)
+            flag = next((flag for flag in job.flags if flag.startswith(TRACE_FLAG)), None)
+            return self._begun(job, _NOTHING) if flag is None else self._carried(job, flag)
         except Exception as error:  # noqa: BLE001 - no job may suffer from samplers and processors
             self.failed(error)
             return None
@@ -136,17 +149,10 @@ class Tracing:
                 "job %d (%s): flag %r is ignored: expected %s and a W3C traceparent",
                 job.id, job.task_identifier, flag, TRACE_FLAG,
             )  # fmt: skip
-            return self._root(job)
+            return self._begun(job, _NOTHING)
         if job.attempts > 1 or dead_letter_of(job.flags) is not None:
             return self._begun(job, _NOTHING, [Link(producer)])
         return self._begun(job, set_span_in_context(NonRecordingSpan(producer), _NOTHING))
-
-    def _root(self, job: Job) -> _Attempt | None:
-        """Begin the span of a job that carries no context."""
-        if self._roots < 1 and random.random() >= self._roots:  # noqa: S311 - it chooses what is seen
-            attach(set_span_in_context(_Unsampled(None), _NOTHING))
-            return None
-        return self._begun(job, _NOTHING)
 
     def _begun(self, job: Job, context: Context, links: list[Link] | None = None) -> _Attempt | None:
         task = job.task_identifier
@@ -241,29 +247,30 @@ class _Attempt:
 
 
 class _Unsampled(NonRecordingSpan):
-    """A current span that nobody records: what runs within it is not sampled either, if its sampler asks the parent.
+    """The current span of all attempts that nobody records; there is one for each worker.
 
-    Args:
-        flag: the flag that carries its context; None for one of a new trace.
+    What runs within it is not sampled either, if its sampler asks the parent. Each attempt has its own ids, which are
+    found when somebody asks for them, by the job that runs there: those that the job carries, else new ones.
     """
 
-    def __init__(self, flag: str | None) -> None:
-        self._flag = flag
-        self._known: SpanContext | None = None
+    def __init__(self) -> None:
+        self._salt = secrets.token_bytes(16)
 
     def get_span_context(self) -> SpanContext:
-        """Return its context, which is read or made when it is first asked for."""
-        if self._known is None:
-            if self._flag is None:
-                ids = random.getrandbits(128) or 1, random.getrandbits(64) or 1
-            else:
-                _, trace_id, span_id, _ = self._flag.split("-")
-                ids = int(trace_id, 16), int(span_id, 16)
-            self._known = SpanContext(*ids, is_remote=self._flag is not None, trace_flags=_OFF)
-        return self._known
+        """Return the context of the attempt that runs here."""
+        job = CURRENT.get()
+        if job is None:
+            return trace.INVALID_SPAN_CONTEXT
+        carried = next(filter(None, map(_NOT_SAMPLED, job.flags)), None)
+        if carried is not None:
+            ids = int(carried[1], 16), int(carried[2], 16)
+        else:
+            made = blake2b(f"{job.id} {job.attempts}".encode(), key=self._salt, digest_size=24).digest()
+            ids = int.from_bytes(made[:16]), int.from_bytes(made[16:])
+        return SpanContext(*ids, is_remote=True, trace_flags=_OFF)
 
     def __repr__(self) -> str:
-        """Show its context."""
+        """Show the context of the attempt that runs here."""
         return f"NonRecordingSpan({self.get_span_context()!r})"
 
 
@@ -283,14 +290,19 @@ def _attributes(operation: str, task: str | None) -> dict[str, str | int]:
 
 
 def _flags(context: SpanContext) -> tuple[str, ...]:
-    """The flags that carry a context: its `traceparent`, and its `tracestate` if there is a short one."""
+    """The flags that carry a context: its `traceparent`, and its `tracestate` if there is a short one.
+
+    Of a trace that is not sampled they say this alone, since all its jobs can then share what is written and read.
+    """
     if not context.is_valid:
         return ()
+    if not context.trace_flags.sampled:
+        return UNSAMPLED
     parent = (
         f"{TRACE_FLAG}00-{trace.format_trace_id(context.trace_id)}-{trace.format_span_id(context.span_id)}-"
         f"{context.trace_flags:02x}"
     )
-    if not (context.trace_flags.sampled and context.trace_state):
+    if not context.trace_state:
         return (parent,)
     state = context.trace_state.to_header()
     return (parent, f"{TRACE_STATE_FLAG}{state}") if len(state) <= LONGEST_STATE else (parent,)

@@ -111,8 +111,16 @@ class Tracer(Protocol):
         """
         ...
 
+    def enter(self) -> None:
+        """Make this context one in which no span is recorded; the contexts of all attempts are copies of it."""
+        ...
+
+    def sees(self, job: Job) -> bool:
+        """Whether an attempt may have a span. It is asked for every job, so it costs next to nothing."""
+        ...
+
     def attempt(self, job: Job) -> AttemptSpan | None:
-        """Begin the span of an attempt, and make it current in this context, which is the attempt's own.
+        """Begin the span of an attempt that may have one; make it current in this context, which is the attempt's own.
 
         Returns:
             The span; None where nobody records it, so that there is nothing to end.

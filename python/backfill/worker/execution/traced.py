@@ -7,6 +7,7 @@ the handler, in the thread of a synchronous handler too. It ends when the attemp
 from __future__ import annotations
 
 import time
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from backfill.hooks.tracing import AttemptEnd, AttemptError, AttemptSpan, Outcome, Tracer
@@ -51,17 +52,32 @@ class TracedExecutor(Executor):
 
     def __init__(self, tracer: Tracer, registry: TaskRegistry[Any], **settings: Any) -> None:
         super().__init__(registry, **settings)
-        self._begin = tracer.attempt
+        self._tracer = tracer
+        self._sees = tracer.sees
         self._spans: dict[HeldJob, AttemptSpan] = {}
+        self._context.run(tracer.enter)
 
-    async def _attempt(self, running: HeldJob) -> None:
-        if (span := self._begin(running.job)) is not None:
+    def _attempt(self, running: HeldJob) -> Coroutine[Any, Any, None]:
+        """The attempt; most of them have no span, and take no step more than without traces."""
+        return self._within(running) if self._sees(running.job) else super()._attempt(running)
+
+    async def _within(self, running: HeldJob) -> None:
+        """Run an attempt within its span."""
+        if (span := self._tracer.attempt(running.job)) is not None:
             self._spans[running] = span
-        await super()._attempt(running)
+        try:
+            await super()._attempt(running)
+        finally:
+            self._close(running)
 
-    def _end(self, running: HeldJob, ending: Ending) -> None:
-        super()._end(running, ending)
-        if self._spans and (span := self._spans.pop(running, None)) is not None:
+    def let_go(self) -> None:
+        """Give back the jobs whose handlers still run after a drain, and end their spans: the process may end now."""
+        super().let_go()
+        for running in list(self._spans):
+            self._close(running)
+
+    def _close(self, running: HeldJob) -> None:
+        if running.ending is not None and (span := self._spans.pop(running, None)) is not None:
             span.end(end_of(running))
 
 
