@@ -33,11 +33,11 @@ class Outcome(StrEnum):
     DEAD_LETTER = "dead_letter"
     """The attempt failed, and no other one follows."""
     INTERRUPTED = "interrupted"
-    """The worker stopped before the handler had ended, and the job went back."""
+    """The worker stopped, or was given up by the others, before the handler had ended."""
     RETURNED = "returned"
     """The job went back before its handler was called."""
     LOST = "lost"
-    """The job was not this worker's any more, so that the attempt counts for nothing here."""
+    """Somebody else had unlocked the job meanwhile, so that the attempt counts for nothing here."""
 
 
 @dataclass(frozen=True, slots=True)
