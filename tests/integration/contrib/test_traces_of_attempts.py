@@ -103,7 +103,7 @@ async def test_a_retry_is_a_root_that_links_to_the_call(dsn: str, seen: Spans) -
     assert event.attributes is not None
     assert (event.name, event.attributes["exception.message"]) == ("exception", "no route")
     async with BackfillClient(dsn) as client:
-        (letter,) = await client.list_dlq_jobs()
+        (letter,) = (await client.list_dlq_jobs()).jobs
         await client.requeue_dlq_job(letter.id)
     await _run(dsn, tasks)
     again = seen.named("process t")[2]
