@@ -56,7 +56,7 @@ It does not begin with `backfill.`, since programs of any kind may set it: in SQ
 TRACE_STATE_FLAG: Final = "tracestate:"
 """The prefix of the flag that carries the rest of that context, which tracing systems have for themselves."""
 UNSAMPLED_FLAG: Final = f"{TRACE_FLAG}unsampled"
-"""The flag of a job that was added within a trace which is not sampled; most jobs of a busy queue have this one alone."""
+"""The flag of a job that was added within a trace which is not sampled."""
 PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 INFINITY: Final = 2**63 - 1
 NEGATIVE_INFINITY: Final = -(2**63)
