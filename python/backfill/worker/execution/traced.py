@@ -58,7 +58,9 @@ class TracedExecutor(Executor):
         self._context.run(tracer.enter)
 
     # pyright knows the class of an async function's coroutine, which no annotation can name for mypy too.
-    def _attempt(self, running: HeldJob) -> Coroutine[Any, Any, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _attempt(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, running: HeldJob
+    ) -> Coroutine[Any, Any, None]:
         """The attempt; most of them have no span, and take no step more than without traces."""
         return self._within(running) if self._sees(running.job) else super()._attempt(running)
 
