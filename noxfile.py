@@ -55,6 +55,7 @@ ONCE = (
     "test_resumed_kills",
     "test_same_as_threads",
     "test_share_chaos",
+    "test_traces_",
     "test_transaction_kills",
     "test_unique",
     "test_value_limits",

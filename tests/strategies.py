@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from hypothesis import strategies as st
+from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from backfill import JobKeyMode, JobSpec, Queue, RetryPolicy
 
@@ -338,3 +339,27 @@ middleware_plans = st.fixed_dictionaries(
 RESERVING_DEEDS = ("add", "undo", "plain", "complete", "deleted", "remove", "remove_id", "cancel", "over")
 reserving_steps = st.lists(st.tuples(st.sampled_from(RESERVING_DEEDS), st.sampled_from("ab")), max_size=25)
 """What is done one after the other about two keys, of which jobs are added with `unique_for` and without."""
+
+# --- what carries traces
+
+_STATE_VALUES = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in ",=")
+
+
+@st.composite
+def trace_contexts(draw: st.DrawFn) -> SpanContext:
+    """A context of a trace, with any flags, and with a `tracestate` of any length or none."""
+    entries = st.tuples(st.text("abc", min_size=1, max_size=8), st.text(_STATE_VALUES, min_size=1, max_size=80))
+    return SpanContext(
+        draw(st.integers(1, 2**128 - 1)),
+        draw(st.integers(1, 2**64 - 1)),
+        is_remote=False,
+        trace_flags=TraceFlags(draw(st.integers(0, 255))),
+        trace_state=TraceState(draw(st.lists(entries, max_size=5, unique_by=lambda entry: entry[0]))),
+    )
+
+
+def trace_flags() -> st.SearchStrategy[str]:
+    """A flag that begins like one with a context: with one, with nearly one, or with any text."""
+    digits = st.text("0123456789abcdefABCDEF-", max_size=60)
+    parts = st.tuples(*(st.text("0ab1", min_size=size, max_size=size) for size in (2, 32, 16, 2)))
+    return st.one_of(st.text(max_size=60), digits, parts.map("-".join)).map("traceparent:{}".format)

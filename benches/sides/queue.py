@@ -15,6 +15,18 @@ from generate_series(1, %s::integer) as n, graphile_worker._private_tasks as tas
 where tasks.identifier = %s
 order by n
 """
+TRACED: LiteralString = """
+insert into graphile_worker._private_jobs (task_id, payload, run_at, flags)
+select tasks.id, json_build_object('user', n), now() - interval '1 hour' + n * interval '1 microsecond',
+  jsonb_build_object(
+    case when n %% %s = 0 then format('traceparent:00-%%s-%%s-01', md5(n::text), left(md5('span' || n), 16))
+    else 'traceparent:unsampled' end,
+    true
+  )
+from generate_series(1, %s::integer) as n, graphile_worker._private_tasks as tasks
+where tasks.identifier = %s
+order by n
+"""
 AT_ONCE: LiteralString = """
 insert into graphile_worker._private_jobs (task_id, payload, run_at)
 select tasks.id, json_build_object('user', n), now() - interval '1 hour'
@@ -63,6 +75,11 @@ class Queue:
         """So many parallel jobs, due for an hour."""
         with self._connection() as connection:
             connection.execute(PARALLEL, [jobs, task])
+
+    def traced(self, task: str, jobs: int, *, every: int) -> None:
+        """So many parallel jobs, due for an hour, of traces of which every so many is sampled."""
+        with self._connection() as connection:
+            connection.execute(TRACED, [every, jobs, task])
 
     def at_once(self, jobs: dict[str, int]) -> None:
         """So many parallel jobs of each task, task by task, all of one run_at, as one bulk call adds them."""

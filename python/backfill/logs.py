@@ -1,5 +1,7 @@
 """Which job a log record belongs to: a record that is made while a job runs carries the job's id, task and attempt.
 
+In a program that makes traces, records that are made within a span carry the ids of the trace and the span, too.
+
 This holds for every logger. A worker sets a context variable for each attempt. Tasks and threads that a handler starts
 inherit the variable, and a filter on a log handler reads it. `backfill worker` has that filter; any other program calls
 `install()` once, after it has set up its logs.
@@ -8,7 +10,7 @@ inherit the variable, and a filter on a log handler reads it. `backfill worker` 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import StrEnum
@@ -19,12 +21,28 @@ from backfill.errors import ConfigurationError
 if TYPE_CHECKING:
     from backfill.records import Job
 
-__all__ = ["FIELDS", "JobLogFilter", "RetryTraceback", "fields", "install"]
+__all__ = ["FIELDS", "TRACE_FIELDS", "JobLogFilter", "RetryTraceback", "fields", "install"]
 
 FIELDS: Final = ("job_id", "task", "attempt")
 """The names under which a record carries its job."""
+TRACE_FIELDS: Final = ("trace_id", "span_id")
+"""The names under which a record carries the span that it was made in, in a program that makes traces."""
 CURRENT: Final[ContextVar[Job | None]] = ContextVar("backfill_job", default=None)
 """The job whose attempt runs in this context; a worker sets it."""
+
+
+_NO_IDS: Final = None, None
+_current_ids: Callable[[], tuple[str, str] | None] | None = None
+
+
+def show_traces(current: Callable[[], tuple[str, str] | None]) -> None:
+    """Have records show which span they were made in; a plugin for traces calls this.
+
+    Args:
+        current: gives the ids of the current trace and span, in hexadecimal; None where no span is current.
+    """
+    global _current_ids
+    _current_ids = current
 
 
 class RetryTraceback(StrEnum):
@@ -38,10 +56,18 @@ class RetryTraceback(StrEnum):
 def fields() -> dict[str, Any]:
     """The id, task and attempt of the job that runs here, by their names; empty if no job runs here.
 
-    This is for other logging libraries: add these fields to each of their records.
+    In a program that makes traces, it has the ids of the current trace and span too, also where no job runs. This is
+    for other logging libraries: add these fields to each of their records.
     """
     job = CURRENT.get()
-    return {} if job is None else fields_of(job)
+    found = {} if job is None else fields_of(job)
+    return found if _current_ids is None else found | trace_fields()
+
+
+def trace_fields() -> dict[str, Any]:
+    """The ids of the current trace and span, by their names; empty where no span is current, or nothing is traced."""
+    ids = None if _current_ids is None else _current_ids()
+    return {} if ids is None else dict(zip(TRACE_FIELDS, ids, strict=True))
 
 
 def fields_of(job: Job) -> dict[str, Any]:
@@ -55,7 +81,7 @@ class JobLogFilter(logging.Filter):
     Put this filter on a handler, since a logger's own filter does not see the records of the loggers below it. If
     records go through a queue, put it on the `QueueHandler`, since the listener's handlers run in another thread. A
     field that the record already has from its `extra` is kept. If no job runs, each field is None, so that a format may
-    name the fields.
+    name the fields. In a program that makes traces, records have the two fields of the current span in the same way.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -65,6 +91,10 @@ class JobLogFilter(logging.Filter):
         for name, value in zip(FIELDS, values, strict=True):
             if getattr(record, name, None) is None:
                 setattr(record, name, value)
+        if _current_ids is not None:
+            for name, value in zip(TRACE_FIELDS, _current_ids() or _NO_IDS, strict=True):
+                if getattr(record, name, None) is None:
+                    setattr(record, name, value)
         return True
 
 

@@ -23,6 +23,10 @@ __all__ = [
     "PG_EPOCH",
     "PROGRESS_FLAG",
     "REMOVED_FLAG",
+    "TRACE_FLAG",
+    "TRACE_STATE_FLAG",
+    "UNSAMPLED",
+    "UNSAMPLED_FLAG",
     "Job",
     "Mark",
     "flags_from_jsonb",
@@ -44,10 +48,19 @@ LIMIT_FLAG: Final = "backfill.limit:"
 """The prefix of the flag that names this value."""
 PROGRESS_FLAG: Final = "backfill.progress"
 """The flag of a job whose handler has said how far it has come, so that its next attempt reads its checkpoint."""
+TRACE_FLAG: Final = "traceparent:"
+"""The prefix of the flag that carries the trace context of the call that added a job, as W3C writes it.
+
+It does not begin with `backfill.`, since programs of any kind may set it: in SQL, in Node, and by a producer's rights.
+"""
+TRACE_STATE_FLAG: Final = "tracestate:"
+"""The prefix of the flag that carries the rest of that context, which tracing systems have for themselves."""
+UNSAMPLED_FLAG: Final = f"{TRACE_FLAG}unsampled"
+"""The flag of a job that was added within a trace which is not sampled."""
 PG_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 INFINITY: Final = 2**63 - 1
 NEGATIVE_INFINITY: Final = -(2**63)
-_MARKS: Final = (DEAD_LETTER_FLAG, LIMIT_FLAG)
+_MARKS: Final = (DEAD_LETTER_FLAG, LIMIT_FLAG, TRACE_FLAG, TRACE_STATE_FLAG)
 _WHOLE_MARKS: Final = (CANCEL_FLAG, LIMITED_FLAG, PROGRESS_FLAG, REMOVED_FLAG)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -69,6 +82,11 @@ def time_of_micros(micros: int) -> datetime:
         OverflowError: the time is outside Python's years 1 to 9999.
     """
     return PG_EPOCH + micros * _MICROSECOND
+
+
+UNSAMPLED: Final = (Mark(UNSAMPLED_FLAG),)
+"""The flags of such a job; as they are read from rows they are this very object."""
+_UNSAMPLED_ROW: Final = b'\x01{"%s": true}' % UNSAMPLED_FLAG.encode()
 
 
 def payload_of(job: Job) -> Any:
@@ -102,6 +120,8 @@ def flags_from_jsonb(raw: bytes) -> tuple[str, ...]:
 
     The native class calls this function.
     """
+    if raw == _UNSAMPLED_ROW:
+        return UNSAMPLED
     try:
         value = orjson.loads(raw[1:])
     except orjson.JSONDecodeError:

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from backfill.logs import FIELDS, JobLogFilter
+from backfill.logs import FIELDS, TRACE_FIELDS, JobLogFilter
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_OURS: Final = frozenset((*FIELDS, *TRACE_FIELDS))
 
 
 class LogLevel(StrEnum):
@@ -100,7 +101,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(record).items()
-        if name not in _STANDARD and not name.startswith("_") and not (value is None and name in FIELDS)
+        if name not in _STANDARD and not name.startswith("_") and not (value is None and name in _OURS)
     }
 
 

@@ -92,7 +92,8 @@ class ClientLife:
         self._settings = Settings.checked(
             dsn, schema=schema, pool=pool, migrate=migrate, min_size=min_size, max_size=max_size
         )
-        self._scheduling = Scheduling.of(composed(checked_plugins(plugins)))
+        hooks = composed(checked_plugins(plugins))
+        self._scheduling, self._tracer = Scheduling.of(hooks), hooks.tracer
         self._dsn = self._settings.dsn
         self._schema = schema
         self._given_pool = pool

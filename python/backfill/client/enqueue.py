@@ -23,6 +23,7 @@ from backfill.client.prepare import (
     shape_of,
     spec_of,
     status_of,
+    with_flags,
 )
 from backfill.client.scheduling import Scheduling
 from backfill.client.unique import add_reserving
@@ -153,22 +154,40 @@ class EnqueueVerb(ClientLife):
             shape, encoded = shape.written(new.payload)
         else:
             shape, encoded = await self._asked(self._scheduling, new, spec, keywords)
+        if self._tracer is None:
+            return await self._write_one(shape, encoded, new.source, connection, notify=notify)
+        with self._tracer.sending(shape.task) as span:
+            shape = with_flags(shape, span.flags)
+            outcome = await self._write_one(shape, encoded, new.source, connection, notify=notify)
+            span.sent(1, job_id=outcome.id)
+            return outcome
+
+    async def _write_one(
+        self,
+        shape: JobShape,
+        encoded: bytes,
+        source: Task[Any, Any] | None,
+        connection: Lent | None,
+        *,
+        notify: bool,
+    ) -> EnqueueOutcome[Any]:
+        """Write a job, by itself or together with those of other calls."""
         if connection is None:
             # While the client opens, its dsn's callable may make a call that must not wait for the one which opens it.
             senders = None if self._session is None else self._adding.senders()
             if senders is None or not may_gather(shape):
-                return await self._enqueue_alone(shape, encoded, new.source, notify=notify)
+                return await self._enqueue_alone(shape, encoded, source, notify=notify)
             if senders.begin():
                 try:
-                    return await self._enqueue_alone(shape, encoded, new.source, notify=notify)
+                    return await self._enqueue_alone(shape, encoded, source, notify=notify)
                 finally:
                     senders.end()
             row = await senders.wait(shape, encoded, tell=notify)
             if row is None:
-                return await self._enqueue_alone(shape, encoded, new.source, notify=notify)
-            return _outcome(shape, row, new.source)
+                return await self._enqueue_alone(shape, encoded, source, notify=notify)
+            return _outcome(shape, row, source)
         async with self._connection(connection) as chosen:
-            call = self._enqueue(chosen, _send, shape, encoded, new.source, tell=notify)
+            call = self._enqueue(chosen, _send, shape, encoded, source, tell=notify)
             outcome = await metered(call, shape)
             if not outcome.job.task_identifier and outcome.in_queue:
                 await carry_out(chosen, self._schema, put_names(outcome.job))

@@ -26,8 +26,8 @@ class LentClient(BackfillClient):
     _taken_back = False
 
     def use(self, hooks: HookRegistry) -> None:
-        """Ask the interceptors of the worker's plugins before a job is added, in handlers and in the lifespan."""
-        self._scheduling = Scheduling.of(hooks)
+        """Ask the interceptors of the worker's plugins before a job is added, and trace the call, as these do."""
+        self._scheduling, self._tracer = Scheduling.of(hooks), hooks.tracer
 
     async def open(self) -> None:
         """Connect and check the schema; do nothing if the client is open already.

@@ -156,6 +156,16 @@ class JobShape:
         return shape
 
 
+def with_flags(shape: JobShape, flags: tuple[str, ...]) -> JobShape:
+    """Return a job's shape with more flags, unless it has one already that begins as the first of them does."""
+    if not flags:
+        return shape
+    prefix = flags[0][: flags[0].index(":") + 1]
+    if any(flag.startswith(prefix) for flag in shape.flags):
+        return shape
+    return replace(shape, flags=(*shape.flags, *flags), by_value={})
+
+
 def check_keywords(verb: str, given: Mapping[str, Any], allowed: Iterable[str] = _ALLOWED) -> None:
     """Refuse a keyword that the verb does not know, whatever its value, as Python does; and a `notify` that is no bool.
 

@@ -20,6 +20,7 @@ from backfill.hooks.answers import (
     JobScheduleResult,
 )
 from backfill.hooks.events import OBSERVED, ObservedEvent
+from backfill.hooks.tracing import Tracer
 
 O = TypeVar("O", bound=ObservedEvent)  # noqa: E741 - a type variable, used in signatures only
 E = TypeVar("E")
@@ -47,6 +48,8 @@ class HookRegistry:
     def __init__(self) -> None:
         self._callbacks: dict[type[Any], list[Callable[[Any], Any]]] = {}
         self._closed = False
+        self.tracer: Tracer | None = None
+        """What makes spans, where a plugin has given that."""
 
     @overload  # mypy shows this one where none fits; most callbacks are observers
     def on(self, event: type[O], callback: Observer[O]) -> None: ...
@@ -77,6 +80,21 @@ class HookRegistry:
             )
         _check_callback(event, callback)
         self._callbacks.setdefault(event, []).append(callback)
+
+    def trace(self, tracer: Tracer) -> None:
+        """Make spans by this tracer; `backfill.contrib.opentelemetry.Tracing` calls this within its `register`.
+
+        Raises:
+            ConfigurationError: another plugin has given a tracer already, or it is too late.
+        """
+        if self._closed:
+            raise ConfigurationError("tracer: it is too late; call hooks.trace within the plugin's register")
+        if self.tracer is not None:
+            raise ConfigurationError(
+                "plugins: two of them make traces; give one object to the registry, the worker and the clients, such "
+                "as tracing = Tracing()"
+            )
+        self.tracer = tracer
 
     def callbacks(self, event: type[E]) -> tuple[Callable[[E], Any], ...]:
         """The callbacks of one event, in the order of their registration."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from backfill.cancels import Cancellation
 from backfill.errors import TransactionUseError
-from backfill.logs import fields_of
+from backfill.logs import fields_of, trace_fields
 from backfill.payloads.scheduled import run_of
 from backfill.progress import checked_step, encode_checkpoint
 from backfill.records import Job
@@ -102,7 +102,8 @@ class WorkerContext(Generic[D]):
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger named after the task; its records carry the job's id, task and attempt, and the caller's `extra`."""
-        return _JobLogger(logging.getLogger(f"backfill.task.{self.job.task_identifier}"), fields_of(self.job))
+        name = f"backfill.task.{self.job.task_identifier}"
+        return _JobLogger(logging.getLogger(name), fields_of(self.job) | trace_fields())
 
     @property
     def attempt(self) -> int:

@@ -101,7 +101,7 @@ class WorkerProcess:
         hooks: HookRegistry | None = None,
         tally: HookTally | None = None,
     ) -> None:
-        self.hooks = WorkerHooks(hooks or HookRegistry(), tally or HookTally(), self._interrupted)
+        self.hooks = WorkerHooks(HookRegistry() if hooks is None else hooks, tally or HookTally(), self._interrupted)
         self._tell = self.hooks.observers.tell
         self.reason: ShutdownReason | None = None
         self._collect = collect

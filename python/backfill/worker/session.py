@@ -37,10 +37,10 @@ from backfill.worker.control.limited_tasks import LimitedTasks
 from backfill.worker.control.paused_queues import PausedQueuesDuty
 from backfill.worker.control.pauses import Pauses
 from backfill.worker.control.reader import ControlReader
-from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.outcomes import Collect
 from backfill.worker.execution.sentinel import Sentinel
 from backfill.worker.execution.stragglers import Stragglers
+from backfill.worker.execution.traced import executor_for
 from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.handler_pool import HandlerPool
 from backfill.worker.lanes.lane import Lane, make_lanes
@@ -155,7 +155,8 @@ class WorkerSession:
         self._crontab = crontab_of(registry.schedules) if declares else None
         self._schedules = declares and config.scheduling
         tasks, dsn = registry.identifiers(), config.required_dsn()
-        self.executor = Executor(
+        self.executor = executor_for(
+            hooks.registry.tracer,
             registry,
             worker_id=self.worker_id,
             client=client,

@@ -27,7 +27,7 @@ import msgspec
 import orjson
 
 from backfill._native import encode_items
-from backfill.client.prepare import JobShape, check_size, shape_of, with_defaults
+from backfill.client.prepare import JobShape, check_size, shape_of, with_defaults, with_flags
 from backfill.errors import InvalidJobError, InvalidPayloadError
 from backfill.jobs import JobSpec, NewJob
 from backfill.payloads import OPTIONS, checked, encode, encode_other
@@ -64,6 +64,8 @@ class Encoder:
         self._accept: Callable[[Any], object] | None = None
         self._shape: JobShape | None = None
         self._chooses = isinstance(task, Task) and not (task.queue_of is None and task.key_of is None)
+        self._carried: tuple[str, ...] = ()
+        self._tasks: set[str] = set()
         if isinstance(task, Task):
             if not self._chooses:
                 self._accept = task.given
@@ -72,6 +74,23 @@ class Encoder:
         elif task is not None:
             self._shape = shape_of(NewJob(task).task, defaults, None)
         self._shapes: dict[tuple[Any, ...], tuple[JobSpec, JobSpec, tuple[JobSpec, JobShape]]] = {}
+
+    @property
+    def task(self) -> str | None:
+        """The name of the call's task; None if the call names none."""
+        return self._given.identifier if isinstance(self._given, Task) else self._given
+
+    @property
+    def only_task(self) -> str | None:
+        """The name of the task of all jobs so far; None if they are of several, or if there are none."""
+        names = self._tasks if self._shape is None else {*self._tasks, self._shape.task}
+        return next(iter(names)) if len(names) == 1 else None
+
+    def carry(self, flags: tuple[str, ...]) -> None:
+        """Give all jobs these flags too; it is called before the first item is read."""
+        self._carried = flags
+        if self._shape is not None:
+            self._shape = with_flags(self._shape, flags)
 
     def encode(self, items: Iterator[Any], rows: list[Row]) -> None:
         """Add items as rows; if an item is bad, the rows of the items before it stay.
@@ -106,7 +125,8 @@ class Encoder:
             if len(self._shapes) >= _SHAPES:
                 self._shapes.clear()
             whole = with_defaults(with_defaults(job.spec, self._defaults), job.defaults)
-            shape = shape_of(job.task, whole, job.default_max_attempts, job.source)
+            shape = with_flags(shape_of(job.task, whole, job.default_max_attempts, job.source), self._carried)
+            self._tasks.add(job.task)
             found = self._shapes[key] = job.spec, job.defaults, (whole, shape)
         return found[2]
 

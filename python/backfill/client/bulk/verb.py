@@ -167,14 +167,36 @@ class BulkVerb(ClientLife):
         notify = keywords.pop("notify", True)
         notices = self._adding.notices() if notify and connection is None else None
         items, encoder = _items(jobs, payloads, _defaults(spec, keywords))
-        reader = self._reader(items, encoder, [] if return_ids else None)
-        call = _Call(self._schema, reader, commit_every, [] if return_ids else None, tell=notify, notices=notices)
+        if self._tracer is None:
+            return await self._write_all(items, encoder, commit_every, notices, connection, ids=return_ids, tell=notify)
+        with self._tracer.sending(encoder.task, bulk=True) as span:
+            encoder.carry(span.flags)
+            answer = await self._write_all(
+                items, encoder, commit_every, notices, connection, ids=return_ids, tell=notify
+            )
+            span.sent(answer.written, task=encoder.only_task)
+            return answer
+
+    async def _write_all(
+        self,
+        items: Stream[Any],
+        encoder: Encoder,
+        commit_every: int | None,
+        notices: Notices | None,
+        connection: Lent | None,
+        *,
+        ids: bool,
+        tell: bool,
+    ) -> BulkOutcome:
+        """Read all items, and write their jobs."""
+        reader = self._reader(items, encoder, [] if ids else None)
+        call = _Call(self._schema, reader, commit_every, [] if ids else None, tell=tell, notices=notices)
         with metered_bulk() as call.meter:
-            await self._write_all(reader, call, connection)
+            await self._write_read(reader, call, connection)
         return BulkOutcome(call.written, call.ids, reader.skipped, reader.skipped_indexes, call.kept)
 
-    async def _write_all(self, reader: Reader, call: _Call, connection: Lent | None) -> None:
-        """Carry out a call."""
+    async def _write_read(self, reader: Reader, call: _Call, connection: Lent | None) -> None:
+        """Write the jobs that are read."""
         async with reader:
             self._refuse_closed()
             if not await call.read():
