@@ -22,17 +22,21 @@ from hashlib import blake2b
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry import trace
-from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from opentelemetry.trace.propagation import set_span_in_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
+from backfill.contrib.extras import missing
 from backfill.errors import ConfigurationError
 from backfill.flags import dead_letter_of
 from backfill.hooks.tracing import AttemptEnd
 from backfill.logs import CURRENT, show_traces
 from backfill.records import TRACE_FLAG, TRACE_STATE_FLAG, UNSAMPLED, UNSAMPLED_FLAG, Job
+
+try:
+    from opentelemetry import trace
+    from opentelemetry.context import Context, attach, detach
+    from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+    from opentelemetry.trace.propagation import set_span_in_context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ModuleNotFoundError as error:
+    raise missing(error, "opentelemetry") from error
 
 if TYPE_CHECKING:
     from backfill.hooks import HookRegistry
