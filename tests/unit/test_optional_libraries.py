@@ -66,3 +66,13 @@ def test_without_its_library_a_module_names_the_extra() -> None:
         assert f'the extra {extra!r} installs it: pip install "backfill[{extra}]"' in message
         assert name.partition(".")[0] == extra
         assert any(re.match(rf"{extra}\b", wanted) for wanted in extras[extra])
+
+
+def test_the_page_of_settings_names_each_extra() -> None:
+    """Whoever looks for an extra finds all of them in one table."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    [table] = re.findall(
+        r"## Extras\n.*?\n## ", (ROOT / "docs/configuration.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == extras.keys()

@@ -88,6 +88,15 @@ async def test_remove_job(client: BackfillClient, dsn: str) -> None:
     assert await rows(dsn, "select key from graphile_worker.jobs order by id") == [("k0",), ("k2",)]
 
 
+async def test_remove_job_of_nothing(client: BackfillClient) -> None:
+    """The error says how a job is named by its id."""
+    for given in (None, 7):
+        with pytest.raises(
+            InvalidJobError, match=r"job_key = .*: a job's key, which is a string; id= takes a job's id"
+        ):
+            await client.remove_job(given)  # type: ignore[arg-type]
+
+
 async def test_remove_job_while_it_runs(client: BackfillClient, dsn: str) -> None:
     """It runs to its end and never again: it loses key and attempts, and the row says who holds it."""
     first, _, _ = await three(client)

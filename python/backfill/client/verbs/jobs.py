@@ -52,6 +52,8 @@ def get_job(job: JobReference) -> Verb[list[Job]]:
 def remove_job(job_key: str | None, id: JobReference | None) -> Verb[list[Job]]:
     """Remove the job that has a key or an id; the answer is an empty list if there is none."""
     if id is None:
+        if not isinstance(job_key, str):
+            raise InvalidJobError("job_key", job_key, "a job's key, which is a string; id= takes a job's id")
         check_text("job_key", job_key, KEY_LIMIT)
         return _removal(None, job_key)
     if job_key is not None:
