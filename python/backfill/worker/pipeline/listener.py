@@ -98,6 +98,7 @@ class Listener(Service):
                         logger.info("the listener hears again")
                     # What was said before it listened was said to nobody here.
                     self._control()
+                    self._wake()
                     await self._read_ledgers(connection)
                     await self._hear_all(connection)
             except SchemaVersionError:
@@ -122,6 +123,7 @@ class Listener(Service):
                 self._ledgers.take()
                 self._migrated = False
                 await self._read_ledgers(connection)
+                self._wake()  # for jobs that were added meanwhile, whose notifications may not be heard
                 continue
             async for notification in connection.notifies(timeout=wait, stop_after=1):
                 self._hear(notification)
@@ -166,7 +168,7 @@ class Listener(Service):
             self._hear_jobs(count)
 
     async def _read_ledgers(self, connection: Connection) -> None:
-        """Read the ledgers of migrations, to see whether this version can go on with the schema; then look for jobs.
+        """Read the ledgers of migrations, to see whether this version can go on with the schema.
 
         Raises:
             SchemaVersionError: this version cannot work with the schema.
@@ -179,4 +181,3 @@ class Listener(Service):
             if connection.closed:
                 raise
             logger.warning("the ledgers of migrations cannot be read: %s", shown(error))
-        self._wake()  # for jobs that were added before, or meanwhile

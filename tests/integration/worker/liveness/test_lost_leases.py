@@ -183,7 +183,7 @@ async def test_a_worker_whose_heartbeat_alone_is_cut_off_claims_no_more(dsn: str
 async def test_a_dsn_that_cannot_be_had_ends_no_worker(dsn: str, eventually: Eventually) -> None:
     """Also where its connections are lost while the function fails: it is asked again."""
     holding, way = Holding(), Way(dsn)
-    listening: LiteralString = "select pid from pg_stat_activity where application_name = %s and query like 'listen%%'"
+    listening: LiteralString = "select pid from pg_stat_activity where application_name = %s and query ~ 'Says whose'"
     cut: LiteralString = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like %s"
     async with BackfillClient(dsn) as client, WorkerRunner(_config(way, listen=True), holding.tasks) as runner:
         parts = runner._parts
