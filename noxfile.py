@@ -51,6 +51,7 @@ ONCE = (
     "test_pauses_fleet",
     "test_poolers",
     "test_process_",
+    "test_prometheus",
     "test_recovery",
     "test_resumed_kills",
     "test_same_as_threads",
