@@ -55,6 +55,7 @@ ONCE = (
     "test_recovery",
     "test_resumed_kills",
     "test_same_as_threads",
+    "test_series",
     "test_share_chaos",
     "test_traces_",
     "test_transaction_kills",
