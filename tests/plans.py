@@ -206,6 +206,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "sweep_dead_letters": [500, 0],
     "find_unknown_tasks": [LOWS, HIGHS, FLOORS, "worker1", 10_000, 2.0, 11],
     "look_at_queue": ["worker1", 10_000],
+    "find_oldest_snapshot": [],
     "fold_counters": ["minute", "hour", True, 2, 5000],
     "forget_counters": [730, 5000],
     "read_counters": ["task1", None, _NOW - timedelta(hours=1), None, "minute", False],

@@ -363,3 +363,11 @@ def trace_flags() -> st.SearchStrategy[str]:
     digits = st.text("0123456789abcdefABCDEF-", max_size=60)
     parts = st.tuples(*(st.text("0ab1", min_size=size, max_size=size) for size in (2, 32, 16, 2)))
     return st.one_of(st.text(max_size=60), digits, parts.map("-".join)).map("traceparent:{}".format)
+
+
+# --- counts as series
+
+_SERIES_TIMES = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.timezones())
+_SERIES_LENGTHS = st.integers(-3 * 10**9, 40 * 10**9).map(lambda micros: timedelta(microseconds=micros))
+series_ranges = st.tuples(_SERIES_TIMES, _SERIES_LENGTHS).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))
+"""When a range of time begins, and when it ends: hours later at most, or before it began."""

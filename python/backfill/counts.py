@@ -40,6 +40,21 @@ class Histogram:
         """The mean duration; None if none was counted."""
         return self.total / self.count if self.count else None
 
+    @property
+    def p50(self) -> timedelta | None:
+        """The median, as `percentile` estimates it; None if none was counted."""
+        return self.percentile(50)
+
+    @property
+    def p95(self) -> timedelta | None:
+        """The duration that about 95 percent do not exceed, as `percentile` estimates it; None if none was counted."""
+        return self.percentile(95)
+
+    @property
+    def p99(self) -> timedelta | None:
+        """The duration that about 99 percent do not exceed, as `percentile` estimates it; None if none was counted."""
+        return self.percentile(99)
+
     def percentile(self, q: float) -> timedelta | None:
         """The duration that about `q` percent do not exceed; None if none was counted.
 

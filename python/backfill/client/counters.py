@@ -22,6 +22,7 @@ class CounterVerbs(ClientLife):
         until: datetime | None = None,
         by: Span | None = None,
         by_worker: bool = False,
+        fill: bool = False,
         connection: Lent | None = None,
     ) -> list[Counts]:
         """Count how attempts ended, by task and, if asked for, by time and worker; oldest first.
@@ -36,12 +37,16 @@ class CounterVerbs(ClientLife):
             until: count spans that begin before this time; aware.
             by: give one `Counts` for each minute, hour or day, in UTC; one for all the time if not given.
             by_worker: whether to give one `Counts` for each worker.
+            fill: whether to give every minute, hour or day from `since` on until `until` (until now, by this machine's
+                clock, if not given), also those in which nothing ended; `by` and `since` are needed then. Spans are
+                counted whole: those in which `since` and `until` lie, too. Each task that has counts in the range has
+                all spans, and so has `task`. At most 20,000 spans.
             connection: a connection of yours to read on; if not given, one of the client's.
 
         Raises:
-            InvalidJobError: a value is out of range.
+            InvalidJobError: a value is out of range, or `fill` is given without `by` or `since`.
         """
-        verb = verbs.counters(task=task, worker=worker, since=since, until=until, by=by, by_worker=by_worker)
+        verb = verbs.counters(task=task, worker=worker, since=since, until=until, by=by, by_worker=by_worker, fill=fill)
         return await self._run(verb, connection)
 
     async def fold_counters(self) -> int:

@@ -20,7 +20,7 @@ from backfill.client.verbs.cancel import CancelledFound, find_cancelled
 from backfill.client.verbs.cleanup import ReleasedLocks
 from backfill.client.verbs.control import find_worker_controls
 from backfill.client.verbs.counters import find_unknown_tasks, write_counters
-from backfill.client.verbs.depth import QueueFound, look_at_queue
+from backfill.client.verbs.depth import QueueFound, look_at_queue, oldest_snapshot
 from backfill.client.verbs.ends import tend_ends
 from backfill.client.verbs.lanes import show_lanes
 from backfill.client.verbs.limits import count_jobs, find_limits, resolve_limits, sweep_shares
@@ -138,6 +138,14 @@ class UpkeepVerbs(ClientLife):
             worker: the worker's id.
         """
         return await self._run(look_at_queue(worker))
+
+    async def oldest_snapshot(self) -> float:
+        """Tell for how many seconds the transaction has been open that keeps PostgreSQL from removing dead rows.
+
+        Returns:
+            The seconds; 0 where no transaction holds a snapshot that this role may see.
+        """
+        return await self._run(oldest_snapshot())
 
     async def is_first_worker(self, worker: str) -> bool:
         """Tell whether a worker has the smallest id of all live workers: it does what only one of them is to do."""

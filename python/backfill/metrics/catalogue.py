@@ -175,12 +175,22 @@ DEPTH: Final = _gauge(
 OLDEST_DUE: Final = _gauge(
     "backfill.queue.oldest.due.age", Kind.LARGEST, "For how long the oldest due job has been due.", unit="s"
 )
+UNKNOWN_JOBS: Final = _gauge(
+    "backfill.queue.unknown.jobs", Kind.LARGEST,
+    "Due jobs whose task no live worker knows, as one worker of the fleet sees them.", TASK, unit="{job}",
+)  # fmt: skip
+OLDEST_SNAPSHOT: Final = _gauge(
+    "backfill.database.oldest.snapshot.age",
+    Kind.LARGEST,
+    "For how long the transaction has been open that keeps PostgreSQL from removing dead rows.",
+    unit="s",
+)
 
 INSTRUMENTS: Final[tuple[Instrument, ...]] = (
     JOBS_ENQUEUED, ALREADY_IN_PROGRESS, DLQ_ADDED, DLQ_REQUEUED, DLQ_DELETED, DLQ_SIZE, DLQ_AGE, WORKER_ACTIVE,
     DB_OPERATIONS, DB_DURATION, QUEUES_RELEASED, JOBS_RELEASED, FAILED_MOVED, QUEUES_LAST, JOBS_LAST, CLEANUP_FAILURES,
     CLEANUP_SUCCESS, ATTEMPTS, RUN_TIME, WAIT_TIME, CLAIM_SIZE, SETTLE_LAG, LOOP_LAG, SLOTS_USED, SLOTS_FREE,
-    RECONNECTS, RECOVERIES, DEPTH, OLDEST_DUE,
+    RECONNECTS, RECOVERIES, DEPTH, OLDEST_DUE, UNKNOWN_JOBS, OLDEST_SNAPSHOT,
 )  # fmt: skip
 """All instruments, those of the Rust crate first, under its names."""
 BY_NAME: Final = {one.name: one for one in INSTRUMENTS}

@@ -7,14 +7,16 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 
 from backfill import BackfillClient, Queue, RetryPolicy, Snooze, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.metrics import process_metrics
 from backfill.metrics.books import Metrics
-from backfill.metrics.catalogue import INSTRUMENTS, Kind
+from backfill.metrics.catalogue import INSTRUMENTS, UNKNOWN_JOBS, Kind
+from backfill.worker.upkeep import gauges, unknown
 
 from plugins.waiting import Eventually
 from scraping import Samples, samples_of, scrape, total
@@ -251,3 +253,54 @@ async def test_without_the_library(
             assert answer.code == 404
             assert b"backfill[prometheus]" in answer.read()
     assert not books.wanted
+
+
+async def test_jobs_that_nobody_knows(
+    books: Metrics,
+    config: WorkerConfig,
+    client: BackfillClient,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are shown by their task while no worker knows it, and no longer once they are gone."""
+    monkeypatch.setattr(unknown, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(unknown, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(unknown, "WARN_SECONDS", 0.0)
+    jobs = [await client.enqueue("nobody's", {}, run_at=datetime.now(UTC) - timedelta(minutes=1)) for _ in range(3)]
+    async with WorkerRunner(config, Deeds().tasks) as runner:
+
+        async def shown() -> list[tuple[str, float]]:
+            name = "backfill_queue_unknown_jobs"
+            return [(dict(has)["task"], one) for (which, has), one in (await _scraped(runner)).items() if which == name]
+
+        await eventually(shown, lambda found: found == [("nobody's", 3)])
+        await client.complete_jobs([job.id for job in jobs if job.id is not None])
+        await eventually(shown, lambda found: found == [])
+    assert not books.snapshot(UNKNOWN_JOBS).values
+
+
+async def test_an_old_snapshot_is_seen(
+    books: Metrics, config: WorkerConfig, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, dsn: str
+) -> None:
+    """A transaction that holds a snapshot, or has written, is seen with its age; others hold nothing up."""
+    monkeypatch.setattr(gauges, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(gauges, "LOOK_SECONDS", 0.02)
+    name = "backfill_database_oldest_snapshot_age_seconds"
+    async with (
+        WorkerRunner(config, Deeds().tasks) as runner,
+        await psycopg.AsyncConnection.connect(dsn) as idle,
+        await psycopg.AsyncConnection.connect(dsn) as other,
+    ):
+
+        async def age() -> float | None:
+            return next((one for (which, _), one in (await _scraped(runner)).items() if which == name), None)
+
+        await eventually(age, lambda seconds: seconds is not None)
+        await idle.execute("select 1")
+        assert idle.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+        for first in ("select pg_current_xact_id()", "set transaction isolation level repeatable read"):
+            await other.execute(first)
+            await other.execute("select 1")
+            await eventually(age, lambda seconds: seconds is not None and seconds > 0.5)
+            await other.rollback()
+            await eventually(age, lambda seconds: seconds is not None and seconds < 0.5)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, cast, get_args
 from backfill.checks import IDENTIFIER_LIMIT, KEY_LIMIT, check_text, check_time
 from backfill.client.prepare import Parameters, moment
 from backfill.client.verbs.asked import Steps, Verb
+from backfill.client.verbs.series import filled, whole_spans
 from backfill.counts import Counts, Histogram, Span, UnknownFound, UnknownTask
 from backfill.errors import InvalidJobError
 from backfill.storage.arrays import number_array, text_array
@@ -34,8 +35,9 @@ def counters(
     until: datetime | None,
     by: Span | None,
     by_worker: bool,
+    fill: bool,
 ) -> Verb[list[Counts]]:
-    """Read how attempts ended."""
+    """Read how attempts ended; with `fill` each span of the range is there, and is counted whole."""
     for name, value, limit in (("task", task, IDENTIFIER_LIMIT), ("worker", worker, KEY_LIMIT)):
         if value is not None:
             check_text(name, value, limit)
@@ -44,8 +46,16 @@ def counters(
     if by is not None and by not in get_args(Span):
         raise InvalidJobError("by", by, f"one of {', '.join(get_args(Span))}")
     apart = by_worker or worker is not None
+    spans = whole_spans(by, since, until) if fill else None
+    if spans is not None:
+        since, until = spans.first, None if until is None else spans.end
     parameters = (task, worker, moment(since), moment(until), by, str(apart).lower())
-    return Verb("read_counters", parameters, lambda found: [_counts(row) for row in rows(found)])
+
+    def read(result: Result) -> list[Counts]:
+        found = [_counts(row) for row in rows(result)]
+        return found if spans is None else filled(found, spans, task=task, worker=worker)
+
+    return Verb("read_counters", parameters, read)
 
 
 def fold_counters() -> Steps[int]:

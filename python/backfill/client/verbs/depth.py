@@ -1,11 +1,11 @@
-"""The statement by which one worker of the fleet counts for the metrics what waits in the queue."""
+"""The statements by which one worker of the fleet sees for the metrics what waits, and what holds it up."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from backfill.client.verbs.asked import Verb
-from backfill.storage.results import rows
+from backfill.storage.results import first, rows
 
 if TYPE_CHECKING:
     from backfill.storage.results import Result
@@ -45,6 +45,11 @@ class QueueFound(NamedTuple):
 def look_at_queue(worker: str) -> Verb[QueueFound | None]:
     """Count what is in the queue; the answer is None if the worker is not the live one with the smallest id."""
     return Verb("look_at_queue", (worker, str(LOOKED_AT)), _found)
+
+
+def oldest_snapshot() -> Verb[float]:
+    """Tell for how many seconds the transaction has been open that keeps dead rows longest; 0 where there is none."""
+    return Verb("find_oldest_snapshot", (), lambda found: first(found).fraction("seconds"))
 
 
 def _found(found: Result) -> QueueFound | None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from backfill.client.lent import ServicesClient
 from backfill.metrics.books import process_metrics
-from backfill.metrics.catalogue import DEPTH, DLQ_SIZE, OLDEST_DUE
+from backfill.metrics.catalogue import DEPTH, DLQ_SIZE, OLDEST_DUE, OLDEST_SNAPSHOT
 from backfill.metrics.snapshot import Labels
 from backfill.worker.lanes.lane import Lane
 from backfill.worker.liveness.health import Pulse
@@ -49,6 +49,7 @@ class Gauges(Periodic):
         self._books = process_metrics()
         self._depth: dict[Labels, float] = {}
         self._oldest: dict[Labels, float] = {}
+        self._snapshot: dict[Labels, float] = {}
         self._ends: list[Callable[[], None]] = []
 
     def _open(self) -> None:
@@ -56,6 +57,7 @@ class Gauges(Periodic):
             watch_worker(self._lanes, self._pulse, self._books),
             self._books.watch(DEPTH, lambda: self._depth),
             self._books.watch(OLDEST_DUE, lambda: self._oldest),
+            self._books.watch(OLDEST_SNAPSHOT, lambda: self._snapshot),
         ]
 
     async def _close(self) -> None:
@@ -69,6 +71,7 @@ class Gauges(Periodic):
             return
         try:
             found = await self._client.look_at_queue(self._worker())
+            snapshot = 0.0 if found is None else await self._client.oldest_snapshot()
         except BaseException:
             self._forget()  # what was seen before may not be so any more
             raise
@@ -77,8 +80,9 @@ class Gauges(Periodic):
             return
         self._depth = {(one.state, one.task): float(one.jobs) for one in found.depth}
         self._oldest = {(): found.oldest_seconds}
+        self._snapshot = {(): snapshot}
         self._books.set(DLQ_SIZE, {(task,): float(number) for task, number in found.dead_letters.items()})
 
     def _forget(self) -> None:
         """Show nothing of the queue until the next look."""
-        self._depth, self._oldest = {}, {}
+        self._depth, self._oldest, self._snapshot = {}, {}, {}

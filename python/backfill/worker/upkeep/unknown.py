@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from backfill.client.lent import ServicesClient
 from backfill.counts import UnknownTask
+from backfill.metrics.books import process_metrics
+from backfill.metrics.catalogue import UNKNOWN_JOBS
+from backfill.metrics.snapshot import Labels
 from backfill.worker.upkeep.periodic import Periodic
 
 logger = logging.getLogger(__name__)
@@ -32,7 +35,9 @@ _NAMED: Final = 10
 
 
 class UnknownTasks(Periodic):
-    """Looks for such jobs every half minute, and warns of them once a minute at most.
+    """Looks for such jobs every half minute, warns of them once a minute at most, and shows them in the metrics.
+
+    After a warning it does not look for a minute, and the metrics show what was found last.
 
     Args:
         client: the services' client.
@@ -50,12 +55,28 @@ class UnknownTasks(Periodic):
         self._floors: dict[int, int] = {}
         self._known: str | None = None
         self._looks = 0
+        self._books = process_metrics()
+        self._shown: dict[Labels, float] = {}
+        self._ends: list[Callable[[], None]] = []
+
+    def _open(self) -> None:
+        self._ends = [self._books.watch(UNKNOWN_JOBS, lambda: self._shown)]
+
+    async def _close(self) -> None:
+        ends, self._ends = self._ends, []
+        for end in ends:
+            end()
 
     async def _round(self) -> None:
         now = time.monotonic()
         if self._warned is not None and now - self._warned < WARN_SECONDS:
             return
-        found = await self.look()
+        try:
+            found = await self.look()
+        except BaseException:
+            self._shown = {}  # what was seen before may not be so any more
+            raise
+        self._shown = {(unknown.task,): float(unknown.jobs) for unknown in found}
         if found:
             self._warned = now
             logger.warning("%s", warning_of(found), extra={"tasks": [unknown.task for unknown in found]})

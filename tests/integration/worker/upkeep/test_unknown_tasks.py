@@ -212,3 +212,26 @@ async def test_who_does_not_speak_for_all_learns_nothing(dsn: str) -> None:
         assert looks._floors == {}
         await rows(dsn, "delete from graphile_worker.backfill_workers where id = 'backfill_1'")
         assert [found.task for found in await looks.look()] == ["nobody's"]
+
+
+async def test_what_may_not_be_so_any_more_is_not_shown(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The metrics show what was found last; nothing once another worker looks, or once a look has failed."""
+    async with ServicesClient(dsn) as client:
+        await rows(dsn, ALIVE, "backfill_1", ["known"], timedelta(0))
+        looks = unknown.UnknownTasks(client, worker="backfill_1")
+        await due(client, "nobody's")
+        await looks.tend()
+        assert looks._shown == {("nobody's",): 1}
+        await looks.tend()  # it has warned a moment ago, so it does not look
+        assert looks._shown == {("nobody's",): 1}
+        await rows(dsn, ALIVE, "backfill_0", ["known"], timedelta(0))
+        looks._warned = None
+        await looks.tend()
+        assert looks._shown == {}
+        await rows(dsn, "delete from graphile_worker.backfill_workers where id = 'backfill_0'")
+        await looks.tend()
+        assert looks._shown == {("nobody's",): 1}
+        looks._warned = None
+    await looks.tend()
+    assert looks._shown == {}
+    assert "jobs whose task no worker knows could not be looked for" in caplog.text
