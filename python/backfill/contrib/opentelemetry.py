@@ -28,6 +28,7 @@ from backfill.flags import dead_letter_of
 from backfill.hooks.tracing import AttemptEnd
 from backfill.logs import CURRENT, show_traces
 from backfill.records import TRACE_FLAG, TRACE_STATE_FLAG, UNSAMPLED, UNSAMPLED_FLAG, Job
+from backfill.shown import shown
 
 try:
     from opentelemetry import trace
@@ -151,8 +152,8 @@ class Tracing:
         producer = _read(job, flag)
         if producer is None:
             logger.warning(
-                "job %d (%s): flag %r is ignored: expected %s and a W3C traceparent",
-                job.id, job.task_identifier, flag, TRACE_FLAG,
+                "job %d (%s): flag %s is ignored: expected %s and a W3C traceparent",
+                job.id, job.task_identifier, shown(flag), TRACE_FLAG,
             )  # fmt: skip
             return self._begun(job, _NOTHING)
         if job.attempts > 1 or dead_letter_of(job.flags) is not None:
