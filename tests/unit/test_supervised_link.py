@@ -20,13 +20,17 @@ LONGEST = "\N{GRINNING FACE}" * 124
 
 
 async def test_metrics_larger_than_the_socket_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They do not wait for the next reports, and no line is longer than the supervisor reads, whatever the tasks."""
+    """They do not wait for the next reports, and no line is longer than the supervisor reads, whatever the tasks.
+
+    Only those that were asked for count as read.
+    """
     metrics = Metrics()
     metrics.want()
     for number in range(MOST_TASKS):
         labels = f"{LONGEST}{number:04}", "bulk_default"
         metrics.add(Count(ATTEMPTS, (*labels, outcome), number) for outcome in "abcdefgh")
     monkeypatch.setattr(books, "_metrics", metrics)
+    metrics._read_at = float("-inf")
     monkeypatch.setattr(link, "REPORT_SECONDS", 600.0)
     told: asyncio.Queue[Snapshot] = asyncio.Queue()
     ours, theirs = socket.socketpair()
@@ -39,10 +43,14 @@ async def test_metrics_larger_than_the_socket_come_at_once(monkeypatch: pytest.M
     here._is_stopping = lambda: True
     transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: child._reports, sock=ours)
     try:
+        here.tell()
         here.start()
-        child.ask()
         async with asyncio.timeout(20):
-            assert (await told.get()).values == metrics.snapshot().values
+            assert (await told.get()).values == metrics.snapshot(asked=False).values
+            assert metrics.seconds_unread == float("inf")  # told unasked
+            child.ask()
+            await told.get()
+            assert metrics.seconds_unread < 60
     finally:
         transport.close()
         await child._reports.ended.wait()

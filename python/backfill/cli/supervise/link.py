@@ -130,8 +130,8 @@ class Link:
         books, now = process_metrics(), time.monotonic()
         if not books.wanted or not (self._asked or now >= self._told_metrics + METRICS_SECONDS):
             return b""
-        self._asked, self._told_metrics = False, now
-        parts = list(books.snapshot().parts(_SERIES_A_LINE))
+        asked, self._asked, self._told_metrics = self._asked, False, now
+        parts = list(books.snapshot(asked=asked).parts(_SERIES_A_LINE))
         lines = [
             orjson.dumps({"series": part, "first": place == 0, "last": place == len(parts) - 1}) + b"\n"
             for place, part in enumerate(parts)
