@@ -190,6 +190,12 @@ class _Send:
 
     def sent(self, count: int, *, task: str | None = None, job_id: int | None = None) -> None:
         """Note what came of the call."""
+        try:
+            self._sent(count, task, job_id)
+        except Exception as error:  # noqa: BLE001 - the jobs are written; an error would have them added again
+            self._tracing.failed(error)
+
+    def _sent(self, count: int, task: str | None, job_id: int | None) -> None:
         if not self.span.is_recording():
             return
         if job_id is not None:
@@ -202,6 +208,12 @@ class _Send:
 
     def fail(self, error: BaseException) -> None:
         """Note that the call raised; its message is left out, since the error of an item may quote the item."""
+        try:
+            self._fail(error)
+        except Exception as other:  # noqa: BLE001 - the caller sees the call's own error
+            self._tracing.failed(other)
+
+    def _fail(self, error: BaseException) -> None:
         if not self.span.is_recording():
             return
         kind = _kind(error)
