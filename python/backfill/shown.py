@@ -1,6 +1,6 @@
 """How the messages of errors show the values that callers gave: briefly, and no value that may be a payload.
 
-Used by `errors` alone, so this module imports no other module of the package.
+Used by `errors` and by warnings about flags; this module imports no other module of the package.
 """
 
 from __future__ import annotations

@@ -35,6 +35,15 @@ def read_anew(snapshot: Snapshot, most: int = 3) -> Snapshot:
     return Snapshot.read([json.loads(json.dumps(part)) for part in snapshot.parts(most)])
 
 
+def test_a_gauge_of_many_tasks_adds_up_those_beyond_the_first() -> None:
+    """None of those that are named `other` takes the place of another one."""
+    books = Metrics()
+    for _ in range(2):
+        books.set(DLQ_SIZE, {(f"t{number}",): 1 for number in range(MOST_TASKS + 5)})
+    shown = {labels: value.number for labels, value in books.snapshot().of(DLQ_SIZE)}
+    assert shown == {**{(f"t{number}",): 1 for number in range(MOST_TASKS)}, ("other",): 5}
+
+
 @given(st.lists(st.tuples(TASKS, st.integers(1, 5), DURATIONS), max_size=10))
 def test_two_processes_add_up_to_one(batches: list[tuple[str, int, list[float]]]) -> None:
     """Batches that are spread over two processes give the counts of all in one, also after a way over a socket."""

@@ -28,6 +28,7 @@ from backfill.flags import dead_letter_of
 from backfill.hooks.tracing import AttemptEnd
 from backfill.logs import CURRENT, show_traces
 from backfill.records import TRACE_FLAG, TRACE_STATE_FLAG, UNSAMPLED, UNSAMPLED_FLAG, Job
+from backfill.shown import shown
 
 try:
     from opentelemetry import trace
@@ -151,8 +152,8 @@ class Tracing:
         producer = _read(job, flag)
         if producer is None:
             logger.warning(
-                "job %d (%s): flag %r is ignored: expected %s and a W3C traceparent",
-                job.id, job.task_identifier, flag, TRACE_FLAG,
+                "job %d (%s): flag %s is ignored: expected %s and a W3C traceparent",
+                job.id, job.task_identifier, shown(flag), TRACE_FLAG,
             )  # fmt: skip
             return self._begun(job, _NOTHING)
         if job.attempts > 1 or dead_letter_of(job.flags) is not None:
@@ -189,6 +190,12 @@ class _Send:
 
     def sent(self, count: int, *, task: str | None = None, job_id: int | None = None) -> None:
         """Note what came of the call."""
+        try:
+            self._sent(count, task, job_id)
+        except Exception as error:  # noqa: BLE001 - the jobs are written; an error would have them added again
+            self._tracing.failed(error)
+
+    def _sent(self, count: int, task: str | None, job_id: int | None) -> None:
         if not self.span.is_recording():
             return
         if job_id is not None:
@@ -201,6 +208,12 @@ class _Send:
 
     def fail(self, error: BaseException) -> None:
         """Note that the call raised; its message is left out, since the error of an item may quote the item."""
+        try:
+            self._fail(error)
+        except Exception as other:  # noqa: BLE001 - the caller sees the call's own error
+            self._tracing.failed(other)
+
+    def _fail(self, error: BaseException) -> None:
         if not self.span.is_recording():
             return
         kind = _kind(error)

@@ -111,7 +111,9 @@ class Metrics:
             kept = self._kept
             kept.values = {key: value for key, value in kept.values.items() if key[0] != instrument.name}
             for labels, number in values.items():
-                kept.values[instrument.name, kept.bounded(instrument, labels)] = Value(number, at=at)
+                key = instrument.name, kept.bounded(instrument, labels)
+                others = kept.values.get(key)  # several tasks may have one name here
+                kept.values[key] = Value(number if others is None else others.number + number, at=at)
 
     def watch(self, instrument: Instrument, gauge: Gauge) -> Callable[[], None]:
         """Ask a callable for a gauge's values whenever metrics are read.
@@ -137,9 +139,15 @@ class Metrics:
         """Give up to eight values of each batch of a histogram to a recorder, for exporters that want values."""
         self._recorders = [*self._recorders, recorder]
 
-    def snapshot(self, only: Instrument | None = None) -> Snapshot:
-        """All values now, or only those of one instrument."""
-        self._read_at = time.monotonic()
+    def snapshot(self, only: Instrument | None = None, *, asked: bool = True) -> Snapshot:
+        """All values now, or only those of one instrument.
+
+        Args:
+            only: the instrument; all of them if not given.
+            asked: whether somebody has asked for the values, so that they count as read.
+        """
+        if asked:
+            self._read_at = time.monotonic()
         with self._lock:
             values = self._kept.values
             if only is None:

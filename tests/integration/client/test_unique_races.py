@@ -8,9 +8,11 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import LiteralString, cast
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from backfill import BackfillClient, EnqueueOutcome, JobFilter, JobKeyMode, JobSpec, NewJob
 
@@ -136,3 +138,32 @@ async def test_producers_and_removers_do_not_wait_in_a_ring(dsn: str, role: NewR
             await client.remove_job(key)
             assert (await client.enqueue("t", job_key=key, unique_for=DAY)).is_enqueued
     assert await rows(dsn, HELD) == [(key, True) for key in KEYS]
+
+
+async def test_a_key_that_is_reserved_anew_while_it_is_looked_at_stays_reserved(dsn: str, role: NewRole) -> None:
+    """A removal stops while it looks at the job of a key whose time is over; another call adds a job of the key."""
+    name = conninfo_to_dict(role("worker"))["user"]
+    prepared = f"""
+        create function graphile_worker.stop() returns boolean language sql security definer
+        as 'select pg_advisory_xact_lock_shared(4711) is not null';
+        insert into graphile_worker._private_tasks (identifier) values ('t');
+        insert into graphile_worker._private_jobs (id, task_id, key) overriding system value values (-1, 1, null);
+        insert into graphile_worker.backfill_reservations values ('a', -1, now());
+        create policy stop on graphile_worker._private_jobs as restrictive to {name} using (graphile_worker.stop());
+        grant create on schema graphile_worker to {name};
+        alter function graphile_worker.backfill_free_reservations(text[], bigint[]) owner to {name}"""
+    await rows(dsn, cast("LiteralString", prepared))
+    waiting = "select count(*) from pg_locks where not granted"
+    async with BackfillClient(dsn) as client, await psycopg.AsyncConnection.connect(dsn, autocommit=True) as holder:
+        await holder.execute("select pg_advisory_lock(4711)")
+        async with asyncio.timeout(20), asyncio.TaskGroup() as calls:
+            removing = calls.create_task(client.remove_job("a"))
+            while not await value(dsn, waiting):
+                assert not removing.done()
+            adding = calls.create_task(client.enqueue("t", job_key="a", unique_for=DAY))
+            while not adding.done() and await value(dsn, waiting) < 2:
+                assert not removing.done()
+            await holder.execute("select pg_advisory_unlock(4711)")
+        assert await rows(dsn, HELD) == [("a", True)]
+        again = await client.enqueue("t", job_key="a", unique_for=DAY)
+        assert (again.id, again.is_enqueued) == ((await adding).id, False)

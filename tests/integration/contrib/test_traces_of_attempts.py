@@ -272,19 +272,21 @@ async def test_jobs_without_a_context_begin_traces(dsn: str, roots: float, sampl
 
 
 async def test_a_flag_that_cannot_be_read_is_told_once(dsn: str, seen: Spans, caplog: pytest.LogCaptureFixture) -> None:
-    """The job runs, and its attempt is a root."""
+    """The job runs, and its attempt is a root; a long flag is shown in part."""
     tasks = TaskRegistry(plugins=[seen.tracing])
 
     @tasks.task("t")
     async def handler(payload: int) -> None: ...
 
     await _add(dsn, flags=["traceparent:00-zz"])
+    await _add(dsn, flags=[f"traceparent:{'x' * 500}"])
     with caplog.at_level(logging.WARNING, "backfill.contrib"):
         await _run(dsn, tasks)
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
-        "flag 'traceparent:00-zz' is ignored: expected traceparent: and a W3C traceparent"
+        "flag 'traceparent:00-zz' is ignored: expected traceparent: and a W3C traceparent",
+        f"flag 'traceparent:{'x' * 104}... is ignored: expected traceparent: and a W3C traceparent",
     ]
-    assert parent_of(seen.only("process t")) is None
+    assert [parent_of(span) for span in seen.named("process t")] == [None, None]
 
 
 async def test_records_carry_the_ids_of_the_span(dsn: str, seen: Spans, caplog: pytest.LogCaptureFixture) -> None:

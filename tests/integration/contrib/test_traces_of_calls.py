@@ -13,11 +13,16 @@ from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
 from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.semconv._incubating.attributes import messaging_attributes
 from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
     NonRecordingSpan,
+    NoOpTracer,
+    Span,
     SpanContext,
     SpanKind,
     StatusCode,
     TraceFlags,
+    Tracer,
+    TracerProvider,
     TraceState,
     use_span,
 )
@@ -235,3 +240,43 @@ def test_the_names_are_those_of_the_conventions() -> None:
         "batch.message_count",
     ]
     assert {f"messaging.{name}" for name in used} <= names
+
+
+class NothingNoted(NonRecordingSpan):
+    """A span of another SDK, which fails when something is noted in it."""
+
+    def __init__(self) -> None:
+        super().__init__(INVALID_SPAN_CONTEXT)
+
+    def is_recording(self) -> bool:
+        """It wants to be told."""
+        return True
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Fail."""
+        raise RuntimeError(key)
+
+
+class OtherProvider(TracerProvider):
+    """A provider of such spans."""
+
+    def get_tracer(self, *_args: Any, **_options: Any) -> Tracer:
+        """A tracer of such spans."""
+        return OtherTracer()
+
+
+class OtherTracer(NoOpTracer):
+    """A tracer of such spans."""
+
+    def start_span(self, *_args: Any, **_options: Any) -> Span:
+        """Make one."""
+        return NothingNoted()
+
+
+async def test_a_span_that_fails_changes_nothing_for_the_call(dsn: str) -> None:
+    """The jobs are written, so an error would have the caller add them again; a call's own error is not hidden."""
+    async with BackfillClient(dsn, plugins=[Tracing(OtherProvider())]) as client:
+        assert (await client.enqueue("t")).is_enqueued
+        assert (await client.enqueue_bulk([NewJob("t"), NewJob("u")])).written == 2
+        with pytest.raises(BulkEnqueueError):
+            await client.enqueue_bulk([NewJob("t", object())])

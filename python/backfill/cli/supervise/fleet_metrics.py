@@ -31,6 +31,7 @@ class FleetMetrics:
         self._past = Snapshot()
         self._latest: dict[WorkerChild, Snapshot] = {}
         self._awaited: set[WorkerChild] = set()
+        self._silent: set[WorkerChild] = set()
         self._news = threading.Condition()
 
     def heard(self, child: WorkerChild, snapshot: Snapshot) -> None:
@@ -38,6 +39,7 @@ class FleetMetrics:
         with self._news:
             self._latest[child] = snapshot
             self._awaited.discard(child)
+            self._silent.discard(child)
             self._news.notify_all()
 
     def ended(self, child: WorkerChild) -> None:
@@ -47,13 +49,14 @@ class FleetMetrics:
             if last is not None:
                 self._past.add(last, ended=True)
             self._awaited.discard(child)
+            self._silent.discard(child)
             self._news.notify_all()
 
     def snapshot(self) -> Snapshot:
         """Ask all processes, wait for their answers up to half a second, and add everything up; not on the loop."""
         with self._news:
-            self._awaited = set(self._latest)
-            asked = list(self._awaited)
+            asked = list(self._latest)
+            self._awaited = self._latest.keys() - self._silent
         try:
             self._loop.call_soon_threadsafe(_ask, asked)
         except RuntimeError:
@@ -61,6 +64,8 @@ class FleetMetrics:
         with self._news:
             if asked:
                 self._news.wait_for(lambda: not self._awaited, ANSWER_SECONDS)
+                # Nobody waits for them again before they have told something: the probes come to the same thread.
+                self._silent |= self._awaited
             total = Snapshot()
             total.add(self._past)
             for snapshot in self._latest.values():

@@ -6,7 +6,6 @@ no program that a handler starts inherits it.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import select
@@ -18,6 +17,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Self
+
+import orjson
 
 from backfill.cli.supervise.policies import Policies
 from backfill.cli.supervise.report import REPORT_SECONDS, Report
@@ -129,10 +130,10 @@ class Link:
         books, now = process_metrics(), time.monotonic()
         if not books.wanted or not (self._asked or now >= self._told_metrics + METRICS_SECONDS):
             return b""
-        self._asked, self._told_metrics = False, now
-        parts = list(books.snapshot().parts(_SERIES_A_LINE))
+        asked, self._asked, self._told_metrics = self._asked, False, now
+        parts = list(books.snapshot(asked=asked).parts(_SERIES_A_LINE))
         lines = [
-            json.dumps({"series": part, "first": place == 0, "last": place == len(parts) - 1}).encode() + b"\n"
+            orjson.dumps({"series": part, "first": place == 0, "last": place == len(parts) - 1}) + b"\n"
             for place, part in enumerate(parts)
         ]
         return b"".join(lines)
@@ -146,11 +147,19 @@ class Link:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _is_gone(self) -> bool:
-        """Wait until it is time for the next report, and return whether the supervisor is gone."""
-        looking = select.poll()
-        looking.register(self._socket, select.POLLIN)
-        if not looking.poll(REPORT_SECONDS * 1000):
-            return False
+        """Wait until it is time for the next report, and return whether the supervisor is gone.
+
+        What is left of older lines is sent meanwhile, as soon as there is room: metrics may be larger than what the
+        socket holds, and somebody waits for them.
+        """
+        until, looking = time.monotonic() + REPORT_SECONDS, select.poll()
+        while True:
+            looking.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            if not (found := looking.poll(max(until - time.monotonic(), 0.0) * 1000)):
+                return False
+            if found[0][1] != select.POLLOUT:
+                break
+            self._send()
         try:
             said = self._socket.recv(1024)
         except BlockingIOError:

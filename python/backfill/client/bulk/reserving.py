@@ -19,6 +19,7 @@ from backfill.client.carrier import AnyConnection
 from backfill.client.execute import run
 from backfill.client.prepare import JobShape
 from backfill.client.unique import add_reserving
+from backfill.errors import BackfillError
 from backfill.jobs import JobKeyMode
 from backfill.records import time_of_micros
 from backfill.storage.arrays import number_array, text_array
@@ -98,7 +99,11 @@ class ReservingRows:
             await self._waiting.pause()
 
     async def write(self) -> Written:
-        """Write all rows, which are in the table or in memory; if this is undone, the call may be repeated."""
+        """Write all rows, which are in the table or in memory; if this is undone, the call may be repeated.
+
+        Raises:
+            BackfillError: another program's add_job or add_jobs lost the race for a key.
+        """
         return await (self._write_waiting() if self._modes else self._write_one_by_one())
 
     def forget(self) -> None:
@@ -116,6 +121,11 @@ class ReservingRows:
                 written.kept_shapes.append(self._shapes[row.whole("place")])
             else:
                 written.added += 1
+        wanted = len(self._shapes)
+        if lost := wanted - written.added - written.kept:
+            raise BackfillError(
+                f"{lost} of {wanted} jobs with unique_for: add_jobs gave no row; their keys are being fought over"
+            )
         return written
 
     async def _write_one_by_one(self) -> Written:

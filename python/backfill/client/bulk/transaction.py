@@ -72,6 +72,7 @@ class RowTransaction:
         self._reserved: list[Written] = []
         self._kept: list[tuple[int, list[Placed]]] = []
         self._kept_bytes = 0
+        self._seen = 0
         self._now = 0
         self._piped = False
         self._may_copy = False
@@ -107,7 +108,8 @@ class RowTransaction:
 
     async def _set_aside(self, rows: Sequence[Row], *, last: bool) -> None:
         """Keep the rows with `unique_for` until there are no more rows, and write them then."""
-        first = 0 if self._ids is None else len(self._ids)
+        first = self._seen if self._ids is None else len(self._ids)
+        self._seen += len(rows)  # rows of several chunks wait together, so no two of them may have one place
         unique = [(first + place, *row) for place, row in enumerate(rows) if row[0].unique_for is not None]
         if unique:
             self._now = self._clock.now()

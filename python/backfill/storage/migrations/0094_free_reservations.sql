@@ -13,24 +13,27 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $body$
 declare
+  held text[];
   freed bigint;
 begin
-  with free as materialized (
+  held := array(
     select reservations.job_key
     from :"schema".backfill_reservations as reservations
     where reservations.job_key = any (job_keys)
       and coalesce(job_ids is null or reservations.job_id = any (job_ids), false)
-      and not exists (
-        select
-        from :"schema"._private_jobs as jobs
-        where jobs.id = any (array[reservations.job_id])
-          and coalesce(jobs.key = reservations.job_key, false)
-      )
     order by reservations.job_key
     for update of reservations skip locked
-  )
+  );
+  -- Looked at now that they are held: before, another transaction may have reserved one of them for a new job.
   delete from :"schema".backfill_reservations as reservations
-  where reservations.job_key = any (array(select free.job_key from free));
+  where reservations.job_key = any (held)
+    and coalesce(job_ids is null or reservations.job_id = any (job_ids), false)
+    and not exists (
+      select
+      from :"schema"._private_jobs as jobs
+      where jobs.id = any (array[reservations.job_id])
+        and coalesce(jobs.key = reservations.job_key, false)
+    );
   get diagnostics freed = row_count;
   return freed;
 end;

@@ -95,6 +95,39 @@ async def test_many_chunks_wait_in_the_temporary_table(
     assert dict(await rows(dsn, HELD)) == found
 
 
+@pytest.mark.parametrize("few", [True, False])
+async def test_rows_of_several_chunks_are_told_apart_where_no_ids_are_asked_for(
+    client: BackfillClient, dsn: str, few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait together, each at the same place of its chunk; of those with one key the first one is added."""
+    monkeypatch.setattr(verb, "CHUNK_ROWS", 10)
+    if not few:
+        monkeypatch.setattr(reserving, "FEW", 0)
+    items = [unique("a", 0), *(NewJob("t") for _ in range(14))]
+    items[9] = unique("b", 1, job_key_mode=DEDUPE)  # the last of its chunk
+    items[10] = unique("c", 2, job_key_mode=DEDUPE)  # the first of its chunk, as "a" is
+    items[12] = unique("b", 3, job_key_mode=DEDUPE)
+    done = await client.enqueue_bulk(items)
+    assert (done.written, done.kept) == (14, 1)
+    found = "select key, payload::text from graphile_worker._private_jobs where key is not null order by key"
+    assert await rows(dsn, found) == [("a", "0"), ("b", "1"), ("c", "2")]
+
+
+async def test_a_job_that_another_programs_function_does_not_add_is_an_error(dsn: str) -> None:
+    """Another program may have replaced add_jobs; its own gives no row back where it lost a race for a key."""
+    async with BackfillClient(dsn) as client:
+        await rows(
+            dsn,
+            "create or replace function graphile_worker.add_jobs("
+            "specs graphile_worker.job_spec[], job_key_preserve_run_at boolean default false)"
+            " returns setof graphile_worker._private_jobs language sql"
+            " as 'select * from graphile_worker._private_jobs where false'",
+        )
+        with pytest.raises(BulkEnqueueError, match="10 of 10 jobs with unique_for: add_jobs gave no row"):
+            await client.enqueue_bulk([unique(f"k{n}") for n in range(10)])
+    assert (await rows(dsn, HELD), await value(dsn, COUNT)) == ([], 0)
+
+
 async def test_an_error_leaves_neither_jobs_nor_reservations(client: BackfillClient, dsn: str) -> None:
     """A bad item undoes all; with commit_every what was committed before stays."""
     items = [*(unique(f"k{n}", n) for n in range(25)), NewJob("t", object())]
