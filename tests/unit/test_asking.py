@@ -122,7 +122,7 @@ async def test_a_refused_job_is_passed_over_by_a_sweep() -> None:
         lambda: requeue.edits("", requeue.KEEP, None, None, None),
         lambda: ends.ends(ends.EndFilter(), limit=50, cursor="none"),
         lambda: ends.tend_ends([1]),  # type: ignore[list-item]
-        lambda: counters.counters(task="", worker=None, since=None, until=None, by=None, by_worker=False),
+        lambda: counters.counters(task="", worker=None, since=None, until=None, by=None, by_worker=False, fill=False),
         lambda: cleanup.collect_queues("graphile_worker", 0),
         lambda: cleanup.is_first_worker(""),
         lambda: recovery.recover_worker("", 0, lambda _: Next(), recovery.DEAD_AFTER),
