@@ -204,9 +204,8 @@ class EnqueueVerb(ClientLife):
         if notices is not None and notify and not tell and outcome.is_enqueued:
             notices.add(1)
         job = outcome.job
-        if (
-            not job.task_identifier and outcome.in_queue
-        ):  # asked apart: if the connection is lost meanwhile, nothing is written once more
+        if not job.task_identifier and outcome.in_queue:
+            # Asked apart: if the connection is lost meanwhile, nothing is written once more.
             await self._retrying(lambda own: carry_out(own, self._schema, put_names(job)), harmless=True)
         return outcome
 

@@ -39,10 +39,12 @@ from backfill.metrics.catalogue import (
 )
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from backfill.client.prepare import JobShape
     from backfill.client.verbs.cleanup import ReleasedLocks
     from backfill.dead_letters import DlqJob, DlqStats
-    from backfill.jobs import EnqueueOutcome
+    from backfill.jobs import EnqueueOutcome, EnqueueStatus
 
 _ENQUEUE: Final = "enqueue"
 _DLQ_ADD: Final = "dlq_add"
@@ -62,38 +64,36 @@ async def metered(call: Awaitable[EnqueueOutcome[Any]], shape: JobShape) -> Enqu
     except Exception:
         process_metrics().add(_operations(_ENQUEUE, Counter({_ERROR: 1}), began))
         raise
-    count_jobs([shape], [outcome.status.value], began)
+    count_jobs([(shape, outcome.status)], began)
     return outcome
 
 
-def count_jobs(shapes: Sequence[JobShape], statuses: Sequence[str], began: float) -> None:
+def count_jobs(jobs: Iterable[tuple[JobShape, EnqueueStatus]], began: float) -> None:
     """Count a call that has added jobs, or several that went together.
 
     Args:
-        shapes: the jobs' settings.
-        statuses: what came of each, as the words of `EnqueueStatus`.
+        jobs: the jobs' settings, each with what came of it; not looked at where nobody wants metrics.
         began: when it began, in monotonic seconds.
     """
     if not process_metrics().wanted:
         return
-    made = Counter(
-        (shape.queue, shape.task, shape.priority, status) for shape, status in zip(shapes, statuses, strict=True)
-    )
+    made = Counter((shape.queue, shape.task, shape.priority, status.value) for shape, status in jobs)
     entries: list[Entry] = []
+    spoken = Counter[str]()
     for (queue, task, priority, status), number in made.items():
+        spoken[_IN_PROGRESS if status == _IN_PROGRESS else _SUCCESS] += number
         if status in _WRITTEN:
             entries.append(Count(JOBS_ENQUEUED, (queue_label(queue), task, band_of(priority)), number))
         elif status == _IN_PROGRESS:
             entries.append(Count(ALREADY_IN_PROGRESS, (queue_label(queue), task), number))
-    spoken = Counter(_IN_PROGRESS if status == _IN_PROGRESS else _SUCCESS for status in statuses)
     process_metrics().add([*entries, *_operations(_ENQUEUE, spoken, began)])
 
 
 class BulkMeter:
-    """Counts the jobs of one bulk call: those of each transaction once it is committed, and the call at its end."""
+    """Counts one bulk call, which is its block, and the jobs of each transaction of it once that is committed."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._began = 0.0
         self._read = Counter[tuple[str | None, str, int]]()
 
     def note(self, shapes: Iterable[JobShape]) -> None:
@@ -115,22 +115,17 @@ class BulkMeter:
                 for (queue, task, priority), number in read.items()
             )
 
-    def end(self, *, failed: bool) -> None:
-        """Count the call."""
-        if process_metrics().wanted:
-            process_metrics().add(_operations(_ENQUEUE, Counter({_ERROR if failed else _SUCCESS: 1}), self._began))
+    def __enter__(self) -> None:
+        """Begin the call."""
+        self._began = time.monotonic()
 
-
-@contextmanager
-def metered_bulk() -> Iterator[BulkMeter]:
-    """Count a bulk call and its jobs."""
-    meter = BulkMeter()
-    try:
-        yield meter
-    except Exception:
-        meter.end(failed=True)
-        raise
-    meter.end(failed=False)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Count the call, unless it was cancelled."""
+        if process_metrics().wanted and (error is None or isinstance(error, Exception)):
+            status = _SUCCESS if error is None else _ERROR
+            process_metrics().add(_operations(_ENQUEUE, Counter({status: 1}), self._began))
 
 
 async def metered_dead_letter(call: Awaitable[DlqJob]) -> DlqJob:

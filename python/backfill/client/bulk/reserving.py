@@ -35,14 +35,12 @@ class Written:
 
     Attributes:
         added: how many jobs were added, or applied to waiting jobs.
-        kept: how many were not added, because their keys are reserved.
-        kept_shapes: the settings of those that were not added.
+        kept: the settings of those that were not added, because their keys are reserved.
         ids: by the place of each row, the id of the job that has the key.
     """
 
     added: int = 0
-    kept: int = 0
-    kept_shapes: list[JobShape] = field(default_factory=list)
+    kept: list[JobShape] = field(default_factory=list)
     ids: dict[int, int] = field(default_factory=dict)
 
 
@@ -85,9 +83,8 @@ class ReservingRows:
         rows, self._rows, self.bytes = self._rows, [], 0
         by_place = {row.place: row for row in rows}
         self._shapes.update((row.place, row.shape) for row in rows)
-        for group in rounds(
-            (row.place, row.shape, row.payload) for row in rows
-        ):  # the table has no key twice in a batch
+        # The table has no key twice in a batch.
+        for group in rounds((row.place, row.shape, row.payload) for row in rows):
             for mode, same in by_mode(group):
                 self._modes[len(self._waiting)] = mode
                 await self._waiting.add([(Kind.UNIQUE, [by_place[place] for place, _, _ in same])])
@@ -117,12 +114,11 @@ class ReservingRows:
         for row in rows_of(await run(self._connection, statement, self._schema, parameters, prepared=False)):
             written.ids[row.whole("place")] = row.whole("id")
             if row.flag("kept"):
-                written.kept += 1
-                written.kept_shapes.append(self._shapes[row.whole("place")])
+                written.kept.append(self._shapes[row.whole("place")])
             else:
                 written.added += 1
         wanted = len(self._shapes)
-        if lost := wanted - written.added - written.kept:
+        if lost := wanted - written.added - len(written.kept):
             raise BackfillError(
                 f"{lost} of {wanted} jobs with unique_for: add_jobs gave no row; their keys are being fought over"
             )
@@ -139,8 +135,7 @@ class ReservingRows:
             )  # fmt: skip
             written.ids[place] = done.job.id
             if done.is_kept:
-                written.kept += 1
-                written.kept_shapes.append(shape)
+                written.kept.append(shape)
             else:
                 written.added += 1
         return written

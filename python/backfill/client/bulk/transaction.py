@@ -42,8 +42,7 @@ class RowTransaction:
         tell: whether the workers are notified.
 
     Attributes:
-        kept: how many rows with `unique_for` were not added, because their keys are reserved.
-        kept_shapes: the settings of these rows.
+        kept: the settings of the rows with `unique_for` that were not added, because their keys are reserved.
     """
 
     _by_functions: ClassVar[bool] = False
@@ -66,8 +65,7 @@ class RowTransaction:
         self._tell = tell
         self._locked = False
         self._waiting = WaitingRows(connection, schema)
-        self.kept = 0
-        self.kept_shapes: list[JobShape] = []
+        self.kept: list[JobShape] = []
         self._reserving = ReservingRows(connection, schema, self._waiting, by_functions=self._by_functions)
         self._reserved: list[Written] = []
         self._kept: list[tuple[int, list[Placed]]] = []
@@ -143,7 +141,6 @@ class RowTransaction:
         self._reserving.forget()
         self._reserved.append(written)
         self.kept += written.kept
-        self.kept_shapes += written.kept_shapes
 
     def _give_unique(self) -> int:
         """Put the ids of the rows with `unique_for` in their places, and return how many of these jobs were added."""

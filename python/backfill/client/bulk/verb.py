@@ -18,7 +18,7 @@ from backfill.client.carrier import AnyConnection, Carrier, is_idle
 from backfill.client.connect import ClientLife
 from backfill.client.execute import run, surely_undone, translated
 from backfill.client.gathering.notices import Notices
-from backfill.client.metering import BulkMeter, metered_bulk
+from backfill.client.metering import BulkMeter
 from backfill.client.naming import REMEMBERED, NameMaker, make_names, names_of
 from backfill.client.prepare import BulkKeywords, check_keywords, checked_spec
 from backfill.client.ways import goes_by_functions
@@ -191,7 +191,7 @@ class BulkVerb(ClientLife):
         """Read all items, and write their jobs."""
         reader = self._reader(items, encoder, [] if ids else None)
         call = _Call(self._schema, reader, commit_every, [] if ids else None, tell=tell, notices=notices)
-        with metered_bulk() as call.meter:
+        with call.meter:
             await self._write_read(reader, call, connection)
         return BulkOutcome(call.written, call.ids, reader.skipped, reader.skipped_indexes, call.kept)
 
@@ -303,8 +303,8 @@ class _Call:
                 if self._lent and self._reader.yields:
                     await transaction.pause()  # the caller's code may use the connection itself
                 self._rows = await self._reader.read(min(left, CHUNK_ROWS)) if left else []
-        self._share_kept = transaction.kept
-        self.meter.leave_out(transaction.kept_shapes)
+        self._share_kept = len(transaction.kept)
+        self.meter.leave_out(transaction.kept)
 
     async def _join(self, connection: AnyConnection) -> None:
         """Begin the caller's transaction, if its first statement would do so, so that ours becomes a part of it."""

@@ -218,9 +218,8 @@ class Senders:
         if told and not tell and self._notices is not None:
             self._notices.add(told)
         answers = in_order(rows, written)
-        shapes = [waiter.shape for waiter in sent]
-        statuses = [status_of(job, shape.mode).value for shape, job in zip(shapes, answers, strict=True)]
-        count_jobs(shapes, statuses, began)
+        ends = ((shape, status_of(job, shape.mode)) for (shape, _), job in zip(rows, answers, strict=True))
+        count_jobs(ends, began)
         _answer(sent, answers)
 
     async def _add(self, connection: Connection, rows: list[Row], *, tell: bool) -> list[Job]:
