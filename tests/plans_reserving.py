@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 from psycopg.types.json import Json
@@ -35,4 +35,5 @@ DEAD_SAMPLES: dict[str, Sequence[Any]] = {
     "add_unique": ["task1", "{}", "queue1", None, None, 5, "key15", 0, None, "replace", "1 day", True],
     "producer_add_unique": ["task1", "{}", "queue1", None, None, 5, "new15", 0, None, "replace", "1 day", True],
     "remove_job": [None, "key1"],
+    "sweep_reservations": [datetime.now(UTC) - timedelta(hours=12), 1000],  # its rounds go on from where the last ended
 }
