@@ -20,7 +20,7 @@ from plugins.waiting import Eventually
 from reading import value
 
 BLOCKED: LiteralString = (
-    "select pid from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database() limit 1"
+    "select max(pid) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 )
 
 AWAY = 9.0
