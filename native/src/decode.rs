@@ -4,7 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::job::Job;
+use crate::job::{Job, flags};
 use crate::libpq::ResultTable;
 use crate::rows::{Row, Table, read_all};
 
@@ -81,7 +81,7 @@ fn jobs<'py>(
                 key: row.key.map(|raw| text(py, raw)),
                 locked_by: row.locked_by.map(|raw| workers.get(py, raw)),
                 flags: match row.flags {
-                    Some(raw) => PyBytes::new(py, raw).into_any().unbind(),
+                    Some(raw) => flags(py, raw)?,
                     None => no_flags.clone_ref(py),
                 },
             },

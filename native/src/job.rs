@@ -17,6 +17,18 @@ static PAYLOAD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static MOMENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static FLAGS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static REBUILD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static UNSAMPLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The flags of a job whose trace is not sampled, as jsonb's binary form has them: most jobs of a traced queue.
+const UNSAMPLED_ROW: &[u8] = b"\x01{\"traceparent:unsampled\": true}";
+
+/// The flags of a row, as a job keeps them until somebody asks: jsonb's bytes, or a tuple that many jobs share.
+pub(crate) fn flags(py: Python<'_>, raw: &[u8]) -> PyResult<Py<PyAny>> {
+    if raw == UNSAMPLED_ROW {
+        return Ok(helper(py, &UNSAMPLED, "UNSAMPLED")?.clone().unbind());
+    }
+    Ok(PyBytes::new(py, raw).into_any().unbind())
+}
 
 /// One row of the queue, as it was when it was read.
 ///
@@ -184,6 +196,13 @@ impl Job {
     #[getter]
     fn has_flags(&self, py: Python<'_>) -> PyResult<bool> {
         self.flags.bind(py).is_truthy()
+    }
+
+    /// Whether it has a flag that may tell a worker something: any but the one that says that its trace is not sampled.
+    #[getter]
+    fn has_orders(&self, py: Python<'_>) -> PyResult<bool> {
+        let flags = self.flags.bind(py);
+        Ok(flags.is_truthy()? && !flags.is(helper(py, &UNSAMPLED, "UNSAMPLED")?))
     }
 
     /// Whether all its times are within Python's years 1 to 9999.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextvars import copy_context
 
+import pytest
 from hypothesis import given
 from opentelemetry.trace import SpanContext, TraceState
 
+from backfill._native import decode_rows
 from backfill.checks import checked_flags
 from backfill.contrib.opentelemetry import LONGEST_STATE, Tracing, _flags, _read
 from backfill.records import UNSAMPLED, Job, flags_from_jsonb
@@ -48,3 +51,16 @@ def test_the_flags_of_jobs_that_are_not_sampled_are_one_object() -> None:
     """As they are read from a row, so that most jobs of a busy queue cost nothing more."""
     assert flags_from_jsonb(b'\x01{"traceparent:unsampled": true}') is UNSAMPLED
     assert flags_from_jsonb(b'\x01{"a": true, "traceparent:unsampled": true}') == ("a", *UNSAMPLED)
+
+
+@pytest.mark.parametrize(
+    ("flags", "orders"),
+    [(None, False), ({"traceparent:unsampled": True}, False), ({"a": True, "traceparent:unsampled": True}, True)],
+)
+def test_a_trace_that_is_not_sampled_tells_a_worker_nothing(flags: dict[str, bool] | None, orders: bool) -> None:
+    """Such a job takes the same short path as one without flags; one with any other flag does not."""
+    row = [b"\0" * 8, None if flags is None else b"\x01" + json.dumps(flags).encode()]
+    [job] = decode_rows([b"id", b"flags"], [row])
+    assert job.has_orders is orders
+    assert job.has_flags is (flags is not None)
+    assert (job.flags is UNSAMPLED) is (flags is not None and not orders)

@@ -113,13 +113,12 @@ class Tracing:
 
     def sees(self, job: Job) -> bool:
         """Tell whether an attempt may have a span; the package calls this for every job."""
-        if job.has_flags:
-            flags = job.flags
-            if flags is UNSAMPLED:
-                return False
-            for flag in flags:
-                if flag.startswith(TRACE_FLAG):
-                    return flag != UNSAMPLED_FLAG and not _NOT_SAMPLED(flag)
+        flags = job.flags
+        if flags is UNSAMPLED:
+            return False
+        for flag in flags:
+            if flag.startswith(TRACE_FLAG):
+                return flag != UNSAMPLED_FLAG and not _NOT_SAMPLED(flag)
         return self._roots >= 1 or random.random() < self._roots  # noqa: S311 - it chooses what is seen
 
     def attempt(self, job: Job) -> _Attempt | None:

@@ -19,8 +19,8 @@ class CutOff:
     flags: tuple[str, ...]
 
     @property
-    def has_flags(self) -> bool:
-        """Whether the job has any flags."""
+    def has_orders(self) -> bool:
+        """Whether the job has a flag that may tell a worker something."""
         return bool(self.flags)
 
 

@@ -197,7 +197,7 @@ class Settlement:
 
     def _forget(self, over: Sequence[Attempt], claim: ClaimKind, *, schema: str, worker: str) -> list[Command]:
         """The command that deletes the dead letters of jobs that are about to end; none where no job can have any."""
-        some = [attempt for attempt in over if attempt.job.key is not None or attempt.job.has_flags]
+        some = [attempt for attempt in over if attempt.job.key is not None or attempt.job.has_orders]
         done = [(attempt, attempt.job.key, dead_letter_of(attempt.job.flags)) for attempt in some]
         done = [one for one in done if one[1] is not None or one[2] is not None]
         if not done:

@@ -270,7 +270,7 @@ class Executor(Wiring):
     async def _attempt(self, running: HeldJob) -> None:
         CURRENT.set(running.job)  # the context is this attempt's own
         try:
-            if flagged := running.job.has_flags:
+            if flagged := running.job.has_orders:
                 await self.progress.read(running)
             work = self._prepare(running, flagged)
             if isinstance(work, Ending):

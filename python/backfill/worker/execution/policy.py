@@ -59,8 +59,8 @@ class Flagged(Protocol):
         ...
 
     @property
-    def has_flags(self) -> bool:
-        """Whether the job has flags."""
+    def has_orders(self) -> bool:
+        """Whether the job has a flag that may tell a worker something."""
         ...
 
     @property
@@ -94,7 +94,7 @@ def retry_policy_of(job: Flagged, task: Task[Any, Any] | None, default: RetryPol
     A flag that cannot be read is ignored with a warning, and the next source applies. None means the contract's
     schedule.
     """
-    if job.has_flags:
+    if job.has_orders:
         for flag in job.flags:
             if not flag.startswith(FLAG_PREFIX):
                 continue
