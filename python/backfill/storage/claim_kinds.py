@@ -1,8 +1,8 @@
 """The kinds of claims, which differ in how a claim holds its job.
 
 A kind says how statements identify an attempt, which statement writes its end, and how its claim is compared and
-renewed. Today there is one kind: the claim that is written into the job's row. A claim of another kind, such as one
-that only holds the row's lock in an open transaction, would be another class here, with statements of its own.
+renewed. One kind is here: the claim that is written into the job's row. The other one only holds the row's lock, in the
+open transaction of a window; its class is with the windows (`worker/express/window.py`), whose state it needs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from backfill._native import pack_array
+from backfill.errors import BackfillError
 from backfill.storage.wire import Parameter
 
 if TYPE_CHECKING:
@@ -61,6 +62,18 @@ class ClaimKind(Protocol):
         """Whether a lock that was found still belongs to this claim.
 
         If so, the lock's times are written into the attempt, since the answer to a renewal may have been lost.
+        """
+        ...
+
+    def ask_for_row(self) -> None:
+        """Have the claim written into the job's row soon; nothing where it is there already."""
+        ...
+
+    async def enter_row(self) -> None:
+        """Wait until the claim is written into the job's row.
+
+        Raises:
+            LostClaimError: it cannot be written, since the job is not this worker's any more.
         """
         ...
 
@@ -114,5 +127,15 @@ class ClaimInRow:
                 attempt.queue_locked_at = lock.queue_locked_at
         return True
 
+    def ask_for_row(self) -> None:
+        """Do nothing: the claim is written there."""
+
+    async def enter_row(self) -> None:
+        """Return at once: the claim is written there."""
+
 
 IN_ROW: Final = ClaimInRow()
+
+
+class LostClaimError(BackfillError):
+    """Raised where a claim was lost before it could be written into its job's row: others may run the job."""
