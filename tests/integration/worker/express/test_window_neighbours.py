@@ -82,7 +82,7 @@ async def test_a_paused_task_starts_no_more(dsn: str, eventually: Eventually) ->
         await client.resume(task="t")
         await eventually(lambda: value(dsn, LEFT), (0).__eq__)
     assert seen.count == Counter([*range(50), "other"])
-    assert set(seen.rows[number] for number in range(50)) == {(0, None)}
+    assert {seen.rows[number] for number in range(50)} == {(0, None)}
 
 
 async def test_a_backlog_is_paused_in_the_middle(dsn: str, eventually: Eventually) -> None:
