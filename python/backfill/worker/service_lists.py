@@ -85,7 +85,11 @@ def _cleaner(process: WorkerProcess) -> Service:
 
 def _watchdog(process: WorkerProcess) -> Service:
     assert process.config.blocked_after is not None  # noqa: S101 - the factory applies only then
-    return Watchdog(limit=process.config.blocked_after.total_seconds(), under_way=process.under_way)
+    return Watchdog(
+        limit=process.config.blocked_after.total_seconds(),
+        under_way=process.under_way,
+        found=lambda running: process.one.station.holds_loop(running),  # noqa: PLW0108 (another session may work by then)
+    )
 
 
 def _scheduler(process: WorkerProcess) -> Service:

@@ -62,6 +62,7 @@ def make_windows(
     )  # fmt: skip
     station.executor.thirsty, claimer.windows_look = stir, look
     station.settler.listen(proofs)
+    station.holds_loop = proofs.blocked
     lines = [
         ExpressLine(
             config.required_dsn(), schema=config.schema, worker=worker, number=number,
