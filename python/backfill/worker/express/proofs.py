@@ -1,4 +1,4 @@
-"""Which express tasks are proven in this process: enough of their attempts have ended, and nearly all of them were short.
+"""Which express tasks are proven in this process: enough attempts have ended, and nearly all of them were short.
 
 An attempt whose worker dies in a window is not counted, so a job that kills its process would be run again and again.
 Therefore a process runs a task the ordinary way, which counts each attempt, until the task has shown what it does. A
