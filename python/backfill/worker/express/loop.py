@@ -93,24 +93,21 @@ class WindowLoop(Service):
         self._alarm.ring()
 
     async def _run(self) -> None:
-        try:
-            while not (self._stopping.is_set() and self._window is None and not self._unsure):
-                if self._window is None and not self._unsure and (wait := self._due_in()) > 0:
-                    rung = await self._alarm.sleep(wait)
-                    if self._number and not rung:
-                        await self._line.hang_up()
-                    continue
-                if not self._line.is_open and not await self._connect():
-                    if self._station.hot.give_up.is_set():
-                        return
-                    continue
-                await self._turn()
-                self._turned()
-        finally:
-            await self._end()
+        while not (self._stopping.is_set() and self._window is None and not self._unsure):
+            if self._window is None and not self._unsure and (wait := self._due_in()) > 0:
+                rung = await self._alarm.sleep(wait)
+                if self._number and not rung:
+                    await self._line.hang_up()
+                continue
+            if not self._line.is_open and not await self._connect():
+                if self._station.hot.give_up.is_set():
+                    return
+                continue
+            await self._turn()
+            self._turned()
 
-    async def _end(self) -> None:
-        """Leave nothing behind, also where the loop was cancelled in the middle."""
+    async def _close(self) -> None:
+        """Leave nothing behind, also where the loop was cancelled in the middle and did not go on."""
         if self._window is not None:
             self._lose()
         if self._unsure:
@@ -200,7 +197,7 @@ class WindowLoop(Service):
             raise
         if window is not None and len(results) >= len(ending):
             self._window = None
-            self._station.windows -= 1
+            self._is_over()
             self._state.jobs.closed(window, end, changed(results[0]) if end.completed else 0)
         if refused is not None:
             await self._refused(asked, refused)
@@ -229,7 +226,7 @@ class WindowLoop(Service):
             )  # fmt: skip
             state.jobs.take_in(self._window, found)
             return
-        self._station.windows -= 1
+        self._is_over()
         refused: BaseException | None
         try:
             _, refused = await wire.converse([drop_command(self._station.schema)], timeout=QUERY_TIMEOUT)
@@ -256,7 +253,7 @@ class WindowLoop(Service):
 
     def _missed(self, asked: Asked) -> None:
         if asked:
-            self._station.windows -= 1
+            self._is_over()
             self._state.looks.missed(asked)
 
     def _lose(self) -> None:
@@ -266,12 +263,18 @@ class WindowLoop(Service):
         window.fail()
         self._unsure = self._state.jobs.lost(window)
         if not self._unsure:
-            self._station.windows -= 1
+            self._is_over()
 
     def _take_unsure(self) -> Unsure:
         unsure, self._unsure = self._unsure, Unsure()
-        self._station.windows -= 1
+        self._is_over()
         return unsure
+
+    def _is_over(self) -> None:
+        """Take note that a window is seen to; the first pump ends after the last one."""
+        self._station.windows -= 1
+        if self._stopping.is_set():
+            self._station.stir()
 
     async def _complete_unsure(self, wire: Wire) -> None:
         """Delete the jobs that had completed in a window that was lost, as far as their rows are unchanged."""
