@@ -28,7 +28,8 @@ class InWindow:
 def attempt(task: str = "a", took: float = 0.0, *, ordinary: bool = True, ended: float = 1000.0) -> HeldJob:
     """An attempt that took so many seconds."""
     running = HeldJob(Job(id=1, task_identifier=task, locked_at_micros=1), cast("Any", None))
-    running.slot_taken_at, running.ended = ended - took, ended
+    running.slot_taken_at = running.began = ended - took
+    running.ended = ended
     if not ordinary:
         running.claim = cast("Any", InWindow())
     return running
@@ -105,7 +106,7 @@ def _blocks(part: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 def _made(proofs: Proofs, task: str, kind: str) -> HeldJob:
     running = attempt(task, 2 * WINDOW if kind == "slow" else WINDOW / 2, ordinary=kind != "window")
     if kind == "unstarted":
-        running.slot_taken_at = 0.0
+        running.began = 0.0
     elif kind == "blocked":
         proofs.blocked(running)
     return running
@@ -146,6 +147,16 @@ def test_attempts_that_were_lost_count_as_others_do() -> None:
     heard = Heard()
     batch = [attempt()] * 300
     assert heard.settle(batch, batch)
+
+
+def test_attempts_behind_a_long_one_are_not_slow() -> None:
+    """They took their slots with it, but began after it, as jobs do that are started together."""
+    heard = Heard()
+    heard.settle([attempt()] * 300)
+    behind = [attempt() for _ in range(100)]
+    for running in behind:
+        running.slot_taken_at = running.began - 1.0
+    assert heard.settle(behind)
 
 
 def test_a_handler_that_holds_the_loop_counts_once() -> None:

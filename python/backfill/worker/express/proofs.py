@@ -33,8 +33,8 @@ class Proofs:
 
     Args:
         tasks: the names of the express tasks and their aliases; each name has to be proven by itself.
-        window: how long a window is open, in seconds. A longer attempt is slow, and so is one whose handler held the
-            event loop.
+        window: how long a window is open, in seconds. An attempt whose handler took longer is slow, and so is one whose
+            handler held the event loop. Those that merely began late, behind such a one, are not.
         changed: called with the proven names, each time that these change.
 
     Attributes:
@@ -52,17 +52,17 @@ class Proofs:
         """Take note of attempts that have ended, in a window or otherwise.
 
         Args:
-            batch: the attempts. Those that never began are passed over.
+            batch: the attempts. Those whose handlers never began are passed over.
             missing: those of them that were not this worker's any more, which count as the others do.
         """
         books, window, turned = self._books, self._window, False
         blocked = frozenset(self._blocked) if self._blocked else ()
         for running in batch:
             book = books.get(running.job.task_identifier)
-            started = running.slot_taken_at
-            if book is None or not started:
+            began = running.began
+            if book is None or not began:
                 continue
-            slow = running.ended - started > window or running in blocked
+            slow = running.ended - began > window or running in blocked
             if book.proven and not slow:
                 book.seen += 1  # the shortest way for nearly all attempts
             elif book.proven or running.claim.in_row:
@@ -91,7 +91,7 @@ class Proofs:
         late = time.monotonic() - self._window
         for _ in range(len(self._blocked)):
             running = self._blocked.popleft()
-            if running not in settled and (running.ended or running.slot_taken_at > late):
+            if running not in settled and (running.ended or running.began > late):
                 self._blocked.append(running)
 
 
