@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import pytest
 
-from backfill import BackfillClient, TaskRegistry, WorkerConfig, WorkerRunner
+from backfill import BackfillClient, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
+from backfill.worker.express import proofs
 from backfill.worker.express.proofs import LOOKED_AT, MOST_SLOW, NEEDED
 from fleet.processes import jobs_left
 
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 
 PROOFS: Final = "backfill.worker.express.proofs"
@@ -73,3 +75,31 @@ async def test_ordinary_attempts_prove_a_task_in_each_session(
             assert not [record for record in caplog.records if record.name == PROOFS]
             await client.enqueue(fails.job())
             await eventually(lambda: "'fails' is proven" in caplog.text)
+
+
+async def test_a_timeout_holds_within_a_window(
+    dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that is shorter than the window. Until then the job shows as waiting, and its attempt counts in the end."""
+    tasks: TaskRegistry[None] = TaskRegistry()
+    seen: list[tuple[int, datetime | None]] = []
+
+    @tasks.task("waits", express=True, timeout=timedelta(milliseconds=200), retry=RetryPolicy(max_attempts=1))
+    async def waits(patience: float, ctx: WorkerContext[None]) -> None:
+        if patience:
+            job = await client.get_job(ctx.job)
+            assert job is not None
+            seen.append((job.attempts, job.locked_at))
+            await work_for(patience)
+
+    monkeypatch.setattr(proofs, "NEEDED", 1)
+    caplog.set_level(logging.DEBUG, PROOFS)
+    config = WorkerConfig(dsn, express_window=timedelta(seconds=1))
+    async with BackfillClient(dsn) as client, WorkerRunner(config, tasks):
+        await client.enqueue(waits.job(0.0))
+        await eventually(lambda: "'waits' is proven" in caplog.text)
+        outcome = await client.enqueue(waits.job(60.0))
+        [entry] = (await eventually(client.list_dlq_jobs, lambda page: page.jobs)).jobs
+    assert seen == [(0, None)]
+    assert (entry.original_job_id, entry.attempts) == (outcome.id, 1)
+    assert "TimeoutError" in (entry.last_error or "")
