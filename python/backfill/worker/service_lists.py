@@ -68,7 +68,7 @@ def _sweeper(process: WorkerProcess) -> Service:
     return Sweeper(
         process.own,
         interval=process.config.dlq_processor_interval.total_seconds(),
-        buried=lambda: process.one.breakers.suspect(),  # noqa: PLW0108 (another session may work by then)
+        buried=lambda: process.one.breakers.suspect(),  # noqa: PLW0108 - another session may work by then
     )
 
 
@@ -88,7 +88,7 @@ def _watchdog(process: WorkerProcess) -> Service:
     return Watchdog(
         limit=process.config.blocked_after.total_seconds(),
         under_way=process.under_way,
-        found=lambda running: process.one.station.holds_loop(running),  # noqa: PLW0108 (another session may work by then)
+        found=lambda running: process.one.station.holds_loop(running),  # noqa: PLW0108 - the session may change
     )
 
 
