@@ -103,6 +103,7 @@ EMBEDDED = [
     "tests/integration/test_pages.py",
     "tests/integration/test_said_nowhere.py",
     "tests/integration/worker/execution/test_session_transactions.py",
+    "tests/integration/worker/express/test_express_proofs_in_workers.py",
     "tests/integration/worker/test_books.py",
     "tests/integration/worker/test_logs.py",
     "tests/integration/worker/test_main_ends.py",

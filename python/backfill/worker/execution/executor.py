@@ -281,6 +281,7 @@ class Executor(Wiring):
                 ending = GIVEN_BACK
             else:
                 running.handler_started = True
+                running.began = time.monotonic() if self.notes_starts else 0.0
                 value = await (work if running.limits is NO_LIMITS else self._timed.run(running, work))
                 if running.own is not None:
                     await refuse_open(running.own)

@@ -68,6 +68,7 @@ class PipelineState:
         last_turn: when the last turn began, in monotonic seconds.
         claimed: told how many jobs a turn has brought.
         windows: how many windows are open, or must still be seen to.
+        holds_loop: told of an attempt whose handler holds the event loop; called in the watchdog's thread.
     """
 
     schema: str
@@ -86,6 +87,7 @@ class PipelineState:
     last_turn: float = 0.0
     claimed: Callable[[int], None] = lambda _: None
     windows: int = 0
+    holds_loop: Callable[[HeldJob], None] = lambda _: None
 
     def stir(self) -> None:
         """Wake the first pump: there is something to do now."""
