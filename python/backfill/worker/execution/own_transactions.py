@@ -15,6 +15,7 @@ from backfill.errors import BackfillError, LeaseLostError, TransactionUseError
 from backfill.logs import fields_of
 from backfill.said import said
 from backfill.storage.backoff import Backoff
+from backfill.storage.claim_kinds import LostClaimError
 from backfill.storage.commits import TransactionId
 from backfill.storage.unprepared import send_unprepared
 from backfill.worker.execution.completing import Commands, Completion, completing, looking_back
@@ -162,6 +163,28 @@ class OwnTransactions:
             finally:
                 await connection.close()
         return answer
+
+
+async def have_row(running: HeldJob) -> None:
+    """Wait until an attempt's claim is written into its job's row, where the attempt's transaction needs it at its end.
+
+    A window that holds the job ends early for that.
+
+    Raises:
+        LeaseLostError: the window broke, and others may run the job. Where the handler's own task waits, that one is
+            cancelled instead.
+    """
+    if running.claim.in_row:
+        return
+    try:
+        await running.claim.enter_row()
+    except LostClaimError as error:
+        if running.own is not None:
+            running.own.ending = GIVEN_BACK
+        raise LeaseLostError(
+            f"job {running.job.id} ({running.job.task_identifier}): attempt {running.job.attempts} is not this "
+            "worker's any more, so ctx.transaction() did not begin"
+        ) from error
 
 
 def _is_quiet(running: HeldJob) -> bool:

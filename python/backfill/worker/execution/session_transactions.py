@@ -18,7 +18,7 @@ from backfill.said import said, stripping
 from backfill.storage.commits import TransactionId, read_id
 from backfill.worker.execution.endings import GIVEN_BACK, Ending
 from backfill.worker.execution.held_job import HeldJob
-from backfill.worker.execution.own_transactions import ANSWER_SECONDS, OwnTransactions, driven
+from backfill.worker.execution.own_transactions import ANSWER_SECONDS, OwnTransactions, driven, have_row
 from backfill.worker.execution.thread_transactions import on_loop
 from backfill.worker.execution.transactions import ROLLBACK_SECONDS, refuse_abandoned
 
@@ -107,10 +107,12 @@ class OpenedOnSession:
 
         Raises:
             TransactionUseError: the session is in autocommit.
+            LeaseLostError: the job is not this attempt's any more.
 
         The driver's errors come out unchanged.
         """
         try:
+            await self._place.have(have_row(self._running))
             await self._place.have(self._owner.wait_for_writes())
             async with self._place.within(ANSWER_SECONDS):
                 self._begun = await begun(self._session, self._owner.blocks.schema)
