@@ -69,9 +69,7 @@ async def test_a_window_that_is_being_closed_is_ended_before_the_look_for_jobs(
     assert await rows(dsn, f"select attempts, locked_by from {JOBS}") == [(0, None)]
 
 
-async def test_nobody_elses_session_is_ended(
-    dsn: str, server_dsn: str, client: ServicesClient, role: NewRole
-) -> None:
+async def test_nobody_elses_session_is_ended(dsn: str, server_dsn: str, client: ServicesClient, role: NewRole) -> None:
     """Not another worker's window; nor one of another role, or in another database, which may be a copy of this one."""
     job = (await client.enqueue("t", 1)).id
     heartbeat = await value(dsn, GIVEN)
