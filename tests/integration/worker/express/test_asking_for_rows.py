@@ -1,0 +1,213 @@
+"""What a handler does within a window that needs the claim in its job's row: the window ends early for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from backfill import (
+    BackfillClient,
+    CancelStatus,
+    LeaseLostError,
+    TaskRegistry,
+    WorkerConfig,
+    WorkerContext,
+    WorkerRunner,
+)
+from express_tasks import CLAIM, SESSIONS, patient, prove_all
+from own_transactions import ADD, JOBS, make_sums, summed
+
+from plugins.waiting import Eventually
+from reading import rows, value
+
+PROGRESS = "select count(*) from graphile_worker.backfill_progress"
+DUE = "update graphile_worker._private_jobs set run_at = now() - interval '1 second'"
+END_WINDOWS = """
+    select count(pg_terminate_backend(pid)) from pg_stat_activity
+    where datname = current_database() and application_name like 'backfill express %'"""
+Context = WorkerContext[None]
+
+
+@pytest.fixture(autouse=True)
+def _proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    prove_all(monkeypatch)
+
+
+@pytest.fixture
+async def sums(dsn: str) -> str:
+    """A database with the table of sums."""
+    await make_sums(dsn)
+    return dsn
+
+
+async def _own(_: str, ctx: Context) -> Any:
+    async with ctx.transaction() as tx:
+        claim = await (await tx.connection.execute(CLAIM, [ctx.job.id])).fetchone()
+        await tx.connection.execute(ADD, [5])
+    return claim
+
+
+async def _of_a_session(dsn: str, ctx: Context) -> Any:
+    engine = create_async_engine("postgresql+psycopg://", connect_args={"conninfo": dsn})
+    try:
+        async with AsyncSession(engine) as session, ctx.transaction(session):
+            claim = await rows(dsn, CLAIM, ctx.job.id)
+            await session.execute(text("update sums set sum = sum + 5"))
+    finally:
+        await engine.dispose()
+    return claim[0]
+
+
+def _blocking(ctx: Context) -> Any:
+    with ctx.transaction() as tx:
+        claim = tx.connection.execute(CLAIM, [ctx.job.id]).fetchone()
+        tx.connection.execute(ADD, [5])
+    return claim
+
+
+async def _in_a_thread(_: str, ctx: Context) -> Any:
+    return await asyncio.to_thread(_blocking, ctx)
+
+
+@pytest.mark.parametrize("within", [_own, _of_a_session, _in_a_thread])
+async def test_a_transaction_of_the_handlers_own_begins_once_the_claim_is_in_the_row(sums: str, within: Any) -> None:
+    """Its end completes the job by that claim, and the effect is there once."""
+    tasks, seen = TaskRegistry[None](), []
+
+    @tasks.task("add", express=True)
+    async def add(_: int, ctx: Context) -> None:
+        seen.extend(await rows(sums, CLAIM, ctx.job.id))
+        seen.append(tuple(await within(sums, ctx)))
+        seen.append(ctx.worker_id)
+
+    async with BackfillClient(sums) as client:
+        await client.enqueue(add, 1)
+        assert await WorkerRunner(patient(sums), tasks).process_available_jobs() == 1
+    worker = seen.pop()
+    assert seen == [(None, 0), (worker, 1)]
+    assert (await summed(sums), await value(sums, JOBS)) == (5, 0)
+
+
+@pytest.mark.parametrize("helped", [False, True])
+async def test_a_handler_whose_window_breaks_begins_no_transaction(
+    sums: str, eventually: Eventually, helped: bool
+) -> None:
+    """Its task is cancelled; a task that it has started for the transaction learns that the job is lost."""
+    tasks, seen, go = TaskRegistry[None](), list[Any](), asyncio.Event()
+
+    async def transact(ctx: Context) -> None:
+        try:
+            async with ctx.transaction() as tx:
+                await tx.connection.execute(ADD, [5])
+                seen.append("committed")
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    @tasks.task("add", express=True)
+    async def add(_: int, ctx: Context) -> None:
+        if not seen:
+            await go.wait()
+        helper = asyncio.ensure_future(transact(ctx)) if helped and not seen else transact(ctx)
+        try:
+            await (asyncio.shield(helper) if isinstance(helper, asyncio.Task) else helper)
+        except asyncio.CancelledError:
+            if isinstance(helper, asyncio.Task):
+                await asyncio.wait([helper])
+                helper.exception()
+            raise
+
+    async with BackfillClient(sums) as client, await psycopg.AsyncConnection.connect(sums) as other:
+        job = await client.enqueue(add, 1)
+        async with WorkerRunner(patient(sums), tasks):
+            await eventually(lambda: value(sums, SESSIONS), bool)
+            await other.execute("lock table graphile_worker._private_jobs in share mode")  # no claim enters a row
+            go.set()
+            await eventually(lambda: value(sums, "select count(*) from pg_locks where not granted"), bool)
+            await rows(sums, END_WINDOWS)
+            await eventually(lambda: seen, bool)
+            assert await rows(sums, CLAIM, job.id) == [(None, 0)]
+            await other.rollback()
+            await eventually(lambda: value(sums, JOBS), lambda left: left == 0)
+    assert seen == [LeaseLostError if helped else asyncio.CancelledError, "committed"]
+    assert await summed(sums) == 5
+
+
+@pytest.mark.parametrize("thread", [False, True])
+async def test_a_word_of_progress_asks_for_the_row(dsn: str, eventually: Eventually, thread: bool) -> None:
+    """It is written as that of any other job is, while the handler runs."""
+    tasks, go = TaskRegistry[None](), asyncio.Event()
+
+    @tasks.task("long", express=True)
+    async def step(_: int, ctx: Context) -> None:
+        if thread:
+            await asyncio.to_thread(ctx.set_progress, 1, 2)
+            await asyncio.to_thread(ctx.checkpoint, "half")
+        else:
+            ctx.set_progress(1, 2)
+            ctx.checkpoint("half")
+        await go.wait()
+
+    async with BackfillClient(dsn) as client:
+        job = await client.enqueue(step, 1)
+        async with WorkerRunner(patient(dsn), tasks) as runner:
+            await eventually(lambda: rows(dsn, CLAIM, job.id), lambda found: found == [(runner.worker_id, 1)])
+            said = await eventually(lambda: client.progress(job), lambda progress: progress is not None)
+            assert (said.done, said.total, said.attempt) == (1, 2, 1)
+            go.set()
+            await eventually(lambda: value(dsn, JOBS), lambda left: left == 0)
+    assert await value(dsn, PROGRESS) == 0
+
+
+async def test_progress_of_a_job_that_ends_within_its_window(dsn: str) -> None:
+    """A job that completes leaves nothing; what one says that fails comes to its next attempt."""
+    tasks, seen = TaskRegistry[None](), []
+
+    @tasks.task("step", express=True, retry=None)
+    async def step(fails: bool, ctx: Context) -> None:
+        seen.append((fails, ctx.attempt, ctx.checkpointed))
+        ctx.set_progress(1)
+        ctx.checkpoint("half")
+        if fails and ctx.attempt == 1:
+            raise ValueError("no")
+
+    async with BackfillClient(dsn) as client:
+        await client.enqueue(step, False)
+        failing = await client.enqueue(step, True)
+        await WorkerRunner(patient(dsn), tasks).process_available_jobs()
+        assert await rows(dsn, "select job_id from graphile_worker.backfill_progress") == [(failing.id,)]
+        await rows(dsn, DUE)
+        await WorkerRunner(patient(dsn), tasks).process_available_jobs()
+    assert sorted(seen) == [(False, 1, None), (True, 1, None), (True, 2, "half")]
+    assert (await value(dsn, JOBS), await value(dsn, PROGRESS)) == (0, 0)
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+async def test_a_job_is_cancelled_while_its_window_holds_it(dsn: str, eventually: Eventually, by_itself: bool) -> None:
+    """The request waits for the window to end, and then stands in the row, where the worker finds it."""
+    tasks, seen = TaskRegistry[None](), []
+
+    @tasks.task("long", express=True)
+    async def long(_: int, ctx: Context) -> None:
+        seen.append(ctx.attempt)
+        try:
+            if by_itself:
+                seen.append((await ctx.client.cancel(ctx.job)).status)
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append(ctx.cancelled_by is not None)
+            raise
+
+    async with BackfillClient(dsn) as client:
+        job = await client.enqueue(long, 1)
+        async with WorkerRunner(WorkerConfig(dsn), tasks):
+            await eventually(lambda: seen, bool)
+            if not by_itself:
+                seen.append((await client.cancel(job)).status)
+            await eventually(lambda: value(dsn, JOBS), lambda left: left == 0)
+    assert seen == [1, CancelStatus.REQUESTED, True]
