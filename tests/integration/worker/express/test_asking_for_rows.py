@@ -7,8 +7,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from backfill import (
     BackfillClient,
@@ -19,17 +17,20 @@ from backfill import (
     WorkerContext,
     WorkerRunner,
 )
-from express_tasks import CLAIM, SESSIONS, patient, prove_all
+from express_tasks import CLAIM, LINES, patient, prove_all
 from own_transactions import ADD, JOBS, make_sums, summed
+from sessions import ADDED, session_of
 
 from plugins.waiting import Eventually
 from reading import rows, value
 
 PROGRESS = "select count(*) from graphile_worker.backfill_progress"
 DUE = "update graphile_worker._private_jobs set run_at = now() - interval '1 second'"
+FAILED = "select count(*) from graphile_worker._private_jobs where last_error is not null and locked_by is null"
 END_WINDOWS = """
     select count(pg_terminate_backend(pid)) from pg_stat_activity
     where datname = current_database() and application_name like 'backfill express %'"""
+BLOCKED = "select count(*) from pg_locks where not granted and locktype = 'relation'"
 Context = WorkerContext[None]
 
 
@@ -53,14 +54,10 @@ async def _own(_: str, ctx: Context) -> Any:
 
 
 async def _of_a_session(dsn: str, ctx: Context) -> Any:
-    engine = create_async_engine("postgresql+psycopg://", connect_args={"conninfo": dsn})
-    try:
-        async with AsyncSession(engine) as session, ctx.transaction(session):
-            claim = await rows(dsn, CLAIM, ctx.job.id)
-            await session.execute(text("update sums set sum = sum + 5"))
-    finally:
-        await engine.dispose()
-    return claim[0]
+    async with session_of(dsn, "psycopg") as session, ctx.transaction(session):
+        [claim] = await rows(dsn, CLAIM, ctx.job.id)
+        await session.execute(ADDED, {"number": 5})
+    return claim
 
 
 def _blocking(ctx: Context) -> Any:
@@ -75,7 +72,9 @@ async def _in_a_thread(_: str, ctx: Context) -> Any:
 
 
 @pytest.mark.parametrize("within", [_own, _of_a_session, _in_a_thread])
-async def test_a_transaction_of_the_handlers_own_begins_once_the_claim_is_in_the_row(sums: str, within: Any) -> None:
+async def test_a_transaction_of_the_handlers_own_begins_once_the_claim_is_in_the_row(
+    sums: str, eventually: Eventually, within: Any
+) -> None:
     """Its end completes the job by that claim, and the effect is there once."""
     tasks, seen = TaskRegistry[None](), []
 
@@ -85,9 +84,10 @@ async def test_a_transaction_of_the_handlers_own_begins_once_the_claim_is_in_the
         seen.append(tuple(await within(sums, ctx)))
         seen.append(ctx.worker_id)
 
-    async with BackfillClient(sums) as client:
+    async with BackfillClient(sums) as client, WorkerRunner(patient(sums), tasks):
+        await eventually(lambda: value(sums, LINES), bool)
         await client.enqueue(add, 1)
-        assert await WorkerRunner(patient(sums), tasks).process_available_jobs() == 1
+        await eventually(lambda: value(sums, JOBS), lambda left: left == 0)
     worker = seen.pop()
     assert seen == [(None, 0), (worker, 1)]
     assert (await summed(sums), await value(sums, JOBS)) == (5, 0)
@@ -98,7 +98,8 @@ async def test_a_handler_whose_window_breaks_begins_no_transaction(
     sums: str, eventually: Eventually, helped: bool
 ) -> None:
     """Its task is cancelled; a task that it has started for the transaction learns that the job is lost."""
-    tasks, seen, go = TaskRegistry[None](), list[Any](), asyncio.Event()
+    tasks, seen = TaskRegistry[None](), list[Any]()
+    begun, go = asyncio.Event(), asyncio.Event()
 
     async def transact(ctx: Context) -> None:
         try:
@@ -111,8 +112,8 @@ async def test_a_handler_whose_window_breaks_begins_no_transaction(
 
     @tasks.task("add", express=True)
     async def add(_: int, ctx: Context) -> None:
-        if not seen:
-            await go.wait()
+        begun.set()
+        await go.wait()
         helper = asyncio.ensure_future(transact(ctx)) if helped and not seen else transact(ctx)
         try:
             await (asyncio.shield(helper) if isinstance(helper, asyncio.Task) else helper)
@@ -122,18 +123,22 @@ async def test_a_handler_whose_window_breaks_begins_no_transaction(
                 helper.exception()
             raise
 
-    async with BackfillClient(sums) as client, await psycopg.AsyncConnection.connect(sums) as other:
+    async with (
+        BackfillClient(sums) as client,
+        await psycopg.AsyncConnection.connect(sums) as other,
+        WorkerRunner(patient(sums), tasks),
+    ):
+        await eventually(lambda: value(sums, LINES), bool)
         job = await client.enqueue(add, 1)
-        async with WorkerRunner(patient(sums), tasks):
-            await eventually(lambda: value(sums, SESSIONS), bool)
-            await other.execute("lock table graphile_worker._private_jobs in share mode")  # no claim enters a row
-            go.set()
-            await eventually(lambda: value(sums, "select count(*) from pg_locks where not granted"), bool)
-            await rows(sums, END_WINDOWS)
-            await eventually(lambda: seen, bool)
-            assert await rows(sums, CLAIM, job.id) == [(None, 0)]
-            await other.rollback()
-            await eventually(lambda: value(sums, JOBS), lambda left: left == 0)
+        await begun.wait()
+        await other.execute("lock table graphile_worker._private_jobs in share mode")  # no claim enters a row
+        go.set()
+        await eventually(lambda: value(sums, BLOCKED), bool)
+        await rows(sums, END_WINDOWS)
+        await eventually(lambda: seen, bool)
+        assert await rows(sums, CLAIM, job.id) == [(None, 0)]
+        await other.rollback()
+        await eventually(lambda: value(sums, JOBS), lambda left: left == 0)
     assert seen == [LeaseLostError if helped else asyncio.CancelledError, "committed"]
     assert await summed(sums) == 5
 
@@ -153,38 +158,41 @@ async def test_a_word_of_progress_asks_for_the_row(dsn: str, eventually: Eventua
             ctx.checkpoint("half")
         await go.wait()
 
-    async with BackfillClient(dsn) as client:
+    async with BackfillClient(dsn) as client, WorkerRunner(patient(dsn), tasks) as runner:
+        await eventually(lambda: value(dsn, LINES), bool)
         job = await client.enqueue(step, 1)
-        async with WorkerRunner(patient(dsn), tasks) as runner:
-            await eventually(lambda: rows(dsn, CLAIM, job.id), lambda found: found == [(runner.worker_id, 1)])
-            said = await eventually(lambda: client.progress(job), lambda progress: progress is not None)
-            assert (said.done, said.total, said.attempt) == (1, 2, 1)
-            go.set()
-            await eventually(lambda: value(dsn, JOBS), lambda left: left == 0)
+        await eventually(lambda: rows(dsn, CLAIM, job.id), lambda found: found == [(runner.worker_id, 1)])
+        said = await eventually(lambda: client.progress(job), lambda progress: progress is not None)
+        assert (said.done, said.total, said.attempt) == (1, 2, 1)
+        go.set()
+        await eventually(lambda: value(dsn, JOBS), lambda left: left == 0)
     assert await value(dsn, PROGRESS) == 0
 
 
-async def test_progress_of_a_job_that_ends_within_its_window(dsn: str) -> None:
+async def test_progress_of_a_job_that_ends_within_its_window(dsn: str, eventually: Eventually) -> None:
     """A job that completes leaves nothing; what one says that fails comes to its next attempt."""
     tasks, seen = TaskRegistry[None](), []
 
     @tasks.task("step", express=True, retry=None)
     async def step(fails: bool, ctx: Context) -> None:
-        seen.append((fails, ctx.attempt, ctx.checkpointed))
+        claims = await rows(dsn, CLAIM, ctx.job.id)
+        seen.append((fails, ctx.attempt, ctx.checkpointed, claims[0][1]))
         ctx.set_progress(1)
         ctx.checkpoint("half")
         if fails and ctx.attempt == 1:
             raise ValueError("no")
 
-    async with BackfillClient(dsn) as client:
-        await client.enqueue(step, False)
-        failing = await client.enqueue(step, True)
-        await WorkerRunner(patient(dsn), tasks).process_available_jobs()
-        assert await rows(dsn, "select job_id from graphile_worker.backfill_progress") == [(failing.id,)]
+    async with BackfillClient(dsn) as client, WorkerRunner(patient(dsn), tasks):
+        await eventually(lambda: value(dsn, LINES), bool)
+        await client.enqueue_bulk(step, [False, True])
+        await eventually(lambda: value(dsn, FAILED), lambda failed: failed == 1)
+        assert (await value(dsn, JOBS), await value(dsn, PROGRESS)) == (1, 1)
         await rows(dsn, DUE)
-        await WorkerRunner(patient(dsn), tasks).process_available_jobs()
-    assert sorted(seen) == [(False, 1, None), (True, 1, None), (True, 2, "half")]
-    assert (await value(dsn, JOBS), await value(dsn, PROGRESS)) == (0, 0)
+        await client.enqueue(step, False)  # workers are told
+        await eventually(lambda: value(dsn, JOBS), lambda left: left == 0)
+    assert sorted(seen[:2]) == [(False, 1, None, 0), (True, 1, None, 0)]
+    assert sorted(seen[2:]) == [(False, 1, None, 0), (True, 2, "half", 2)]
+    assert await value(dsn, PROGRESS) == 0
 
 
 @pytest.mark.parametrize("by_itself", [False, True])
@@ -203,11 +211,11 @@ async def test_a_job_is_cancelled_while_its_window_holds_it(dsn: str, eventually
             seen.append(ctx.cancelled_by is not None)
             raise
 
-    async with BackfillClient(dsn) as client:
+    async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn), tasks):
+        await eventually(lambda: value(dsn, LINES), bool)
         job = await client.enqueue(long, 1)
-        async with WorkerRunner(WorkerConfig(dsn), tasks):
-            await eventually(lambda: seen, bool)
-            if not by_itself:
-                seen.append((await client.cancel(job)).status)
-            await eventually(lambda: value(dsn, JOBS), lambda left: left == 0)
+        await eventually(lambda: seen, bool)
+        if not by_itself:
+            seen.append((await client.cancel(job)).status)
+        await eventually(lambda: value(dsn, JOBS), lambda left: left == 0)
     assert seen == [1, CancelStatus.REQUESTED, True]
