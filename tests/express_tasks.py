@@ -31,7 +31,7 @@ def prove_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def patient(dsn: str, **settings: Any) -> WorkerConfig:
-    """The settings of a worker whose windows stay open for an hour, unless their jobs end or somebody asks for a row."""
+    """The settings of a worker whose windows stay open for an hour, unless somebody asks for a row."""
     config = WorkerConfig(dsn, **settings)
     object.__setattr__(config, "express_window", timedelta(hours=1))  # more than anybody may set
     return config

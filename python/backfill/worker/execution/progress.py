@@ -70,7 +70,7 @@ class ProgressBook:
         self.fetch: Callable[[int], Awaitable[bytes | None]]
         """Reads the checkpoint of a job from the database."""
         self.want_row: Callable[[HeldJob], None] = lambda _: None
-        """Called, in any thread and once an attempt, where the claim is not in the row, so that no word can be written."""
+        """Called, in any thread and once an attempt, where no word can be written since the claim is not in the row."""
         self.quiet: Callable[[HeldJob], bool] = lambda _: False
         """Whether the row of an attempt's job must not be written now, since its handler's transaction reads it."""
         self.writing = asyncio.Lock()
