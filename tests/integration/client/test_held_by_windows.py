@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backfill import BackfillClient, CancelCounts, CancelOutcome, CancelStatus, Job, JobFilter
+from backfill import BackfillClient, CancelCounts, CancelOutcome, CancelStatus, Job, JobFilter, JobState
 from open_windows import JOBS, WAITERS, OpenWindow, open_window
 
 from plugins.roles import NewRole
@@ -64,7 +64,7 @@ async def test_a_cancel_that_waited_looks_at_the_row_as_it_is_now(
     one, many, waiting = [(await client.enqueue("t", number)).id for number in range(3)]
     cancelled = await _meet(dsn, one, lambda job: client.cancel(job, reason="why"), end, eventually)
     counts = await _meet(dsn, many, lambda job: client.cancel_jobs(JobFilter(ids=[job])), end, eventually)
-    only = JobFilter(ids=[waiting], state="waiting")
+    only = JobFilter(ids=[waiting], state=JobState.WAITING)
     unbegun = await _meet(dsn, waiting, lambda _: client.cancel_jobs(only), end, eventually)
     if end == "completed":
         assert cancelled == CancelOutcome(one, CancelStatus.NOT_FOUND)

@@ -51,7 +51,7 @@ class OwnTransactions:
         self.blocks = Blocks(client)
         self.loop = asyncio.get_running_loop()
         self._executor = executor
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self._outcomes = outcomes
         executor.progress.quiet = _is_quiet
 
@@ -99,7 +99,7 @@ class OwnTransactions:
         """The steps that complete a job; `begun` is the transaction of the handler's own session, where it has one."""
         paused = self._executor.paused_queues
         return completing(
-            running, ending, schema=self.blocks.schema, worker=self._worker_id,
+            running, ending, schema=self.blocks.schema, worker=self.worker_id,
             paused=paused.unlocked_by([running]) if paused else (),
             progressed=[running.job.id] if self._executor.progress.knows(running) else (),
             batches=self._executor.batches, begun=begun,
@@ -156,7 +156,7 @@ class OwnTransactions:
         async with asyncio.timeout(ANSWER_SECONDS):
             connection = await self.blocks.beside()
             try:
-                steps = looking_back(running, completion.transaction, schema=self.blocks.schema, worker=self._worker_id)
+                steps = looking_back(running, completion.transaction, schema=self.blocks.schema, worker=self.worker_id)
                 answer: bool | None = await driven(
                     steps, lambda asked: send_unprepared(connection, asked, timeout=ANSWER_SECONDS)
                 )

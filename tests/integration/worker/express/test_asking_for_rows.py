@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from backfill import (
     BackfillClient,
     CancelStatus,
     LeaseLostError,
+    RetryPolicy,
     TaskRegistry,
+    TransactionUseError,
     WorkerConfig,
     WorkerContext,
     WorkerRunner,
@@ -31,6 +35,8 @@ END_WINDOWS = """
     select count(pg_terminate_backend(pid)) from pg_stat_activity
     where datname = current_database() and application_name like 'backfill express %'"""
 BLOCKED = "select count(*) from pg_locks where not granted and locktype = 'relation'"
+HOUR = timedelta(hours=1)
+LATER = RetryPolicy(9, HOUR, HOUR, 1.0, 0.0)
 Context = WorkerContext[None]
 
 
@@ -91,6 +97,40 @@ async def test_a_transaction_of_the_handlers_own_begins_once_the_claim_is_in_the
     worker = seen.pop()
     assert seen == [(None, 0), (worker, 1)]
     assert (await summed(sums), await value(sums, JOBS)) == (5, 0)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_a_session_that_sees_the_row_without_its_claim_is_refused(
+    sums: str, eventually: Eventually, driver: str
+) -> None:
+    """At its level, it could not delete the row. A block that is opened before its first statement is none the worse."""
+    tasks, seen = TaskRegistry[None](), list[Any]()
+
+    @tasks.task("add", express=True, retry=LATER)
+    async def add(early: bool, ctx: Context) -> None:
+        async with session_of(sums, driver, isolation_level="REPEATABLE READ") as session:
+            if early:
+                await session.execute(text("select 1"))
+            try:
+                async with ctx.transaction(session):
+                    await session.execute(ADDED, {"number": 5})
+            except TransactionUseError as error:
+                seen.append(str(error))
+                raise
+
+    async with BackfillClient(sums) as client, WorkerRunner(patient(sums), tasks):
+        await eventually(lambda: value(sums, LINES), bool)
+        await client.enqueue(add, False)
+        await eventually(lambda: value(sums, JOBS), lambda left: left == 0)
+        assert (await summed(sums), seen) == (5, [])
+        await client.enqueue(add, True)
+        await eventually(lambda: value(sums, FAILED), lambda failed: failed == 1)
+        assert await summed(sums) == 5
+        assert ["express=True" in error for error in seen] == [True]
+        await rows(sums, DUE)
+        await client.enqueue(add, False)  # workers are told; the second attempt is an ordinary one
+        await eventually(lambda: value(sums, JOBS), lambda left: left == 0)
+    assert (await summed(sums), len(seen)) == (15, 1)
 
 
 @pytest.mark.parametrize("helped", [False, True])
