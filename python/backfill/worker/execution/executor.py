@@ -246,7 +246,7 @@ class Executor(Wiring):
 
     def _start(self, running: HeldJob, now: float) -> None:
         """Run a job in a task of its own, in a context that no other job's handler has touched."""
-        if running.window is not None and not running.window.may_start():
+        if (window := running.window) is not None and time.monotonic() > window.fresh_until and not window.may_start():
             self.undo(running)
             return
         running.lane.free -= 1

@@ -29,7 +29,13 @@ class KeepsBack(Protocol):
 
 
 class WindowClaim(ClaimKind, Protocol):
-    """The claim of a window, which holds jobs by the locks of their rows alone."""
+    """The claim of a window, which holds jobs by the locks of their rows alone.
+
+    Attributes:
+        fresh_until: until when its jobs may start without a question, in monotonic seconds.
+    """
+
+    fresh_until: float
 
     def may_start(self) -> bool:
         """Whether the job's handler may start now; if not, the window lets the job go."""
