@@ -29,6 +29,7 @@ pytest_plugins = [
     "plugins.roles",
     "plugins.supervised",
     "plugins.developing",
+    "plugins.express",
 ]
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]

@@ -15,6 +15,8 @@ from reading import rows
 _PROGRAM = Path(__file__).with_name("program.py")
 TOLD = Path(__file__).with_name("told.py")
 """The program of the workers whose fleet is told something while it runs."""
+SHORT = Path(__file__).with_name("short.py")
+"""The program of the workers whose task is express."""
 RECURRING = Path(__file__).with_name("recurring.py")
 """The program of the workers that have recurring items; a further argument is their crontab."""
 
@@ -88,6 +90,21 @@ class Fleet:
         process.kill()
         await process.communicate()
         self.killed.append(worker)
+
+    async def died(self, worker: str) -> int:
+        """Wait until one has ended by itself; its exit code."""
+        process = self._running.pop(worker)
+        await process.communicate()
+        self.killed.append(worker)
+        return process.returncode or 0
+
+    def died_already(self) -> list[str]:
+        """Those that have ended by themselves and were not waited for."""
+        return [worker for worker, process in self._running.items() if process.returncode is not None]
+
+    def signal(self, worker: str, number: int) -> None:
+        """Send a signal to one."""
+        self._running[worker].send_signal(number)
 
     async def stop(self) -> list[int]:
         """Stop all gracefully; gives their exit codes."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -158,14 +159,24 @@ class WindowLoop(Service):
         await self._next(wire, window, end, ending)
 
     async def _until_over(self, window: Window) -> None:
-        """Wait until a window should end; its connection is watched meanwhile."""
-        loop, socket = asyncio.get_running_loop(), self._line.socket
+        """Wait until a window should end; its connection is watched meanwhile.
+
+        What is watched is a copy of its socket: libpq closes its own as soon as it hears of the end, and the next socket
+        of this process, such as one that a cancelled handler opens in its clean-up, gets the number.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            socket = os.dup(self._line.socket)
+        except (psycopg.Error, OSError):  # a look at it before a job's start has heard of the end
+            self._lose()
+            return
         loop.add_reader(socket, self._heard, window)
         try:
             while not window.is_over:
                 await self._alarm.sleep(max(window.ends_at - time.monotonic(), 0.0))
         finally:
             loop.remove_reader(socket)
+            os.close(socket)
 
     def _heard(self, window: Window) -> None:
         """Handle that the server has said something of itself: mostly that it ends the connection."""
