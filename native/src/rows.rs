@@ -40,8 +40,9 @@ impl fmt::Display for RowError {
 
 impl std::error::Error for RowError {}
 
-/// Columns that a claim has beside a job's: how many of the jobs that it found it took, and where it ended.
-const BESIDE: [&[u8]; 2] = [b"fits", b"place"];
+/// Columns that a claim has beside a job's: how many of the jobs that it found it took, where it ended, and which version of a
+/// row it saw.
+const BESIDE: [&[u8]; 4] = [b"fits", b"place", b"ctid", b"xmin"];
 
 macro_rules! columns {
     ($($name:ident),* $(,)?) => {

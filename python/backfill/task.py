@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, TypeAlias, TypeVar, overl
 from backfill.breakers import Breaker
 from backfill.chosen import check_key_of, chosen
 from backfill.errors import InvalidPayloadError, PayloadDecodeError, TaskDefinitionError
+from backfill.express import checked as checked_express
 from backfill.handlers import (
     UNANNOTATED,
     HandlerShape,
@@ -31,7 +32,7 @@ from backfill.limits import Limit, Rate
 from backfill.middleware import Function
 from backfill.payloads import NOTHING, UNTYPED, Codec, Decoder, codec_of, encode_result, name_of
 from backfill.payloads.paths import check_limit_path
-from backfill.payloads.scheduled import says_nothing
+from backfill.payloads.scheduled import with_default
 from backfill.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Task(Generic[P, R]):
         limit: how many of its jobs run in the whole fleet at once, or None.
         rate: how many of its jobs start in the whole fleet in a period, or None.
         breaker: when dead letters pause it in the whole fleet, or None.
+        express: whether a worker may run its jobs by the locks of their rows alone, and delete those that complete.
         defaults: the priority, queue, number of runs and delay that its jobs have if nobody says otherwise.
         handler: the function.
         runs_on_loop: whether its attempts run code of the program on the event loop: an async handler or middleware.
@@ -90,6 +92,7 @@ class Task(Generic[P, R]):
         breaker: Breaker | None = None,
         run_in: RunIn | None = None,
         batch: bool = False,
+        express: bool = False,
         defaults: JobSpec = UNSAID,
         queue_of: Callable[[P], Queue | None] | None = None,
         key_of: Callable[[P], str] | None = None,
@@ -113,7 +116,10 @@ class Task(Generic[P, R]):
         self.key_of = key_of
         self.keep_seconds: float | None = None if keep is None else keep.total_seconds()
         self.shape: HandlerShape = shape_of(identifier, handler, run_in, batch=batch)
-        self.runs_on_loop = self.shape.is_async
+        self.runs_on_loop = is_async = self.shape.is_async
+        self.express = checked_express(
+            identifier, express, is_async=is_async, batch=batch, keep=keep, run_in=run_in, limit=limit, rate=rate
+        )
         self._middleware = middleware
         self._registry_middleware = registry_middleware
         self._scope = scope or {}
@@ -373,17 +379,7 @@ class Task(Generic[P, R]):
         has_default = parameter is not None and parameter.default is not inspect.Parameter.empty
         if parameter is None or not (has_default or codec.accepts_none):
             return codec.decode_payload
-        default = parameter.default if has_default else None
-
-        def read(raw: bytes) -> Any:
-            try:
-                return codec.decode_payload(raw)
-            except PayloadDecodeError:
-                if says_nothing(raw):
-                    return default
-                raise
-
-        return read
+        return with_default(codec.decode_payload, parameter.default if has_default else None)
 
     def renamed(self, prefix: str) -> Task[P, R]:
         """A copy of the task whose name and aliases have a prefix."""

@@ -48,8 +48,6 @@ R = TypeVar("R")
 D = TypeVar("D")
 
 LONGEST_KEEP = timedelta(days=3650)
-
-
 Lifespan = Callable[["BackfillClient"], AbstractAsyncContextManager[D]]
 
 
@@ -109,8 +107,7 @@ class TaskRegistry(Recurring, Generic[D]):
         if deps is not None and (lifespan is not None or not isinstance(deps, type)):
             raise TaskDefinitionError(
                 f"deps = {deps!r}: expected the class of ctx.deps, and only in a registry without a lifespan, which "
-                "another "
-                "registry includes"
+                "another registry includes"
             )
         if in_processes and lifespan is None:
             raise TaskDefinitionError("in_processes = True: it is about a lifespan, and this registry has none")
@@ -137,6 +134,7 @@ class TaskRegistry(Recurring, Generic[D]):
         breaker: Breaker | None = None,
         run_in: RunIn | None = None,
         batch: bool = False,
+        express: bool = False,
         middleware: Iterable[AsyncMiddleware[D] | SyncMiddleware[D]] = (),
         priority: int | None = None,
         queue: Queue | Callable[[Any], Queue | None] | None = None,
@@ -169,6 +167,10 @@ class TaskRegistry(Recurring, Generic[D]):
                 handler of a process is a function of a module, which the child imports.
             batch: whether the payload is a list of items that can fail one by one: the handler takes a `list[T]` and
                 may raise `BatchFailed(indexes, error)`, and the items that failed are tried again alone.
+            express: whether a worker may run its jobs by the locks of their rows alone and delete those that complete in
+                the same transaction. It is for short async handlers that bear a repetition beside themselves, and
+                cannot stand beside `keep`, `run_in`, `limit`, `rate` and `batch`. Jobs with a key or in a serial queue
+                run as those of any other task.
             middleware: functions that run around the handler, the first outermost, all within the registry's
                 `middleware`. A synchronous one needs a synchronous handler.
             priority: the priority of its jobs, -32,768 to 32,767, lower first; 0 if not given.
@@ -188,8 +190,9 @@ class TaskRegistry(Recurring, Generic[D]):
         """
         if not isinstance(identifier, str):
             raise TaskDefinitionError('name the task: @tasks.task("send_email"), not @tasks.task')
+        where = f"task {identifier!r}"
         if isinstance(aliases, str):
-            raise TaskDefinitionError(f"task {identifier!r}: aliases is a list of names; got the string {aliases!r}")
+            raise TaskDefinitionError(f"{where}: aliases is a list of names; got the string {aliases!r}")
         others = tuple(aliases)
         for name in (identifier, *others):
             check_text("task", name, IDENTIFIER_LIMIT)
@@ -198,13 +201,9 @@ class TaskRegistry(Recurring, Generic[D]):
         if keep is not None and keep > LONGEST_KEEP:
             raise InvalidJobError("keep", keep, f"a timedelta up to {LONGEST_KEEP.days} days")
         if retry is not None and not isinstance(retry, RetryPolicy):
-            raise TaskDefinitionError(f"task {identifier!r}: retry = {retry!r}: expected a RetryPolicy")
+            raise TaskDefinitionError(f"{where}: retry = {retry!r}: expected a RetryPolicy")
         if breaker is not None and not isinstance(breaker, Breaker):
-            raise TaskDefinitionError(
-                f"task {identifier!r}: breaker = {breaker!r}: expected a Breaker, or leave it out"
-            )
-
-        where = f"task {identifier!r}"
+            raise TaskDefinitionError(f"{where}: breaker = {breaker!r}: expected a Breaker, or leave it out")
         try:
             most, pace = checked_limits(limit, rate)
         except ConfigurationError as error:
@@ -234,6 +233,7 @@ class TaskRegistry(Recurring, Generic[D]):
                 breaker=breaker,
                 run_in=run_in,
                 batch=batch,
+                express=express,
                 defaults=defaults,
                 queue_of=queue_of,
                 key_of=key_of,

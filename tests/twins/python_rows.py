@@ -20,7 +20,7 @@ def decode_rows(
     columns: dict[str, tuple[int, str, Callable[[str, bytes], Any]]] = {}
     for place, name in enumerate(names):
         text = name.decode("utf-8", "replace")
-        if text in {"fits", "place"}:  # a claim's own
+        if text in {"fits", "place", "ctid", "xmin"}:  # a claim's own
             continue
         if text not in _COLUMNS:
             raise PayloadDecodeError(f"column {text!r}: no job has it")

@@ -36,6 +36,7 @@ PLACES = [
         "dead_letters",
         "ends",
         "counts",
+        "express",
         "job_filter",
         "limits",
         "breakers",

@@ -31,6 +31,8 @@ OTHER: dict[str, tuple[str, Any]] = {
     "--scheduling": ("off", False),
     "--shutdown-timeout": ("1h30m", timedelta(minutes=90)),
     "--ahead-bytes": ("1GB", 2**30),
+    "--express": ("OFF", False),
+    "--express-window": ("10ms", timedelta(milliseconds=10)),
     "--pool-size": ("7", 7),
     "--process-slots": ("4", 4),
     "--max-jobs-per-process": ("1000", 1000),
@@ -61,7 +63,7 @@ WRONG = {
     "--dead-after": "-5s", "--stuck-after": "0", "--blocked-after": "1us", "--health-address": "8080",
     "--health-file": "/tmp/", "--retry-traceback": "long", "--dlq-processor-interval": "0",
     "--stale-lock-cleanup-interval": "2d", "--stale-queue-lock-timeout": "0.5", "--stale-job-lock-timeout": "366d",
-    "--processes": "1001", "--max-jobs": "0", "--max-rss": "512kB",
+    "--express": "never", "--express-window": "2s", "--processes": "1001", "--max-jobs": "0", "--max-rss": "512kB",
     "--log-level": "trace", "--json": "json", "--queue": ",", "--task": " , ,", "--crontab": ",",
     "--forbidden-flag": ",", "--accepted-flag": ",",
 }  # fmt: skip

@@ -24,6 +24,7 @@ from backfill.cli.readers import (
     SpanOrOff,
     TextOrOff,
     Words,
+    YesNoOrAuto,
     YesOrNo,
 )
 from backfill.cli.settings import Foreign, Setting, Several, Switch
@@ -91,6 +92,12 @@ SHUTDOWN_TIMEOUT: Final = Setting(
 )  # fmt: skip
 AHEAD_BYTES: Final = Setting(
     "--ahead-bytes", "SIZE", "How much payload may be claimed ahead of what runs.", Size("ahead_bytes"), "32MB"
+)
+EXPRESS: Final = Switch(
+    "--express", "", "Run the jobs of express tasks in windows; auto: not through a pooler.", YesNoOrAuto(), "auto"
+)
+EXPRESS_WINDOW: Final = Setting(
+    "--express-window", "TIME", "How long a window of express jobs stays open.", Span("express_window"), "25ms"
 )
 POOL_SIZE: Final = Setting(
     "--pool-size", "N", "How many connections handlers may use at most.", Count("pool_size"), "10"

@@ -19,6 +19,8 @@ from backfill.worker.address import parse_address
 from backfill.worker.config import COUNTS, SPANS, check_path
 
 E = TypeVar("E", bound=StrEnum)
+AUTO: Final = "auto"
+"""The word for a setting that depends on something else if nobody decides."""
 OFF: Final = "off"
 """The word that means None, for a setting that may be None."""
 LIMITS: Final = {
@@ -208,6 +210,19 @@ class YesOrNo:
     def expected(self) -> str:
         """All words."""
         return _either([*_YES, *_NO])
+
+
+@dataclass(frozen=True, slots=True)
+class YesNoOrAuto:
+    """Whether something is on, or `auto` for None, where the worker decides."""
+
+    def __call__(self, text: str) -> bool | None:
+        """Whether it is on, or None."""
+        return None if text.lower() == AUTO else YesOrNo()(text)
+
+    def expected(self) -> str:
+        """All words."""
+        return _either([*_YES, *_NO, AUTO])
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,15 +123,18 @@ class Setting(Generic[T]):
         return f"{self.help}  [{'; '.join(notes)}]"
 
 
-class Switch(Setting[bool]):
-    """A setting that is on or off, by `--listen` or `--no-listen`; if both are given, the last one counts."""
+class Switch(Setting[T]):
+    """A setting that is on or off, by `--listen` or `--no-listen`; if both are given, the last one counts.
+
+    A variable may have a third word, if the reader has one.
+    """
 
     def as_option(self) -> Any:
         """The pair of options; the default is None, which means that neither was given."""
         name = self.option.removeprefix("--")
         return typer.Option(f"{self.option}/--no-{name}", help=self._full_help(), show_default=False)
 
-    def is_on(self, given: bool | None) -> bool:
+    def is_on(self, given: bool | None) -> T | bool:
         """Whether it is on; if no option was given, a variable or the default decides."""
         return self.value(None) if given is None else given
 

@@ -6,12 +6,15 @@ Node's scheduler and the Rust crate's write it too, so its form is theirs: `{"ts
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-__all__ = ["RUN_KEY", "Run", "mark_of", "run_of", "says_nothing", "with_run", "without_run"]
+from backfill.errors import PayloadDecodeError
+
+__all__ = ["RUN_KEY", "Run", "mark_of", "run_of", "says_nothing", "with_default", "with_run", "without_run"]
 
 RUN_KEY: Final = "_cron"
 """The key of a payload that belongs to the scheduler."""
@@ -83,6 +86,25 @@ def says_nothing(raw: bytes) -> bool:
         raw: the payload as JSON text.
     """
     return raw.strip() in _NOTHING or without_run(raw) in _NOTHING
+
+
+def with_default(decode: Callable[[bytes], Any], default: object) -> Callable[[bytes], Any]:
+    """A function that reads payloads as another one does, and gives a default for jobs that were added without one.
+
+    Args:
+        decode: reads a payload from JSON text, and raises `PayloadDecodeError` for one that does not fit.
+        default: what it gives for a payload that does not fit and says nothing.
+    """
+
+    def read(raw: bytes) -> Any:
+        try:
+            return decode(raw)
+        except PayloadDecodeError:
+            if says_nothing(raw):
+                return default
+            raise
+
+    return read
 
 
 def with_run(raw: bytes, run: Run) -> bytes:

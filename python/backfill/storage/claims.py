@@ -40,7 +40,12 @@ FIRST_LANE_PARAMETER: Final = {
 }
 """The first of the parameters that a lane adds to each statement of a claim."""
 _FIRST_TIED_PARAMETER: Final = {"claim_tied": 13}
-_FIRST_PARALLEL_PARAMETER: Final = {"claim_parallel": 9, "claim_parallel_tied": 13}
+_FIRST_PARALLEL_PARAMETER: Final = {
+    "claim_parallel": 9,
+    "claim_parallel_tied": 13,
+    "hold_window": 9,
+    "hold_window_tied": 13,
+}
 Bound = tuple[tuple[str, ...], tuple[str, ...]]
 _TAKE_TIMEOUT: Final = 60.0
 _numbers = count()
@@ -108,6 +113,8 @@ class Spans:
 
 
 EVERYTHING: Final = Spans.of({})
+NO_SPANS: Final = Spans(pack_array([], "int2"), pack_array([], "int2"), pack_array([], "timestamptz"))
+"""Where a look begins that takes no parallel jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,8 @@ class Look:
             where it ends.
         tie: the place among the jobs of one run_at where it begins; no jobs that come after these are taken. None where
             it begins at the floors alone.
+        window: whether it is made for a window: it holds parallel jobs by the locks of their rows, and claims none.
+        serial_alone: whether it takes serial jobs alone, since windows take the parallel ones.
     """
 
     wanted: int
@@ -148,6 +157,8 @@ class Look:
     behind: bool = False
     tracked: bool = False
     tie: Tie | None = None
+    window: bool = False
+    serial_alone: bool = False
 
     @property
     def is_parallel(self) -> bool:
@@ -262,7 +273,10 @@ class LaneClaim:
         """The statements of a look, to be sent in one pipeline."""
         flags, wanted, spans = text_array(self.forbidden_flags), str(look.wanted), look.spans
         front: tuple[Parameter, ...] = (spans.lows, spans.highs)
-        claim: tuple[Parameter, ...] = (worker, wanted, flags, *front, spans.floors, str(look.slots), str(look.budget))
+        claimed = NO_SPANS if look.serial_alone else spans
+        claim: tuple[Parameter, ...] = (
+            worker, wanted, flags, claimed.lows, claimed.highs, claimed.floors, str(look.slots), str(look.budget)
+        )  # fmt: skip
         every, parallel = bound
         kind = ""
         if look.tracked:
@@ -280,7 +294,8 @@ class LaneClaim:
                 self._command(f"claim{kind}", (*claim, *every)),
             ]
         if look.is_parallel and self.takes_parallel:
-            return [self._command(f"claim_parallel{kind}", (*claim, *parallel))]
+            name = "hold_window" if look.window else "claim_parallel"
+            return [self._command(f"{name}{kind}", (*claim, *parallel))]
         commands = [self._command("lock_near_queues", (wanted, flags, *front, *every))]
         if look.scan_queues:
             commands.append(self._command("lock_far_queues", (wanted, flags, *every)))

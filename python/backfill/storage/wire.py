@@ -105,17 +105,47 @@ class Wire:
                 self._prepares = False
                 return await self._send(commands)
 
+    async def converse(
+        self, commands: Sequence[Command], *, timeout: float
+    ) -> tuple[list[PGresult], psycopg.Error | None]:
+        """Carry statements out that begin and end transactions of their own.
+
+        Args:
+            commands: the statements.
+            timeout: how many seconds all of them together may take.
+
+        Returns:
+            The results of the statements before the first one that the server refused, of all if it refused none; and
+            the refusal. What was sent after a refused statement was not carried out.
+
+        Raises:
+            psycopg.OperationalError: the connection is lost; nobody knows what took effect.
+            TimeoutError: there was no answer in time; nobody knows what took effect, and the connection must be closed.
+        """
+        async with asyncio.timeout(timeout):
+            results = await self._exchange(commands)
+        for place, result in enumerate(results):
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                return results[:place], self._error(result)
+        return results, None
+
     async def _send(self, commands: Sequence[Command]) -> list[PGresult]:
+        results = await self._exchange([*self.first, *commands])
+        for result in results:
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                raise self._error(result)
+        return results[len(self.first) :] if self.first else results
+
+    async def _exchange(self, commands: Sequence[Command]) -> list[PGresult]:
         pgconn = self.connection.pgconn
         # The driver's own way of waiting is not used: when cancelled, it asks the server to cancel the query, and waits
         # for that.
-        results = await wait_async(self._pipeline(pgconn, [*self.first, *commands]), pgconn.socket, _LOOK_IN_SECONDS)
-        for result in results:
-            if result.status == pq.ExecStatus.FATAL_ERROR:
-                error = error_from_result(result, self.connection.info.encoding)
-                stripped(error)
-                raise error
-        return results[len(self.first) :] if self.first else results
+        return await wait_async(self._pipeline(pgconn, commands), pgconn.socket, _LOOK_IN_SECONDS)
+
+    def _error(self, result: PGresult) -> psycopg.Error:
+        error = error_from_result(result, self.connection.info.encoding)
+        stripped(error)
+        return error
 
     def _pipeline(self, pgconn: PGconn, commands: Sequence[Command]) -> PQGen[list[PGresult]]:
         pgconn.enter_pipeline_mode()

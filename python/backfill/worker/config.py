@@ -39,6 +39,7 @@ SPANS: Final = {
     "shutdown_timeout": (timedelta(0), timedelta(days=1)),
     "heartbeat_interval": (timedelta(milliseconds=100), timedelta(minutes=15)),
     "dead_after": (timedelta(seconds=1), timedelta(hours=1)),
+    "express_window": (timedelta(milliseconds=1), timedelta(seconds=1)),
     "stuck_after": (timedelta(seconds=1), timedelta(days=1)),
     "blocked_after": (timedelta(milliseconds=10), timedelta(hours=1)),
     "dlq_processor_interval": (timedelta(seconds=1), timedelta(days=1)),
@@ -170,6 +171,10 @@ class WorkerConfig:
             if no flags are given.
         ahead_bytes: how many bytes of payloads may be claimed ahead, beyond those of the running jobs; 0 to 1 TiB, and
             32 MiB if not given. The lanes share it equally. With 0 nothing is claimed ahead.
+        express: whether jobs of tasks with `express=True` run in windows, open transactions that hold them by the locks
+            of their rows. With None they do, but not where the worker's connections lead through a pooler; True says
+            there too, and False never. If they do not, they run as those of any other task.
+        express_window: how long a window stays open for the jobs that run in it; 1 ms to 1 second.
         pool_size: how many connections the handlers and their client may use at most; 1 to 1,000.
         process_slots: how many child processes run handlers with `run_in="process"` at most; 1 to 10,000. If it is not
             given, as many as all lanes have slots. A process is started when a job needs it, and kept.
@@ -221,6 +226,8 @@ class WorkerConfig:
     forbidden_flags: Sequence[str] = ()
     accepted_flags: Sequence[str] = ()
     ahead_bytes: int = AHEAD_BYTES
+    express: bool | None = None
+    express_window: timedelta = timedelta(milliseconds=25)
     pool_size: int = 10
     process_slots: int | None = None
     max_jobs_per_process: int | None = None
@@ -250,6 +257,8 @@ class WorkerConfig:
                 _check_span(f"WorkerConfig.{name}", span, shortest, longest)
         often = timedelta(milliseconds=100), self.dead_after / 4
         _check_span("WorkerConfig.heartbeat_interval", self.heartbeat_interval, *often)
+        if self.express is not None and not isinstance(self.express, bool):
+            raise ConfigurationError(f"WorkerConfig.express = {self.express!r}: expected None, True or False")
         if self.health_address is not None:
             parse_address("WorkerConfig.health_address", self.health_address)
         if self.health_file is not None:

@@ -110,6 +110,10 @@ def _progress(session: WorkerSession) -> Service:
     return ProgressWriter(session.own, worker=session.worker_id, book=session.executor.progress)
 
 
+def _has_windows(session: WorkerSession) -> bool:
+    return bool(session.windows)
+
+
 HTTP_PROBE: Final = "health probe"
 PROBES: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory(HTTP_PROBE, _http_probe, lambda config: config.health_address is not None, background=True),
@@ -135,8 +139,10 @@ ATTENDANTS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
 PUMPS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
     ServiceFactory("pump 1", lambda session: session.pumps[0], drains=True),
     ServiceFactory("pump 2", lambda session: session.pumps[1], drains=True),
+    ServiceFactory("express line 1", lambda session: session.windows[0], wanted=_has_windows, drains=True),
+    ServiceFactory("express line 2", lambda session: session.windows[1], wanted=_has_windows, drains=True),
 )
-"""The pumps, which claim and settle. Of a session's services they start last and stop first."""
+"""The pumps, which claim and settle, and the loops of the express lines. Of a session's services they start last and stop first."""
 
 UPKEEP: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory("folder", lambda process: CounterFolder(process.own), background=True),

@@ -20,7 +20,7 @@ STOP_SECONDS: Final = 5.0
 Owner = TypeVar("Owner")
 
 
-def _always(config: WorkerConfig) -> bool:  # noqa: ARG001 - most services do not depend on it
+def _always(_: object) -> bool:
     return True
 
 
@@ -33,12 +33,14 @@ class ServiceFactory(Generic[Owner]):
         make: makes the service, or returns it where its owner has made it already, since other parts need it.
         applies: returns whether a worker with that configuration has the service.
         background: whether only a worker that runs in the background has the service.
+        wanted: returns whether the owner needs the service at all.
         drains: whether a drain needs the service, so that it is started again where somebody else has cancelled it.
     """
 
     name: str
     make: Callable[[Owner], Service]
     applies: Callable[[WorkerConfig], bool] = _always
+    wanted: Callable[[Owner], bool] = _always
     background: bool = False
     drains: bool = False
 
@@ -76,7 +78,9 @@ class ServiceGroup(Generic[Owner]):
             return self.services
         try:
             for factory in self._factories:
-                if factory.applies(config) and (background or not factory.background):
+                if not (factory.applies(config) and factory.wanted(owner)):
+                    continue
+                if background or not factory.background:
                     service = factory.make(owner)
                     service.start()
                     self._started.append((factory, service))

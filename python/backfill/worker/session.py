@@ -42,6 +42,8 @@ from backfill.worker.execution.sentinel import Sentinel
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.traced import executor_for
 from backfill.worker.execution.worker_hooks import WorkerHooks
+from backfill.worker.express.loop import WindowLoop
+from backfill.worker.express.made import make_windows
 from backfill.worker.handler_pool import HandlerPool
 from backfill.worker.lanes.lane import Lane, make_lanes
 from backfill.worker.limits.sources import Sources
@@ -114,6 +116,7 @@ class WorkerSession:
         breakers: opens and closes the circuit breakers of its tasks.
         sentinel: notes which job cancels all tasks.
         pumps: claim and settle.
+        windows: open windows, where a task is express.
         abandoned: whether it was given up, and has let go of everything.
     """
 
@@ -129,6 +132,7 @@ class WorkerSession:
     lanes: list[Lane]
     sentinel: Sentinel
     pumps: list[PipelineLoop]
+    windows: list[WindowLoop]
 
     def __init__(
         self,
@@ -236,6 +240,7 @@ class WorkerSession:
         )
         self.station.claimed, self.hot.reconnected = self.metering.claimed, self.metering.reconnected
         self.executor.ended, self.executor.thirsty = self.station.ended, self.station.stir
+        self.windows = make_windows(config, registry, lanes, self.station, turned=progressed)
         self.pumps = [PipelineLoop(self.station, line, turned=progressed) for line in range(LINES)]
         self.abandoned = False
         self.sentinel = Sentinel()

@@ -21,6 +21,7 @@ from backfill.errors import PayloadDecodeError
 from backfill.logs import CURRENT, RetryTraceback
 from backfill.records import Job
 from backfill.retry import RetryPolicy
+from backfill.storage.claim_kinds import IN_ROW
 from backfill.storage.rows import unreadable
 from backfill.tasks import TaskRegistry
 from backfill.worker.events import Tally
@@ -29,7 +30,7 @@ from backfill.worker.execution.contexts import Contexts
 from backfill.worker.execution.draining import cancel, drain
 from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK, Answered, Ending
 from backfill.worker.execution.forks import ForkGuard
-from backfill.worker.execution.held_job import HeldJob, HeldJobs
+from backfill.worker.execution.held_job import HeldJob, HeldJobs, WindowClaim
 from backfill.worker.execution.hooked import Hooked
 from backfill.worker.execution.interrupts import ctrl_c_in
 from backfill.worker.execution.outcomes import Collect, Outcomes
@@ -135,14 +136,18 @@ class Executor(Wiring):
 
     def hold(self, jobs: list[Job], lane: Lane) -> None:
         """Note claimed jobs as ours, and start those for which there are slots."""
-        lane.add(self.park(self.broken.sift(self.take_in(jobs, lane))))
+        self.admit(self.take_in(jobs, lane), lane)
+
+    def admit(self, claimed: list[HeldJob], lane: Lane) -> None:
+        """Start jobs that were taken in, as far as there are slots; the others are ready."""
+        lane.add(self.park(self.broken.sift(claimed)))
         if lane.lowered:
             self.return_surplus(lane)
         self.dispatch(lane)
 
-    def take_in(self, jobs: list[Job], lane: Lane) -> list[HeldJob]:
+    def take_in(self, jobs: list[Job], lane: Lane, window: WindowClaim | None = None) -> list[HeldJob]:
         """Note claimed jobs as ours; return them, or none where the worker stops and they go back."""
-        claimed = [HeldJob(job, lane) for job in jobs]
+        claimed = [HeldJob(job, lane, window or IN_ROW, window) for job in jobs]
         self.claimed += len(claimed)
         self.held.add(claimed)
         self.cancelling.came(jobs)
@@ -247,6 +252,9 @@ class Executor(Wiring):
 
     def _start(self, running: HeldJob, now: float) -> None:
         """Run a job in a task of its own, in a context that no other job's handler has touched."""
+        if running.window is not None and not running.window.may_start():
+            self.undo(running)
+            return
         running.lane.free -= 1
         self.started += 1
         running.slot_taken_at = now

@@ -28,6 +28,18 @@ class KeepsBack(Protocol):
         ...
 
 
+class WindowClaim(ClaimKind, Protocol):
+    """The claim of a window, which holds jobs by the locks of their rows alone."""
+
+    def may_start(self) -> bool:
+        """Whether the job's handler may start now; if not, the window lets the job go."""
+        ...
+
+    def ended(self, running: HeldJob) -> None:
+        """Take note that the job's attempt has ended."""
+        ...
+
+
 class HeldJob(Attempt):
     """A claimed job: ready, or running.
 
@@ -48,6 +60,7 @@ class HeldJob(Attempt):
         share: its share of its task's limit; None where the task has no limit, or the job waits for a share.
         kept_back: what keeps it back; None where it may start as soon as a slot is free, and once it has started.
         own: the state of its handler's own transaction; None where the handler has opened none.
+        window: the window that holds it; None once its claim is in its row.
         renewed: when its lock was renewed last, in monotonic seconds; before the first time, since when it is held.
     """
 
@@ -68,12 +81,14 @@ class HeldJob(Attempt):
         "slot_taken_at",
         "stopping",
         "task",
+        "window",
         "worker_stops",
     )
 
-    def __init__(self, job: Job, lane: Lane, claim: ClaimKind = IN_ROW) -> None:
+    def __init__(self, job: Job, lane: Lane, claim: ClaimKind = IN_ROW, window: WindowClaim | None = None) -> None:
         super().__init__(job, claim)
         self.lane = lane
+        self.window = window
         self.slot_taken_at = 0.0
         self.ended = 0.0
         self.limits: AttemptLimits = NO_LIMITS

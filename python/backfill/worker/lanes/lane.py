@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -56,6 +56,9 @@ class Lane:
         shut: whether all of its tasks are left out for a while, so that it takes no jobs.
         ordered: whether it has one slot and so runs jobs one after the other, so that one can see their order.
         limited: how many looks for jobs of limited tasks are under way, which are made apart from its usual looks.
+        windows: whether windows may take its parallel jobs.
+        serial_hungry: whether more serial jobs may be waiting, where windows take the parallel ones.
+        serial_asked: whether a look for serial jobs alone is under way.
         starting: whether its ready jobs are being started right now.
         lowered: whether looks that began before the concurrency was lowered may bring more jobs than there is room for.
         unseen: how many ends there are until the next one that is measured; after the first ones each eighth is.
@@ -69,7 +72,7 @@ class Lane:
         "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "behind", "beside", "bound",
         "budgets",
         "claim", "concurrency", "config", "free", "heavy", "holding", "horizon", "hungry", "limited", "look_at",
-        "lowered", "ordered", "ready", "refill", "shut", "started_at", "starting", "unseen",
+        "lowered", "ordered", "ready", "refill", "serial_asked", "serial_hungry", "shut", "started_at", "starting", "unseen", "windows",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +104,9 @@ class Lane:
         self.bound: Bound = ((), ())
         self.shut = False
         self.limited = 0
+        self.windows = False
+        self.serial_hungry = True
+        self.serial_asked = False
         self.starting = False
         self.holding = False
         self.started_at = 0.0
@@ -120,7 +126,7 @@ class Lane:
     def look_anew(self) -> None:
         """Look from the start soon, since the jobs that the lane may take are others than before."""
         self.horizon.reset()
-        self.hungry = True
+        self.hungry = self.serial_hungry = True
 
     @property
     def ahead(self) -> int:
@@ -140,7 +146,7 @@ class Lane:
     @property
     def space(self) -> int:
         """How many more jobs it has space for, whether it takes any by its usual looks or not."""
-        return self.free + self._ahead - len(self.ready) - self.asked
+        return self._space - self.asked
 
     @property
     def under_way(self) -> bool:
@@ -153,6 +159,26 @@ class Lane:
         if self.ordered and (self.asked or self.limited or self.holding):
             return self.holding and not self.asked and not self.limited and self.free > 0
         return self.hungry and len(self.ready) + self.asked <= self.refill and self.room > 0
+
+    @property
+    def in_windows(self) -> bool:
+        """Whether windows take its parallel jobs now; then its usual looks are for serial jobs alone."""
+        return self.windows and not self.ordered and not self.shut
+
+    def withdraw_all(self, chosen: Collection[HeldJob]) -> None:
+        """Take some jobs out of those that are ready."""
+        left = [running for running in self.ready if running not in chosen]
+        self.ready.clear()  # the same deque is filled again, since the executor may be starting its jobs
+        self.ready.extend(left)
+
+    @property
+    def waits_for_serial(self) -> bool:
+        """Whether a look for serial jobs alone should be made as soon as it can be afforded."""
+        return self.in_windows and self.serial_hungry and not self.serial_asked and not self.shut and self._space > 0
+
+    @property
+    def _space(self) -> int:
+        return self.free + self._ahead - len(self.ready)
 
     @property
     def may_look_behind(self) -> bool:
@@ -220,7 +246,7 @@ class Lane:
             self._most_ahead = most
             self._look_ahead(min(self._ahead, most))
 
-    def look(self, most: int, now: float) -> Look:
+    def look(self, most: int, now: float, *, window: bool = False) -> Look:
         """The look that fills the lane up; the lane counts on its jobs until it is answered.
 
         The bytes that a look may bring are bounded too, except for the jobs that free slots wait for. Where payloads
@@ -230,6 +256,7 @@ class Lane:
         Args:
             most: the most jobs that it may ask for.
             now: the time, in monotonic seconds.
+            window: whether a window makes it.
         """
         slots = self._waiting_slots()
         wanted = min(max(self.room, 1), most)
@@ -242,7 +269,28 @@ class Lane:
         self.beside = self.asked > 0 or self.behind
         self.asked += wanted
         self.budgets += budget
-        return replace(self.horizon.look(wanted, now), slots=slots, budget=budget)
+        look = self.horizon.look_window(wanted, now) if window else self.horizon.look(wanted, now)
+        return replace(look, slots=slots, budget=budget)
+
+    def look_serial(self, most: int, now: float) -> Look | None:
+        """A look for serial jobs alone, where windows take the others; None where there is no room or no reason.
+
+        The lane does not count on its jobs. It has room for them also while a window asks for all the rest.
+
+        Args:
+            most: the most jobs that it may ask for.
+            now: the time, in monotonic seconds.
+        """
+        if not self.waits_for_serial:
+            return None
+        space = self._space
+        look = self.horizon.look_serial(min(max(self.room, min(space, self.concurrency)), most), now)
+        if look is None:
+            return None
+        self.serial_asked = True
+        budget = max(self._bytes - self._ready_bytes() - self.budgets, 1)
+        self.budgets += budget
+        return replace(look, slots=min(self._waiting_slots(), look.wanted), budget=budget)
 
     def look_behind(self, now: float) -> Look:
         """The look for jobs before the floors, beside other looks; the lane does not count on the few jobs it asks for.
@@ -261,6 +309,8 @@ class Lane:
         self.budgets -= look.budget
         if look.behind:
             self.behind = False
+        elif look.serial_alone:
+            self.serial_asked = False
         else:
             self.asked -= look.wanted
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from backfill.records import Job
@@ -120,9 +121,9 @@ class ScanCursor:
         spans = Spans.of(dict.fromkeys(self._floors, NEVER))
         return Look(wanted, spans, scan_jobs=False, scan_queues=False, era=self._era, behind=True, tracked=self.tracks)
 
-    def look(self, wanted: int, now: float) -> Look:
+    def look(self, wanted: int, now: float, *, serial_alone: bool = False) -> Look:
         """What a look that begins now should ask for."""
-        full = now >= self._full.at and not self._full.are_apart
+        full = now >= self._full.at and not self._full.are_apart and not serial_alone
         worth = now >= self._near_at or (self.freed and (self._floor is not None or not self._blocked))
         near = worth
         far = near and self._hidden and not self._known and now >= self._far_at
@@ -140,9 +141,34 @@ class ScanCursor:
         floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
         return Look(
             wanted, Spans.of(floors), scan_jobs=near, scan_queues=far, full=full, era=self._era, known=known,
-            beyond=beyond, returns=self._returns, tracked=self.tracks,
-            tie=self._next_tie() if self.tracks and not full else None,
+            beyond=beyond, returns=self._returns, tracked=self.tracks and not serial_alone,
+            tie=self._next_tie() if self.tracks and not full and not serial_alone else None,
         )  # fmt: skip
+
+    def look_window(self, wanted: int, now: float) -> Look:
+        """What the look of a window should ask for: parallel jobs alone, since other looks are made for serial jobs."""
+        full = now >= self._full.at and not self._full.are_apart
+        if full:
+            self._full.begin(now)
+        floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
+        return Look(
+            wanted, Spans.of(floors), scan_jobs=False, scan_queues=False, full=full, era=self._era,
+            returns=self._returns, tracked=self.tracks, tie=self._next_tie() if self.tracks and not full else None,
+            window=True,
+        )  # fmt: skip
+
+    def look_serial(self, wanted: int, now: float) -> Look | None:
+        """What a look for serial jobs alone should ask for, made beside windows; None where none is worth its cost."""
+        look = self.look(wanted, now, serial_alone=True)
+        return None if look.is_parallel else replace(look, serial_alone=True)
+
+    def serial_at(self, now: float) -> float:
+        """When the next look for serial jobs can be afforded, in monotonic seconds."""
+        if self._tries_known or (self.freed and (self._floor is not None or not self._blocked)):
+            return now
+        if self._lost:
+            return min(self._near_at, self._far_at)
+        return self._near_at
 
     def learn(self, look: Look, taken: Taken, *, seconds: float, now: float, clock: int | None = None) -> bool:
         """Take in what a look brought and how long it took; return whether the looks together have seen everything.
@@ -156,8 +182,11 @@ class ScanCursor:
                 where it is not known. Where the look claimed jobs, the time in their rows is used, which is exact.
         """
         seconds -= taken.near_seconds + taken.far_seconds
-        self._lacked_near = not look.scan_jobs and look.beyond is None
-        if look.full:
+        if not look.window:
+            self._lacked_near = not look.scan_jobs and look.beyond is None
+        if look.serial_alone:
+            pass  # it says nothing about the parallel jobs
+        elif look.full:
             self._full.end(seconds, now, found_all=len(taken.jobs) < look.wanted)
         else:
             self._full.note_other(seconds)
@@ -170,13 +199,15 @@ class ScanCursor:
         if look.known and len(taken.jobs) >= look.wanted:
             self._keep(look.known, taken)  # there was no room for the jobs of the others
         self._meet(taken.jobs, now)
-        if look.era == self._era:
+        if look.era == self._era and not look.serial_alone:
             began = self._floors.get(taken.jobs[-1].priority, NEVER) if taken.jobs else NEVER
             self._move_floors(look, taken.jobs, clock)
             if look.tracked:
                 self._learn_tie(look, taken, began)
         if look.full:
             self._era += 1  # a look that began before this one ended knows less than this one
+        if look.serial_alone:
+            return look.scan_jobs and not self._hidden
         return (look.full or self._is_clear) and look.scan_jobs and not self._hidden and look.tie is None
 
     def missed(self, look: Look) -> None:
@@ -216,6 +247,11 @@ class ScanCursor:
     def full_at(self) -> float:
         """When a look from the very start can be afforded."""
         return self._full.at
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the second line has seen that no parallel job waits before the floors, and goes on looking."""
+        return self._is_clear
 
     @property
     def _tries_known(self) -> bool:

@@ -57,6 +57,13 @@ class Claimer:
         lookout: takes in what is seen of the other workers.
         lost: called when a look finds that this worker itself was given up.
         pulse: told of each answer of the database.
+
+    Attributes:
+        known: the tasks as the lanes claim them.
+        wakes: how often there was a reason for all lanes to look.
+        clock: the database's clock.
+        closed: whether it looks no more.
+        windows_look: called when lanes whose parallel jobs windows take should look.
     """
 
     def __init__(
@@ -76,55 +83,60 @@ class Claimer:
         pulse: Pulse,
     ) -> None:
         self._executor = executor
-        self._lanes = lanes
+        self.lanes = lanes
         self._limits = limits
         self._schema = schema
         self._worker = worker
         self._tasks = tasks
         self._stir = stir
-        self._known = KnownTasks(tasks, lanes)
-        self._closed = False
-        self._wakes = 0
+        self.known = KnownTasks(tasks, lanes)
+        self.closed = False
+        self.wakes = 0
         self._times = Timetable(poll_interval)
         self._levels_at = 0.0
-        self._clock = DatabaseClock()
-        self._fleet = fleet
+        self.clock = DatabaseClock()
+        self.fleet = fleet
         self._lookout = lookout
         self._lost = lost
         self._around_at = 0.0
-        self._pulse = pulse
+        self.pulse = pulse
+        self.windows_look: Callable[[], None] = lambda: None
 
     @property
     def knows_tasks(self) -> bool:
         """Whether all of the worker's tasks have ids."""
-        return self._known.are_complete
+        return self.known.are_complete
 
     @property
     def _is_shut(self) -> bool:
         """Whether neither a lane nor a source takes any jobs, so that it does not matter which jobs there are."""
-        return all(lane.shut for lane in self._lanes) and self._limits.are_shut
+        return all(lane.shut for lane in self.lanes) and self._limits.are_shut
 
     @property
     def sated(self) -> bool:
         """Whether no look is under way, and no lane that has room could get more jobs by another look."""
         looks = any(
-            lane.asked or lane.behind or (lane.room > 0 and (lane.hungry or lane.look_at is not None))
-            for lane in self._lanes
+            lane.asked
+            or lane.behind
+            or lane.serial_asked
+            or (lane.in_windows and lane.serial_hungry and lane.room > 0)
+            or (lane.room > 0 and (lane.hungry or lane.look_at is not None))
+            for lane in self.lanes
         )
-        return not (looks or self._known.wanted) and (not self._limits or self._limits.sated)
+        return not (looks or self.known.wanted) and (not self._limits or self._limits.sated)
 
     @property
     def _lookers(self) -> list[Lane | Source | Roster]:
         """The lanes, and the sources of limited tasks: all that look for jobs."""
-        return [*self._lanes, *self._limits.scanning] if self._limits else list(self._lanes)
+        return [*self.lanes, *self._limits.scanning] if self._limits else list(self.lanes)
 
     def close(self) -> None:
         """Stop looking."""
-        self._closed = True
+        self.closed = True
 
     def wake(self) -> None:
         """Have all lanes look, since there may be jobs for any of them."""
-        self._wakes += 1
+        self.wakes += 1
         self._times.due_known = False
         self._hunger()
         self._stir()
@@ -150,7 +162,7 @@ class Claimer:
 
         Only as many workers look at once as the jobs may need, and a few more; the others look a little later.
         """
-        fleet = self._fleet()
+        fleet = self.fleet()
         if self._times.moves_first(count, fleet):
             self.wake()
         elif self._times.look_late(fleet):
@@ -161,14 +173,14 @@ class Claimer:
 
         The next job of the ended job's queue may be claimed in the same round trip as the settlement.
         """
-        self._wakes += 1  # a look under way does not know of the freed queue
+        self.wakes += 1  # a look under way does not know of the freed queue
         self._hunger()
         for one in self._lookers:
             one.horizon.free(queues, resumed=resumed)
 
     def forget(self) -> None:
         """Ask for the tasks' ids again: the database refused a look, perhaps because the ids have changed."""
-        self._known.wanted = True
+        self.known.wanted = True
 
     def returned(self, running: HeldJob) -> None:
         """Take note that a job waits again as before its attempt."""
@@ -178,11 +190,12 @@ class Claimer:
 
     def due_in(self, now: float) -> float | None:
         """Seconds until there is a reason to look; None where there is none."""
-        if self._closed:
+        if self.closed:
             return None
-        if self._known.wanted or any(lane.low for lane in self._lanes):
+        if self.known.wanted or any(lane.low and not lane.in_windows for lane in self.lanes):
             return 0.0
-        times = [lane.look_at for lane in self._lanes if lane.look_at is not None and lane.room > 0]
+        times = [lane.look_at for lane in self.lanes if lane.look_at is not None and lane.room > 0]
+        times += [lane.horizon.serial_at(now) for lane in self.lanes if lane.waits_for_serial]
         if self._limits and (wait := self._limits.looks_in(now)) is not None:
             times.append(now + wait)
         return min([self._times.next_at, self._around_at, *times]) - now
@@ -192,9 +205,10 @@ class Claimer:
 
         A worker that holds no job has no reason: the look under way will tell whether there are any jobs.
         """
-        if self._closed or not self._executor.held:
+        if self.closed or not self._executor.held:
             return False
-        return any(lane.asked and lane.low and lane.room >= BACKLOG and not lane.ordered for lane in self._lanes)
+        lanes = [lane for lane in self.lanes if not (lane.ordered or lane.in_windows)]
+        return any(lane.asked and lane.low and lane.room >= BACKLOG for lane in lanes)
 
     def ask(self, now: float, freed: Sequence[int] = ()) -> Asked:
         """What a turn that begins now should ask for; the lanes count on its jobs until `took` or `missed` is called.
@@ -204,15 +218,18 @@ class Claimer:
             freed: serial queues that the settlement of the same turn frees: the turn's own looks see them free, while
                 other looks do not yet.
         """
-        if self._closed:
+        if self.closed:
             return Asked.nothing(freed)
-        self._keep_time(now)
+        self.keep_time(now)
         looks, limited, common = [], list[LimitedLook](), self._limits.roster.look(now) if self._limits else None
-        for lane in self._lanes:
+        for lane in self.lanes:
             low = self.knows_tasks and lane.low
             if self._limits:
                 limited += self._limits.looks(lane, now, freed)
-            if lane.shut:
+            if lane.in_windows:
+                if self.knows_tasks and (serial := lane.look_serial(LARGEST_CLAIM, now)) is not None:
+                    looks.append((lane, serial))
+            elif lane.shut:
                 if low and not lane.limited:  # no look will come for which it could wait
                     lane.holding = False
                     self._executor.dispatch(lane)
@@ -221,30 +238,29 @@ class Claimer:
                     lane.horizon.free(freed)
                 looks.append((lane, lane.look(LARGEST_CLAIM, now)))
         full = any(look.full or lane.horizon.behind_at() is not None for lane, look in looks)
-        around = self._known.wanted or now >= self._around_at
+        full = full or any(lane.in_windows and now >= lane.horizon.full_at for lane in self.lanes)
+        around = self.known.wanted or now >= self._around_at
         if around:
             self._around_at = now + LOOK_SECONDS
-        rare = full or self._known.wanted or not self._executor.held  # a worker at rest learns at once what is due next
+        rare = full or self.known.wanted or not self._executor.held  # a worker at rest learns at once what is due next
         levels = rare and (now >= self._levels_at or not self._times.due_known) and not self._is_shut
-        return Asked(
-            looks, levels=levels, around=around, wakes=self._wakes, freed=freed, limited=limited, common=common
-        )
+        return Asked(looks, levels=levels, around=around, wakes=self.wakes, freed=freed, limited=limited, common=common)
 
     def behind_in(self, now: float) -> float | None:
         """Seconds until a lane should look behind its floors, apart from its other looks; None where none should."""
-        if self._closed or not self.knows_tasks:
+        if self.closed or not self.knows_tasks:
             return None
-        times = [lane.horizon.behind_at() for lane in self._lanes if lane.may_look_behind]
+        times = [lane.horizon.behind_at() for lane in self.lanes if lane.may_look_behind]
         return min((at - now for at in times if at is not None), default=None)
 
     def ask_behind(self, now: float) -> Asked:
         """What a turn should ask for that only looks behind floors; it does nothing else, since it may take long."""
         looks = []
-        for lane in self._lanes:
+        for lane in self.lanes:
             at = lane.horizon.behind_at()
-            if at is not None and at <= now and lane.may_look_behind and not self._closed:
+            if at is not None and at <= now and lane.may_look_behind and not self.closed:
                 looks.append((lane, lane.look_behind(now)))
-        return Asked(looks, levels=False, around=False, wakes=self._wakes)
+        return Asked(looks, levels=False, around=False, wakes=self.wakes)
 
     def commands(self, asked: Asked) -> list[Command]:
         """The statements of a turn, to be sent after its settlement."""
@@ -273,24 +289,24 @@ class Claimer:
         if asked.freed:
             self._free_for_others(asked)
         if asked:
-            self._pulse.claimed = now
+            self.pulse.claimed = now
         if asked.around:
             self._look_around(read_around(results.pop(0)), asked.began)
         if asked.levels:
             self._know_levels(read_levels(results.pop(0)), now, seconds)
-            self._times.due_known = asked.wakes == self._wakes  # else a job may have come since
+            self._times.due_known = asked.wakes == self.wakes  # else a job may have come since
         if asked.limited or asked.common:
-            clock, newest = self._clock.at(asked.began), asked.wakes == self._wakes
-            answer = Answer(self._known.names, seconds, now, clock, newest, self._fleet())
+            clock, newest = self.clock.at(asked.began), asked.wakes == self.wakes
+            answer = Answer(self.known.names, seconds, now, clock, newest, self.fleet())
             self._limits.took(asked.limited, asked.common, results, answer)
         for lane in asked.holding:  # others began to hold after the turn was asked for
             lane.holding = False
         for lane, look in asked.looks:
             count = lane.claim.count(look)
-            taken = lane.claim.read(results[:count], self._known.names, tracked=look.tracked)
+            taken = lane.claim.read(results[:count], self.known.names, tracked=look.tracked)
             del results[:count]
             if taken.jobs and (claimed_at := taken.jobs[0].locked_at_micros) is not None:
-                self._clock.note(claimed_at, now)
+                self.clock.note(claimed_at, now)
             self._learn(lane, look, taken, asked, seconds=seconds, now=now)
             self._executor.hold(taken.jobs, lane)
         self._limits.start(asked.limited)
@@ -299,22 +315,25 @@ class Claimer:
         """Take note that a turn brought nothing, since it was refused or its answer was lost."""
         self._lookout.forget()
         for lane, look in asked.looks:
-            self._is_over(lane, look)
-            lane.hungry = True
+            self.is_over(lane, look)
+            lane.hungry = lane.serial_hungry = True
             lane.horizon.missed(look)
         self._limits.missed(asked.limited, asked.common)
 
     def _learn(self, lane: Lane, look: Look, taken: Taken, asked: Asked, *, seconds: float, now: float) -> None:
         beside = lane.beside or lane.behind
-        self._is_over(lane, look)
+        self.is_over(lane, look)
         if taken.jobs:
             lane.note_payloads(len(taken.jobs), payload_size(taken.jobs))
         if taken.cut:
             look = replace(look, wanted=len(taken.jobs))  # as if it had wanted no more, since others are still there
-            self._wakes += 1  # a look beside this one saw the jobs that were cut off as locked
+            self.wakes += 1  # a look beside this one saw the jobs that were cut off as locked
             if beside:
                 lane.horizon.reset()
-        complete = lane.horizon.learn(look, taken, seconds=seconds, now=now, clock=self._clock.at(asked.began))
+        complete = lane.horizon.learn(look, taken, seconds=seconds, now=now, clock=self.clock.at(asked.began))
+        if look.serial_alone:
+            lane.serial_hungry = bool(taken.jobs) or not complete or asked.wakes != self.wakes
+            return
         if len(taken.jobs) >= look.wanted or look.tie is not None:  # from a place it has not seen all jobs
             lane.hungry = True  # also where another look at the same time found less
             return
@@ -322,12 +341,12 @@ class Claimer:
             if lane.look_at is not None:
                 lane.look_at = max(lane.horizon.next_look_at(now), now)
             return
-        if asked.wakes != self._wakes:
+        if asked.wakes != self.wakes:
             return
         lane.hungry = False
         lane.look_at = None if complete else max(lane.horizon.next_look_at(now), now)
 
-    def _is_over(self, lane: Lane, look: Look) -> None:
+    def is_over(self, lane: Lane, look: Look) -> None:
         """Take note that a look is not under way any more."""
         lane.answered(look)
         if look.behind:
@@ -338,29 +357,30 @@ class Claimer:
         looked = {lane for lane, _ in asked.looks}
         if self._limits:
             self._limits.free(asked.freed, asked.limited)
-        for lane in self._lanes:
+        for lane in self.lanes:
             if lane not in looked:
                 lane.horizon.free(asked.freed)
                 lane.hungry = True
                 if lane.low:
                     self._stir()  # the turn may have been the second pump's, which asks for nothing by itself
 
-    def _keep_time(self, now: float) -> None:
+    def keep_time(self, now: float) -> None:
         """Have lanes look where it is time: for a poll, for a job that fell due, or for a look that can be afforded."""
         if self._times.strike(now):
-            self._wakes += 1  # a look under way began before the time of a job that is due now
+            self.wakes += 1  # a look under way began before the time of a job that is due now
             self._hunger()
         for one in self._lookers:
             if one.look_at is not None and now >= one.look_at:
                 one.look_at, one.hungry = None, True
 
     def _hunger(self) -> None:
-        for one in self._lanes:
-            one.hungry = True
+        for one in self.lanes:
+            one.hungry = one.serial_hungry = True
         self._limits.hunger()
+        self.windows_look()
 
     def _know_levels(self, levels: Levels, now: float, seconds: float) -> None:
-        self._clock.note(levels.clock, now)
+        self.clock.note(levels.clock, now)
         for one in self._lookers:
             one.horizon.know(levels.due, now)
         due = [wait for wait in levels.due.values() if wait is not None]
@@ -371,12 +391,12 @@ class Claimer:
         self.know_tasks(around.tasks)
         if not self._lookout.take_in(around, began):
             # The heartbeat has its own connection, and may be the one part that cannot learn this from the database.
-            self._closed = True
+            self.closed = True
             self._lost()
 
     def know_tasks(self, ids: Mapping[str, int]) -> None:
         """Note the ids that tasks have now."""
-        self._known.learn(ids)
+        self.known.learn(ids)
         self._limits.bind(ids)
 
     def leave_out(self, reason: str, tasks: frozenset[str]) -> None:
@@ -388,7 +408,7 @@ class Claimer:
             reason: why they are left out, such as "paused"; each reason has tasks of its own.
             tasks: their names.
         """
-        if self._known.leave_out(reason, tasks):
-            self._wakes += 1  # looks under way do not see the jobs of the tasks that came back
+        if self.known.leave_out(reason, tasks):
+            self.wakes += 1  # looks under way do not see the jobs of the tasks that came back
             self._times.due_known = False
             self._stir()

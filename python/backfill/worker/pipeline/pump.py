@@ -67,6 +67,7 @@ class PipelineState:
         apart: whether a settlement and a claim go out apart, since the two together were refused.
         last_turn: when the last turn began, in monotonic seconds.
         claimed: told how many jobs a turn has brought.
+        windows: how many windows are open, or must still be seen to.
     """
 
     schema: str
@@ -84,6 +85,7 @@ class PipelineState:
     apart: bool = False
     last_turn: float = 0.0
     claimed: Callable[[int], None] = lambda _: None
+    windows: int = 0
 
     def stir(self) -> None:
         """Wake the first pump: there is something to do now."""
@@ -91,6 +93,9 @@ class PipelineState:
 
     def ended(self, running: HeldJob) -> None:
         """Take in an attempt that ended: have its end written soon, and together with others where many end."""
+        if running.window is not None:
+            running.window.ended(running)
+            return
         pending = self.settler.add(running)
         lane = running.lane
         if running.share is not None and not self.limits.ended(running):
@@ -143,7 +148,10 @@ class PipelineLoop(Service):
 
     async def _run(self) -> None:
         settler, hot = self._station.settler, self._station.hot
-        while not (self._stopping.is_set() and (self._line or (settler.idle and not hot.in_doubt))):
+        station = self._station
+        while not (
+            self._stopping.is_set() and (self._line or (settler.idle and not hot.in_doubt and not station.windows))
+        ):
             wait = self._due_in()
             if wait > 0:
                 rung = await self._alarm.sleep(wait)

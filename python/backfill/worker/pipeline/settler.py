@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -85,15 +85,23 @@ class Settler:
         memory. An end that the handler's own transaction has written is let go of at once.
         """
         if running.ending is COMMITTED:
-            tell(self._listeners, [running], ())
-            self._let_go([running])
-            self._settled()
+            self.written([running])
             return len(self._pending)
         if running.lane.heavy:
             running.job = running.job.without_payload()
         self._pending.append(running)
         self._keeping = self._keeping or running.keep is not None
         return len(self._pending)
+
+    def listen(self, listener: SettledListener) -> None:
+        """Have one more listener told of each batch that is written."""
+        self._listeners = (*self._listeners, listener)
+
+    def written(self, batch: Sequence[HeldJob], missing: Collection[HeldJob] = ()) -> None:
+        """Let go of attempts whose ends somebody else has written; those that are `missing` count for nothing."""
+        tell(self._listeners, batch, missing)
+        self._let_go(batch)
+        self._settled()
 
     @property
     def pending(self) -> int:

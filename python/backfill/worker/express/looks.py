@@ -1,0 +1,115 @@
+"""The looks of windows: when lanes look for parallel jobs by a window, and what they learn of the answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from backfill._native import payload_size
+from backfill.storage.claims import Look, Taken
+from backfill.storage.wire import Command
+from backfill.worker.express.mode import ExpressMode
+from backfill.worker.lanes.lane import Lane
+from backfill.worker.pipeline.asked import Asked
+from backfill.worker.pipeline.claimer import BACKLOG, Claimer
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+
+class WindowLooks:
+    """What windows ask the database for, in the place of the claimer's looks for parallel jobs.
+
+    Args:
+        claimer: what the worker knows of its lanes and of the queue.
+        mode: says which lanes give their jobs to windows.
+        worker: the worker's id.
+    """
+
+    def __init__(self, claimer: Claimer, mode: ExpressMode, *, worker: str) -> None:
+        self._claimer = claimer
+        self._mode = mode
+        self._worker = worker
+
+    @property
+    def are_due(self) -> bool:
+        """Whether a lane should look now."""
+        return self.due_in(time.monotonic()) == 0.0
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until a lane should look by a window; None where none waits for a time."""
+        claimer = self._claimer
+        if claimer.closed or not claimer.knows_tasks:
+            return None
+        lanes = [lane for lane in claimer.lanes if lane.in_windows]
+        if any(lane.low for lane in lanes):
+            return 0.0
+        times = [lane.look_at for lane in lanes if lane.look_at is not None and lane.room > 0]
+        return max(min(times) - now, 0.0) if times else None
+
+    def backlog(self) -> bool:
+        """Whether there is room, and a reason, for a large window beside the one that is open."""
+        claimer = self._claimer
+        if claimer.closed or not claimer.knows_tasks:
+            return False
+        return any(lane.in_windows and lane.low and lane.room >= BACKLOG for lane in claimer.lanes)
+
+    def ask(self, now: float) -> Asked:
+        """What a window that is opened now should ask for."""
+        claimer = self._claimer
+        if claimer.closed or not claimer.knows_tasks:
+            return Asked.nothing()
+        self._mode.look()
+        claimer.keep_time(now)
+        most = self._mode.most
+        lanes = [lane for lane in claimer.lanes if lane.in_windows and lane.low]
+        looks = [(lane, lane.look(most, now, window=True)) for lane in lanes]
+        return Asked(looks, levels=False, around=False, wakes=claimer.wakes)
+
+    def commands(self, asked: Asked) -> list[Command]:
+        """The statements of the looks, each of them one."""
+        return [
+            command
+            for lane, look in asked.looks
+            for command in lane.claim.commands(look, worker=self._worker, bound=lane.bound)
+        ]
+
+    def took(self, asked: Asked, results: Sequence[PGresult]) -> list[tuple[Lane, Taken]]:
+        """Take in what the looks have given; return it, by the lanes."""
+        claimer, now = self._claimer, time.monotonic()
+        claimer.pulse.claimed = now
+        found = []
+        for (lane, look), result in zip(asked.looks, results, strict=True):
+            taken = lane.claim.read([result], claimer.known.names, tracked=look.tracked)
+            if taken.jobs and (held_at := taken.jobs[0].locked_at_micros) is not None:
+                claimer.clock.note(held_at, now)
+            self._learn(lane, look, taken, asked, now)
+            found.append((lane, taken))
+        return found
+
+    def missed(self, asked: Asked) -> None:
+        """Take note that looks brought nothing, since they were refused or their answer was lost."""
+        for lane, look in asked.looks:
+            lane.answered(look)
+            lane.hungry = True
+            lane.horizon.missed(look)
+
+    def _learn(self, lane: Lane, look: Look, taken: Taken, asked: Asked, now: float) -> None:
+        beside = lane.beside or lane.behind
+        lane.answered(look)
+        if taken.jobs:
+            lane.note_payloads(len(taken.jobs), payload_size(taken.jobs))
+        if taken.cut:
+            look = replace(look, wanted=len(taken.jobs))  # as if it had wanted no more, since others are still there
+            self._claimer.wakes += 1  # a look beside this one saw the jobs that were cut off as locked
+            if beside:
+                lane.horizon.reset()
+        clock = self._claimer.clock.at(asked.began)
+        lane.horizon.learn(look, taken, seconds=now - asked.began, now=now, clock=clock)
+        if len(taken.jobs) >= look.wanted or look.tie is not None:  # from a place it has not seen all jobs
+            lane.hungry = True
+        elif asked.wakes == self._claimer.wakes:
+            lane.hungry = False
+            lane.look_at = None if look.full or lane.horizon.is_clear else max(lane.horizon.full_at, now)
