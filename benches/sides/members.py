@@ -30,9 +30,9 @@ _WORK: Final = 240.0
 Command = Sequence[str]
 
 
-def our_member(dsn: str, task: str = "noop", *, express: bool = False) -> Command:
-    """One of our workers, with 100 slots for a task whose handler does nothing."""
-    return (sys.executable, "-m", "sides.member_worker", dsn, task, "express" if express else "ordinary")
+def our_member(dsn: str, task: str = "noop", *, express: bool = False, python: str = sys.executable) -> Command:
+    """One of our workers, with 100 slots for a task whose handler does nothing; of another environment, if asked for."""
+    return (python, "-m", "sides.member_worker", dsn, task, "express" if express else "ordinary")
 
 
 def node_member(dsn: str, node_modules: Path) -> Command:
@@ -80,7 +80,9 @@ class History:
         return seen[bisect_right(seen, when, key=lambda told: told[0]) - 1][1]
 
 
-async def fleet_rate(dsn: str, jobs: int, processes: int, *, express: bool) -> float:
+async def fleet_rate(
+    dsn: str, jobs: int, processes: int, *, express: bool = False, python: str = sys.executable
+) -> float:
     """Jobs a second that so many of our processes run together, until the table is empty.
 
     Args:
@@ -88,10 +90,11 @@ async def fleet_rate(dsn: str, jobs: int, processes: int, *, express: bool) -> f
         jobs: how many there are in all, those before the clock starts included.
         processes: how many workers.
         express: how their task is registered.
+        python: the interpreter of the environment that has their backfill.
     """
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         left = await Left.of(connection)
-        async with _working([our_member(dsn, express=express)] * processes) as history:
+        async with _working([our_member(dsn, express=express, python=python)] * processes) as history:
             await history.reach(jobs)
             return history.rate(await left.ended())
 
