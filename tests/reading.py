@@ -15,7 +15,10 @@ async def rows(dsn: str, query: LiteralString, *parameters: Any) -> list[tuple[A
 
 
 async def value(dsn: str, query: LiteralString, *parameters: Any) -> Any:
-    """The first column of a query's only row. A query that waits for something uses an aggregate: it always has a row."""
+    """The first column of a query's only row.
+
+    A query with which a test waits for something has an aggregate, so that it always gives a row.
+    """
     [[found]] = [row[:1] for row in await rows(dsn, query, *parameters)]
     return found
 

@@ -40,8 +40,8 @@ impl fmt::Display for RowError {
 
 impl std::error::Error for RowError {}
 
-/// Columns that a claim has beside a job's: how many of the jobs that it found it took, where it ended, and which version of a
-/// row it saw.
+/// Columns that a claim has beside those of a job: how many of the jobs that it found it took, where it ended, and
+/// which version of a row it saw.
 const BESIDE: [&[u8]; 4] = [b"fits", b"place", b"ctid", b"xmin"];
 
 macro_rules! columns {

@@ -167,8 +167,8 @@ class TaskRegistry(Recurring, Generic[D]):
                 handler of a process is a function of a module, which the child imports.
             batch: whether the payload is a list of items that can fail one by one: the handler takes a `list[T]` and
                 may raise `BatchFailed(indexes, error)`, and the items that failed are tried again alone.
-            express: whether a worker may run its jobs by the locks of their rows alone and delete those that complete in
-                the same transaction. It is for short async handlers that bear a repetition beside themselves, and
+            express: whether a worker may run its jobs by the locks of their rows alone and delete those that complete
+                in the same transaction. It is for short async handlers that bear a repetition beside themselves, and
                 cannot stand beside `keep`, `run_in`, `limit`, `rate` and `batch`. Jobs with a key or in a serial queue
                 run as those of any other task.
             middleware: functions that run around the handler, the first outermost, all within the registry's

@@ -33,7 +33,7 @@ from backfill.worker.execution.endings import (
 from backfill.worker.execution.endings import Ending as RealEnding
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
-from backfill.worker.lanes.lane import make_lanes
+from backfill.worker.lanes.making import make_lanes
 from backfill.worker.pipeline.settler import Settler
 from backfill.worker.upkeep.counters import Counters
 

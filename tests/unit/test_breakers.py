@@ -31,7 +31,7 @@ from backfill.worker.execution.endings import (
     Snoozed,
 )
 from backfill.worker.execution.held_job import HeldJob
-from backfill.worker.lanes.lane import make_lanes
+from backfill.worker.lanes.making import make_lanes
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 OPENED = datetime(2026, 1, 1, tzinfo=UTC)

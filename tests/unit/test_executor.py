@@ -12,7 +12,7 @@ from backfill.records import Job
 from backfill.worker.execution.endings import GIVEN_BACK
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob, HeldJobs
-from backfill.worker.lanes.lane import make_lanes
+from backfill.worker.lanes.making import make_lanes
 from backfill.worker.pipeline.settler import Settler
 
 from plugins.periods import work_for

@@ -14,7 +14,8 @@ from backfill.storage.arrays import number_array
 from backfill.storage.claims import NEVER, LaneClaim, LaneFilter, Taken
 from backfill.storage.ties import Place, Tie
 from backfill.worker.execution.executor import Executor
-from backfill.worker.lanes.lane import Lane, make_lanes
+from backfill.worker.lanes.lane import Lane
+from backfill.worker.lanes.making import make_lanes
 from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.health import Pulse
 from backfill.worker.liveness.lookout import Lookout
@@ -71,11 +72,11 @@ def test_lanes_look_from_the_start_where_their_tasks_come_back() -> None:
     assert not rest.shut
     for lane in (first, rest):
         lane.hungry = False
-        lane.horizon._floors[0] = 5
+        lane.horizon._floors.levels[0] = 5
     known.leave_out("paused", frozenset())
     assert (first.hungry, first.horizon.floors[0], first.shut) == (True, NEVER, False)
     assert (rest.hungry, rest.horizon.floors[0]) == (True, NEVER)  # it takes every task
-    rest.hungry, rest.horizon._floors[0] = False, 5
+    rest.hungry, rest.horizon._floors.levels[0] = False, 5
     known.leave_out("paused", frozenset({"pay"}))
     assert (rest.hungry, rest.horizon.floors[0]) == (False, 5)
 

@@ -10,7 +10,8 @@ from backfill import Job, QueueConfig
 from backfill.storage.claims import LaneClaim, Look
 from backfill.worker.config import AHEAD_BYTES
 from backfill.worker.execution.held_job import HeldJob
-from backfill.worker.lanes.lane import AHEAD_SECONDS, MOST_AHEAD, Lane, make_lanes, unmatched_tasks
+from backfill.worker.lanes.lane import AHEAD_SECONDS, MOST_AHEAD, Lane
+from backfill.worker.lanes.making import make_lanes, unmatched_tasks
 
 
 def lane(concurrency: int = 4) -> Lane:

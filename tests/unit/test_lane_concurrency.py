@@ -14,7 +14,8 @@ from backfill.worker.control.concurrency import set_concurrency
 from backfill.worker.execution.endings import GIVEN_BACK
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
-from backfill.worker.lanes.lane import Lane, make_lanes
+from backfill.worker.lanes.lane import Lane
+from backfill.worker.lanes.making import make_lanes
 
 from plugins.waiting import Eventually
 

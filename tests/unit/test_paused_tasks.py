@@ -12,7 +12,8 @@ from backfill.client import BackfillClient
 from backfill.worker.execution.endings import GIVEN_BACK
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
-from backfill.worker.lanes.lane import Lane, make_lanes
+from backfill.worker.lanes.lane import Lane
+from backfill.worker.lanes.making import make_lanes
 
 TASKS = ("mail", "pay")
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from backfill import Job
 from backfill.storage.claims import HIGHEST, LOWEST, NEVER, Look, Spans, Taken
 from backfill.storage.serial_floors import SLACK_MICROS
+from backfill.worker.lanes.floors import NAMED_LEVELS
 from backfill.worker.lanes.full_looks import DEAR_SHARE, SHARE
-from backfill.worker.lanes.scan_cursor import NAMED_LEVELS, ScanCursor
+from backfill.worker.lanes.scan_cursor import ScanCursor
 
 from strategies import queue_steps, smallints
 

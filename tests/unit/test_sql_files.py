@@ -30,7 +30,9 @@ INDEXES = {
 }  # fmt: skip
 _LANES = {
     "claim", "claim_parallel", "claim_tied", "claim_parallel_tied",
-    "lock_near_queues", "lock_beyond_queues", "lock_known_queues", "lock_far_queues", "take_values",
+    "lock_near_queues", "lock_beyond_queues", "lock_known_queues", "lock_far_queues", "hold_window",
+    "hold_window_tied",
+    "take_values",
 }  # fmt: skip
 
 

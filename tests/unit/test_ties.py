@@ -157,7 +157,7 @@ def test_a_place_counts_no_more(what: str) -> None:
         assert horizon.look(1, 0.0).full
         return
     elif what == "floor":
-        horizon._floors[0] = 6 * SECOND
+        horizon._floors.levels[0] = 6 * SECOND
     else:
         horizon.tracks = False
     look = horizon.look(9, 0.0)

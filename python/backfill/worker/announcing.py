@@ -13,7 +13,8 @@ from backfill.payloads import encode
 from backfill.payloads.scheduled import Run, with_run
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
-from backfill.worker.lanes.lane import Lane, unmatched_tasks
+from backfill.worker.lanes.lane import Lane
+from backfill.worker.lanes.making import unmatched_tasks
 from backfill.worker.pipeline.hot import LINES
 
 if TYPE_CHECKING:

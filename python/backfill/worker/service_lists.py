@@ -142,7 +142,10 @@ PUMPS: Final[tuple[ServiceFactory[WorkerSession], ...]] = (
     ServiceFactory("express line 1", lambda session: session.windows[0], wanted=_has_windows, drains=True),
     ServiceFactory("express line 2", lambda session: session.windows[1], wanted=_has_windows, drains=True),
 )
-"""The pumps, which claim and settle, and the loops of the express lines. Of a session's services they start last and stop first."""
+"""The pumps, which claim and settle, and the loops of the express lines.
+
+Of a session's services they start last and stop first.
+"""
 
 UPKEEP: Final[tuple[ServiceFactory[WorkerProcess], ...]] = (
     ServiceFactory("folder", lambda process: CounterFolder(process.own), background=True),

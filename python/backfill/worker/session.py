@@ -45,7 +45,8 @@ from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.express.loop import WindowLoop
 from backfill.worker.express.made import make_windows
 from backfill.worker.handler_pool import HandlerPool
-from backfill.worker.lanes.lane import Lane, make_lanes
+from backfill.worker.lanes.lane import Lane
+from backfill.worker.lanes.making import make_lanes
 from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.beat import Beat
 from backfill.worker.liveness.health import Pulse

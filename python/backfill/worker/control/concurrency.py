@@ -83,7 +83,7 @@ def set_concurrency(executor: Executor, lane: Lane, concurrency: int) -> None:
     """
     lane.set_concurrency(concurrency)
     if lane.lowered:
-        executor.return_surplus(lane)
+        executor.undo_all(lane.take_surplus())
     executor.stragglers.count(lane.config.name)
     executor.dispatch(lane)
     executor.thirsty()

@@ -142,7 +142,7 @@ class Executor(Wiring):
         """Start jobs that were taken in, as far as there are slots; the others are ready."""
         lane.add(self.park(self.broken.sift(claimed)))
         if lane.lowered:
-            self.return_surplus(lane)
+            self.undo_all(lane.take_surplus())
         self.dispatch(lane)
 
     def take_in(self, jobs: list[Job], lane: Lane, window: WindowClaim | None = None) -> list[HeldJob]:
@@ -171,9 +171,7 @@ class Executor(Wiring):
             self._dispatch(lane, time.monotonic())
 
     def _dispatch(self, lane: Lane, began: float) -> None:
-        if began > self.leased_until:
-            self.leased_until = self.renew_lease()
-        if began > self.leased_until:
+        if not self.is_leased(began):
             return  # the process was paused, or its heartbeats do not get through: others may run what it holds
         lane.starting = True
         try:
@@ -201,10 +199,6 @@ class Executor(Wiring):
     def return_ready(self, lane: Lane) -> None:
         """Give back what a lane holds and has not started."""
         self.undo_all(lane.take_ready())
-
-    def return_surplus(self, lane: Lane) -> None:
-        """Give back the ready jobs for which a lane has no room any more, since its concurrency was lowered."""
-        self.undo_all(lane.take_surplus())
 
     def undo_all(self, unstarted: Iterable[HeldJob]) -> None:
         """Give back jobs that never took a slot."""
@@ -337,13 +331,10 @@ class Executor(Wiring):
         return work
 
     def _raised(self, running: HeldJob, error: BaseException) -> Ending:
-        """How an attempt ends whose handler raised.
-
-        The error's own code may fail when the error is looked at; the job must end even then.
-        """
+        """How an attempt ends whose handler raised. The error's own code may fail when the error is looked at."""
         try:
             return self._looked_at(running, error)
-        except BaseException as broken:  # noqa: BLE001 - see above
+        except BaseException as broken:  # noqa: BLE001 - the job must end even then
             return self._outcomes.unknown(running.job, error, broken)
 
     def _looked_at(self, running: HeldJob, error: BaseException) -> Ending:

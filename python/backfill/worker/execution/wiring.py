@@ -28,3 +28,9 @@ class Wiring:
         """When others may have given this worker up, in monotonic seconds; no job starts later without a renewal."""
         self.renew_lease: Callable[[], float] = lambda: self.leased_until
         """Called when `leased_until` is over; returns its new value."""
+
+    def is_leased(self, now: float) -> bool:
+        """Whether the worker still has its jobs for sure, as far as its heartbeats can tell."""
+        if now > self.leased_until:
+            self.leased_until = self.renew_lease()
+        return now <= self.leased_until

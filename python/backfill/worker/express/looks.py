@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from backfill._native import payload_size
 from backfill.storage.claims import Look, Taken
 from backfill.storage.wire import Command
 from backfill.worker.express.mode import ExpressMode
 from backfill.worker.lanes.lane import Lane
+from backfill.worker.lanes.learning import learn
 from backfill.worker.pipeline.asked import Asked
 from backfill.worker.pipeline.claimer import BACKLOG, Claimer
 
@@ -32,11 +31,6 @@ class WindowLooks:
         self._claimer = claimer
         self._mode = mode
         self._worker = worker
-
-    @property
-    def are_due(self) -> bool:
-        """Whether a lane should look now."""
-        return self.due_in(time.monotonic()) == 0.0
 
     def due_in(self, now: float) -> float | None:
         """Seconds until a lane should look by a window; None where none waits for a time."""
@@ -97,17 +91,9 @@ class WindowLooks:
             lane.horizon.missed(look)
 
     def _learn(self, lane: Lane, look: Look, taken: Taken, asked: Asked, now: float) -> None:
-        beside = lane.beside or lane.behind
-        lane.answered(look)
-        if taken.jobs:
-            lane.note_payloads(len(taken.jobs), payload_size(taken.jobs))
-        if taken.cut:
-            look = replace(look, wanted=len(taken.jobs))  # as if it had wanted no more, since others are still there
-            self._claimer.wakes += 1  # a look beside this one saw the jobs that were cut off as locked
-            if beside:
-                lane.horizon.reset()
         clock = self._claimer.clock.at(asked.began)
-        lane.horizon.learn(look, taken, seconds=now - asked.began, now=now, clock=clock)
+        look, _ = learn(lane, look, taken, seconds=now - asked.began, now=now, clock=clock)
+        self._claimer.wakes += taken.cut  # a look beside this one saw the jobs that were cut off as locked
         if len(taken.jobs) >= look.wanted or look.tie is not None:  # from a place it has not seen all jobs
             lane.hungry = True
         elif asked.wakes == self._claimer.wakes:

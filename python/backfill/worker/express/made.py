@@ -9,6 +9,7 @@ from backfill.express import express_in
 from backfill.storage.windows import WINDOW_LINES
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.express.jobs import WindowJobs
 from backfill.worker.express.line import ExpressLine
 from backfill.worker.express.looks import WindowLooks
 from backfill.worker.express.loop import ExpressState, WindowLoop
@@ -55,7 +56,8 @@ def make_windows(
     proofs = Proofs(tasks, window=length, changed=lambda _: look())
     mode = ExpressMode(lanes, proofs, fleet=claimer.fleet, changed=stir)
     state = ExpressState(
-        station, mode, WindowLooks(claimer, mode, worker=worker), length, config.dead_after.total_seconds(),
+        station, mode, WindowLooks(claimer, mode, worker=worker), WindowJobs(station, mode, length), length,
+        config.dead_after.total_seconds(),
         tuple(Alarm() for _ in range(WINDOW_LINES)),
     )  # fmt: skip
     station.executor.thirsty, claimer.windows_look = stir, look

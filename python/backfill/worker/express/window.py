@@ -57,6 +57,7 @@ class Window:
     """One open window.
 
     Args:
+        results: what its looks gave.
         length: after how many seconds it is to end, whatever still runs.
         alive: says whether the connection of its transaction is still open, as far as the socket can tell.
         ring: called when it should be ended now.
@@ -72,6 +73,7 @@ class Window:
 
     def __init__(
         self,
+        results: Sequence[PGresult],
         *,
         length: float,
         alive: Callable[[], bool],
@@ -81,7 +83,7 @@ class Window:
         self.opened = time.monotonic()
         self.express: list[HeldJob] = []
         self.ordinary: list[tuple[Lane, list[HeldJob]]] = []
-        self.results: Sequence[PGresult] = ()
+        self.results = results
         self._length = length
         self._alive = alive
         self._ring = ring
@@ -110,10 +112,6 @@ class Window:
     def is_broken(self) -> bool:
         """Whether its transaction is lost."""
         return self._state is _State.BROKEN
-
-    def begin(self, results: Sequence[PGresult]) -> None:
-        """Take in what its looks gave; its time begins."""
-        self.opened, self.results = time.monotonic(), results
 
     def shorten(self, length: float) -> None:
         """End it after fewer seconds, since jobs wait for its end."""
@@ -183,13 +181,10 @@ class Window:
         self._state = _State.CLOSED
         self._tell()
 
-    def fail(self) -> bool:
-        """Take note that its transaction is lost; return whether this is new."""
-        if self._state in {_State.BROKEN, _State.CLOSED}:
-            return False
+    def fail(self) -> None:
+        """Take note that its transaction is lost."""
         self._state = _State.BROKEN
         self._tell()
-        return True
 
     def _tell(self) -> None:
         if self._closed is not None and not self._closed.done():

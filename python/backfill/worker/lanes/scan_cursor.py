@@ -22,13 +22,12 @@ from typing import Final
 
 from backfill.records import Job
 from backfill.storage.claims import NEVER, Look, Spans, Taken
-from backfill.storage.serial_floors import SLACK_MICROS, SerialFloor
+from backfill.storage.serial_floors import SerialFloor
 from backfill.storage.ties import Tie
 from backfill.worker.lanes.ended_ties import ended_tie
+from backfill.worker.lanes.floors import Floors
 from backfill.worker.lanes.full_looks import DEAR_SHARE, PATIENCE_SECONDS, SHARE, FullLooks
 
-NAMED_LEVELS: Final = (-20, -10, -5, 0, 5, 10)
-_MOST_LEVELS: Final = 100
 _PRODUCTIVE: Final = 4
 """After a look from the queues' side that found less than a fourth of the jobs wanted, the next must be afforded."""
 _MOST_KNOWN: Final = 20_000
@@ -63,13 +62,12 @@ class ScanCursor:
 
     __slots__ = (
         "_blocked", "_era", "_far_at", "_far_costs", "_floor", "_floors", "_full", "_hidden", "_known", "_lacked_near",
-        "_lost", "_near_at", "_near_costs", "_own", "_patience", "_returns", "_seen", "_short", "_soon_at", "_stale_at",
+        "_lost", "_near_at", "_near_costs", "_own", "_patience", "_returns", "_short", "_soon_at", "_stale_at",
         "_tie", "freed", "parts", "tracks",
     )  # fmt: skip
 
     def __init__(self, *, patience: float = PATIENCE_SECONDS, apart: bool = True) -> None:
-        self._floors: dict[int, int] = dict.fromkeys(NAMED_LEVELS, NEVER)
-        self._seen: dict[int, float] = {}
+        self._floors = Floors()
         self._full = FullLooks(patience=patience, apart=apart)
         self._era = 0
         self._near_at = 0.0
@@ -96,19 +94,11 @@ class ScanCursor:
     @property
     def floors(self) -> Mapping[int, int]:
         """Where the next look begins: a run_at for each known priority, in PostgreSQL's microseconds."""
-        return self._floors
+        return self._floors.levels
 
     def know(self, levels: Iterable[int], now: float) -> None:
-        """Note the priorities that waiting jobs have.
-
-        The hundred priorities that were seen last keep their floors, and the six with names always have one. Without a
-        floor each look would read the dead rows of all jobs that the priority ever had.
-        """
-        self._seen.update(dict.fromkeys(list(levels)[:_MOST_LEVELS], now))
-        newest = sorted(self._seen, key=self._seen.__getitem__, reverse=True)[:_MOST_LEVELS]
-        self._seen = {level: self._seen[level] for level in newest}
-        found = dict.fromkeys((*NAMED_LEVELS, *self._seen), NEVER)
-        self._floors = {level: self._floors.get(level, NEVER) for level in found}
+        """Note the priorities that waiting jobs have."""
+        self._floors.know(levels, now)
 
     def behind_at(self) -> float | None:
         """When the second line should look behind the floors; None while the lane's other looks do that."""
@@ -118,7 +108,7 @@ class ScanCursor:
         """What a look from the start, beside others, should ask for: few jobs, which the lane does not count on."""
         self._full.begin(now)
         wanted = max(min(room // 4, _FEW), 1)
-        spans = Spans.of(dict.fromkeys(self._floors, NEVER))
+        spans = Spans.of(self._floors.none())
         return Look(wanted, spans, scan_jobs=False, scan_queues=False, era=self._era, behind=True, tracked=self.tracks)
 
     def look(self, wanted: int, now: float, *, serial_alone: bool = False) -> Look:
@@ -138,7 +128,7 @@ class ScanCursor:
             self._full.begin(now)
         if far:
             self._far_at = now + _UNDER_WAY
-        floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
+        floors = self._floors.none() if full else self._floors.levels
         return Look(
             wanted, Spans.of(floors), scan_jobs=near, scan_queues=far, full=full, era=self._era, known=known,
             beyond=beyond, returns=self._returns, tracked=self.tracks and not serial_alone,
@@ -150,7 +140,7 @@ class ScanCursor:
         full = now >= self._full.at and not self._full.are_apart
         if full:
             self._full.begin(now)
-        floors = dict.fromkeys(self._floors, NEVER) if full else self._floors
+        floors = self._floors.none() if full else self._floors.levels
         return Look(
             wanted, Spans.of(floors), scan_jobs=False, scan_queues=False, full=full, era=self._era,
             returns=self._returns, tracked=self.tracks, tie=self._next_tie() if self.tracks and not full else None,
@@ -198,10 +188,10 @@ class ScanCursor:
             self._learn_beyond(look, taken, now)
         if look.known and len(taken.jobs) >= look.wanted:
             self._keep(look.known, taken)  # there was no room for the jobs of the others
-        self._meet(taken.jobs, now)
+        self._floors.meet(taken.jobs, now)
         if look.era == self._era and not look.serial_alone:
-            began = self._floors.get(taken.jobs[-1].priority, NEVER) if taken.jobs else NEVER
-            self._move_floors(look, taken.jobs, clock)
+            began = self._floors.at(taken.jobs[-1].priority) if taken.jobs else NEVER
+            self._floors.move(look, taken.jobs, clock)
             if look.tracked:
                 self._learn_tie(look, taken, began)
         if look.full:
@@ -317,7 +307,7 @@ class ScanCursor:
         self._lost = False
         if look.returns != self._returns:
             return  # what has come back since the look began may lie before the floor that it found
-        self._floor = None if taken.floor is None else taken.floor.cover(self._floors)
+        self._floor = None if taken.floor is None else taken.floor.cover(self._floors.levels)
         if self._floor is not None:
             seconds = taken.near_seconds + taken.far_seconds
             apart = max(self._patience, _LEAST_APART * seconds)
@@ -365,7 +355,7 @@ class ScanCursor:
 
     def reset(self) -> None:
         """Forget the floors, since the jobs that this lane may take have changed."""
-        self._floors = dict.fromkeys(self._floors, NEVER)
+        self._floors.forget()
         self._tie = None
         self._full.want()
         self._era += 1  # a look under way began at the old floors
@@ -375,55 +365,21 @@ class ScanCursor:
 
     def adopt(self, floors: Mapping[int, int], other: ScanCursor) -> None:
         """Begin at floors that looks of another cursor have found, and look from the start when it does."""
-        for level, floor in floors.items():
-            self._floors[level] = max(floor, self._floors.get(level, NEVER))
+        self._floors.raise_to(floors)
         self._full.at = max(self._full.at, other._full.at)
 
     def returned(self, job: Job) -> None:
         """Lower the floor of a job's priority to the job, since it waits again as before."""
-        floor = self._floors.get(job.priority, NEVER)
-        if job.run_at_micros < floor:
-            self._floors[job.priority] = job.run_at_micros
+        self._floors.lower(job)
         self._tie = None  # the job may have another place now
         self._era += 1  # a look under way may have passed it already
         if job.job_queue_id is not None:
             self._watch((job.job_queue_id,))
 
-    def _meet(self, jobs: list[Job], now: float) -> None:
-        """Make floors for the priorities of claimed jobs: all may be claimed before the priorities are asked for."""
-        if not jobs:
-            return
-        first, last = jobs[0].priority, jobs[-1].priority
-        for level in (first,) if first == last else {job.priority for job in jobs}:
-            if level in self._seen or (level not in self._floors and len(self._seen) < _MOST_LEVELS):
-                self._seen[level] = now
-                self._floors.setdefault(level, NEVER)
-
-    def _move_floors(self, look: Look, jobs: list[Job], clock: int | None) -> None:
-        """Note where a look ended: as far as it could see, nothing is left before that place."""
-        if look.tie is not None and len(jobs) < look.wanted:
-            return  # it has seen only some of the jobs
-        ended_at = jobs[0].locked_at_micros if jobs else clock
-        if ended_at is None:
-            return
-        swept = ended_at - SLACK_MICROS
-        if len(jobs) < look.wanted:
-            self._floors = {level: max(floor, swept) for level, floor in self._floors.items()}
-            return
-        last = next((job for job in reversed(jobs) if job.job_queue_id is None), None)
-        if last is None:
-            return
-        for level, floor in self._floors.items():
-            if level < last.priority:
-                self._floors[level] = max(floor, swept)
-            elif level == last.priority:
-                ended = min(last.run_at_micros, swept)  # an older job may be committed a little later than this one
-                self._floors[level] = ended if look.full else max(floor, ended)
-
     def _next_tie(self) -> Tie | None:
         """Where a look begins among the jobs of one run_at, as long as that is where the floor is."""
         tie = self._tie
-        if tie is not None and self._floors.get(tie.priority, NEVER) > tie.run_at:
+        if tie is not None and self._floors.at(tie.priority) > tie.run_at:
             tie = self._tie = None
         return tie
 

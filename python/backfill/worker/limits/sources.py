@@ -223,7 +223,7 @@ class Sources:
         for lane in {one.source.lane for one in looks}:
             self._executor.dispatch(lane)
             if not lane.ahead:
-                self._executor.return_surplus(lane)
+                self._executor.undo_all(lane.take_surplus())
 
     def ended(self, running: HeldJob) -> bool:
         """Take note that a job with a share has ended; return whether another one starts with the share."""

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from backfill._native import payload_size
 from backfill.storage.arrays import text_array
 from backfill.storage.claims import Look, Taken
 from backfill.storage.wire import Command
@@ -19,7 +17,9 @@ from backfill.storage.workers import Around, Levels, read_around, read_levels
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.full_looks import SHARE
-from backfill.worker.lanes.lane import Lane, common_front
+from backfill.worker.lanes.lane import Lane
+from backfill.worker.lanes.learning import learn
+from backfill.worker.lanes.making import common_front
 from backfill.worker.limits.look import Answer, LimitedLook
 from backfill.worker.limits.roster import Roster
 from backfill.worker.limits.source import Source
@@ -115,15 +115,8 @@ class Claimer:
     @property
     def sated(self) -> bool:
         """Whether no look is under way, and no lane that has room could get more jobs by another look."""
-        looks = any(
-            lane.asked
-            or lane.behind
-            or lane.serial_asked
-            or (lane.in_windows and lane.serial_hungry and lane.room > 0)
-            or (lane.room > 0 and (lane.hungry or lane.look_at is not None))
-            for lane in self.lanes
-        )
-        return not (looks or self.known.wanted) and (not self._limits or self._limits.sated)
+        sated = all(lane.sated for lane in self.lanes) and not self.known.wanted
+        return sated and (not self._limits or self._limits.sated)
 
     @property
     def _lookers(self) -> list[Lane | Source | Roster]:
@@ -315,22 +308,16 @@ class Claimer:
         """Take note that a turn brought nothing, since it was refused or its answer was lost."""
         self._lookout.forget()
         for lane, look in asked.looks:
-            self.is_over(lane, look)
+            lane.answered(look)
             lane.hungry = lane.serial_hungry = True
             lane.horizon.missed(look)
+            self._look_behind_is_over(look)
         self._limits.missed(asked.limited, asked.common)
 
     def _learn(self, lane: Lane, look: Look, taken: Taken, asked: Asked, *, seconds: float, now: float) -> None:
-        beside = lane.beside or lane.behind
-        self.is_over(lane, look)
-        if taken.jobs:
-            lane.note_payloads(len(taken.jobs), payload_size(taken.jobs))
-        if taken.cut:
-            look = replace(look, wanted=len(taken.jobs))  # as if it had wanted no more, since others are still there
-            self.wakes += 1  # a look beside this one saw the jobs that were cut off as locked
-            if beside:
-                lane.horizon.reset()
-        complete = lane.horizon.learn(look, taken, seconds=seconds, now=now, clock=self.clock.at(asked.began))
+        look, complete = learn(lane, look, taken, seconds=seconds, now=now, clock=self.clock.at(asked.began))
+        self._look_behind_is_over(look)
+        self.wakes += taken.cut  # a look beside this one saw the jobs that were cut off as locked
         if look.serial_alone:
             lane.serial_hungry = bool(taken.jobs) or not complete or asked.wakes != self.wakes
             return
@@ -346,9 +333,7 @@ class Claimer:
         lane.hungry = False
         lane.look_at = None if complete else max(lane.horizon.next_look_at(now), now)
 
-    def is_over(self, lane: Lane, look: Look) -> None:
-        """Take note that a look is not under way any more."""
-        lane.answered(look)
+    def _look_behind_is_over(self, look: Look) -> None:
         if look.behind:
             self._stir()  # the second pump made it, which asks for nothing else by itself
 

@@ -205,7 +205,7 @@ async def test_a_paused_job_does_not_pass_to_another_lane(
     lanes = QueueConfig("mails", 1, tasks=["mail", "post", "letter"]), QueueConfig.default_queue(2)
     async with runner_of(dsn, runs, *lanes, poll_interval=SECOND / 50) as runner:
         assert runner._parts is not None
-        first, rest = runner._parts.one.station.claimer._lanes
+        first, rest = runner._parts.one.station.claimer.lanes
         await client.enqueue_bulk("pay", [{}] * 20)
         await eventually(lambda: len(runs.of("pay")), lambda count: count == 20)
         assert (first.shut, rest.shut) == (True, False)

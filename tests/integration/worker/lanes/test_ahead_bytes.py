@@ -94,7 +94,7 @@ class Heavy:
 
     async def _run(self, payload: Any) -> None:
         self.ran += 1
-        lanes = self._station.claimer._lanes
+        lanes = self._station.claimer.lanes
         self.most = max(self.most, *(sum(len(run.job.payload_bytes) for run in lane.ready) for lane in lanes))
         await asyncio.sleep(0)
 

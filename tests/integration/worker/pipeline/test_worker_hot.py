@@ -15,7 +15,7 @@ import pytest
 from backfill import BackfillClient, JobSpec, NewJob, Queue, QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.worker.execution.executor import Executor
 from backfill.worker.lanes import full_looks
-from backfill.worker.lanes.lane import make_lanes
+from backfill.worker.lanes.making import make_lanes
 from backfill.worker.limits.sources import Sources
 from backfill.worker.liveness.health import Pulse
 from backfill.worker.liveness.lookout import Lookout

@@ -1,0 +1,181 @@
+"""What becomes of the jobs of a window: when it opens, when it ends, and when it is lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from backfill.records import Job
+from backfill.storage.claim_kinds import IN_ROW
+from backfill.storage.claims import Taken
+from backfill.storage.windows import RowVersion, end_commands, versions
+from backfill.storage.wire import Command
+from backfill.worker.execution.endings import COMPLETED
+from backfill.worker.execution.held_job import HeldJob
+from backfill.worker.express.mode import ExpressMode
+from backfill.worker.express.window import Window, WindowEnd
+from backfill.worker.lanes.lane import Lane
+from backfill.worker.pipeline.pump import PipelineState
+
+logger = logging.getLogger(__name__)
+
+_SHORTER: Final = 4
+"""A window that has found ordinary jobs too lasts for this part of its length at most, since they wait for its end."""
+
+
+@dataclass(slots=True)
+class Unsure:
+    """Jobs that had completed in a window that was lost, so that nobody knows whether they are deleted.
+
+    Attributes:
+        rows: the versions of their rows that the window held.
+        jobs: their attempts.
+    """
+
+    rows: list[RowVersion] = field(default_factory=list)
+    jobs: list[HeldJob] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self.jobs)
+
+
+class WindowJobs:
+    """Moves jobs between a worker's windows and its other parts.
+
+    Args:
+        station: what the worker's pumps share.
+        mode: says which jobs run in windows.
+        length: how long a window is open at most, in seconds.
+    """
+
+    def __init__(self, station: PipelineState, mode: ExpressMode, length: float) -> None:
+        self._station = station
+        self._mode = mode
+        self._length = length
+
+    def take_in(self, window: Window, found: Sequence[tuple[Lane, Taken]]) -> None:
+        """Start the jobs that a window holds; those that do not belong into a window wait for its end."""
+        executor, admitted = self._station.executor, list[tuple[Lane, list[HeldJob]]]()
+        before = executor.claimed
+        for lane, taken in found:
+            if not taken.jobs:
+                continue
+            express, ordinary = list[Job](), list[Job]()
+            for job in taken.jobs:
+                (express if self._mode.runs_in_window(job) else ordinary).append(job)
+            self._mode.note(lane, express=len(express), ordinary=len(ordinary))
+            if ordinary:
+                held = self._held(ordinary, lane, window)
+                window.ordinary.append((lane, held))
+                lane.asked += len(held)
+                window.shorten(self._length / _SHORTER)
+            if express:
+                held = self._held(express, lane, window)
+                window.hold(held)
+                admitted.append((lane, held))
+        self._station.claimed(executor.claimed - before)
+        for lane, held in admitted:
+            executor.admit([running for running in held if running.ending is None], lane)
+
+    def _held(self, jobs: list[Job], lane: Lane, window: Window) -> list[HeldJob]:
+        """Note the jobs of a window as ours; where the worker stops, they are given back at once."""
+        executor = self._station.executor
+        return executor.take_in(jobs, lane, window) or [executor.held[job.id] for job in jobs]
+
+    def decide(self, window: Window) -> tuple[WindowEnd, list[Command]]:
+        """Decide what the end of a window does, and let go of what has not begun; return the statements, too."""
+        end, station = window.decide(), self._station
+        self._let_go(end.let_go)
+        claimed = [running.job for running in end.claimed]
+        claimed += [running.job for _, some in window.ordinary for running in some]
+        completed = [running.job.id for running in end.completed]
+        return end, end_commands(station.schema, station.worker, completed=completed, claimed=claimed)
+
+    def _let_go(self, unstarted: Sequence[HeldJob]) -> None:
+        """Take the jobs that a window lets go out of everything in which they wait for their start."""
+        waiting = [running for running in unstarted if running.ending is None]
+        for lane in {running.lane for running in waiting}:
+            lane.withdraw_all({running for running in waiting if running.lane is lane})
+        for running in waiting:
+            if running.kept_back is not None:
+                running.kept_back.withdraw(running)
+        self._station.executor.undo_all(waiting)
+
+    def closed(self, window: Window, end: WindowEnd, deleted: int) -> None:
+        """Take in that the end of a window has taken effect.
+
+        Args:
+            window: the window.
+            end: what its end did.
+            deleted: how many rows it has deleted.
+        """
+        station = self._station
+        window.close()
+        if deleted != len(end.completed):
+            logger.warning(
+                "%d jobs that completed in a window were not deleted, and run again: a trigger of the table may keep "
+                "them",
+                len(end.completed) - deleted,
+            )
+        self._mode.ran(len(window.express), len(end.let_go))
+        if end.completed or end.let_go:
+            station.settler.written([*end.completed, *end.let_go])
+        for running in end.let_go:
+            station.claimer.returned(running)
+        self._go_on(end.claimed)
+        for lane, some in window.ordinary:
+            lane.asked -= len(some)
+            self._go_on(some)
+            station.executor.admit([running for running in some if running.ending is None], lane)
+        if end.let_go or end.claimed or window.ordinary:
+            station.stir()
+
+    def _go_on(self, claimed: Sequence[HeldJob]) -> None:
+        """Take note that the claims of some jobs are in their rows now; those that have ended are settled."""
+        for running in claimed:
+            running.claim, running.window = IN_ROW, None
+            if running.ending is not None:
+                self._station.ended(running)
+
+    def lost(self, window: Window) -> Unsure:
+        """Handle that a window is lost: cancel its handlers, write none of their ends, and look from the start again.
+
+        Returns:
+            The jobs that had completed.
+        """
+        station, unsure = self._station, Unsure()
+        every = [*window.express, *(running for _, some in window.ordinary for running in some)]
+        unsure.jobs = [running for running in window.express if running.ending is COMPLETED]
+        if unsure:
+            rows = versions(window.results)
+            unsure.rows = [rows[running.job.id] for running in unsure.jobs]
+        for lane, some in window.ordinary:
+            lane.asked -= len(some)
+        for running in every:
+            if running.ending is not None and running.ending is not COMPLETED:
+                self.forget([running])
+        self._let_go([running for running in every if not running.slot_taken_at])
+        for running in every:
+            if running.ending is None:
+                station.executor.held.lose(running)
+        for lane in {running.lane for running in every}:
+            lane.look_anew()
+        station.locks.look_soon()
+        logger.info(
+            "a window was lost: %d of its jobs run again, and %d that had completed run again only if their rows were "
+            "changed meanwhile",
+            len(every) - len(unsure.jobs), len(unsure.jobs),
+        )  # fmt: skip
+        station.stir()
+        return unsure
+
+    def forget(self, jobs: Sequence[HeldJob]) -> None:
+        """Let go of attempts that count for nothing, since their window was lost."""
+        self._station.settler.written(jobs, jobs)
+
+    def found_done(self, unsure: Unsure) -> None:
+        """Let go of jobs that had completed in a lost window, and are deleted, unless their rows were changed."""
+        self._station.settler.written(unsure.jobs)
