@@ -77,3 +77,21 @@ async def test_a_process_that_does_not_answer_is_waited_for_once(monkeypatch: py
             await asyncio.sleep(0)
         fleet.ended(child)
         assert dict((await asking).of(ATTEMPTS)) == {labels: Value(3.0)}
+
+
+async def test_a_task_never_becomes_other() -> None:
+    """Where processes have over 200 tasks together, no series goes down when one of the processes ends."""
+    fleet = FleetMetrics(asyncio.get_running_loop())
+    first, second = (WorkerChild(number, [], changed=lambda: None) for number in (1, 2))
+
+    def told(numbers: range) -> Snapshot:
+        return Snapshot({(ATTEMPTS.name, (f"t{one}", "bulk_default", "completed")): Value(1.0) for one in numbers})
+
+    fleet.heard(first, told(range(MOST_TASKS)))
+    fleet.heard(second, told(range(100, 100 + MOST_TASKS)))
+    fleet._silent |= {first, second}
+    before = dict((await asyncio.to_thread(fleet.snapshot)).of(ATTEMPTS))
+    assert before["other", "bulk_default", "completed"] == Value(100.0)
+    for child in (second, first):
+        fleet.ended(child)
+        assert dict((await asyncio.to_thread(fleet.snapshot)).of(ATTEMPTS)) == before

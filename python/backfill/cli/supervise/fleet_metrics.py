@@ -2,7 +2,8 @@
 
 Each process tells its metrics every two seconds, at its end, and when it is asked. Those of a process that has ended
 are kept, so no counter goes down where a process is started anew. Of a process that is killed, what it had not told is
-lost.
+lost. Which tasks have series of their own is decided once, when they are first told of: otherwise a task could become
+`other` when a process ends, and its counters would go down.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class FleetMetrics:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._past = Snapshot()
+        self._past = Snapshot()  # its tasks are those that have series of their own here, once and for all
         self._latest: dict[WorkerChild, Snapshot] = {}
         self._awaited: set[WorkerChild] = set()
         self._silent: set[WorkerChild] = set()
@@ -61,17 +62,16 @@ class FleetMetrics:
             self._loop.call_soon_threadsafe(_ask, asked)
         except RuntimeError:
             asked = []  # the loop is closed, since the supervisor ends
+        own = process_metrics().snapshot()
         with self._news:
             if asked:
                 self._news.wait_for(lambda: not self._awaited, ANSWER_SECONDS)
                 # Nobody waits for them again before they have told something: the probes come to the same thread.
                 self._silent |= self._awaited
-            total = Snapshot()
-            total.add(self._past)
-            for snapshot in self._latest.values():
+            total = Snapshot(tasks=self._past.tasks)
+            for snapshot in (self._past, *self._latest.values(), own):
                 total.add(snapshot)
-        total.add(process_metrics().snapshot())
-        return total
+            return total
 
 
 def _ask(children: list[WorkerChild]) -> None:
