@@ -89,12 +89,17 @@ class Handlers:
 async def test_busy_processes_are_ended(dsn: str, supervise: Supervise, eventually: Eventually, tmp_path: Path) -> None:
     """A process that is told to end loses no count; one that is killed loses what it has counted since it told last.
 
-    It tells whenever somebody scrapes: what was shown before stays, and so do all counts of the other process.
+    It tells whenever somebody scrapes: what was shown before stays, and so do all counts of the other process. Each
+    that was killed is recovered once.
     """
     scrapes, handlers = Scrapes(), Handlers(tmp_path)
     fleet = supervise(TASKS, "--processes", "2", "--health-address", f"127.0.0.1:{scrapes.port}")
     await eventually(lambda: fleet.is_whole(2), timeout=START)
     victims = set[int]()
+
+    def recovered() -> float:
+        return total(scrapes.look(), "backfill_recoveries_total")
+
     async with BackfillClient(dsn) as client:
 
         async def left() -> int:
@@ -123,5 +128,6 @@ async def test_busy_processes_are_ended(dsn: str, supervise: Supervise, eventual
             assert shown <= most
             assert total(scrapes.last, RUNS) == total(scrapes.last, WAITS) == shown
             victims.add(victim)
+            await eventually(recovered, lambda number, kills=turn: number == kills)
     assert len(victims) == 3
     assert {job for _, job in handlers.lines()} == set(range(1, 3 * WAVE + 1))
