@@ -137,7 +137,7 @@ async def test_slots(books: Metrics, dsn: str, eventually: Eventually) -> None:
 
 
 async def test_settle_lag(books: Metrics, dsn: str, eventually: Eventually) -> None:
-    """An attempt whose end cannot be written, since somebody else holds its row, has waited for as long as that took."""
+    """An attempt whose end cannot be written, since somebody holds its row, has waited for as long as that took."""
     held = Held()
     async with (
         WorkerRunner(_config(dsn), held.tasks) as runner,
