@@ -13,7 +13,7 @@ from backfill.cli.supervise.fleet_metrics import FleetMetrics
 from backfill.cli.supervise.link import Link
 from backfill.metrics import books
 from backfill.metrics.books import Count, Metrics
-from backfill.metrics.catalogue import ATTEMPTS, MOST_TASKS
+from backfill.metrics.catalogue import ATTEMPTS, DEPTH, MOST_TASKS
 from backfill.metrics.snapshot import Snapshot, Value
 
 LONGEST = "\N{GRINNING FACE}" * 124
@@ -95,3 +95,20 @@ async def test_a_task_never_becomes_other() -> None:
     for child in (second, first):
         fleet.ended(child)
         assert dict((await asyncio.to_thread(fleet.snapshot)).of(ATTEMPTS)) == before
+
+
+async def test_gauges_of_a_process_that_says_nothing_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one may look at the queue in its place by then; its counts stay, and all is back with its next word."""
+    fleet = FleetMetrics(asyncio.get_running_loop())
+    child = WorkerChild(1, [], changed=lambda: None)
+    told = Snapshot({(ATTEMPTS.name, ("t", "b", "completed")): Value(3.0), (DEPTH.name, ("due", "t")): Value(7.0)})
+    fleet.heard(child, told)
+    fleet._silent.add(child)
+    assert (await asyncio.to_thread(fleet.snapshot)).values.items() >= told.values.items()
+    fleet._heard_at[child] -= fleet_metrics.UNHEARD_SECONDS
+    seen = await asyncio.to_thread(fleet.snapshot)
+    assert list(seen.of(ATTEMPTS)) == [(("t", "b", "completed"), Value(3.0))]
+    assert not list(seen.of(DEPTH))
+    fleet.heard(child, told)
+    fleet._silent.add(child)
+    assert list((await asyncio.to_thread(fleet.snapshot)).of(DEPTH)) == [(("due", "t"), Value(7.0))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import AsyncExitStack
 from typing import Any, LiteralString
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 
 from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
 from backfill.metrics.books import Metrics
+from backfill.worker.upkeep import gauges
 from fleet.processes import fleet_of
 
 from plugins.periods import let_pass
@@ -195,3 +197,29 @@ async def test_loop_lag(books: Metrics, dsn: str, eventually: Eventually) -> Non
         assert lags == sorted(lags)
         assert lags[-1] >= 1.5
         await eventually(lag, lambda seconds: seconds < 1.0)
+
+
+async def test_another_worker_looks_at_the_queue_when_one_has_ended(
+    books: Metrics, dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers of one process show the same; what the one that looked has shown is not added to the other's."""
+    monkeypatch.setattr(gauges, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(gauges, "LOOK_SECONDS", 0.05)
+    held = Held()
+
+    async def shown() -> list[float]:
+        seen = await _scraped(second)
+        names = ("worker_active", "lane_slots_free", "queue_depth")
+        return [total(seen, f"backfill_{name}") for name in names]
+
+    async with BackfillClient(dsn) as client, AsyncExitStack() as both:
+        await client.enqueue("nobody's", {})
+        ends = dict[WorkerRunner, AsyncExitStack]()
+        for _ in range(2):
+            end = await both.enter_async_context(AsyncExitStack())
+            ends[await end.enter_async_context(WorkerRunner(_config(dsn), held.tasks))] = end
+        first, second = sorted(ends, key=lambda runner: runner.worker_id or "")
+        await eventually(shown, lambda found: found == [2, 20, 1])
+        await ends[first].aclose()
+        await client.enqueue("nobody's", {})
+        await eventually(shown, lambda found: found == [1, 10, 2])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Final
 
 from backfill.cli.supervise.child import WorkerChild
@@ -18,6 +19,8 @@ from backfill.metrics.snapshot import Snapshot
 
 ANSWER_SECONDS: Final = 0.5
 """How long the processes have to answer; one whose handler holds the interpreter is shown as it told last."""
+UNHEARD_SECONDS: Final = 20.0
+"""After so long without a word of a process its gauges are not shown: others have given it up, and do what it did."""
 
 
 class FleetMetrics:
@@ -31,6 +34,7 @@ class FleetMetrics:
         self._loop = loop
         self._past = Snapshot()  # its tasks are those that have series of their own here, once and for all
         self._latest: dict[WorkerChild, Snapshot] = {}
+        self._heard_at: dict[WorkerChild, float] = {}
         self._awaited: set[WorkerChild] = set()
         self._silent: set[WorkerChild] = set()
         self._news = threading.Condition()
@@ -38,7 +42,7 @@ class FleetMetrics:
     def heard(self, child: WorkerChild, snapshot: Snapshot) -> None:
         """Take in what a process tells."""
         with self._news:
-            self._latest[child] = snapshot
+            self._latest[child], self._heard_at[child] = snapshot, time.monotonic()
             self._awaited.discard(child)
             self._silent.discard(child)
             self._news.notify_all()
@@ -47,6 +51,7 @@ class FleetMetrics:
         """Keep the counts of a process that has ended."""
         with self._news:
             last = self._latest.pop(child, None)
+            self._heard_at.pop(child, None)
             if last is not None:
                 self._past.add(last, ended=True)
             self._awaited.discard(child)
@@ -69,8 +74,11 @@ class FleetMetrics:
                 # Nobody waits for them again before they have told something: the probes come to the same thread.
                 self._silent |= self._awaited
             total = Snapshot(tasks=self._past.tasks)
-            for snapshot in (self._past, *self._latest.values(), own):
-                total.add(snapshot)
+            total.add(self._past)
+            fresh = time.monotonic() - UNHEARD_SECONDS
+            for child, snapshot in self._latest.items():
+                total.add(snapshot, ended=self._heard_at[child] < fresh)
+            total.add(own)
             return total
 
 
