@@ -10,6 +10,7 @@ import errno
 import os
 import resource
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -30,6 +31,35 @@ from backfill.worker.liveness.probe_server import MOST_CONNECTIONS
 from plugins.waiting import Eventually
 from scraping import samples_of
 
+FORKS = """
+import os, signal, socket, warnings
+warnings.simplefilter("ignore")  # newer versions of Python warn of threads
+from backfill.worker.liveness.health import WorkerHealth
+from backfill.worker.liveness.probe import HttpProbe
+probe = HttpProbe(("127.0.0.1", 0), lambda: WorkerHealth(live=True, ready=True, reasons=()))
+probe.open()
+client = socket.create_connection(("127.0.0.1", probe.port), timeout=10)
+client.sendall(b"GET /live HTTP/1.1\\r\\n\\r\\n")
+client.recv(100)
+reading, writing = os.pipe()
+child = os.fork()
+if not child:
+    os.write(writing, b"forked")
+    signal.pause()
+os.read(reading, 10)
+another = socket.create_connection(("127.0.0.1", probe.port), timeout=10)
+another.sendall(b"GET /live HTTP/1.1\\r\\n\\r\\n")
+print(another.recv(100)[:12].decode())
+probe.close()
+try:
+    HttpProbe(("127.0.0.1", probe.port), probe._health).open()
+    print("free")
+except Exception as error:
+    print(error)
+finally:
+    os.kill(child, signal.SIGKILL)
+    os.wait()
+"""
 CROWD = 1_000
 WELL = WorkerHealth(live=True, ready=True, reasons=())
 REQUEST = b"GET /ready HTTP/1.1\r\nHost: worker\r\n\r\n"
@@ -237,3 +267,9 @@ def test_a_crowd_asks_for_a_large_page_of_metrics(monkeypatch: pytest.MonkeyPatc
             assert len(_all(half)) > len(body)
     finally:
         probe.close()
+
+
+def test_a_forked_process_does_not_hold_the_address() -> None:
+    """A process that a handler has forked may outlive the worker, whose successor takes the address then."""
+    ran = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.stdout.split("\n")[:2], ran.stderr) == (["HTTP/1.1 200", "free"], "")
