@@ -108,6 +108,7 @@ EMBEDDED = [
     "tests/integration/worker/test_logs.py",
     "tests/integration/worker/test_main_ends.py",
     "tests/integration/worker/test_metrics.py",
+    "tests/integration/worker/test_metrics_troubles.py",
     "tests/integration/worker/test_services.py",
     "tests/integration/worker/test_stops.py",
     "tests/integration/worker/test_worker_faults.py",

@@ -60,6 +60,7 @@ def _listener(process: WorkerProcess) -> Service:
         hear=process.hear,
         claimed=lambda: process.one.executor.claimed,
         control=process.look_at_control,
+        reconnected=lambda: process.one.metering.reconnected(),  # noqa: PLW0108 (another session may work by then)
     )
 
 
