@@ -11,7 +11,7 @@ import pytest
 
 from sides.ratio import Figure, table
 
-pytest_plugins = ["plugins.signals", "plugins.server", "plugins.databases", "plugins.node"]
+pytest_plugins = ["plugins.signals", "plugins.server", "plugins.databases", "plugins.node", "plugins.away"]
 
 FIGURES: list[Figure] = []
 

@@ -128,6 +128,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "beat": ["worker5", 0.1],
     "look_around": [["task1", "task2"], "worker5", 6.0, Jsonb({"host": "host"})],
     "give_up_worker": ["worker5", 1],
+    "end_windows": [["backfill express worker5 0", "backfill express worker5 1"]],
     "give_up_gone": ["worker5", Jsonb({"host": "host"})],
     "find_places": [Jsonb({"host": "host", "pid": 7})],
     "show_place": ["worker5", Jsonb({"host": "host"})],

@@ -14,6 +14,7 @@ import uvloop
 from backfill import BackfillClient, QueueConfig, TaskRegistry, WorkerConfig, WorkerRunner
 
 from sides.bare import CLAIM, SETTINGS
+from sides.ours import Counted, noop
 from sides.producers import INSERT
 
 TASK: Final = "noop"
@@ -24,23 +25,36 @@ _PAUSE: Final = 0.01
 Started = asyncio.Future[float]
 
 
-def worker_delays(dsn: str) -> list[float]:
-    """Seconds from the call of enqueue to the handler's start, each on an idle worker."""
+def worker_delays(dsn: str, *, warming: int = 0, express: bool = False) -> list[float]:
+    """Seconds from the call of enqueue to the handler's start, each on an idle worker.
+
+    Args:
+        dsn: of the queue.
+        warming: how many jobs the worker has run before.
+        express: how the task is registered.
+    """
     logging.disable(logging.WARNING)
 
     async def run() -> list[float]:
-        started: Started
-
+        started: Started = asyncio.get_running_loop().create_future()
+        warmed = Counted(noop, warming)
         registry: TaskRegistry[None] = TaskRegistry()
 
-        @registry.task(TASK)
+        @registry.task(TASK, express=express)
         async def handler(payload: dict[str, Any]) -> None:
-            del payload
-            started.set_result(time.perf_counter())
+            if not warmed.done.is_set():
+                await warmed(payload)
+            else:
+                started.set_result(time.perf_counter())
 
         config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(100)])
         async with BackfillClient(dsn) as client, WorkerRunner(config, registry):
-            await asyncio.sleep(0.5)  # the listener listens
+            if warming:
+                await client.enqueue_bulk(TASK, ({"user": user} for user in range(warming)))
+                await warmed.done.wait()
+            else:
+                warmed.done.set()
+            await asyncio.sleep(0.5)  # the listener listens, and what was warmed with is settled
 
             async def once(user: int) -> float:
                 nonlocal started

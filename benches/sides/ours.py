@@ -27,6 +27,8 @@ from backfill import (
 )
 from backfill.middleware import AsyncMiddleware
 
+from sides.left import Left
+
 Handler = Callable[[dict[str, Any]], Awaitable[object]]
 
 
@@ -42,6 +44,12 @@ async def echo(payload: dict[str, Any]) -> dict[str, Any]:
 async def short(payload: dict[str, Any]) -> None:
     """A millisecond of waiting."""
     await asyncio.sleep(0.001)
+
+
+async def mixed(payload: dict[str, Any]) -> None:
+    """Nothing, but for one job of twenty a tenth of a second of waiting."""
+    if payload["user"] % 20 == 0:
+        await asyncio.sleep(0.1)
 
 
 async def passing(call_next: CallNext, ctx: WorkerContext[None]) -> object:
@@ -79,24 +87,27 @@ class Observing:
 
 
 class Counted:
-    """A handler that counts, and says when the first and the last of so many have begun."""
+    """A handler that counts, and says when the first and the last of so many have begun; `warming` come before the first."""
 
-    def __init__(self, handler: Handler, jobs: int) -> None:
+    def __init__(self, handler: Handler, jobs: int, warming: int = 0) -> None:
         self._handler = handler
-        self._jobs = jobs
+        self._warming = warming
+        self._all = warming + jobs
         self.count = 0
         self.first = 0.0
+        self.warm = asyncio.Event()
         self.done = asyncio.Event()
 
     async def __call__(self, payload: dict[str, Any]) -> object:
         """One job."""
-        if not self.count:
+        if self.count == self._warming:
             self.first = time.perf_counter()
+            self.warm.set()
         self.count += 1
         try:
             return await self._handler(payload)
         finally:
-            if self.count >= self._jobs:
+            if self.count >= self._all:
                 self.done.set()
 
 
@@ -114,42 +125,34 @@ def worker_rate(
     plugins: Sequence[Plugin] = (),
     middleware: Sequence[AsyncMiddleware[None]] = (),
     beside: str | None = None,
+    warming: int = 0,
+    express: bool = False,
 ) -> float:
     """Jobs a second that a worker runs, from its first job's begin until the table is empty (or the last one's end).
 
     `runs` is how many attempts they take, where some fail; `retry` says how long those wait;
     `keep` how long ends are kept; `plugins` are the worker's, and `middleware` runs around the handler;
-    `beside` is another task that the worker knows.
+    `beside` is another task that the worker knows; `warming` jobs more are there, which run before the clock starts;
+    `express` is how the task is registered.
     """
     logging.disable(logging.WARNING)
     gc.freeze()  # as the shell's worker does
 
     async def run() -> float:
-        counted = Counted(handler, runs or jobs)
+        counted = Counted(handler, runs or jobs, warming)
         registry: TaskRegistry[None] = TaskRegistry()
-        registry.task(task, retry=retry, keep=keep, middleware=middleware)(counted)
+        registry.task(task, retry=retry, keep=keep, middleware=middleware, express=express)(counted)
         if beside is not None:
             registry.task(beside)(noop)
         config = WorkerConfig(dsn, queues=[QueueConfig.default_queue(slots)])
-        async with (
-            await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,
-            WorkerRunner(config, registry, plugins=plugins),
-        ):
-            await counted.done.wait()
-            ended = time.perf_counter()
-            while settled and await _left(connection):  # as often as the server answers
-                ended = time.perf_counter()
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            left = await Left.of(connection)
+            async with WorkerRunner(config, registry, plugins=plugins):
+                await counted.done.wait()
+                ended = await left.ended() if settled else time.perf_counter()
         return jobs / (ended - counted.first)
 
     try:
         return uvloop.run(run())
     finally:
         gc.unfreeze()
-
-
-async def _left(connection: psycopg.AsyncConnection[Any]) -> bool:
-    cursor = await connection.execute(
-        "select 1 from graphile_worker._private_jobs as jobs join graphile_worker._private_tasks as tasks"
-        " on tasks.id = jobs.task_id where tasks.identifier = 'noop' limit 1"
-    )
-    return bool(await cursor.fetchall())

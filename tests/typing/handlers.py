@@ -80,7 +80,7 @@ def sync_context(note: Note, ctx: WorkerContext[Deps]) -> bool:
     return ctx.should_stop
 
 
-@tasks.task("model")
+@tasks.task("model", express=True)
 async def model(order: Order) -> None: ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,11 @@ from backfill import (
 )
 from backfill.express import express_in
 from backfill.testing import run_job
+from backfill.worker.announcing import announce
+from backfill.worker.express.mode import MOST_WORKERS
+from backfill.worker.express.proofs import LOOKED_AT, MOST_SLOW, NEEDED
+
+from places import ROOT
 
 
 async def handler(payload: list[int]) -> None:
@@ -113,6 +119,36 @@ async def test_copies_of_a_task_are_express_too() -> None:
     assert express_in(other) == {"net.ping", "net.pong"}
     assert express_in(other.wrapped(lambda *_: None)) == {"net.ping", "net.pong"}
     assert not express_in(TaskRegistry())
+
+
+def test_the_page_names_the_numbers() -> None:
+    """Those of proofs and of fleets, so that they change together."""
+    page = " ".join((ROOT / "docs" / "express.md").read_text(encoding="utf-8").split())
+    assert f"Once {NEEDED} of its attempts have ended" in page
+    assert f"more than {MOST_SLOW:.0%} of its last {LOOKED_AT} attempts".replace("%", " %") in page
+    assert f"in a fleet of more than {MOST_WORKERS} workers" in page
+    assert f"is open for {WorkerConfig().express_window / timedelta(milliseconds=1):g} ms at most" in page
+    guarantees = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    assert f"first runs [{NEEDED} of its jobs]" in guarantees
+
+
+@pytest.mark.parametrize("express", [None, True, False])
+def test_a_worker_counts_the_connections_of_its_windows(express: bool | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Two more at most, where it has an express task and windows are not off."""
+    caplog.set_level("INFO", "backfill")
+    with_one: TaskRegistry[None] = TaskRegistry()
+    with_one.task("ping", express=True)(handler)
+    without: TaskRegistry[None] = TaskRegistry()
+    without.task("ping")(handler)
+    said = []
+    for registry in (without, with_one):
+        caplog.clear()
+        announce(WorkerConfig(express=express), registry, "w", [], declares=False)
+        said.append(
+            [int(number) for number in re.findall(r"(\d+) connections at rest and at most (\d+)", caplog.text)[0]]
+        )
+    rest, most = said[0]
+    assert said[1] == [rest, most + (0 if express is False else 2)]
 
 
 @pytest.mark.parametrize("value", [0, 1, "auto", timedelta(0)])

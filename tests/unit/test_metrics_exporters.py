@@ -12,9 +12,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
-from backfill.metrics import PrometheusCollector, instrument
+from backfill.metrics import PrometheusCollector, instrument, prometheus
 from backfill.metrics.books import Count, Metrics, Values
 from backfill.metrics.catalogue import ATTEMPTS, INSTRUMENTS, LOOP_LAG, RUN_TIME, Kind
+from backfill.metrics.snapshot import Snapshot, Value
 from contract.crate_names import names
 
 from places import ROOT
@@ -30,6 +31,28 @@ from backfill.metrics.catalogue import ATTEMPTS
 process_metrics().add([Count(ATTEMPTS, ("a", "b", "completed"), 1)])
 found = [name for name in sys.modules if name.startswith(("opentelemetry", "prometheus_client"))]
 print(json.dumps([process_metrics().wanted, bool(found)]))
+"""
+
+FORKS = """
+import json, os
+from prometheus_client import CollectorRegistry
+from backfill.metrics import PrometheusCollector, process_metrics
+from backfill.metrics.books import Count
+from backfill.metrics.catalogue import ATTEMPTS
+registry, labels = CollectorRegistry(), dict(task="a", priority_band="b", outcome="completed")
+registry.register(PrometheusCollector())
+reading, writing = os.pipe()
+
+def shown(number):
+    process_metrics().add([Count(ATTEMPTS, tuple(labels.values()), number)])
+    return registry.get_sample_value("backfill_job_attempts_total", labels)
+
+found = [shown(3)]
+if not os.fork():
+    os.write(writing, json.dumps(shown(5)).encode())
+    os._exit(0)
+os.wait()
+print(json.dumps([*found, json.loads(os.read(reading, 100))]))
 """
 
 SDK = """
@@ -163,3 +186,32 @@ def test_nobody_pays_who_does_not_ask(before: str, asked: str, expected: list[bo
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert (json.loads(ran.stdout), ran.stderr) == (expected, "")
+
+
+def test_a_page_that_is_dear_is_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as it may be, so that those who ask for it all the time do not keep the worker busy."""
+    reads = list[int]()
+
+    def read() -> Snapshot:
+        reads.append(len(reads) + 1)
+        return Snapshot({(ATTEMPTS.name, ("a", "b", "completed")): Value(reads[-1])})
+
+    page = prometheus.page_of(read)
+    assert page is not None
+
+    def shown(accept: str = "") -> float:
+        return total(samples_of(page(accept)[0].decode()), "backfill_job_attempts_total")
+
+    made = len(reads)  # the registry has looked at the names
+    assert [shown() - made, shown() - made] == [1, 2]
+    monkeypatch.setattr(prometheus, "DEAR_SECONDS", -1.0)
+    monkeypatch.setattr(prometheus, "KEPT_FOR", 1e9)
+    assert [shown() - made, shown() - made] == [3, 3]
+    assert shown("application/openmetrics-text; version=1.0.0") - made == 4
+    assert shown() - made == 3
+
+
+def test_a_forked_process_shows_its_own_counts() -> None:
+    """By the collector that its parent has made, as servers do that fork their processes from a loaded program."""
+    ran = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(ran.stdout) == [3.0, 5.0]

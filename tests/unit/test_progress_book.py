@@ -14,6 +14,7 @@ from backfill import InvalidJobError, InvalidPayloadError
 from backfill.payloads import decode_plain
 from backfill.progress import Progress, checked_step, encode_checkpoint
 from backfill.records import PG_EPOCH, Job
+from backfill.storage.claim_kinds import IN_ROW, ClaimInRow
 from backfill.worker.execution.endings import CANCELLED, COMPLETED, GIVEN_BACK, Failed
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.progress import ProgressBook
@@ -53,6 +54,44 @@ def test_what_is_said_while_a_word_is_written_is_not_lost() -> None:
     book.put_back([next_one], {1})
     assert book.take() == []
     assert not book.pending()
+
+
+class _OfAWindow(ClaimInRow):
+    """A claim that is not in its job's row."""
+
+    @property
+    def in_row(self) -> bool:
+        """Whether it is there."""
+        return False
+
+
+def test_a_word_waits_in_the_book_until_the_claim_is_in_the_row() -> None:
+    """The row is asked for at the first word; nothing is written before the claim is there, and nothing is lost."""
+    book, running, asked = ProgressBook(), held(), []
+    book.want_row = asked.append
+    running.claim = _OfAWindow()
+    for number in range(3):
+        book.progress(running, number)
+        book.checkpoint(running, "half")
+    assert asked == [running]
+    assert book.take() == []
+    assert book.pending()
+    running.claim = IN_ROW
+    [entry] = book.take()
+    assert (entry.step, entry.checkpoint) == (checked_step(2), b'"half"')
+
+
+@pytest.mark.parametrize("in_row", [False, True])
+def test_only_a_job_with_a_claim_in_its_row_may_have_a_row_of_progress(in_row: bool) -> None:
+    """What a job said that its window has completed was never written, so that nothing has to be deleted."""
+    book, running = ProgressBook(), held()
+    running.claim = IN_ROW if in_row else _OfAWindow()
+    book.progress(running, 1)
+    running.ending = COMPLETED
+    book.release([running])
+    assert book.take_gone() == ([running.job.id] if in_row else [])
+    assert not book.pending()
+    assert not book.in_use
 
 
 def test_the_first_word_writes_the_whole_row() -> None:

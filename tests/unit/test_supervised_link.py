@@ -13,7 +13,7 @@ from backfill.cli.supervise.fleet_metrics import FleetMetrics
 from backfill.cli.supervise.link import Link
 from backfill.metrics import books
 from backfill.metrics.books import Count, Metrics
-from backfill.metrics.catalogue import ATTEMPTS, MOST_TASKS
+from backfill.metrics.catalogue import ATTEMPTS, DEPTH, MOST_TASKS
 from backfill.metrics.snapshot import Snapshot, Value
 
 LONGEST = "\N{GRINNING FACE}" * 124
@@ -77,3 +77,38 @@ async def test_a_process_that_does_not_answer_is_waited_for_once(monkeypatch: py
             await asyncio.sleep(0)
         fleet.ended(child)
         assert dict((await asking).of(ATTEMPTS)) == {labels: Value(3.0)}
+
+
+async def test_a_task_never_becomes_other() -> None:
+    """Where processes have over 200 tasks together, no series goes down when one of the processes ends."""
+    fleet = FleetMetrics(asyncio.get_running_loop())
+    first, second = (WorkerChild(number, [], changed=lambda: None) for number in (1, 2))
+
+    def told(numbers: range) -> Snapshot:
+        return Snapshot({(ATTEMPTS.name, (f"t{one}", "bulk_default", "completed")): Value(1.0) for one in numbers})
+
+    fleet.heard(first, told(range(MOST_TASKS)))
+    fleet.heard(second, told(range(100, 100 + MOST_TASKS)))
+    fleet._silent |= {first, second}
+    before = dict((await asyncio.to_thread(fleet.snapshot)).of(ATTEMPTS))
+    assert before["other", "bulk_default", "completed"] == Value(100.0)
+    for child in (second, first):
+        fleet.ended(child)
+        assert dict((await asyncio.to_thread(fleet.snapshot)).of(ATTEMPTS)) == before
+
+
+async def test_gauges_of_a_process_that_says_nothing_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one may look at the queue in its place by then; its counts stay, and all is back with its next word."""
+    fleet = FleetMetrics(asyncio.get_running_loop())
+    child = WorkerChild(1, [], changed=lambda: None)
+    told = Snapshot({(ATTEMPTS.name, ("t", "b", "completed")): Value(3.0), (DEPTH.name, ("due", "t")): Value(7.0)})
+    fleet.heard(child, told)
+    fleet._silent.add(child)
+    assert (await asyncio.to_thread(fleet.snapshot)).values.items() >= told.values.items()
+    fleet._heard_at[child] -= fleet_metrics.UNHEARD_SECONDS
+    seen = await asyncio.to_thread(fleet.snapshot)
+    assert list(seen.of(ATTEMPTS)) == [(("t", "b", "completed"), Value(3.0))]
+    assert not list(seen.of(DEPTH))
+    fleet.heard(child, told)
+    fleet._silent.add(child)
+    assert list((await asyncio.to_thread(fleet.snapshot)).of(DEPTH)) == [(("due", "t"), Value(7.0))]

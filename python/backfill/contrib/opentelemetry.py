@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 from backfill.contrib.extras import missing
 from backfill.errors import ConfigurationError
 from backfill.flags import dead_letter_of
-from backfill.hooks.tracing import AttemptEnd
+from backfill.hooks.tracing import AttemptEnd, Crossing
 from backfill.logs import CURRENT, show_traces
 from backfill.records import TRACE_FLAG, TRACE_STATE_FLAG, UNSAMPLED, UNSAMPLED_FLAG, Job
 from backfill.shown import shown
@@ -62,6 +62,9 @@ _NOTHING: Final = Context()
 """The key under which a context has its span."""
 _OFF: Final = TraceFlags(TraceFlags.DEFAULT)
 _BATCH_COUNT: Final = "messaging.batch.message_count"
+_PARENT: Final = "traceparent"
+_STATE: Final = "tracestate"
+_WITHIN: Final = f"{__name__}:within"
 
 
 class Tracing:
@@ -130,6 +133,16 @@ class Tracing:
             self.failed(error)
             return None
 
+    def crossing(self) -> Crossing | None:
+        """Return what makes the current span current in a handler's child process, too; the package calls this."""
+        carrier = dict[str, str]()
+        try:
+            _PROPAGATOR.inject(carrier)
+        except Exception as error:  # noqa: BLE001 - another library may have made the span
+            self.failed(error)
+        parent = carrier.get(_PARENT)
+        return None if parent is None else Crossing(_WITHIN, (parent, carrier.get(_STATE, "")))
+
     def failed(self, error: Exception) -> None:
         """Log that a part of the SDK failed, such as a sampler; at most once a minute, since it may fail each time."""
         now = time.monotonic()
@@ -171,6 +184,22 @@ class Tracing:
         )
         attach(set_span_in_context(span, _NOTHING))
         return _Attempt(self, span) if span.is_recording() else None
+
+
+@contextmanager
+def within(parent: str, state: str) -> Iterator[None]:
+    """Make a span of the worker current in a child process; the package calls this there, around a handler.
+
+    Args:
+        parent: the span's context, as W3C writes it in `traceparent`.
+        state: its `tracestate`; empty where it has none.
+    """
+    show_traces(_current_ids)
+    token = attach(_PROPAGATOR.extract({_PARENT: parent, _STATE: state}, context=_NOTHING))
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 class _Send:
@@ -331,7 +360,7 @@ def _read(job: Job, flag: str) -> SpanContext | None:
     if not states and (usual := _SAMPLED(parent)):  # as the propagator reads it, in a fifth of the time
         trace_id, span_id, options = (int(part, 16) for part in usual.groups())
         return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(options))
-    carrier = {"traceparent": parent, "tracestate": ",".join(states)}
+    carrier = {_PARENT: parent, _STATE: ",".join(states)}
     context = trace.get_current_span(_PROPAGATOR.extract(carrier, context=_NOTHING)).get_span_context()
     return context if context.is_valid else None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from backfill.records import Job
 
@@ -72,6 +72,19 @@ class AttemptEnd:
     error: AttemptError | None = None
 
 
+class Crossing(NamedTuple):
+    """What makes a span current in another process.
+
+    Attributes:
+        function: the name of a function, as `importable.reference_to` gives it; it returns a context manager, in whose
+            block the span is current.
+        arguments: the function's arguments.
+    """
+
+    function: str
+    arguments: tuple[str, ...]
+
+
 class AttemptSpan(Protocol):
     """The span of one attempt, which is recorded."""
 
@@ -125,4 +138,8 @@ class Tracer(Protocol):
         Returns:
             The span; None where nobody records it, so that there is nothing to end.
         """
+        ...
+
+    def crossing(self) -> Crossing | None:
+        """What makes the current span current in the child process of a handler; None where no span is current."""
         ...

@@ -165,7 +165,9 @@ SLOTS_FREE: Final = _gauge(
     "backfill.lane.slots.free", Kind.SUM, "Slots in which no attempt runs.", "lane", unit="{slot}"
 )
 RECONNECTS: Final = _counter(
-    "backfill.reconnects", "Connections of workers that were lost and made again.", unit="{connection}"
+    "backfill.reconnects",
+    "Connections by which workers take jobs, or hear of them, that were lost and made again.",
+    unit="{connection}",
 )
 RECOVERIES: Final = _counter("backfill.recoveries", "Dead workers that were recovered.", unit="{worker}")
 DEPTH: Final = _gauge(

@@ -5,6 +5,7 @@ The library `prometheus_client`, which the extra `backfill[prometheus]` installs
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import accumulate
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 ABSENT: Final = "metrics for Prometheus need the library prometheus_client: pip install 'backfill[prometheus]'"
+DEAR_SECONDS: Final = 0.02
+"""How much processor time a page may take to be made anew for every request."""
+KEPT_FOR: Final = 4
+"""How many times as long as it took a page is shown again that took more, so that pages never keep the worker busy."""
 Page = Callable[[str], tuple[bytes, str]]
 """Returns the page of metrics, and its content type, in the format that fits the request's Accept header best."""
 
@@ -45,9 +50,9 @@ class PrometheusCollector:
         if not is_installed():
             raise ConfigurationError(ABSENT)
         if read is None:
-            books = metrics or process_metrics()
-            books.want()
-            read = books.snapshot
+            (metrics or process_metrics()).want()
+            # A process that is forked from this one has books of its own.
+            read = (lambda: process_metrics().snapshot()) if metrics is None else metrics.snapshot
         self._read = read
 
     def describe(self) -> Iterator[Metric]:
@@ -68,7 +73,7 @@ def page_of(read: Callable[[], Snapshot]) -> Page | None:
     """What answers requests for `/metrics`; None where `prometheus_client` is not installed.
 
     Args:
-        read: returns the snapshot to show; called once for each request, in any thread.
+        read: returns the snapshot to show, in any thread; called once for each page that is made.
     """
     if not is_installed():
         return None
@@ -77,10 +82,20 @@ def page_of(read: Callable[[], Snapshot]) -> Page | None:
 
     registry = CollectorRegistry()
     registry.register(PrometheusCollector(read=read))
+    kept = dict[str, tuple[float, bytes]]()
 
     def page(accept: str) -> tuple[bytes, str]:
         encode, content_type = choose_encoder(accept)
-        return encode(registry), content_type
+        until, text = kept.pop(content_type, (0.0, b""))
+        if until <= time.monotonic():
+            began = time.thread_time()
+            text = encode(registry)
+            cost = time.thread_time() - began
+            if cost <= DEAR_SECONDS:
+                return text, content_type
+            until = time.monotonic() + KEPT_FOR * cost
+        kept[content_type] = until, text
+        return text, content_type
 
     return page
 

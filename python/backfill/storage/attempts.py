@@ -23,7 +23,7 @@ from backfill.storage.values import integer
 from backfill.storage.wire import Command, Wire
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from backfill.storage.results import Result
 
 _PREDECESSOR_PAUSE: Final = 0.05
 """Seconds between two checks of whether the server has finished what was under way on lost connections."""
@@ -101,7 +101,7 @@ async def find_locks(
     return read_locks(result)
 
 
-def read_locks(result: PGresult) -> dict[int, Lock]:
+def read_locks(result: Result) -> dict[int, Lock]:
     """The locks that a statement gave, by the jobs' ids."""
     return {
         row.integer("id"): Lock(

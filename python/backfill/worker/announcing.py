@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from backfill.client.lent import SERVICES_MOST
 from backfill.errors import PayloadDecodeError
+from backfill.express import express_in
 from backfill.payloads import encode
 from backfill.payloads.scheduled import Run, with_run
+from backfill.storage.windows import WINDOW_LINES
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
 from backfill.worker.lanes.lane import Lane
@@ -40,9 +42,10 @@ def announce(
     for name in unmatched_tasks(config.lanes, tasks):
         logger.warning("task %r matches no lane: its jobs wait for another worker", name)
     rest = 4 if config.listen else 3  # the first hot line, the heartbeat's, the services', and the listener's
-    # To these come the other hot lines, the services' second connection, the handlers', and the one that hears of
-    # results.
-    most = rest + (LINES - 1) + (SERVICES_MOST - 1) + config.pool_size + 1
+    express = WINDOW_LINES if config.express is not False and express_in(registry) else 0
+    # To these come the other hot lines, the services' second connection, the handlers', the one that hears of results,
+    # and the express lines.
+    most = rest + (LINES - 1) + (SERVICES_MOST - 1) + config.pool_size + 1 + express
     logger.info(
         "worker %s starts: %d tasks, lanes %s, %d connections at rest and at most %d (and what bulk calls of "
         "handlers add)",

@@ -55,16 +55,19 @@ class WorkerStopped:
 Event = WorkerRecovered | LeaseLost | WorkerStopped
 
 
-def emit(event: Event, tell: Callable[[ObservedEvent], None] | None = None) -> None:
+def emit(event: Event, tell: Callable[[ObservedEvent], None] | None = None, *, complete: bool = True) -> None:
     """Write an event to the log, and tell the observers of plugins of it.
 
     Args:
         event: the event.
         tell: tells the observers; None where there are none, or where they hear of it from somebody else.
+        complete: whether nothing is left of a worker that was recovered. A recovery may take several turns, by several
+            processes; the metrics count the worker in the turn that removes its row, which is one turn only.
     """
     if isinstance(event, WorkerRecovered) and (books := process_metrics()).wanted:
         dead = Count(DLQ_ADDED, (OTHER, OTHER, UNKNOWN), event.dead_letters)  # of which tasks, nobody has told
-        books.add([Count(RECOVERIES, (), 1), *([dead] if event.dead_letters else [])])
+        recovery = Count(RECOVERIES, (), 1)
+        books.add([*([recovery] if complete else []), *([dead] if event.dead_letters else [])])
     if tell is not None and isinstance(event, ObservedEvent):
         tell(event)
     match event:

@@ -230,7 +230,7 @@ class WorkerProcess:
         """Write the counts, once the attempts that have ended are settled."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_PATIENCE):
-                while not self.one.station.settler.idle:
+                while not self.one.station.is_settled:
                     await self._progress_or_failure()
         await self.one.counters.flush()
 

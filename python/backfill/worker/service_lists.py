@@ -60,6 +60,7 @@ def _listener(process: WorkerProcess) -> Service:
         hear=process.hear,
         claimed=lambda: process.one.executor.claimed,
         control=process.look_at_control,
+        reconnected=lambda: process.one.metering.reconnected(),  # noqa: PLW0108 (another session may work by then)
     )
 
 
@@ -68,7 +69,7 @@ def _sweeper(process: WorkerProcess) -> Service:
     return Sweeper(
         process.own,
         interval=process.config.dlq_processor_interval.total_seconds(),
-        buried=lambda: process.one.breakers.suspect(),  # noqa: PLW0108 (another session may work by then)
+        buried=lambda: process.one.breakers.suspect(),  # noqa: PLW0108 - another session may work by then
     )
 
 
@@ -85,7 +86,11 @@ def _cleaner(process: WorkerProcess) -> Service:
 
 def _watchdog(process: WorkerProcess) -> Service:
     assert process.config.blocked_after is not None  # noqa: S101 - the factory applies only then
-    return Watchdog(limit=process.config.blocked_after.total_seconds(), under_way=process.under_way)
+    return Watchdog(
+        limit=process.config.blocked_after.total_seconds(),
+        under_way=process.under_way,
+        found=lambda running: process.one.station.holds_loop(running),  # noqa: PLW0108 - the session may change
+    )
 
 
 def _scheduler(process: WorkerProcess) -> Service:

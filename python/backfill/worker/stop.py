@@ -149,6 +149,6 @@ class Stop:
         """Wait until the ends of all attempts that have ended are written, for `SETTLE_GRACE` seconds at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_GRACE):
-                while not session.station.settler.idle:
+                while not session.station.is_settled:
                     await self._progress.wait()
                     self._progress.clear()

@@ -79,8 +79,11 @@ class Recovering:
         async with client:
             found = await recover_gone(client, place, next_of=policies.next_of)
         for worker, done in found.items():
+            if not (done.jobs or done.queues or done.complete):
+                continue  # another worker was recovering it, and tells of it
             emit(
                 WorkerRecovered(
                     worker, done.host, done.pid, SUPERVISOR, done.jobs, done.queues, done.dead_letters, done.superseded
-                )
+                ),
+                complete=done.complete,
             )

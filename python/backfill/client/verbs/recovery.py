@@ -22,6 +22,7 @@ from backfill.storage.arrays import number_array, text_array
 from backfill.storage.attempts import named
 from backfill.storage.recovery import CutOff, Next, Page
 from backfill.storage.results import first, nothing, rows
+from backfill.storage.windows import WINDOW_LINES, session_name
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +161,7 @@ def _give_up_and_recover(
     )
     if where is None:
         return None
+    yield from _end_windows(worker)
     done, turn = yield from _recover_jobs(_dead(worker, _died(worker, *where), next_of, dead_after))
     yield from _tell_of(done)
     queues, complete = 0, False
@@ -168,6 +170,23 @@ def _give_up_and_recover(
         complete = yield from Verb("forget_worker", (worker,), lambda found: first(found).whole("gone") > 0)
     superseded = len(done.superseded)
     return Recovered(*where, len(done.ids), queues, done.dead_letters, complete, done.refused, superseded)
+
+
+def _end_windows(worker: str) -> Steps[None]:
+    """End the sessions that hold jobs of a worker which was given up by the locks of their rows alone.
+
+    It comes before the look for the worker's jobs: a window that is just being closed writes its claims into the rows.
+    Where the database refuses it, the worker's other jobs are recovered all the same, and a time limit of the session
+    frees the rows later.
+    """
+    names = text_array([session_name(worker, line) for line in range(WINDOW_LINES)])
+    try:
+        ended = yield from Verb("end_windows", (names,), lambda found: first(found).whole("ended"))
+    except psycopg.Error as error:
+        logger.warning("the windows of worker %s could not be ended, and hold their jobs: %s", worker, said(error))
+    else:
+        if ended:
+            logger.info("ended %d windows of worker %s, which was given up", ended, worker)
 
 
 def _recover_late(

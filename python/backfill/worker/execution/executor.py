@@ -246,7 +246,7 @@ class Executor(Wiring):
 
     def _start(self, running: HeldJob, now: float) -> None:
         """Run a job in a task of its own, in a context that no other job's handler has touched."""
-        if running.window is not None and not running.window.may_start():
+        if (window := running.window) is not None and time.monotonic() > window.fresh_until and not window.may_start():
             self.undo(running)
             return
         running.lane.free -= 1
@@ -281,6 +281,7 @@ class Executor(Wiring):
                 ending = GIVEN_BACK
             else:
                 running.handler_started = True
+                running.began = time.monotonic() if self.notes_starts else 0.0
                 value = await (work if running.limits is NO_LIMITS else self._timed.run(running, work))
                 if running.own is not None:
                     await refuse_open(running.own)

@@ -29,7 +29,13 @@ class KeepsBack(Protocol):
 
 
 class WindowClaim(ClaimKind, Protocol):
-    """The claim of a window, which holds jobs by the locks of their rows alone."""
+    """The claim of a window, which holds jobs by the locks of their rows alone.
+
+    Attributes:
+        fresh_until: until when its jobs may start without a question, in monotonic seconds.
+    """
+
+    fresh_until: float
 
     def may_start(self) -> bool:
         """Whether the job's handler may start now; if not, the window lets the job go."""
@@ -46,6 +52,8 @@ class HeldJob(Attempt):
     Attributes:
         lane: whose slot it uses.
         slot_taken_at: when its slot was taken, in monotonic seconds.
+        began: when its handler began, in monotonic seconds, where the executor notes that; 0.0 until then. Jobs that
+            take their slots together begin one after the other.
         ended: when its slot fell free, in monotonic seconds.
         limits: how long it may run.
         stopping: whether its handler should end.
@@ -66,6 +74,7 @@ class HeldJob(Attempt):
 
     __slots__ = (
         "_event",
+        "began",
         "cancellation",
         "ended",
         "ending",
@@ -90,7 +99,7 @@ class HeldJob(Attempt):
         self.lane = lane
         self.window = window
         self.slot_taken_at = 0.0
-        self.ended = 0.0
+        self.began = self.ended = 0.0
         self.limits: AttemptLimits = NO_LIMITS
         self.keep: float | None = None
         self.stopping = False

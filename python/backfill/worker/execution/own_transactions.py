@@ -15,6 +15,7 @@ from backfill.errors import BackfillError, LeaseLostError, TransactionUseError
 from backfill.logs import fields_of
 from backfill.said import said
 from backfill.storage.backoff import Backoff
+from backfill.storage.claim_kinds import LostClaimError
 from backfill.storage.commits import TransactionId
 from backfill.storage.unprepared import send_unprepared
 from backfill.worker.execution.completing import Commands, Completion, completing, looking_back
@@ -50,7 +51,7 @@ class OwnTransactions:
         self.blocks = Blocks(client)
         self.loop = asyncio.get_running_loop()
         self._executor = executor
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self._outcomes = outcomes
         executor.progress.quiet = _is_quiet
 
@@ -98,7 +99,7 @@ class OwnTransactions:
         """The steps that complete a job; `begun` is the transaction of the handler's own session, where it has one."""
         paused = self._executor.paused_queues
         return completing(
-            running, ending, schema=self.blocks.schema, worker=self._worker_id,
+            running, ending, schema=self.blocks.schema, worker=self.worker_id,
             paused=paused.unlocked_by([running]) if paused else (),
             progressed=[running.job.id] if self._executor.progress.knows(running) else (),
             batches=self._executor.batches, begun=begun,
@@ -155,13 +156,35 @@ class OwnTransactions:
         async with asyncio.timeout(ANSWER_SECONDS):
             connection = await self.blocks.beside()
             try:
-                steps = looking_back(running, completion.transaction, schema=self.blocks.schema, worker=self._worker_id)
+                steps = looking_back(running, completion.transaction, schema=self.blocks.schema, worker=self.worker_id)
                 answer: bool | None = await driven(
                     steps, lambda asked: send_unprepared(connection, asked, timeout=ANSWER_SECONDS)
                 )
             finally:
                 await connection.close()
         return answer
+
+
+async def have_row(running: HeldJob) -> None:
+    """Wait until an attempt's claim is written into its job's row, where the attempt's transaction needs it at its end.
+
+    A window that holds the job ends early for that.
+
+    Raises:
+        LeaseLostError: the window broke, and others may run the job. Where the handler's own task waits, that one is
+            cancelled instead.
+    """
+    if running.claim.in_row:
+        return
+    try:
+        await running.claim.enter_row()
+    except LostClaimError as error:
+        if running.own is not None:
+            running.own.ending = GIVEN_BACK
+        raise LeaseLostError(
+            f"job {running.job.id} ({running.job.task_identifier}): attempt {running.job.attempts} is not this "
+            "worker's any more, so ctx.transaction() did not begin"
+        ) from error
 
 
 def _is_quiet(running: HeldJob) -> bool:

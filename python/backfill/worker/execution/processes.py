@@ -48,6 +48,7 @@ from backfill.worker.processes.deaths import ChildDied, ChildFailed
 from backfill.worker.processes.pool import ChildPool
 
 if TYPE_CHECKING:
+    from backfill.hooks.tracing import Crossing
     from backfill.worker.execution.contexts import Contexts
     from backfill.worker.execution.hooked import Hooked
     from backfill.worker.execution.outcomes import Outcomes
@@ -68,6 +69,9 @@ class HandlerProcesses:
         contexts: makes the contexts of async middleware.
         hooked: runs attempts with the interceptors of plugins around them; None where there are none.
         book: what handlers say about their progress.
+
+    Attributes:
+        crossing: returns what makes the current span current in a child; None where no span is current.
     """
 
     def __init__(self, outcomes: Outcomes, contexts: Contexts, hooked: Hooked | None, book: ProgressBook) -> None:
@@ -75,6 +79,7 @@ class HandlerProcesses:
         self._contexts = contexts
         self._hooked = hooked
         self._book = book
+        self.crossing: Callable[[], Crossing | None] = lambda: None
         self._limits: dict[HeldJob, TimeLimit] = {}
         self._names: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._pool: ChildPool
@@ -156,7 +161,8 @@ class HandlerProcesses:
         """
         name, middleware = self._names[task.identifier]
         checkpoint = self._book.checkpointed_encoded(running)
-        call = Call(Request(name, middleware, running.job, self._worker_id, checkpoint, wanted).packed())
+        request = Request(name, middleware, running.job, self._worker_id, checkpoint, wanted, self.crossing())
+        call = Call(request.packed())
         timed = self._limits.get(running)
 
         def begin() -> None:

@@ -41,15 +41,16 @@ class _Noted:
         stepped: whether `step` is to be written.
         saved: whether `checkpoint` is to be written.
         deleted: whether the settlement that ends the job deletes its row.
+        asked: whether the attempt's claim was asked to enter the job's row, since it was not there.
     """
 
-    __slots__ = ("checkpoint", "deleted", "saved", "step", "stepped")
+    __slots__ = ("asked", "checkpoint", "deleted", "saved", "step", "stepped")
 
     def __init__(self, checkpoint: bytes | None = None, *, fresh: bool) -> None:
         self.step: Step | None = None
         self.checkpoint = checkpoint
         self.stepped = self.saved = fresh
-        self.deleted = False
+        self.deleted = self.asked = False
 
     def entry(self, running: HeldJob) -> Entry:
         """What is to be written of it."""
@@ -68,6 +69,8 @@ class ProgressBook:
         """Called, in any thread, when something is to be written and nothing was before."""
         self.fetch: Callable[[int], Awaitable[bytes | None]]
         """Reads the checkpoint of a job from the database."""
+        self.want_row: Callable[[HeldJob], None] = lambda _: None
+        """Called, in any thread and once an attempt, where no word can be written since the claim is not in the row."""
         self.quiet: Callable[[HeldJob], bool] = lambda _: False
         """Whether the row of an attempt's job must not be written now, since its handler's transaction reads it."""
         self.writing = asyncio.Lock()
@@ -101,8 +104,7 @@ class ProgressBook:
             noted = self._of(running)
             noted.step, noted.stepped = step, True
             first = self._change(running)
-        if first:
-            self.changed()
+        self._tell(running, noted, first=first)
 
     def checkpoint(self, running: HeldJob, value: Any) -> None:
         """Note a checkpoint of an attempt. A call for an attempt that has ended is ignored.
@@ -120,8 +122,7 @@ class ProgressBook:
             noted = self._of(running)
             noted.checkpoint, noted.saved = encoded, True
             first = self._change(running)
-        if first:
-            self.changed()
+        self._tell(running, noted, first=first)
 
     def checkpointed(self, running: HeldJob) -> Any:
         """The value of the job's last checkpoint, of this attempt or of an earlier one; None if there is none."""
@@ -155,9 +156,13 @@ class ProgressBook:
             self._noted[running] = _Noted(checkpoint, fresh=False)
 
     def take(self) -> list[Entry]:
-        """Take out what running attempts have said since it was last taken; attempts that have ended are left out."""
+        """Take out what running attempts have said since it was last taken; attempts that have ended are left out.
+
+        What an attempt has said whose row must not be written now, or has no claim yet, is kept for the next time.
+        """
         with self._lock:
-            changed, self._changed = self._changed, {running for running in self._changed if self.quiet(running)}
+            changed = self._changed
+            self._changed = {running for running in changed if not running.claim.in_row or self.quiet(running)}
             return [
                 self._noted[running].entry(running)
                 for running in changed - self._changed
@@ -215,17 +220,30 @@ class ProgressBook:
         """Forget attempts whose ends are written.
 
         A job may have been completed by something else than a settlement, such as a transaction of its handler's. The
-        row of its progress is then deleted soon.
+        row of its progress is then deleted soon. A job whose claim was never in its row has no such row: nothing was
+        written of it.
         """
         if not self._noted:
             return
         with self._lock:
             found = [(running, noted) for running in batch if (noted := self._noted.pop(running, None)) is not None]
-            gone = {running.job.id for running, noted in found if _is_over(running) and not noted.deleted}
+            gone = {
+                running.job.id
+                for running, noted in found
+                if running.claim.in_row and _is_over(running) and not noted.deleted
+            }
             self._gone |= gone
             self._changed.difference_update(batch)
         if gone:
             self.changed()
+
+    def _tell(self, running: HeldJob, noted: _Noted, *, first: bool) -> None:
+        """Tell of a word that an attempt has said; `first` says whether nothing was to be written before."""
+        if first:
+            self.changed()
+        if not (noted.asked or running.claim.in_row):
+            noted.asked = True
+            self.want_row(running)
 
     def _of(self, running: HeldJob) -> _Noted:
         noted = self._noted.get(running)

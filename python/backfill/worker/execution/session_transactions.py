@@ -15,10 +15,12 @@ from backfill.client.borrowed import Borrowed, ask, is_lost, runs_code_at_commit
 from backfill.client.carrier import is_idle, known_by, sqlstate_of
 from backfill.errors import BackfillError, DatabaseConnectionError, LeaseLostError, TransactionUseError
 from backfill.said import said, stripping
+from backfill.storage.arrays import number_array
+from backfill.storage.attempts import read_locks
 from backfill.storage.commits import TransactionId, read_id
 from backfill.worker.execution.endings import GIVEN_BACK, Ending
 from backfill.worker.execution.held_job import HeldJob
-from backfill.worker.execution.own_transactions import ANSWER_SECONDS, OwnTransactions, driven
+from backfill.worker.execution.own_transactions import ANSWER_SECONDS, OwnTransactions, driven, have_row
 from backfill.worker.execution.thread_transactions import on_loop
 from backfill.worker.execution.transactions import ROLLBACK_SECONDS, refuse_abandoned
 
@@ -30,6 +32,11 @@ T = TypeVar("T")
 
 _FAILED = "25P02"
 """The server's code for a statement in a transaction that an error has broken."""
+_EARLY = (
+    "ctx.transaction(): the session's transaction has begun before the block, at an isolation level at which it does not "
+    "see what others write meanwhile; but the job of an express task gets its claim written at the block's begin. Open "
+    "the block before the session's first statement, or leave out express=True"
+)
 
 
 class Ended(Protocol):
@@ -106,20 +113,29 @@ class OpenedOnSession:
         """Open the transaction, or take note of the one that the session has.
 
         Raises:
-            TransactionUseError: the session is in autocommit.
+            TransactionUseError: the session is in autocommit; or it sees the database as it was before the claim was
+                written into the job's row, so that it could not delete that row.
+            LeaseLostError: the job is not this attempt's any more.
 
         The driver's errors come out unchanged.
         """
         try:
+            was_there = self._running.claim.in_row
+            await self._place.have(have_row(self._running))
             await self._place.have(self._owner.wait_for_writes())
             async with self._place.within(ANSWER_SECONDS):
                 self._begun = await begun(self._session, self._owner.blocks.schema)
+                if not (was_there or self._begun.is_read_committed or await self._sees_claim()):
+                    raise TransactionUseError(_EARLY)
         except BaseException:
             self._own.is_open = self._own.quiet = False
             raise
         self._own.quiet = not self._begun.is_read_committed
         self._tx = tx
         self._own.block = self
+
+    async def _sees_claim(self) -> bool:
+        return await sees_claim(self._session, self._running, self._owner.blocks.schema, self._owner.worker_id)
 
     async def abandon(self) -> None:
         """Roll back, and close the session's connection: code that goes on with it must not write by it any more."""
@@ -242,6 +258,14 @@ def refuse_unfit(session: Borrowed) -> None:
     reason = unfit(session.given)
     if reason is not None:
         raise TransactionUseError(f"ctx.transaction(): {reason}")
+
+
+async def sees_claim(session: Borrowed, running: HeldJob, schema: str, worker: str) -> bool:
+    """Whether the session's transaction sees the claim in the row of an attempt's job."""
+    async with session.lent() as connection:
+        with stripping():
+            found = await ask(connection, "find_held_locks", schema, (worker, number_array([running.job.id])))
+    return running.job.id in read_locks(found)
 
 
 async def begun(session: Borrowed, schema: str) -> TransactionId:

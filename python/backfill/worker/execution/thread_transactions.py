@@ -22,7 +22,7 @@ from backfill.storage.wire import Command
 from backfill.worker.execution.completing import Completion
 from backfill.worker.execution.endings import GIVEN_BACK, Ending
 from backfill.worker.execution.held_job import HeldJob
-from backfill.worker.execution.own_transactions import ANSWER_SECONDS, OwnTransactions, driven_here
+from backfill.worker.execution.own_transactions import ANSWER_SECONDS, OwnTransactions, driven_here, have_row
 from backfill.worker.execution.transactions import refuse_abandoned, refuse_ended
 
 if TYPE_CHECKING:
@@ -183,8 +183,11 @@ class OpenedInThread:
 
         Raises:
             DatabaseConnectionError: the server cannot be reached.
+            LeaseLostError: the job is not this attempt's any more.
         """
         try:
+            if not self._running.claim.in_row:
+                on_loop(self._owner.loop, have_row(self._running))
             on_loop(self._owner.loop, self._slot.__aenter__())
             self._has_slot = True
             if self._own.quiet:

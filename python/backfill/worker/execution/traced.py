@@ -56,6 +56,7 @@ class TracedExecutor(Executor):
         self._sees = tracer.sees
         self._spans: dict[HeldJob, AttemptSpan] = {}
         self._context.run(tracer.enter)
+        self.processes.crossing = tracer.crossing
 
     # pyright knows the class of an async function's coroutine, which no annotation can name for mypy too.
     def _attempt(  # pyright: ignore[reportIncompatibleMethodOverride]

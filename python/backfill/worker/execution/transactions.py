@@ -18,7 +18,7 @@ from backfill.said import said
 from backfill.storage.unprepared import send_unprepared
 from backfill.worker.execution.endings import GIVEN_BACK, Ending
 from backfill.worker.execution.held_job import HeldJob
-from backfill.worker.execution.own_transactions import ANSWER_SECONDS, OwnTransactions, driven
+from backfill.worker.execution.own_transactions import ANSWER_SECONDS, OwnTransactions, driven, have_row
 from backfill.worker.execution.shielded import shielded
 
 if TYPE_CHECKING:
@@ -193,8 +193,10 @@ class OpenedOnLoop:
 
         Raises:
             DatabaseConnectionError: there was no connection in time.
+            LeaseLostError: the job is not this attempt's any more.
         """
         try:
+            await have_row(self._running)
             if self._own.quiet:
                 await self._owner.wait_for_writes()
             self._connection, self._transaction = await self._begun()

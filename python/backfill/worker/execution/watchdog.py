@@ -32,12 +32,16 @@ class Watchdog(Service):
     Args:
         limit: how many seconds a handler may hold the loop.
         under_way: returns the attempt whose code the loop runs at this moment; called in the watchdog's thread.
+        found: told of each attempt that is named; called in the watchdog's thread.
     """
 
-    def __init__(self, *, limit: float, under_way: Callable[[], HeldJob | None]) -> None:
+    def __init__(
+        self, *, limit: float, under_way: Callable[[], HeldJob | None], found: Callable[[HeldJob], None]
+    ) -> None:
         super().__init__("watchdog")
         self._limit = limit
         self._under_way = under_way
+        self._found = found
         self._ended = threading.Event()
         self._turned = 0.0
         self._loop_thread = 0
@@ -69,6 +73,7 @@ class Watchdog(Service):
         if running is None or running is self._told:
             return
         self._told = running
+        self._found(running)
         frames = _outwards(sys._current_frames().get(self._loop_thread))  # noqa: SLF001 - a documented function
         place = next((frame for frame in frames if not frame.f_code.co_filename.startswith(_OWN)), None)
         where = "" if place is None else f" at {place.f_code.co_filename}:{place.f_lineno} in {place.f_code.co_name}"

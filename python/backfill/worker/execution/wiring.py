@@ -24,6 +24,8 @@ class Wiring:
         """Whether somebody has cancelled the worker's own tasks, as `asyncio.run` does with all tasks at its end."""
         self.batches: frozenset[str] = frozenset()
         """The names of the tasks whose jobs are batches."""
+        self.notes_starts = False
+        """Whether each attempt notes when its handler began, since somebody wants to know how long handlers take."""
         self.leased_until = math.inf
         """When others may have given this worker up, in monotonic seconds; no job starts later without a renewal."""
         self.renew_lease: Callable[[], float] = lambda: self.leased_until

@@ -132,6 +132,7 @@ class WindowJobs:
             station.executor.admit([running for running in some if running.ending is None], lane)
         if end.let_go or end.claimed or window.ordinary:
             station.stir()
+        window.forget()
 
     def _go_on(self, claimed: Sequence[HeldJob]) -> None:
         """Take note that the claims of some jobs are in their rows now; those that have ended are settled."""
@@ -169,6 +170,7 @@ class WindowJobs:
             "changed meanwhile",
             len(every) - len(unsure.jobs), len(unsure.jobs),
         )  # fmt: skip
+        window.forget()
         station.stir()
         return unsure
 

@@ -38,7 +38,7 @@ class WindowLooks:
         if claimer.closed or not claimer.knows_tasks:
             return None
         lanes = [lane for lane in claimer.lanes if lane.in_windows]
-        if any(lane.low for lane in lanes):
+        if any(lane.wants for lane in lanes):
             return 0.0
         times = [lane.look_at for lane in lanes if lane.look_at is not None and lane.room > 0]
         return max(min(times) - now, 0.0) if times else None
@@ -48,7 +48,7 @@ class WindowLooks:
         claimer = self._claimer
         if claimer.closed or not claimer.knows_tasks:
             return False
-        return any(lane.in_windows and lane.low and lane.room >= BACKLOG for lane in claimer.lanes)
+        return any(lane.in_windows and lane.wants and lane.room >= BACKLOG for lane in claimer.lanes)
 
     def ask(self, now: float) -> Asked:
         """What a window that is opened now should ask for."""
@@ -58,9 +58,14 @@ class WindowLooks:
         self._mode.look()
         claimer.keep_time(now)
         most = self._mode.most
-        lanes = [lane for lane in claimer.lanes if lane.in_windows and lane.low]
+        lanes = [lane for lane in claimer.lanes if lane.in_windows and lane.wants]
         looks = [(lane, lane.look(most, now, window=True)) for lane in lanes]
         return Asked(looks, levels=False, around=False, wakes=claimer.wakes)
+
+    def serve(self, *, served: bool) -> None:
+        """Say whether a window of the first line is open: its end looks for the next jobs of all lanes."""
+        for lane in self._claimer.lanes:
+            lane.served = served and lane.in_windows
 
     def commands(self, asked: Asked) -> list[Command]:
         """The statements of the looks, each of them one."""

@@ -196,6 +196,8 @@ class WindowLoop(Service):
         asked, beginning = self._ask(apart=self._line.pooled and window is not None)
         if not ending and not beginning:
             return
+        if not self._number:
+            self._state.looks.serve(served=bool(asked))
         self._station.windows += bool(asked)
         try:
             results, refused = await wire.converse([*ending, *beginning], timeout=QUERY_TIMEOUT)
@@ -238,6 +240,7 @@ class WindowLoop(Service):
             state.jobs.take_in(self._window, found)
             return
         self._is_over()
+        self._serves_nobody()
         refused: BaseException | None
         try:
             _, refused = await wire.converse([drop_command(self._station.schema)], timeout=QUERY_TIMEOUT)
@@ -265,6 +268,7 @@ class WindowLoop(Service):
     def _missed(self, asked: Asked) -> None:
         if asked:
             self._is_over()
+            self._serves_nobody()
             self._state.looks.missed(asked)
 
     def _lose(self) -> None:
@@ -272,6 +276,7 @@ class WindowLoop(Service):
         window, self._window = self._window, None
         assert window is not None  # noqa: S101 - the callers have looked
         window.fail()
+        self._serves_nobody()
         self._unsure = self._state.jobs.lost(window)
         if not self._unsure:
             self._is_over()
@@ -280,6 +285,10 @@ class WindowLoop(Service):
         unsure, self._unsure = self._unsure, Unsure()
         self._is_over()
         return unsure
+
+    def _serves_nobody(self) -> None:
+        if not self._number:
+            self._state.looks.serve(served=False)
 
     def _is_over(self) -> None:
         """Take note that a window is seen to; the first pump ends after the last one."""

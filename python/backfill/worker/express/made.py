@@ -62,6 +62,8 @@ def make_windows(
     )  # fmt: skip
     station.executor.thirsty, claimer.windows_look = stir, look
     station.settler.listen(proofs)
+    station.executor.notes_starts = True
+    station.holds_loop = proofs.blocked
     lines = [
         ExpressLine(
             config.required_dsn(), schema=config.schema, worker=worker, number=number,

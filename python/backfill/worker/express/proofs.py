@@ -8,6 +8,7 @@ task whose attempts outlive their windows loses its proof, since each of them co
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
@@ -32,8 +33,8 @@ class Proofs:
 
     Args:
         tasks: the names of the express tasks and their aliases; each name has to be proven by itself.
-        window: how long a window is open, in seconds. A longer attempt is slow, and so is one whose handler held the
-            event loop.
+        window: how long a window is open, in seconds. An attempt whose handler took longer is slow, and so is one whose
+            handler held the event loop. Those that merely began late, behind such a one, are not.
         changed: called with the proven names, each time that these change.
 
     Attributes:
@@ -51,20 +52,23 @@ class Proofs:
         """Take note of attempts that have ended, in a window or otherwise.
 
         Args:
-            batch: the attempts. Those that never began are passed over.
+            batch: the attempts. Those whose handlers never began are passed over.
             missing: those of them that were not this worker's any more, which count as the others do.
         """
         books, window, turned = self._books, self._window, False
+        blocked = frozenset(self._blocked) if self._blocked else ()
         for running in batch:
             book = books.get(running.job.task_identifier)
-            started = running.slot_taken_at
-            if book is None or not started:
+            began = running.began
+            if book is None or not began:
                 continue
-            slow = running.ended - started > window or (bool(self._blocked) and self._has_blocked(running))
+            slow = running.ended - began > window or running in blocked
             if book.proven and not slow:
                 book.seen += 1  # the shortest way for nearly all attempts
             elif book.proven or running.claim.in_row:
                 turned |= book.note(running.ended, slow=slow)
+        if blocked:
+            self._forget(frozenset(batch))
         if turned:
             proven = frozenset(name for name, book in books.items() if book.proven)
             if proven != self.proven:
@@ -82,12 +86,13 @@ class Proofs:
         if running.job.task_identifier in self._books:
             self._blocked.append(running)
 
-    def _has_blocked(self, running: HeldJob) -> bool:
-        """Whether the handler of an attempt that has ended held the event loop."""
-        if running not in self._blocked:
-            return False
-        self._blocked.remove(running)
-        return True
+    def _forget(self, settled: Collection[HeldJob]) -> None:
+        """Forget which attempts held the loop, but for those whose ends are still to come and may be in time."""
+        late = time.monotonic() - self._window
+        for _ in range(len(self._blocked)):
+            running = self._blocked.popleft()
+            if running not in settled and (running.ended or running.began > late):
+                self._blocked.append(running)
 
 
 class _Book:

@@ -66,6 +66,7 @@ class Window:
     Attributes:
         opened: when its jobs were found, in monotonic seconds.
         express: the jobs that run within it.
+        fresh_until: until when its jobs may start without a question, in monotonic seconds.
         ordinary: jobs that its look has found and that do not belong into a window: they are claimed with its end, and
             start after it.
         results: what its looks gave.
@@ -81,6 +82,7 @@ class Window:
         lost: Callable[[HeldJob], None],
     ) -> None:
         self.opened = time.monotonic()
+        self.fresh_until = self.opened + length
         self.express: list[HeldJob] = []
         self.ordinary: list[tuple[Lane, list[HeldJob]]] = []
         self.results = results
@@ -164,7 +166,7 @@ class Window:
 
     def decide(self) -> WindowEnd:
         """Decide what the end does with each job; those that have not begun never will, within this window."""
-        self._state = _State.CLOSING
+        self._state, self.fresh_until = _State.CLOSING, 0.0
         end = WindowEnd()
         for running in self.express:
             ending = running.ending
@@ -183,8 +185,12 @@ class Window:
 
     def fail(self) -> None:
         """Take note that its transaction is lost."""
-        self._state = _State.BROKEN
+        self._state, self.fresh_until = _State.BROKEN, 0.0
         self._tell()
+
+    def forget(self) -> None:
+        """Let go of its jobs, which know it: a ring of references would be left to the garbage collector."""
+        self.express, self.ordinary, self.results = [], [], ()
 
     def _tell(self) -> None:
         if self._closed is not None and not self._closed.done():

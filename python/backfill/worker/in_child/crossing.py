@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from backfill.cancels import Cancellation
+from backfill.hooks.tracing import Crossing
 from backfill.records import Job
 
 _LONGEST_STOP: Final = 1_000
@@ -83,6 +84,7 @@ class Request(NamedTuple):
         worker_id: the worker's id.
         checkpoint: the job's last checkpoint, encoded; None if there is none.
         wanted: whether somebody wants the result.
+        span: what makes the attempt's span current; None where there is none.
     """
 
     handler: str
@@ -91,6 +93,7 @@ class Request(NamedTuple):
     worker_id: str
     checkpoint: bytes | None
     wanted: bool
+    span: Crossing | None
 
     def packed(self) -> bytes:
         """The request as bytes, for `unpacked_request`."""

@@ -12,7 +12,8 @@ import pickle
 import sys
 import threading
 import traceback
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext, suppress
 from functools import partial
 from inspect import isawaitable
 from typing import Any, Final, NoReturn
@@ -49,6 +50,8 @@ from backfill.worker.in_child.raised import packed
 from backfill.worker.in_child.records import RecordSender
 from backfill.worker.processes.handler import ChildCall, Terminated
 
+logger = logging.getLogger(__name__)
+
 _LEAVE_SECONDS: Final = 4.0
 """How many seconds the end of the lifespan may take, and then the end of the client."""
 _LOOK_SECONDS: Final = 0.05
@@ -70,6 +73,7 @@ class JobHandler:
         self._calls: dict[tuple[str, tuple[str, ...]], tuple[Task[Any, Any], SyncCall]] = {}
         self._deps: Any = _NoDeps() if setup.has_lifespan and setup.lifespan is None else None
         self._lifespan: AbstractAsyncContextManager[Any] | None = None
+        self._spans: dict[str, Callable[..., AbstractContextManager[None]]] = {}
         self._records.take_over(setup)
 
     def run(self, call: ChildCall) -> bytes:
@@ -78,7 +82,8 @@ class JobHandler:
         self._records.begin(call, request.job)
         token = CURRENT.set(request.job)
         try:
-            return self._run(call, request)
+            with self._within(call, request):
+                return self._run(call, request)
         except Terminated:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
@@ -95,7 +100,7 @@ class JobHandler:
             try:
                 self._loop.run(_left(lifespan), _LEAVE_SECONDS)
             except Exception:
-                logging.getLogger(__name__).exception("the lifespan of a child process did not end in good order")
+                logger.exception("the lifespan of a child process did not end in good order")
         with suppress(Exception):
             self._loop.run(self._client.take_back(), _LEAVE_SECONDS)
         self._loop.close(_LOOK_SECONDS)
@@ -129,6 +134,21 @@ class JobHandler:
             raise
         except BaseException as error:  # noqa: BLE001 - a value's own code may fail in any way
             return NO_RESULT + packed(error)
+
+    def _within(self, call: ChildCall, request: Request) -> AbstractContextManager[None]:
+        """Make a block in which the attempt's span is current, if it has one. No job may suffer from traces."""
+        if request.span is None:
+            return nullcontext()
+        name, arguments = request.span
+        if name not in self._spans:
+            call.send(PREPARING, b"")
+            try:
+                self._spans[name] = found_by(name)
+            except Exception:
+                logger.warning("what handlers trace in this process begins traces of its own", exc_info=True)
+                self._spans[name] = lambda *_: nullcontext()
+            call.send(PREPARED, b"")
+        return self._spans[name](*arguments)
 
     def _prepared(self, call: ChildCall, request: Request) -> tuple[Task[Any, Any], SyncCall]:
         """The task of a request that is the first of its kind here, and the call of its handler within middleware.

@@ -11,7 +11,7 @@ import marshal
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from backfill.logs import CURRENT, fields_of
+from backfill.logs import CURRENT, fields_of, trace_fields
 from backfill.worker.in_child.crossing import RECORD
 from backfill.worker.in_child.raised import packed, unpacked
 
@@ -93,9 +93,8 @@ def _encoded(record: logging.LogRecord, job: Job | None) -> bytes:
     if record.exc_info and record.exc_info[1] is not None:
         values[_ERROR] = packed(record.exc_info[1])
     values["exc_info"] = None
-    if job is not None:
-        for name, value in fields_of(job).items():
-            values.setdefault(name, value)
+    for name, value in {**({} if job is None else fields_of(job)), **trace_fields()}.items():
+        values.setdefault(name, value)
     try:
         return marshal.dumps(values)
     except ValueError:  # an extra of a class of the program's

@@ -57,6 +57,7 @@ class Lane:
         ordered: whether it has one slot and so runs jobs one after the other, so that one can see their order.
         limited: how many looks for jobs of limited tasks are under way, which are made apart from its usual looks.
         windows: whether windows may take its parallel jobs.
+        served: whether a window is open that looks for its next jobs with its end, so that nobody else need do so.
         serial_hungry: whether more serial jobs may be waiting, where windows take the parallel ones.
         serial_asked: whether a look for serial jobs alone is under way.
         starting: whether its ready jobs are being started right now.
@@ -71,7 +72,7 @@ class Lane:
     __slots__ = (
         "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "behind", "beside", "bound",
         "budgets", "claim", "concurrency", "config", "free", "heavy", "holding", "horizon", "hungry", "limited",
-        "look_at", "lowered", "ordered", "ready", "refill", "serial_asked", "serial_hungry", "shut", "started_at",
+        "look_at", "lowered", "ordered", "ready", "refill", "serial_asked", "serial_hungry", "served", "shut", "started_at",
         "starting", "unseen", "windows",
     )  # fmt: skip
 
@@ -105,6 +106,7 @@ class Lane:
         self.shut = False
         self.limited = 0
         self.windows = False
+        self.served = False
         self.serial_hungry = True
         self.serial_asked = False
         self.starting = False
@@ -166,7 +168,13 @@ class Lane:
         """Whether the lane should be filled up now, or has to find out whether it must go on waiting for a look."""
         if self.ordered and (self.asked or self.limited or self.holding):
             return self.holding and not self.asked and not self.limited and self.free > 0
-        return self.hungry and len(self.ready) + self.asked <= self.refill and self.room > 0
+        return not self.served and self.wants
+
+    @property
+    def wants(self) -> bool:
+        """Whether it has room for as many jobs that a look is worth while, and more may be waiting."""
+        waiting = len(self.ready) + self.asked
+        return self.hungry and waiting <= self.refill and not self.shut and self.free + self._ahead > waiting
 
     @property
     def in_windows(self) -> bool:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Final
+from weakref import WeakSet
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class ProbeServer:
         self._selector.register(listening, selectors.EVENT_READ, self._accept)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._serve, name="backfill-health", daemon=True)
+        _servers.add(self)
 
     def start(self) -> None:
         """Start the thread, which answers from now on."""
@@ -90,6 +92,14 @@ class ProbeServer:
         with contextlib.suppress(OSError):
             self._waking.send(b"\0")
         self._thread.join(CONNECTION_SECONDS)
+
+    def let_go(self) -> None:
+        """In a forked process: close its copies of the sockets. It may outlive this one, and would hold the address.
+
+        The selector is left alone, since both processes share what it watches.
+        """
+        for one in (self._listening, self._waking, self._woken, *(found.socket for found in self._connections)):
+            one.close()
 
     def _serve(self) -> None:
         try:
@@ -241,3 +251,15 @@ def _listening(family: socket.AddressFamily, address: tuple[str, int]) -> socket
         server.close()
         raise
     return server
+
+
+_servers: Final[WeakSet[ProbeServer]] = WeakSet()
+
+
+def _in_child() -> None:
+    for server in list(_servers):
+        server.let_go()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -49,6 +49,7 @@ class Listener(Service):
         hear: called with how many jobs another process has added.
         claimed: returns how many jobs this worker has claimed.
         control: called when operators may have said something to the fleet.
+        reconnected: called when it hears again after it has lost a connection.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Listener(Service):
         hear: Callable[[int], None],
         claimed: Callable[[], int],
         control: Callable[[], None] = lambda: None,
+        reconnected: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__("listener")
         self._dsn = dsn
@@ -69,6 +71,7 @@ class Listener(Service):
         self._wake = wake
         self._hear_jobs = hear
         self._control = control
+        self._reconnected = reconnected
         self._claimed = claimed
         self._looks = Ration(LOOKS_AT_ONCE, LOOKS_PER_SECOND)
         self._earned = 0
@@ -85,7 +88,7 @@ class Listener(Service):
                 self._later.cancel()
 
     async def _listen_for_ever(self) -> None:
-        backoff = Backoff()
+        backoff, has_heard = Backoff(), False
         while True:
             try:
                 connection = await connect(self._dsn, application_name=f"backfill {self._worker} listen")
@@ -96,6 +99,9 @@ class Listener(Service):
                         await listen(connection, (CONTROL_CHANNEL, JOBS_CHANNEL, MIGRATION_CHANNEL))
                     if backoff.reset():
                         logger.info("the listener hears again")
+                    if has_heard:
+                        self._reconnected()
+                    has_heard = True
                     # What was said before it listened was said to nobody here.
                     self._control()
                     self._wake()

@@ -68,6 +68,7 @@ class PipelineState:
         last_turn: when the last turn began, in monotonic seconds.
         claimed: told how many jobs a turn has brought.
         windows: how many windows are open, or must still be seen to.
+        holds_loop: told of an attempt whose handler holds the event loop; called in the watchdog's thread.
     """
 
     schema: str
@@ -86,6 +87,15 @@ class PipelineState:
     last_turn: float = 0.0
     claimed: Callable[[int], None] = lambda _: None
     windows: int = 0
+    holds_loop: Callable[[HeldJob], None] = lambda _: None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the ends of all attempts are written that have ended, but for those that the database refuses.
+
+        What has ended in a window is written when the window ends.
+        """
+        return self.settler.idle and not self.windows
 
     def stir(self) -> None:
         """Wake the first pump: there is something to do now."""
@@ -149,9 +159,7 @@ class PipelineLoop(Service):
     async def _run(self) -> None:
         settler, hot = self._station.settler, self._station.hot
         station = self._station
-        while not (
-            self._stopping.is_set() and (self._line or (settler.idle and not hot.in_doubt and not station.windows))
-        ):
+        while not (self._stopping.is_set() and (self._line or (station.is_settled and not hot.in_doubt))):
             wait = self._due_in()
             if wait > 0:
                 rung = await self._alarm.sleep(wait)

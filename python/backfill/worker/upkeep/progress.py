@@ -20,6 +20,7 @@ from backfill.logs import fields_of
 from backfill.said import why
 from backfill.storage.backoff import Backoff
 from backfill.storage.progress import Entry
+from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.execution.progress import ProgressBook
 from backfill.worker.service import Service, wait_for_event
 
@@ -54,12 +55,17 @@ class ProgressWriter(Service):
         self._book = book
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        book.changed, book.fetch = self._told, self._read
+        book.changed, book.fetch, book.want_row = self._told, self._read, self._want_row
 
     def _told(self) -> None:
         """Wake the service; this is called in any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed, and a handler goes on in its thread
             self._loop.call_soon_threadsafe(self._changed.set)
+
+    def _want_row(self, running: HeldJob) -> None:
+        """Have an attempt's claim written into its job's row; this is called in any thread."""
+        with contextlib.suppress(RuntimeError):  # see above
+            self._loop.call_soon_threadsafe(running.claim.ask_for_row)
 
     async def _read(self, job: int) -> bytes | None:
         async with asyncio.timeout(_READ_TIMEOUT):

@@ -148,6 +148,7 @@ class Recoverer(Service):
                         gone.superseded,
                     ),
                     self._tell,
+                    complete=False,  # the worker was recovered before, with its row
                 )
         return tuple(refused)
 
@@ -196,6 +197,7 @@ class Recoverer(Service):
                         one.superseded,
                     ),
                     self._tell,
+                    complete=one.complete,
                 )
         return tuple(text for one in done.values() for text in one.refused)
 

@@ -340,3 +340,17 @@ async def test_a_ring_with_a_worker_is_the_producers_to_undo(dsn: str, eventuall
             await worker.execute("commit")
             assert await adding == [("a", 0), ("b", 0)]
     assert await rows(dsn, JOBS) == [("a", 1, 0, 0, None), ("b", 1, 0, 0, None)]
+
+
+async def test_a_job_that_gets_the_key_while_it_is_removed_is_removed_too(dsn: str, eventually: Eventually) -> None:
+    """It is deleted, as one that was there before: no row is left that has neither a key nor attempts."""
+    await rows(dsn, "select graphile_worker.add_job('t', job_key => 'k')")
+    async with many(dsn, 2) as (other, remover):
+        async with other.transaction():
+            await other.execute("delete from graphile_worker._private_jobs where key = 'k'")
+            await other.execute("select graphile_worker.add_job('t', job_key => 'k')")
+            removal = asyncio.create_task(_answer(remover, "select id, key from graphile_worker.remove_job('k')"))
+            await eventually(lambda: value(dsn, BLOCKED, remover.info.backend_pid))
+        [(number, key)] = await asyncio.wait_for(removal, 30)
+    assert (number, key) == (2, "k")
+    assert await rows(dsn, "select id, key, attempts from graphile_worker._private_jobs") == []

@@ -73,8 +73,8 @@ async def test_jobs_that_run_when_a_limit_is_set_count(
         await client.enqueue_bulk(NewJob("t" if number % 2 else "other name", number) for number in range(10))
         await eventually(lambda: len(runs.now), lambda now: now == 10)
         await client.set_limit("t", limit=Limit(3))
+        await eventually(lambda: value(dsn, TAKEN), lambda taken: taken == 10)  # both workers know the limit
         await client.enqueue_bulk("t", range(10, 30))
-        await eventually(lambda: value(dsn, TAKEN), lambda taken: taken == 10)
         for left in (10, 7, 4, 3):
             runs.release(len(runs.now) - left)
             await eventually(lambda: len(runs.now), lambda now, left=left: now == left)

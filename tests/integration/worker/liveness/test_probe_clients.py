@@ -10,20 +10,56 @@ import errno
 import os
 import resource
 import socket
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from backfill.metrics.books import Metrics, Values
+from backfill.metrics.catalogue import MOST_TASKS, RUN_TIME, WAIT_TIME
+from backfill.metrics.prometheus import page_of
+from backfill.metrics.snapshot import Snapshot
 from backfill.worker.liveness.health import WorkerHealth
 from backfill.worker.liveness.probe import HttpProbe, respond
 from backfill.worker.liveness.probe_server import MOST_CONNECTIONS
 
 from plugins.waiting import Eventually
+from scraping import samples_of
 
+FORKS = """
+import os, signal, socket, warnings
+warnings.simplefilter("ignore")  # newer versions of Python warn of threads
+from backfill.worker.liveness.health import WorkerHealth
+from backfill.worker.liveness.probe import HttpProbe
+probe = HttpProbe(("127.0.0.1", 0), lambda: WorkerHealth(live=True, ready=True, reasons=()))
+probe.open()
+client = socket.create_connection(("127.0.0.1", probe.port), timeout=10)
+client.sendall(b"GET /live HTTP/1.1\\r\\n\\r\\n")
+client.recv(100)
+reading, writing = os.pipe()
+child = os.fork()
+if not child:
+    os.write(writing, b"forked")
+    signal.pause()
+os.read(reading, 10)
+another = socket.create_connection(("127.0.0.1", probe.port), timeout=10)
+another.sendall(b"GET /live HTTP/1.1\\r\\n\\r\\n")
+print(another.recv(100)[:12].decode())
+probe.close()
+try:
+    HttpProbe(("127.0.0.1", probe.port), probe._health).open()
+    print("free")
+except Exception as error:
+    print(error)
+finally:
+    os.kill(child, signal.SIGKILL)
+    os.wait()
+"""
 CROWD = 1_000
 WELL = WorkerHealth(live=True, ready=True, reasons=())
 REQUEST = b"GET /ready HTTP/1.1\r\nHost: worker\r\n\r\n"
@@ -201,3 +237,39 @@ async def test_closing_ends_every_connection(eventually: Eventually) -> None:
         return False
 
     await eventually(lambda: asyncio.to_thread(refused))
+
+
+def test_a_crowd_asks_for_a_large_page_of_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of it reads. The page is made once while it is kept, and one that asks afterwards gets all of it."""
+    monkeypatch.setattr("backfill.metrics.prometheus.KEPT_FOR", 1e9)
+    books = Metrics()
+    for number in range(MOST_TASKS):
+        labels = f"task {number}", "bulk_default"
+        books.add([Values(RUN_TIME, labels, [0.1]), Values(WAIT_TIME, labels, [0.1])])
+    made = list[float]()
+
+    def read() -> Snapshot:
+        made.append(time.monotonic())
+        return books.snapshot()
+
+    request = b"GET /metrics HTTP/1.1\r\nHost: worker\r\n\r\n"
+    probe = HttpProbe(("127.0.0.1", 0), lambda: WELL, page_of(read))
+    probe.open()
+    try:
+        with _crowd(probe, 100, request), _client(probe) as half:
+            half.sendall(request[:20])
+            head, _, body = _ask(probe, request).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert len(samples_of(body.decode())) > MOST_TASKS * 2 * len(RUN_TIME.bounds)
+            assert len(made) == 1
+            assert _ask(probe, request.replace(b"GET", b"HEAD")).endswith(b"\r\n\r\n")
+            half.sendall(request[20:])
+            assert len(_all(half)) > len(body)
+    finally:
+        probe.close()
+
+
+def test_a_forked_process_does_not_hold_the_address() -> None:
+    """A process that a handler has forked may outlive the worker, whose successor takes the address then."""
+    ran = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.stdout.split("\n")[:2], ran.stderr) == (["HTTP/1.1 200", "free"], "")
