@@ -51,8 +51,7 @@ class PrometheusCollector:
             raise ConfigurationError(ABSENT)
         if read is None:
             (metrics or process_metrics()).want()
-            # A process that is forked from this one has books of its own.
-            read = (lambda: process_metrics().snapshot()) if metrics is None else metrics.snapshot
+            read = _read_process if metrics is None else metrics.snapshot
         self._read = read
 
     def describe(self) -> Iterator[Metric]:
@@ -98,6 +97,11 @@ def page_of(read: Callable[[], Snapshot]) -> Page | None:
         return text, content_type
 
     return page
+
+
+def _read_process() -> Snapshot:
+    """What the books of this process have; a process that is forked from one with a collector has its own."""
+    return process_metrics().snapshot()
 
 
 def _families(snapshot: Snapshot) -> Iterator[Metric]:

@@ -196,10 +196,6 @@ class Executor(Wiring):
         for lane in self.held.lanes:
             self.dispatch(lane)
 
-    def return_ready(self, lane: Lane) -> None:
-        """Give back what a lane holds and has not started."""
-        self.undo_all(lane.take_ready())
-
     def undo_all(self, unstarted: Iterable[HeldJob]) -> None:
         """Give back jobs that never took a slot."""
         for running in unstarted:
@@ -213,10 +209,7 @@ class Executor(Wiring):
         self.ended(running)
 
     async def drain(self, timeout: float) -> None:
-        """Wait for the attempts that run, at most `timeout` seconds, and give the other jobs back.
-
-        Jobs that have not begun go back at once. Attempts that still run in the end are held until `let_go`.
-        """
+        """Give back what has not begun, wait `timeout` seconds for the rest, and hold what still runs until `let_go`."""
         self._return_unstarted()
         self.undo_all(self.stragglers.return_parked())
         await drain(self._running, self.threads.under_way, timeout)
@@ -373,7 +366,7 @@ class Executor(Wiring):
         self._draining = True
         self.undo_all(self.kept_back())
         for lane in self.held.lanes:
-            self.return_ready(lane)
+            self.undo_all(lane.take_ready())
 
     def _end(self, running: HeldJob, ending: Ending) -> None:
         if running.ending is not None:
@@ -393,7 +386,14 @@ class Executor(Wiring):
             lane.note_end(now - running.slot_taken_at)
         self.ended(running)
         if not lane.starting:
-            if lane.ready:
+            if lane.ready and running.window is not None:
+                lane.starting = True  # once for all short attempts that end in this turn of the loop
+                self._loop.call_soon(self._start_more, lane)
+            elif lane.ready:
                 self._dispatch(lane, now)
             elif lane.hungry and lane.low:
                 self.thirsty()
+
+    def _start_more(self, lane: Lane) -> None:
+        lane.starting = False
+        self.dispatch(lane)

@@ -28,7 +28,7 @@ class Stalls:
         for lane in self._lanes:
             if lane.stalled(now):
                 lane.slow_down()
-                self._executor.return_ready(lane)
+                self._executor.undo_all(lane.take_ready())
         if self._limits:
             self._limits.give_way(now)
 
