@@ -144,6 +144,7 @@ MAY_SLEEP = {
     "fleet/batching.py",
     "fleet/booked.py",
     "fleet/program.py",
+    "fleet/short.py",
     "fleet/told.py",
     "plugins/periods.py",
     "plugins/waiting.py",
