@@ -34,6 +34,8 @@ from reading import rows
 WORKERS = 4
 SESSIONS = 12
 """Of the server's for all behind the pooler: what they want at a time, and fewer than they have connections."""
+SUDDEN = [kill.fault, backends.fault, restart.fault, crowd.fault]
+"""Those of which a process learns at once, so that its books say which of its windows are lost."""
 KINDS = [kill.fault, pause.fault, backends.fault, restart.fault, crowd.fault, network.fault]
 
 
@@ -49,6 +51,7 @@ class Form:
 
 SHORT = Form(seconds=60, jobs=3_000, longest=1.0, dead_after=2.0)
 FULL = Form(seconds=600, jobs=20_000, longest=0.6, dead_after=4.0)
+EXPRESS = Form(seconds=20, jobs=1_500, longest=0.04, dead_after=2.0)
 POOLED = Form(seconds=25, jobs=1_200, longest=0.6, dead_after=2.0)
 SEED = int(os.environ.get("BACKFILL_SEED", "1"))
 """Of all that is drawn: faults, jobs and their times; what the machine makes of it differs from run to run."""
@@ -71,6 +74,14 @@ async def test_a_fleet_bears_a_fault_a_second(server: Server, tmp_path: Path, fo
 
 
 @pytest.mark.timeout(1500)
+@pytest.mark.parametrize("form", [EXPRESS, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
+async def test_a_fleet_with_windows_bears_a_fault_a_second(server: Server, tmp_path: Path, form: Form) -> None:
+    """The same where the jobs are express; those of a window that was lost may run again beside themselves."""
+    await _bear(server, tmp_path, form, SUDDEN, express=True)
+    assert await rows(server.dsn, "select from lost_windows limit 1")
+
+
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("form", [POOLED, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
 async def test_a_fleet_behind_a_pooler_bears_a_fault_a_second(server: Server, tmp_path: Path, form: Form) -> None:
     """The same where all reach the server through PgBouncer in transaction mode, which is restarted too."""
@@ -83,7 +94,15 @@ def _told(slot: int, server: Server) -> dict[str, object]:
     return {"listen_dsn": server.dsn} if slot % 2 else {"listens": False, "poll": 0.2}
 
 
-async def _bear(server: Server, folder: Path, form: Form, kinds: list[Fault], bouncer: Bouncer | None = None) -> None:
+async def _bear(
+    server: Server,
+    folder: Path,
+    form: Form,
+    kinds: list[Fault],
+    bouncer: Bouncer | None = None,
+    *,
+    express: bool = False,
+) -> None:
     story = [f"BACKFILL_SEED={SEED}"]
     books = Books(server.dsn)
     orders = Orders(books, seed=SEED, longest=form.longest)
@@ -94,7 +113,7 @@ async def _bear(server: Server, folder: Path, form: Form, kinds: list[Fault], bo
             await books.open()
         crew = Crew(
             books, folder, dead_after=form.dead_after, dsn_of=lambda slot: proxies[slot].dsn,
-            told=lambda slot: {} if bouncer is None else _told(slot, server),
+            told=lambda slot: {"express": express} | ({} if bouncer is None else _told(slot, server)),
         )  # fmt: skip
         await stack.enter_async_context(crew_of(WORKERS, crew))
         client = await stack.enter_async_context(BackfillClient(proxies[WORKERS].dsn, max_size=2))
@@ -109,7 +128,7 @@ async def _bear(server: Server, folder: Path, form: Form, kinds: list[Fault], bo
         print(f"drained {asyncio.get_running_loop().time() - asked:.1f} s after the last was asked for")
         assert crew.lost == [], "\n".join(crew.lost)
         assert await crew.end() == [0] * WORKERS
-    await balance(books, excused=True, note=story[0])
+    await balance(books, excused=True, express=express, note=story[0])
     [counts] = await rows(
         server.dsn,
         """select
