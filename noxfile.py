@@ -67,7 +67,10 @@ ONCE = (
     "test_worker_locks",
 )
 """How the names of those files begin to which the kind of server is the same, in whichever room they stand."""
-ROOMS = [f"tests/integration/worker/{room}" for room in ("control", "execution", "lanes", "pipeline", "scheduling")]
+ROOMS = [
+    f"tests/integration/worker/{room}"
+    for room in ("control", "execution", "express", "lanes", "pipeline", "scheduling")
+]
 """Rooms of the worker to which the kind of server is the same: the statements that they use are tried on each elsewhere."""
 OWN = [
     "tests/integration/cli/test_demo.py",

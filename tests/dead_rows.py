@@ -11,6 +11,7 @@ from backfill.storage.claims import HIGHEST, LOWEST
 from backfill.storage.ties import PAGES
 from plans import RUNS, WORKER, Connection, Plan, nodes
 from plans_reserving import DEAD_SAMPLES
+from plans_windows import dead_samples, fronts
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 DEAD = 200_000
@@ -244,9 +245,9 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "lock_known_queues": [20, [], list(range(last - 999, last - 979))],
         "lock_far_queues": [100, []],
         "claim": ["nobody", 100, [], lows, highs, floors, 10, 2**24],
-        "claim_parallel": ["nobody", 100, [], lows, highs, floors, 10, 2**24],
         "claim_tied": ["nobody", 100, [], lows, highs, floors, 10, 2**24, *tie],
-        "claim_parallel_tied": ["nobody", 100, [], lows, highs, floors, 10, 2**24, *tie],
+        **fronts(lows, highs, floors, page=1000),
+        **dead_samples(ids, times),
     }
 
 

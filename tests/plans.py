@@ -13,6 +13,9 @@ from psycopg.types.json import Json, Jsonb
 from backfill.storage.statements import load, render
 from plans_reserving import CALLS as RESERVING_CALLS
 from plans_reserving import SAMPLES as RESERVING
+from plans_windows import HOT as WINDOWS_HOT
+from plans_windows import SAMPLES as WINDOWS
+from plans_windows import fronts
 
 Plan = dict[str, Any]
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -276,6 +279,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "renew": [WORKER, _IDS, _TIMES, _NUMBERS, _TIMES, _NUMBERS, _KEYED],
     "reschedule_jobs": [_IDS, None, None, 3, None, None, ["key5"]],
     **RESERVING,
+    **WINDOWS,
     "producer_add_job": ["task1", Json({}), "queue1", None, None, 5, "key11", 0, None, "replace"],
     "producer_add_keyed": [["task1"], [None], ["{}"], [0], [_NOW], [5], [None], ["key13"], "unsafe_dedupe"],
     "producer_add_keyless": [["task1"], ["queue1"], ["{}"], [0], [_NOW], [5], [None]],
@@ -299,30 +303,25 @@ FRONTS: dict[str, list[Any]] = {
     "lock_known_queues": [100, [], [1, 2, 3]],
     "lock_far_queues": [100, []],
     "claim": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24],
-    "claim_parallel": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24],
     "claim_tied": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24, 0, [_NOW, _NOW], "(5,0)", "(1005,0)"],
-    "claim_parallel_tied": ["nobody", 100, [], LOWS, HIGHS, FLOORS, 10, 2**24, 0, [_NOW, _NOW], "(5,0)", "(1005,0)"],
+    **fronts(LOWS, HIGHS, FLOORS),
 }
 """The statements of claims, with what comes before their lane's own parameters."""
-PARALLEL_CLAIMS = {"claim_parallel", "claim_parallel_tied"}
-"""Those that take the parameters of the lanes of parallel jobs alone."""
 HOT = (
     "complete", "complete_keeping", "fail", "fail_keeping", "find_levels", "find_tasks", "forget_attempts",
-    "find_waiting_tasks",
-    "forget_dead_letters", "give_back", "end_cancelled", "end_progress", "forget_progress",
+    "find_waiting_tasks", "forget_dead_letters", "give_back", "end_cancelled", "end_progress", "forget_progress",
     "look_around", "renew", "pass_shares", "take_values", "claim_taken",
+    *WINDOWS_HOT,
 )  # fmt: skip
 """What a worker's hot connections run, apart from claims."""
 CALLS = (
-    "add_job", "add_jobs", "gather_jobs", "producer_gather_jobs",
-    *RESERVING_CALLS, "remove_job", "complete_jobs", "permanently_fail_jobs", "reschedule_jobs",
-    "producer_add_job", "producer_add_keyed", "producer_add_keyless", "producer_keep_names", "producer_create_queues",
-    "producer_create_tasks", "producer_make_queues", "producer_make_tasks",
-    "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
-    "list_progress", "lock_paused_queues", "free_resumed_queues",
-    "free_held_queues", "list_held_queues", "cancel_jobs", "say", "unsay", "unsay_version",
-    "take_shares", "resolve_limits", "count_jobs",
-    "register_schedules", "add_runs", "say_schedule", "trigger_schedule", "force_unlock_workers",
+    "add_job", "add_jobs", "gather_jobs", "producer_gather_jobs", *RESERVING_CALLS, "remove_job", "complete_jobs",
+    "permanently_fail_jobs", "reschedule_jobs", "producer_add_job", "producer_add_keyed", "producer_add_keyless",
+    "producer_keep_names", "producer_create_queues", "producer_create_tasks", "producer_make_queues",
+    "producer_make_tasks", "producer_remove_job", "producer_reschedule_jobs", "producer_see_ends", "producer_see_job",
+    "list_progress", "lock_paused_queues", "free_resumed_queues", "free_held_queues", "list_held_queues", "cancel_jobs",
+    "say", "unsay", "unsay_version", "take_shares", "resolve_limits", "count_jobs", "register_schedules", "add_runs",
+    "say_schedule", "trigger_schedule", "force_unlock_workers",
 )  # fmt: skip
 """Statements whose work is done inside a function, where no plan is shown."""
 CARRIED = (

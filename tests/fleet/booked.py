@@ -32,6 +32,7 @@ from stopping import told_to_stop
 
 from backfill import BackfillClient, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from backfill.errors import BackfillError
+from backfill.worker.express import proofs
 
 logger = logging.getLogger("booked")
 
@@ -59,6 +60,7 @@ class Settings(msgspec.Struct):
         tasks: how many more tasks it has that do the same as `work`: `work0`, `work1` ...
         stale: seconds after which a lock of another program's worker is abandoned; then it looks for such locks, and
             for what others failed for good, every second.
+        express: whether `work` is an express task, which is proven after one attempt.
     """
 
     dsn: str
@@ -73,6 +75,7 @@ class Settings(msgspec.Struct):
     poll: float = 2.0
     tasks: int = 0
     stale: float | None = None
+    express: bool = False
 
 
 class Work(msgspec.Struct):
@@ -124,16 +127,39 @@ class Recorders:
                 await connection.close()
 
 
+class LostWindows(logging.Handler):
+    """Writes down when this process learns that one of its windows is lost."""
+
+    def __init__(self, recorders: Recorders) -> None:
+        super().__init__(logging.INFO)
+        self._recorders = recorders
+        self.writing = set[asyncio.Task[None]]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look whether the line says so."""
+        if record.msg.startswith("a window was lost"):
+            query = "insert into lost_windows values (%s, %s) on conflict do nothing"
+            writing = asyncio.ensure_future(self._recorders.write(query, settings.process, dt.datetime.now(dt.UTC)))
+            self.writing.add(writing)
+            writing.add_done_callback(self.writing.discard)
+
+
 settings = msgspec.json.decode(sys.argv[1], type=Settings)
+if settings.express:
+    proofs.NEEDED, proofs.MOST_SLOW = 1, 1.0  # type: ignore[misc]
 
 
 @asynccontextmanager
 async def recorders(_: BackfillClient) -> AsyncIterator[Recorders]:
     """The books' connections, for as long as the worker runs."""
     found = Recorders(settings.records)
+    windows = LostWindows(found)
+    logging.getLogger("backfill.worker.express").addHandler(windows)
     try:
         yield found
     finally:
+        logging.getLogger("backfill.worker.express").removeHandler(windows)
+        await asyncio.gather(*windows.writing)
         await found.close()
 
 
@@ -173,7 +199,7 @@ async def _do(work: Work, ctx: WorkerContext[Recorders]) -> None:
             raise ValueError("by design")
 
 
-@tasks.task("work", retry=SOON)
+@tasks.task("work", retry=SOON, express=settings.express)
 async def work(work: Work, ctx: WorkerContext[Recorders]) -> None:
     """Takes its time and fails as often as it is told."""
     await _do(work, ctx)

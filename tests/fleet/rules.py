@@ -2,7 +2,9 @@
 
 `%(excused)s` says whether an attempt may overlap with one before it whose worker's recovery was recorded before it
 began. That its own worker was given up excuses nothing: nobody begins what it had claimed before others may have given
-it up. Times that may be infinite are given as text, since Python has no such time.
+it up. Nor is a rule broken by the jobs of a window that was lost, which run again, while their first attempts are being
+ended: for a second from when the process noticed. `%(express)s` says whether a kill may not count that met a job in its
+first attempt. Times that may be infinite are given as text, since Python has no such time.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ join stints as b on a.token <> b.token and (b.began, b.token) > (a.began, a.toke
 """
 _NOT_EXCUSED: Final[LiteralString] = """
   and not (%(excused)s and coalesce(a.recovered_at < b.began, false))
+  and not coalesce(b.began < a.lost_at + interval '1 second', false)
 order by b.began
 """
 
@@ -98,6 +101,7 @@ RULES: Final[dict[str, LiteralString]] = {
         where a.ended is null
           and a.killed_at is not null
           and b.attempt <= a.attempt
+          and not (%(express)s and a.attempt = 1)
           and not %(excused)s""",
     "attempts of one job at once": _OVERLAP + " and b.job_id = a.job_id" + _NOT_EXCUSED,
     "jobs of one serial queue at once": _OVERLAP + " and b.queue = a.queue and b.job_id <> a.job_id" + _NOT_EXCUSED,
@@ -107,6 +111,7 @@ RULES: Final[dict[str, LiteralString]] = {
         join stints as b on b.job_id = a.job_id and b.began > a.began
         where a.good
           and a.killed_at is null
+          and a.lost_at is null
           and not coalesce(a.recovered_at < b.began, false)""",
     "attempts without an end": """
         select job_id, number, attempt, worker, process, began

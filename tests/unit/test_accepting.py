@@ -12,7 +12,8 @@ from backfill.storage.claims import LaneClaim, LaneFilter
 from backfill.storage.shares import LimitedClaim
 from backfill.storage.statements import load
 from backfill.storage.value_claims import ValueClaim
-from plans import FRONTS, PARALLEL_CLAIMS
+from plans import FRONTS
+from plans_windows import LOOKS
 
 LANES = (LaneFilter(tasks=("a",), priority=(0, 5)), LaneFilter(tasks=("a", "b")))
 IDS = {"a": 1, "b": 2}
@@ -40,7 +41,7 @@ def test_with_flags_each_filter_has_the_condition(name: str) -> None:
     own = len(load(name).params) + 1
     places = len(re.findall(r"^ *-- lane: ", load(name).text, re.MULTILINE))
     assert text.count(f"{CONDITION}${own}::text[], false)") == places
-    bound = claim.bind(IDS)[name in PARALLEL_CLAIMS]
+    bound = claim.bind(IDS)[name in LOOKS]
     assert bound[0] == '{"gpu","odd \\"one\\""}'
     assert _numbers(text) == set(range(1, own + len(bound)))
 

@@ -21,7 +21,6 @@ from plans import (
     FRONTS,
     HOT,
     PARALLEL,
-    PARALLEL_CLAIMS,
     SAMPLES,
     TABLES,
     WAITING,
@@ -34,6 +33,7 @@ from plans import (
     whole_scans,
 )
 from plans_reserving import FILL as RESERVATIONS
+from plans_windows import LOOKS
 
 NAMES = sorted(path.stem for path in (Path(backfill.__file__).parent / "storage" / "sql").glob("*.sql"))
 TASKS = {f"task{n}": n for n in range(1, 501)}
@@ -135,7 +135,7 @@ def test_functions_read_no_table_from_end_to_end(filled: Connection, name: str) 
 
 def _claim(lane: str, name: str) -> tuple[str, list[Any]]:
     claim = LaneClaim("graphile_worker", LANES[lane], accepted_flags=FLAGS.get(lane, ()))
-    return claim._texts[name], [*FRONTS[name], *claim.bind(TASKS)[name in PARALLEL_CLAIMS]]
+    return claim._texts[name], [*FRONTS[name], *claim.bind(TASKS)[name in LOOKS]]
 
 
 @pytest.mark.parametrize("lane", LANES)
@@ -155,7 +155,7 @@ def test_claims_go_by_their_indexes(request: pytest.FixtureRequest, lane: str, n
 
 
 @pytest.mark.parametrize("lane", ["all tasks", "behind another", "one priority"])
-@pytest.mark.parametrize("name", ["claim", "claim_parallel"])
+@pytest.mark.parametrize("name", ["claim", "claim_parallel", "hold_window"])
 def test_the_parallel_pick_stops_at_the_limit(filled: Connection, lane: str, name: str) -> None:
     """With 200,000 jobs of one run_at nothing sorts or reads more than a few times the limit."""
     filled.execute("select set_config('backfill.queues', '{}', true), set_config('backfill.hidden', 'false', true)")

@@ -14,8 +14,9 @@ from backfill.storage.carried import carried
 from backfill.storage.claims import LaneClaim, LaneFilter
 from backfill.storage.statements import render
 from dead_rows import DEAD, FILL, FILLED, STATISTICS, WAITING, believe, buffers, samples, unbounded
-from plans import CALLS, CARRIED, FRONTS, HOT, PARALLEL_CLAIMS, Connection, Plan, explain_hot
+from plans import CALLS, CARRIED, FRONTS, HOT, Connection, Plan, explain_hot
 from plans_reserving import DEAD as DEAD_RESERVATIONS
+from plans_windows import LOOKS
 
 MOST_PAGES = 2_000
 """For forty rows. The table of jobs has more pages than that, and walks through its indexes read a hundred times it."""
@@ -35,8 +36,7 @@ OPERATORS = (
 # The adding of runs has a test of its own; force_unlock_workers reads all queues, when an operator asks.
 CONTRACT = tuple(name for name in CALLS[2:] if name not in {"add_runs", "force_unlock_workers"})
 CLAIMS = (
-    "lock_near_queues", "lock_beyond_queues", "lock_known_queues", "claim", "claim_parallel", "claim_tied",
-    "claim_parallel_tied",
+    "lock_near_queues", "lock_beyond_queues", "lock_known_queues", "claim", "claim_tied", *LOOKS,
 )  # fmt: skip
 TASKS = {"task1": 1, "task2": 2, "task3": 3}
 ADDED: LiteralString = "select * from graphile_worker.add_job('task1', queue_name := 'queue7', job_key := $1)"
@@ -93,7 +93,7 @@ def ran(
     parameters = [*samples(connection)[name]]
     if name in FRONTS:
         claim = LaneClaim("graphile_worker", (LaneFilter(tasks=tuple(TASKS)),), accepted_flags=accepted)
-        text, bound = claim._texts[name], claim.bind(TASKS)[name in PARALLEL_CLAIMS]
+        text, bound = claim._texts[name], claim.bind(TASKS)[name in LOOKS]
         parameters += bound
     else:
         text = text or render(name)

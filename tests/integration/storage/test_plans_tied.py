@@ -46,7 +46,7 @@ def filled(dsn: str, request: pytest.FixtureRequest) -> Iterator[Connection]:
         connection.rollback()
 
 
-@pytest.mark.parametrize("name", ["claim_tied", "claim_parallel_tied"])
+@pytest.mark.parametrize("name", ["claim_tied", "claim_parallel_tied", "hold_window_tied"])
 def test_a_claim_from_a_place_reads_what_it_takes(filled: Connection, name: str) -> None:
     """It begins at the place, goes by the table's order, and reads no job of the task that is left out."""
     filled.execute("select set_config('backfill.queues', '{}', true), set_config('backfill.hidden', 'false', true)")
@@ -57,7 +57,7 @@ def test_a_claim_from_a_place_reads_what_it_takes(filled: Connection, name: str)
     page = int(place.strip("()").split(",")[0])
     tie = [0, [run_at - timedelta(microseconds=1), run_at], place, f"({page + PAGES},0)"]
     lows, highs, floors = [-32768, 0, 1], [-1, 0, 32767], ["-infinity", str(run_at), "-infinity"]
-    bound = CLAIM.bind(IDS, LEFT_OUT)[name == "claim_parallel_tied"]
+    bound = CLAIM.bind(IDS, LEFT_OUT)[name != "claim_tied"]
     parameters = ["w", LIMIT, [], lows, highs, floors, LIMIT, 2**30, *tie, *bound]
     found = list(nodes(explain_hot(filled, CLAIM._texts[name], parameters, "analyze, ")))
     assert [

@@ -1,7 +1,7 @@
 -- does: Deletes jobs that have completed within a window that was lost before it could delete them; each only while its row is
 --   still the one that the window held, and nobody else holds it. The others run again. Gives the ids of those it deleted.
 -- locks: _private_jobs rows for update, skip locked (delete)
--- index: jobs_pkey1
+-- index: none: it reads the rows at their places
 -- params: $1 ids bigint[], $2 places tid[], $3 writers text[] (transactions)
 with lost as materialized (
   select jobs.ctid

@@ -27,19 +27,21 @@ _SHORTER: Final = 4
 
 @dataclass(slots=True)
 class Unsure:
-    """Jobs that had completed in a window that was lost, so that nobody knows whether they are deleted.
+    """What nobody knows of a window that was lost: whether the jobs that had completed are deleted, and others claimed.
 
     Attributes:
-        rows: the versions of their rows that the window held.
-        jobs: their attempts.
+        rows: the versions of the rows of those that had completed, as the window held them.
+        jobs: the attempts of those.
+        ending: whether the window was lost in the middle of its end, which may have written claims into other rows.
     """
 
     rows: list[RowVersion] = field(default_factory=list)
     jobs: list[HeldJob] = field(default_factory=list)
+    ending: bool = False
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self.jobs)
+        """Whether there is anything."""
+        return bool(self.jobs) or self.ending
 
 
 class WindowJobs:
@@ -141,16 +143,20 @@ class WindowJobs:
             if running.ending is not None:
                 self._station.ended(running)
 
-    def lost(self, window: Window) -> Unsure:
+    def lost(self, window: Window, *, ending: bool) -> Unsure:
         """Handle that a window is lost: cancel its handlers, write none of their ends, and look from the start again.
 
+        Args:
+            window: the window.
+            ending: whether its end was under way.
+
         Returns:
-            The jobs that had completed.
+            What nobody knows of it.
         """
-        station, unsure = self._station, Unsure()
+        station, unsure = self._station, Unsure(ending=ending)
         every = [*window.express, *(running for _, some in window.ordinary for running in some)]
         unsure.jobs = [running for running in window.express if running.ending is COMPLETED]
-        if unsure:
+        if unsure.jobs:
             rows = versions(window.results)
             unsure.rows = [rows[running.job.id] for running in unsure.jobs]
         for lane, some in window.ordinary:
@@ -164,7 +170,6 @@ class WindowJobs:
                 station.executor.held.lose(running)
         for lane in {running.lane for running in every}:
             lane.look_anew()
-        station.locks.look_soon()
         logger.info(
             "a window was lost: %d of its jobs run again, and %d that had completed run again only if their rows were "
             "changed meanwhile",

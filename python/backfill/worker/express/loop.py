@@ -29,6 +29,7 @@ from backfill.worker.express.mode import ExpressMode
 from backfill.worker.express.window import Window, WindowEnd
 from backfill.worker.pipeline.alarm import Alarm
 from backfill.worker.pipeline.asked import Asked
+from backfill.worker.pipeline.hot import ConnectionLostError
 from backfill.worker.pipeline.pump import PipelineState
 from backfill.worker.service import Service
 
@@ -161,8 +162,8 @@ class WindowLoop(Service):
     async def _until_over(self, window: Window) -> None:
         """Wait until a window should end; its connection is watched meanwhile.
 
-        What is watched is a copy of its socket: libpq closes its own as soon as it hears of the end, and the next socket
-        of this process, such as one that a cancelled handler opens in its clean-up, gets the number.
+        What is watched is a copy of its socket: libpq closes its own as soon as it hears of the end, and the next
+        socket of this process, such as one that a cancelled handler opens in its clean-up, gets the number.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -275,9 +276,10 @@ class WindowLoop(Service):
         """Handle that the open window is lost. Windows that wait for an answer about their jobs count as open."""
         window, self._window = self._window, None
         assert window is not None  # noqa: S101 - the callers have looked
+        ending = window.is_ending
         window.fail()
         self._serves_nobody()
-        self._unsure = self._state.jobs.lost(window)
+        self._unsure = self._state.jobs.lost(window, ending=ending)
         if not self._unsure:
             self._is_over()
 
@@ -297,7 +299,11 @@ class WindowLoop(Service):
             self._station.stir()
 
     async def _complete_unsure(self, wire: Wire) -> None:
-        """Delete the jobs that had completed in a window that was lost, as far as their rows are unchanged."""
+        """Delete the jobs that had completed in a window that was lost, as far as their rows are unchanged.
+
+        If its end took effect although the answer was lost, it has written claims that this worker does not hold: they
+        are given back.
+        """
         try:
             await complete_lost(wire, self._unsure.rows, schema=self._station.schema, timeout=QUERY_TIMEOUT)
         except (psycopg.Error, TimeoutError, OSError) as error:
@@ -311,4 +317,13 @@ class WindowLoop(Service):
         except BaseException:
             await self._line.hang_up(lost=True)
             raise
+        if self._unsure.ending:
+            try:
+                async with self._station.hot.alone() as first:
+                    await self._station.locks.compare(first)
+            except (ConnectionLostError, psycopg.Error, TimeoutError, OSError) as error:
+                logger.warning("claims that a lost window may have written could not be looked for: %s", said(error))
+                await self._backoff.wait(self._station.hot.give_up)
+                return
+        self._backoff.reset()
         self._state.jobs.found_done(self._take_unsure())

@@ -111,6 +111,11 @@ class Window:
         return self._left <= 0 or self._asked or self.is_broken or time.monotonic() >= self.ends_at
 
     @property
+    def is_ending(self) -> bool:
+        """Whether its end is under way, so that it may take effect whatever becomes of the connection."""
+        return self._state is _State.CLOSING
+
+    @property
     def is_broken(self) -> bool:
         """Whether its transaction is lost."""
         return self._state is _State.BROKEN

@@ -103,14 +103,16 @@ class Locks:
         for number in in_rows:
             if (running := held.get(number)) is not None:
                 self._mend(running, locks.get(number))
-        if locks.keys() <= held.keys() or not whole:
+        # What a lost window held is not this worker's, although a handler that was cancelled may not have ended yet.
+        kept = [number for number, one in held.items() if one.claim.in_row or one.claim.is_held(one, None)]
+        if not whole or locks.keys() <= set(kept):
             return 0
         async with asyncio.timeout(QUERY_TIMEOUT):
             returned, superseded = await give_back_strays(
                 wire.connection,
                 schema=self._schema,
                 worker=self._worker,
-                held=list(held),
+                held=kept,
                 batches=self._executor.batches,
             )
         if superseded:

@@ -178,7 +178,7 @@ async def test_two_workers_share_a_backlog(dsn: str, eventually: Eventually) -> 
 async def test_jobs_run_the_ordinary_way_where_windows_are_not_for_them(
     dsn: str, eventually: Eventually, settings: dict[str, Any]
 ) -> None:
-    """Windows are switched off, or a lane has one slot, so that its order can be seen: rows are locked by the worker."""
+    """Windows are switched off, or a lane has one slot, so that one sees its order: the worker locks rows."""
     held = Held()
     async with BackfillClient(dsn) as client, in_windows(dsn, held.tasks, proves=False, **settings) as runner:
         for _ in range(3):
