@@ -5,7 +5,6 @@ Called as `short.py DSN CONCURRENCY DEAD_AFTER`; ends when its input is closed o
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys

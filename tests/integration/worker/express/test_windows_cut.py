@@ -14,6 +14,7 @@ from backfill.worker.express import line
 from faults.cutting import CuttingProxy
 
 from plugins.express import LEFT, in_windows, short
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 from reading import value
 
@@ -40,7 +41,7 @@ async def test_wherever_it_is_cut_each_job_completes_once(
         assert ctx.attempt == 1
         try:
             if number % 3:
-                await asyncio.sleep(0.005 if number % 3 == 1 else 0.04)
+                await work_for(0.005 if number % 3 == 1 else 0.04)
         except asyncio.CancelledError:
             cancelled[number] += 1
             raise
