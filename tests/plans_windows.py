@@ -18,7 +18,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
 HOT = tuple(SAMPLES)
 """What the express lines of a worker run, apart from looks."""
 LOOKS = ("claim_parallel", "claim_parallel_tied", "hold_window", "hold_window_tied")
-"""The looks for parallel jobs alone, which take the parameters of their lanes: those of claims and of windows."""
+"""The looks for parallel jobs alone, which take their lanes' parameters: those of claims, and those of windows."""
 
 
 def fronts(lows: list[int], highs: list[int], floors: list[str], page: int = 5) -> dict[str, list[Any]]:

@@ -63,7 +63,7 @@ class Queue:
     def empty(self, *tasks: str) -> None:
         """Nothing but the tasks."""
         with self._connection() as connection:
-            connection.execute("truncate graphile_worker._private_jobs")
+            connection.execute("truncate graphile_worker._private_jobs cascade")  # the Rust crate refers to it
             connection.execute("truncate graphile_worker._private_job_queues")
             connection.execute("truncate graphile_worker.backfill_ends")
             for task in tasks:

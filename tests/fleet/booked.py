@@ -32,7 +32,7 @@ from stopping import told_to_stop
 
 from backfill import BackfillClient, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from backfill.errors import BackfillError
-from backfill.worker.express import proofs
+from backfill.worker.express import mode, proofs
 
 logger = logging.getLogger("booked")
 
@@ -147,6 +147,7 @@ class LostWindows(logging.Handler):
 settings = msgspec.json.decode(sys.argv[1], type=Settings)
 if settings.express:
     proofs.NEEDED, proofs.MOST_SLOW = 1, 1.0  # type: ignore[misc]
+    mode.MOST_WORKERS = 100  # type: ignore[misc] # those that were killed count too, until they are known to be dead
 
 
 @asynccontextmanager

@@ -44,7 +44,7 @@ for each row when (old.given_up_at is null and new.given_up_at is not null)
 execute function note_recovery();
 
 -- An attempt lasts until it said so or its process was killed; one that neither befell has not ended. It may have been
--- in a window that was lost if its process said so while it ran, or in the second after it: others may run it then.
+-- in a window that was lost if its process said so while it ran, or in the second after: others may run its job then.
 create view stints as
 select
   attempts.*, kills.at as killed_at, recovered.at as recovered_at,

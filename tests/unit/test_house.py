@@ -150,7 +150,7 @@ MAY_SLEEP = {
     "plugins/waiting.py",
 }
 # A statement that takes long is what these are about.
-SLOW_STATEMENTS = {"test_main_ends.py", "test_poolers_lost.py", "test_wire.py", "test_worker_faults.py"}
+SLOW_STATEMENTS = {"short.py", "test_main_ends.py", "test_poolers_lost.py", "test_wire.py", "test_worker_faults.py"}
 LIMITS = {".py": 400, ".rs": 350}
 SQL_LIMITS = {"sql": 80, "migrations": 100, "grants": 100}
 _SQL = re.compile(

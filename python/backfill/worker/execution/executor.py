@@ -209,7 +209,7 @@ class Executor(Wiring):
         self.ended(running)
 
     async def drain(self, timeout: float) -> None:
-        """Give back what has not begun, wait `timeout` seconds for the rest, and hold what still runs until `let_go`."""
+        """Give back what has not begun, wait `timeout` seconds for the rest, and hold what still runs till `let_go`."""
         self._return_unstarted()
         self.undo_all(self.stragglers.return_parked())
         await drain(self._running, self.threads.under_way, timeout)

@@ -33,9 +33,9 @@ T = TypeVar("T")
 _FAILED = "25P02"
 """The server's code for a statement in a transaction that an error has broken."""
 _EARLY = (
-    "ctx.transaction(): the session's transaction has begun before the block, at an isolation level at which it does not "
-    "see what others write meanwhile; but the job of an express task gets its claim written at the block's begin. Open "
-    "the block before the session's first statement, or leave out express=True"
+    "ctx.transaction(): the session's transaction has begun before the block, at an isolation level at which it does "
+    "not see what others write meanwhile; but the claim of an express task's job is written at the block's begin. "
+    "Open the block before the session's first statement, or leave out express=True"
 )
 
 

@@ -122,7 +122,7 @@ class WindowJobs:
                 "them",
                 len(end.completed) - deleted,
             )
-        self._mode.ran(len(window.express), len(end.let_go))
+        self._mode.ran(len(window.express), len(end.let_go), share=window.share)
         if end.completed or end.let_go:
             station.settler.written([*end.completed, *end.let_go])
         for running in end.let_go:

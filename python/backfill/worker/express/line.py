@@ -19,6 +19,7 @@ from backfill.storage.wire import Command, Wire
 
 CONNECT_TIMEOUT: Final = 60.0
 QUERY_TIMEOUT: Final = 60.0
+_SHARED_NAME: Final = "backfill"
 _PREDECESSOR_LOOKS: Final = 100
 _PREDECESSOR_PAUSE: Final = 0.05
 
@@ -101,11 +102,15 @@ class ExpressLine:
                 await wire.connection.close()
 
     async def _connect(self) -> Wire:
-        connection = await connect(self._dsn, application_name=self._name)
-        try:
-            self.pooled = is_pooled(connection)
-            if self.pooled and not self._through_pooler:
+        connection = await connect(self._dsn, application_name=_SHARED_NAME if self.pooled else self._name)
+        if is_pooled(connection) and not self.pooled:
+            await connection.close()
+            if not self._through_pooler:
                 raise PooledLineError("express lines do not lead through a pooler unless WorkerConfig.express is True")
+            # The pooler may leave the name on a session that other programs use, and sessions are ended by their names.
+            self.pooled = True
+            connection = await connect(self._dsn, application_name=_SHARED_NAME)
+        try:
             wire = Wire(connection)
             named = connection.info.parameter_status("application_name") == self._name
             if self.pooled or not named:

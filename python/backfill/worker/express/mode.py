@@ -21,6 +21,8 @@ MOST_WORKERS: Final = 4
 """In a larger fleet no windows are opened: a claim passes over all rows that others hold, which costs it more than an
 ordinary claim writes."""
 _SMALLEST: Final = 8
+_EASY: Final = 0.4
+"""The next windows take twice as many jobs after one that took less than this share of its time."""
 REST_SECONDS: Final = 5.0
 """For how many seconds no window is opened after the database refused one."""
 _OTHERS_SHARE: Final = 0.5
@@ -56,16 +58,17 @@ class ExpressMode:
         """How many jobs a window takes at most: fewer in a larger fleet, since others pass over those that it holds."""
         return max(min(self._size, LARGEST_WINDOW // max(self._fleet() - 1, 1)), 1)
 
-    def ran(self, held: int, let_go: int) -> None:
-        """Take note of how many of the jobs that a window held did not begin before it ended: the next ones take fewer.
+    def ran(self, held: int, let_go: int, *, share: float) -> None:
+        """Take note of how a window ended: if jobs did not begin before its end, the next ones take fewer.
 
         Args:
             held: how many jobs ran within it, or were to run.
             let_go: how many of them did not begin.
+            share: which share of its time it took.
         """
         if let_go:
-            self._size = max(held - let_go, _SMALLEST)
-        elif held >= self._size:
+            self._size = max((held - let_go) // 2, _SMALLEST)
+        elif held >= self._size and share < _EASY:
             self._size = min(2 * self._size, LARGEST_WINDOW)
 
     def refuse(self, why: str) -> None:

@@ -106,6 +106,11 @@ class Window:
         return self.opened + self._length
 
     @property
+    def share(self) -> float:
+        """Which share of its time has passed."""
+        return (time.monotonic() - self.opened) / self._length
+
+    @property
     def is_over(self) -> bool:
         """Whether it should be ended now: all of its jobs have ended, or somebody asked, or the time is over."""
         return self._left <= 0 or self._asked or self.is_broken or time.monotonic() >= self.ends_at

@@ -72,8 +72,8 @@ class Lane:
     __slots__ = (
         "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "behind", "beside", "bound",
         "budgets", "claim", "concurrency", "config", "free", "heavy", "holding", "horizon", "hungry", "limited",
-        "look_at", "lowered", "ordered", "ready", "refill", "serial_asked", "serial_hungry", "served", "shut", "started_at",
-        "starting", "unseen", "windows",
+        "look_at", "lowered", "ordered", "ready", "refill", "serial_asked", "serial_hungry", "served", "shut",
+        "started_at", "starting", "unseen", "windows",
     )  # fmt: skip
 
     def __init__(
