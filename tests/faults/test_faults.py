@@ -78,7 +78,6 @@ async def test_a_fleet_bears_a_fault_a_second(server: Server, tmp_path: Path, fo
 async def test_a_fleet_with_windows_bears_a_fault_a_second(server: Server, tmp_path: Path, form: Form) -> None:
     """The same where the jobs are express; those of a window that was lost may run again beside themselves."""
     await _bear(server, tmp_path, form, SUDDEN, express=True)
-    assert await rows(server.dsn, "select from lost_windows limit 1")
 
 
 @pytest.mark.timeout(1500)
