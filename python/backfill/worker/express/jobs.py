@@ -12,7 +12,7 @@ from backfill.storage.claim_kinds import IN_ROW
 from backfill.storage.claims import Taken
 from backfill.storage.windows import RowVersion, end_commands, versions
 from backfill.storage.wire import Command
-from backfill.worker.execution.endings import COMPLETED
+from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.express.mode import ExpressMode
 from backfill.worker.express.window import Window, WindowEnd
@@ -97,14 +97,17 @@ class WindowJobs:
         return end, end_commands(station.schema, station.worker, completed=completed, claimed=claimed)
 
     def _let_go(self, unstarted: Sequence[HeldJob]) -> None:
-        """Take the jobs that a window lets go out of everything in which they wait for their start."""
+        """Take the jobs that a window lets go out of everything in which they wait for their start.
+
+        Nobody is told of them, since nothing was written of them either: they were no attempts.
+        """
         waiting = [running for running in unstarted if running.ending is None]
         for lane in {running.lane for running in waiting}:
             lane.withdraw_all({running for running in waiting if running.lane is lane})
         for running in waiting:
             if running.kept_back is not None:
                 running.kept_back.withdraw(running)
-        self._station.executor.undo_all(waiting)
+            running.ending = GIVEN_BACK
 
     def closed(self, window: Window, end: WindowEnd, deleted: int) -> None:
         """Take in that the end of a window has taken effect.
@@ -123,8 +126,11 @@ class WindowJobs:
                 len(end.completed) - deleted,
             )
         self._mode.ran(len(window.express), len(end.let_go), share=window.share)
-        if end.completed or end.let_go:
-            station.settler.written([*end.completed, *end.let_go])
+        interrupted = [running for running in end.let_go if running.slot_taken_at]
+        if end.completed or interrupted:
+            station.settler.written([*end.completed, *interrupted])
+        if len(interrupted) < len(end.let_go):
+            station.settler.release_unwritten([running for running in end.let_go if not running.slot_taken_at])
         for running in end.let_go:
             station.claimer.returned(running)
         self._go_on(end.claimed)
@@ -164,7 +170,9 @@ class WindowJobs:
         for running in every:
             if running.ending is not None and running.ending is not COMPLETED:
                 self.forget([running])
-        self._let_go([running for running in every if not running.slot_taken_at])
+        unstarted = [running for running in every if running.ending is None and not running.slot_taken_at]
+        self._let_go(unstarted)
+        station.settler.release_unwritten(unstarted)
         for running in every:
             if running.ending is None:
                 station.executor.held.lose(running)

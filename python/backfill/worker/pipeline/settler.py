@@ -103,6 +103,11 @@ class Settler:
         self._let_go(batch)
         self._settled()
 
+    def release_unwritten(self, batch: Sequence[HeldJob]) -> None:
+        """Let go of jobs that wait again as before, of which nothing has to be written, and tell nobody of them."""
+        self._let_go(batch)
+        self._settled()
+
     @property
     def pending(self) -> int:
         """How many ends wait to be written."""

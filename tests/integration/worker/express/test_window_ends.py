@@ -25,6 +25,7 @@ from backfill import (
 
 from hearing import Heard
 from plugins.express import LEFT, LONG, in_windows, row, short
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -185,3 +186,23 @@ async def test_the_time_of_the_claim_is_that_of_the_look(dsn: str, eventually: E
     assert (by, attempts) == (worker, 1)
     assert at is not None
     assert before < at < after
+
+
+async def test_jobs_that_did_not_begin_are_no_attempts(dsn: str, eventually: Eventually) -> None:
+    """They are let go at the window's end and run later; nobody counts them as given back."""
+    ran = list[Any]()
+    tasks: TaskRegistry[None] = TaskRegistry()
+
+    @short(tasks, "t")
+    async def t(payload: Any, ctx: WorkerContext[None]) -> None:
+        await work_for(0.01)
+        ran.append(payload)
+
+    async with BackfillClient(dsn) as client, in_windows(dsn, tasks, concurrency=2) as runner:
+        await client.enqueue_bulk("t", range(60))
+        await eventually(lambda: value(dsn, LEFT), (0).__eq__)
+        await runner.flush_counters()
+        tally = runner.tally
+        counted = sum(row.given_back for row in await client.counters(task="t"))
+    assert sorted(ran) == list(range(60))
+    assert (tally.given_back, counted) == (0, 0)
