@@ -93,6 +93,18 @@ def changed(result: PGresult) -> int:
     return result.command_tuples or 0
 
 
+def unwritten(result: PGresult, claimed: Sequence[int]) -> set[int]:
+    """The ids of the jobs whose claims the end of a window was to write and has not written.
+
+    Args:
+        result: what `claim_window` gave.
+        claimed: the ids of the jobs that it was to claim.
+    """
+    if changed(result) == len(claimed):
+        return set()
+    return set(claimed).difference(integer(result, row) for row in range(result.ntuples))
+
+
 def versions(results: Sequence[PGresult]) -> dict[int, RowVersion]:
     """The versions of the rows that looks gave, by the jobs' ids."""
     found = {}

@@ -139,7 +139,10 @@ class Executor(Wiring):
         self.admit(self.take_in(jobs, lane), lane)
 
     def admit(self, claimed: list[HeldJob], lane: Lane) -> None:
-        """Start jobs that were taken in, as far as there are slots; the others are ready."""
+        """Start jobs that were taken in, as far as there are slots; the others are ready. A stopping worker starts none."""
+        if self._draining:
+            self.undo_all(claimed)
+            return
         lane.add(self.park(self.broken.sift(claimed)))
         if lane.lowered:
             self.undo_all(lane.take_surplus())
@@ -221,10 +224,7 @@ class Executor(Wiring):
             self._end(running, GIVEN_BACK)
 
     def _lost(self, running: HeldJob) -> None:
-        """Handle a held job that is not this worker's any more.
-
-        It is given back where it has not started; else it is cancelled, unless its handler runs in a thread.
-        """
+        """Give back a job that is lost and has not started; else cancel it, unless its handler runs in a thread."""
         if running.withdraw():
             self.undo(running)
         elif running in self._running:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from backfill.records import Job
 from backfill.storage.claim_kinds import IN_ROW
 from backfill.storage.claims import Taken
-from backfill.storage.windows import RowVersion, end_commands, versions
+from backfill.storage.windows import RowVersion, changed, end_commands, unwritten, versions
 from backfill.storage.wire import Command
 from backfill.worker.execution.endings import COMPLETED, GIVEN_BACK
 from backfill.worker.execution.held_job import HeldJob
@@ -18,6 +18,9 @@ from backfill.worker.express.mode import ExpressMode
 from backfill.worker.express.window import Window, WindowEnd
 from backfill.worker.lanes.lane import Lane
 from backfill.worker.pipeline.pump import PipelineState
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
 
 logger = logging.getLogger(__name__)
 
@@ -109,15 +112,18 @@ class WindowJobs:
                 running.kept_back.withdraw(running)
             running.ending = GIVEN_BACK
 
-    def closed(self, window: Window, end: WindowEnd, deleted: int) -> None:
+    def closed(self, window: Window, end: WindowEnd, results: Sequence[PGresult]) -> None:
         """Take in that the end of a window has taken effect.
 
         Args:
             window: the window.
             end: what its end did.
-            deleted: how many rows it has deleted.
+            results: those of its statements.
         """
         station = self._station
+        deleted = changed(results[0]) if end.completed else 0
+        claimed = [*end.claimed, *(running for _, some in window.ordinary for running in some)]
+        lacks = unwritten(results[-2], [running.job.id for running in claimed]) if claimed else ()
         window.close()
         if deleted != len(end.completed):
             logger.warning(
@@ -137,10 +143,27 @@ class WindowJobs:
         for lane, some in window.ordinary:
             lane.asked -= len(some)
             self._go_on(some)
-            station.executor.admit([running for running in some if running.ending is None], lane)
-        if end.let_go or end.claimed or window.ordinary:
+            going_on = [running for running in some if running.ending is None and running.job.id not in lacks]
+            station.executor.admit(going_on, lane)
+        if lacks:
+            self._unclaimed([running for running in claimed if running.job.id in lacks])
+        if end.let_go or claimed:
             station.stir()
         window.forget()
+
+    def _unclaimed(self, jobs: Sequence[HeldJob]) -> None:
+        """Handle that others may run jobs which were to go on, since the database has not written their claims."""
+        logger.warning(
+            "%d jobs of a window could not be claimed, and run again: a trigger of the table may keep them unchanged",
+            len(jobs),
+        )
+        self._mode.rest()
+        executor = self._station.executor
+        for running in jobs:
+            if running.ending is None and running.slot_taken_at:
+                executor.held.lose(running)
+            elif running.ending is None:
+                executor.undo(running)
 
     def _go_on(self, claimed: Sequence[HeldJob]) -> None:
         """Take note that the claims of some jobs are in their rows now; those that have ended are settled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from backfill.storage.claims import Look, Taken
@@ -25,12 +25,14 @@ class WindowLooks:
         claimer: what the worker knows of its lanes and of the queue.
         mode: says which lanes give their jobs to windows.
         worker: the worker's id.
+        stir: called where the pumps should look for jobs that windows took before.
     """
 
-    def __init__(self, claimer: Claimer, mode: ExpressMode, *, worker: str) -> None:
+    def __init__(self, claimer: Claimer, mode: ExpressMode, *, worker: str, stir: Callable[[], None]) -> None:
         self._claimer = claimer
         self._mode = mode
         self._worker = worker
+        self._stir = stir
 
     def due_in(self, now: float) -> float | None:
         """Seconds until a lane should look by a window; None where none waits for a time."""
@@ -65,7 +67,9 @@ class WindowLooks:
     def serve(self, *, served: bool) -> None:
         """Say whether a window of the first line is open: its end looks for the next jobs of all lanes."""
         for lane in self._claimer.lanes:
-            lane.served = served and lane.in_windows
+            was, lane.served = lane.served, served and lane.in_windows
+            if was and not lane.in_windows and lane.low:
+                self._stir()  # the lane left the windows while one was open, and nobody else knows that it may look now
 
     def commands(self, asked: Asked) -> list[Command]:
         """The statements of the looks, each of them one."""

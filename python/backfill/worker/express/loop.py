@@ -20,7 +20,7 @@ import psycopg
 
 from backfill.said import said
 from backfill.storage.backoff import Backoff
-from backfill.storage.windows import begin_commands, changed, complete_lost, drop_command
+from backfill.storage.windows import begin_commands, complete_lost, drop_command
 from backfill.storage.wire import Command, Wire
 from backfill.worker.express.jobs import Unsure, WindowJobs
 from backfill.worker.express.line import QUERY_TIMEOUT, ExpressLine, PooledLineError
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS: Final = 30.0
+_REFUSED_PAUSE: Final = 0.1
+"""The longest pause after jobs that had completed in a lost window could not be deleted, since they run again else."""
 _NO_END: Final = WindowEnd()
 
 
@@ -90,6 +92,7 @@ class WindowLoop(Service):
         self._window: Window | None = None
         self._unsure = Unsure()
         self._backoff = Backoff()
+        self._refusals = Backoff(longest=_REFUSED_PAUSE)
 
     def _on_stop(self) -> None:
         self._alarm.ring()
@@ -212,7 +215,7 @@ class WindowLoop(Service):
         if window is not None and len(results) >= len(ending):
             self._window = None
             self._is_over()
-            self._state.jobs.closed(window, end, changed(results[0]) if end.completed else 0)
+            self._state.jobs.closed(window, end, results[: len(ending)])
         if refused is not None:
             await self._refused(asked, refused)
         elif asked:
@@ -307,12 +310,7 @@ class WindowLoop(Service):
         try:
             await complete_lost(wire, self._unsure.rows, schema=self._station.schema, timeout=QUERY_TIMEOUT)
         except (psycopg.Error, TimeoutError, OSError) as error:
-            await self._line.hang_up(lost=True)
-            logger.warning(
-                "%d jobs that completed in a lost window could not be deleted: %s", len(self._unsure.jobs), said(error)
-            )
-            if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.OperationalError):
-                self._state.jobs.forget(self._take_unsure().jobs)  # the database refuses it; they run again
+            await self._not_completed(wire, error)
             return
         except BaseException:
             await self._line.hang_up(lost=True)
@@ -326,4 +324,25 @@ class WindowLoop(Service):
                 await self._backoff.wait(self._station.hot.give_up)
                 return
         self._backoff.reset()
+        self._refusals.reset()
         self._state.jobs.found_done(self._take_unsure())
+
+    async def _not_completed(self, wire: Wire, error: psycopg.Error | TimeoutError | OSError) -> None:
+        """Handle that jobs which had completed in a lost window could not be deleted: it is tried again later.
+
+        Where the database refuses it for good, they run again. No windows are opened meanwhile.
+        """
+        logger.log(
+            self._refusals.level(), "%d jobs that completed in a lost window could not be deleted: %s",
+            len(self._unsure.jobs), said(error),
+        )  # fmt: skip
+        if not isinstance(error, psycopg.Error) or wire.connection.closed:
+            await self._line.hang_up(lost=True)
+        elif isinstance(error, psycopg.OperationalError):
+            self._state.mode.rest()
+            await self._refusals.wait(self._station.hot.give_up)
+        else:
+            if self._unsure.ending:
+                self._station.locks.look_soon()
+                self._station.stir()
+            self._state.jobs.forget(self._take_unsure().jobs)

@@ -56,7 +56,8 @@ def make_windows(
     proofs = Proofs(tasks, window=length, changed=lambda _: look())
     mode = ExpressMode(lanes, proofs, fleet=claimer.fleet, changed=stir)
     state = ExpressState(
-        station, mode, WindowLooks(claimer, mode, worker=worker), WindowJobs(station, mode, length), length,
+        station, mode, WindowLooks(claimer, mode, worker=worker, stir=station.stir),
+        WindowJobs(station, mode, length), length,
         config.dead_after.total_seconds(),
         tuple(Alarm() for _ in range(WINDOW_LINES)),
     )  # fmt: skip
