@@ -66,6 +66,8 @@ class Floors:
         ended_at = jobs[0].locked_at_micros if jobs else clock
         if ended_at is None:
             return
+        if look.window and clock is not None:
+            ended_at = min(ended_at, clock)  # its jobs have the time at which the look ended, not what it could see
         swept = ended_at - SLACK_MICROS
         if len(jobs) < look.wanted:
             self.levels = {level: max(floor, swept) for level, floor in self.levels.items()}
