@@ -226,7 +226,7 @@ def samples(connection: Connection) -> dict[str, Sequence[Any]]:
         "delete_dead_letter_by_key": ["key2"],
         "find_locks": [WORKER],
         "find_held_locks": [WORKER, ids],
-        "give_back_strays": [WORKER, ids[:2], []],
+        "give_back_strays": [WORKER, ids[:2], [], None],
         "find_cut_off_jobs": [WORKER, 0, 100],
         "release_jobs": [14_400.0, 500, True],
         "find_live_workers": [[WORKER]],

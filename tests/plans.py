@@ -244,7 +244,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "read_checkpoint": [5],
     "list_progress": [_IDS],
     "sweep_progress": [0, 1000],
-    "give_back_strays": [WORKER, _IDS, ["task1"]],
+    "give_back_strays": [WORKER, _IDS, ["task1"], None],
     "free_held_queues": [],
     "list_held_queues": [],
     "find_controls": [],

@@ -114,7 +114,13 @@ def read_locks(result: Result) -> dict[int, Lock]:
 
 
 async def give_back_strays(
-    connection: Connection, *, schema: str, worker: str, held: Collection[int], batches: Collection[str] = ()
+    connection: Connection,
+    *,
+    schema: str,
+    worker: str,
+    held: Collection[int],
+    batches: Collection[str] = (),
+    only: Collection[int] | None = None,
 ) -> tuple[list[int], list[int]]:
     """Give back the jobs that this worker has locked but does not know of, because the answer to their claim was lost.
 
@@ -124,13 +130,17 @@ async def give_back_strays(
         worker: the worker's id.
         held: the ids of the jobs that it knows of.
         batches: the names of the tasks whose jobs are batches: one of these that was replaced becomes a dead letter.
+        only: the ids of those that may go back; any if not given. Windows may write claims while this is under way.
 
     Returns:
         The ids of the jobs that were given back, and of those that were deleted, since they were replaced or removed
         after the claim.
     """
     async with by_itself(connection), connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(render("give_back_strays", schema), [worker, list(held), list(batches)])
+        await cursor.execute(
+            render("give_back_strays", schema),
+            [worker, list(held), list(batches), None if only is None else list(only)],
+        )
         rows = await cursor.fetchall()
     back = [row["id"] for row in rows if not row["superseded"]]
     return back, [row["id"] for row in rows if row["superseded"]]

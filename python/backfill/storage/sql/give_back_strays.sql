@@ -5,7 +5,7 @@
 -- locks: _private_jobs rows (update, delete), skip locked: they are looked for again; _private_job_queues rows (update);
 --   backfill_dlq rows (insert)
 -- index: backfill_jobs_locked, jobs_pkey1, job_queues_pkey1, tasks_pkey
--- params: $1 worker text, $2 held bigint[], $3 batches text[] (the tasks whose jobs are batches)
+-- params: $1 worker text, $2 held bigint[], $3 batches text[] (the tasks whose jobs are batches), $4 only bigint[] (null for all)
 with strays as materialized (
   select
     jobs.id, jobs.job_queue_id, jobs.locked_at, coalesce(jobs.flags ? 'backfill.cancel', false) as cancelled,
@@ -21,6 +21,7 @@ with strays as materialized (
   where jobs.locked_at is not null
     and jobs.locked_by = $1::text
     and jobs.id <> all ($2::bigint[])
+    and coalesce(jobs.id = any ($4::bigint[]), true)
   for update of jobs skip locked
 ),
 freed as (

@@ -105,7 +105,8 @@ class Locks:
                 self._mend(running, locks.get(number))
         # What a lost window held is not this worker's, although a handler that was cancelled may not have ended yet.
         kept = [number for number, one in held.items() if one.claim.in_row or one.claim.is_held(one, None)]
-        if not whole or locks.keys() <= set(kept):
+        strays = locks.keys() - set(kept)
+        if not whole or not strays:
             return 0
         async with asyncio.timeout(QUERY_TIMEOUT):
             returned, superseded = await give_back_strays(
@@ -113,6 +114,7 @@ class Locks:
                 schema=self._schema,
                 worker=self._worker,
                 held=kept,
+                only=strays,
                 batches=self._executor.batches,
             )
         if superseded:

@@ -11,6 +11,8 @@ from typing import Any, LiteralString
 import pytest
 
 from backfill import BackfillClient, NewJob, TaskRegistry, WorkerContext
+from backfill.storage.attempts import give_back_strays
+from backfill.storage.connection import connect
 
 from plugins.away import OwnServer
 from plugins.express import LEFT, LONG, in_windows, short
@@ -96,3 +98,15 @@ async def test_a_stop_while_the_database_is_away_ends(own_server: OwnServer, eve
         assert time.monotonic() - began < 60
         await own_server.start()
         assert await rows(own_server.dsn, VERSIONS) == before
+
+
+async def test_only_the_locks_that_were_found_go_back(dsn: str) -> None:
+    """A window may write claims while the worker compares its locks: these are not among those that were found."""
+    async with BackfillClient(dsn) as client:
+        first, second = [(await client.enqueue("t", number)).id for number in range(2)]
+    assert first is not None
+    await rows(dsn, "update graphile_worker._private_jobs set locked_at = now(), locked_by = 'w', attempts = 1")
+    async with await connect(dsn) as connection:
+        found = await give_back_strays(connection, schema="graphile_worker", worker="w", held=[], only=[first])
+    assert found == ([first], [])
+    assert await rows(dsn, "select id from graphile_worker._private_jobs where locked_by = 'w'") == [(second,)]
