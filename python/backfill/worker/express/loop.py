@@ -338,7 +338,7 @@ class WindowLoop(Service):
         )  # fmt: skip
         if not isinstance(error, psycopg.Error) or wire.connection.closed:
             await self._line.hang_up(lost=True)
-        elif isinstance(error, psycopg.OperationalError):
+        elif isinstance(error, psycopg.OperationalError) and not self._station.hot.give_up.is_set():
             self._state.mode.rest()
             await self._refusals.wait(self._station.hot.give_up)
         else:
