@@ -266,7 +266,9 @@ def test_histories_one_after_another_balance_and_a_shifted_one_does_not(
 
 
 async def _check_histories(dsn: str, lives: list[list[tuple[str, int]]], serial: bool, data: st.DataObject) -> None:
-    await rows(dsn, "drop view if exists dead, stints; drop table if exists asked, attempts, kills, recoveries")
+    await rows(
+        dsn, "drop view if exists dead, stints; drop table if exists asked, attempts, kills, recoveries, lost_windows"
+    )
     await rows(dsn, "drop function if exists note_recovery() cascade")
     books = Books(dsn)
     await books.open()

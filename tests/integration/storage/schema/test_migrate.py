@@ -215,8 +215,8 @@ async def test_a_failed_first_migration_leaves_nothing(
         ("insert into graphile_worker.migrations (id, breaking) values (20, false), (23, true)", ("23", "19")),
         (
             """insert into graphile_worker.backfill_migrations (id, name, breaking)
-               values (98, 'x', true), (99, 'y', false)""",
-            ("98", str(newest())),
+               values (9998, 'x', true), (9999, 'y', false)""",
+            ("9998", str(newest())),
         ),
     ],
 )
