@@ -128,7 +128,7 @@ FORBIDDEN_TO_BOTH: list[LiteralString] = [
     "delete from graphile_worker._private_tasks",
     "truncate graphile_worker._private_jobs",
     "insert into graphile_worker.migrations (id) values (99)",
-    "insert into graphile_worker.backfill_migrations (id, name, breaking) values (99, 'x', true)",
+    "insert into graphile_worker.backfill_migrations (id, name, breaking) values (9999, 'x', true)",
     "delete from graphile_worker.backfill_migrations",
     "create table graphile_worker.mine (id integer)",
     "select setval('graphile_worker.jobs_id_seq1', 1)",

@@ -240,8 +240,8 @@ async def test_a_newer_breaking_migration_is_refused(dsn: str, statement: str, n
             "has Graphile Worker's migration 21; this version of backfill knows 19",
         ),
         (
-            "insert into graphile_worker.backfill_migrations (id, name, breaking) values (99, 'x', false)",
-            f"has backfill's migration 99; this version of backfill knows {newest()}",
+            "insert into graphile_worker.backfill_migrations (id, name, breaking) values (9999, 'x', false)",
+            f"has backfill's migration 9999; this version of backfill knows {newest()}",
         ),
     ],
 )
