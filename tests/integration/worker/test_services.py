@@ -51,6 +51,11 @@ async def handler(payload: dict[str, Any]) -> None:
     """Do nothing."""
 
 
+@tasks.task("express", express=True)
+async def short(payload: dict[str, Any]) -> None:
+    """Do nothing, in a window."""
+
+
 class BrokenError(Exception):
     """What a service fails with here."""
 

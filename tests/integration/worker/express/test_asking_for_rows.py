@@ -259,4 +259,5 @@ async def test_a_job_is_cancelled_while_its_window_holds_it(dsn: str, eventually
         if not by_itself:
             seen.append((await client.cancel(job)).status)
         await eventually(lambda: value(dsn, JOBS), lambda left: left == 0)
-    assert seen == [1, CancelStatus.REQUESTED, True]
+    # The worker may hear of the request before the handler that made it has its answer.
+    assert seen == [1, CancelStatus.REQUESTED, True] or (by_itself and seen == [1, True])
