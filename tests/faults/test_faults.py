@@ -73,8 +73,9 @@ async def test_a_fleet_bears_a_fault_a_second(server: Server, tmp_path: Path, fo
     await _bear(server, tmp_path, form, KINDS)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("form", [EXPRESS, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
+@pytest.mark.parametrize("form", [EXPRESS, FULL], ids=["short", "full"])
 async def test_a_fleet_with_windows_bears_a_fault_a_second(server: Server, tmp_path: Path, form: Form) -> None:
     """The same where the jobs are express; those of a window that was lost may run again beside themselves."""
     await _bear(server, tmp_path, form, SUDDEN, express=True)

@@ -31,6 +31,9 @@ from plugins.waiting import Eventually
 from reading import rows, value
 
 SCHEMA = "graphile_worker"
+HAS_LOOKED: LiteralString = """
+    select count(*) from pg_stat_activity
+    where pid = %s and state = 'idle' and query like '%%locks.virtualxid as number%%'"""
 WHOSE: LiteralString = "select graphile_worker.backfill_whose_functions(false)"
 SOURCES: LiteralString = """
     select proname, prosrc, obj_description(oid, 'pg_proc') from pg_proc
@@ -183,6 +186,7 @@ async def test_transactions_that_begin_later_are_not_waited_for(replaced: str, e
         await early.execute("select 1")
         taking = asyncio.ensure_future(take_over_functions(connection))
         await eventually(lambda: value(replaced, WHOSE), lambda whose: whose == "unfinished")
+        await eventually(lambda: value(replaced, HAS_LOOKED, connection.info.backend_pid))
         await late.execute("begin")
         await late.execute("select 1")
         await early.execute("commit")

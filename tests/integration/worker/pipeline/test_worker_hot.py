@@ -297,8 +297,8 @@ async def test_a_fleet_that_hears_of_jobs_does_not_look_at_once(monkeypatch: pyt
         return one
 
     def looks(one: Claimer) -> bool:
-        one._keep_time(clock)
-        hungry, one._lanes[0].hungry = one._lanes[0].hungry, False
+        one.keep_time(clock)
+        hungry, one.lanes[0].hungry = one.lanes[0].hungry, False
         return hungry
 
     claimers = [claimer() for _ in range(500)]
@@ -318,7 +318,7 @@ async def test_a_fleet_that_hears_of_jobs_does_not_look_at_once(monkeypatch: pyt
             wakes = one._wakes
             one.hear(0)
             if one._wakes > wakes:  # this time it is among the first
-                one._lanes[0].hungry = False
+                one.lanes[0].hungry = False
         most = max(most, looking)
     assert max(late.values()) == 1
     assert sum(late.values()) > 0.95 * len(late)
