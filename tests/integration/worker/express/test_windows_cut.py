@@ -25,7 +25,7 @@ _LONGEST = {"client": 6_000, "server": 8_000}
 """About how many bytes go to and fro for them."""
 
 
-@pytest.mark.parametrize("cuts", [30, pytest.param(1_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("cuts", [12, pytest.param(1_000, marks=pytest.mark.long)])
 async def test_wherever_it_is_cut_no_job_is_lost(
     dsn: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, cuts: int
 ) -> None:
