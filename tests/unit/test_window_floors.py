@@ -1,4 +1,4 @@
-"""The floors behind the look of a window: its jobs bear the time of its end, and it has seen what was there before it."""
+"""The floors behind the look of a window: its jobs bear the time of its end, and it has seen what was before it."""
 
 from __future__ import annotations
 

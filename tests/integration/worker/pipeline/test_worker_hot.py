@@ -315,9 +315,9 @@ async def test_a_fleet_that_hears_of_jobs_does_not_look_at_once(monkeypatch: pyt
             if looks(one):
                 late[one] += 1
                 looking += 1
-            wakes = one._wakes
+            wakes = one.wakes
             one.hear(0)
-            if one._wakes > wakes:  # this time it is among the first
+            if one.wakes > wakes:  # this time it is among the first
                 one.lanes[0].hungry = False
         most = max(most, looking)
     assert max(late.values()) == 1
