@@ -16,6 +16,7 @@ from backfill._native import Job
 from backfill.storage.arrays import number_array
 from backfill.storage.claim_kinds import IN_ROW, ClaimKind, Lock
 from backfill.storage.isolation import by_itself
+from backfill.storage.pooler import is_pooled
 from backfill.storage.results import binary_rows
 from backfill.storage.statements import render
 from backfill.storage.types import Connection
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
 _PREDECESSOR_PAUSE: Final = 0.05
 """Seconds between two checks of whether the server has finished what was under way on lost connections."""
-
-
+_PREDECESSOR_LOOKS: Final = 100
 _MOST_NAMED: Final = 20
 
 
@@ -150,6 +150,28 @@ def named(ids: Sequence[int]) -> str:
     """The text of jobs' ids for the log; it names twenty of them at most."""
     more = len(ids) - _MOST_NAMED
     return ", ".join(map(str, ids[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+
+
+async def finish_predecessor(connection: Connection, *, name: str, transaction: str) -> None:
+    """Make sure that nothing of a lost connection is still under way on the server. The caller sets a time limit.
+
+    Args:
+        connection: the connection that takes the place of the lost one.
+        name: the name that sessions of this kind have, and no other program's.
+        transaction: the name that their transactions say, where a session cannot be known by its own.
+    """
+    if shares_sessions(connection, name):
+        await await_predecessor(connection, transaction)
+        return
+    for _ in range(_PREDECESSOR_LOOKS):
+        if not await end_predecessor(connection, name):
+            return
+        await asyncio.sleep(_PREDECESSOR_PAUSE)
+
+
+def shares_sessions(connection: Connection, name: str) -> bool:
+    """Whether other programs may use a connection's session: behind a pooler, or where the DSN names it otherwise."""
+    return is_pooled(connection) or connection.info.parameter_status("application_name") != name
 
 
 async def end_predecessor(connection: Connection, application_name: str) -> int:

@@ -139,7 +139,7 @@ class Executor(Wiring):
         self.admit(self.take_in(jobs, lane), lane)
 
     def admit(self, claimed: list[HeldJob], lane: Lane) -> None:
-        """Start jobs that were taken in, as far as there are slots; the others are ready. A stopping worker starts none."""
+        """Start jobs that were taken in, as far as there are slots; others are ready. A stopping worker starts none."""
         if self._draining:
             self.undo_all(claimed)
             return

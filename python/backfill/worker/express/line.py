@@ -11,17 +11,14 @@ import psycopg
 from psycopg.pq import ConnStatus
 
 from backfill.errors import BackfillError
-from backfill.storage.attempts import await_predecessor, end_predecessor
+from backfill.storage.attempts import finish_predecessor, shares_sessions
 from backfill.storage.connection import Dsn, connect, is_alive
 from backfill.storage.pooler import is_pooled
 from backfill.storage.windows import session_name
 from backfill.storage.wire import Command, Wire
+from backfill.worker.pipeline.hot import CONNECT_TIMEOUT, QUERY_TIMEOUT
 
-CONNECT_TIMEOUT: Final = 60.0
-QUERY_TIMEOUT: Final = 60.0
 _SHARED_NAME: Final = "backfill"
-_PREDECESSOR_LOOKS: Final = 100
-_PREDECESSOR_PAUSE: Final = 0.05
 
 
 class PooledLineError(BackfillError):
@@ -112,8 +109,7 @@ class ExpressLine:
             connection = await connect(self._dsn, application_name=_SHARED_NAME)
         try:
             wire = Wire(connection)
-            named = connection.info.parameter_status("application_name") == self._name
-            if self.pooled or not named:
+            if shares_sessions(connection, self._name):
                 # Each transaction may have another session, so it sets its session up, and names its worker, itself.
                 self.first = (
                     Command.of("set_hot", self._schema, "true"),
@@ -123,19 +119,9 @@ class ExpressLine:
                 self.first = ()
                 await wire.send([Command.of("set_hot", self._schema, "false")], timeout=QUERY_TIMEOUT)
             if self._lost:
-                await self._end_predecessor(wire)
+                async with asyncio.timeout(QUERY_TIMEOUT):
+                    await finish_predecessor(connection, name=self._name, transaction=self._transaction)
         except BaseException:
             await connection.close()
             raise
         return wire
-
-    async def _end_predecessor(self, wire: Wire) -> None:
-        """Make sure that nothing of a lost connection is still under way on the server."""
-        async with asyncio.timeout(QUERY_TIMEOUT):
-            if self.first:
-                await await_predecessor(wire.connection, self._transaction)
-                return
-            for _ in range(_PREDECESSOR_LOOKS):
-                if not await end_predecessor(wire.connection, self._name):
-                    return
-                await asyncio.sleep(_PREDECESSOR_PAUSE)

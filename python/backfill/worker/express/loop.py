@@ -23,13 +23,13 @@ from backfill.storage.backoff import Backoff
 from backfill.storage.windows import begin_commands, complete_lost, drop_command
 from backfill.storage.wire import Command, Wire
 from backfill.worker.express.jobs import Unsure, WindowJobs
-from backfill.worker.express.line import QUERY_TIMEOUT, ExpressLine, PooledLineError
+from backfill.worker.express.line import ExpressLine, PooledLineError
 from backfill.worker.express.looks import WindowLooks
 from backfill.worker.express.mode import ExpressMode
 from backfill.worker.express.window import Window, WindowEnd
 from backfill.worker.pipeline.alarm import Alarm
 from backfill.worker.pipeline.asked import Asked
-from backfill.worker.pipeline.hot import ConnectionLostError
+from backfill.worker.pipeline.hot import QUERY_TIMEOUT, ConnectionLostError
 from backfill.worker.pipeline.pump import PipelineState
 from backfill.worker.service import Service
 

@@ -39,7 +39,7 @@ def make_windows(
         station: what its pumps share.
         turned: called after each turn of a loop.
     """
-    tasks = frozenset() if config.express is False else express_in(list(registry))
+    tasks = frozenset() if config.express is False else express_in(registry)
     if not tasks:
         return []
     length = config.express_window.total_seconds()

@@ -190,7 +190,7 @@ class Lane:
     @property
     def waits_for_serial(self) -> bool:
         """Whether a look for serial jobs alone should be made as soon as it can be afforded."""
-        return self.in_windows and self.serial_hungry and not self.serial_asked and not self.shut and self._space > 0
+        return self.in_windows and self.serial_hungry and not self.serial_asked and self._space > 0
 
     @property
     def _space(self) -> int:

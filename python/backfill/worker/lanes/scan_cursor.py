@@ -111,32 +111,34 @@ class ScanCursor:
         spans = Spans.of(self._floors.none())
         return Look(wanted, spans, scan_jobs=False, scan_queues=False, era=self._era, behind=True, tracked=self.tracks)
 
-    def look(self, wanted: int, now: float, *, serial_alone: bool = False) -> Look:
+    def look(self, wanted: int, now: float) -> Look:
         """What a look that begins now should ask for."""
-        full = now >= self._full.at and not self._full.are_apart and not serial_alone
-        worth = now >= self._near_at or (self.freed and (self._floor is not None or not self._blocked))
-        near = worth
-        far = near and self._hidden and not self._known and now >= self._far_at
-        if self._lost and now >= self._far_at:
-            near = far = True
-        if self._floor is not None:
-            near = far = now >= self._far_at and (self._short or now >= self._stale_at)
-        beyond = self._floor if not near and worth else None
-        known = () if near or self._floor is not None else self._take_known(wanted)
-        self.freed = False  # set here, since this look may not see a queue that is freed from now on
-        if full:
-            self._full.begin(now)
-        if far:
-            self._far_at = now + _UNDER_WAY
-        floors = self._floors.none() if full else self._floors.levels
-        return Look(
-            wanted, Spans.of(floors), scan_jobs=near, scan_queues=far, full=full, era=self._era, known=known,
-            beyond=beyond, returns=self._returns, tracked=self.tracks and not serial_alone,
-            tie=self._next_tie() if self.tracks and not full and not serial_alone else None,
-        )  # fmt: skip
+        return self._with_serial(self._parallel(wanted, now), now)
 
     def look_window(self, wanted: int, now: float) -> Look:
         """What the look of a window should ask for: parallel jobs alone, since other looks are made for serial jobs."""
+        return replace(self._parallel(wanted, now), window=True)
+
+    def look_serial(self, wanted: int, now: float) -> Look | None:
+        """What a look for serial jobs alone should ask for, made beside windows; None where none is worth its cost."""
+        spans = Spans.of(self._floors.levels)
+        nothing = Look(
+            wanted, spans, scan_jobs=False, scan_queues=False, full=False, era=self._era, returns=self._returns,
+            serial_alone=True,
+        )  # fmt: skip
+        look = self._with_serial(nothing, now)
+        return None if look.is_parallel else look
+
+    def serial_at(self, now: float) -> float:
+        """When the next look for serial jobs can be afforded, in monotonic seconds."""
+        if self._tries_known or self._sees_freed:
+            return now
+        if self._lost:
+            return min(self._near_at, self._far_at)
+        return self._near_at
+
+    def _parallel(self, wanted: int, now: float) -> Look:
+        """A look that begins now, as far as it is for parallel jobs."""
         full = now >= self._full.at and not self._full.are_apart
         if full:
             self._full.begin(now)
@@ -144,21 +146,27 @@ class ScanCursor:
         return Look(
             wanted, Spans.of(floors), scan_jobs=False, scan_queues=False, full=full, era=self._era,
             returns=self._returns, tracked=self.tracks, tie=self._next_tie() if self.tracks and not full else None,
-            window=True,
         )  # fmt: skip
 
-    def look_serial(self, wanted: int, now: float) -> Look | None:
-        """What a look for serial jobs alone should ask for, made beside windows; None where none is worth its cost."""
-        look = self.look(wanted, now, serial_alone=True)
-        return None if look.is_parallel else replace(look, serial_alone=True)
+    def _with_serial(self, look: Look, now: float) -> Look:
+        """A look that begins now, with what it should ask for serial jobs."""
+        near = worth = now >= self._near_at or self._sees_freed
+        far = near and self._hidden and not self._known and now >= self._far_at
+        if self._lost and now >= self._far_at:
+            near = far = True
+        if self._floor is not None:
+            near = far = now >= self._far_at and (self._short or now >= self._stale_at)
+        beyond = self._floor if not near and worth else None
+        known = () if near or self._floor is not None else self._take_known(look.wanted)
+        self.freed = False  # set here, since this look may not see a queue that is freed from now on
+        if far:
+            self._far_at = now + _UNDER_WAY
+        return replace(look, scan_jobs=near, scan_queues=far, known=known, beyond=beyond)
 
-    def serial_at(self, now: float) -> float:
-        """When the next look for serial jobs can be afforded, in monotonic seconds."""
-        if self._tries_known or (self.freed and (self._floor is not None or not self._blocked)):
-            return now
-        if self._lost:
-            return min(self._near_at, self._far_at)
-        return self._near_at
+    @property
+    def _sees_freed(self) -> bool:
+        """Whether a look at serial queues would see the jobs of a queue that this worker has freed."""
+        return self.freed and (self._floor is not None or not self._blocked)
 
     def learn(self, look: Look, taken: Taken, *, seconds: float, now: float, clock: int | None = None) -> bool:
         """Take in what a look brought and how long it took; return whether the looks together have seen everything.
@@ -198,7 +206,7 @@ class ScanCursor:
             self._era += 1  # a look that began before this one ended knows less than this one
         if look.serial_alone:
             return look.scan_jobs and not self._hidden
-        return (look.full or self._is_clear) and look.scan_jobs and not self._hidden and look.tie is None
+        return (look.full or self.is_clear) and look.scan_jobs and not self._hidden and look.tie is None
 
     def missed(self, look: Look) -> None:
         """Take in that a look brought nothing, so that a next one must look at the same places."""
@@ -225,7 +233,7 @@ class ScanCursor:
         """
         if self._tries_known:
             return 0.0
-        full_at = 0.0 if self._is_clear else self._full.at
+        full_at = 0.0 if self.is_clear else self._full.at
         if self._floor is None and self._hidden:
             return max(self._near_at, self._far_at)
         serial_at = self._near_at if self._floor is None or self._lacked_near else self._far_at
@@ -239,24 +247,19 @@ class ScanCursor:
         return self._full.at
 
     @property
-    def is_clear(self) -> bool:
-        """Whether the second line has seen that no parallel job waits before the floors, and goes on looking."""
-        return self._is_clear
-
-    @property
     def _tries_known(self) -> bool:
         """Whether the next look may try queues that are known to be free."""
         return self._floor is None and self._blocked and bool(self._known or self._own)
 
     @property
-    def _is_clear(self) -> bool:
+    def is_clear(self) -> bool:
         """Whether the second line has seen that nothing waits before the floors, and goes on looking."""
         return self._full.are_apart and self._full.found_all
 
     def afford(self) -> None:
         """Let the next look see everything, whatever it costs, unless known queues are to be tried first."""
         if not self._tries_known:
-            if not self._is_clear:
+            if not self.is_clear:
                 self._full.want()
             self._near_at = self._far_at = 0.0
             self._short = True

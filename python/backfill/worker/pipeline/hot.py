@@ -19,10 +19,9 @@ import psycopg
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
 from backfill.errors import BackfillError
-from backfill.storage.attempts import await_predecessor, end_predecessor
+from backfill.storage.attempts import finish_predecessor, shares_sessions
 from backfill.storage.backoff import Backoff
-from backfill.storage.connection import Connection, Dsn, connect, shown
-from backfill.storage.pooler import is_pooled
+from backfill.storage.connection import Dsn, connect, shown
 from backfill.storage.wire import Command, Wire
 
 logger = logging.getLogger(__name__)
@@ -35,7 +34,6 @@ PASSING: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetect
 """Errors that go away without our doing: somebody else holds a row for a moment."""
 STRANGE: Final = psycopg.errors.ReadOnlySqlTransaction
 """The error of a server that has become a standby: the primary is another server, so the worker connects again."""
-_PREDECESSOR_LOOKS: Final = 100
 
 
 class ConnectionLostError(BackfillError):
@@ -193,7 +191,7 @@ class HotConnections:
         connection = await connect(self._dsn, application_name=self._name)
         try:
             # The next transaction may have another session, so each sets its session up, and names its worker, itself.
-            if is_pooled(connection) or not self._bears_name(connection):
+            if shares_sessions(connection, self._name):
                 return Wire(connection, self._first)
             wire = Wire(connection)
             await wire.send([Command.of("set_hot", self._schema, "false")], timeout=QUERY_TIMEOUT)
@@ -201,20 +199,6 @@ class HotConnections:
             await connection.close()
             raise
         return wire
-
-    def _bears_name(self, connection: Connection) -> bool:
-        """Whether the session has the worker's name: a DSN may set another, which other programs may share."""
-        return connection.info.parameter_status("application_name") == self._name
-
-    async def _end_predecessor(self, connection: Connection) -> None:
-        """Make sure that nothing of a lost connection is still under way on the server."""
-        if is_pooled(connection) or not self._bears_name(connection):
-            await await_predecessor(connection, self._worker)
-            return
-        for _ in range(_PREDECESSOR_LOOKS):
-            if not await end_predecessor(connection, self._name):
-                return
-            await asyncio.sleep(0.05)
 
     async def _look_for_strays(self) -> None:
         """Give back the jobs of a claim whose answer never came, once no such claim can still be under way."""
@@ -226,7 +210,7 @@ class HotConnections:
             async with self._guarded(0):
                 wire = await self._ready(0)
                 async with asyncio.timeout(QUERY_TIMEOUT):
-                    await self._end_predecessor(wire.connection)
+                    await finish_predecessor(wire.connection, name=self._name, transaction=self._worker)
                 strays = await self._compare(wire)
             self._in_doubt = False
         if strays:

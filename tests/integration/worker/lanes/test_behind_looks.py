@@ -68,7 +68,7 @@ async def test_what_is_committed_late_is_run_before_process_available_jobs_retur
     async def early() -> None:
         assert runner._parts is not None
         horizon = runner._parts.one.station.claimer.lanes[0].horizon
-        await eventually(lambda: horizon._is_clear and horizon.floors[-10] > 0, bool)
+        await eventually(lambda: horizon.is_clear and horizon.floors[-10] > 0, bool)
         await rows(dsn, LATE)
 
     @tasks.task("late")
