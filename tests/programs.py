@@ -179,8 +179,9 @@ def command_of(process: psutil.Process) -> str:
 def assert_nothing_left(folder: Path) -> None:
     """Neither a file in the folder nor a process that uses it."""
     left = [f"{process.pid}: {command_of(process)[:200]}" for process in processes_of(folder) if process.is_running()]
-    assert left == []
-    assert [path.name for path in folder.iterdir()] == []
+    assert left == [], left
+    files = [str(path) for path in sorted(folder.rglob("*"))]
+    assert files == [], files[:20]
 
 
 def wait_until_gone(processes: list[psutil.Process], seconds: float = PATIENCE) -> None:

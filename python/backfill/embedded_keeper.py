@@ -30,6 +30,7 @@ INITDB_SECONDS: Final = 120.0
 READY_SECONDS: Final = 60.0
 LOCK_SECONDS: Final = 20.0
 GLANCE_SECONDS: Final = 0.02
+REMOVE_SECONDS: Final = 20.0
 LOG_TAIL_LINES: Final = 8
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -137,11 +138,7 @@ class ServerProcess:
         if self.server is not None and self.server.poll() is None:
             self._end_server(self.server)
         if self.temp is not None:
-            for _ in range(50):  # a child that is just ending may still write into it
-                shutil.rmtree(self.temp, ignore_errors=True)
-                if not self.temp.exists():
-                    break
-                time.sleep(GLANCE_SECONDS)
+            _remove(self.temp)
         if self.exclusive is not None:
             self.exclusive.close()
 
@@ -296,6 +293,20 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
         else:
             os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder with all that is in it.
+
+    A killed process may still end a write that it had begun, and so put a file into the folder while we empty it. On a
+    machine with a slow disk that takes seconds, so we try again until the folder is gone, but not for ever.
+    """
+    deadline = time.monotonic() + REMOVE_SECONDS
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists() or time.monotonic() > deadline:
+            return
+        time.sleep(GLANCE_SECONDS)
 
 
 def _free_port() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -221,9 +222,9 @@ def test_a_missing_extra_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @contextmanager
-def keeper_of(folder: Path, **changed: object) -> Iterator[embedded_keeper.ServerProcess]:
+def keeper_of(folder: Path | None, **changed: object) -> Iterator[embedded_keeper.ServerProcess]:
     """A keeper in this process, to try its refusals; ended with the block."""
-    config = {"install": "/nowhere", "uid": None, "gid": None, "folder": str(folder), "temp": "/tmp"}
+    config = {"install": "/nowhere", "uid": None, "gid": None, "folder": folder and str(folder), "temp": "/tmp"}
     config |= {"settings": {}, "durable": False, **changed}
     keeper = embedded_keeper.ServerProcess(json.loads(json.dumps(config)), threading.Event())
     try:
@@ -239,6 +240,23 @@ def test_a_folder_in_use_is_refused(temp: Path, monkeypatch: pytest.MonkeyPatch)
         first.prepare()
         with pytest.raises(embedded_keeper.KeeperError, match="in use by another"):
             second.prepare()
+
+
+def test_a_temporary_folder_goes_though_others_still_write(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process may end a write late, on a slow disk by seconds; the keeper tries until the folder is gone."""
+    remove, tries = shutil.rmtree, iter(range(100))
+
+    def hindered(folder: Path, **changed: bool) -> None:
+        if next(tries, None) is None:
+            remove(folder, **changed)
+
+    monkeypatch.setattr(shutil, "rmtree", hindered)
+    monkeypatch.setattr(embedded_keeper, "GLANCE_SECONDS", 0.001)
+    with keeper_of(None, install=str(temp), temp=str(temp)) as keeper:
+        keeper.prepare()
+        assert keeper.temp is not None
+        assert keeper.temp.exists()
+    assert not keeper.temp.exists()
 
 
 def test_a_folder_out_of_reach_is_refused(tmp_path: Path) -> None:
