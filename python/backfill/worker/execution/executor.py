@@ -1,4 +1,4 @@
-"""The executor: runs each claimed job in an asyncio task of its own, and says how its attempt ended.
+"""The executor: runs each claimed job, and says how its attempt ended.
 
 An attempt takes these steps: read the row, look up its task, decode its payload, run the handler, say how it ended.
 What a handler raises is a failure of its attempt, never of the worker. A job without limits takes the shortest path,
@@ -8,13 +8,11 @@ since this code runs for every job.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import logging
-import sys
 import time
 from collections.abc import Awaitable, Iterable
-from typing import Any, Final
+from typing import Any
 
 from backfill.client import BackfillClient
 from backfill.errors import PayloadDecodeError
@@ -41,6 +39,7 @@ from backfill.worker.execution.paused_tasks import PausedTasks
 from backfill.worker.execution.policy import NO_LIMITS, limits_of
 from backfill.worker.execution.processes import HandlerProcesses
 from backfill.worker.execution.progress import ProgressBook
+from backfill.worker.execution.starting import Starter
 from backfill.worker.execution.stragglers import Stragglers
 from backfill.worker.execution.threads import HandlerThreads
 from backfill.worker.execution.timed import Timed
@@ -50,9 +49,6 @@ from backfill.worker.execution.worker_hooks import WorkerHooks
 from backfill.worker.lanes.lane import Lane
 
 logger = logging.getLogger(__name__)
-
-_TURN_SECONDS: Final = 0.004
-_TURN_LOOK: Final = 16
 
 
 class Executor(Wiring):
@@ -86,23 +82,22 @@ class Executor(Wiring):
         self.progress = ProgressBook()
         self.contexts = Contexts(worker_id=worker_id, client=client, deps=deps, progress=self.progress)
         self._loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()
         self._guard = ForkGuard()
+        self._starter = Starter(self, attempt=self._attempt, undo=self.undo, guard=self._guard)
+        self._running = self._starter.waiting
         interrupted = lambda error: self.interrupted(error)  # noqa: E731, PLW0108 - it is set later
         self._hooked = None if hooks is None else Hooked(hooks, worker_id, self._outcomes, self._guard, interrupted)
         self._registry = registry.wrapped(self._guard.returned)
         self.processes = HandlerProcesses(self._outcomes, self.contexts, self._hooked, self.progress)
         self.threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
-        self._running: set[HeldJob] = set()
-        self._first_step: HeldJob | None = None
         self._draining = False
         self._unstarted = 0
         self.stragglers = Stragglers()
         """The handlers that run although they should have ended; a worker's sessions share them."""
         overdue = lambda running: self.stragglers.out_of_time(running)  # noqa: E731, PLW0108 - they are set later
         self._timed = Timed(self._registry, self._outcomes, self.threads.under_way, overdue)
-        self.started = self.claimed = 0
-        """How many jobs were started, and how many were claimed."""
+        self.claimed = 0
+        """How many jobs were claimed."""
         self.held = HeldJobs(self._lost, self.progress.release)
         """The jobs that this worker has claimed and not settled, by the job's id."""
         self.cancelling = Cancelling(self, registry, self._outcomes, self.threads.under_way)
@@ -118,6 +113,11 @@ class Executor(Wiring):
         return not self._running
 
     @property
+    def started(self) -> int:
+        """How many jobs were started."""
+        return self._starter.started
+
+    @property
     def tally(self) -> Tally:
         """How many attempts ended in each way; it is right once all of them have ended."""
         return self._outcomes.tally(self.started - len(self._running), self._unstarted)
@@ -127,7 +127,7 @@ class Executor(Wiring):
 
         An attempt in its first step may run before its task is known to anybody, so it is looked at first.
         """
-        if (first := self._first_step) is not None:
+        if (first := self._starter.first_step) is not None:
             return first
         task = asyncio.current_task(self._loop)
         if task is None:
@@ -169,30 +169,8 @@ class Executor(Wiring):
         return self.stragglers.park(claimed, self.dispatch, self.undo) if self.stragglers.have_lost_jobs else claimed
 
     def dispatch(self, lane: Lane) -> None:
-        """Start ready jobs while slots are free, for a few milliseconds at most, so that others can use the loop."""
-        if not lane.starting:
-            self._dispatch(lane, time.monotonic())
-
-    def _dispatch(self, lane: Lane, began: float) -> None:
-        if not self.is_leased(began):
-            return  # the process was paused, or its heartbeats do not get through: others may run what it holds
-        lane.starting = True
-        try:
-            if lane.free > 0:
-                lane.started_at = began
-            ready, count, now = lane.ready, 0, began
-            while lane.free > 0 and ready and not lane.holding:
-                self._start(ready.popleft(), now)
-                count += 1
-                if count % _TURN_LOOK == 0:
-                    now = time.monotonic()
-                    if now - began > _TURN_SECONDS:
-                        self._loop.call_soon(self.dispatch, lane)
-                        return
-        finally:
-            lane.starting = False
-        if lane.hungry and len(ready) <= lane.refill and lane.low:
-            self.thirsty()
+        """Have ready jobs started while slots are free."""
+        self._starter.dispatch(lane)
 
     def go_on(self) -> None:
         """The lease is good again: start what is ready."""
@@ -236,31 +214,6 @@ class Executor(Wiring):
         """Let the threads of synchronous handlers go."""
         self.threads.close()
         self._guard.close()
-
-    def _start(self, running: HeldJob, now: float) -> None:
-        """Run a job in a task of its own, in a context that no other job's handler has touched."""
-        if (window := running.window) is not None and time.monotonic() > window.fresh_until and not window.may_start():
-            self.undo(running)
-            return
-        running.lane.free -= 1
-        self.started += 1
-        running.slot_taken_at = now
-        context = self._context.copy()
-        if sys.version_info >= (3, 12):
-            # Eager start: a handler that never waits is done when this returns, and costs no turn of the loop.
-            around, self._first_step = self._first_step, running
-            task = asyncio.Task(self._attempt(running), loop=self._loop, context=context, eager_start=True)
-            self._first_step = around
-            if self._guard.forked:  # the handler forked in its first step, and this child has awaited something
-                self._guard.come_back()
-            if running.ending is None:
-                running.task = task
-                self._running.add(running)
-        else:
-            self._running.add(running)
-            running.task = self._loop.create_task(self._attempt(running), context=context)
-            # A task that is cancelled before its first step never enters its body; the job must still go back.
-            running.task.add_done_callback(lambda _: self._end(running, GIVEN_BACK))
 
     async def _attempt(self, running: HeldJob) -> None:
         CURRENT.set(running.job)  # the context is this attempt's own
@@ -385,15 +338,4 @@ class Executor(Wiring):
         if lane.unseen <= 0:
             lane.note_end(now - running.slot_taken_at)
         self.ended(running)
-        if not lane.starting:
-            if lane.ready and running.window is not None:
-                lane.starting = True  # once for all short attempts that end in this turn of the loop
-                self._loop.call_soon(self._start_more, lane)
-            elif lane.ready:
-                self._dispatch(lane, now)
-            elif lane.hungry and lane.low:
-                self.thirsty()
-
-    def _start_more(self, lane: Lane) -> None:
-        lane.starting = False
-        self.dispatch(lane)
+        self._starter.dispatch(lane)

@@ -55,7 +55,7 @@ class TracedExecutor(Executor):
         self._tracer = tracer
         self._sees = tracer.sees
         self._spans: dict[HeldJob, AttemptSpan] = {}
-        self._context.run(tracer.enter)
+        self._starter.context.run(tracer.enter)
         self.processes.crossing = tracer.crossing
 
     # pyright knows the class of an async function's coroutine, which no annotation can name for mypy too.

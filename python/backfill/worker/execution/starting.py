@@ -1,0 +1,164 @@
+"""Starts ready jobs: one asyncio task runs their attempts one after the other, as long as none of them waits.
+
+A task of its own for each attempt would cost more than all else that the worker does for a short job. So a task is kept
+by the first attempt that waits for something, and the next attempts get another task. For a handler there is no
+difference: it runs in a task that no other attempt uses at that time, and in a context of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from backfill.worker.execution.forks import ForkGuard
+from backfill.worker.execution.held_job import HeldJob
+from backfill.worker.lanes.lane import Lane
+
+if TYPE_CHECKING:
+    from backfill.worker.execution.wiring import Wiring
+
+_TURN_SECONDS: Final = 0.004
+_TURN_LOOK: Final = 16
+
+
+class Starter:
+    """Starts the ready jobs of lanes. Make it on the worker's loop.
+
+    Args:
+        wiring: says whether the worker may start jobs, and is told where a lane should be filled up.
+        attempt: makes the coroutine that is an attempt; it raises nothing.
+        undo: called with a job that may not start any more.
+        guard: tells whether this process was forked from the worker's.
+
+    Attributes:
+        context: what the context of each attempt is a copy of.
+        first_step: the attempt that runs now and has not waited for anything yet; its task is not known to anybody.
+        waiting: the attempts that have begun, and wait for something or did so.
+        started: how many jobs were started.
+    """
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        *,
+        attempt: Callable[[HeldJob], Coroutine[Any, Any, None]],
+        undo: Callable[[HeldJob], None],
+        guard: ForkGuard,
+    ) -> None:
+        self._wiring = wiring
+        self._attempt = attempt
+        self._undo = undo
+        self._guard = guard
+        self._loop = asyncio.get_running_loop()
+        self.context = contextvars.copy_context()
+        self.first_step: HeldJob | None = None
+        self.waiting: set[HeldJob] = set()
+        self.started = 0
+
+    def dispatch(self, lane: Lane) -> None:
+        """Have ready jobs started while slots are free; where none can be, ask for more if the lane runs dry."""
+        if lane.starting:
+            return
+        if lane.free > 0 and lane.ready and not lane.holding:
+            if self._wiring.is_leased(now := time.monotonic()):
+                lane.starting, lane.started_at = True, now
+                self._loop.create_task(self._run(lane))
+        elif lane.hungry and len(lane.ready) <= lane.refill and lane.low:
+            self._wiring.thirsty()
+
+    async def _run(self, lane: Lane) -> None:
+        """Start jobs for a few milliseconds at most, so that others can use the loop; go on with the one that waits."""
+        try:
+            rest = self._start(lane, time.monotonic())
+        finally:
+            lane.starting = False
+            self.dispatch(lane)
+        if rest is not None:
+            await rest
+
+    def _start(self, lane: Lane, began: float) -> _Rest | None:
+        """Start jobs; return the rest of the first attempt that waits for something, or None."""
+        if not self._wiring.is_leased(began):
+            return None  # the process was paused, or its heartbeats do not get through: others may run what it holds
+        task = asyncio.current_task(self._loop)
+        assert task is not None  # noqa: S101 - this runs in one
+        lane.started_at = now = began
+        ready, count = lane.ready, 0
+        while lane.free > 0 and ready and not lane.holding:
+            running = ready.popleft()
+            window = running.window
+            if window is not None and time.monotonic() > window.fresh_until and not window.may_start():
+                self._undo(running)
+                continue
+            lane.free -= 1
+            self.started += 1
+            running.slot_taken_at = now
+            if (rest := self._step(running)) is not None:
+                running.task = task
+                return rest
+            if task.cancelling():  # the handler has cancelled its own task, and has ended nevertheless
+                return None
+            count += 1
+            if count % _TURN_LOOK == 0:
+                now = time.monotonic()
+                if now - began > _TURN_SECONDS:
+                    return None
+        return None
+
+    def _step(self, running: HeldJob) -> _Rest | None:
+        """Run an attempt to its end, or until it waits for something; return the rest of it then.
+
+        Its context is one that no other job's handler has touched.
+        """
+        context, attempt = self.context.copy(), self._attempt(running)
+        self.first_step = running
+        try:
+            awaited = context.run(attempt.send, None)
+        except StopIteration:
+            return None
+        finally:
+            self.first_step = None
+        if self._guard.forked:  # the handler forked in its first step, and this child has awaited something
+            self._guard.come_back()
+        self.waiting.add(running)
+        return _Rest(context, attempt, awaited)
+
+
+class _Rest(Generator[Any, Any, None]):
+    """What is left of a coroutine that has begun in a context: an awaitable that goes on with it in this context.
+
+    Args:
+        context: the context.
+        coroutine: the coroutine.
+        awaited: what it waits for now.
+    """
+
+    __slots__ = ("_awaited", "_context", "_coroutine")
+
+    def __init__(self, context: contextvars.Context, coroutine: Coroutine[Any, Any, None], awaited: Any) -> None:
+        self._context = context
+        self._coroutine = coroutine
+        self._awaited: list[Any] = [awaited]
+
+    def __await__(self) -> Self:
+        """The iterator that the awaiting task steps through."""
+        return self
+
+    def __next__(self) -> Any:
+        """Give what the coroutine waits for: at first what it has said already, later what it says in its next step."""
+        return self._awaited.pop() if self._awaited else self._context.run(self._coroutine.send, None)
+
+    def send(self, value: Any) -> Any:
+        """Go on with the coroutine."""
+        return self._context.run(self._coroutine.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where the coroutine waits."""
+        return self._context.run(self._coroutine.throw, *error)
+
+    def close(self) -> None:
+        """End the coroutine where it waits."""
+        self._context.run(self._coroutine.close)
