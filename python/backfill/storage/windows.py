@@ -120,17 +120,20 @@ def versions(results: Sequence[PGresult]) -> dict[int, RowVersion]:
     return found
 
 
-async def complete_lost(wire: Wire, rows: Sequence[RowVersion], *, schema: str, timeout: float) -> set[int]:
+async def complete_lost(
+    wire: Wire, rows: Sequence[RowVersion], *, schema: str, timeout: float
+) -> tuple[set[int], set[int]]:
     """Delete jobs that completed within a window that was lost, each only while its row is still the same.
 
     Returns:
-        The ids of those that it deleted. The others are gone already, or run again.
+        The ids of those that it deleted, and of those that were gone before. The others run again.
     """
-    gone: set[int] = set()
+    deleted, gone = set[int](), set[int]()
     for start in range(0, len(rows), _LARGEST_WINDOW_ROWS):
         some = rows[start : start + _LARGEST_WINDOW_ROWS]
         ids = pack_array([row.id for row in some], "int8")
         places, writers = text_array([row.place for row in some]), text_array([row.writer for row in some])
         [result] = await wire.send([Command.of("complete_lost", schema, ids, places, writers)], timeout=timeout)
-        gone.update(integer(result, row) for row in range(result.ntuples))
-    return gone
+        for row in range(result.ntuples):
+            (deleted if integer(result, row, 1) else gone).add(integer(result, row))
+    return deleted, gone

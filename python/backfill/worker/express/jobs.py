@@ -36,11 +36,28 @@ class Unsure:
         rows: the versions of the rows of those that had completed, as the window held them.
         jobs: the attempts of those.
         ending: whether the window was lost in the middle of its end, which may have written claims into other rows.
+        unanswered: whether nobody knows what became of an attempt to delete them.
+        done: the ids of those that are deleted, as far as that is known.
     """
 
     rows: list[RowVersion] = field(default_factory=list)
     jobs: list[HeldJob] = field(default_factory=list)
     ending: bool = False
+    unanswered: bool = False
+    done: set[int] = field(default_factory=set)
+
+    def note(self, deleted: set[int], gone: set[int]) -> None:
+        """Take note of what has become of the rows.
+
+        Those that are gone were deleted by us, if we tried without an answer; else another attempt has completed them.
+
+        Args:
+            deleted: the ids of the jobs that were deleted now.
+            gone: the ids of those that were gone before.
+        """
+        self.done |= deleted
+        if self.ending or self.unanswered:
+            self.done |= gone
 
     def __bool__(self) -> bool:
         """Whether there is anything."""
@@ -214,6 +231,7 @@ class WindowJobs:
         """Let go of attempts that count for nothing, since their window was lost."""
         self._station.settler.written(jobs, jobs)
 
-    def found_done(self, unsure: Unsure) -> None:
-        """Let go of jobs that had completed in a lost window, and are deleted, unless their rows were changed."""
-        self._station.settler.written(unsure.jobs)
+    def found(self, unsure: Unsure) -> None:
+        """Let go of the jobs that had completed in a lost window: some are deleted, and the others run again."""
+        again = [running for running in unsure.jobs if running.job.id not in unsure.done]
+        self._station.settler.written(unsure.jobs, again)

@@ -116,7 +116,7 @@ class WindowLoop(Service):
         if self._window is not None:
             self._lose()
         if self._unsure:
-            self._state.jobs.forget(self._take_unsure().jobs)  # they were not deleted, and run again
+            self._state.jobs.found(self._take_unsure())
         await self._line.hang_up(lost=True)
 
     def _due_in(self) -> float:
@@ -308,7 +308,8 @@ class WindowLoop(Service):
         are given back.
         """
         try:
-            await complete_lost(wire, self._unsure.rows, schema=self._station.schema, timeout=QUERY_TIMEOUT)
+            rows, schema = self._unsure.rows, self._station.schema
+            self._unsure.note(*await complete_lost(wire, rows, schema=schema, timeout=QUERY_TIMEOUT))
         except (psycopg.Error, TimeoutError, OSError) as error:
             await self._not_completed(wire, error)
             return
@@ -325,7 +326,7 @@ class WindowLoop(Service):
                 return
         self._backoff.reset()
         self._refusals.reset()
-        self._state.jobs.found_done(self._take_unsure())
+        self._state.jobs.found(self._take_unsure())
 
     async def _not_completed(self, wire: Wire, error: psycopg.Error | TimeoutError | OSError) -> None:
         """Handle that jobs which had completed in a lost window could not be deleted: it is tried again later.
@@ -337,6 +338,7 @@ class WindowLoop(Service):
             len(self._unsure.jobs), said(error),
         )  # fmt: skip
         if not isinstance(error, psycopg.Error) or wire.connection.closed:
+            self._unsure.unanswered = True
             await self._line.hang_up(lost=True)
         elif isinstance(error, psycopg.OperationalError) and not self._station.hot.give_up.is_set():
             self._state.mode.rest()
@@ -345,4 +347,4 @@ class WindowLoop(Service):
             if self._unsure.ending:
                 self._station.locks.look_soon()
                 self._station.stir()
-            self._state.jobs.forget(self._take_unsure().jobs)
+            self._state.jobs.found(self._take_unsure())

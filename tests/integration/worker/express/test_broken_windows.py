@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from backfill import BackfillClient, NewJob, TaskRegistry, WorkerContext
+from backfill import BackfillClient, NewJob, TaskRegistry, WorkerContext, WorkerRunner
 
 from plugins.express import END_SESSIONS, LEFT, LONG, all_in_windows, in_windows, row, short
 from plugins.waiting import Eventually
@@ -86,9 +86,10 @@ async def test_a_completed_job_whose_row_was_touched_runs_again(dsn: str, eventu
     runs = Runs()
     async with (
         BackfillClient(dsn) as client,
-        in_windows(dsn, runs.tasks, express_window=LONG),
+        in_windows(dsn, runs.tasks, express_window=LONG) as runner,
         await psycopg.AsyncConnection.connect(dsn, autocommit=True) as other,
     ):
+        before = await completed(client, runner)
         await client.enqueue_bulk(NewJob("t", name) for name in ("same", "touched", "wait"))
         await eventually(lambda: len(runs.began) == 3)
         touching = asyncio.ensure_future(other.execute(TOUCH, ['"touched"']))
@@ -99,7 +100,15 @@ async def test_a_completed_job_whose_row_was_touched_runs_again(dsn: str, eventu
         await touching
         runs.release.set()
         await eventually(lambda: value(dsn, LEFT), (0).__eq__)
+        counted = await completed(client, runner) - before
     assert Counter(runs.ended) == Counter({"same": 1, "touched": 2, "wait": 1})
+    assert counted == 3  # the first attempt of the one that was touched counts for nothing
+
+
+async def completed(client: BackfillClient, runner: WorkerRunner[Any]) -> int:
+    """How many attempts are counted as completed."""
+    await runner.flush_counters()
+    return sum(row.done for row in await client.counters(task="t"))
 
 
 async def test_the_rows_of_a_lost_window_are_free_for_others_at_once(dsn: str, eventually: Eventually) -> None:
@@ -107,11 +116,15 @@ async def test_the_rows_of_a_lost_window_are_free_for_others_at_once(dsn: str, e
     runs = Runs()
     async with (
         BackfillClient(dsn) as client,
-        in_windows(dsn, runs.tasks, express_window=LONG),
+        in_windows(dsn, runs.tasks, express_window=LONG) as runner,
         await psycopg.AsyncConnection.connect(dsn) as other,
     ):
+        assert runner._parts is not None
+        paused = runner._parts.one.executor.paused
         await client.enqueue_bulk(NewJob("t", f"wait{number}") for number in range(5))
         await eventually(lambda: len(runs.began) == 5)
+        await client.pause(task="t")  # else this worker may be faster to take them again
+        await eventually(lambda: "t" in paused.names)
         assert (await other.execute(TAKE)).rowcount == 0
         ended = time.monotonic()
         await rows(dsn, END_SESSIONS)
