@@ -97,7 +97,19 @@ SHARED = [
     if str(path.parent.relative_to(HERE)) not in ROOMS
 ]
 """Tests to which the kind of server is the same: they run once, on the embedded one."""
+MACHINES = [
+    "tests/integration/client/bulk",
+    "tests/integration/client/dead_letters",
+    "tests/integration/client/ends",
+    "tests/integration/contrib",
+]
+"""Tests to which the kind of server is the same: they run on the machine's own server, so that clients meet it too."""
 EMBEDDED = [
+    "tests/twins",
+    *(str(path.relative_to(HERE)) for path in sorted(HERE.glob("tests/integration/client/test_*.py"))),
+    "tests/integration/client/gathering",
+    "tests/integration/storage/schema/test_migrate_script.py",
+    "tests/integration/storage/schema/test_migrate_together.py",
     "tests/integration/sync",
     "tests/integration/worker/limits",
     "tests/integration/worker/liveness",
@@ -122,7 +134,8 @@ EMBEDDED = [
 OTHERS = [
     f"--ignore={path}" for path in (*OWN, *ROOMS, *SHARED) if path.startswith("tests/integration/") or path in SHARED
 ]
-ELSEWHERE = [f"--ignore={path}" for path in EMBEDDED]
+NOT_EMBEDDED = [f"--ignore={path}" for path in MACHINES]
+NOT_MACHINES = [f"--ignore={path}" for path in EMBEDDED]
 SHUFFLED = ("--random-order", "--random-order-bucket=module")
 """The files in a random order, and the tests of each file too; `--random-order-seed=N` repeats an earlier run's order."""
 GATES = "benches/gates"
@@ -136,6 +149,8 @@ FAULTS = [
 """What faults may cost: as ratios, so that they need a quiet machine."""
 HELD = "benches/test_bench_held.py::test_waits_under_an_old_snapshot"
 """What an old snapshot may cost: alone on its server, whose dead rows it keeps."""
+BRIEF = ("wal_level=minimal", "max_wal_senders=0", "full_page_writes=off")
+"""What spares the disk: the tests make and drop thousands of databases."""
 COUNTING = ("shared_preload_libraries=pg_stat_statements", "autovacuum=off")
 """What the gates' server needs: the extension counts statements, and autovacuum's commits would count too."""
 
@@ -197,10 +212,9 @@ def once(session: nox.Session) -> None:
 @nox.session
 def server(session: nox.Session) -> None:
     """The tests that talk to a database, on this machine's own server."""
-    with own_server() as dsn:
-        session.run(
-            "pytest", "-m", "not long", *(session.posargs or DATABASE + OTHERS + ELSEWHERE), env={"DATABASE_URL": dsn}
-        )
+    with own_server(*BRIEF) as dsn:
+        chosen = session.posargs or DATABASE + OTHERS + NOT_MACHINES
+        session.run("pytest", "-m", "not long", *chosen, env={"DATABASE_URL": dsn})
 
 
 @nox.session
@@ -228,7 +242,7 @@ def _side_by_side(session: nox.Session) -> None:
     with ExitStack() as stack:
         beside = [(name, *stack.enter_context(_started(name))) for name in ("server", "own", "once")]
         try:
-            session.run("pytest", "-m", "not long", *DATABASE, *OTHERS, env=_without_server())
+            session.run("pytest", "-m", "not long", *DATABASE, *OTHERS, *NOT_EMBEDDED, env=_without_server())
         finally:
             failed = [name for name, process, _ in beside if process.wait()]
             for name, _, output in beside:
