@@ -205,16 +205,29 @@ def test_a_refused_source_asks_again_after_longer_and_longer_pauses() -> None:
     """At the time that the database says where it says one, and at once when a share may be free."""
     again = AskAgain()
     for _ in range(20):
-        again.refused(100.0, wait=None, busy=False, fleet=8)
+        again.refused(100.0, frees=0, wait=None, busy=False, fleet=8)
     assert 100.0 + LONGEST_PAUSE / 2 <= again.at <= 100.0 + LONGEST_PAUSE
-    again.refused(100.0, wait=None, busy=False, fleet=160)
+    again.refused(100.0, frees=0, wait=None, busy=False, fleet=160)
     assert again.at >= 100.0 + 5 * LONGEST_PAUSE
-    again.refused(100.0, wait=7.5, busy=False, fleet=8)
+    again.refused(100.0, frees=0, wait=7.5, busy=False, fleet=8)
     assert again.at == 107.5
-    again.refused(100.0, wait=None, busy=True, fleet=8)
+    again.refused(100.0, frees=0, wait=None, busy=True, fleet=8)
     assert again.at <= 100.0 + BUSY_PAUSE
     assert again.busy
     again.hurry()
     assert (again.at, again.busy) == (0.0, False)
-    again.refused(100.0, wait=None, busy=False, fleet=8)
+    again.refused(100.0, frees=0, wait=None, busy=False, fleet=8)
     assert again.at <= 100.02
+
+
+def test_a_share_that_fell_free_meanwhile_may_be_asked_for_at_once() -> None:
+    """The answer was right when it was given, but the job that had the share has ended before it came."""
+    again = AskAgain()
+    asked = again.frees
+    again.freed()
+    again.refused(100.0, frees=asked, wait=None, busy=False, fleet=8)
+    assert (again.at, again.busy) == (0.0, False)
+    again.refused(100.0, frees=asked, wait=7.5, busy=False, fleet=8)
+    assert again.at == 107.5
+    again.refused(100.0, frees=again.frees, wait=None, busy=False, fleet=8)
+    assert again.at > 100.0

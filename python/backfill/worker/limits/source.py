@@ -84,7 +84,7 @@ class Source(Claimable):
         ask = ShareAsk(self.limit.task, slots, self._ahead(), self.limit.by)
         look = self.lane.look_limited(self.horizon.look(ask.wanted + ask.ahead, now))
         self.under_way = True
-        return SourceLook(self, ask, look)
+        return SourceLook(self, ask, look, self.again.frees)
 
     def free(self, freed: Sequence[int]) -> None:
         """Take note that this worker has freed serial queues."""
@@ -107,6 +107,7 @@ class SourceLook:
     source: Source
     ask: ShareAsk
     look: Look
+    frees: int
 
     def commands(self, *, schema: str, worker: str) -> list[Command]:
         """Its statements: the first takes shares, the others claim as many jobs as may start."""
@@ -131,7 +132,7 @@ class SourceLook:
             self.missed()
         if grant.wait is not None or grant.granted < self.ask.wanted:
             busy = grant.busy or grant.stale  # a limit that is another one is read again soon
-            source.again.refused(answer.now, wait=grant.wait, busy=busy, fleet=answer.fleet)
+            source.again.refused(answer.now, frees=self.frees, wait=grant.wait, busy=busy, fleet=answer.fleet)
         elif self.ask.wanted:
             source.again.hurry()
         return Brought(taken.jobs, [_share(grant, number) for number in range(len(taken.jobs))], grant.stale)

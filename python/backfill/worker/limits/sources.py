@@ -236,7 +236,7 @@ class Sources:
             return True
         if not portion.used:
             self._executor.undo_all(portion.withdraw_waiting())
-        portion.again.hurry()  # the turn that writes the end may take the share again
+        portion.again.freed()  # the turn that writes the end may take the share again
         return False
 
     @property

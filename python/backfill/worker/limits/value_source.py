@@ -95,6 +95,8 @@ class ValueSource(Claimable):
         slots = max(self.slots(), 0) if now >= self.again.at else 0
         if slots:
             self._looked_at = now
+        if self.round.after is None:
+            self.round.frees = self.again.frees
         self.under_way = True
         self.lane.limited += 1
         return ValueSourceLook(self, ValueLook(slots, self.round.after, self._ahead()))
@@ -123,12 +125,14 @@ class Round:
 
     Attributes:
         after: the value behind which the next look begins; None for the first.
+        frees: how many shares of this worker had fallen free when it began.
         refused: whether jobs were left alone, since their values were full or their time had not come.
         busy: whether another worker was just being served, or the limit is another one, so that it is read again.
         wait: the seconds after which asking again may give more, as far as the database has said.
     """
 
     after: str | None = None
+    frees: int = 0
     refused: bool = False
     busy: bool = False
     wait: float | None = None
@@ -172,7 +176,7 @@ class ValueSourceLook:
         else:
             over, source.round = source.round, Round()
             if over.refused:
-                source.again.refused(answer.now, wait=over.wait, busy=over.busy, fleet=answer.fleet)
+                source.again.refused(answer.now, frees=over.frees, wait=over.wait, busy=over.busy, fleet=answer.fleet)
             elif answer.newest and self.look.wanted:
                 source.hungry = False
         return Brought(taken.jobs, [taken.shares[job.id] for job in taken.jobs], taken.stale)
