@@ -117,7 +117,6 @@ RULES: Final[dict[str, LiteralString]] = {
         select job_id, number, attempt, worker, process, began
         from stints
         where until = 'infinity'
-          and lost_at is null  -- its handler may have been cancelled while it wrote its begin
           and not (%(excused)s and recovered_at is not null)""",
     "one asking, several jobs": """
         select number, array_agg(distinct job_id) as jobs
