@@ -37,7 +37,7 @@ DEEDS: Final = (
 """By a payload's number; 0 is harmless, so that what a handler enqueues never goes on for ever."""
 SLOTS: Final = 4
 """How many jobs run at once where there are windows, since a lane of one slot has none."""
-WAYS: Final = ("at once", "with its claim in the row", "at once", "longer than a window", "at once", "at once")
+WAYS: Final = ("at once", "in a transaction of its own", "at once", "longer than a window", "at once", "at once")
 """How a job runs where there are windows, by its number divided by that of the deeds."""
 _WINDOW: Final = timedelta(seconds=0.2)
 _LONG: Final = 0.25
@@ -122,18 +122,24 @@ class Deeds:
         deed = DEEDS[number % len(DEEDS)]
         run = Run(ctx.job.id, ctx.worker_id, told(ctx.job))
         self.steps.append(("begins", run))
+        way = WAYS[number // len(DEEDS) % len(WAYS)] if self._express else "at once"
         if self._express:
-            await self._take_its_way(WAYS[number // len(DEEDS) % len(WAYS)], run, ctx)
+            await self._look(run)
+        if way == "longer than a window":
+            await work_for(_LONG)
         if deed.startswith("replace"):
             run.spec = Spec(ctx.job.task_identifier, {"n": 0}, ctx.job.key, max_attempts=1)
             await self._add(run, run.spec, ctx)
         if deed.startswith("remove") and ctx.job.key is not None:
             await ctx.client.remove_job(ctx.job.key)
             self.steps.append(("removes", run))
+        if way == "in a transaction of its own" and ctx.job.task_identifier != KEPT_TASK:
+            async with ctx.transaction():  # which has the window end
+                return self._end(deed, number, run)
         return self._end(deed, number, run)
 
-    async def _take_its_way(self, way: str, run: Run, ctx: WorkerContext[None]) -> None:
-        """Run for a while, as jobs do that must not disturb a window, or do."""
+    async def _look(self, run: Run) -> None:
+        """Look whether a window holds the job, and end the windows' sessions if it is the turn of this run."""
         row = await self._client.get_job(run.job)
         run.in_window = row is not None and row.locked_by is None
         if run.in_window:
@@ -142,10 +148,6 @@ class Deeds:
             self._in_windows += 1
         if self._cutting is not None:
             await asyncio.shield(self._cutting)
-        if way == "with its claim in the row":
-            ctx.set_progress(1)
-        if way == "longer than a window":
-            await work_for(_LONG)
 
     async def _add(self, run: Run, spec: Spec, ctx: WorkerContext[None]) -> None:
         """Enqueue a job; where the handler is cancelled meanwhile, it ends once that is done."""
