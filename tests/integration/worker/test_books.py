@@ -297,6 +297,19 @@ async def test_only_a_second_after_the_loss_of_its_window_is_excused(books: Book
     assert set(await violations(books.dsn, express=True)) == expected
 
 
+@pytest.mark.parametrize(("lost", "excused"), [(30.04, True), (31.2, False)])
+async def test_a_job_may_begin_in_a_window_that_is_lost_and_not_known_to_be(
+    books: Books, lost: float, excused: bool
+) -> None:
+    """Others may have begun it by then, or even have done it; it is excused where the loss is noticed soon."""
+    await rows(books.dsn, "insert into lost_windows values ('p8', %s)", at(lost))
+    await write(books.dsn, Entry(8, 30, 31), Entry(8, 30.02, 30.05, good=False, process="p8"))
+    await write(books.dsn, Entry(1, 30, 30.01), Entry(1, 30.02, 30.05, good=False, process="p8"))
+    await rows(books.dsn, "delete from attempts where job_id = 1 and began < %s", at(20))
+    broken = {"attempts of one job at once", "done again, though nobody died"}
+    assert set(await violations(books.dsn, express=True)) == (set() if excused else broken)
+
+
 Lives = st.lists(
     st.lists(st.tuples(st.sampled_from(["failed", "killed"]), st.integers(1, 9)), max_size=3), min_size=1, max_size=6
 )
