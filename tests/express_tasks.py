@@ -8,6 +8,8 @@ from typing import Any, LiteralString
 import pytest
 
 from backfill import WorkerConfig
+from backfill.worker import session
+from backfill.worker.express.loop import WindowLoop
 from backfill.worker.express.proofs import Proofs
 
 LINES: LiteralString = """
@@ -28,6 +30,19 @@ def prove_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Proofs, "__init__", proven)
     monkeypatch.setattr(Proofs, "settled", lambda _, __, ___: None)
+
+
+def open_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have all express tasks proven, and windows take the jobs of a worker's very first look."""
+    prove_all(monkeypatch)
+    make = session.make_windows
+
+    def made(config: Any, registry: Any, lanes: Any, station: Any, **arguments: Any) -> list[WindowLoop]:
+        lines = make(config, registry, lanes, station, **arguments)
+        station.claimer.windows_look()
+        return lines
+
+    monkeypatch.setattr(session, "make_windows", made)
 
 
 def patient(dsn: str, **settings: Any) -> WorkerConfig:

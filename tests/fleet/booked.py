@@ -37,6 +37,19 @@ from backfill.worker.express import mode, proofs
 logger = logging.getLogger("booked")
 
 RECORDERS = 4
+BEGIN = """
+insert into attempts (token, job_id, number, attempt, worker, process, queue, began)
+values (%s, %s, %s, %s, %s, %s, %s, %s)
+on conflict do nothing
+"""
+END = """
+insert into attempts (token, job_id, number, attempt, worker, process, queue, began, ended, good)
+values (%s, %s, %s, %s, %s, %s, %s, %s, coalesce(%s, clock_timestamp()), %s)
+on conflict (token) do update
+set ended = coalesce(attempts.ended, excluded.ended), good = excluded.good and coalesce(attempts.good, true)
+"""
+"""Its parameters are those of the begin, which it writes too where that was not written, the end's time, and whether it
+was good. The time is the server's where none is given. What was not good stays so, whichever statement comes first."""
 PATIENCE = 5.0
 """Seconds that a cancelled handler may take to write its end: the server may be away, and a shutdown waits."""
 HOUR = timedelta(hours=1)
@@ -100,6 +113,7 @@ class Recorders:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._free: asyncio.Queue[psycopg.AsyncConnection[Any] | None] = asyncio.Queue()
+        self._writing = set[asyncio.Task[None]]()
         for _ in range(RECORDERS):
             self._free.put_nowait(None)
 
@@ -119,8 +133,15 @@ class Recorders:
                     connection.pgconn.finish()  # left in the middle by a cancellation: it would take no other statement
                 self._free.put_nowait(connection)
 
+    def write_soon(self, query: str, *parameters: Any) -> None:
+        """Have such a statement carried out, whoever is cancelled meanwhile; `close` waits for it."""
+        writing = asyncio.ensure_future(self.write(query, *parameters))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+
     async def close(self) -> None:
-        """Close the connections."""
+        """Write what is left, and close the connections."""
+        await asyncio.gather(*self._writing)
         while not self._free.empty():
             connection = self._free.get_nowait()
             if connection is not None:
@@ -133,15 +154,12 @@ class LostWindows(logging.Handler):
     def __init__(self, recorders: Recorders) -> None:
         super().__init__(logging.INFO)
         self._recorders = recorders
-        self.writing = set[asyncio.Task[None]]()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Look whether the line says so."""
         if record.msg.startswith("a window was lost"):
             query = "insert into lost_windows values (%s, %s) on conflict do nothing"
-            writing = asyncio.ensure_future(self._recorders.write(query, settings.process, dt.datetime.now(dt.UTC)))
-            self.writing.add(writing)
-            writing.add_done_callback(self.writing.discard)
+            self._recorders.write_soon(query, settings.process, dt.datetime.now(dt.UTC))
 
 
 settings = msgspec.json.decode(sys.argv[1], type=Settings)
@@ -161,7 +179,6 @@ async def recorders(_: BackfillClient) -> AsyncIterator[Recorders]:
         yield found
     finally:
         logging.getLogger("backfill.worker.express").removeHandler(windows)
-        await asyncio.gather(*windows.writing)
         await found.close()
 
 
@@ -174,24 +191,27 @@ async def booked(work: Work, ctx: WorkerContext[Recorders]) -> AsyncIterator[Non
     # It has begun now, not when its row is written at last: the server may be away, or this process be stopped in
     # between.
     token, began = uuid.uuid4(), dt.datetime.now(dt.UTC)
-    await ctx.deps.write(
-        """insert into attempts (token, job_id, number, attempt, worker, process, queue, began)
-           values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing""",
+    entry = (
         token, ctx.job.id, work.number, ctx.attempt, ctx.worker_id, settings.process, ctx.job.queue_name, began,
     )  # fmt: skip
-    end = "update attempts set ended = coalesce(ended, clock_timestamp()), good = %s where token = %s"
     try:
-        yield
-    except asyncio.CancelledError:
+        await ctx.deps.write(BEGIN, *entry)
+        try:
+            yield
+        except Exception:
+            await ctx.deps.write(END, *entry, None, False)
+            raise
+        await ctx.deps.write(END, *entry, None, True)
+    except asyncio.CancelledError:  # wherever it stood, also in the middle of writing
+        if settings.express:
+            # Others may run the job of a window that was lost: the handler ends now, and does not wait for the books.
+            ctx.deps.write_soon(END, *entry, dt.datetime.now(dt.UTC), False)
+            raise
         with contextlib.suppress(TimeoutError):
             # Whoever cancels a job waits for its handler, however long that cleans up; a shutdown does not.
             async with asyncio.timeout(PATIENCE if ctx.cancelled_by is None else None):
-                await ctx.deps.write(end, False, token)
+                await ctx.deps.write(END, *entry, None, False)
         raise
-    except Exception:
-        await ctx.deps.write(end, False, token)
-        raise
-    await ctx.deps.write(end, True, token)
 
 
 async def _do(work: Work, ctx: WorkerContext[Recorders]) -> None:

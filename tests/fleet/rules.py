@@ -2,8 +2,9 @@
 
 `%(excused)s` says whether an attempt may overlap with one before it whose worker's recovery was recorded before it
 began. That its own worker was given up excuses nothing: nobody begins what it had claimed before others may have given
-it up. Nor is a rule broken by the jobs of a window that was lost, which run again, while their first attempts are being
-ended: for a second from when the process noticed. `%(express)s` says whether a kill may not count that met a job in its
+it up. Nor is a rule broken by the jobs of a window that was lost, which run again: while their first attempts are being
+ended, for a second from when the process noticed, and where it began them in the second before it noticed, when others
+may have begun them already. `%(express)s` says whether a kill may not count that met a job in its
 first attempt. Times that may be infinite are given as text, since Python has no such time.
 """
 
@@ -21,8 +22,10 @@ join stints as b on a.token <> b.token and (b.began, b.token) > (a.began, a.toke
 """
 _NOT_EXCUSED: Final[LiteralString] = """
   and not (%(excused)s and coalesce(a.recovered_at < b.began, false))
+"""
+_NOT_OF_A_LOST_WINDOW: Final[LiteralString] = """
   and not coalesce(b.began < a.lost_at + interval '1 second', false)
-order by b.began
+  and not coalesce(b.lost_at < b.began + interval '1 second', false)
 """
 
 RULES: Final[dict[str, LiteralString]] = {
@@ -103,8 +106,13 @@ RULES: Final[dict[str, LiteralString]] = {
           and b.attempt <= a.attempt
           and not (%(express)s and a.attempt = 1)
           and not %(excused)s""",
-    "attempts of one job at once": _OVERLAP + " and b.job_id = a.job_id" + _NOT_EXCUSED,
-    "jobs of one serial queue at once": _OVERLAP + " and b.queue = a.queue and b.job_id <> a.job_id" + _NOT_EXCUSED,
+    "attempts of one job at once": (
+        _OVERLAP + " and b.job_id = a.job_id" + _NOT_EXCUSED + _NOT_OF_A_LOST_WINDOW + "order by b.began"
+    ),
+    # These are in no window.
+    "jobs of one serial queue at once": (
+        _OVERLAP + " and b.queue = a.queue and b.job_id <> a.job_id" + _NOT_EXCUSED + "order by b.began"
+    ),
     "done again, though nobody died": """
         select a.job_id, a.number, a.worker, a.process, a.began, a.ended, b.worker as next_worker, b.began as next_began
         from stints as a
@@ -112,12 +120,12 @@ RULES: Final[dict[str, LiteralString]] = {
         where a.good
           and a.killed_at is null
           and a.lost_at is null
+          and not coalesce(b.lost_at < b.began + interval '1 second', false)
           and not coalesce(a.recovered_at < b.began, false)""",
     "attempts without an end": """
         select job_id, number, attempt, worker, process, began
         from stints
         where until = 'infinity'
-          and lost_at is null  -- its handler may have been cancelled while it wrote its begin
           and not (%(excused)s and recovered_at is not null)""",
     "one asking, several jobs": """
         select number, array_agg(distinct job_id) as jobs

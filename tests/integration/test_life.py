@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from backfill.worker.execution.held_job import HeldJob
+from express_tasks import open_from_the_start
 
 from life.bench import WORKERS, Bench, Worker, told
-from life.deeds import Deeds
+from life.deeds import Deeds, Run
 from life.machine import Life, expected
-from life.things import Ending, Held
+from life.replay import replay
+from life.things import Ending, Held, Spec
 from strategies import life_endings, life_ends, life_places, life_specs
 
 Attempt = tuple[HeldJob, Held]
@@ -202,21 +205,49 @@ class LifeByRunner(Life):
     @rule()
     def work(self) -> None:
         """What has run, in its order, is what the model would have had run; nothing that is due is left."""
-        deeds = Deeds(self.bench.dsn)
-        assert self.run(deeds.work()) == len(deeds.done)
-        self.uncounted = bool(deeds.done)
-        for done in deeds.done:
-            job = self.model.jobs[done.job]
-            assert job in self.model.due()
-            assert job.queue not in self.model.locks
-            held = self.model.claim(done.worker, done.job)
-            assert done.told == expected(held.claimed)
-            if done.spec is not None:
-                self.model.add(done.spec, done.added)
-            if done.removes and held.claimed.key is not None:
-                self.model.remove(held.claimed.key)
-            assert self.model.settle(held, done.ending, done.error, done.result)
+        self._work(Deeds(self.bench.dsn, self.bench.client))
+
+    def _work(self, deeds: Deeds) -> list[Run]:
+        """Have a worker work, and the model too; the runs that count for nothing, since their windows were lost."""
+        ran = self.run(deeds.work())
+        self.uncounted = bool(deeds.runs)
+        again = replay(self.model, deeds.steps, may_break=deeds.cuts > 0)
+        assert ran >= len(deeds.runs) if deeds.cuts else ran == len(deeds.runs)
         assert not self.model.due()
+        return again
+
+
+class LifeInWindows(LifeByRunner):
+    """With real workers that open windows for the plain task's jobs; in some of them the windows are lost.
+
+    Args:
+        bench: the queue.
+        seen: how many jobs ran in windows, and how many of them ran again; for all examples together.
+    """
+
+    def __init__(self, bench: Bench, seen: Counter[str]) -> None:
+        super().__init__(bench)
+        self.seen = seen
+
+    @rule(count=st.integers(2, 6))
+    def enqueue_short(self, count: int) -> None:
+        """Jobs of the kind that windows are for, at once."""
+        for _ in range(count):
+            self._enqueue(Spec("plain", self._payload("object")))
+
+    @rule()
+    def work(self) -> None:
+        """As it is without windows."""
+        self._work_in_windows(Deeds(self.bench.dsn, self.bench.client, express=True))
+
+    @rule(cut=st.integers(0, 3))
+    def lose_windows(self, cut: int) -> None:
+        """The server ends the sessions of the windows while a job runs in one."""
+        self._work_in_windows(Deeds(self.bench.dsn, self.bench.client, express=True, cut=cut))
+
+    def _work_in_windows(self, deeds: Deeds) -> None:
+        self.seen["again"] += len(self._work(deeds))
+        self.seen["in windows"] += sum(run.in_window for run in deeds.runs)
 
 
 @pytest.fixture
@@ -247,3 +278,18 @@ def test_any_life_in_a_worker(bench: Bench) -> None:
         lambda: LifeByRunner(bench),
         settings=settings(max_examples=settings.default.max_examples // 3, stateful_step_count=30),
     )
+
+
+@pytest.mark.timeout(7200)
+def test_any_life_in_windows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any steps, of which some have a real worker run what is due, the plain task's jobs in windows where it may.
+
+    The model is the same: an attempt in a window that was lost counts for nothing.
+    """
+    open_from_the_start(monkeypatch)
+    seen = Counter[str]()
+    run_state_machine_as_test(
+        lambda: LifeInWindows(bench, seen),
+        settings=settings(max_examples=settings.default.max_examples // 3, stateful_step_count=30),
+    )
+    assert seen["in windows"] > seen["again"] > 0

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import uuid
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -13,10 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backfill import BackfillClient, CancelStatus
 from fleet.books import Ask, Books, balance, violations
+from fleet.crew import Crew, crew_of, drained
 from fleet.rules import RULES
 
-from reading import rows
+from plugins.waiting import Eventually
+from reading import rows, value
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -246,6 +250,64 @@ async def test_a_worker_that_is_given_up_is_recorded(books: Books) -> None:
     for _ in range(2):
         await rows(books.dsn, "update graphile_worker.backfill_workers set given_up_at = now()")
     assert await rows(books.dsn, "select worker, at <= clock_timestamp() from recoveries") == [("w", True)]
+
+
+WRITES: LiteralString = """
+select pid, query_start from pg_stat_activity
+where datname = current_database() and wait_event_type = 'Lock' and query ilike '%attempts%'
+"""
+BEGUN: LiteralString = "select count(*) from attempts"
+
+
+@pytest.mark.parametrize(("writes", "fails"), [("begin", 0), ("end", 0), ("end", 1)])
+async def test_an_attempt_that_is_cancelled_while_it_writes_has_an_end(
+    dsn: str, tmp_path: Path, eventually: Eventually, writes: str, fails: int
+) -> None:
+    """Whatever it writes: its begin, a good end, or that it has failed."""
+    books = Books(dsn)
+    await books.open()
+    async with BackfillClient(dsn) as client, crew_of(1, Crew(books, tmp_path)) as crew:
+        async with await psycopg.AsyncConnection.connect(dsn) as holder:
+            if writes == "begin":
+                await holder.execute("lock table attempts in share mode")
+            job = await client.enqueue("work", {"number": 1, "seconds": 1.0, "fails": fails})
+            if writes == "end":
+                await eventually(lambda: value(dsn, BEGUN), (1).__eq__)
+                await holder.execute("lock table attempts in share mode")
+            [statement] = await eventually(lambda: rows(dsn, WRITES), bool)
+            assert (await client.cancel(job)).status is CancelStatus.REQUESTED
+            await eventually(lambda: rows(dsn, WRITES), lambda waiting: statement not in waiting)
+        await drained(books, timeout=60)
+        assert await crew.end() == [0]
+    [[ended, good]] = await rows(dsn, "select ended, good from attempts")
+    assert ended is not None
+    assert good is False
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_only_a_second_after_the_loss_of_its_window_is_excused(books: Books, ended: bool) -> None:
+    """An attempt of it, which has an end as any other, and the next one beside it. A later attempt is none of that."""
+    await rows(books.dsn, "insert into lost_windows values ('p8', %s)", at(30.2))
+    await write(
+        books.dsn,
+        Entry(8, 30, 31.1 if ended else None, good=False, process="p8"), Entry(8, 30.9, 31, good=False),
+        Entry(8, 32, 33, attempt=2),
+    )  # fmt: skip
+    expected = set() if ended else {"attempts of one job at once", "attempts without an end"}
+    assert set(await violations(books.dsn, express=True)) == expected
+
+
+@pytest.mark.parametrize(("lost", "excused"), [(30.04, True), (31.2, False)])
+async def test_a_job_may_begin_in_a_window_that_is_lost_and_not_known_to_be(
+    books: Books, lost: float, excused: bool
+) -> None:
+    """Others may have begun it by then, or even have done it; it is excused where the loss is noticed soon."""
+    await rows(books.dsn, "insert into lost_windows values ('p8', %s)", at(lost))
+    await write(books.dsn, Entry(8, 30, 31), Entry(8, 30.02, 30.05, good=False, process="p8"))
+    await write(books.dsn, Entry(1, 30, 30.01), Entry(1, 30.02, 30.05, good=False, process="p8"))
+    await rows(books.dsn, "delete from attempts where job_id = 1 and began < %s", at(20))
+    broken = {"attempts of one job at once", "done again, though nobody died"}
+    assert set(await violations(books.dsn, express=True)) == (set() if excused else broken)
 
 
 Lives = st.lists(

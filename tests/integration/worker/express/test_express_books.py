@@ -34,9 +34,8 @@ SHORT = Form(jobs=1_500, faults=10, every=0.6, longest=0.03, dead_after=2.0)
 FULL = Form(jobs=30_000, faults=120, every=0.7, longest=0.04, dead_after=5.0)
 
 
-@pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("form", [SHORT, FULL], ids=["short", "full"])
+@pytest.mark.parametrize("form", [SHORT, pytest.param(FULL, marks=pytest.mark.long)], ids=["short", "full"])
 async def test_the_books_balance_whoever_is_killed_or_cut_off(dsn: str, tmp_path: Path, form: Form) -> None:
     """Processes are killed and started again, and the sessions of windows are ended, while jobs come in.
 
