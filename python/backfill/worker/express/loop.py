@@ -325,7 +325,7 @@ class WindowLoop(Service):
                 return
         self._backoff.reset()
         self._refusals.reset()
-        self._state.jobs.found_done(self._take_unsure())
+        self._state.jobs.found_done(self._take_unsure().jobs)
 
     async def _not_completed(self, wire: Wire, error: psycopg.Error | TimeoutError | OSError) -> None:
         """Handle that jobs which had completed in a lost window could not be deleted: it is tried again later.
@@ -341,8 +341,26 @@ class WindowLoop(Service):
         elif isinstance(error, psycopg.OperationalError) and not self._station.hot.give_up.is_set():
             self._state.mode.rest()
             await self._refusals.wait(self._station.hot.give_up)
+        elif len(self._unsure.jobs) > 1 and not self._station.hot.give_up.is_set():
+            await self._complete_each(wire)
         else:
             if self._unsure.ending:
                 self._station.locks.look_soon()
                 self._station.stir()
             self._state.jobs.forget(self._take_unsure().jobs)
+
+    async def _complete_each(self, wire: Wire) -> None:
+        """Delete such jobs one by one, so that one which is refused does not have the others run again."""
+        unsure, jobs = self._unsure, self._state.jobs
+        while unsure.jobs:
+            try:
+                await complete_lost(wire, unsure.rows[:1], schema=self._station.schema, timeout=QUERY_TIMEOUT)
+            except (psycopg.OperationalError, TimeoutError, OSError):
+                return  # what is left is tried again, all together, and told of then
+            except psycopg.Error:
+                jobs.forget([unsure.jobs.pop(0)])
+            else:
+                jobs.found_done([unsure.jobs.pop(0)])
+            del unsure.rows[0]
+        if not unsure.ending:
+            self._take_unsure()
