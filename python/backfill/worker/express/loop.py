@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 IDLE_SECONDS: Final = 30.0
 _REFUSED_PAUSE: Final = 0.1
 """The longest pause after jobs that had completed in a lost window could not be deleted, since they run again else."""
+_MOST_TRIES: Final = 20
 _NO_END: Final = WindowEnd()
 
 
@@ -56,6 +57,9 @@ class ExpressState:
         length: how long a window is open at most, in seconds.
         idle_seconds: after how many seconds without a statement the server ends a window.
         alarms: the alarms of the lines.
+        unsure: the numbers of the lines on which jobs that completed in a lost window are still to be deleted. No other
+            window is opened meanwhile, and none of these lanes goes to ordinary claims: this worker itself would take
+            the jobs, and run them again.
     """
 
     station: PipelineState
@@ -65,6 +69,7 @@ class ExpressState:
     length: float
     idle_seconds: float
     alarms: tuple[Alarm, ...]
+    unsure: set[int] = field(default_factory=set)
 
     def stir(self) -> None:
         """Wake the first line, since lanes may have to look."""
@@ -93,6 +98,8 @@ class WindowLoop(Service):
         self._unsure = Unsure()
         self._backoff = Backoff()
         self._refusals = Backoff(longest=_REFUSED_PAUSE)
+        self._tries = 0
+        self._rests = False
 
     def _on_stop(self) -> None:
         self._alarm.ring()
@@ -124,6 +131,8 @@ class WindowLoop(Service):
         if self._stopping.is_set():
             return 0.0
         looks = self._state.looks
+        if self._state.unsure:
+            return IDLE_SECONDS  # the other line rings when it is over
         if self._number:
             return 0.0 if looks.backlog() and self._station.executor.held else IDLE_SECONDS
         wait = looks.due_in(time.monotonic())
@@ -138,12 +147,17 @@ class WindowLoop(Service):
             self._state.mode.refuse(str(error))
             return False
         except Exception as error:  # noqa: BLE001 - whatever keeps it from connecting may pass
-            self._state.mode.rest()
+            self._go_on_without()
             logger.log(station.hot.outage.level(), "an express line cannot connect: %s", said(error))
             await self._backoff.wait(station.hot.give_up if self._unsure else self._stopping)
             return False
         self._backoff.reset()
         return True
+
+    def _go_on_without(self) -> None:
+        """Have jobs run the ordinary way for a while; they wait no longer for what is still to be deleted."""
+        self._state.unsure.discard(self._number)
+        self._state.mode.rest()
 
     async def _turn(self) -> None:
         """Open a window, or end the one that is open and open the next."""
@@ -224,7 +238,8 @@ class WindowLoop(Service):
     def _ask(self, *, apart: bool) -> tuple[Asked, list[Command]]:
         """What the next window asks for, and the statements that open it; none where none is to be opened."""
         state = self._state
-        asked = Asked.nothing() if apart or self._stopping.is_set() else state.looks.ask(time.monotonic())
+        waits = apart or self._stopping.is_set() or bool(state.unsure)
+        asked = Asked.nothing() if waits else state.looks.ask(time.monotonic())
         if not asked:
             return asked, []
         if not self._number and state.looks.backlog():
@@ -265,9 +280,12 @@ class WindowLoop(Service):
 
     async def _refused(self, asked: Asked, error: psycopg.Error) -> None:
         """Handle that the database refused a statement: its transaction took no effect."""
-        self._state.mode.rest()
         logger.warning("a window was refused, and express tasks run the ordinary way for a while: %s", said(error))
         await self._no_answer(asked)
+        if self._unsure.jobs:
+            self._rests = True
+        else:
+            self._state.mode.rest()
 
     def _missed(self, asked: Asked) -> None:
         if asked:
@@ -285,9 +303,18 @@ class WindowLoop(Service):
         self._unsure = self._state.jobs.lost(window, ending=ending)
         if not self._unsure:
             self._is_over()
+        elif self._unsure.jobs:
+            self._state.unsure.add(self._number)
 
     def _take_unsure(self) -> Unsure:
         unsure, self._unsure = self._unsure, Unsure()
+        self._state.unsure.discard(self._number)
+        self._tries = 0
+        if self._rests:
+            self._rests = False
+            self._state.mode.rest()
+        for alarm in self._state.alarms:
+            alarm.ring()
         self._is_over()
         return unsure
 
@@ -339,7 +366,9 @@ class WindowLoop(Service):
         if not isinstance(error, psycopg.Error) or wire.connection.closed:
             await self._line.hang_up(lost=True)
         elif isinstance(error, psycopg.OperationalError) and not self._station.hot.give_up.is_set():
-            self._state.mode.rest()
+            self._tries += 1
+            if self._tries >= _MOST_TRIES:
+                self._go_on_without()
             await self._refusals.wait(self._station.hot.give_up)
         elif len(self._unsure.jobs) > 1 and not self._station.hot.give_up.is_set():
             await self._complete_each(wire)
