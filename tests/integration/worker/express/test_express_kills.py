@@ -120,7 +120,7 @@ async def test_a_short_stop_harms_nothing(dsn: str, eventually: Eventually) -> N
 async def test_a_child_that_keeps_the_socket_of_a_killed_worker_does_not_keep_its_jobs(
     dsn: str, eventually: Eventually
 ) -> None:
-    """The server does not hear that the worker is gone. It ends the idle transaction, or a worker that recovers does."""
+    """The server does not hear of the death. It ends the idle transaction after `dead_after`, and the job runs."""
     async with BackfillClient(dsn) as client, fleet_of(1, dsn, dead_after=2, program=SHORT) as fleet:
         await _prove(dsn, 1, eventually)
         [worker] = fleet.workers

@@ -1,4 +1,4 @@
-"""What others do to the jobs' table while windows hold rows of it: calls for one job, and changes of the whole table."""
+"""What others do to the table of jobs while windows hold rows of it: calls for one job, and changes of all of it."""
 
 from __future__ import annotations
 

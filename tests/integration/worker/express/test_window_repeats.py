@@ -12,6 +12,7 @@ import pytest
 from backfill import BackfillClient, TaskRegistry, WorkerContext
 
 from plugins.express import END_SESSIONS, LEFT, LONG, all_in_windows, in_windows, row, short
+from plugins.periods import work_for
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -31,7 +32,7 @@ async def test_a_job_that_ends_its_own_window_is_counted_the_next_time(dsn: str,
     async def handler(payload: Any, ctx: WorkerContext[None]) -> None:
         found.append(await row(dsn, ctx.job.id))
         await rows(dsn, END_IDLE)
-        await asyncio.sleep(0.2)
+        await work_for(0.2)
 
     async with BackfillClient(dsn) as client, in_windows(dsn, tasks, express_window=LONG) as runner:
         worker = runner.worker_id
