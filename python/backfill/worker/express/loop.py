@@ -60,6 +60,7 @@ class ExpressState:
         unsure: the numbers of the lines on which jobs that completed in a lost window are still to be deleted. No other
             window is opened meanwhile, and none of these lanes goes to ordinary claims: this worker itself would take
             the jobs, and run them again.
+        rests: whether no more windows are to be opened for a while, once those that are open are seen to.
     """
 
     station: PipelineState
@@ -70,6 +71,7 @@ class ExpressState:
     idle_seconds: float
     alarms: tuple[Alarm, ...]
     unsure: set[int] = field(default_factory=set)
+    rests: bool = False
 
     def stir(self) -> None:
         """Wake the first line, since lanes may have to look."""
@@ -99,7 +101,6 @@ class WindowLoop(Service):
         self._backoff = Backoff()
         self._refusals = Backoff(longest=_REFUSED_PAUSE)
         self._tries = 0
-        self._rests = False
 
     def _on_stop(self) -> None:
         self._alarm.ring()
@@ -131,7 +132,7 @@ class WindowLoop(Service):
         if self._stopping.is_set():
             return 0.0
         looks = self._state.looks
-        if self._state.unsure:
+        if self._state.unsure or self._state.rests:
             return IDLE_SECONDS  # the other line rings when it is over
         if self._number:
             return 0.0 if looks.backlog() and self._station.executor.held else IDLE_SECONDS
@@ -157,7 +158,10 @@ class WindowLoop(Service):
     def _go_on_without(self) -> None:
         """Have jobs run the ordinary way for a while; they wait no longer for what is still to be deleted."""
         self._state.unsure.discard(self._number)
+        self._state.rests = False
         self._state.mode.rest()
+        for alarm in self._state.alarms:
+            alarm.ring()
 
     async def _turn(self) -> None:
         """Open a window, or end the one that is open and open the next."""
@@ -238,7 +242,7 @@ class WindowLoop(Service):
     def _ask(self, *, apart: bool) -> tuple[Asked, list[Command]]:
         """What the next window asks for, and the statements that open it; none where none is to be opened."""
         state = self._state
-        waits = apart or self._stopping.is_set() or bool(state.unsure)
+        waits = apart or self._stopping.is_set() or bool(state.unsure) or state.rests
         asked = Asked.nothing() if waits else state.looks.ask(time.monotonic())
         if not asked:
             return asked, []
@@ -282,10 +286,8 @@ class WindowLoop(Service):
         """Handle that the database refused a statement: its transaction took no effect."""
         logger.warning("a window was refused, and express tasks run the ordinary way for a while: %s", said(error))
         await self._no_answer(asked)
-        if self._unsure.jobs:
-            self._rests = True
-        else:
-            self._state.mode.rest()
+        self._state.rests = True
+        self._rest_if_over()
 
     def _missed(self, asked: Asked) -> None:
         if asked:
@@ -310,9 +312,6 @@ class WindowLoop(Service):
         unsure, self._unsure = self._unsure, Unsure()
         self._state.unsure.discard(self._number)
         self._tries = 0
-        if self._rests:
-            self._rests = False
-            self._state.mode.rest()
         for alarm in self._state.alarms:
             alarm.ring()
         self._is_over()
@@ -325,8 +324,13 @@ class WindowLoop(Service):
     def _is_over(self) -> None:
         """Take note that a window is seen to; the first pump ends after the last one."""
         self._station.windows -= 1
+        self._rest_if_over()
         if self._stopping.is_set():
             self._station.stir()
+
+    def _rest_if_over(self) -> None:
+        if self._state.rests and not self._station.windows:
+            self._go_on_without()
 
     async def _complete_unsure(self, wire: Wire) -> None:
         """Delete the jobs that had completed in a window that was lost, as far as their rows are unchanged.
