@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import psycopg_pool
 import uvloop
 from stopping import told_to_stop
@@ -41,9 +42,20 @@ async def records(_: BackfillClient) -> AsyncIterator[Records]:
 tasks: TaskRegistry[Records] = TaskRegistry(lifespan=records)
 
 
+def outlive(key: tuple[int, str, int]) -> None:
+    """In a child: kill the worker's process, whose sockets stay open here, tell this process's id, and end never."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    for output in range(3):
+        os.close(output)  # the test waits until nobody has these any more
+    with psycopg.connect(_dsn) as connection:
+        connection.execute("insert into steps (step, attempt, worker) values (%s, %s, %s)", (os.getpid(), 1, key[1]))
+    while True:
+        signal.pause()
+
+
 @tasks.task("short", express=True, retry=RetryPolicy(initial_delay=timedelta(0), max_delay=timedelta(0)))
 async def short(what: str, ctx: WorkerContext[Records]) -> None:
-    """One row when the attempt begins, and its end in it; between them it dies, waits or does nothing."""
+    """One row when the attempt begins, and its end in it; between them it dies, forks, waits or does nothing."""
     if what == "warm up":
         return
     key = (ctx.job.id, ctx.worker_id, ctx.attempt)
@@ -51,6 +63,8 @@ async def short(what: str, ctx: WorkerContext[Records]) -> None:
         await connection.execute(_BEGIN, key)
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "fork" and os.fork() == 0:
+        outlive(key)
     while what == "wait":
         async with ctx.deps.connection() as connection:
             if await (await connection.execute("select at from released")).fetchone():

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 WINDOW_LINES: Final = 2
 """How many windows a worker has open at once at most, each on a connection of its own."""
-_LARGEST_WINDOW_ROWS: Final = 500
+LARGEST_STEP: Final = 500
+"""Of how many jobs at most `complete_lost` should be asked at once."""
 _STATEMENT_TIMEOUT: Final = "30s"
 
 
@@ -129,11 +130,9 @@ async def complete_lost(
         The ids of those that it deleted, and of those that were gone before. The others run again.
     """
     deleted, gone = set[int](), set[int]()
-    for start in range(0, len(rows), _LARGEST_WINDOW_ROWS):
-        some = rows[start : start + _LARGEST_WINDOW_ROWS]
-        ids = pack_array([row.id for row in some], "int8")
-        places, writers = text_array([row.place for row in some]), text_array([row.writer for row in some])
-        [result] = await wire.send([Command.of("complete_lost", schema, ids, places, writers)], timeout=timeout)
-        for row in range(result.ntuples):
-            (deleted if integer(result, row, 1) else gone).add(integer(result, row))
+    ids = pack_array([row.id for row in rows], "int8")
+    places, writers = text_array([row.place for row in rows]), text_array([row.writer for row in rows])
+    [result] = await wire.send([Command.of("complete_lost", schema, ids, places, writers)], timeout=timeout)
+    for row in range(result.ntuples):
+        (deleted if integer(result, row, 1) else gone).add(integer(result, row))
     return deleted, gone

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 _SHORTER: Final = 4
 """A window that has found ordinary jobs too lasts for this part of its length at most, since they wait for its end."""
 
+_MOST_REMEMBERED: Final = 1000
+"""Of how many jobs is remembered that they ran in a window that was lost."""
+
 
 @dataclass(slots=True)
 class Unsure:
@@ -77,6 +80,7 @@ class WindowJobs:
         self._station = station
         self._mode = mode
         self._length = length
+        self._ran_before: dict[int, None] = {}
 
     def take_in(self, window: Window, found: Sequence[tuple[Lane, Taken]]) -> None:
         """Start the jobs that a window holds; those that do not belong into a window wait for its end."""
@@ -86,8 +90,10 @@ class WindowJobs:
             if not taken.jobs:
                 continue
             express, ordinary = list[Job](), list[Job]()
+            careful = bool(self._ran_before) or executor.stragglers.have_lost_jobs
             for job in taken.jobs:
-                (express if self._mode.runs_in_window(job) else ordinary).append(job)
+                runs = self._mode.runs_in_window(job) and not (careful and self._must_count(job))
+                (express if runs else ordinary).append(job)
             self._mode.note(lane, express=len(express), ordinary=len(ordinary))
             if ordinary:
                 held = self._held(ordinary, lane, window)
@@ -101,6 +107,17 @@ class WindowJobs:
         self._station.claimed(executor.claimed - before)
         for lane, held in admitted:
             executor.admit([running for running in held if running.ending is None], lane)
+
+    def _must_count(self, job: Job) -> bool:
+        """Whether a job has to run the ordinary way, since its handler has begun in a window that was lost.
+
+        A job whose windows are lost each time would run without end, and nobody would count it. One whose earlier
+        handler still runs here has to wait for that, which may be for longer than any window.
+        """
+        if job.id in self._ran_before:
+            del self._ran_before[job.id]
+            return True
+        return self._station.executor.stragglers.have_lost(job.id)
 
     def _held(self, jobs: list[Job], lane: Lane, window: Window) -> list[HeldJob]:
         """Note the jobs of a window as ours; where the worker stops, they are given back at once."""
@@ -148,6 +165,7 @@ class WindowJobs:
                 "them",
                 len(end.completed) - deleted,
             )
+            self._mode.rest()
         self._mode.ran(len(window.express), len(end.let_go), share=window.share)
         interrupted = [running for running in end.let_go if running.slot_taken_at]
         if end.completed or interrupted:
@@ -215,7 +233,10 @@ class WindowJobs:
         station.settler.release_unwritten(unstarted)
         for running in every:
             if running.ending is None:
+                self._ran_before[running.job.id] = None
                 station.executor.held.lose(running)
+        for number in list(self._ran_before)[:-_MOST_REMEMBERED]:
+            del self._ran_before[number]
         for lane in {running.lane for running in every}:
             lane.look_anew()
         logger.info(

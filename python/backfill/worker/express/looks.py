@@ -59,6 +59,9 @@ class WindowLooks:
             return Asked.nothing()
         self._mode.look()
         claimer.keep_time(now)
+        for lane in claimer.lanes:
+            if lane.in_windows and lane.free <= 0 and now >= lane.stalls_at():
+                lane.slow_down()  # no slot falls free: what windows took would only be kept from other workers
         most = self._mode.most
         lanes = [lane for lane in claimer.lanes if lane.in_windows and lane.wants]
         looks = [(lane, lane.look(most, now, window=True)) for lane in lanes]
@@ -90,6 +93,8 @@ class WindowLooks:
                 claimer.clock.note(held_at, now)
             self._learn(lane, look, taken, asked, now)
             found.append((lane, taken))
+            if lane.low and not lane.in_windows:
+                self._stir()  # the lane has left the windows since then, and has waited for this answer
         return found
 
     def missed(self, asked: Asked) -> None:

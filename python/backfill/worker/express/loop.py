@@ -13,24 +13,20 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import psycopg
 
 from backfill.said import said
 from backfill.storage.backoff import Backoff
-from backfill.storage.windows import begin_commands, complete_lost, drop_command
+from backfill.storage.windows import begin_commands, drop_command
 from backfill.storage.wire import Command, Wire
-from backfill.worker.express.jobs import Unsure, WindowJobs
+from backfill.worker.express.aftermath import Aftermath
 from backfill.worker.express.line import ExpressLine, PooledLineError
-from backfill.worker.express.looks import WindowLooks
-from backfill.worker.express.mode import ExpressMode
+from backfill.worker.express.state import ExpressState
 from backfill.worker.express.window import Window, WindowEnd
-from backfill.worker.pipeline.alarm import Alarm
 from backfill.worker.pipeline.asked import Asked
-from backfill.worker.pipeline.hot import QUERY_TIMEOUT, ConnectionLostError
-from backfill.worker.pipeline.pump import PipelineState
+from backfill.worker.pipeline.hot import QUERY_TIMEOUT
 from backfill.worker.service import Service
 
 if TYPE_CHECKING:
@@ -39,36 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS: Final = 30.0
-_REFUSED_PAUSE: Final = 0.1
-"""The longest pause after jobs that had completed in a lost window could not be deleted, since they run again else."""
 _NO_END: Final = WindowEnd()
-
-
-@dataclass(slots=True, eq=False)
-class ExpressState:
-    """What the express lines of one worker share.
-
-    Attributes:
-        station: what the pumps share.
-        mode: says which jobs run in windows.
-        looks: what windows ask for.
-        jobs: moves jobs into windows and out of them.
-        length: how long a window is open at most, in seconds.
-        idle_seconds: after how many seconds without a statement the server ends a window.
-        alarms: the alarms of the lines.
-    """
-
-    station: PipelineState
-    mode: ExpressMode
-    looks: WindowLooks
-    jobs: WindowJobs
-    length: float
-    idle_seconds: float
-    alarms: tuple[Alarm, ...]
-
-    def stir(self) -> None:
-        """Wake the first line, since lanes may have to look."""
-        self.alarms[0].ring()
 
 
 class WindowLoop(Service):
@@ -90,16 +57,15 @@ class WindowLoop(Service):
         self._turned = turned
         self._alarm = state.alarms[number]
         self._window: Window | None = None
-        self._unsure = Unsure()
+        self._aftermath = Aftermath(state, line, number, go_on=self._go_on_without, over=self._is_over)
         self._backoff = Backoff()
-        self._refusals = Backoff(longest=_REFUSED_PAUSE)
 
     def _on_stop(self) -> None:
         self._alarm.ring()
 
     async def _run(self) -> None:
-        while not (self._stopping.is_set() and self._window is None and not self._unsure):
-            if self._window is None and not self._unsure and (wait := self._due_in()) > 0:
+        while not (self._stopping.is_set() and self._window is None and not self._aftermath):
+            if self._window is None and not self._aftermath and (wait := self._due_in()) > 0:
                 rung = await self._alarm.sleep(wait)
                 if self._number and not rung:
                     await self._line.hang_up()
@@ -115,8 +81,8 @@ class WindowLoop(Service):
         """Leave nothing behind, also where the loop was cancelled in the middle and did not go on."""
         if self._window is not None:
             self._lose()
-        if self._unsure:
-            self._state.jobs.found(self._take_unsure())
+        if self._aftermath:
+            self._aftermath.give_up()
         await self._line.hang_up(lost=True)
 
     def _due_in(self) -> float:
@@ -124,6 +90,8 @@ class WindowLoop(Service):
         if self._stopping.is_set():
             return 0.0
         looks = self._state.looks
+        if self._state.unsure or self._state.rests:
+            return IDLE_SECONDS  # the other line rings when it is over
         if self._number:
             return 0.0 if looks.backlog() and self._station.executor.held else IDLE_SECONDS
         wait = looks.due_in(time.monotonic())
@@ -138,19 +106,27 @@ class WindowLoop(Service):
             self._state.mode.refuse(str(error))
             return False
         except Exception as error:  # noqa: BLE001 - whatever keeps it from connecting may pass
-            self._state.mode.rest()
+            self._go_on_without()
             logger.log(station.hot.outage.level(), "an express line cannot connect: %s", said(error))
-            await self._backoff.wait(station.hot.give_up if self._unsure else self._stopping)
+            await self._backoff.wait(station.hot.give_up if self._aftermath else self._stopping)
             return False
         self._backoff.reset()
         return True
+
+    def _go_on_without(self) -> None:
+        """Have jobs run the ordinary way for a while; they wait no longer for what is still to be deleted."""
+        self._state.unsure.discard(self._number)
+        self._state.rests = False
+        self._state.mode.rest()
+        for alarm in self._state.alarms:
+            alarm.ring()
 
     async def _turn(self) -> None:
         """Open a window, or end the one that is open and open the next."""
         wire, window = self._line.wire, self._window
         assert wire is not None  # noqa: S101 - it was opened before
-        if self._unsure:
-            await self._complete_unsure(wire)
+        if self._aftermath:
+            await self._aftermath.complete(wire)
             return
         if window is None:
             await self._next(wire, None, _NO_END, [])
@@ -224,7 +200,8 @@ class WindowLoop(Service):
     def _ask(self, *, apart: bool) -> tuple[Asked, list[Command]]:
         """What the next window asks for, and the statements that open it; none where none is to be opened."""
         state = self._state
-        asked = Asked.nothing() if apart or self._stopping.is_set() else state.looks.ask(time.monotonic())
+        waits = apart or self._stopping.is_set() or bool(state.unsure) or state.rests
+        asked = Asked.nothing() if waits else state.looks.ask(time.monotonic())
         if not asked:
             return asked, []
         if not self._number and state.looks.backlog():
@@ -265,9 +242,10 @@ class WindowLoop(Service):
 
     async def _refused(self, asked: Asked, error: psycopg.Error) -> None:
         """Handle that the database refused a statement: its transaction took no effect."""
-        self._state.mode.rest()
         logger.warning("a window was refused, and express tasks run the ordinary way for a while: %s", said(error))
         await self._no_answer(asked)
+        self._state.rests = True
+        self._rest_if_over()
 
     def _missed(self, asked: Asked) -> None:
         if asked:
@@ -282,14 +260,7 @@ class WindowLoop(Service):
         ending = window.is_ending
         window.fail()
         self._serves_nobody()
-        self._unsure = self._state.jobs.lost(window, ending=ending)
-        if not self._unsure:
-            self._is_over()
-
-    def _take_unsure(self) -> Unsure:
-        unsure, self._unsure = self._unsure, Unsure()
-        self._is_over()
-        return unsure
+        self._aftermath.begin(self._state.jobs.lost(window, ending=ending))
 
     def _serves_nobody(self) -> None:
         if not self._number:
@@ -298,53 +269,10 @@ class WindowLoop(Service):
     def _is_over(self) -> None:
         """Take note that a window is seen to; the first pump ends after the last one."""
         self._station.windows -= 1
+        self._rest_if_over()
         if self._stopping.is_set():
             self._station.stir()
 
-    async def _complete_unsure(self, wire: Wire) -> None:
-        """Delete the jobs that had completed in a window that was lost, as far as their rows are unchanged.
-
-        If its end took effect although the answer was lost, it has written claims that this worker does not hold: they
-        are given back.
-        """
-        try:
-            rows, schema = self._unsure.rows, self._station.schema
-            self._unsure.note(*await complete_lost(wire, rows, schema=schema, timeout=QUERY_TIMEOUT))
-        except (psycopg.Error, TimeoutError, OSError) as error:
-            await self._not_completed(wire, error)
-            return
-        except BaseException:
-            await self._line.hang_up(lost=True)
-            raise
-        if self._unsure.ending:
-            try:
-                async with self._station.hot.alone() as first:
-                    await self._station.locks.compare(first)
-            except (ConnectionLostError, psycopg.Error, TimeoutError, OSError) as error:
-                logger.warning("claims that a lost window may have written could not be looked for: %s", said(error))
-                await self._backoff.wait(self._station.hot.give_up)
-                return
-        self._backoff.reset()
-        self._refusals.reset()
-        self._state.jobs.found(self._take_unsure())
-
-    async def _not_completed(self, wire: Wire, error: psycopg.Error | TimeoutError | OSError) -> None:
-        """Handle that jobs which had completed in a lost window could not be deleted: it is tried again later.
-
-        Where the database refuses it for good, they run again. No windows are opened meanwhile.
-        """
-        logger.log(
-            self._refusals.level(), "%d jobs that completed in a lost window could not be deleted: %s",
-            len(self._unsure.jobs), said(error),
-        )  # fmt: skip
-        if not isinstance(error, psycopg.Error) or wire.connection.closed:
-            self._unsure.unanswered = True
-            await self._line.hang_up(lost=True)
-        elif isinstance(error, psycopg.OperationalError) and not self._station.hot.give_up.is_set():
-            self._state.mode.rest()
-            await self._refusals.wait(self._station.hot.give_up)
-        else:
-            if self._unsure.ending:
-                self._station.locks.look_soon()
-                self._station.stir()
-            self._state.jobs.found(self._take_unsure())
+    def _rest_if_over(self) -> None:
+        if self._state.rests and not self._station.windows:
+            self._go_on_without()

@@ -12,9 +12,10 @@ from backfill.worker.config import WorkerConfig
 from backfill.worker.express.jobs import WindowJobs
 from backfill.worker.express.line import ExpressLine
 from backfill.worker.express.looks import WindowLooks
-from backfill.worker.express.loop import ExpressState, WindowLoop
+from backfill.worker.express.loop import WindowLoop
 from backfill.worker.express.mode import ExpressMode
 from backfill.worker.express.proofs import Proofs
+from backfill.worker.express.state import ExpressState
 from backfill.worker.lanes.lane import Lane
 from backfill.worker.pipeline.alarm import Alarm
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import LiteralString
 
@@ -112,4 +113,26 @@ async def test_a_short_stop_harms_nothing(dsn: str, eventually: Eventually) -> N
         fleet.signal(stopped, signal.SIGCONT)
         await eventually(lambda: jobs_left(dsn), (0).__eq__, timeout=30)
         assert await rows(dsn, OF_WORKER, stopped) == [(10, 10)]
+        assert await fleet.stop() == [0]
+
+
+@pytest.mark.timeout(120)
+async def test_a_child_that_keeps_the_socket_of_a_killed_worker_does_not_keep_its_jobs(
+    dsn: str, eventually: Eventually
+) -> None:
+    """The server does not hear of the death. It ends the idle transaction after `dead_after`, and the job runs."""
+    async with BackfillClient(dsn) as client, fleet_of(1, dsn, dead_after=2, program=SHORT) as fleet:
+        await _prove(dsn, 1, eventually)
+        [worker] = fleet.workers
+        job = await client.enqueue("short", "fork")
+        [(child,)] = await eventually(lambda: rows(dsn, "select step from steps"))
+        try:
+            assert await fleet.died(worker) == -signal.SIGKILL
+            await rows(dsn, "update graphile_worker._private_jobs set payload = '\"note\"'")  # waits for the window
+            second = await fleet.start()
+            await eventually(lambda: jobs_left(dsn), (0).__eq__, timeout=60)
+        finally:
+            os.kill(child, signal.SIGKILL)
+        told = "select attempt from told where job_id = %s and worker = %s and ended is not null"
+        assert await rows(dsn, told, job.id, second) == [(1,)]
         assert await fleet.stop() == [0]
