@@ -106,7 +106,7 @@ MACHINES = [
 """Tests to which the kind of server is the same: they run on the machine's own server, so that clients meet it too."""
 EMBEDDED = [
     "tests/twins",
-    *(str(path.relative_to(HERE)) for path in sorted(HERE.glob("tests/integration/client/test_*.py"))),
+    *(str(path.relative_to(HERE)) for path in sorted((HERE / "tests/integration/client").glob("test_*.py"))),
     "tests/integration/client/gathering",
     "tests/integration/storage/schema/test_migrate_script.py",
     "tests/integration/storage/schema/test_migrate_together.py",

@@ -124,7 +124,7 @@ async def test_a_locked_table_keeps_completed_jobs_until_they_can_be_deleted(
 ) -> None:
     """As CREATE INDEX locks it: a window can hold rows, but cannot delete them. One warning is enough."""
     seen = Waiting()
-    caplog.set_level(logging.DEBUG, "backfill.worker.express.loop")
+    caplog.set_level(logging.DEBUG, "backfill.worker.express")
 
     def told() -> list[int]:
         return [record.levelno for record in caplog.records if "could not be deleted" in record.getMessage()]
