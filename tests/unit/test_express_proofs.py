@@ -5,34 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backfill.records import Job
 from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.express.proofs import LOOKED_AT, NEEDED, Proofs
+from express_attempts import WINDOW, attempt
 
-WINDOW: Final = 0.025
 TASKS: Final = frozenset({"a", "b"})
-
-
-class InWindow:
-    """Stands for a claim that a window holds; only this is asked of it."""
-
-    in_row = False
-
-
-def attempt(task: str = "a", took: float = 0.0, *, ordinary: bool = True, ended: float = 1000.0) -> HeldJob:
-    """An attempt that took so many seconds."""
-    running = HeldJob(Job(id=1, task_identifier=task, locked_at_micros=1), cast("Any", None))
-    running.slot_taken_at = running.began = ended - took
-    running.ended = ended
-    if not ordinary:
-        running.claim = cast("Any", InWindow())
-    return running
 
 
 class Model:

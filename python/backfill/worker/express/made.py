@@ -9,6 +9,7 @@ from backfill.express import express_in
 from backfill.storage.windows import WINDOW_LINES
 from backfill.tasks import TaskRegistry
 from backfill.worker.config import WorkerConfig
+from backfill.worker.express.attention import Attention
 from backfill.worker.express.jobs import WindowJobs
 from backfill.worker.express.line import ExpressLine
 from backfill.worker.express.looks import WindowLooks
@@ -50,21 +51,29 @@ def make_windows(
         station.stir()
         state.stir()
 
+    def thirsty() -> None:
+        station.stir()
+        if mode.opens:
+            state.stir()
+
     def look() -> None:
         mode.look()
         state.stir()
 
+    def note_starts(wanted: bool) -> None:
+        station.executor.notes_starts = wanted
+
     proofs = Proofs(tasks, window=length, changed=lambda _: look())
-    mode = ExpressMode(lanes, proofs, fleet=claimer.fleet, changed=stir)
+    attention = Attention(proofs, note_starts=note_starts)
+    mode = ExpressMode(lanes, proofs, fleet=claimer.fleet, changed=stir, allowed=attention.want)
     state = ExpressState(
         station, mode, WindowLooks(claimer, mode, worker=worker, stir=station.stir),
         WindowJobs(station, mode, length), length,
         config.dead_after.total_seconds(),
         tuple(Alarm() for _ in range(WINDOW_LINES)),
     )  # fmt: skip
-    station.executor.thirsty, claimer.windows_look = stir, look
-    station.settler.listen(proofs)
-    station.executor.notes_starts = True
+    station.executor.thirsty, claimer.windows_look = thirsty, look
+    station.settler.listen(attention)
     station.holds_loop = proofs.blocked
     lines = [
         ExpressLine(

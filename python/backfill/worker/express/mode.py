@@ -38,15 +38,27 @@ class ExpressMode:
         proofs: which tasks are proven in this process.
         fleet: returns how many live workers know a task that this worker knows, this worker included.
         changed: called when a lane begins or ceases to give its jobs to windows.
+        allowed: called with whether the worker may open windows at all.
+
+    Attributes:
+        opens: whether windows take the jobs of any lane now.
     """
 
     def __init__(
-        self, lanes: Sequence[Lane], proofs: Proofs, *, fleet: Callable[[], int], changed: Callable[[], None]
+        self,
+        lanes: Sequence[Lane],
+        proofs: Proofs,
+        *,
+        fleet: Callable[[], int],
+        changed: Callable[[], None],
+        allowed: Callable[[bool], None],
     ) -> None:
         self._lanes = lanes
         self._proofs = proofs
         self._fleet = fleet
         self._changed = changed
+        self._allowed = allowed
+        self.opens = False
         self._size = LARGEST_WINDOW
         self._refused = False
         self._rests_until = 0.0
@@ -86,13 +98,16 @@ class ExpressMode:
     def look(self) -> None:
         """Find out for each lane whether windows take its jobs now."""
         now = time.monotonic()
-        on = not self._refused and now >= self._rests_until and self._fleet() <= MOST_WORKERS
+        allowed = not self._refused and self._fleet() <= MOST_WORKERS
+        self._allowed(allowed)
+        on = allowed and now >= self._rests_until
         for lane in self._lanes:
             windows = on and self._suits(lane, now)
             if windows is not lane.windows:
                 lane.windows = windows
                 lane.hungry = lane.serial_hungry = True
                 self._changed()
+        self.opens = any(lane.windows for lane in self._lanes)
 
     def _suits(self, lane: Lane, now: float) -> bool:
         if lane.ordered or not lane.claim.takes_parallel or now < self._others_until.get(lane, 0.0):

@@ -48,6 +48,17 @@ class Proofs:
         self._changed = changed
         self._blocked: deque[HeldJob] = deque(maxlen=_MOST_BLOCKED)
 
+    @property
+    def in_vain(self) -> bool:
+        """Whether each task that has run is known to be too long: looking on would hardly bring a proof soon."""
+        seen = [book for book in self._books.values() if book.seen]
+        return bool(seen) and all(not book.proven and book.seen >= LOOKED_AT for book in seen)
+
+    def begin_anew(self) -> None:
+        """Forget all attempts; it is called where no task is proven."""
+        for book in self._books.values():
+            book.begin_anew()
+
     def settled(self, batch: Sequence[HeldJob], missing: Collection[Attempt]) -> None:  # noqa: ARG002 - they ran too
         """Take note of attempts that have ended, in a window or otherwise.
 
@@ -148,6 +159,10 @@ class _Book:
                 "without; take express=True from the task, or give the worker a longer express_window",
                 self._name, NEEDED, len(self._slow), min(self.seen, LOOKED_AT), self._window * 1000,
             )  # fmt: skip
+        self.begin_anew()
+        return True
+
+    def begin_anew(self) -> None:
+        """Forget all attempts."""
         self.proven, self.seen = False, 0
         self._slow.clear()
-        return True

@@ -39,6 +39,9 @@ TIMEOUT: Final = 10.0
 """Seconds that connecting or a heartbeat may take; the thread has only half of `dead_after` where that is less."""
 TURN_SECONDS: Final = 0.5
 """How often the loop says that it turns, in seconds, and so how exact the loop's lag is known."""
+YOUNG_BEATS: Final = 6
+"""How many of its first turns a worker beats in, beside the usual beats: the workers of a fleet mostly start together, and
+each beat says how many there are."""
 FRESH_SECONDS: Final = 45.0
 """How old, in seconds, a connection string from a callable may get: the thread itself never calls the callable."""
 _ASK_AGAIN_SECONDS: Final = 1.0
@@ -157,9 +160,13 @@ class Beat(Service):
 
     async def _turn(self, heartbeat: Heartbeat) -> None:
         """Tell the thread that the loop turns, and take in its reports, until this worker is given up."""
+        early = [time.monotonic() + TURN_SECONDS * number for number in range(YOUNG_BEATS, 0, -1)]
         while True:
             heartbeat.alive()
-            self._pulse.turned = time.monotonic()
+            self._pulse.turned = now = time.monotonic()
+            if early and now >= early[-1]:
+                early.pop()
+                heartbeat.beat_now()
             await wait_for_event(self._news, TURN_SECONDS)
             self._news.clear()
             report = heartbeat.report()
