@@ -40,8 +40,8 @@ TIMEOUT: Final = 10.0
 TURN_SECONDS: Final = 0.5
 """How often the loop says that it turns, in seconds, and so how exact the loop's lag is known."""
 YOUNG_BEATS: Final = 6
-"""How many of its first turns a worker beats in, beside the usual beats: the workers of a fleet mostly start together, and
-each beat says how many there are."""
+"""In how many of its first turns a worker beats, beside the usual beats: the workers of a fleet mostly start together,
+and each beat says how many there are."""
 FRESH_SECONDS: Final = 45.0
 """How old, in seconds, a connection string from a callable may get: the thread itself never calls the callable."""
 _ASK_AGAIN_SECONDS: Final = 1.0
