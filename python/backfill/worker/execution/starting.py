@@ -65,7 +65,8 @@ class Starter:
         if lane.free > 0 and lane.ready and not lane.holding:
             if self._wiring.is_leased(now := time.monotonic()):
                 lane.starting, lane.started_at = True, now
-                self._loop.create_task(self._run(lane))
+                # Not the loop's own way: a task factory that starts tasks eagerly would start each one within another.
+                asyncio.Task(self._run(lane), loop=self._loop)
         elif lane.hungry and len(lane.ready) <= lane.refill and lane.low:
             self._wiring.thirsty()
 
