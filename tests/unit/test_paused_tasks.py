@@ -15,6 +15,8 @@ from backfill.worker.execution.held_job import HeldJob
 from backfill.worker.lanes.lane import Lane
 from backfill.worker.lanes.making import make_lanes
 
+from plugins.waiting import Eventually
+
 TASKS = ("mail", "pay")
 
 
@@ -65,12 +67,11 @@ def ready(lane: Lane) -> list[int]:
     return [running.job.id for running in lane.ready]
 
 
-async def test_ready_jobs_go_back_and_running_ones_run_on() -> None:
+async def test_ready_jobs_go_back_and_running_ones_run_on(eventually: Eventually) -> None:
     """In the order in which they stood; the ready jobs of other tasks keep theirs."""
     held = Held()
     held.come("mail", "pay", "mail", "pay", "mail", "pay")
-    await asyncio.sleep(0)
-    assert held.began == ["mail", "pay"]
+    await eventually(lambda: held.began, ["mail", "pay"].__eq__)
     held.executor.paused.replace(frozenset({"mail"}))
     assert (held.back, ready(held.lane)) == ([3, 5], [4, 6])
     held.come("mail", "pay", first=7)
@@ -83,11 +84,11 @@ async def test_ready_jobs_go_back_and_running_ones_run_on() -> None:
 
 
 @pytest.mark.parametrize("paused", ["mail", "pay"])
-async def test_a_job_that_waits_for_its_earlier_handler_goes_back(paused: str) -> None:
+async def test_a_job_that_waits_for_its_earlier_handler_goes_back(paused: str, eventually: Eventually) -> None:
     """It is neither ready nor running then, and must not become ready when that handler ends."""
     held = Held()
     held.come("mail")
-    await asyncio.sleep(0)
+    await eventually(lambda: held.began)
     held.executor.let_go()  # its handler runs on as a straggler
     held.back.clear()
     held.come("mail")

@@ -163,6 +163,30 @@ def expected(script: list[str]) -> list[str]:
     return script
 
 
+async def test_many_that_wait_begin_within_few_turns_of_the_loop() -> None:
+    """Each turn begins twice as many as the one before; those that do not wait need one turn for all."""
+    began = list[int]()
+
+    async def attempt(number: int) -> None:
+        began.append(number)
+        if number < 100:
+            await asyncio.sleep(0.01)
+
+    bench = Bench(attempt)
+    bench.add(*range(100))
+    counts = []
+    for _ in range(7):
+        await asyncio.sleep(0)
+        counts.append(len(began))
+    assert counts == [1, 3, 7, 15, 31, 63, 100]
+    await bench.end()
+    bench = Bench(attempt)
+    bench.add(*range(100, 200))
+    await asyncio.sleep(0)
+    assert len(began) == 200
+    await bench.end()
+
+
 async def test_one_that_cancels_its_task_and_ends_harms_no_other() -> None:
     """The cancellation of a task whose attempt has ended reaches no later attempt."""
     ended = list[int]()

@@ -22,6 +22,26 @@ if TYPE_CHECKING:
 
 _TURN_SECONDS: Final = 0.004
 _TURN_LOOK: Final = 16
+_MOST_TASKS: Final = 64
+"""In how many tasks at most the jobs of a lane are started at once."""
+
+
+class _Round:
+    """The tasks that start the jobs of one lane in one turn of the loop.
+
+    Where attempts wait, each takes a task, so that the next round has twice as many tasks as were taken in this one.
+
+    Attributes:
+        left: how many of the tasks have not had their turn.
+        taken: how many were taken by attempts that wait.
+        until: until when they may start jobs, in monotonic seconds, so that others can use the loop; 0.0 before the first.
+    """
+
+    __slots__ = ("left", "taken", "until")
+
+    def __init__(self) -> None:
+        self.left = self.taken = 0
+        self.until = 0.0
 
 
 class Starter:
@@ -54,41 +74,49 @@ class Starter:
         self._guard = guard
         self._loop = asyncio.get_running_loop()
         self.context = contextvars.copy_context()
+        self._rounds: dict[Lane, _Round] = {}
         self.first_step: HeldJob | None = None
         self.waiting: set[HeldJob] = set()
         self.started = 0
 
     def dispatch(self, lane: Lane) -> None:
         """Have ready jobs started while slots are free; where none can be, ask for more if the lane runs dry."""
-        if lane.starting:
+        if (turn := self._rounds.get(lane)) is None:
+            turn = self._rounds[lane] = _Round()
+        if turn.left:
             return
         if lane.free > 0 and lane.ready and not lane.holding:
             if self._wiring.is_leased(now := time.monotonic()):
-                lane.starting, lane.started_at = True, now
-                # Not the loop's own way: a task factory that starts tasks eagerly would start each one within another.
-                asyncio.Task(self._run(lane), loop=self._loop)
+                lane.started_at = now
+                turn.left = min(max(2 * turn.taken, 1), _MOST_TASKS, lane.free, len(lane.ready))
+                turn.taken, turn.until = 0, 0.0
+                for _ in range(turn.left):
+                    # Not the loop's own way: a factory that starts tasks eagerly would start each within another.
+                    asyncio.Task(self._run(lane, turn), loop=self._loop)
         elif lane.hungry and len(lane.ready) <= lane.refill and lane.low:
             self._wiring.thirsty()
 
-    async def _run(self, lane: Lane) -> None:
-        """Start jobs for a few milliseconds at most, so that others can use the loop; go on with the one that waits."""
+    async def _run(self, lane: Lane, turn: _Round) -> None:
+        """Start jobs; go on with the one that waits."""
         try:
-            rest = self._start(lane, time.monotonic())
+            rest = self._start(lane, turn)
         finally:
-            lane.starting = False
-            self.dispatch(lane)
+            turn.left -= 1
+            if not turn.left:
+                self.dispatch(lane)
         if rest is not None:
             await rest
 
-    def _start(self, lane: Lane, began: float) -> _Rest | None:
+    def _start(self, lane: Lane, turn: _Round) -> _Rest | None:
         """Start jobs; return the rest of the first attempt that waits for something, or None."""
-        if not self._wiring.is_leased(began):
+        now = time.monotonic()
+        if not self._wiring.is_leased(now):
             return None  # the process was paused, or its heartbeats do not get through: others may run what it holds
         task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - this runs in one
-        lane.started_at = now = began
+        turn.until = turn.until or now + _TURN_SECONDS
         ready, count = lane.ready, 0
-        while lane.free > 0 and ready and not lane.holding:
+        while now < turn.until and lane.free > 0 and ready and not lane.holding:
             running = ready.popleft()
             window = running.window
             if window is not None and time.monotonic() > window.fresh_until and not window.may_start():
@@ -99,14 +127,13 @@ class Starter:
             running.slot_taken_at = now
             if (rest := self._step(running)) is not None:
                 running.task = task
+                turn.taken += 1
                 return rest
             if task.cancelling():  # the handler has cancelled its own task, and has ended nevertheless
                 return None
             count += 1
             if count % _TURN_LOOK == 0:
                 now = time.monotonic()
-                if now - began > _TURN_SECONDS:
-                    return None
         return None
 
     def _step(self, running: HeldJob) -> _Rest | None:

@@ -60,7 +60,6 @@ class Lane:
         served: whether a window is open that looks for its next jobs with its end, so that nobody else need do so.
         serial_hungry: whether more serial jobs may be waiting, where windows take the parallel ones.
         serial_asked: whether a look for serial jobs alone is under way.
-        starting: whether its ready jobs are being started right now.
         lowered: whether looks that began before the concurrency was lowered may bring more jobs than there is room for.
         unseen: how many ends there are until the next one that is measured; after the first ones each eighth is.
         refill: the lane asks for more when no more jobs than this are ready or asked for.
@@ -73,7 +72,7 @@ class Lane:
         "_ahead", "_bytes", "_ends", "_most_ahead", "_seconds", "_size", "asked", "behind", "beside", "bound",
         "budgets", "claim", "concurrency", "config", "free", "heavy", "holding", "horizon", "hungry", "limited",
         "look_at", "lowered", "ordered", "ready", "refill", "serial_asked", "serial_hungry", "served", "shut",
-        "started_at", "starting", "unseen", "windows",
+        "started_at", "unseen", "windows",
     )  # fmt: skip
 
     def __init__(
@@ -109,7 +108,6 @@ class Lane:
         self.served = False
         self.serial_hungry = True
         self.serial_asked = False
-        self.starting = False
         self.holding = False
         self.started_at = 0.0
         self._seconds = AHEAD_SECONDS
