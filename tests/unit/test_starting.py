@@ -20,6 +20,7 @@ from backfill.worker.execution.starting import Starter
 from backfill.worker.execution.wiring import Wiring
 from backfill.worker.lanes.making import make_lanes
 
+from plugins.periods import work_for
 from plugins.waiting import Eventually, wait_until
 
 NOTE: contextvars.ContextVar[int] = contextvars.ContextVar("NOTE", default=-1)
@@ -170,7 +171,7 @@ async def test_many_that_wait_begin_within_few_turns_of_the_loop() -> None:
     async def attempt(number: int) -> None:
         began.append(number)
         if number < 100:
-            await asyncio.sleep(0.01)
+            await work_for(0.01)
 
     bench = Bench(attempt)
     bench.add(*range(100))

@@ -34,7 +34,7 @@ class _Round:
     Attributes:
         left: how many of the tasks have not had their turn.
         taken: how many were taken by attempts that wait.
-        until: until when they may start jobs, in monotonic seconds, so that others can use the loop; 0.0 before the first.
+        until: until when they may start jobs, in monotonic seconds, so that others can use the loop; 0.0 at first.
     """
 
     __slots__ = ("left", "taken", "until")
