@@ -152,11 +152,11 @@ async def test_the_new_session_of_a_worker_that_was_given_up_follows_too(dsn: st
 async def test_threads_that_a_lowered_lane_does_not_need_end(dsn: str, eventually: Eventually) -> None:
     """Those of synchronous handlers; idle ones at once, and the others when their calls have ended."""
     tasks: TaskRegistry[None] = TaskRegistry()
-    began, release = threading.Semaphore(0), threading.Event()
+    began, release = list[int](), threading.Event()
 
     @tasks.task("t")
-    def handler(_: int) -> None:
-        began.release()
+    def handler(number: int) -> None:
+        began.append(number)
         release.wait(30)
         block_for(0.01)
 
@@ -166,8 +166,9 @@ async def test_threads_that_a_lowered_lane_does_not_need_end(dsn: str, eventuall
     before = threads()
     async with BackfillClient(dsn) as client, WorkerRunner(WorkerConfig(dsn, concurrency=12), tasks):
         await client.enqueue_bulk(NewJob("t", n) for n in range(12))
-        await eventually(lambda: threads() - before >= 12)
+        await eventually(lambda: len(began) == 12)
         most = threads()
+        assert most - before >= 12
         await client.set_concurrency("default", 2)
         release.set()
         await eventually(lambda: most - threads() == 10)
