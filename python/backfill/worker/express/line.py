@@ -103,7 +103,10 @@ class ExpressLine:
         if is_pooled(connection) and not self.pooled:
             await connection.close()
             if not self._through_pooler:
-                raise PooledLineError("express lines do not lead through a pooler unless WorkerConfig.express is True")
+                raise PooledLineError(
+                    "their connection leads through a pooler, where each open window occupies one of its sessions; "
+                    "WorkerConfig(express=True), or --express, opens windows there too"
+                )
             # The pooler may leave the name on a session that other programs use, and sessions are ended by their names.
             self.pooled = True
             connection = await connect(self._dsn, application_name=_SHARED_NAME)

@@ -107,7 +107,7 @@ class WindowLoop(Service):
             return False
         except Exception as error:  # noqa: BLE001 - whatever keeps it from connecting may pass
             self._go_on_without()
-            logger.log(station.hot.outage.level(), "an express line cannot connect: %s", said(error))
+            logger.log(station.hot.outage.level(), "no connection for the windows of express tasks: %s", said(error))
             await self._backoff.wait(station.hot.give_up if self._aftermath else self._stopping)
             return False
         self._backoff.reset()

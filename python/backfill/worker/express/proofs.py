@@ -156,7 +156,8 @@ class _Book:
             logger.info(
                 "task %r runs the ordinary way until %d more of its attempts have ended: %d of its last %d attempts "
                 "were longer than a window of %g ms or held the event loop. Such jobs cost more in windows than "
-                "without; take express=True from the task, or give the worker a longer express_window",
+                "without; take express=True from the task, or give the worker a longer express_window "
+                "(--express-window)",
                 self._name, NEEDED, len(self._slow), min(self.seen, LOOKED_AT), self._window * 1000,
             )  # fmt: skip
         self.begin_anew()
