@@ -186,7 +186,7 @@ class Executor(Wiring):
         """Give back one such job."""
         self.cancelling.note_keep(running)
         running.ending = GIVEN_BACK
-        self._unstarted += 1
+        self._unstarted += running.window is None  # what a window lets go has not been claimed yet
         self.ended(running)
 
     async def drain(self, timeout: float) -> None:

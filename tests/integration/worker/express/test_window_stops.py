@@ -44,12 +44,13 @@ async def test_a_stop_lets_go_of_what_had_not_begun(dsn: str, eventually: Eventu
     """Those whose handlers run may end, and complete; the others' rows are as if nobody had held them."""
     waiting = Waiting()
     async with BackfillClient(dsn) as client:
-        async with in_windows(dsn, waiting.tasks, concurrency=4, express_window=LONG):
+        async with in_windows(dsn, waiting.tasks, concurrency=4, express_window=LONG) as runner:
             await client.enqueue_bulk(NewJob("t", number) for number in range(20))
             await eventually(lambda: len(waiting.began) == 4)
             before = await rows(dsn, VERSIONS)
             asyncio.get_running_loop().call_later(0.1, waiting.release.set)
         assert waiting.began == waiting.ended
+        assert runner.tally.given_back == 0  # nobody had claimed them yet
         left = await rows(dsn, VERSIONS)
         assert set(await rows(dsn, STATE)) == {(0, None)}
     assert len(left) == 20 - len(waiting.ended)
