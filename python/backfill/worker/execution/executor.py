@@ -316,7 +316,7 @@ class Executor(Wiring):
 
     def _return_unstarted(self) -> None:
         """Give back all jobs that have not started, now and from now on; no job gets the share of another."""
-        self._draining = True
+        self._draining = self._starter.stopped = True
         self.undo_all(self.kept_back())
         for lane in self.held.lanes:
             self.undo_all(lane.take_ready())

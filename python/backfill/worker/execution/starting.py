@@ -11,7 +11,8 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Final, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from backfill.worker.execution.forks import ForkGuard
 from backfill.worker.execution.held_job import HeldJob
@@ -58,6 +59,7 @@ class Starter:
         first_step: the attempt that runs now and has not waited for anything yet; its task is not known to anybody.
         waiting: the attempts that have begun, and wait for something or did so.
         started: how many jobs were started.
+        stopped: whether no more jobs start, since the worker stops.
     """
 
     def __init__(
@@ -78,12 +80,13 @@ class Starter:
         self.first_step: HeldJob | None = None
         self.waiting: set[HeldJob] = set()
         self.started = 0
+        self.stopped = False
 
     def dispatch(self, lane: Lane) -> None:
         """Have ready jobs started while slots are free; where none can be, ask for more if the lane runs dry."""
         if (turn := self._rounds.get(lane)) is None:
             turn = self._rounds[lane] = _Round()
-        if turn.left:
+        if turn.left or self.stopped:
             return
         if lane.free > 0 and lane.ready and not lane.holding:
             if self._wiring.is_leased(now := time.monotonic()):
@@ -92,23 +95,20 @@ class Starter:
                 turn.taken, turn.until = 0, 0.0
                 for _ in range(turn.left):
                     # Not the loop's own way: a factory that starts tasks eagerly would start each within another.
-                    asyncio.Task(self._run(lane, turn), loop=self._loop)
+                    asyncio.Task(_Run(self, lane, turn), loop=self._loop)
         elif lane.hungry and len(lane.ready) <= lane.refill and lane.low:
             self._wiring.thirsty()
 
-    async def _run(self, lane: Lane, turn: _Round) -> None:
-        """Start jobs; go on with the one that waits."""
+    def start(self, lane: Lane, turn: _Round) -> _Rest | None:
+        """Start jobs in the current task; return the rest of the first attempt that waits for something, or None."""
         try:
-            rest = self._start(lane, turn)
+            return self._start(lane, turn)
         finally:
             turn.left -= 1
             if not turn.left:
                 self.dispatch(lane)
-        if rest is not None:
-            await rest
 
     def _start(self, lane: Lane, turn: _Round) -> _Rest | None:
-        """Start jobs; return the rest of the first attempt that waits for something, or None."""
         now = time.monotonic()
         if not self._wiring.is_leased(now):
             return None  # the process was paused, or its heartbeats do not get through: others may run what it holds
@@ -155,38 +155,58 @@ class Starter:
         return _Rest(context, attempt, awaited)
 
 
-class _Rest(Generator[Any, Any, None]):
-    """What is left of a coroutine that has begun in a context: an awaitable that goes on with it in this context.
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What is left of an attempt that has begun and waits.
 
-    Args:
-        context: the context.
-        coroutine: the coroutine.
+    Attributes:
+        context: its context.
+        attempt: its coroutine.
         awaited: what it waits for now.
     """
 
-    __slots__ = ("_awaited", "_context", "_coroutine")
+    context: contextvars.Context
+    attempt: Coroutine[Any, Any, None]
+    awaited: Any
 
-    def __init__(self, context: contextvars.Context, coroutine: Coroutine[Any, Any, None], awaited: Any) -> None:
-        self._context = context
-        self._coroutine = coroutine
-        self._awaited: list[Any] = [awaited]
 
-    def __await__(self) -> Self:
-        """The iterator that the awaiting task steps through."""
-        return self
+class _Run(Coroutine[Any, Any, None]):
+    """What an asyncio task of the starter runs: its first step starts jobs, the others are those of the one that waits.
 
-    def __next__(self) -> Any:
-        """Give what the coroutine waits for: at first what it has said already, later what it says in its next step."""
-        return self._awaited.pop() if self._awaited else self._context.run(self._coroutine.send, None)
+    It is no async function: what a task raises into one goes through a frame more, and that of a GeneratorExit is lost.
+    """
+
+    __slots__ = ("_lane", "_rest", "_starter", "_turn")
+    __name__ = "Executor._attempt"  # what asyncio shows of the task
+
+    def __init__(self, starter: Starter, lane: Lane, turn: _Round) -> None:
+        self._starter = starter
+        self._lane = lane
+        self._turn = turn
+        self._rest: _Rest | None = None
 
     def send(self, value: Any) -> Any:
-        """Go on with the coroutine."""
-        return self._context.run(self._coroutine.send, value)
+        """Take a step."""
+        rest = self._rest
+        if rest is not None:
+            return rest.context.run(rest.attempt.send, value)
+        self._rest = rest = self._starter.start(self._lane, self._turn)
+        if rest is None:
+            raise StopIteration
+        return rest.awaited
 
     def throw(self, *error: Any) -> Any:
-        """Raise an error where the coroutine waits."""
-        return self._context.run(self._coroutine.throw, *error)
+        """Raise an error where the attempt waits; before the first step, nothing has begun."""
+        rest = self._rest
+        if rest is None:
+            raise error[0]
+        return rest.context.run(rest.attempt.throw, *error)
 
     def close(self) -> None:
-        """End the coroutine where it waits."""
-        self._context.run(self._coroutine.close)
+        """End the attempt where it waits."""
+        if self._rest is not None:
+            self._rest.context.run(self._rest.attempt.close)
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Refuse: only a task steps through it."""
+        raise TypeError("only a task runs it")
