@@ -90,7 +90,6 @@ class Executor(Wiring):
         self._registry = registry.wrapped(self._guard.returned)
         self.processes = HandlerProcesses(self._outcomes, self.contexts, self._hooked, self.progress)
         self.threads = HandlerThreads(f"backfill-{worker_id[-6:]}", self._guard)
-        self._draining = False
         self._unstarted = 0
         self.stragglers = Stragglers()
         """The handlers that run although they should have ended; a worker's sessions share them."""
@@ -140,7 +139,7 @@ class Executor(Wiring):
 
     def admit(self, claimed: list[HeldJob], lane: Lane) -> None:
         """Start jobs that were taken in, as far as there are slots; others are ready. A stopping worker starts none."""
-        if self._draining:
+        if self._starter.stopped:
             self.undo_all(claimed)
             return
         lane.add(self.park(self.broken.sift(claimed)))
@@ -156,9 +155,9 @@ class Executor(Wiring):
         self.cancelling.came(jobs)
         if self._hooked is not None:
             self._hooked.fetched(jobs)
-        if self._draining:
+        if self._starter.stopped:
             self.undo_all(claimed)
-        return [] if self._draining else claimed
+        return [] if self._starter.stopped else claimed
 
     def park(self, claimed: list[HeldJob]) -> list[HeldJob]:
         """Give back or keep back the claimed jobs that may not start here; return the others."""
@@ -316,7 +315,7 @@ class Executor(Wiring):
 
     def _return_unstarted(self) -> None:
         """Give back all jobs that have not started, now and from now on; no job gets the share of another."""
-        self._draining = self._starter.stopped = True
+        self._starter.stopped = True
         self.undo_all(self.kept_back())
         for lane in self.held.lanes:
             self.undo_all(lane.take_ready())

@@ -155,7 +155,7 @@ class Starter:
         return _Rest(context, attempt, awaited)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Rest:
     """What is left of an attempt that has begun and waits.
 

@@ -68,13 +68,12 @@ class Aftermath:
         elif unsure.jobs:
             self._state.unsure.add(self._number)
 
-    def give_up(self) -> None:
+    def end(self) -> None:
         """Leave it at what is done: the jobs that are not deleted run again."""
         unsure, self._unsure = self._unsure, Unsure()
         self._state.unsure.discard(self._number)
         self._tries = 0
-        for alarm in self._state.alarms:
-            alarm.ring()
+        self._state.stir_all()
         self._over()
         self._state.jobs.found(unsure)
 
@@ -103,7 +102,7 @@ class Aftermath:
                 return
         self._backoff.reset()
         self._refusals.reset()
-        self.give_up()
+        self.end()
 
     async def _delete(self, wire: Wire, count: int) -> None:
         """Delete the first jobs of those that are left."""
@@ -137,7 +136,7 @@ class Aftermath:
         if self._unsure.ending:
             self._station.locks.look_soon()
             self._station.stir()
-        self.give_up()
+        self.end()
 
     async def _delete_each(self, wire: Wire) -> None:
         """Delete the jobs one by one, so that one which is refused does not have the others run again."""

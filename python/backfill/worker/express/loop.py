@@ -82,7 +82,7 @@ class WindowLoop(Service):
         if self._window is not None:
             self._lose()
         if self._aftermath:
-            self._aftermath.give_up()
+            self._aftermath.end()
         await self._line.hang_up(lost=True)
 
     def _due_in(self) -> float:
@@ -118,8 +118,7 @@ class WindowLoop(Service):
         self._state.unsure.discard(self._number)
         self._state.rests = False
         self._state.mode.rest()
-        for alarm in self._state.alarms:
-            alarm.ring()
+        self._state.stir_all()
 
     async def _turn(self) -> None:
         """Open a window, or end the one that is open and open the next."""

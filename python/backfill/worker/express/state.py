@@ -39,6 +39,11 @@ class ExpressState:
     unsure: set[int] = field(default_factory=set)
     rests: bool = False
 
+    def stir_all(self) -> None:
+        """Wake all lines, since what they have waited for is over."""
+        for alarm in self.alarms:
+            alarm.ring()
+
     def stir(self) -> None:
         """Wake the first line, since lanes may have to look."""
         self.alarms[0].ring()

@@ -36,16 +36,22 @@ create trigger refuse before delete on graphile_worker._private_jobs
 """
 
 
-async def test_jobs_that_a_trigger_keeps_are_not_run_by_one_window_after_the_other(
-    dsn: str, eventually: Eventually, caplog: pytest.LogCaptureFixture
-) -> None:
-    """They run once more the ordinary way, in which the attempt counts; the log says what may keep them."""
+def counting() -> tuple[Counter[Any], TaskRegistry[None]]:
+    """An express task `t` that does nothing, and how often it ran for each payload."""
     ran, tasks = Counter[Any](), TaskRegistry[None]()
 
     @short(tasks, "t")
     async def handler(payload: Any, ctx: WorkerContext[None]) -> None:
         ran[payload] += 1
 
+    return ran, tasks
+
+
+async def test_jobs_that_a_trigger_keeps_are_not_run_by_one_window_after_the_other(
+    dsn: str, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They run once more the ordinary way, in which the attempt counts; the log says what may keep them."""
+    ran, tasks = counting()
     async with BackfillClient(dsn) as client, in_windows(dsn, tasks, express_window=LONG):
         await rows(dsn, KEEP)
         await client.enqueue_bulk(NewJob("t", number) for number in range(5))
@@ -62,12 +68,7 @@ async def test_one_job_that_may_not_be_deleted_does_not_have_its_neighbours_run_
     dsn: str, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The window that it was in is refused as a whole, and then each of its jobs is deleted by itself."""
-    ran, tasks = Counter[Any](), TaskRegistry[None]()
-
-    @short(tasks, "t")
-    async def handler(payload: Any, ctx: WorkerContext[None]) -> None:
-        ran[payload] += 1
-
+    ran, tasks = counting()
     caplog.set_level(logging.INFO, "backfill")
     async with BackfillClient(dsn) as client, in_windows(dsn, tasks, express_window=LONG):
         await rows(dsn, REFUSE)
