@@ -62,6 +62,7 @@ def begin_commands(schema: str, *, idle_seconds: float, first: Sequence[Command]
         Command.of("begin_window", schema),
         Command.of("bound_window", schema, idle, _STATEMENT_TIMEOUT),
         *first,
+        Command.of("lock_window", schema),
     ]
 
 

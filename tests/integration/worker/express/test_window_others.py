@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from typing import Any, LiteralString
@@ -28,6 +29,14 @@ CHANGES: list[LiteralString] = [
     "begin; lock table graphile_worker._private_jobs in access exclusive mode; commit",
 ]
 """What a migration or an administrator does; each statement needs the table for itself."""
+WAITS: LiteralString = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query = %s"
+SHARING: list[LiteralString] = [
+    "reindex table graphile_worker._private_jobs",
+    "create index more on graphile_worker._private_jobs (updated_at)",
+    "create trigger more before truncate on graphile_worker._private_jobs for each statement "
+    "execute function suppress_redundant_updates_trigger()",
+]
+"""Changes that only keep others from writing to the table at first; the first of them needs its indexes for itself then."""
 NO_LONGER = 10.0
 """Seconds that each may take, on a machine that is busy; a window that waited for it in turn would never end."""
 
@@ -115,6 +124,29 @@ async def test_the_whole_table_is_changed_beside_windows(dsn: str, eventually: E
             assert time.monotonic() - began < NO_LONGER
         await eventually(lambda: value(dsn, LEFT), (0).__eq__)
     assert runs.ended == Counter(range(100 * len(CHANGES)))
+
+
+@pytest.mark.parametrize("change", SHARING)
+async def test_a_change_that_shares_the_table_waits_for_the_window(
+    dsn: str, eventually: Eventually, caplog: pytest.LogCaptureFixture, change: LiteralString
+) -> None:
+    """It does not lock what the window's end needs, so that the window is not lost, and its job does not run again."""
+    runs = Runs()
+    async with (
+        BackfillClient(dsn) as client,
+        in_windows(dsn, runs.tasks, express_window=LONG),
+        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as other,
+    ):
+        await client.enqueue("t", "hold")
+        await eventually(lambda: runs.began)
+        caplog.clear()
+        changed = asyncio.ensure_future(other.execute(change))
+        await eventually(lambda: value(dsn, WAITS, change), (1).__eq__)
+        runs.release.set()
+        await asyncio.wait_for(changed, NO_LONGER)
+        await eventually(lambda: value(dsn, LEFT), (0).__eq__)
+    assert runs.began == runs.ended == Counter(["hold"])
+    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_jobs_of_long_ago_run_though_windows_have_gone_past_their_time(dsn: str, eventually: Eventually) -> None:
