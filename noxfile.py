@@ -7,6 +7,7 @@ tests meet what users install, and never the source tree.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -98,6 +99,13 @@ SHARED = [
 ]
 """Tests to which the kind of server is the same: they run once, on the embedded one."""
 MACHINES = [
+    "tests/integration/storage/schema/test_migrate.py",
+    "tests/integration/storage/schema/test_operators.py",
+    "tests/integration/storage/schema/test_contract_races.py",
+    "tests/integration/storage/schema/test_contract_keys.py",
+    "tests/integration/storage/schema/test_odd_settings.py",
+    "tests/integration/storage/test_carried.py",
+    "tests/integration/storage/test_isolation.py",
     "tests/integration/client/bulk",
     "tests/integration/client/dead_letters",
     "tests/integration/client/ends",
@@ -105,6 +113,14 @@ MACHINES = [
 ]
 """Tests to which the kind of server is the same: they run on the machine's own server, so that clients meet it too."""
 EMBEDDED = [
+    "tests/integration/storage/schema/test_contract_add.py",
+    "tests/integration/storage/schema/test_contract_manage.py",
+    "tests/integration/storage/schema/test_contract_twin.py",
+    "tests/integration/storage/schema/test_migrate_foreign.py",
+    "tests/integration/storage/schema/test_schema_dump.py",
+    "tests/integration/storage/schema/test_grants.py",
+    "tests/integration/storage/test_plans_dead_rows.py",
+    "tests/integration/storage/test_shares.py",
     "tests/twins",
     *(str(path.relative_to(HERE)) for path in sorted((HERE / "tests/integration/client").glob("test_*.py"))),
     "tests/integration/client/gathering",
@@ -149,6 +165,8 @@ FAULTS = [
 """What faults may cost: as ratios, so that they need a quiet machine."""
 HELD = "benches/test_bench_held.py::test_waits_under_an_old_snapshot"
 """What an old snapshot may cost: alone on its server, whose dead rows it keeps."""
+MEMORY = 8 << 30
+"""How many bytes must be free in memory for the temporary files of all tests."""
 BRIEF = ("wal_level=minimal", "max_wal_senders=0", "full_page_writes=off")
 """What spares the disk: the tests make and drop thousands of databases."""
 COUNTING = ("shared_preload_libraries=pg_stat_statements", "autovacuum=off")
@@ -240,9 +258,11 @@ def ci(session: nox.Session) -> None:
 def _side_by_side(session: nox.Session) -> None:
     """The tests on each kind of server, and those with their own, beside each other: they wait more than they work."""
     with ExitStack() as stack:
-        beside = [(name, *stack.enter_context(_started(name))) for name in ("server", "own", "once")]
+        memory = stack.enter_context(_in_memory())
+        beside = [(name, *stack.enter_context(_started(name, memory))) for name in ("server", "own", "once")]
         try:
-            session.run("pytest", "-m", "not long", *DATABASE, *OTHERS, *NOT_EMBEDDED, env=_without_server())
+            chosen = (*DATABASE, *OTHERS, *NOT_EMBEDDED)
+            session.run("pytest", "-m", "not long", *chosen, env={**_without_server(), **memory})
         finally:
             failed = [name for name, process, _ in beside if process.wait()]
             for name, _, output in beside:
@@ -253,13 +273,33 @@ def _side_by_side(session: nox.Session) -> None:
 
 
 @contextmanager
-def _started(name: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """A session in a process of its own, and where it writes to."""
+def _in_memory() -> Iterator[dict[str, str]]:
+    """Variables by which temporary files are in memory, where there is enough of it.
+
+    A test has its own database, of hundreds of files: on a disk, making and removing them takes half of the time.
+    """
+    memory = Path("/dev/shm")  # noqa: S108 - that is its place on Linux
+    if not memory.is_dir() or shutil.disk_usage(memory).free < MEMORY or os.statvfs(memory).f_flag & os.ST_NOEXEC:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="backfill-", dir=memory) as folder:
+        os.chmod(folder, 0o1777)  # noqa: S103 - servers run as users of their own
+        yield {"TMPDIR": folder}
+
+
+@contextmanager
+def _started(name: str, variables: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A session in a process of its own, with these variables too, and where it writes to."""
     command = (sys.executable, "-m", "nox", "--noxfile", __file__, "--session", name)
     with (
         tempfile.TemporaryFile("w+") as output,
         subprocess.Popen(  # noqa: S603 - ourselves
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **variables},
         ) as process,
     ):
         yield process, output

@@ -34,6 +34,6 @@ pytest_plugins = [
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=_QUIET)
-settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True, suppress_health_check=_QUIET)
+settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True, suppress_health_check=_QUIET)
 settings.register_profile("long", deadline=None, max_examples=5000, suppress_health_check=_QUIET)
 settings.load_profile(os.environ.get("BACKFILL_HYPOTHESIS", "ci" if os.environ.get("CI") else "default"))

@@ -13,5 +13,11 @@ def told_to_stop() -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_reader(sys.stdin.fileno(), stop.set)
+    told = sys.stdin.fileno()
+
+    def closed() -> None:
+        loop.remove_reader(told)  # it would be ready again and again while the worker stops
+        stop.set()
+
+    loop.add_reader(told, closed)
     return stop

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from plugins.periods import between_looks
+from reading import close_kept
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +18,7 @@ def _no_rows_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """After a test with a database: no connection of its own is open, and nothing is locked by nobody."""
     dsn = request.getfixturevalue("dsn") if "dsn" in request.fixturenames else None
     yield
+    close_kept()
     if dsn is None:
         return
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -12,16 +12,14 @@ import psycopg
 import pytest
 
 from backfill import BackfillClient, Control, Limit, Rate, TaskRegistry, WorkerConfig, WorkerRunner
+from preloaded import run_shell
 
 from plugins.roles import NewRole
-from programs import shell
 
 
 def ran(dsn: str, *words: str) -> subprocess.CompletedProcess[str]:
     """A command that has ended."""
-    return subprocess.run(
-        shell(*words, "--dsn", dsn), capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False
-    )
+    return run_shell(*words, "--dsn", dsn)
 
 
 def printed(dsn: str, *words: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from datetime import datetime
 from typing import NamedTuple
 
@@ -13,9 +12,9 @@ from typer.testing import CliRunner
 from backfill.cli.app import app
 from backfill.cli.common import explain
 from declaring import declare
+from preloaded import run_shell
 
 from plugins.roles import NewRole
-from programs import shell
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 NIGHTLY = "0 4 * * * report ?tz=Europe/Berlin"
@@ -59,10 +58,7 @@ def test_in_a_process_of_its_own(dsn: str) -> None:
         (["show", "raport"], 1, "", "backfill: there is no schedule 'raport'; is 'report' meant?\n"),
         (["add", "@daily"], 2, "", "backfill: line 1, column 7: nothing: expected the name of a task\n"),
     ):
-        result = subprocess.run(
-            shell("cron", *words, "--dsn", dsn),
-            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False,
-        )  # fmt: skip
+        result = run_shell("cron", *words, "--dsn", dsn)
         assert (result.returncode, result.stderr) == (code, error)
         assert result.stdout.startswith(out)
 

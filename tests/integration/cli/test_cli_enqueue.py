@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
-from programs import shell
+from preloaded import run_shell
 
 QUERY = """
 select task_identifier, queue_name, jobs.priority, jobs.max_attempts, jobs.key, jobs.flags, payload, jobs.run_at,
@@ -21,9 +20,7 @@ from graphile_worker.jobs join graphile_worker._private_jobs using (id)
 
 def enqueue(dsn: str, *words: str, stdin: str = "") -> str:
     """What the command prints."""
-    result = subprocess.run(
-        shell("enqueue", *words, "--dsn", dsn), capture_output=True, text=True, input=stdin, timeout=60, check=False
-    )
+    result = run_shell("enqueue", *words, "--dsn", dsn, stdin=stdin)
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout
 

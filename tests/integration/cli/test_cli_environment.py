@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from backfill.cli.demo import fleet
 from backfill.cli.demo.board import Board
 from backfill.cli.options import VARIABLES
+from preloaded import run_shell
 
 from programs import Program, running, shell
 
@@ -35,8 +37,8 @@ def run(tmp_path: Path) -> Run:
     (tmp_path / "jobs.py").write_text(TASKS)
 
     def end(*words: str, **variables: str) -> tuple[int, str]:
-        with running(shell(*words), environment=variables, folder=tmp_path) as program:
-            return program.end(), program.output
+        ended = run_shell(*words, env={**os.environ, **variables}, cwd=tmp_path)
+        return ended.returncode, ended.stdout + ended.stderr
 
     return end
 

@@ -13,8 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from backfill.cli.options import VARIABLES
 from backfill.cli.settings import without
-
-from programs import shell
+from preloaded import run_shell
 
 TASKS = "from backfill import TaskRegistry\ntasks = TaskRegistry()\nother = 3\n\n@tasks.task('noop')\ndef noop(): ...\n"
 
@@ -23,16 +22,7 @@ def run(
     *words: str, folder: Path, environment: Mapping[str, str] | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run the shell to its end, in a folder, without the variables that it reads but for those given."""
-    return subprocess.run(
-        shell(*words),
-        env={**without(os.environ, VARIABLES), **(environment or {})},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        input=stdin,
-        timeout=60,
-        check=False,
-    )
+    return run_shell(*words, env={**without(os.environ, VARIABLES), **(environment or {})}, cwd=folder, stdin=stdin)
 
 
 def refused(result: subprocess.CompletedProcess[str], code: int) -> str:

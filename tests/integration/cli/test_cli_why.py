@@ -6,17 +6,14 @@ import json
 import subprocess
 
 from backfill import BackfillClient, Control, Queue
+from preloaded import run_shell
 
 from plugins.roles import NewRole
-from programs import shell
 
 
 def ran(dsn: str, *words: str) -> subprocess.CompletedProcess[str]:
     """A command that has ended."""
-    return subprocess.run(
-        shell("why", *words, "--dsn", dsn), capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
-        check=False,
-    )  # fmt: skip
+    return run_shell("why", *words, "--dsn", dsn)
 
 
 async def paused(dsn: str) -> tuple[int, Control]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from typing import LiteralString
 
 import psycopg
@@ -23,8 +22,8 @@ from backfill.storage.schema.steps import migrations, newest
 from contract.catalog import catalogue, contract, differences
 from contract.scripts import run_script, statements
 from contract.snapshot import Snapshot, snapshot
+from preloaded import run_shell
 
-from programs import shell
 from strategies import schema_names
 
 SCHEMA = "graphile_worker"
@@ -33,23 +32,14 @@ SCHEMA = "graphile_worker"
 def printed(*words: str, dsn: str | None = None) -> str:
     """What `backfill migrate` prints with these words."""
     where = [] if dsn is None else ["--dsn", dsn]
-    done = subprocess.run(
-        shell("migrate", *words, *where),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=without_database(),
-    )
+    done = run_shell("migrate", *words, *where, env=without_database())
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
 def refusal(*words: str) -> str:
     """The error of `backfill migrate` with these words."""
-    done = subprocess.run(
-        shell("migrate", *words), capture_output=True, text=True, timeout=60, check=False, env=without_database()
-    )
+    done = run_shell("migrate", *words, env=without_database())
     assert done.returncode != 0
     assert done.stdout == ""
     return done.stderr

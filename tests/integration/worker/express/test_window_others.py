@@ -33,8 +33,7 @@ WAITS: LiteralString = "select count(*) from pg_stat_activity where wait_event_t
 SHARING: list[LiteralString] = [
     "reindex table graphile_worker._private_jobs",
     "create index more on graphile_worker._private_jobs (updated_at)",
-    "create trigger more before truncate on graphile_worker._private_jobs for each statement "
-    "execute function suppress_redundant_updates_trigger()",
+    "create trigger more after truncate on graphile_worker._private_jobs execute function tsvector_update_trigger()",
 ]
 """Changes that only keep others from writing to the table at first; the first of them needs its indexes for itself then."""
 NO_LONGER = 10.0
