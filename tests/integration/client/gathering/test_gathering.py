@@ -90,7 +90,8 @@ async def test_the_rows_are_those_of_single_calls(dsn: str) -> None:
     columns: LiteralString = """
         select jobs.task_identifier, jobs.queue_name, jobs.key, jobs.priority, jobs.max_attempts, jobs.attempts,
           jobs.revision, jobs.flags, private.payload::text,
-          case jobs.run_at when %s then 'later' else round(extract(epoch from jobs.run_at - jobs.created_at) / 60)::text end
+          case jobs.run_at when %s then 'later'
+          else round(extract(epoch from jobs.run_at - jobs.created_at) / 60)::text end
         from graphile_worker.jobs as jobs join graphile_worker._private_jobs as private using (id)
         order by (private.payload ->> 'n')::int"""
     written = []

@@ -35,7 +35,7 @@ SHARING: list[LiteralString] = [
     "create index more on graphile_worker._private_jobs (updated_at)",
     "create trigger more after truncate on graphile_worker._private_jobs execute function tsvector_update_trigger()",
 ]
-"""Changes that only keep others from writing to the table at first; the first of them needs its indexes for itself then."""
+"""Changes that only keep others from writing to the table at first; the first needs its indexes for itself then."""
 NO_LONGER = 10.0
 """Seconds that each may take, on a machine that is busy; a window that waited for it in turn would never end."""
 
