@@ -34,7 +34,16 @@ FAILED = "select count(*) from graphile_worker._private_jobs where last_error is
 END_WINDOWS = """
     select count(pg_terminate_backend(pid)) from pg_stat_activity
     where datname = current_database() and application_name like 'backfill express %'"""
-BLOCKED = "select count(*) from pg_locks where not granted and locktype = 'relation'"
+BLOCKING = """
+    create function graphile_worker.wait() returns trigger language plpgsql as $$
+    begin
+      perform pg_advisory_xact_lock(7);
+      return new;
+    end
+    $$;
+    create trigger wait before update on graphile_worker._private_jobs
+      for each row execute function graphile_worker.wait()"""
+BLOCKED = "select count(*) from pg_locks where not granted and locktype = 'advisory' and objid = 7"
 HOUR = timedelta(hours=1)
 LATER = RetryPolicy(9, HOUR, HOUR, 1.0, 0.0)
 Context = WorkerContext[None]
@@ -163,6 +172,7 @@ async def test_a_handler_whose_window_breaks_begins_no_transaction(
                 helper.exception()
             raise
 
+    await rows(sums, BLOCKING)
     async with (
         BackfillClient(sums) as client,
         await psycopg.AsyncConnection.connect(sums) as other,
@@ -171,7 +181,7 @@ async def test_a_handler_whose_window_breaks_begins_no_transaction(
         await eventually(lambda: value(sums, LINES), bool)
         job = await client.enqueue(add, 1)
         await begun.wait()
-        await other.execute("lock table graphile_worker._private_jobs in share mode")  # no claim enters a row
+        await other.execute("select pg_advisory_xact_lock(7)")  # no claim enters a row
         go.set()
         await eventually(lambda: value(sums, BLOCKED), bool)
         await rows(sums, END_WINDOWS)
