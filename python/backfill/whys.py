@@ -120,7 +120,5 @@ class Why:
         """A line for each reason, or one that says what the job waits for."""
         if self.reasons:
             return "\n".join(reason.text for reason in self.reasons)
-        return (
-            f"job {self.job_id} ({self.task}) is ready: it waits for its turn, and for a free slot of one of "
-            f"{self.knowing} workers that know its task"
-        )
+        who = "the worker that knows" if self.knowing == 1 else f"one of the {self.knowing} workers that know"
+        return f"job {self.job_id} ({self.task}) is ready: it waits for its turn, and for a free slot of {who} its task"

@@ -30,6 +30,7 @@ LIMITS: Final = {
     "max_rss": (2**20, 2**40),
 }
 """The least and the most of each number: of the fields of `WorkerConfig`, and of the settings of the supervisor."""
+_EXAMPLES: Final = ("1h30m", "90s", "1.5s", "250ms")
 _YES: Final = ("true", "yes", "on", "1")
 _NO: Final = ("false", "no", "off", "0")
 _WHOLE: Final = re.compile(r"-?\d{1,18}", re.ASCII)
@@ -123,7 +124,8 @@ class Span:
     def expected(self) -> str:
         """Its limits and examples."""
         least, most = SPANS[self.field]
-        return f"a time from {show_duration(least)} to {show_duration(most)}, such as 1h30m, 90s, 1.5s or 250ms"
+        examples = [text for text in _EXAMPLES if least <= read_duration(text) <= most]
+        return f"a time from {show_duration(least)} to {show_duration(most)}, such as {_either(examples)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,4 +319,5 @@ def _within(field: str, span: timedelta) -> timedelta:
 
 
 def _either(words: list[str]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}"
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last

@@ -77,7 +77,7 @@ async def test_nothing_holds_it_back(client: BackfillClient) -> None:
     job = await client.enqueue("t")
     why = await client.why(job)
     assert (why.job_id, why.task, why.queue, why.reasons, why.knowing) == (job.id, "t", None, (), 1)
-    assert "is ready: it waits for its turn, and for a free slot of one of 1 workers" in str(why)
+    assert "is ready: it waits for its turn, and for a free slot of the worker that knows its task" in str(why)
     assert abs(datetime.now(UTC) - why.looked_at) < timedelta(minutes=5)
 
 
