@@ -282,7 +282,7 @@ def _in_memory() -> Iterator[dict[str, str]]:
     if not memory.is_dir() or shutil.disk_usage(memory).free < MEMORY or os.statvfs(memory).f_flag & os.ST_NOEXEC:
         yield {}
         return
-    with tempfile.TemporaryDirectory(prefix="backfill-", dir=memory) as folder:
+    with tempfile.TemporaryDirectory(prefix="bf-", dir=memory) as folder:
         os.chmod(folder, 0o1777)  # noqa: S103 - servers run as users of their own
         yield {"TMPDIR": folder}
 

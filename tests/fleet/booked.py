@@ -13,10 +13,12 @@ import asyncio
 import contextlib
 import ctypes
 import datetime as dt
+import gc
 import logging
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,6 +34,7 @@ from stopping import told_to_stop
 
 from backfill import BackfillClient, RetryPolicy, TaskRegistry, WorkerConfig, WorkerContext, WorkerRunner
 from backfill.errors import BackfillError
+from backfill.worker.execution.executor import Executor
 from backfill.worker.express import mode, proofs
 
 logger = logging.getLogger("booked")
@@ -295,6 +298,21 @@ def _tell() -> None:
             places.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
             inner = getattr(inner, "cr_await", None)
         logger.info("%s: %s", task.get_name(), " > ".join(places))
+    for executor in [one for one in gc.get_objects() if isinstance(one, Executor)]:
+        starter = executor._starter
+        logger.info(
+            "%s claimed, %s started, %s not; %s held, %s running, %s lost; stopped %s, leased %s, swept %s",
+            executor.claimed, executor.started, executor._unstarted, len(executor.held), len(executor._running),
+            len(executor.stragglers._lost), starter.stopped, executor.is_leased(time.monotonic()),
+            executor.worker_cancelled(),
+        )  # fmt: skip
+        for lane in executor.held.lanes:
+            names = ("free", "asked", "holding", "lowered", "shut", "hungry", "limited", "windows", "beside", "behind")
+            turn = starter._rounds.get(lane)
+            logger.info(
+                "lane %s: %s ready, round %s, %s", lane.config.name, len(lane.ready),
+                turn and (turn.left, turn.taken), {name: getattr(lane, name) for name in names},
+            )  # fmt: skip
     logger.info("told")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import math
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -304,3 +305,44 @@ def test_a_loop_that_ends_closes_those_that_wait() -> None:
 
     asyncio.run(main())
     assert seen == [("CancelledError", 7)]
+
+
+async def test_all_jobs_begin_where_the_lease_comes_back_at_a_dispatch() -> None:
+    """All lanes are told to go on then, in the midst of the dispatch; later jobs begin as ever."""
+    began = list[int]()
+
+    async def attempt(number: int) -> None:
+        began.append(number)
+        await asyncio.sleep(0)
+
+    def come_back() -> float:
+        bench.wiring.leased_until = math.inf
+        bench.starter.dispatch(bench.lane)
+        return math.inf
+
+    bench = Bench(attempt)
+    bench.wiring.renew_lease = come_back
+    for turn in range(3):
+        bench.wiring.leased_until = 0.0
+        bench.add(*range(10 * turn, 10 * turn + 10))
+        await wait_until(lambda: not bench._left, timeout=5)
+    assert began == [*range(30)]
+    await bench.end()
+
+
+async def test_jobs_begin_although_the_tasks_that_were_to_start_them_are_cancelled() -> None:
+    """A handler may cancel all tasks there are, some of which have not had their first turn."""
+    began = list[int]()
+
+    async def attempt(number: int) -> None:
+        began.append(number)
+        await asyncio.sleep(0)
+
+    bench = Bench(attempt)
+    bench.add(*range(20))
+    while not bench.starter.waiting:
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {task_now()}:
+        task.cancel()
+    await bench.end()
+    assert sorted(began) == [*range(20)]

@@ -89,7 +89,8 @@ class Starter:
         if turn.left or self.stopped:
             return
         if lane.free > 0 and lane.ready and not lane.holding:
-            if self._wiring.is_leased(now := time.monotonic()):
+            # The lease may come back just now. Then all lanes are told to go on, and this one has a round already.
+            if self._wiring.is_leased(now := time.monotonic()) and not turn.left:
                 lane.started_at = now
                 turn.left = min(max(2 * turn.taken, 1), _MOST_TASKS, lane.free, len(lane.ready))
                 turn.taken, turn.until = 0, 0.0
@@ -107,6 +108,12 @@ class Starter:
             turn.left -= 1
             if not turn.left:
                 self.dispatch(lane)
+
+    def skip(self, lane: Lane, turn: _Round) -> None:
+        """Go on without a task that was cancelled before its turn, as by a handler that cancels all tasks there are."""
+        turn.left -= 1
+        if not turn.left and not self._wiring.worker_cancelled():
+            self.dispatch(lane)
 
     def _start(self, lane: Lane, turn: _Round) -> _Rest | None:
         now = time.monotonic()
@@ -199,6 +206,7 @@ class _Run(Coroutine[Any, Any, None]):
         """Raise an error where the attempt waits; before the first step, nothing has begun."""
         rest = self._rest
         if rest is None:
+            self._starter.skip(self._lane, self._turn)
             raise error[0]
         return rest.context.run(rest.attempt.throw, *error)
 

@@ -46,6 +46,8 @@ _FIRST_PAUSE: Final = 0.01
 _OTHERS_LOCKS: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _SHORTEST_SLEEP: Final = 0.001
 """The pause after a turn that found nothing to do, so that a wrong guess cannot keep the event loop busy."""
+_LEASE_SECONDS: Final = 0.1
+"""The pause between two looks whether a heartbeat has got through again; nothing is claimed before."""
 
 
 @dataclass(slots=True, eq=False)
@@ -131,8 +133,8 @@ class PipelineState:
     @property
     def must_look_behind(self) -> bool:
         """Whether the second pump should look for jobs before the floors, a look that would hold up the first."""
-        wait = self.claimer.behind_in(time.monotonic())
-        return wait is not None and wait <= 0
+        wait = self.claimer.behind_in(now := time.monotonic())
+        return wait is not None and wait <= 0 and self.executor.is_leased(now)
 
 
 class PipelineLoop(Service):
@@ -200,7 +202,8 @@ class PipelineLoop(Service):
         if station.settler.pending:
             now_due = station.urgent or station.settler.pending >= GATHER_MOST or station.executor.idle
             waits.append(0.0 if now_due or self._stopping.is_set() else station.last_turn + GATHER_SECONDS - now)
-        others = (station.claimer.due_in(now), station.stalls.due_in(now), station.settler.blocked_in())
+        claims_in = station.claimer.due_in(now) if station.executor.is_leased(now) else _LEASE_SECONDS
+        others = (claims_in, station.stalls.due_in(now), station.settler.blocked_in())
         waits += [wait for wait in others if wait is not None]
         return max(min(waits), 0.0)
 
@@ -222,7 +225,8 @@ class PipelineLoop(Service):
                     return True
                 batch = station.settler.take()
                 freed = [number for running in batch if (number := running.job.job_queue_id) is not None]
-                alone = station.apart and batch
+                # Jobs that were claimed without a lease would not start here, and would go back at once.
+                alone = (station.apart and batch) or not station.executor.is_leased(time.monotonic())
                 asked = Asked.nothing(freed) if alone else station.claimer.ask(time.monotonic(), freed)
                 if batch or asked:
                     await self._exchange(wire, batch, asked)

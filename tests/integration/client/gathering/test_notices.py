@@ -72,12 +72,12 @@ async def test_calls_that_go_together_tell_once(dsn: str, ear: Ear) -> None:
 
 async def test_a_call_that_tells_nobody(dsn: str, ear: Ear, role: NewRole) -> None:
     """`notify=False` writes each kind of job without a notification, by itself and together, for producers too."""
-    for address in (dsn, role("producer")):
+    for whose, address in (("owner", dsn), ("producer", role("producer"))):
         async with BackfillClient(address, max_size=1) as client:
             for _ in range(2):
                 calls = [
                     client.enqueue("t", 1, notify=False),
-                    client.enqueue(f"new {address}", 2, queue=Queue.serial(f"new {address}"), notify=False),
+                    client.enqueue(f"new {whose}", 2, queue=Queue.serial(f"new {whose}"), notify=False),
                     client.enqueue("t", 3, job_key="k", notify=False),
                     client.enqueue("t", 4, job_key="j", job_key_mode=JobKeyMode.UNSAFE_DEDUPE, notify=False),
                     enqueue_fast(client, "t", 5, notify=False),
@@ -85,7 +85,7 @@ async def test_a_call_that_tells_nobody(dsn: str, ear: Ear, role: NewRole) -> No
                 ]
                 for call in calls:
                     outcome = await call
-                    assert outcome.job.task_identifier in ("t", f"new {address}")
+                    assert outcome.job.task_identifier in ("t", f"new {whose}")
             await asyncio.gather(*(client.enqueue("t", n, notify=False) for n in range(20)))
         assert await ear.heard() == []
     assert await value(dsn, COUNT) == 2 * (8 + 20) + 2
