@@ -235,7 +235,7 @@ class Bench:
         [(heartbeat,)] = await self.rows(_DEAD, worker)
         kept = lambda job: KEPT_SECONDS if job.task_identifier == KEPT_TASK else None  # noqa: E731
         done = await self.client.recover_worker(
-            worker, heartbeat, next_of=lambda job: Next(0.0 if due else LATER, kept(job))
+            worker, heartbeat, next_of=lambda job: Next(0.0 if due else LATER, kept(job), batch=False)
         )
         assert done is not None
         assert done.complete
