@@ -30,10 +30,7 @@ DATABASE = ["tests/twins", "tests/integration", "tests/interop"]
 ALL = [*FAST, *DATABASE, "tests/faults"]
 ONCE = (
     "test_bulk_unique",
-    "test_child",
-    "test_cleanup",
     "test_cli_",
-    "test_collect",
     "test_fastapi",
     "test_flask",
     "test_fleet",
@@ -51,11 +48,9 @@ ONCE = (
     "test_paused_queues_kills",
     "test_pauses_fleet",
     "test_poolers",
-    "test_process_",
     "test_prometheus",
     "test_recovery",
     "test_resumed_kills",
-    "test_same_as_threads",
     "test_series",
     "test_share_chaos",
     "test_traces_",
@@ -72,7 +67,8 @@ ROOMS = [
     f"tests/integration/worker/{room}"
     for room in ("control", "execution", "express", "lanes", "pipeline", "scheduling")
 ]
-"""Rooms of the worker to which the kind of server is the same: the statements that they use are tried on each elsewhere."""
+"""Rooms of the worker to which the kind of server is the same, since the statements that they use are tried on each kind
+elsewhere: they run on the machine's own."""
 OWN = [
     "tests/integration/cli/test_demo.py",
     "tests/integration/test_embedded.py",
@@ -99,6 +95,7 @@ SHARED = [
 ]
 """Tests to which the kind of server is the same: they run once, on the embedded one."""
 MACHINES = [
+    *ROOMS,
     "tests/integration/storage/schema/test_migrate.py",
     "tests/integration/storage/schema/test_operators.py",
     "tests/integration/storage/schema/test_contract_races.py",
@@ -133,8 +130,6 @@ EMBEDDED = [
     "tests/integration/worker/upkeep",
     "tests/integration/test_pages.py",
     "tests/integration/test_said_nowhere.py",
-    "tests/integration/worker/execution/test_session_transactions.py",
-    "tests/integration/worker/express/test_express_proofs_in_workers.py",
     "tests/integration/worker/test_books.py",
     "tests/integration/worker/test_logs.py",
     "tests/integration/worker/test_main_ends.py",
@@ -147,9 +142,7 @@ EMBEDDED = [
     "tests/integration/worker/test_worker_runs.py",
 ]
 """More tests to which the kind of server is the same: they run with those of the embedded one."""
-OTHERS = [
-    f"--ignore={path}" for path in (*OWN, *ROOMS, *SHARED) if path.startswith("tests/integration/") or path in SHARED
-]
+OTHERS = [f"--ignore={path}" for path in (*OWN, *SHARED) if path.startswith("tests/integration/") or path in SHARED]
 NOT_EMBEDDED = [f"--ignore={path}" for path in MACHINES]
 NOT_MACHINES = [f"--ignore={path}" for path in EMBEDDED]
 SHUFFLED = ("--random-order", "--random-order-bucket=module")
@@ -217,8 +210,8 @@ def shuffled(session: nox.Session) -> None:
 
 @nox.session
 def own(session: nox.Session) -> None:
-    """The tests without a server, those that start servers of their own, faults, and rooms of the worker."""
-    session.run("pytest", "-m", "not long", *(session.posargs or FAST + OWN + ROOMS), env=_without_server())
+    """The tests without a server, those that start servers of their own, and faults."""
+    session.run("pytest", "-m", "not long", *(session.posargs or FAST + OWN), env=_without_server())
 
 
 @nox.session
