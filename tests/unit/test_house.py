@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -296,6 +297,24 @@ def test_the_sessions_name_tests_that_exist() -> None:
     begun = re.findall(r'^    "(test_\w+)",$', text, re.MULTILINE)
     assert len(begun) > 10
     assert [name for name in begun if not any(TESTS.rglob(f"{name}*.py"))] == []
+
+
+def test_each_file_of_tests_runs_beside_the_others() -> None:
+    """Each is among those of one of the four runs; a file that two lists leave to each other would run nowhere."""
+    lists = runpy.run_path(str(ROOT / "noxfile.py"))
+
+    def among(path: str, names: Iterable[str]) -> bool:
+        return any(path == name or path.startswith(f"{name}/") for name in names)
+
+    def left_out(key: str) -> list[str]:
+        return [option.removeprefix("--ignore=") for option in (*lists["OTHERS"], *lists[key])]
+
+    found = [str(path.relative_to(ROOT)) for room in lists["ALL"] for path in (ROOT / room).rglob("test_*.py")]
+    assert len(found) > 400
+    alone = (*lists["FAST"], *lists["OWN"], *lists["SHARED"])
+    rest = [path for path in found if not among(path, alone)]
+    runs = [[path for path in rest if not among(path, left_out(key))] for key in ("NOT_MACHINES", "NOT_EMBEDDED")]
+    assert {*rest} == {*runs[0], *runs[1]}
 
 
 def test_errors_and_retry_know_nothing() -> None:
