@@ -66,6 +66,13 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
     one.communicate()
 
 
+async def until_it_looks(runner: WorkerRunner[None], eventually: Eventually) -> None:
+    """Wait until a worker has looked around: one whose row was there before might run in a copy of this machine."""
+    assert runner._parts is not None
+    neighbours = runner._parts.one.neighbours._neighbours
+    await eventually(lambda: neighbours._looked is not None)
+
+
 def here() -> Place:
     """The place of this process."""
     place = Place.here()
@@ -150,7 +157,8 @@ async def test_a_last_claim_is_recovered_too(dsn: str, client: ServicesClient, e
         create trigger late after delete on {WORKERS} for each row when (old.id = 'backfill_a')
         execute function late()""",
     )
-    async with WorkerRunner(WorkerConfig(dsn, dead_after=HOUR), tasks):
+    async with WorkerRunner(WorkerConfig(dsn, dead_after=HOUR), tasks) as runner:
+        await until_it_looks(runner, eventually)
         await add(dsn, "backfill_a", gone())
         await eventually(lambda: ran == [1])
     assert await client.get_job(late.id) is None
@@ -171,7 +179,8 @@ async def test_no_job_is_recovered_before_the_children_are_gone(
     async def handler(payload: str) -> None:
         ran.append(payload)
 
-    async with WorkerRunner(WorkerConfig(dsn, dead_after=HOUR), tasks):
+    async with WorkerRunner(WorkerConfig(dsn, dead_after=HOUR), tasks) as runner:
+        await until_it_looks(runner, eventually)
         for worker in ("backfill_a", "backfill_b"):
             job = await client.enqueue("t", worker, delay=HOUR)
             await rows(dsn, LOCK, worker, [job.id])
@@ -228,6 +237,7 @@ async def test_a_row_that_another_program_wrote_harms_nobody(
     for worker, place in {"a": odd.replace('"more": 0', f'"more": {deep}'), "b": odd, "c": "[]", "d": "7"}.items():
         await rows(dsn, ROW, f"backfill_{worker}", place)
     async with WorkerRunner(WorkerConfig(dsn, dead_after=HOUR), tasks) as runner:
+        await until_it_looks(runner, eventually)
         job = await client.enqueue("t", "e", delay=HOUR)
         await rows(dsn, LOCK, "backfill_e", [job.id])
         await rows(dsn, f"update {JOBS} set run_at = now() where id = %s returning id", job.id)
