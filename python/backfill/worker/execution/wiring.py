@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 from backfill.worker.execution.held_job import HeldJob
+
+LEASE_SECONDS: Final = 0.1
+"""The pause between two looks whether the lease is good again; before, nothing is claimed, since it would not start."""
 
 
 class Wiring:

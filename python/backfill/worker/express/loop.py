@@ -21,6 +21,7 @@ from backfill.said import said
 from backfill.storage.backoff import Backoff
 from backfill.storage.windows import begin_commands, drop_command
 from backfill.storage.wire import Command, Wire
+from backfill.worker.execution.wiring import LEASE_SECONDS
 from backfill.worker.express.aftermath import Aftermath
 from backfill.worker.express.line import ExpressLine, PooledLineError
 from backfill.worker.express.state import ExpressState
@@ -92,6 +93,8 @@ class WindowLoop(Service):
         looks = self._state.looks
         if self._state.unsure or self._state.rests:
             return IDLE_SECONDS  # the other line rings when it is over
+        if not self._station.executor.is_leased(time.monotonic()):
+            return LEASE_SECONDS
         if self._number:
             return 0.0 if looks.backlog() and self._station.executor.held else IDLE_SECONDS
         wait = looks.due_in(time.monotonic())
@@ -200,7 +203,8 @@ class WindowLoop(Service):
         """What the next window asks for, and the statements that open it; none where none is to be opened."""
         state = self._state
         waits = apart or self._stopping.is_set() or bool(state.unsure) or state.rests
-        asked = Asked.nothing() if waits else state.looks.ask(time.monotonic())
+        now = time.monotonic()
+        asked = state.looks.ask(now) if not waits and self._station.executor.is_leased(now) else Asked.nothing()
         if not asked:
             return asked, []
         if not self._number and state.looks.backlog():

@@ -22,6 +22,7 @@ from backfill.storage.workers import find_tasks
 from backfill.worker.execution.endings import COMPLETED
 from backfill.worker.execution.executor import Executor
 from backfill.worker.execution.held_job import HeldJob
+from backfill.worker.execution.wiring import LEASE_SECONDS
 from backfill.worker.limits.sources import Sources
 from backfill.worker.pipeline.alarm import Alarm
 from backfill.worker.pipeline.asked import Asked
@@ -46,8 +47,6 @@ _FIRST_PAUSE: Final = 0.01
 _OTHERS_LOCKS: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _SHORTEST_SLEEP: Final = 0.001
 """The pause after a turn that found nothing to do, so that a wrong guess cannot keep the event loop busy."""
-_LEASE_SECONDS: Final = 0.1
-"""The pause between two looks whether a heartbeat has got through again; nothing is claimed before."""
 
 
 @dataclass(slots=True, eq=False)
@@ -202,7 +201,7 @@ class PipelineLoop(Service):
         if station.settler.pending:
             now_due = station.urgent or station.settler.pending >= GATHER_MOST or station.executor.idle
             waits.append(0.0 if now_due or self._stopping.is_set() else station.last_turn + GATHER_SECONDS - now)
-        claims_in = station.claimer.due_in(now) if station.executor.is_leased(now) else _LEASE_SECONDS
+        claims_in = station.claimer.due_in(now) if station.executor.is_leased(now) else LEASE_SECONDS
         others = (claims_in, station.stalls.due_in(now), station.settler.blocked_in())
         waits += [wait for wait in others if wait is not None]
         return max(min(waits), 0.0)

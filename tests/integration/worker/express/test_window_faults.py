@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from datetime import timedelta
 from typing import Any, LiteralString
 
+import psycopg
 import pytest
 
 from backfill import BackfillClient, JobSpec, NewJob, TaskRegistry, WorkerContext
 
-from plugins.express import LEFT, LONG, SESSIONS, all_in_windows, in_windows, short
+from plugins.express import LEFT, LONG, SESSIONS, all_in_windows, in_windows, is_free, short
 from plugins.waiting import Eventually
 from reading import rows, value
 
@@ -131,6 +133,31 @@ async def test_jobs_whose_claims_a_trigger_keeps_from_their_rows_are_cancelled(
         await rows(dsn, _CLAIM)
         await eventually(lambda: value(dsn, LEFT), (0).__eq__)
     assert set(seen.started) == {"express", "ordinary"}
+
+
+async def test_no_window_opens_while_heartbeats_do_not_get_through(dsn: str, eventually: Eventually) -> None:
+    """Its jobs would not start; windows open again once a heartbeat gets through."""
+    seen, second = Waiting(), timedelta(seconds=1)
+    seen.release.set()
+    async with (
+        BackfillClient(dsn) as client,
+        in_windows(dsn, seen.tasks, dead_after=second, heartbeat_interval=second / 5) as runner,
+        await psycopg.AsyncConnection.connect(dsn) as other,
+    ):
+        assert runner._parts is not None
+        one = runner._parts.one
+        await other.execute("select id from graphile_worker.backfill_workers for update")
+        await eventually(lambda: one.beat.leased_until() < time.monotonic())
+        await eventually(lambda: one.station.windows, (0).__eq__)
+        added = await client.enqueue_bulk((NewJob("t", number) for number in range(5)), return_ids=True)
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            assert one.station.windows == 0
+            assert await is_free(dsn, (added.ids or [0])[0])
+        await other.rollback()
+        await eventually(lambda: value(dsn, LEFT), (0).__eq__)
+        await eventually(lambda: all_in_windows(runner))
+    assert sorted(seen.started) == [*range(5)]
 
 
 async def test_completed_jobs_are_kept_until_they_can_be_deleted(
