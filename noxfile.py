@@ -67,8 +67,7 @@ ROOMS = [
     f"tests/integration/worker/{room}"
     for room in ("control", "execution", "express", "lanes", "pipeline", "scheduling")
 ]
-"""Rooms of the worker to which the kind of server is the same, since the statements that they use are tried on each kind
-elsewhere: they run on the machine's own."""
+"""Rooms of the worker to which the kind of server is the same: their statements are tried on each kind elsewhere."""
 OWN = [
     "tests/integration/cli/test_demo.py",
     "tests/integration/test_embedded.py",
@@ -84,8 +83,10 @@ OWN = [
     "tests/integration/worker/test_reconnects.py",
     "tests/integration/test_life.py",
     "tests/faults",
+    "tests/integration/worker/execution",
+    "tests/integration/worker/express",
 ]
-"""Tests that start servers themselves, or that take long: once is enough."""
+"""Tests that start servers themselves, or that take long, and two rooms of the worker: once is enough."""
 SHARED = [
     str(path.relative_to(HERE))
     for room in DATABASE
@@ -95,7 +96,7 @@ SHARED = [
 ]
 """Tests to which the kind of server is the same: they run once, on the embedded one."""
 MACHINES = [
-    *ROOMS,
+    *(room for room in ROOMS if room not in OWN),
     "tests/integration/storage/schema/test_migrate.py",
     "tests/integration/storage/schema/test_operators.py",
     "tests/integration/storage/schema/test_contract_races.py",
@@ -210,7 +211,7 @@ def shuffled(session: nox.Session) -> None:
 
 @nox.session
 def own(session: nox.Session) -> None:
-    """The tests without a server, those that start servers of their own, and faults."""
+    """The tests without a server, those that start servers of their own, faults, and rooms of the worker."""
     session.run("pytest", "-m", "not long", *(session.posargs or FAST + OWN), env=_without_server())
 
 

@@ -30,7 +30,7 @@ async def rows(dsn: str, query: LiteralString, *parameters: Any) -> list[tuple[A
     except BaseException:
         await connection.close()
         raise
-    # Another statement may set something for new sessions; and what a test writes should not depend on what it has read.
+    # Another statement may set something for new sessions.
     if not query.lstrip().startswith(("select", "show")) or _kept.setdefault(key, connection) is not connection:
         await connection.close()
     return found
