@@ -44,8 +44,8 @@ async def _pace(dsn: str, client: BackfillClient, task: str, jobs: int, eventual
 @pytest.mark.parametrize(
     ("most", "jobs", "least"),
     [
-        (4, 800, 0.75),
-        (32, 4_000, 0.75),
+        (4, 800, 0.5),
+        (32, 4_000, 0.5),
         pytest.param(4, 6_000, 0.9, marks=pytest.mark.long),
         pytest.param(32, 48_000, 0.9, marks=pytest.mark.long),
     ],
