@@ -101,7 +101,7 @@ async def test_it_does_not_wait_until_a_look_can_be_afforded(dsn: str, monkeypat
 
 
 async def test_no_run_of_several_takes_much_longer_than_the_others(dsn: str) -> None:
-    """The same backlog of no-op jobs again and again: the slowest run is held against the median, and a busy second."""
+    """The same backlog of no-op jobs again and again: the slowest run is held against the median; a second is free."""
     ends, seconds = Ends(), list[float]()
     async with BackfillClient(dsn) as client:
         for _ in range(9):

@@ -24,7 +24,7 @@ async def test_others_run_behind_many_jobs_of_a_full_limit(
 ) -> None:
     """At least at 0.8 of the pace that they have in a queue without the limited ones; the best of five each.
 
-    The two queues are measured in turn, since other tests run beside this one. The short form asks for less for the same
+    The two queues are measured in turn, since other tests run beside this one. The short form asks for less for that
     reason: each pace takes but a second.
     """
     tasks: TaskRegistry[None] = TaskRegistry()
