@@ -157,8 +157,6 @@ FAULTS = [
     )
 ]
 """What faults may cost: as ratios, so that they need a quiet machine."""
-HELD = "benches/test_bench_held.py::test_waits_under_an_old_snapshot"
-"""What an old snapshot may cost: alone on its server, whose dead rows it keeps."""
 MEMORY = 8 << 30
 """How many bytes must be free in memory for the temporary files of all tests."""
 BRIEF = ("wal_level=minimal", "max_wal_senders=0", "full_page_writes=off")
@@ -237,8 +235,6 @@ def gates(session: nox.Session) -> None:
         session.run("pytest", GATES, *session.posargs, env={"DATABASE_URL": dsn})
     with own_server("max_connections=400") as dsn:
         session.run("pytest", "--timeout", "600", *FAULTS, *session.posargs, env={"DATABASE_URL": dsn})
-    with own_server() as dsn:
-        session.run("pytest", "--timeout", "600", HELD, *session.posargs, env={"DATABASE_URL": dsn})
 
 
 @nox.session

@@ -49,7 +49,7 @@ class Form:
     dead_after: float
 
 
-SHORT = Form(seconds=60, jobs=3_000, longest=1.0, dead_after=2.0)
+SHORT = Form(seconds=40, jobs=2_000, longest=1.0, dead_after=2.0)
 FULL = Form(seconds=600, jobs=20_000, longest=0.6, dead_after=4.0)
 EXPRESS = Form(seconds=20, jobs=1_500, longest=0.04, dead_after=2.0)
 POOLED = Form(seconds=25, jobs=1_200, longest=0.6, dead_after=2.0)

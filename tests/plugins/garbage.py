@@ -6,6 +6,7 @@ read only when it collects the object. So each test ends with a collection, and 
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import sys
@@ -17,6 +18,8 @@ import pytest
 _LOGGER = logging.getLogger("asyncio")
 _FREEZE_EACH = 100
 """After so many tests what lives is left out of collections too: modules that tests import, and pytest's reports."""
+_COLLECT_EACH = 20
+"""After so many small tests is a collection; what one of them leaves fails the last of these."""
 _numbers = count(1)
 _TOLD_WHEN_COLLECTED = ("was never retrieved", "was destroyed but it is pending", "Unclosed", "unclosed")
 
@@ -70,13 +73,21 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
         _collect(item)
 
 
+def _is_small(item: pytest.Item) -> bool:
+    """Whether it is a check of a text or a value, of which there are thousands: no coroutine, and one of many cases."""
+    function = getattr(item, "function", None)
+    return not asyncio.iscoroutinefunction(function) and getattr(item, "callspec", None) is not None
+
+
 def _collect(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function):
         item.funcargs.clear()  # pytest itself drops them a moment later, when it is too late to fail this test
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         sys.__dict__.pop(name, None)  # of a test that failed: it holds the test's variables
-    gc.collect()
-    if next(_numbers) % _FREEZE_EACH == 0:
+    number = next(_numbers)
+    if number % _COLLECT_EACH == 0 or not _is_small(item):
+        gc.collect()
+    if number % _FREEZE_EACH == 0:
         gc.freeze()
     # Pytest keeps what was raised while objects were collected, and raises it here.
     item.config.pluginmanager.get_plugin("unraisableexception").pytest_runtest_teardown(item)
