@@ -155,9 +155,7 @@ def _become(request: dict[str, Any]) -> None:
 
 def main() -> None:
     """Load the shell, then fork for each request that comes on the socket with the given number."""
-    import backfill.cli.app
-    import backfill.cli.enqueue
-    import backfill.worker  # noqa: F401
+    import backfill.cli.app  # noqa: F401 - it imports all the others
 
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         request = _serve(requests)

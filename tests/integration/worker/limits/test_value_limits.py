@@ -79,7 +79,7 @@ async def test_jobs_of_a_full_value_do_not_hinder_others(
 ) -> None:
     """Behind many jobs of one value that is full, those of other values run at 0.8 of their pace at least.
 
-    The short form asks for less, since it takes a second, beside other tests: whoever hinders them leaves a tenth.
+    The short form asks for less, since it takes a second, beside other tests.
     """
     await _limit(dsn, "limited_span", limit=Limit(1, by="value"))
 
